@@ -1,0 +1,125 @@
+"""Files of potentials: any composition of terms, written by its fields and read back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import jax
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.molecule import Molecule
+from jaxff.npz import NpzReader, write_npz
+from jaxff.potential import Placed, Potential, Term
+
+FORMAT = "jaxff potential"
+VERSION = 1
+UNITS = "kcal/mol, Ang, e, rad"
+
+
+def save(path, potential: Potential) -> None:
+    """Write any potential (hybrids included) to one npz file, atomically.
+
+    Raises:
+        InputError: a parameter is not finite, or `path` cannot be written.
+    """
+    arrays, terms = {}, []
+    for i, placed in enumerate(potential.program.placed):
+        scalars = {}
+        for field in fields(placed.term):
+            value = getattr(placed.term, field.name)
+            if isinstance(value, np.ndarray):
+                arrays[f"term/{i}/{field.name}"] = value
+            else:
+                scalars[field.name] = value
+        where = None if placed.atoms is None else list(placed.atoms)
+        terms.append(
+            {"name": placed.name, "kind": placed.term.kind, "atoms": where, "fields": scalars}
+        )
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(potential.params):
+        key = "/".join(str(part.key) for part in key_path)
+        if not np.isfinite(leaf).all():
+            raise InputError(f"{path}: not written, the parameter {key} is not finite")
+        arrays[f"params/{key}"] = np.asarray(leaf)
+    header = {"format": FORMAT, "version": VERSION, "units": UNITS, "terms": terms}
+    if (molecule := potential.molecule) is not None:
+        header["molecule"] = {"charge": int(molecule.charge), "name": molecule.name}
+        for key in ("numbers", "positions", "bonds", "bond_orders"):
+            if (value := getattr(molecule, key)) is not None:
+                arrays[f"molecule/{key}"] = value
+    write_npz(path, {"header": np.array(json.dumps(header)), **arrays})
+
+
+def load(path) -> Potential:
+    """Read a potential written by `save`, or a model file of the sGDML package.
+
+    Raises:
+        InputError: not such a file, a damaged one, or one of a newer format.
+    """
+    file = NpzReader(path, "potential")
+    if "header" not in file:
+        if "R_d_desc_alpha" in file or "Rt_d_desc_alpha" in file:
+            from jaxff import gdml
+
+            return gdml.load(path)
+        raise InputError(f"{path}: not a potential written by jaxff, nor an sGDML model")
+    try:
+        header = json.loads(file.text("header"))
+    except ValueError as error:
+        raise InputError(f"{path}: its header is damaged; make the file again") from error
+    if header.get("format") != FORMAT or header.get("version") != VERSION:
+        raise InputError(
+            f"{path}: format {header.get('format')!r} version {header.get('version')}, this jaxff "
+            f"reads {FORMAT!r} version {VERSION}"
+        )
+    kinds = _term_kinds()
+    placed = []
+    for i, entry in enumerate(header["terms"]):
+        if entry["kind"] not in kinds:
+            raise InputError(
+                f"{path}: unknown kind of term {entry['kind']!r}; import the module that defines it"
+            )
+        kind = kinds[entry["kind"]]
+        values = {
+            field.name: (
+                _detuple(entry["fields"][field.name])
+                if field.name in entry["fields"]
+                else file.need(f"term/{i}/{field.name}")
+            )
+            for field in fields(kind)
+        }
+        atoms = None if entry["atoms"] is None else tuple(entry["atoms"])
+        placed.append(Placed(entry["name"], kind(**values), atoms))
+    params: dict = {p.name: {} for p in placed}
+    for key in file.keys():
+        if key.startswith("params/"):
+            *groups, column = key.split("/")[1:]
+            node = params
+            for group in groups:
+                node = node.setdefault(group, {})
+            node[column] = file.need(key)
+    molecule = None
+    if "molecule" in header:
+        arrays = {
+            key: file.get(f"molecule/{key}")
+            for key in ("numbers", "positions", "bonds", "bond_orders")
+        }
+        molecule = Molecule(**arrays, **header["molecule"])
+    return Potential(placed, params, molecule)
+
+
+def _detuple(value):
+    return tuple(map(_detuple, value)) if isinstance(value, list) else value
+
+
+def _term_kinds() -> dict[str, type[Term]]:
+    from jaxff import gdml, mm  # noqa: F401  (they define the kinds that come with jaxff)
+
+    found, queue = {}, [Term]
+    while queue:
+        for kind in queue.pop().__subclasses__():
+            queue.append(kind)
+            if "kind" in vars(kind):
+                found[kind.kind] = kind
+    return found

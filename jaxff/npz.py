@@ -1,0 +1,106 @@
+"""npz files: written whole or not at all, read without pickles and with clear errors."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxff.errors import InputError
+
+
+@contextmanager
+def atomic_path(path):
+    """A temporary path beside `path` that takes its place when the block ends without error.
+
+    Raises:
+        InputError: the folder is missing or cannot be written; nothing is touched then.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a file to write")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes private files
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_npz(path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays as a compressed npz at exactly `path`, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+class NpzReader:
+    """The arrays of one npz file, each read when asked for; every failure is an InputError.
+
+    Pickled (object) arrays are never read: `get` treats them as absent.
+    """
+
+    def __init__(self, path, what: str = "npz file"):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"{self.path}: no such file")
+        try:
+            # Every member's checksum is verified here, so a truncated file fails at once.
+            with zipfile.ZipFile(self.path) as archive:
+                broken = archive.testzip()
+            if broken is not None:
+                raise zipfile.BadZipFile(broken)
+            self._file = np.load(self.path, allow_pickle=False)
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
+            raise InputError(
+                f"{self.path}: not a readable {what} (truncated or damaged); copy or make it again"
+            ) from error
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._file.files
+
+    def keys(self) -> list[str]:
+        return list(self._file.files)
+
+    def get(self, key: str, default=None):
+        """The array `key`, or `default` where it is absent or pickled."""
+        if key not in self:
+            return default
+        try:
+            return self._file[key]
+        except ValueError:
+            return default
+
+    def need(self, key: str, check: Callable[[np.ndarray], str | None] = lambda _: None):
+        """The array `key`; InputError if it is absent, pickled, or `check` names a fault."""
+        value = self.get(key)
+        if value is None:
+            state = "is pickled" if key in self else "is missing"
+            raise InputError(f"{self.path}: the array {key!r} {state}")
+        fault = check(value)
+        if fault:
+            raise InputError(f"{self.path}: the array {key!r} {fault}")
+        return value
+
+    def text(self, key: str, default: str = "") -> str:
+        """A string scalar, without the NULs that some writers pad with."""
+        value = self.get(key)
+        if value is None or value.size != 1:
+            return default
+        value = value.reshape(()).item()
+        text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        return text.strip("\0 ")
