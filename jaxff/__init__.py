@@ -3,19 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-
-if TYPE_CHECKING:
-    from jaxff import analysis, ase, gdml, learn, md, mm, reference, units
-    from jaxff.dataset import Dataset
-    from jaxff.errors import InputError
-    from jaxff.files import load, save
-    from jaxff.learn import evaluate, fit
-    from jaxff.mm import gaff, read_amber
-    from jaxff.molecule import Molecule
-    from jaxff.potential import Column, Potential, Term
 
 # Everything is imported when first asked for: `import jaxff` is quick, and the command line
 # can say what is wrong before a heavy library loads.
@@ -35,7 +24,7 @@ _HOME = {
 }
 _ROOMS = ("analysis", "ase", "gdml", "learn", "md", "mm", "reference", "units")
 
-__all__ = sorted([*_HOME, *_ROOMS])  # noqa: PLE0605
+__all__ = sorted([*_HOME, *_ROOMS])
 
 
 def __getattr__(name: str):

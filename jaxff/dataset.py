@@ -329,7 +329,7 @@ def _read_npz(path: Path) -> tuple[dict, tuple[str, str]]:
     else:
         raise InputError(
             f"{path}: not a data set: it has neither z, R, F (sGDML) nor nuclear_charges, coords, "
-            f"forces (rMD17), but {', '.join(file.keys()[:8]) or 'nothing'}"
+            f"forces (rMD17), but {', '.join(list(file)[:8]) or 'nothing'}"
         )
     for key in ("numbers", "positions", "forces", "energies"):
         if fields.get(key) is not None and fields[key].dtype.kind not in "fiu":

@@ -92,7 +92,7 @@ def load(path) -> Potential:
         atoms = None if entry["atoms"] is None else tuple(entry["atoms"])
         placed.append(Placed(entry["name"], kind(**values), atoms))
     params: dict = {p.name: {} for p in placed}
-    for key in file.keys():
+    for key in file:
         if key.startswith("params/"):
             *groups, column = key.split("/")[1:]
             node = params

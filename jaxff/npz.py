@@ -73,8 +73,8 @@ class NpzReader:
     def __contains__(self, key: str) -> bool:
         return key in self._file.files
 
-    def keys(self) -> list[str]:
-        return list(self._file.files)
+    def __iter__(self):
+        return iter(self._file.files)
 
     def get(self, key: str, default=None):
         """The array `key`, or `default` where it is absent or pickled."""

@@ -53,6 +53,11 @@ class Term:
         """Energies by name, each () kcal/mol, at positions R (n_atoms, 3) Å."""
         raise NotImplementedError
 
+    def constrain(self, params: Params, start: Params) -> Params:
+        """Trained parameters brought back to what must be conserved from `start`, such as the
+        net charge; the identity unless a term says otherwise."""
+        return params
+
 
 @dataclass(frozen=True, eq=False)
 class Placed:
@@ -107,6 +112,10 @@ class Program:
     @cached_property
     def jit_terms(self):
         return jax.jit(self.terms)
+
+    @cached_property
+    def jit_batch(self):
+        return jax.jit(jax.vmap(self.energy_and_forces, in_axes=(None, 0)))
 
     @property
     def n_atoms(self) -> int | None:
@@ -177,6 +186,26 @@ class Potential:
         """Energy of each term by name, () kcal/mol each; they sum to the energy."""
         return self.program.jit_terms(self.params, self._checked(R), **context)
 
+    def predict(self, positions, chunk: int = 32) -> tuple[np.ndarray, np.ndarray]:
+        """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of many frames.
+
+        Args:
+            positions: (M, N, 3) Å.
+            chunk: frames evaluated at once; bounds the memory, and every chunk has this shape.
+        """
+        positions = np.asarray(positions)
+        if len(positions) == 0:
+            return np.empty(0), np.empty((0, *positions.shape[1:]))
+        self._checked(positions[0])
+        energies, forces = [], []
+        for start in range(0, len(positions), chunk):
+            part = positions[start : start + chunk]
+            filled = np.concatenate([part, np.repeat(part[-1:], chunk - len(part), axis=0)])
+            energy, force = self.program.jit_batch(self.params, filled)
+            energies.append(np.asarray(energy)[: len(part)])
+            forces.append(np.asarray(force)[: len(part)])
+        return np.concatenate(energies), np.concatenate(forces)
+
     def _checked(self, R) -> Array:
         R = jnp.asarray(R)
         if R.ndim != 2 or R.shape[1] != 3:
@@ -233,15 +262,14 @@ class Potential:
         if not isinstance(other, Potential):
             return NotImplemented
         n, m = self.n_atoms, other.n_atoms
-        for exact, least in ((n, other.program.n_atoms_min), (m, self.program.n_atoms_min)):
-            if exact is not None and least > exact:
-                raise InputError(
-                    f"cannot add a potential that needs {least} atoms to one of {exact} atoms; "
-                    "place the smaller one with .on(atoms)"
-                )
         if n is not None and m is not None and n != m:
             raise InputError(
                 f"cannot add potentials of {n} and {m} atoms; place the smaller with .on(atoms)"
+            )
+        total, least = n or m, max(self.program.n_atoms_min, other.program.n_atoms_min)
+        if total is not None and least > total:
+            raise InputError(
+                f"cannot add a potential of {total} atoms to one that acts on atom {least - 1}"
             )
         a, b = self.molecule, other.molecule
         if a is not None and b is not None and not np.array_equal(a.numbers, b.numbers):

@@ -1,9 +1,14 @@
-"""Shared by all tests: float64, and where the optional reference data lie."""
+"""Shared by all tests: float64, where the optional reference data lie, and a toy potential."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from jaxff.potential import Column, Potential, Term
 
 jax.config.update("jax_enable_x64", True)
 
@@ -16,3 +21,34 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip("the reference data folder ../shared is absent")
     return SHARED
+
+
+@dataclass(frozen=True, eq=False)
+class Springs(Term):
+    """Harmonic springs between pairs (P, 2) of atoms: E = Σ k/2 (r − length)²."""
+
+    n_atoms: int
+    pairs: np.ndarray
+
+    kind = "toy springs"
+    columns = {  # noqa: RUF012
+        "k": Column("kcal/mol/Å²", 100.0, lower=0.0),
+        "length": Column("Å", 0.1, lower=0.0),
+    }
+
+    def energies(self, params, R, **context):
+        i, j = self.pairs.T
+        length = jnp.linalg.norm(R[i] - R[j], axis=-1)
+        return {"spring": jnp.sum(0.5 * params["k"] * (length - params["length"]) ** 2)}
+
+
+@pytest.fixture
+def springs():
+    """Makes a chain of `n` atoms joined by springs of constant `k`, kcal/mol/Å²."""
+
+    def make(n: int, k: float = 300.0, length: float = 1.1, molecule=None) -> Potential:
+        pairs = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)
+        params = {"k": np.full(n - 1, k), "length": np.full(n - 1, length)}
+        return Potential.of("spring", Springs(n, pairs), params, molecule)
+
+    return make

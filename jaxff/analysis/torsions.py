@@ -1,0 +1,68 @@
+"""Torsions about rotatable bonds."""
+
+from __future__ import annotations
+
+import jax
+import networkx
+import numpy as np
+
+from jaxff.geometry import dihedral
+from jaxff.molecule import Molecule
+
+
+def rotatable_torsions(molecule: Molecule) -> np.ndarray:
+    """One torsion (i, j, k, l) for each bond j-k that can turn, heaviest end atoms first.
+
+    A bond can turn if it is in no ring, has neighbours on both sides and joins no linear atom;
+    rotors of equal ends (methyl groups) come last, the others in order of the moving mass.
+
+    Returns:
+        (T, 4) atom indices.
+    """
+    graph, masses = molecule.graph, molecule.masses
+    bridges = {frozenset(edge) for edge in networkx.bridges(graph)} if graph.edges else set()
+    found = []
+    for j, k in molecule.bonds.tolist():
+        if frozenset((j, k)) not in bridges or min(graph.degree[j], graph.degree[k]) < 2:
+            continue
+        if any(_is_linear(molecule, atom) for atom in (j, k)):
+            continue
+        ends = []
+        for centre, other in ((j, k), (k, j)):
+            rest = [n for n in graph.neighbors(centre) if n != other]
+            ends.append(max(rest, key=lambda n: (masses[n], graph.degree[n], -n)))
+        methyl = any(_is_symmetric_top(molecule, a, b) for a, b in ((j, k), (k, j)))
+        found.append((methyl, -min(masses[ends[0]], masses[ends[1]]), (ends[0], j, k, ends[1])))
+    found.sort()
+    return np.array([torsion for *_, torsion in found], int).reshape(-1, 4)
+
+
+def torsion_angles(positions, torsions) -> np.ndarray:
+    """Torsion angles (M, T) in radians, in (-π, π], IUPAC sign.
+
+    Args:
+        positions: (M, N, 3) Å.
+        torsions: (T, 4) atom indices.
+    """
+    points = np.asarray(positions)[:, np.asarray(torsions, int)]  # (M, T, 4, 3)
+    angles = jax.vmap(jax.vmap(lambda p: dihedral(*p)))(points)
+    return np.asarray(angles)
+
+
+def torsion_label(molecule: Molecule, torsion) -> str:
+    """The torsion in words, such as H9-O3-C1-C2 (atoms counted from 1, as chemists do)."""
+    return "-".join(f"{molecule.symbols[i]}{i + 1}" for i in torsion)
+
+
+def _is_linear(molecule: Molecule, atom: int) -> bool:
+    neighbours = list(molecule.graph.neighbors(atom))
+    if len(neighbours) != 2:
+        return False
+    a, b = molecule.positions[neighbours] - molecule.positions[atom]
+    return np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)) < np.cos(np.radians(165))
+
+
+def _is_symmetric_top(molecule: Molecule, centre: int, other: int) -> bool:
+    rest = [n for n in molecule.graph.neighbors(centre) if n != other]
+    alike = {(int(molecule.numbers[n]), molecule.graph.degree[n]) for n in rest}
+    return len(rest) == 3 and len(alike) == 1

@@ -1,0 +1,107 @@
+"""What the command line shows while it works, and what it measures."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+
+import numpy as np
+
+
+class Console:
+    """Progress bars on a terminal, plain lines otherwise; seconds spent in each phase.
+
+    Call it as ``console(phase, fraction)``: the shape of every `progress` argument in jaxff.
+
+    Args:
+        interval: seconds between plain lines of one phase.
+    """
+
+    def __init__(self, interval: float = 10.0):
+        from rich.console import Console as RichConsole
+
+        self.rich = RichConsole(highlight=False)
+        self.interval = interval
+        self.seconds: dict[str, float] = {}
+        self._phase: str | None = None
+        self._started = self._spoken = 0.0
+        self._bar = None
+        self._task = None
+
+    def __call__(self, phase: str, fraction: float) -> None:
+        now = time.perf_counter()
+        if phase != self._phase:
+            self.close()
+            self._phase, self._started, self._spoken = phase, now, now
+            if self.rich.is_terminal:
+                self._bar = _bar(self.rich)
+                self._bar.start()
+                self._task = self._bar.add_task(phase, total=1.0)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=fraction)
+        elif now - self._spoken >= self.interval and fraction < 1.0:
+            self._spoken = now
+            self.say(f"  {phase}: {fraction:.0%} after {now - self._started:.0f} s")
+
+    def close(self) -> None:
+        """End the running phase."""
+        if self._phase is None:
+            return
+        spent = time.perf_counter() - self._started
+        self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + spent
+        if self._bar is not None:
+            self._bar.update(self._task, completed=1.0)
+            self._bar.stop()
+            self._bar = None
+        else:
+            self.say(f"  {self._phase}: done in {spent:.1f} s")
+        self._phase = None
+
+    def say(self, text: str = "") -> None:
+        """Print one line (or a table) of plain text."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, soft_wrap=True)
+        else:
+            self.rich.print(text, markup=False, soft_wrap=True)
+
+    def table(self, columns: list[str], rows: list[list]) -> None:
+        """Print rows under column titles; numbers with three significant decimals."""
+        self.say(plain_table(columns, rows))
+
+
+def _bar(console):
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    return Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        Remaining(),
+        console=console,
+    )
+
+
+def plain_table(columns: list[str], rows: list[list]) -> str:
+    """A table in plain text: the first column left, the others right aligned."""
+    cells = [columns] + [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    lines = []
+    for row in cells:
+        first, *rest = row
+        numbers = (value.rjust(w) for value, w in zip(rest, widths[1:], strict=True))
+        lines.append("  ".join([first.ljust(widths[0]), *numbers]).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _cell(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def peak_memory() -> float:
+    """The largest resident memory of this process so far, in GB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9

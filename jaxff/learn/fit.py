@@ -1,0 +1,189 @@
+"""Fitting the parameters of a potential to reference energies and forces, with optax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxff.dataset import Dataset
+from jaxff.errors import InputError
+from jaxff.learn.evaluate import aligned, evaluate
+from jaxff.potential import Params, Potential
+
+
+class Labels(NamedTuple):
+    """Energies (B,) kcal/mol, their mean removed, and forces (B, N, 3) kcal/mol/Å of a batch."""
+
+    energies: jax.Array
+    forces: jax.Array
+
+
+Loss = Callable[[Labels, Labels], jax.Array]
+
+
+def force_matching(energy_weight: float = 0.1) -> Loss:
+    """The loss mean|ΔF|² + energy_weight · mean ΔE², in (kcal/mol/Å)²; weight in 1/Å²."""
+
+    def loss(predicted: Labels, reference: Labels) -> jax.Array:
+        force = jnp.mean((predicted.forces - reference.forces) ** 2)
+        return force + energy_weight * jnp.mean((predicted.energies - reference.energies) ** 2)
+
+    return loss
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted potential, and how it came about.
+
+    Attributes:
+        potential: the best potential found, by validation where there is one.
+        history: {"loss": (epochs,), "valid_force_rmse": (epochs,)} (the latter if validated).
+        trained: names of the parameters that were free.
+    """
+
+    potential: Potential
+    history: dict[str, np.ndarray]
+    trained: tuple[str, ...]
+
+
+def fit(
+    potential: Potential,
+    train: Dataset,
+    *,
+    valid: Dataset | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+    trainable: Sequence[str] | None = None,
+    epochs: int = 150,
+    batch: int = 20,
+    seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> Fit:
+    """Fit the parameters of `potential` to a data set by stochastic gradient descent.
+
+    The optimiser moves each parameter in units of its column's typical change, inside the column's
+    bounds; total charges are conserved.  Atoms are matched through the molecular graph.
+
+    Args:
+        potential: the start.
+        train: frames to fit.
+        valid: frames that choose the best epoch; without them the last epoch counts.
+        optimizer: any optax optimiser of the scaled parameters; default Adam with a cosine
+            schedule from 0.05 to 0.
+        loss: default `force_matching()`.
+        trainable: patterns of parameter names such as ``["bond.*", "torsion.k"]``; default: what
+            each term declares trainable.
+        epochs: passes over the training frames.
+        batch: frames a step.
+        seed: of the order of frames.
+        progress: called with a phase and the fraction done.
+
+    Raises:
+        InputError: too few frames, no matching parameter, or a loss that is not finite.
+    """
+    if len(train) < 2:
+        raise InputError(f"fitting needs at least 2 frames, {train.name or 'dataset'} gives 1")
+    batch = min(batch, len(train))
+    steps = len(train) // batch
+    data = aligned(train, potential)
+    loss = loss or force_matching()
+    if optimizer is None:
+        optimizer = optax.adam(optax.cosine_decay_schedule(0.05, epochs * steps))
+    free, names = _free(potential, trainable)
+    start = potential.params
+    with_energies = data.energies is not None
+
+    def labels(energies, forces):
+        centred = energies - energies.mean() if with_energies else jnp.zeros_like(energies)
+        return Labels(centred, forces)
+
+    def objective(moves, R, energies, forces):
+        params = _moved(potential, start, free, moves)
+        predicted = jax.vmap(potential.program.energy_and_forces, (None, 0))(params, R)
+        return loss(labels(*predicted), labels(energies, forces))
+
+    def step(carry, frames):
+        moves, state, R, E, F = carry
+        value, gradient = jax.value_and_grad(objective)(moves, R[frames], E[frames], F[frames])
+        updates, state = optimizer.update(gradient, state, moves)
+        moves = _confined(potential, start, free, optax.apply_updates(moves, updates))
+        return (moves, state, R, E, F), value
+
+    @jax.jit
+    def epoch(moves, state, R, E, F, order):
+        (moves, state, *_), values = jax.lax.scan(step, (moves, state, R, E, F), order)
+        return moves, state, values.mean()
+
+    R, F = jnp.asarray(data.positions), jnp.asarray(data.forces)
+    E = jnp.asarray(data.energies) if with_energies else jnp.zeros(len(data))
+    moves = {name: jnp.zeros_like(start[name[0]][name[1]]) for name in free}
+    state = optimizer.init(moves)
+    rng = np.random.default_rng(seed)
+    history: dict[str, list[float]] = {"loss": []} | ({"valid_force_rmse": []} if valid else {})
+    best, best_error = moves, np.inf
+    for i in range(epochs):
+        order = rng.permutation(len(data))[: steps * batch].reshape(steps, batch)
+        moves, state, value = epoch(moves, state, R, E, F, order)
+        if not np.isfinite(value):
+            raise InputError(
+                f"the loss is not finite in epoch {i + 1}: lower the optimiser's learning rate"
+            )
+        history["loss"].append(float(value))
+        error = -float(i)  # without validation the latest is the best
+        if valid is not None:
+            now = potential.replace(_moved(potential, start, free, moves))
+            error = evaluate(now, valid)["force_rmse"]
+            history["valid_force_rmse"].append(error)
+        if error < best_error:
+            best, best_error = moves, error
+        if progress is not None:
+            progress("fit", (i + 1) / epochs)
+    fitted = potential.replace(_moved(potential, start, free, best))
+    return Fit(fitted, {k: np.array(v) for k, v in history.items()}, names)
+
+
+def _free(potential: Potential, patterns) -> tuple[dict, tuple[str, ...]]:
+    """{(term, column): Column} of the parameters to train, and their dotted names."""
+    free = {}
+    for term, columns in potential.columns.items():
+        for key, column in columns.items():
+            name = f"{term}.{key}"
+            chosen = (
+                column.trainable
+                if patterns is None
+                else any(fnmatchcase(name, pattern) for pattern in patterns)
+            )
+            if chosen:
+                free[term, key] = column
+    if not free:
+        known = ", ".join(f"{t}.{c}" for t, columns in potential.columns.items() for c in columns)
+        raise InputError(f"no parameter matches {patterns}; this potential has {known}")
+    return free, tuple(f"{term}.{key}" for term, key in free)
+
+
+def _moved(potential: Potential, start: Params, free: dict, moves: dict) -> Params:
+    """The parameters after `moves`, each in units of its column's scale."""
+    params = {term: dict(own) for term, own in start.items()}
+    for (term, key), column in free.items():
+        params[term][key] = start[term][key] + column.scale * moves[term, key]
+    return params
+
+
+def _confined(potential: Potential, start: Params, free: dict, moves: dict) -> dict:
+    """Moves cut back to each column's bounds and to what each term conserves."""
+    params = _moved(potential, start, free, moves)
+    for (term, key), column in free.items():
+        params[term][key] = jnp.clip(params[term][key], column.lower, column.upper)
+    for placed in potential.program.placed:
+        params[placed.name] = placed.term.constrain(params[placed.name], start[placed.name])
+    return {
+        (term, key): (params[term][key] - start[term][key]) / column.scale
+        for (term, key), column in free.items()
+    }

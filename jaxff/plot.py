@@ -1,0 +1,127 @@
+"""Pictures: each function returns a matplotlib Figure, drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+# Okabe & Ito's colours, distinguishable with every common colour blindness.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+
+def force_parity(reference: np.ndarray, predicted: Mapping[str, np.ndarray], theory: str) -> Figure:
+    """Predicted against reference force components, one panel a model, on one scale.
+
+    Args:
+        reference: (M, N, 3) kcal/mol/Å.
+        predicted: {model: (M, N, 3) kcal/mol/Å}.
+        theory: level of theory of the reference.
+    """
+    limit = 1.05 * max(np.abs(reference).max(), *(np.abs(p).max() for p in predicted.values()))
+    columns = min(len(predicted), 2)
+    rows = -(-len(predicted) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.9 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for ax, (name, forces) in zip(axes.flat, predicted.items(), strict=False):
+        bins = ax.hexbin(
+            reference.ravel(),
+            forces.ravel(),
+            gridsize=70,
+            extent=(-limit, limit, -limit, limit),
+            bins="log",
+            mincnt=1,
+            cmap="viridis",
+            linewidths=0.1,
+        )
+        ax.axline((0, 0), slope=1, color="#444444", linewidth=0.8)
+        wrong = forces - reference
+        ax.set_title(name)
+        ax.text(
+            0.04,
+            0.96,
+            f"MAE {np.abs(wrong).mean():.2f}\nRMSE {np.sqrt((wrong**2).mean()):.2f}",
+            transform=ax.transAxes,
+            va="top",
+        )
+        ax.set_aspect("equal")
+    for ax in axes.flat[len(predicted) :]:
+        ax.set_visible(False)
+    figure.supxlabel(f"reference force component ({theory}), kcal/mol/Å")
+    figure.supylabel("predicted force component, kcal/mol/Å")
+    figure.colorbar(bins, ax=axes, label="components in a cell", shrink=0.7)
+    return figure
+
+
+def torsion_distributions(
+    angles: Mapping[str, np.ndarray], labels: list[str], bins: int = 60
+) -> Figure:
+    """Probability densities of torsion angles, one panel a torsion, one line a sampling.
+
+    Args:
+        angles: {sampling: (M, T) radians}.
+        labels: (T,) names of the torsions.
+    """
+    columns = min(len(labels), 2)
+    rows = -(-len(labels) // columns)
+    figure = Figure(figsize=(5.0 * columns, 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    edges = np.linspace(-180, 180, bins + 1)
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    styles = ("-", "--", "-.", ":")
+    for t, (ax, label) in enumerate(zip(axes.flat, labels, strict=False)):
+        for i, (name, values) in enumerate(angles.items()):
+            density, _ = np.histogram(np.degrees(values[:, t]), edges, density=True)
+            line = {"color": COLOURS[i], "linestyle": styles[i % 4], "linewidth": 1.5}
+            ax.step(middle, density, where="mid", label=name, **line)
+        ax.set_title(label)
+        ax.set_xlim(-180, 180)
+        ax.set_ylim(bottom=0)
+        ax.set_xticks(range(-180, 181, 60))
+    for ax in axes.flat[len(labels) :]:
+        ax.set_visible(False)
+    axes.flat[0].legend(fontsize="small")
+    figure.supxlabel("torsion angle, degrees")
+    figure.supylabel("probability density, 1/degree")
+    return figure
+
+
+def energy_and_temperature(
+    times: np.ndarray,
+    potential: np.ndarray,
+    kinetic: np.ndarray,
+    temperatures: np.ndarray,
+    target: float | None,
+) -> Figure:
+    """Energies and instantaneous temperature of a run against time.
+
+    Args:
+        times: (F,) fs.
+        potential, kinetic: (F,) kcal/mol.
+        temperatures: (F,) K.
+        target: the thermostat's temperature, K, if there is one.
+    """
+    figure = Figure(figsize=(8.0, 5.2), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    ps = np.asarray(times) / 1000.0
+    shift = potential[0]
+    for i, (name, values) in enumerate(
+        {
+            "potential": potential - shift,
+            "kinetic": kinetic,
+            "total": potential - shift + kinetic,
+        }.items()
+    ):
+        top.plot(ps, values, label=name, color=COLOURS[i], linewidth=0.8)
+    top.set_ylabel("energy, kcal/mol\n(potential from its start)")
+    top.legend(fontsize="small", loc="upper right", ncols=3)
+    bottom.plot(ps, temperatures, color="#999999", linewidth=0.5, label="instantaneous")
+    mean = np.cumsum(temperatures) / np.arange(1, len(temperatures) + 1)
+    bottom.plot(ps, mean, color=COLOURS[0], linewidth=1.5, label="running mean")
+    if target is not None:
+        bottom.axhline(target, color=COLOURS[1], linestyle="--", label=f"target {target:g} K")
+    bottom.set_ylabel("temperature, K")
+    bottom.set_xlabel("time, ps")
+    bottom.legend(fontsize="small", loc="upper right", ncols=3)
+    return figure

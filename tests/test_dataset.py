@@ -1,0 +1,198 @@
+"""Data sets: files of every kind, units, splits and faults."""
+
+from dataclasses import replace
+
+import ase
+import ase.io
+import numpy as np
+import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from jaxff import Dataset, InputError, Molecule, units
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Water-like frames: harmonic O-H springs of 900 kcal/mol/Å² around 0.96 Å."""
+    molecule = Molecule.from_smiles("O")
+    rng = np.random.default_rng(0)
+    R = molecule.positions + 0.05 * rng.normal(size=(60, 3, 3))
+    forces, energies = np.zeros_like(R), np.zeros(60)
+    for h in (1, 2):
+        bond = R[:, h] - R[:, 0]
+        length = np.linalg.norm(bond, axis=1)
+        pull = -900.0 * (length - 0.96)[:, None] * bond / length[:, None]
+        forces[:, h] += pull
+        forces[:, 0] -= pull
+        energies += 450.0 * (length - 0.96) ** 2
+    return Dataset([8, 1, 1], R, forces, energies, name="water", theory="springs")
+
+
+def test_round_trip_is_exact(tmp_path, data):
+    noted = replace(data, notes={"command": "made here"})
+    noted.save(tmp_path / "water.npz")
+    read = Dataset.load(tmp_path / "water.npz")
+    for key in ("numbers", "positions", "forces", "energies"):
+        assert np.array_equal(getattr(read, key), getattr(data, key))
+    assert (read.name, read.theory, read.notes["command"]) == ("water", "springs", "made here")
+    with np.load(tmp_path / "water.npz") as raw:
+        assert str(raw["md5"]) == data.fingerprint()
+        assert raw["z"].dtype == np.uint8
+        assert str(raw["r_unit"]) == "Ang"
+
+
+def test_rmd17_layout(tmp_path, data):
+    path = tmp_path / "rmd17.npz"
+    np.savez(
+        path,
+        nuclear_charges=data.numbers,
+        coords=data.positions,
+        energies=data.energies,
+        forces=data.forces,
+        old_indices=np.arange(60),
+    )
+    read = Dataset.load(path)
+    assert np.array_equal(read.forces, data.forces)
+    assert read.name == "rmd17"
+
+
+def test_declared_units_are_converted(tmp_path, data):
+    path = tmp_path / "atomic.npz"
+    r, e = units.length_factor("Bohr"), units.energy_factor("Hartree")
+    np.savez(
+        path,
+        z=data.numbers,
+        R=data.positions / r,
+        E=data.energies[:, None] / e,
+        F=data.forces * r / e,
+        r_unit="Bohr",
+        e_unit="Hartree",
+    )
+    read = Dataset.load(path)
+    np.testing.assert_allclose(read.positions, data.positions, rtol=1e-14)
+    np.testing.assert_allclose(read.forces, data.forces, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(read.energies, data.energies, rtol=1e-12)
+
+
+def test_extxyz_of_ase_is_in_electronvolts(tmp_path, data):
+    frames = []
+    for R, E, F in zip(data.positions, data.energies, data.forces, strict=True):
+        atoms = ase.Atoms(data.numbers, R, info={"comment_of_a_user": 3})
+        atoms.calc = SinglePointCalculator(atoms, energy=E / units.EV, forces=F / units.EV)
+        frames.append(atoms)
+    ase.io.write(tmp_path / "water.extxyz", frames)
+    read = Dataset.load(tmp_path / "water.extxyz")
+    np.testing.assert_allclose(read.forces, data.forces, atol=1e-5)
+    np.testing.assert_allclose(read.energies, data.energies, atol=1e-5)
+
+
+@pytest.mark.parametrize("unit", ["eV", "kJ/mol", "Hartree"])
+def test_undeclared_energy_units_are_noticed(tmp_path, data, unit):
+    factor = units.energy_factor(unit)
+    path = tmp_path / "wrong.npz"
+    replace(data, forces=data.forces / factor, energies=data.energies / factor).save(path)
+    with pytest.raises(InputError, match=rf"wrong\.npz: forces look like {unit}/Å"):
+        Dataset.load(path)
+    read = Dataset.load(path, energy_unit=unit)
+    np.testing.assert_allclose(read.forces, data.forces, rtol=1e-12, atol=1e-12)
+
+
+def test_undeclared_lengths_and_gradients_are_noticed(tmp_path, data):
+    path = tmp_path / "bohr.npz"
+    replace(data, positions=data.positions / units.BOHR).save(path)
+    with pytest.raises(InputError, match="distances look like Bohr"):
+        Dataset.load(path)
+    replace(data, forces=-data.forces).save(path)
+    with pytest.raises(InputError, match="these are gradients"):
+        Dataset.load(path)
+
+
+def test_split_is_disjoint_reproducible_and_free_of_copies(data):
+    doubled = replace(
+        data,
+        positions=np.concatenate([data.positions, data.positions]),
+        forces=np.concatenate([data.forces, data.forces]),
+        energies=np.concatenate([data.energies, data.energies]),
+        index=None,
+    )
+    split = doubled.split(20, 10, None, seed=3)
+    assert [len(part) for part in split] == [20, 10, 30]
+    seen = np.concatenate([part.positions for part in split])
+    assert len(np.unique(seen, axis=0)) == 60
+    again = doubled.split(20, 10, None, seed=3)
+    assert np.array_equal(again.train.index, split.train.index)
+    assert not np.array_equal(doubled.split(20, 10, seed=4).train.index, split.train.index)
+    assert np.array_equal(doubled.positions[split.test.index], split.test.positions)
+
+
+def test_reorder_carries_positions_and_forces(data):
+    other = data.reorder([1, 0, 2])
+    assert other.numbers.tolist() == [1, 8, 1]
+    assert np.array_equal(other.forces[:, 1], data.forces[:, 0])
+    assert data.molecule.match(other.molecule).tolist() == [1, 0, 2]
+
+
+def test_bad_files_are_one_sentence(tmp_path, data):
+    path = tmp_path / "data.npz"
+    with pytest.raises(InputError, match="no such file"):
+        Dataset.load(path)
+    data.save(path)
+    whole = path.read_bytes()
+    for cut in (10, len(whole) // 2, len(whole) - 5):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(InputError, match=r"data\.npz: not a readable data set"):
+            Dataset.load(path)
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 255
+    path.write_bytes(bytes(damaged))
+    with pytest.raises(InputError, match="not a readable data set"):
+        Dataset.load(path)
+    np.savez(path, a=1)
+    with pytest.raises(InputError, match="neither z, R, F"):
+        Dataset.load(path)
+    np.savez(path, z=data.numbers, R=data.positions)
+    with pytest.raises(InputError, match="'F' is missing"):
+        Dataset.load(path)
+    np.savez(path, z=data.numbers, R=data.positions, F=data.forces[:-1])
+    with pytest.raises(InputError, match=r"forces have shape \(59, 3, 3\)"):
+        Dataset.load(path)
+    wrong = data.forces.copy()
+    wrong[17, 2, 1] = np.nan
+    np.savez(path, z=data.numbers, R=data.positions, F=wrong)
+    with pytest.raises(InputError, match="frame 17 has a force that is not finite"):
+        Dataset.load(path)
+    np.savez(path, z=data.numbers, R=data.positions, F=data.forces, e_unit="erg")
+    with pytest.raises(InputError, match="unknown energy unit 'erg'"):
+        Dataset.load(path)
+    np.savez(path, z=data.numbers, R=data.positions.astype(object), F=data.forces)
+    with pytest.raises(InputError, match="'R' is pickled"):
+        Dataset.load(path)
+
+
+def test_too_many_frames_asked_for(data):
+    with pytest.raises(InputError, match="50 training, 20 validation and 0 test frames asked for"):
+        data.split(50, 20)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, data, monkeypatch):
+    with pytest.raises(InputError, match="cannot write"):
+        data.save(tmp_path / "absent" / "x.npz")
+    path = tmp_path / "x.npz"
+    data.save(path)
+    before = path.read_bytes()
+
+    def fails(file, **arrays):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez_compressed", fails)
+    with pytest.raises(OSError, match="disk full"):
+        data[:5].save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_md17_fingerprints_and_units(shared):
+    for name, formula in (("ethanol", "C2H6O"), ("aspirin", "C9H8O4")):
+        read = Dataset.load(shared / "data" / "md17" / f"{name}.npz")
+        assert read.molecule.formula == formula

@@ -1,0 +1,155 @@
+"""Molecules: reading every format, perceiving bonds, and matching by graph isomorphism."""
+
+import ase
+import ase.io
+import networkx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rdkit import Chem
+
+from jaxff import InputError, Molecule
+from jaxff.molecule import perceive_bonds
+
+ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
+
+
+@pytest.fixture(scope="module")
+def aspirin():
+    return Molecule.from_smiles(ASPIRIN)
+
+
+def test_from_smiles_has_rdkit_atoms_and_bonds(aspirin):
+    reference = Chem.AddHs(Chem.MolFromSmiles(ASPIRIN))
+    assert aspirin.formula == "C9H8O4"
+    assert aspirin.numbers.tolist() == [a.GetAtomicNum() for a in reference.GetAtoms()]
+    assert len(aspirin.bonds) == reference.GetNumBonds()
+    assert aspirin.masses.sum() == pytest.approx(180.159, abs=2e-3)
+
+
+def test_charge_follows_the_smiles():
+    assert Molecule.from_smiles("C[NH3+]").charge == 1
+    assert Molecule.from_smiles("CC(=O)[O-]").charge == -1
+
+
+@pytest.mark.parametrize("smiles", [ASPIRIN, "CS(=O)(=O)N", "C#CCBr", "CC(=O)NC", "OP(=O)(O)O"])
+def test_perceived_bonds_are_those_of_the_graph(smiles):
+    molecule = Molecule.from_smiles(smiles)
+    assert np.array_equal(perceive_bonds(molecule.numbers, molecule.positions), molecule.bonds)
+
+
+def test_one_stretched_frame_does_not_break_a_perceived_bond(aspirin):
+    frames = np.repeat(aspirin.positions[None], 5, axis=0)
+    frames[0] *= 2.0
+    assert np.array_equal(perceive_bonds(aspirin.numbers, frames), aspirin.bonds)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_match_restores_any_order(random):
+    molecule = Molecule.from_smiles("CC(=O)NCc1ccccc1O")
+    order = list(range(molecule.n_atoms))
+    random.shuffle(order)
+    shuffled = molecule.reorder(order)
+    back = shuffled.reorder(molecule.match(shuffled))
+    assert np.array_equal(back.numbers, molecule.numbers)
+    assert np.array_equal(back.bonds, molecule.bonds)
+
+
+def test_match_keeps_equal_orders_and_ignores_geometry(aspirin):
+    assert np.array_equal(aspirin.match(aspirin), np.arange(21))
+    moved = aspirin.with_positions(aspirin.positions[::-1])
+    assert np.array_equal(aspirin.match(moved), np.arange(21))
+
+
+def test_reorder_carries_bond_orders(aspirin):
+    order = np.random.default_rng(0).permutation(21)
+    other = aspirin.reorder(order)
+    for (i, j), bond_order in zip(other.bonds, other.bond_orders, strict=True):
+        pair = sorted((order[i], order[j]))
+        row = np.flatnonzero((aspirin.bonds == pair).all(axis=1)).item()
+        assert aspirin.bond_orders[row] == bond_order
+
+
+def test_match_names_what_differs():
+    ethanol, ether = Molecule.from_smiles("CCO"), Molecule.from_smiles("COC")
+    with pytest.raises(InputError, match="CCO is C2H6O, CO is CH4O"):
+        ethanol.match(Molecule.from_smiles("CO"))
+    with pytest.raises(InputError, match="both C2H6O but bonded differently"):
+        ethanol.match(ether)
+
+
+@pytest.mark.parametrize("suffix", ["sdf", "mol", "pdb", "xyz", "extxyz", "mol2"])
+def test_read_every_format(tmp_path, suffix):
+    source = Chem.AddHs(Chem.MolFromSmiles("CC#N"))
+    molecule = Molecule.from_smiles("CC#N")
+    path = tmp_path / f"acetonitrile.{suffix}"
+    if suffix in ("xyz", "extxyz"):
+        ase.io.write(path, molecule.to_ase(), format=suffix)
+    elif suffix == "mol2":
+        atoms = "\n".join(
+            f"{i + 1} X{i} {x:.6f} {y:.6f} {z:.6f} {t} 1 MOL 0.0"
+            for i, ((x, y, z), t) in enumerate(
+                zip(molecule.positions, ["c3", "c1", "n1", "hc", "hc", "hc"], strict=True)
+            )
+        )
+        kinds = {1.0: "1", 3.0: "3"}
+        bonds = "\n".join(
+            f"{k + 1} {i + 1} {j + 1} {kinds[o]}"
+            for k, ((i, j), o) in enumerate(zip(molecule.bonds, molecule.bond_orders, strict=True))
+        )
+        path.write_text(
+            f"@<TRIPOS>MOLECULE\nacetonitrile\n6 5\nSMALL\nbcc\n@<TRIPOS>ATOM\n{atoms}\n"
+            f"@<TRIPOS>BOND\n{bonds}\n"
+        )
+    else:
+        conformer = Chem.Conformer(source.GetNumAtoms())
+        for i, xyz in enumerate(molecule.positions):
+            conformer.SetAtomPosition(i, xyz.tolist())
+        source.AddConformer(conformer)
+        write = Chem.MolToPDBFile if suffix == "pdb" else Chem.MolToMolFile
+        write(source, str(path))
+    read = Molecule.read(path)
+    assert read.formula == "C2H3N"
+    assert np.array_equal(read.numbers, molecule.numbers)
+    assert np.array_equal(read.bonds, molecule.bonds)
+    np.testing.assert_allclose(read.positions, molecule.positions, atol=2e-3)
+    if suffix in ("sdf", "mol", "mol2"):
+        assert read.bond_orders.tolist() == molecule.bond_orders.tolist()
+
+
+def test_gaff_and_sybyl_types_name_their_elements(tmp_path):
+    rows = ["C.ar C", "cl Cl", "br Br", "na N", "nb N", "Cl Cl", "oh O", "CT C", "s6 S", "p5 P"]
+    atoms = "\n".join(f"{i + 1} A {3 * i} 0 0 {r.split()[0]} 1 M 0" for i, r in enumerate(rows))
+    path = tmp_path / "types.mol2"
+    path.write_text(f"@<TRIPOS>MOLECULE\nx\n@<TRIPOS>ATOM\n{atoms}\n")
+    assert Molecule.read(path).symbols == [r.split()[1] for r in rows]
+
+
+def test_bad_input_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="not a SMILES string"):
+        Molecule.from_smiles("C1CC")
+    with pytest.raises(InputError, match="unknown molecule format"):
+        Molecule.read("x.cif")
+    with pytest.raises(InputError, match="no such file"):
+        Molecule.read("absent.xyz")
+    empty = tmp_path / "empty.xyz"
+    empty.write_text("")
+    with pytest.raises(InputError, match=r"empty\.xyz: cannot be read as xyz"):
+        Molecule.read(empty)
+    with pytest.raises(InputError, match="position of atom 1 is not finite"):
+        Molecule([1, 1], [[0, 0, 0], [0, 0, np.nan]], [])
+    with pytest.raises(InputError, match="not an element"):
+        Molecule([0], [[0, 0, 0]], [])
+    with pytest.raises(InputError, match="periodic"):
+        Molecule.from_ase(ase.Atoms("H", pbc=True))
+    no_hydrogens = tmp_path / "bare.sdf"
+    Chem.MolToMolFile(Chem.MolFromSmiles("CCO"), str(no_hydrogens))
+    with pytest.raises(InputError, match="hydrogens are missing"):
+        Molecule.read(no_hydrogens)
+
+
+def test_graph_is_the_bond_graph(aspirin):
+    assert networkx.number_connected_components(aspirin.graph) == 1
+    assert len(networkx.cycle_basis(aspirin.graph)) == 1

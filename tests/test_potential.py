@@ -1,0 +1,149 @@
+"""Potentials compose, transform and check what they are given."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxff import InputError, Potential
+
+
+@pytest.fixture
+def R():
+    return np.random.default_rng(0).normal(size=(6, 3))
+
+
+def test_sum_and_scale_act_on_energies_and_forces(springs, R):
+    a, b = springs(6, 100.0), springs(6, 250.0, 1.4)
+    mixed = a + 2.5 * b - b / 2
+    expected = a(R) + 2.0 * b(R)
+    np.testing.assert_allclose(mixed(R), expected, rtol=1e-14)
+    np.testing.assert_allclose(mixed.forces(R), a.forces(R) + 2.0 * b.forces(R), atol=1e-10)
+    np.testing.assert_allclose(sum([a, b, a])(R), 2 * a(R) + b(R), rtol=1e-14)
+    np.testing.assert_allclose((-a)(R), -a(R))
+
+
+def test_terms_are_named_and_sum_to_the_energy(springs, R):
+    mixed = springs(6) + 3.0 * springs(6, 50.0) + springs(2).on([4, 1])
+    terms = mixed.terms(R)
+    assert list(terms) == ["spring", "spring#2", "spring#3"]
+    np.testing.assert_allclose(sum(terms.values()), mixed(R), rtol=1e-14)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.permutations(range(8)), st.permutations(range(5)))
+def test_on_acts_on_any_atoms_in_any_order(springs_factory, atoms, again):
+    part = springs_factory(5)
+    atoms = list(atoms[:5])
+    R = np.random.default_rng(1).normal(size=(8, 3))
+    placed = part.on(atoms)
+    np.testing.assert_allclose(placed(R), part(R[atoms]), rtol=1e-14)
+    inner = springs_factory(3) + springs_factory(2).on([2, 0])
+    twice = inner.on(list(again[:3])).on(range(max(again[:3]) + 1))
+    np.testing.assert_allclose(twice(R), inner(R[list(again[:3])]), rtol=1e-14)
+
+
+@pytest.fixture(scope="module")
+def springs_factory():
+    from conftest import Springs
+
+    def make(n):
+        pairs = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)
+        params = {"k": np.arange(1.0, n), "length": np.full(n - 1, 1.1)}
+        return Potential.of("spring", Springs(n, pairs), params)
+
+    return make
+
+
+def test_forces_are_minus_the_gradient(springs, R):
+    potential = springs(6) + 0.3 * springs(3, 70.0).on([5, 0, 2])
+    step = 1e-5
+    numeric = np.zeros_like(R)
+    for index in np.ndindex(*R.shape):
+        shift = np.zeros_like(R)
+        shift[index] = step
+        numeric[index] = -(potential(R + shift) - potential(R - shift)) / (2 * step)
+    energy, forces = potential.energy_and_forces(R)
+    np.testing.assert_allclose(forces, numeric, atol=1e-6)
+    assert energy == potential(R)
+
+
+def test_transforms(springs, R):
+    potential = springs(6) + springs(3).on([5, 0, 2])
+    batch = np.stack([R, R + 0.1 * np.sin(R)])
+    energies = jax.vmap(potential)(batch)
+    np.testing.assert_allclose(energies, [potential(batch[0]), potential(batch[1])], rtol=1e-14)
+    np.testing.assert_allclose(jax.jit(potential)(R), potential(R), rtol=1e-14)
+    np.testing.assert_allclose(jax.grad(potential)(jnp.asarray(R)), -potential.forces(R))
+    hessian = jax.hessian(potential)(jnp.asarray(R)).reshape(18, 18)
+    np.testing.assert_allclose(hessian, hessian.T, atol=1e-10)
+    gradient = jax.grad(potential.energy_fn)(potential.params, R)
+    assert jax.tree.structure(gradient) == jax.tree.structure(potential.params)
+    # A potential is itself a pytree: it can be an argument.
+    by_potential = jax.jit(jax.grad(lambda p: p(R)))(potential)
+    np.testing.assert_allclose(by_potential.params["spring"]["k"], gradient["spring"]["k"])
+
+
+def test_a_factor_can_be_differentiated(springs, R):
+    a = springs(6)
+    slope = jax.grad(lambda factor: (factor * a + a)(R))(0.7)
+    np.testing.assert_allclose(slope, a(R), rtol=1e-12)
+
+
+def test_replace_keeps_the_compiled_program(springs, R):
+    potential = springs(6)
+    traces = 0
+    original = potential.program.energy
+
+    def counted(params, R):
+        nonlocal traces
+        traces += 1
+        return original(params, R)
+
+    potential.program.__dict__["jit_energy"] = jax.jit(counted)
+    for k in (100.0, 200.0, 300.0):
+        params = jax.tree.map(lambda p: p * k, potential.params)
+        potential.replace(params)(R)
+    assert traces == 1
+
+
+def test_predict_equals_single_calls_for_any_number_of_frames(springs, R):
+    potential = springs(6)
+    frames = R + np.random.default_rng(2).normal(size=(7, 6, 3))
+    energies, forces = potential.predict(frames, chunk=3)
+    np.testing.assert_allclose(energies, [potential(r) for r in frames], rtol=1e-13)
+    np.testing.assert_allclose(forces, [potential.forces(r) for r in frames], atol=1e-10)
+    assert potential.predict(frames[:0])[1].shape == (0, 6, 3)
+
+
+def test_float32_follows_the_parameters(springs, R):
+    single = springs(6).astype(jnp.float32)
+    energy, forces = single.energy_and_forces(R.astype(np.float32))
+    assert energy.dtype == forces.dtype == jnp.float32
+    np.testing.assert_allclose(energy, springs(6)(R), rtol=1e-5)
+
+
+def test_bad_input_is_one_sentence(springs, R):
+    a = springs(6)
+    with pytest.raises(InputError, match=r"shape \(2, 6, 3\), expected \(N, 3\).*vmap"):
+        a(np.stack([R, R]))
+    with pytest.raises(InputError, match="positions have 5 atoms, this potential needs 6"):
+        a(R[:5])
+    with pytest.raises(InputError, match="at least 8"):
+        springs(2).on([7, 0])(R)
+    with pytest.raises(InputError, match="potentials of 6 and 5 atoms"):
+        a + springs(5)
+    with pytest.raises(InputError, match="potential of 6 atoms to one that acts on atom 8"):
+        a + springs(2).on([0, 8])
+    with pytest.raises(InputError, match="distinct indices"):
+        springs(2).on([1, 1])
+    with pytest.raises(InputError, match="3 indices for a potential of 2 atoms"):
+        springs(2).on([0, 1, 2])
+    with pytest.raises(InputError, match="list of atom indices"):
+        springs(2).on([0.5, 1.0])
+    with pytest.raises(InputError, match="structure"):
+        a.replace({"spring": {"k": np.ones(5)}})
+    with pytest.raises(InputError, match=r"\['spring'\]\['k'\] has shape \(4,\)"):
+        a.replace({"spring": {"k": np.ones(4), "length": np.ones(5)}})
