@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.json is not None:
             write_json(arguments.json, results)
         return 0
-    except (InputError, OSError) as error:
+    except (InputError, OSError, ArithmeticError) as error:
         print(f"jaxff {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -166,6 +167,52 @@ def simulate(arguments, console) -> dict:
     }
 
 
+def label(arguments, console) -> dict:
+    from jaxff.reference import label_frames, label_md
+
+    writable_file(arguments.output)
+    common = {
+        "calculator": arguments.calculator,
+        "options": calculator_options(arguments.options),
+        "charge": arguments.charge,
+        "workers": arguments.workers,
+        "command": shlex.join(["jaxff", *sys.argv[1:]]),
+        "progress": lambda _, fraction: console("label", fraction),
+    }
+    frames = frames_or_smiles(arguments.frames)
+    if arguments.md:
+        result = label_md(
+            frames,
+            arguments.output,
+            temperature=arguments.temperature,
+            dt=arguments.dt,
+            friction=arguments.friction,
+            spacing=arguments.spacing,
+            equilibration=arguments.equilibration,
+            n_frames=arguments.n_frames,
+            replicas=arguments.replicas,
+            seed=arguments.seed,
+            **common,
+        )
+    else:
+        result = label_frames(frames, arguments.output, skip_failed=arguments.skip_failed, **common)
+    console.close()
+    data = result.dataset
+    console.say(f"{len(data)} frames at {data.theory} written to {arguments.output}")
+    for what, found in (("failed", result.failed), ("bonded unlike the others", result.rebonded)):
+        if found:
+            console.say(f"{len(found)} frames {what}: {', '.join(map(str, found[:20]))}")
+    return {
+        "data": str(arguments.output),
+        "frames": len(data),
+        "theory": data.theory,
+        "failed": result.failed,
+        "rebonded": result.rebonded,
+        "net_force": result.net_force,
+        "net_torque": result.net_torque,
+    }
+
+
 def info(arguments, console) -> dict:
     from jaxff.info import canary, describe
 
@@ -199,6 +246,25 @@ def load_potential(path: str):
     from jaxff.files import load
 
     return load(path)
+
+
+def calculator_options(text: str) -> dict:
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--options is not JSON ({error}): {text}") from error
+    if not isinstance(options, dict):
+        raise InputError(f'--options must be a JSON object such as {{"accuracy": 0.1}}, not {text}')
+    return options
+
+
+def frames_or_smiles(text: str):
+    """The path, if it is one, else the molecule of a SMILES string."""
+    from jaxff.molecule import Molecule
+
+    if Path(text).exists() or Path(text).suffix.lower() in (".npz", *Molecule.FORMATS):
+        return text
+    return Molecule.from_smiles(text)
 
 
 def shares(n_frames: int, arguments) -> tuple[int, int, int]:

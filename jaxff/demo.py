@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.resources
 from pathlib import Path
 
-
 from jaxff import gdml, md, plot
 from jaxff.analysis import rotatable_torsions, torsion_angles, torsion_label
 from jaxff.console import Console

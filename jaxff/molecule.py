@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from ase.data import atomic_masses_iupac2016, atomic_numbers, chemical_symbols, covalent_radii
@@ -36,6 +37,8 @@ class Molecule:
     charge: int = 0
     bond_orders: np.ndarray | None = None
     name: str = ""
+
+    FORMATS: ClassVar[dict[str, Callable[[Path], Molecule]]]
 
     def __post_init__(self):
         numbers = np.asarray(self.numbers, int)
@@ -151,22 +154,15 @@ class Molecule:
             InputError: unknown format, or a file that cannot be read.
         """
         path = Path(path)
-        readers = {
-            ".sdf": _read_sdf,
-            ".mol": _read_sdf,
-            ".mol2": _read_mol2,
-            ".pdb": _read_pdb,
-            ".xyz": _read_xyz,
-            ".extxyz": _read_xyz,
-        }
-        if path.suffix.lower() not in readers:
+        reader = cls.FORMATS.get(path.suffix.lower())
+        if reader is None:
             raise InputError(
-                f"{path}: unknown molecule format {path.suffix!r}; use {', '.join(readers)}"
+                f"{path}: unknown molecule format {path.suffix!r}; use {', '.join(cls.FORMATS)}"
             )
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         try:
-            molecule = readers[path.suffix.lower()](path)
+            molecule = reader(path)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except Exception as error:
@@ -366,3 +362,13 @@ def _mol2_element(row: list[str]) -> int:
     if kind[0].upper() in atomic_numbers:  # GAFF: the first letter is the element (na is N)
         return atomic_numbers[kind[0].upper()]
     raise InputError(f"atom {row[0]} has type {kind!r}, which names no element")
+
+
+Molecule.FORMATS = {
+    ".sdf": _read_sdf,
+    ".mol": _read_sdf,
+    ".mol2": _read_mol2,
+    ".pdb": _read_pdb,
+    ".xyz": _read_xyz,
+    ".extxyz": _read_xyz,
+}

@@ -333,6 +333,17 @@ class Potential:
         ]
         return Potential(placed, self.params)
 
+    def only(self, *names: str) -> Potential:
+        """The part of this potential made of the named terms, such as ``hybrid.only("gdml")``."""
+        known = [p.name for p in self.program.placed]
+        if not names or (unknown := set(names) - set(known)):
+            wrong = ", ".join(sorted(unknown)) if names else "no name"
+            raise InputError(f"{wrong} given; this potential has the terms {', '.join(known)}")
+        placed = [p for p in self.program.placed if p.name in names]
+        exact = any(p.atoms is None for p in placed)
+        params = {name: self.params[name] for name in names}
+        return Potential(placed, params, self.molecule if exact else None)
+
     # -- JAX pytree -----------------------------------------------------------------------
 
     def tree_flatten(self):

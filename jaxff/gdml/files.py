@@ -1,0 +1,179 @@
+"""Model files of the sGDML package: reading (versions of 2018 to 1.0.3) and writing (1.0.3)."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.data import covalent_radii
+
+from jaxff import units
+from jaxff.errors import InputError
+from jaxff.gdml.descriptor import pair_permutations
+from jaxff.gdml.model import KernelTerm, kernel_potential
+from jaxff.molecule import BOND_TOLERANCE, Molecule
+from jaxff.npz import NpzReader, write_npz
+from jaxff.potential import Potential
+
+
+def load(path) -> Potential:
+    """The potential of an sGDML model file (format of version 1.0.3, or of 2018).
+
+    Energies and lengths are converted where the file declares units; without a declaration they
+    are kcal/mol and Å.  The molecule's geometry is that of the first training frame, up to a
+    rotation and reflection.
+
+    Raises:
+        InputError: not such a file, a damaged or incomplete one, or a periodic model.
+    """
+    file = NpzReader(path, "model")
+    legacy = "Rt_desc" in file
+    if not legacy and file.text("type") != "m":
+        raise InputError(f"{path}: not a model file of the sGDML package")
+    if "lattice" in file:
+        raise InputError(f"{path}: a periodic model (it has a lattice), which is not supported")
+    numbers = file.need("z", _shape(None)).astype(int)
+    n_atoms = len(numbers)
+    n_pairs = n_atoms * (n_atoms - 1) // 2
+    x_key, b_key = ("Rt_desc", "Rt_d_desc_alpha") if legacy else ("R_desc", "R_d_desc_alpha")
+    descriptors = file.need(x_key, _shape(n_pairs, None)).T
+    n_train = len(descriptors)
+    size = n_train * n_pairs
+    coefficients = file.need(b_key, _size(size)).reshape(n_train, n_pairs)
+    permutations = file.need("perms", _shape(None, n_atoms)).astype(int)
+    if not (np.sort(permutations, axis=1) == np.arange(n_atoms)).all():
+        raise InputError(f"{path}: the array 'perms' holds rows that are not permutations")
+    alphas = file.need("alphas_F", _size(3 * n_atoms * n_train)) if "alphas_F" in file else None
+    if "alphas_E" in file:
+        energy_alphas = file.need("alphas_E", _size(n_train)).reshape(-1)
+    else:
+        energy_alphas = None
+    scalars = {key: float(file.need(key, _size(1)).reshape(())) for key in ("sig", "c")}
+    for key, default in (("std", 1.0), ("lam", 0.0)):
+        scalars[key] = float(file.need(key, _size(1)).reshape(())) if key in file else default
+    if scalars["sig"] <= 0.0 or (descriptors <= 0.0).any():
+        raise InputError(f"{path}: sigma and descriptors must be positive; the file is damaged")
+
+    try:
+        length = units.length_factor(file.text("r_unit") or "Ang")
+        energy = units.energy_factor(file.text("e_unit") or "kcal/mol")
+        molecule = _molecule(numbers, descriptors / length, file.text("dataset_name"))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return kernel_potential(
+        descriptors / length,
+        coefficients / length,
+        permutations=permutations,
+        sigma=scalars["sig"] / length,
+        std=scalars["std"] * energy,
+        offset=scalars["c"] * energy,
+        lam=scalars["lam"],
+        molecule=molecule,
+        alphas=None if alphas is None else alphas.reshape(n_train, n_atoms, 3) * length,
+        energy_alphas=energy_alphas,
+        dataset=file.text("dataset_name") or file.text("dataset"),
+        theory=file.text("dataset_theory", "unknown"),
+        train_index=np.asarray(file.get("idxs_train", np.arange(n_train)), int),
+        train_md5=file.text("md5_train"),
+        valid_index=np.asarray(file.get("idxs_valid", np.zeros(0)), int),
+        valid_md5=file.text("md5_valid"),
+        knows_energies=bool(file.get("use_E", np.array(True))),
+    )
+
+
+def save(path, potential: Potential) -> None:
+    """Write an sGDML model as a file that the sGDML package (1.0.3) reads, atomically.
+
+    Raises:
+        InputError: the potential is not one plain sGDML model, or a parameter is not finite.
+    """
+    placed = potential.program.placed
+    plain = len(placed) == 1 and isinstance(placed[0].term, KernelTerm) and placed[0].atoms is None
+    if not plain or "scale" in potential.params[placed[0].name] or potential.molecule is None:
+        raise InputError(
+            f"{path}: not written, {potential!r} is not a single plain sGDML model; "
+            "jaxff.save writes any potential"
+        )
+    term = placed[0].term
+    own = {key: np.asarray(v, float) for key, v in potential.params[placed[0].name].items()}
+    for key, value in own.items():
+        if not np.isfinite(value).all():
+            raise InputError(f"{path}: not written, the parameter {key} is not finite")
+    pairs = pair_permutations(term.permutations)
+    sigma = float(own["sigma"])
+    pending = np.array({"mae": np.nan, "rmse": np.nan}, object)  # "not tested yet", over there
+    arrays = {
+        "type": "m",
+        "code_version": "1.0.3",
+        "dataset_name": term.dataset,
+        "dataset_theory": term.theory,
+        "solver_name": "analytic",
+        "z": potential.molecule.numbers.astype(np.uint8),
+        "idxs_train": term.train_index,
+        "md5_train": term.train_md5,
+        "idxs_valid": term.valid_index,
+        "md5_valid": term.valid_md5,
+        "n_test": 0,
+        "md5_test": np.array(None, object),
+        "f_err": pending,
+        "R_desc": (own["descriptors"] + own["centre"]).T,
+        "R_d_desc_alpha": own["coefficients"],
+        "c": own["offset"],
+        "std": own["std"],
+        "sig": int(sigma) if sigma.is_integer() else sigma,  # its reader prints integers only
+        "lam": own["lam"],
+        "perms": term.permutations,
+        "tril_perms_lin": (pairs + np.arange(len(pairs))[:, None] * pairs.shape[1]).T.ravel(),
+        "use_E": term.knows_energies,
+        "r_unit": "Ang",
+        "e_unit": "kcal/mol",
+    }
+    if term.knows_energies:
+        arrays["e_err"] = pending
+    if "alphas" in own:
+        arrays["alphas_F"] = own["alphas"].ravel()
+    if "energy_alphas" in own:
+        arrays["alphas_E"] = own["energy_alphas"]
+    write_npz(path, {key: np.asarray(value) for key, value in arrays.items()})
+
+
+# -- checks of arrays, as `NpzReader.need` takes them ------------------------------------------
+
+
+def _shape(*wanted):
+    def fault(array):
+        if array.dtype.kind not in "fiu":
+            return f"is not numeric ({array.dtype})"
+        if array.ndim != len(wanted) or any(
+            w not in (None, n) for w, n in zip(wanted, array.shape, strict=True)
+        ):
+            shape = ", ".join("any" if w is None else str(w) for w in wanted)
+            return f"has shape {array.shape}, expected ({shape})"
+        return None if array.size and np.isfinite(array).all() else "is empty or not finite"
+
+    return fault
+
+
+def _size(wanted: int):
+    def fault(array):
+        if array.dtype.kind not in "fiu":
+            return f"is not numeric ({array.dtype})"
+        if array.size != wanted:
+            return f"has {array.size} numbers, expected {wanted}"
+        return None if np.isfinite(array).all() else "is not finite"
+
+    return fault
+
+
+def _molecule(numbers: np.ndarray, descriptors: np.ndarray, name: str) -> Molecule:
+    """Bonds from median distances, positions from those of one frame (multidimensional scaling)."""
+    n_atoms = len(numbers)
+    i, j = np.tril_indices(n_atoms, -1)
+    median = 1.0 / np.median(descriptors, axis=0)
+    bonded = median < BOND_TOLERANCE * (covalent_radii[numbers[i]] + covalent_radii[numbers[j]])
+    squared = np.zeros((n_atoms, n_atoms))
+    squared[i, j] = squared[j, i] = descriptors[0] ** -2.0
+    centring = np.eye(n_atoms) - 1.0 / n_atoms
+    values, vectors = np.linalg.eigh(-0.5 * centring @ squared @ centring)
+    positions = np.zeros((n_atoms, 3))
+    top = min(3, n_atoms)
+    positions[:, :top] = vectors[:, -top:] * np.sqrt(np.maximum(values[-top:], 0.0))
+    return Molecule(numbers, positions, np.stack([j, i], axis=1)[bonded], name=name)

@@ -1,0 +1,126 @@
+"""The sGDML model as a term of a potential."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff.gdml.descriptor import descriptor, pair_permutations
+from jaxff.gdml.kernel import damped, force_weight, matern
+from jaxff.molecule import Molecule
+from jaxff.potential import Array, Column, Params, Potential, Term
+
+
+@dataclass(frozen=True, eq=False)
+class KernelTerm(Term):
+    """The sGDML energy: a kernel expansion over training frames, summed over permutations.
+
+    E = std Σ_j Σ_p 5/(3σ²) (1 + t) exp(−t) δ·β_j + c with t = √5 |δ|/σ and δ the difference
+    of the permuted descriptor from that of training frame j.  It is evaluated as matrix products
+    of the P permuted descriptors with the M training descriptors.
+
+    Attributes:
+        n_atoms: N.
+        permutations: (P, N) atom permutations p; training descriptors x_k(i,j) stand for
+            x_k(p[i],p[j]), too.
+        dataset, theory: names of the training data and its level of theory.
+        train_index, train_md5: (M,) which frames of which data set (its fingerprint).
+        valid_index, valid_md5: the frames on which σ was chosen.
+        knows_energies: whether the training data had energies, so that `offset` means something.
+
+    Parameters:
+        descriptors: (M, D) 1/Å, relative to `centre`.
+        centre: (D,) 1/Å, the mean training descriptor; subtracting it saves digits.
+        coefficients: (M, D), β_j = J_j α_j.
+        alphas: (M, N, 3), α_j (optional; kept for files).
+        energy_alphas: (M,), coefficients of energy constraints (optional).
+        sigma: () 1/Å; std: () kcal/mol/Å; offset: () kcal/mol; lam: () (kept for files).
+    """
+
+    kind: ClassVar[str] = "gdml"
+    columns: ClassVar[dict[str, Column]] = {
+        "descriptors": Column("1/Å", trainable=False),
+        "centre": Column("1/Å", trainable=False),
+        "coefficients": Column("Å", trainable=False),
+        "alphas": Column("Å²", trainable=False),
+        "energy_alphas": Column("Å", trainable=False),
+        "sigma": Column("1/Å", scale=1.0, lower=0.0, trainable=False),
+        "std": Column("kcal/mol/Å", lower=0.0, trainable=False),
+        "offset": Column("kcal/mol", trainable=False),
+        "lam": Column("1", lower=0.0, trainable=False),
+    }
+
+    n_atoms: int
+    permutations: np.ndarray
+    dataset: str = ""
+    theory: str = "unknown"
+    train_index: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    train_md5: str = ""
+    valid_index: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    valid_md5: str = ""
+    knows_energies: bool = True
+
+    def energies(self, params: Params, R: Array, **context) -> dict[str, Array]:
+        # |x − x_j^p| = |x^(p⁻¹) − x_j|: the one query is permuted, not the training set.
+        unpermute = np.argsort(pair_permutations(self.permutations), axis=1)
+        query = descriptor(R)[unpermute] - params["centre"]  # (P, D)
+        train, beta, sigma = params["descriptors"], params["coefficients"], params["sigma"]
+
+        squared = jnp.sum(query**2, axis=1)[:, None] + jnp.sum(train**2, axis=1)
+        u = (5.0 / sigma**2) * (squared - 2.0 * _times(query, train))
+        projection = _times(query, beta) - jnp.sum(train * beta, axis=1)
+        energy = force_weight(sigma) * jnp.sum(damped(u) * projection)
+        if "energy_alphas" in params:
+            energy = energy + jnp.sum(matern(u) * params["energy_alphas"])
+        return {"gdml": params["std"] * energy + params["offset"]}
+
+
+def _times(query: Array, train: Array) -> Array:
+    return jnp.matmul(query, train.T, precision="highest")
+
+
+def kernel_potential(
+    descriptors,
+    coefficients,
+    *,
+    permutations,
+    sigma: float,
+    std: float,
+    offset: float,
+    lam: float,
+    molecule: Molecule,
+    alphas=None,
+    energy_alphas=None,
+    **provenance,
+) -> Potential:
+    """The potential of an sGDML model.
+
+    Args:
+        descriptors: (M, D) training descriptors, 1/Å.
+        coefficients: (M, D) β_j = J_j α_j.
+        permutations: (P, N).
+        sigma, std, offset, lam: σ 1/Å, label scale kcal/mol/Å, energy offset kcal/mol, λ.
+        molecule: the N atoms.
+        alphas: (M, N, 3) α_j, or None.
+        energy_alphas: (M,) coefficients of energy constraints, or None.
+        **provenance: what `KernelTerm` says of the training data.
+    """
+    descriptors = np.asarray(descriptors, float)
+    centre = descriptors.mean(axis=0)
+    values = {
+        "descriptors": descriptors - centre,
+        "centre": centre,
+        "coefficients": coefficients,
+        "alphas": alphas,
+        "energy_alphas": energy_alphas,
+        "sigma": sigma,
+        "std": std,
+        "offset": offset,
+        "lam": lam,
+    }
+    params = {key: jnp.asarray(v, float) for key, v in values.items() if v is not None}
+    term = KernelTerm(molecule.n_atoms, np.asarray(permutations, int), **provenance)
+    return Potential.of("gdml", term, params, molecule)

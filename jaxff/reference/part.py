@@ -1,0 +1,176 @@
+"""The part folder: what an unfinished run has done, so that the next run continues it.
+
+`OUT.part` holds ``settings.json`` (all that decides the result), ``rows.bin`` (one row of float64
+for each frame, at its own place, whatever the order of completion) and whatever checkpoints the
+worker keeps.  A row ends with its own number, counted from one, so that a row half written, or not
+written at all, is never taken for a result.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.npz import atomic_path
+
+
+class Rows:
+    """Rows of float64 in one file, each written once at its own place by any process.
+
+    Args:
+        path: the file, created when first written.
+        count: number of rows.
+        width: numbers in a row.
+    """
+
+    def __init__(self, path, count: int, width: int):
+        self.path, self.count, self.width = Path(path), count, width
+
+    def write(self, row: int, values: np.ndarray) -> None:
+        """Store `values` (width,) as row number `row`."""
+        record = np.append(np.asarray(values, np.float64), float(row + 1))
+        with open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+            file.seek(row * record.nbytes)
+            file.write(record.tobytes())
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """(count,) which rows are there, and (count, width) their values (0 where not)."""
+        table = np.zeros((self.count, self.width + 1))
+        if self.path.exists():
+            raw = np.fromfile(self.path, np.float64)[: table.size]
+            table.reshape(-1)[: len(raw)] = raw
+        done = table[:, -1] == np.arange(1, self.count + 1)
+        return done, np.where(done[:, None], table[:, :-1], 0.0)
+
+
+@contextmanager
+def part_folder(out, settings: Mapping[str, Any]) -> Iterator[Path]:
+    """The folder `OUT.part`, created or taken over from a run with the same settings.
+
+    It is removed when the block ends without error, and locked against a second run meanwhile.
+
+    Raises:
+        InputError: `out` cannot be written, the folder holds a run with other settings, or
+            another run is at work in it.
+    """
+    out = Path(out)
+    with_suffix = out.with_name(out.name + ".part")
+    if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise InputError(f"cannot write {out}: its folder is missing or cannot be written")
+    with_suffix.mkdir(exist_ok=True)
+    with _lock(with_suffix):
+        _check_settings(with_suffix / "settings.json", dict(settings), out)
+        yield with_suffix
+    shutil.rmtree(with_suffix)
+
+
+def _check_settings(path: Path, settings: dict, out: Path) -> None:
+    settings = json.loads(json.dumps(settings))
+    if path.exists():
+        old = json.loads(path.read_text())
+        differing = [k for k in {**old, **settings} if old.get(k) != settings.get(k)]
+        if differing:
+            changes = ", ".join(f"{k} {old.get(k)!r} → {settings.get(k)!r}" for k in differing)
+            raise InputError(
+                f"{path.parent} holds an unfinished run with other settings ({changes}): run with "
+                f"those settings to finish it, delete the folder to start again, or choose "
+                f"another output than {out}"
+            )
+    else:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=1))
+
+
+@contextmanager
+def _lock(folder: Path):
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock; two runs at once stay the user's business there
+        yield
+        return
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"another run is at work in {folder}; wait until it ends") from error
+        yield
+
+
+def run_tasks(function: Callable, chains: Iterable[Iterable], workers: int) -> Iterator:
+    """Yield ``function(task)`` of every task as they end, from `workers` processes.
+
+    The processes use one thread each, and end when this process ends, however it ends.
+
+    Args:
+        function: importable, with picklable arguments and result.
+        chains: sequences of tasks; the tasks of one sequence run one after another.
+        workers: number of processes.
+
+    Raises:
+        InputError: a process died.
+    """
+    chains = [iter(chain) for chain in chains]
+    context = multiprocessing.get_context("spawn")
+    size = max(1, min(workers, len(chains)))
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(size, mp_context=context, initializer=_end_with_parent) as pool,
+    ):
+
+        def submit(chain) -> dict:
+            return {pool.submit(function, task): chain for task in islice(chain, 1)}
+
+        pending: dict = {}
+        try:
+            for chain in chains:
+                pending |= submit(chain)
+            while pending:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    result = future.result()
+                    pending |= submit(pending.pop(future))
+                    yield result
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a worker process died (out of memory, or a crash of the calculator); "
+                "run the same command again to continue from what is done"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each():
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))  # the libraries read it when they are loaded
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+
+    def watch():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,246 @@
+"""Sampling: Langevin dynamics driven by any ASE calculator, labels included, resumable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxff import units
+from jaxff.dataset import Dataset
+from jaxff.errors import InputError
+from jaxff.molecule import Molecule
+from jaxff.npz import NpzReader, write_npz
+from jaxff.reference.calculators import Method
+from jaxff.reference.label import Labelled, finish, read_frames, run_settings
+from jaxff.reference.part import Rows, part_folder, run_tasks
+
+STRIDES_PER_TASK = 20
+
+
+@dataclass(frozen=True)
+class Langevin:
+    """How the dynamics run: temperature in K, dt in fs, friction in 1/ps, lengths in steps.
+
+    A stride is the time between two kept frames; the first strides only equilibrate.
+    """
+
+    temperature: float
+    dt: float
+    friction: float
+    steps_per_stride: int
+    equilibration_strides: int
+    kept: int
+    seed: int
+
+
+def label_md(
+    start,
+    out,
+    *,
+    calculator: str = "gfn2-xtb",
+    options: Mapping[str, Any] | None = None,
+    charge: int | None = None,
+    temperature: float = 500.0,
+    dt: float = 0.5,
+    friction: float = 10.0,
+    spacing: float = 10.0,
+    equilibration: float = 1000.0,
+    n_frames: int = 2000,
+    replicas: int = 2,
+    seed: int = 0,
+    workers: int = 2,
+    command: str = "",
+    name: str | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Labelled:
+    """Sample a molecule by Langevin dynamics on a calculator's surface; write frames and labels.
+
+    The replicas start from Maxwell-Boltzmann velocities and run the integrator of
+    Vanden-Eijnden and Ciccotti (Chem. Phys. Lett. 429, 310 (2006), eq. 23) of ASE, centre of mass
+    free.  Frames are ordered by time, and at equal times by replica; the arrays ``replica`` and
+    ``time_fs`` (from the end of the equilibration) in the file tell them apart.  An interrupted run
+    continues from the folder `OUT.part` and ends with the very same numbers.
+
+    Args:
+        start: as `frames` of `label_frames`; replica i starts from frame i (modulo their number).
+        out, calculator, options, charge, workers, command, name: see `label_frames`.
+        temperature: K.
+        dt: time step, fs.
+        friction: 1/ps.
+        spacing: time between kept frames, fs, a multiple of dt.
+        equilibration: time before the first stride whose frame is kept, fs; rounded up to a
+            multiple of `spacing`.
+        n_frames: frames in all.
+        replicas: independent runs.
+        seed: of velocities and noise.
+        progress: called now and then with a text and the fraction done.
+
+    Raises:
+        InputError: as `label_frames`; a calculation that failed is named by replica and time.
+    """
+    numbers, starts, own_charge = read_frames(start)
+    charge = own_charge if charge is None else int(charge)
+    for value, label in ((temperature, "temperature"), (dt, "dt"), (friction, "friction")):
+        if not (np.isfinite(value) and value > 0):
+            raise InputError(f"{label} is {value}, it must be positive")
+    if n_frames < 1 or replicas < 1 or equilibration < 0:
+        raise InputError("n_frames and replicas must be at least 1, equilibration at least 0")
+    steps = round(spacing / dt)
+    if steps < 1 or abs(steps * dt - spacing) > 1e-9 * spacing:
+        raise InputError(f"spacing ({spacing} fs) must be a multiple of dt ({dt} fs)")
+    method = Method(calculator, dict(options or {}))
+    method.make(charge)  # complain before any process starts
+    replicas = min(replicas, n_frames)
+    plan = Langevin(
+        float(temperature),
+        float(dt),
+        float(friction),
+        steps,
+        int(np.ceil(equilibration / spacing - 1e-9)),
+        -(-n_frames // replicas),
+        int(seed),
+    )
+    settings = {
+        **run_settings(method, numbers, charge, starts),
+        "dynamics": vars(plan),
+        "replicas": replicas,
+    }
+    strides = plan.equilibration_strides + plan.kept
+    with part_folder(out, settings) as folder:
+        rows = Rows(folder / "rows.bin", replicas * plan.kept, 1 + 2 * starts[0].size)
+        begun = [_strides_done(folder, replica) for replica in range(replicas)]
+        chains = []
+        for replica in range(replicas):
+            atoms = Molecule(numbers, starts[replica % len(starts)], [], charge)
+            task = (method, atoms, plan, replica, rows, folder)
+            chains.append([task] * -(-(strides - begun[replica]) // STRIDES_PER_TASK))
+        ended = sum(begun)
+        for advanced in run_tasks(_advance, chains, workers):
+            ended += advanced
+            if progress is not None:
+                part = ended / (replicas * strides)
+                span = strides * steps * plan.dt / 1000.0
+                progress(f"{part * span:.3g} of {span:.3g} ps in each replica", part)
+        done, table = rows.read()
+        if not done.all():
+            raise InputError(f"{folder}: frames are missing; delete the folder and start again")
+        order = np.arange(replicas * plan.kept).reshape(replicas, plan.kept).T.ravel()[:n_frames]
+        frames = table[order]
+        shape = (n_frames, len(numbers), 3)
+        positions, forces = np.split(frames[:, 1:], 2, axis=1)
+        dataset = Dataset(
+            numbers,
+            positions.reshape(shape),
+            forces.reshape(shape),
+            frames[:, 0],
+            name=Path(out).stem if name is None else name,
+            theory=method.theory,
+        )
+        extra = {
+            "dynamics": json.dumps(
+                {
+                    "ensemble": "Langevin (ASE, fixcm=False)",
+                    "temperature_K": plan.temperature,
+                    "dt_fs": plan.dt,
+                    "friction_per_ps": plan.friction,
+                    "spacing_fs": steps * plan.dt,
+                    "equilibration_fs": plan.equilibration_strides * steps * plan.dt,
+                    "replicas": replicas,
+                    "seed": plan.seed,
+                }
+            ),
+            "replica": order // plan.kept,
+            "time_fs": (order % plan.kept + 1) * steps * plan.dt,
+        }
+        return finish(dataset, out, method, command, extra=extra)
+
+
+def _checkpoint(folder: Path, replica: int) -> Path:
+    return folder / f"replica-{replica:04d}.npz"
+
+
+def _strides_done(folder: Path, replica: int) -> int:
+    path = _checkpoint(folder, replica)
+    return int(NpzReader(path).need("stride")) if path.exists() else 0
+
+
+def _advance(task) -> int:
+    """Run one replica on from its checkpoint by up to STRIDES_PER_TASK strides; how many it ran.
+
+    The calculator is made anew for each task, in an interrupted run as in one that was not:
+    whatever it remembers of earlier geometries has the same extent in both.
+    """
+    from ase import units as ase_units
+    from ase.md.langevin import Langevin as AseLangevin
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+
+    method, molecule, plan, replica, rows, folder = task
+    atoms = molecule.to_ase()
+    rng = np.random.default_rng([plan.seed, replica])
+    path = _checkpoint(folder, replica)
+    stride = 0
+    if path.exists():
+        state = NpzReader(path, "checkpoint")
+        stride = int(state.need("stride"))
+        atoms.set_positions(state.need("positions"))
+        atoms.set_momenta(state.need("momenta"))
+        rng.bit_generator.state = json.loads(state.text("rng"))
+    else:
+        MaxwellBoltzmannDistribution(atoms, temperature_K=plan.temperature, rng=rng)
+    atoms.calc = method.make(molecule.charge)
+    dynamics = AseLangevin(
+        atoms,
+        timestep=plan.dt * ase_units.fs,
+        temperature_K=plan.temperature,
+        friction=plan.friction / (1000.0 * ase_units.fs),
+        fixcm=False,
+        rng=rng,
+    )
+    first = stride
+    last = min(stride + STRIDES_PER_TASK, plan.equilibration_strides + plan.kept)
+    while stride < last:
+        try:
+            dynamics.run(plan.steps_per_stride)
+            energy = atoms.get_potential_energy() * units.EV
+            forces = atoms.get_forces() * units.EV
+            if not (np.isfinite(energy) and np.isfinite(forces).all()):
+                raise ValueError("the energy or a force is not finite")
+        except Exception as error:
+            time = stride * plan.steps_per_stride * plan.dt
+            raise InputError(
+                f"replica {replica}: the calculation failed between {time:g} and "
+                f"{time + plan.steps_per_stride * plan.dt:g} fs ({type(error).__name__}: {error}); "
+                "start from a relaxed geometry, or lower dt or the temperature"
+            ) from error
+        kept = stride - plan.equilibration_strides
+        if kept >= 0:
+            values = np.concatenate([[energy], atoms.positions.ravel(), forces.ravel()])
+            rows.write(replica * plan.kept + kept, values)
+        stride += 1
+    write_npz(
+        path,
+        {
+            "stride": np.array(stride),
+            "positions": atoms.positions,
+            "momenta": atoms.get_momenta(),
+            "rng": np.array(json.dumps(rng.bit_generator.state)),
+        },
+    )
+    return stride - first
+
+
+def starting_geometries(start: str, replicas: int, seed: int = 7) -> Sequence[Molecule] | str:
+    """Starting points of `replicas` runs: `start` itself if it is a file, else conformers.
+
+    Args:
+        start: path of a structure file, or a SMILES string, of which one conformer is made for
+            each replica (RDKit's seeds `seed`, `seed` + 1, ...).
+    """
+    if Path(start).is_file():
+        return start
+    return [Molecule.from_smiles(start, seed=seed + i) for i in range(replicas)]

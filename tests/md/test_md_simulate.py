@@ -1,0 +1,278 @@
+"""Molecular dynamics: what the integrators keep, what they sample, what a run leaves behind."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import ase.io
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ase import units as ase_units
+from ase.md.verlet import VelocityVerlet
+from springs import springs
+
+import jaxff
+from jaxff import Dataset, InputError, Molecule, md
+from jaxff.ase import Calculator
+from jaxff.md.integrate import run_chunk
+
+
+@pytest.fixture(scope="module")
+def water():
+    return Molecule.from_smiles("O")
+
+
+@pytest.fixture(scope="module")
+def potential(water):
+    return springs(water)
+
+
+def total(run):
+    return run.potential_energies + run.kinetic_energies
+
+
+# -- the integrators ---------------------------------------------------------------------
+
+
+def test_nve_follows_ase_s_velocity_verlet(water, potential):
+    run = md.simulate(potential, water, ensemble="nve", dt=0.3, steps=200, record_every=1, seed=5)
+    atoms = water.to_ase()
+    atoms.set_velocities(run.velocities[0] / ase_units.fs)
+    atoms.calc = Calculator(potential)
+    VelocityVerlet(atoms, 0.3 * ase_units.fs).run(200)
+    np.testing.assert_allclose(run.positions[-1], atoms.positions, atol=1e-8)
+    np.testing.assert_allclose(run.velocities[-1], atoms.get_velocities() * ase_units.fs, atol=1e-9)
+    assert run.times[-1] == pytest.approx(60.0)
+
+
+def test_nve_runs_back_to_its_start(water, potential):
+    there = md.simulate(potential, water, ensemble="nve", steps=1000)
+    back = md.simulate(
+        potential,
+        water,
+        ensemble="nve",
+        steps=1000,
+        positions=there.positions[-1],
+        velocities=-there.velocities[-1],
+    )
+    np.testing.assert_allclose(back.positions[-1], there.positions[0], atol=1e-9)
+
+
+def test_nve_energy_error_falls_as_the_square_of_the_step(water, potential):
+    common = {"ensemble": "nve", "seed": 3, "record_every": 1}
+    errors = [
+        np.std(total(md.simulate(potential, water, dt=dt, steps=round(200 / dt), **common)))
+        for dt in (0.5, 0.25, 0.125)
+    ]
+    assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.1)
+    assert errors[1] / errors[2] == pytest.approx(4.0, rel=0.05)
+
+
+def test_nve_does_not_drift(water, potential):
+    run = md.simulate(potential, water, ensemble="nve", dt=0.5, steps=40_000, record_every=10)
+    drift = np.polyfit(run.times / 1000.0, total(run), 1)[0]
+    assert abs(drift) < 1e-4  # kcal/mol/ps
+    momentum = np.einsum("n,fnc->fc", water.masses, run.velocities)
+    np.testing.assert_allclose(momentum, 0.0, atol=1e-10)
+    assert run.degrees_of_freedom == 6
+
+
+def test_nve_without_rotation(water, potential):
+    run = md.simulate(potential, water, ensemble="nve", steps=100, remove_rotation=True)
+    assert run.degrees_of_freedom == 3
+    centred = run.positions - np.average(run.positions, axis=1, weights=water.masses)[:, None]
+    angular = np.cross(centred, water.masses[:, None] * run.velocities).sum(axis=1)
+    np.testing.assert_allclose(angular, 0.0, atol=1e-10)
+
+
+def test_langevin_has_its_temperature(water, potential):
+    run = md.simulate(
+        potential, water, temperature=200.0, friction=100.0, steps=200_000, record_every=20, seed=2
+    )
+    assert run.degrees_of_freedom == 9
+    assert run.temperatures.mean() == pytest.approx(200.0, rel=0.02)
+    # Equipartition: three vibrations, nearly harmonic.
+    expected = 1.5 * jaxff.units.BOLTZMANN * 200.0
+    assert run.potential_energies.mean() == pytest.approx(expected, rel=0.05)
+    # The heavy atom is as warm as the light ones.
+    kinetic = 0.5 * md.kinetics.KINETIC * water.masses * np.square(run.velocities).sum(axis=-1)
+    warmth = kinetic.mean(axis=0) / (1.5 * jaxff.units.BOLTZMANN)
+    np.testing.assert_allclose(warmth, 200.0, rtol=0.05)
+
+
+def test_langevin_without_friction_is_nve(water, potential):
+    start = md.simulate(potential, water, ensemble="nve", steps=10)
+    common = {"steps": 100, "velocities": start.velocities[0]}
+    free = md.simulate(potential, water, friction=0.0, **common)
+    nve = md.simulate(potential, water, ensemble="nve", **common)
+    np.testing.assert_allclose(free.positions, nve.positions, atol=1e-9)
+
+
+# -- a run ---------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_run(water, potential):
+    first, second, other = (
+        md.simulate(potential, water, steps=3000, record_every=5, seed=seed) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first.positions, second.positions)
+    assert np.abs(first.positions[-1] - other.positions[-1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "langevin"])
+def test_a_continued_run_is_the_uninterrupted_one(water, potential, ensemble):
+    common = {"ensemble": ensemble, "record_every": 7}
+    whole = md.simulate(potential, water, steps=70, **common)
+    first = md.simulate(potential, water, steps=28, **common)
+    rest = md.simulate(potential, water, steps=42, state=first.state, **common)
+    for key in ("positions", "velocities", "potential_energies", "times", "temperatures"):
+        joined = np.concatenate([getattr(first, key), getattr(rest, key)])
+        np.testing.assert_array_equal(joined, getattr(whole, key))
+
+
+def test_frames_are_what_the_potential_says(water, potential):
+    run = md.simulate(potential, water, steps=50, record_every=10)
+    assert len(run.times) == 6
+    np.testing.assert_allclose(run.times, np.arange(6) * 5.0)
+    for frame, (energy, forces) in enumerate(map(potential.energy_and_forces, run.positions)):
+        assert run.potential_energies[frame] == pytest.approx(float(energy), abs=1e-10)
+        np.testing.assert_allclose(run.forces[frame], forces, atol=1e-9)
+    np.testing.assert_allclose(
+        run.kinetic_energies, md.kinetics.kinetic_energy(water.masses, run.velocities), rtol=1e-12
+    )
+
+
+def test_other_settings_do_not_compile_again(water, potential):
+    md.simulate(potential, water, steps=20)
+    before = run_chunk._cache_size()
+    md.simulate(
+        potential.replace({"springs": {k: 1.1 * v for k, v in potential.params["springs"].items()}}),
+        water, steps=700, dt=0.2, temperature=500.0, friction=5.0, record_every=1, seed=4,
+    )  # fmt: skip
+    assert run_chunk._cache_size() == before
+
+
+def test_atom_order_never_matters(potential, water):
+    order = np.array([2, 0, 1])
+    shuffled = water.reorder(order)
+    run = md.simulate(potential, water, ensemble="nve", steps=100)
+    velocities = run.velocities[0][order]
+    other = md.simulate(potential, shuffled, ensemble="nve", steps=100, velocities=velocities)
+    np.testing.assert_allclose(other.positions, run.positions[:, order], atol=1e-6)
+
+
+def test_float32_runs_in_float32(water, potential):
+    single = potential.astype(jnp.float32)
+    run = md.simulate(single, water, ensemble="nve", steps=1000)
+    assert run.state.dynamics.position.dtype == jnp.float32
+    double = md.simulate(potential, water, ensemble="nve", steps=1000)
+    np.testing.assert_allclose(run.positions[:11], double.positions[:11], atol=1e-4)
+    warm = md.simulate(single, water, steps=20_000, friction=100.0)
+    assert warm.temperatures.mean() == pytest.approx(300.0, rel=0.1)
+    assert warm.state.dynamics.momentum.dtype == jnp.float32
+
+
+# -- what goes wrong ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("record_every", [1, 25])
+def test_a_run_stops_before_the_first_nan(water, record_every, tmp_path):
+    # The springs break at 2 % stretch, which a hot molecule reaches within femtoseconds.
+    fragile = springs(water, limit=1.02 * 1.53)
+    out = tmp_path / "run.extxyz"
+    with pytest.raises(md.SimulationError, match=r"not finite at step \d+ \(") as caught:
+        md.simulate(
+            fragile, water, temperature=500.0, ensemble="nve", steps=5000,
+            record_every=record_every, out=out,
+        )  # fmt: skip
+    error = caught.value
+    frames = ase.io.read(out, index=":")
+    assert len(frames) == len(error.run.times) >= 1
+    assert np.isfinite([a.positions for a in frames]).all()
+    assert np.isfinite(error.run.potential_energies).all()
+    assert error.step // record_every * record_every <= error.run.state.step + record_every
+    assert error.run.state.step < error.step <= error.run.state.step + record_every
+    # Single steps from the last good frame show the same step, and the one before it is fine.
+    step = md.simulate(
+        fragile, water, ensemble="nve", temperature=500.0, steps=error.step - 1, record_every=1
+    )
+    assert step.state.step == error.step - 1
+
+
+def test_the_atom_is_named(water):
+    with pytest.raises(md.SimulationError, match=r"atom [012] \([OH]\)"):
+        md.simulate(springs(water, limit=1.02 * 1.53), water, temperature=500.0, ensemble="nve")
+
+
+def test_a_start_that_is_not_finite_is_refused_before_anything_is_written(water, tmp_path):
+    out = tmp_path / "run.extxyz"
+    out.write_text("precious")
+    with pytest.raises(InputError, match="starting geometry"):
+        md.simulate(springs(water, limit=0.5), water, out=out)
+    assert out.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dt": 0.0}, "dt is"),
+        ({"temperature": -1.0}, "temperature is"),
+        ({"temperature": float("nan")}, "temperature is"),
+        ({"friction": -1.0}, "friction is"),
+        ({"steps": 0}, "steps is"),
+        ({"steps": 15}, "multiple of record_every"),
+        ({"record_every": 0}, "record_every is"),
+        ({"ensemble": "npt"}, "unknown ensemble"),
+        ({"positions": np.zeros((2, 3))}, "positions have shape"),
+        ({"velocities": np.full((3, 3), np.nan)}, "velocities of atom 0"),
+        ({"out": "/no/such/folder/run.extxyz"}, "cannot write"),
+    ],
+)
+def test_unusable_arguments_are_named(water, potential, change, message):
+    with pytest.raises(InputError, match=message):
+        md.simulate(potential, water, **{"steps": 20, **change})
+
+
+def test_states_and_molecules_that_do_not_fit_are_refused(water, potential):
+    run = md.simulate(potential, water, steps=10)
+    with pytest.raises(InputError, match="dt 0.5, not 0.4"):
+        md.simulate(potential, water, steps=10, dt=0.4, state=run.state)
+    with pytest.raises(InputError, match="ensemble langevin, not nve"):
+        md.simulate(potential, water, steps=10, ensemble="nve", state=run.state)
+    with pytest.raises(InputError, match="cannot be matched"):
+        md.simulate(potential, Molecule.from_smiles("S"), steps=10)
+
+
+# -- files ---------------------------------------------------------------------------------
+
+
+def test_the_trajectory_reads_back(water, potential, tmp_path):
+    out = tmp_path / "run.extxyz"
+    named = replace(water, name=r'a "name" with C=C\C')
+    run = md.simulate(potential, named, steps=40, out=out)
+    frames = ase.io.read(out, index=":")
+    assert len(frames) == 5
+    for frame, atoms in enumerate(frames):
+        np.testing.assert_allclose(atoms.positions, run.positions[frame], atol=1e-9)
+        np.testing.assert_allclose(atoms.arrays["velocities"], run.velocities[frame], atol=1e-9)
+        np.testing.assert_allclose(atoms.arrays["force"], run.forces[frame], atol=1e-7)
+        for key, values in (
+            ("time", run.times),
+            ("temperature", run.temperatures),
+            ("potential_energy", run.potential_energies),
+            ("kinetic_energy", run.kinetic_energies),
+        ):
+            assert atoms.info[key] == pytest.approx(values[frame], abs=1e-5)
+        assert atoms.info["units"] == "kcal/mol Ang fs K"
+        assert atoms.info["format"] == "jaxff trajectory 1"
+        assert atoms.calc is None  # nothing that ASE would take for eV
+    data = Dataset.load(out)
+    np.testing.assert_allclose(data.forces, run.forces, atol=1e-7)
+    np.testing.assert_allclose(data.energies, run.potential_energies, atol=1e-9)
+    assert Molecule.read(out).formula == "H2O"
+
+
+def test_importing_the_room_does_not_import_jax_md():
+    code = "import sys, jaxff.md, jaxff.ase, jaxff.reference; sys.exit('jax_md' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,166 @@
+"""The command line: exit codes, one-sentence errors, and what the commands leave."""
+
+import json
+import os
+import sys
+
+import ase.io
+import numpy as np
+import pytest
+
+from jaxff import Dataset, Molecule, load
+from jaxff.cli import main, parser
+from jaxff.demo import packaged_dataset
+
+COMMANDS = ("demo", "train", "evaluate", "md", "label", "info")
+
+
+@pytest.fixture(scope="module")
+def ethanol(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "ethanol.npz"
+    packaged_dataset("ethanol")[::10].save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(ethanol, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.npz"
+    report = path.with_suffix(".json")
+    code = main(
+        ["train", str(ethanol), "-n", "20", "--valid", "10", "--test", "30", "--sigma", "10,20"]
+        + ["-o", str(path), "--json", str(report)]
+    )
+    assert code == 0
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert f"example:\n  jaxff {command}" in out
+    example = out.partition("example:\n")[2].split()[1:]
+    parser().parse_args(example)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nothing"], ["train"], ["md", "a", "b", "-o", "c", "--dt", "-1"]]
+)
+def test_wrong_usage_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def fails(capsys, *arguments) -> str:
+    """The one line that a failing command leaves on standard error."""
+    capsys.readouterr()
+    assert main([str(a) for a in arguments]) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_train_writes_a_model_and_its_errors(model):
+    results = json.loads(model.with_suffix(".json").read_text())
+    assert set(results["test"]) == {"energy_mae", "energy_rmse", "force_mae", "force_rmse"}
+    assert results["train"]["force_rmse"] < 1e-3 < results["test"]["force_rmse"]
+    assert results["sigma"] in (10.0, 20.0)
+    assert results["seconds"]["total"] > 0
+    assert results["versions"]["jax"]
+    assert load(model).molecule.formula == "C2H6O"
+
+
+def test_evaluate_agrees_with_training(model, ethanol, tmp_path):
+    report = tmp_path / "e.json"
+    assert main(["evaluate", str(model), str(ethanol), "--json", str(report)]) == 0
+    score = json.loads(report.read_text())["test"]
+    assert 0 < score["force_mae"] < score["force_rmse"]
+
+
+def test_baseline_makes_a_hybrid(ethanol, tmp_path):
+    from jaxff import gaff, save
+
+    save(tmp_path / "gaff.npz", gaff(packaged_dataset("ethanol").molecule))
+    hybrid = tmp_path / "hybrid.npz"
+    arguments = ["train", str(ethanol), "-n", "20", "--valid", "0", "--test", "20"]
+    arguments += ["--sigma", "20", "--baseline", str(tmp_path / "gaff.npz"), "-o", str(hybrid)]
+    assert main(arguments) == 0
+    assert "gdml" in load(hybrid).params
+    assert "torsion" in load(hybrid).params
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "langevin"])
+def test_md_leaves_a_trajectory_and_a_picture(model, tmp_path, ensemble):
+    start = tmp_path / "start.xyz"
+    ase.io.write(start, packaged_dataset("ethanol").molecule.to_ase(), format="extxyz")
+    out = tmp_path / "run"
+    arguments = ["md", str(model), str(start), "--ensemble", ensemble, "--steps", "100"]
+    arguments += ["--temperature", "50", "-o", str(out), "--json", str(tmp_path / "md.json")]
+    assert main(arguments) == 0
+    frames = ase.io.read(out / "trajectory.extxyz", index=":")
+    assert len(frames) == 11
+    assert (out / "energy_temperature.png").stat().st_size > 10_000
+    assert json.loads((tmp_path / "md.json").read_text())["frames"] == 11
+
+
+def test_label_records_its_command(tmp_path, monkeypatch):
+    start = tmp_path / "water.xyz"
+    ase.io.write(start, Molecule.from_smiles("O").to_ase(), format="extxyz")
+    out = tmp_path / "water.npz"
+    arguments = ["label", str(start), "--calculator", "emt", "--workers", "1", "-o", str(out)]
+    monkeypatch.setattr(sys, "argv", ["jaxff", *arguments])
+    assert main(arguments) == 0
+    data = Dataset.load(out, energy_unit="kcal/mol")
+    assert len(data) == 1
+    assert data.notes["command"].startswith("jaxff label")
+    assert "EMT" in data.theory
+
+
+def test_info_describes_files_and_passes_its_check(model, ethanol, capsys):
+    assert main(["info", str(model)]) == 0
+    assert "gdml" in capsys.readouterr().out
+    assert main(["info", str(ethanol)]) == 0
+    assert "GFN2-xTB" in capsys.readouterr().out
+    assert main(["info", "--check"]) == 0
+    out = capsys.readouterr().out
+    assert "float64" in out
+    assert "check passed" in out
+
+
+def test_faults_are_one_sentence(model, ethanol, tmp_path, capsys):
+    missing = fails(capsys, "evaluate", model, tmp_path / "absent.npz")
+    assert "absent.npz: no such file" in missing
+    cut = tmp_path / "cut.npz"
+    cut.write_bytes(ethanol.read_bytes()[:5000])
+    assert "truncated" in fails(capsys, "evaluate", model, cut)
+    out = tmp_path / "m.npz"
+    assert "250 training" in fails(capsys, "train", ethanol, "-n", 250, "-o", out)
+    one = fails(capsys, "train", ethanol, "-n", 1, "-o", out)
+    assert "1" in one
+    assert not out.exists()
+    with np.load(ethanol) as raw:
+        arrays = dict(raw)
+    arrays["F"] = arrays["F"].copy()
+    arrays["F"][3, 2, 1] = np.nan
+    np.savez(tmp_path / "nan.npz", **arrays)
+    message = fails(capsys, "train", tmp_path / "nan.npz", "-n", 20, "-o", out)
+    assert "frame 3 has a force that is not finite" in message
+    aspirin = tmp_path / "aspirin.npz"
+    packaged_dataset("aspirin")[:5].save(aspirin)
+    assert "cannot be matched" in fails(capsys, "evaluate", model, aspirin)
+    folder = tmp_path / "no" / "folder.npz"
+    assert "does not exist" in fails(capsys, "train", ethanol, "-n", 20, "-o", folder)
+    assert fails(capsys, "label", "C1CC", "-o", out).count("SMILES") == 1
+
+
+def test_an_unwritable_folder_is_noticed_before_any_work(tmp_path, capsys, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    message = fails(capsys, "demo", "-o", blocked / "out")
+    assert "cannot write into the output folder" in message
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "permission denied" in fails(capsys, "info", "--json", tmp_path / "x.json")

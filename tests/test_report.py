@@ -1,0 +1,85 @@
+"""Pictures and reports: what they hold, and that they need no network."""
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from jaxff import plot
+from jaxff.console import Console, plain_table
+from jaxff.report import Report
+
+
+class Collector(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.sources, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for key, value in attrs if key in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture
+def forces():
+    return np.random.default_rng(0).normal(size=(20, 3, 3))
+
+
+def test_parity_panels_share_one_scale_and_state_their_errors(forces):
+    figure = plot.force_parity(forces, {"a": forces + 0.5, "b": forces, "c": 2 * forces}, "toy")
+    panels = figure.axes[:3]
+    assert len({axis.get_xlim() for axis in panels}) == 1
+    assert "MAE 0.50" in panels[0].texts[0].get_text()
+    assert "kcal/mol/Å" in figure.get_supxlabel()
+
+
+def test_torsion_densities_are_normalised():
+    angles = np.random.default_rng(1).uniform(-np.pi, np.pi, (500, 2))
+    figure = plot.torsion_distributions({"one": angles, "two": angles[:50]}, ["x", "y"])
+    line = figure.axes[0].lines[0]
+    assert line.get_ydata().sum() * 6.0 == pytest.approx(1.0)  # bins of 6 degrees
+
+
+def test_energy_and_temperature_has_units():
+    t = np.arange(50.0)
+    figure = plot.energy_and_temperature(t, np.cos(t), np.sin(t) ** 2, 300 + t, 300.0)
+    assert "kcal/mol" in figure.axes[0].get_ylabel()
+    assert figure.axes[1].get_xlabel() == "time, ps"
+
+
+def test_report_embeds_its_pictures_and_escapes_text(tmp_path, forces):
+    plot.force_parity(forces, {"a": forces}, "toy").savefig(tmp_path / "a.png")
+    report = Report("Ethanol <&>")
+    report.heading("Errors")
+    report.table(["model", "mae"], [["<b>", 0.12345]])
+    report.picture(tmp_path / "a.png", "a picture")
+    report.write(tmp_path / "report.html")
+    page = Collector()
+    page.feed((tmp_path / "report.html").read_text())
+    assert all(source.startswith("data:") for source in page.sources)
+    assert len(page.sources) == 1
+    text = " ".join(page.text)
+    assert "Ethanol <&>" in text
+    assert "<b>" in text
+    assert "0.123" in text
+
+
+def test_plain_lines_where_there_is_no_terminal(capsys):
+    console = Console(interval=0.0)
+    for i in range(3):
+        console("train", i / 2)
+    console("test", 1.0)
+    console.close()
+    out = capsys.readouterr().out
+    assert "train: 50%" in out
+    assert "test: done in" in out
+    assert "\x1b" not in out
+    assert set(console.seconds) == {"train", "test"}
+
+
+def test_table_aligns_columns():
+    lines = plain_table(["model", "mae"], [["a", 1.23456], ["longer", 10.0]]).splitlines()
+    assert lines[2].endswith("1.235")
+    assert len({len(line) for line in lines}) == 1
