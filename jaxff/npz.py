@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import zipfile
@@ -64,7 +65,8 @@ class NpzReader:
                 broken = archive.testzip()
             if broken is not None:
                 raise zipfile.BadZipFile(broken)
-            self._file = np.load(self.path, allow_pickle=False)
+            # From memory, so that no file stays open however the reading ends.
+            self._file = np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False)
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
             raise InputError(
                 f"{self.path}: not a readable {what} (truncated or damaged); copy or make it again"

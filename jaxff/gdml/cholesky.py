@@ -69,7 +69,5 @@ def solve(L: np.ndarray, b: np.ndarray, block: int = 1024) -> np.ndarray:
     for start in reversed(starts):
         part = slice(start, start + block)
         rest = x[part] - L[start + block :, part].T @ x[start + block :]
-        x[part] = solve_triangular(
-            L[part, part], rest, lower=True, trans="T", check_finite=False
-        )
+        x[part] = solve_triangular(L[part, part], rest, lower=True, trans="T", check_finite=False)
     return x

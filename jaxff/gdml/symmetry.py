@@ -139,9 +139,7 @@ def _without_overlaps(permutations: np.ndarray) -> np.ndarray:
     """The permutations none of whose cycles shares an atom with a longer cycle of another."""
     cycles = [_cycles(p) for p in permutations]
     every = [cycle for own in cycles for cycle in own]
-    keep = [
-        not any(len(a) < len(b) and a & b for a in own for b in every) for own in cycles
-    ]
+    keep = [not any(len(a) < len(b) and a & b for a in own for b in every) for own in cycles]
     return permutations[keep]
 
 

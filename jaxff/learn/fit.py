@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import jax
@@ -15,7 +14,8 @@ import optax
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.learn.evaluate import aligned, evaluate
-from jaxff.potential import Params, Potential
+from jaxff.parameters import FreeParameters
+from jaxff.potential import Potential
 
 
 class Labels(NamedTuple):
@@ -96,8 +96,7 @@ def fit(
     loss = loss or force_matching()
     if optimizer is None:
         optimizer = optax.adam(optax.cosine_decay_schedule(0.05, epochs * steps))
-    free, names = _free(potential, trainable)
-    start = potential.params
+    free = FreeParameters.of(potential, trainable)
     with_energies = data.energies is not None
 
     def labels(energies, forces):
@@ -105,15 +104,14 @@ def fit(
         return Labels(centred, forces)
 
     def objective(moves, R, energies, forces):
-        params = _moved(potential, start, free, moves)
-        predicted = jax.vmap(potential.program.energy_and_forces, (None, 0))(params, R)
+        predicted = jax.vmap(potential.program.energy_and_forces, (None, 0))(free.params(moves), R)
         return loss(labels(*predicted), labels(energies, forces))
 
     def step(carry, frames):
         moves, state, R, E, F = carry
         value, gradient = jax.value_and_grad(objective)(moves, R[frames], E[frames], F[frames])
         updates, state = optimizer.update(gradient, state, moves)
-        moves = _confined(potential, start, free, optax.apply_updates(moves, updates))
+        moves = free.confined(optax.apply_updates(moves, updates))
         return (moves, state, R, E, F), value
 
     @jax.jit
@@ -123,11 +121,13 @@ def fit(
 
     R, F = jnp.asarray(data.positions), jnp.asarray(data.forces)
     E = jnp.asarray(data.energies) if with_energies else jnp.zeros(len(data))
-    moves = {name: jnp.zeros_like(start[name[0]][name[1]]) for name in free}
+    moves = free.no_moves()
     state = optimizer.init(moves)
     rng = np.random.default_rng(seed)
     history: dict[str, list[float]] = {"loss": []} | ({"valid_force_rmse": []} if valid else {})
     best, best_error = moves, np.inf
+    report = progress or (lambda phase, fraction: None)
+    report("fit", 0.0)
     for i in range(epochs):
         order = rng.permutation(len(data))[: steps * batch].reshape(steps, batch)
         moves, state, value = epoch(moves, state, R, E, F, order)
@@ -138,52 +138,9 @@ def fit(
         history["loss"].append(float(value))
         error = -float(i)  # without validation the latest is the best
         if valid is not None:
-            now = potential.replace(_moved(potential, start, free, moves))
-            error = evaluate(now, valid)["force_rmse"]
+            error = evaluate(free.moved(moves), valid)["force_rmse"]
             history["valid_force_rmse"].append(error)
         if error < best_error:
             best, best_error = moves, error
-        if progress is not None:
-            progress("fit", (i + 1) / epochs)
-    fitted = potential.replace(_moved(potential, start, free, best))
-    return Fit(fitted, {k: np.array(v) for k, v in history.items()}, names)
-
-
-def _free(potential: Potential, patterns) -> tuple[dict, tuple[str, ...]]:
-    """{(term, column): Column} of the parameters to train, and their dotted names."""
-    free = {}
-    for term, columns in potential.columns.items():
-        for key, column in columns.items():
-            name = f"{term}.{key}"
-            chosen = (
-                column.trainable
-                if patterns is None
-                else any(fnmatchcase(name, pattern) for pattern in patterns)
-            )
-            if chosen:
-                free[term, key] = column
-    if not free:
-        known = ", ".join(f"{t}.{c}" for t, columns in potential.columns.items() for c in columns)
-        raise InputError(f"no parameter matches {patterns}; this potential has {known}")
-    return free, tuple(f"{term}.{key}" for term, key in free)
-
-
-def _moved(potential: Potential, start: Params, free: dict, moves: dict) -> Params:
-    """The parameters after `moves`, each in units of its column's scale."""
-    params = {term: dict(own) for term, own in start.items()}
-    for (term, key), column in free.items():
-        params[term][key] = start[term][key] + column.scale * moves[term, key]
-    return params
-
-
-def _confined(potential: Potential, start: Params, free: dict, moves: dict) -> dict:
-    """Moves cut back to each column's bounds and to what each term conserves."""
-    params = _moved(potential, start, free, moves)
-    for (term, key), column in free.items():
-        params[term][key] = jnp.clip(params[term][key], column.lower, column.upper)
-    for placed in potential.program.placed:
-        params[placed.name] = placed.term.constrain(params[placed.name], start[placed.name])
-    return {
-        (term, key): (params[term][key] - start[term][key]) / column.scale
-        for (term, key), column in free.items()
-    }
+        report("fit", (i + 1) / epochs)
+    return Fit(free.moved(best), {k: np.array(v) for k, v in history.items()}, free.names)

@@ -99,11 +99,11 @@ def run_chunk(
         kT: () kcal/mol.
         friction: () 1/step.
         n_frames: () at most FRAMES_PER_CHUNK.
-        record_every: () steps.
+        record_every: () steps; 0 records the state as it is.
 
     Returns:
-        The state at the end; the frame at the start; the frames recorded, of which the
-        first `count` are valid; `count`; whether the last of them is finite.
+        The state at the end; FRAMES_PER_CHUNK frames, of which the first `count` are recorded;
+        `count`; whether the last of them is finite.
     """
     energy_fn = partial(program.energy, params)
     _, step = _integrator(ensemble, energy_fn, kT, friction)
@@ -124,10 +124,11 @@ def run_chunk(
         frames = jax.tree.map(lambda all, one: all.at[count].set(one), frames, frame)
         return state, frames, count + 1, frame.finite
 
-    first = observe(state)
-    room = jax.tree.map(lambda x: jnp.zeros((FRAMES_PER_CHUNK, *x.shape), x.dtype), first)
-    carry = (state, room, jnp.zeros((), int), first.finite)
-    state, frames, count, finite = jax.lax.while_loop(
-        lambda carry: (carry[2] < n_frames) & carry[3], advance, carry
+    room = jax.tree.map(
+        lambda x: jnp.zeros((FRAMES_PER_CHUNK, *x.shape), x.dtype), jax.eval_shape(observe, state)
     )
-    return state, first, frames, count, finite
+    return jax.lax.while_loop(
+        lambda carry: (carry[2] < n_frames) & carry[3],
+        advance,
+        (state, room, jnp.zeros((), int), jnp.array(True)),
+    )

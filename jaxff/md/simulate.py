@@ -139,7 +139,7 @@ def simulate(
         remove_rotation: see above.
         state: continue from there; positions, velocities and seed do not count then.
         out: extxyz file, replaced at the start and appended to as the simulation goes.
-        progress: called about once a second with a text and the fraction done.
+        progress: called about once a second with what goes on and the fraction done.
 
     Raises:
         InputError: arguments that cannot be used; a start that is not finite.
@@ -148,59 +148,54 @@ def simulate(
     check_ensemble(ensemble)
     _check_arguments(temperature, dt, friction, steps, record_every)
     potential = matched(potential, molecule)
-    if state is None:
+    fresh = state is None
+    if fresh:
         state = _start(
             potential, molecule, ensemble, temperature, dt, seed, positions, velocities,
             remove_rotation,
         )  # fmt: skip
-        fresh = True
     else:
         _check_state(state, ensemble, dt, molecule)
-        fresh = False
     dtype = state.dynamics.position.dtype
-    chunk = (potential.program, ensemble, potential.params)
-    bath = (
-        jnp.asarray(units.BOLTZMANN * temperature, dtype),
-        jnp.asarray(friction * dt / 1000.0, dtype),
-    )
-    record = _Record(state, molecule, temperature)
+    kT = jnp.asarray(units.BOLTZMANN * temperature, dtype)
+    per_step = jnp.asarray(friction * dt / 1000.0, dtype)
+
+    def advance(dynamics, n_frames, every):
+        dynamics, frames, count, finite = run_chunk(
+            potential.program, ensemble, potential.params, dynamics, kT, per_step, n_frames, every
+        )
+        return dynamics, jax.device_get(frames), int(count), bool(finite)
+
+    record = _Record(state, molecule)
     begun = clock.perf_counter()
-    # No frames: this compiles, and observes the start.
-    _, first, *_ = jax.block_until_ready(run_chunk(*chunk, state.dynamics, *bath, 0, record_every))
+    _, start, _, finite = advance(state.dynamics, 1, 0)  # compiles, and observes the start
     record.compile_seconds = clock.perf_counter() - begun
-    if not bool(first.finite):
+    if not finite:
         raise InputError("the energy or a force is not finite at the starting geometry")
     with ExitStack() as stack:
         if out is not None:
             record.trajectory = stack.enter_context(closing(Trajectory(out, molecule)))
         if fresh:
-            record.add(jax.tree.map(lambda x: x[None], first), [0])
-        dynamics, done, wanted = state.dynamics, 0, 1
-        n_frames = steps // record_every
-        begun = clock.perf_counter()
+            record.add(start, 1, 0)
+        every, n_frames, wanted = int(record_every), steps // record_every, 1
+        begun, done = clock.perf_counter(), 0
         while done < n_frames:
+            before, lap = record.state, clock.perf_counter()
             wanted = min(wanted, n_frames - done)
-            before, lap = dynamics, clock.perf_counter()
-            dynamics, _, frames, count, finite = run_chunk(
-                *chunk, before, *bath, wanted, record_every
-            )
-            count, finite = int(count), bool(finite)
-            lap = clock.perf_counter() - lap
+            dynamics, frames, count, finite = advance(before.dynamics, wanted, every)
             good = count if finite else count - 1
-            steps_done = [state.step + (done + i + 1) * record_every for i in range(good)]
-            record.add(jax.tree.map(lambda x: x[:good], frames), steps_done)
+            record.add(frames, good, every)
             record.seconds = clock.perf_counter() - begun
             if not finite:
-                last, *_ = run_chunk(*chunk, before, *bath, good, record_every)
-                step = state.step + (done + good) * record_every
-                record.state = replace(state, step=step, dynamics=last)
-                raise _failure(record, molecule, chunk, bath, record_every)
+                dynamics, *_ = advance(before.dynamics, good, every)
+                record.advance(dynamics, good * every)
+                raise _failure(record, advance, every)
+            record.advance(dynamics, count * every)
             done += count
-            record.state = replace(state, step=state.step + done * record_every, dynamics=dynamics)
             if progress is not None:
-                progress(_progress_text(record), done / n_frames)
-            wanted = int(np.clip(wanted * CHUNK_SECONDS / max(lap, 1e-6), 1, 8 * wanted))
-            wanted = min(wanted, FRAMES_PER_CHUNK)
+                progress("molecular dynamics", done / n_frames)
+            pace = CHUNK_SECONDS * wanted / max(clock.perf_counter() - lap, 1e-6)
+            wanted = int(np.clip(pace, 1, min(8 * wanted, FRAMES_PER_CHUNK)))
     return record.run()
 
 
@@ -210,7 +205,6 @@ class _Record:
 
     state: State
     molecule: Molecule
-    target: float
     trajectory: Trajectory | None = None
     seconds: float = 0.0
     compile_seconds: float = 0.0
@@ -219,27 +213,27 @@ class _Record:
     def __post_init__(self):
         self.first_step = self.state.step
         shape = (0, self.molecule.n_atoms, 3)
-        empty = Frame(*(np.zeros(shape),) * 3, *(np.zeros(0),) * 2)
-        self.parts.append(self._in_public_units(empty, []))
+        self.add(Frame(*(np.zeros(shape),) * 3, *(np.zeros(0),) * 2), 0, 1)
 
-    def _in_public_units(self, frames: Frame, steps) -> dict[str, np.ndarray]:
-        kinetic = frames.kinetic
-        return {
+    def add(self, frames: Frame, count: int, every: int) -> None:
+        """Keep the first `count` frames, `every` steps apart, that follow the present state."""
+        frames = Frame(*(x[:count].astype(float) for x in frames))
+        part = {
             "positions": frames.positions,
             "velocities": frames.displacements / self.state.dt,
             "forces": frames.forces,
             "potential_energies": frames.potential,
-            "kinetic_energies": kinetic,
-            "temperatures": kinetics.temperature(kinetic, self.state.degrees_of_freedom),
-            "times": np.asarray(steps, float) * self.state.dt,
+            "kinetic_energies": frames.kinetic,
+            "temperatures": kinetics.temperature(frames.kinetic, self.state.degrees_of_freedom),
+            "times": (self.state.step + every * np.arange(1, count + 1)) * self.state.dt,
         }
-
-    def add(self, frames: Frame, steps) -> None:
-        frames = Frame(*(np.asarray(x, float) for x in jax.device_get(frames)))
-        part = self._in_public_units(frames, steps)
         self.parts.append(part)
         if self.trajectory is not None:
             self.trajectory.append(*part.values())
+
+    def advance(self, dynamics, steps: int) -> None:
+        """Move the present state on to `dynamics`, `steps` later."""
+        self.state = replace(self.state, step=self.state.step + steps, dynamics=dynamics)
 
     def run(self) -> Run:
         joined = {key: np.concatenate([p[key] for p in self.parts]) for key in self.parts[0]}
@@ -324,30 +318,21 @@ def _start(
     return State(ensemble, float(dt), 0, freedom, dynamics)
 
 
-def _failure(record: _Record, molecule, chunk, bath, record_every) -> SimulationError:
+def _failure(record: _Record, advance: Callable, every: int) -> SimulationError:
     """Run on from the last good frame by single steps, to tell where it went wrong."""
-    state = record.state
-    at, dynamics, finite = 0, state.dynamics, True
-    while finite and at < record_every:
-        wanted = min(FRAMES_PER_CHUNK, record_every - at)
-        dynamics, _, frames, count, finite = run_chunk(*chunk, dynamics, *bath, wanted, 1)
-        at += int(count)
-        finite = bool(finite)
-    bad = jax.tree.map(lambda x: np.asarray(x[int(count) - 1]), frames)
-    rows = [np.isfinite(x).all(axis=1) for x in (bad.forces, bad.displacements, bad.positions)]
-    fine = np.logical_and.reduce(rows)
+    state, molecule = record.state, record.molecule
+    dynamics, step, finite = state.dynamics, state.step, True
+    while finite and step < state.step + every:
+        dynamics, frames, count, finite = advance(dynamics, min(FRAMES_PER_CHUNK, every), 1)
+        step += count
+    bad = Frame(*(x[count - 1] for x in frames))
+    fine = np.isfinite(np.hstack([bad.forces, bad.displacements, bad.positions])).all(axis=1)
     atom = None if fine.all() else int(np.argmin(fine))
-    step = state.step + at
     where = "the energy" if atom is None else f"atom {atom} ({molecule.symbols[atom]})"
     kept = f"; the frames before it are in {record.trajectory.path}" if record.trajectory else ""
     message = (
         f"{where} is not finite at step {step} ({step * state.dt:g} fs): try a smaller dt than "
-        f"{state.dt:g} fs, a relaxed starting geometry, or a potential fit for what it "
+        f"{state.dt:g} fs, a relaxed starting geometry, or a potential fitted to what it "
         f"meets here{kept}"
     )
     return SimulationError(message, record.run(), step, step * state.dt, atom)
-
-
-def _progress_text(record: _Record) -> str:
-    ps = record.state.step * record.state.dt / 1000.0
-    return f"{ps:.3g} ps, {record.parts[-1]['temperatures'][-1]:.0f} K"

@@ -71,7 +71,7 @@ def label_frames(
         skip_failed: leave frames out whose calculation fails, instead of stopping at the first.
         command: the command line, recorded in the file.
         name: the data set's name; None: that of the file `out`.
-        progress: called now and then with a text and the fraction done.
+        progress: called now and then with what goes on and the fraction done.
 
     Raises:
         InputError: frames that cannot be read or differ in their atoms, a calculator that cannot
@@ -106,7 +106,7 @@ def label_frames(
                     f"kept in {folder}"
                 )
             if progress is not None:
-                progress(f"{ended} of {n_frames} frames", ended / n_frames)
+                progress("labelling", ended / n_frames)
         done, table = rows.read()
         if not done.any():
             raise InputError(f"every calculation failed (frame 0: {failed[0]})")

@@ -67,14 +67,17 @@ def part_folder(out, settings: Mapping[str, Any]) -> Iterator[Path]:
             another run is at work in it.
     """
     out = Path(out)
-    with_suffix = out.with_name(out.name + ".part")
-    if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise InputError(f"cannot write {out}: its folder is missing or cannot be written")
-    with_suffix.mkdir(exist_ok=True)
-    with _lock(with_suffix):
-        _check_settings(with_suffix / "settings.json", dict(settings), out)
-        yield with_suffix
-    shutil.rmtree(with_suffix)
+    folder = out.with_name(out.name + ".part")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder, not a file to write")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    with _lock(folder):
+        _check_settings(folder / "settings.json", dict(settings), out)
+        yield folder
+    shutil.rmtree(folder)
 
 
 def _check_settings(path: Path, settings: dict, out: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def label_md(
         n_frames: frames in all.
         replicas: independent runs.
         seed: of velocities and noise.
-        progress: called now and then with a text and the fraction done.
+        progress: called now and then with what goes on and the fraction done.
 
     Raises:
         InputError: as `label_frames`; a calculation that failed is named by replica and time.
@@ -123,9 +124,7 @@ def label_md(
         for advanced in run_tasks(_advance, chains, workers):
             ended += advanced
             if progress is not None:
-                part = ended / (replicas * strides)
-                span = strides * steps * plan.dt / 1000.0
-                progress(f"{part * span:.3g} of {span:.3g} ps in each replica", part)
+                progress("sampling", ended / (replicas * strides))
         done, table = rows.read()
         if not done.all():
             raise InputError(f"{folder}: frames are missing; delete the folder and start again")
@@ -234,13 +233,13 @@ def _advance(task) -> int:
     return stride - first
 
 
-def starting_geometries(start: str, replicas: int, seed: int = 7) -> Sequence[Molecule] | str:
-    """Starting points of `replicas` runs: `start` itself if it is a file, else conformers.
+def starting_geometries(start: str, replicas: int = 1, seed: int = 7) -> str | list[Molecule]:
+    """`start` itself if it is the path of a file, else a conformer of a SMILES for each replica.
 
     Args:
-        start: path of a structure file, or a SMILES string, of which one conformer is made for
-            each replica (RDKit's seeds `seed`, `seed` + 1, ...).
+        start: path of a structure or data file, or a SMILES string.
+        replicas: number of conformers, made with RDKit's seeds `seed`, `seed` + 1, ...
     """
-    if Path(start).is_file():
+    if os.path.exists(start) or Path(start).suffix.lower() in (".npz", *Molecule.FORMATS):
         return start
     return [Molecule.from_smiles(start, seed=seed + i) for i in range(replicas)]

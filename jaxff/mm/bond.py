@@ -1,0 +1,40 @@
+"""Harmonic bonds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from jaxff import geometry
+from jaxff.mm.interaction import over
+from jaxff.potential import Column, Term
+
+
+def harmonic_bond(a, b, k, length):
+    """k (r − length)² () kcal/mol of points a, b (3,) Å; k kcal/mol/Å² (no ½), length Å."""
+    return k * (geometry.distance(a, b) - length) ** 2
+
+
+@dataclass(frozen=True, eq=False)
+class HarmonicBond(Term):
+    """Harmonic bonds: `atoms` (B, 2), `rows` (B,) of the table of bond types, `labels` its names.
+
+    AMBER's form, Cornell et al., J. Am. Chem. Soc. 117, 5179 (1995), eq. 1.
+    """
+
+    kind: ClassVar[str] = "harmonic_bond"
+    columns: ClassVar[dict[str, Column]] = {
+        "k": Column("kcal/mol/Å²", scale=30.0, lower=0.0),
+        "length": Column("Å", scale=0.01, lower=0.5, upper=5.0),
+    }
+
+    n_atoms: int
+    atoms: np.ndarray
+    rows: np.ndarray
+    labels: tuple[str, ...]
+
+    def energies(self, params, R, **context):
+        k, length = params["k"][self.rows], params["length"][self.rows]
+        return {"bond": over(harmonic_bond, R, self.atoms, k, length).sum()}

@@ -1,0 +1,101 @@
+"""Lennard-Jones and Coulomb interactions of all pairs, with exclusions and scaled 1-4 pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff import geometry
+from jaxff.mm.interaction import over
+from jaxff.potential import Column, Term
+
+
+def lennard_jones_coulomb(a, b, c12, c6, qq):
+    """c12/r¹² − c6/r⁶ and qq/r, each () kcal/mol, of points a, b (3,) Å."""
+    inverse = geometry.inverse_distance(a, b)
+    inverse6 = (inverse * inverse) ** 3
+    return (c12 * inverse6 - c6) * inverse6, qq * inverse
+
+
+@dataclass(frozen=True, eq=False)
+class Nonbonded(Term):
+    """Lennard-Jones and Coulomb energies of all pairs but the excluded, and of the 1-4 pairs.
+
+    One term, because both need the same distances.  σ and ε are combined by the rules of Lorentz
+    and Berthelot, but for the pairs of types in `overrides`, which have their own c12 and c6.
+
+    Attributes:
+        lj_rows: (N,) rows of sigma and epsilon; `lj_labels` are their names.
+        charge_rows: (N,) rows of charge.
+        exclusions: (E, 2) atoms without the normal interaction, 1-4 pairs among them.
+        pairs14: (P, 2) atoms with a scaled interaction, by `rows14` (P,) of lj14 and coulomb14.
+        overrides: (V, 2) rows of sigma and epsilon in place of which c12 and c6 (V,) stand.
+    """
+
+    kind: ClassVar[str] = "nonbonded"
+    columns: ClassVar[dict[str, Column]] = {
+        "sigma": Column("Å", scale=0.05, lower=0.1, upper=10.0),
+        "epsilon": Column("kcal/mol", scale=0.01, lower=0.0),
+        "charge": Column("e", scale=0.03),
+        "lj14": Column("1", lower=0.0, trainable=False),
+        "coulomb14": Column("1", lower=0.0, trainable=False),
+        "coulomb_constant": Column("kcal/mol Å/e²", lower=0.0, trainable=False),
+        "c12": Column("kcal/mol Å¹²", scale=1e4, trainable=False),
+        "c6": Column("kcal/mol Å⁶", scale=10.0, trainable=False),
+    }
+
+    n_atoms: int
+    lj_rows: np.ndarray
+    charge_rows: np.ndarray
+    exclusions: np.ndarray
+    pairs14: np.ndarray
+    rows14: np.ndarray
+    overrides: np.ndarray
+    lj_labels: tuple[str, ...]
+
+    @cached_property
+    def pairs(self) -> np.ndarray:
+        """(P, 2) atoms of the normal interactions, ascending in each row."""
+        wanted = np.triu(np.ones((self.n_atoms, self.n_atoms), bool), 1)
+        low, high = np.sort(self.exclusions, axis=1).T
+        wanted[low, high] = False
+        return np.stack(np.nonzero(wanted), axis=1).astype(np.int32)
+
+    @cached_property
+    def _coefficient_rows(self) -> np.ndarray:
+        """Where each pair, normal then 1-4, finds c12 and c6 among [type × type, overrides]."""
+        n = len(self.lj_labels)
+        where = np.arange(n * n, dtype=np.int32).reshape(n, n)
+        first, second = self.overrides.T
+        own = n * n + np.arange(len(self.overrides))
+        where[first, second] = where[second, first] = own
+        i, j = np.concatenate([self.pairs, self.pairs14]).T
+        return where[self.lj_rows[i], self.lj_rows[j]]
+
+    def coefficients(self, params):
+        """c12 kcal/mol Å¹² and c6 kcal/mol Å⁶ of the types × types, then of the overrides."""
+        sigma, epsilon = params["sigma"], params["epsilon"]
+        sigma6 = (0.5 * (sigma[:, None] + sigma)) ** 6
+        c6 = 4.0 * geometry.safe_sqrt(epsilon[:, None] * epsilon) * sigma6
+        c12, c6 = (c6 * sigma6).ravel(), c6.ravel()
+        if len(self.overrides):
+            c12, c6 = jnp.append(c12, params["c12"]), jnp.append(c6, params["c6"])
+        return c12, c6
+
+    def energies(self, params, R, **context):
+        c12, c6 = (x[self._coefficient_rows] for x in self.coefficients(params))
+        atoms = np.concatenate([self.pairs, self.pairs14.astype(np.int32)])
+        charge = params["charge"][self.charge_rows]
+        qq = params["coulomb_constant"] * charge[atoms[:, 0]] * charge[atoms[:, 1]]
+        lj, coulomb = over(lennard_jones_coulomb, R, atoms, c12, c6, qq)
+        n = len(self.pairs)
+        return {
+            "lj": lj[:n].sum(),
+            "lj14": (params["lj14"][self.rows14] * lj[n:]).sum(),
+            "coulomb": coulomb[:n].sum(),
+            "coulomb14": (params["coulomb14"][self.rows14] * coulomb[n:]).sum(),
+        }

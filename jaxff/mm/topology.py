@@ -1,0 +1,170 @@
+"""Topology: a molecule's force field as readable tables, between its file and its Potential."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jaxff.mm.angle import HarmonicAngle
+from jaxff.mm.bond import HarmonicBond
+from jaxff.mm.nonbonded import Nonbonded
+from jaxff.mm.torsion import FourierImproper, FourierTorsion
+from jaxff.molecule import Molecule
+from jaxff.potential import Placed, Potential
+from jaxff.units import AMBER_COULOMB
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Interactions of one kind and the table of their types.
+
+    Attributes:
+        atoms: (n, k) atom indices.
+        rows: (n,) the type of each interaction.
+        labels: (T,) names of the types, such as "c3-hc".
+        values: {column: (T,)} parameters of the types, in jaxff's units.
+    """
+
+    atoms: np.ndarray
+    rows: np.ndarray
+    labels: tuple[str, ...]
+    values: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, atoms, names: Sequence[str], values: dict[str, np.ndarray]) -> Table:
+        """One type for each distinct name and values; `names` and `values` by interaction."""
+        key = np.array([np.unique(v, return_inverse=True)[1] for v in [names, *values.values()]])
+        _, first, rows = np.unique(key, axis=1, return_index=True, return_inverse=True)
+        labels = tuple(str(names[i]) for i in first)
+        own = {column: np.asarray(v)[first] for column, v in values.items()}
+        return cls(np.asarray(atoms, np.int32), rows.ravel().astype(np.int32), labels, own)
+
+    def _renumbered(self, place: np.ndarray) -> Table:
+        return replace(self, atoms=place[self.atoms])
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """A molecule's AMBER force field.
+
+    Attributes:
+        molecule: elements, bonds, net charge; positions are zero where the source has none.
+        atom_types: (N,) names.
+        charges: (N,) e.
+        bonds: atoms (B, 2); k kcal/mol/Å² (no ½), length Å.
+        angles: atoms (A, 3), the vertex second; k kcal/mol/rad² (no ½), angle rad.
+        torsions, impropers: atoms (n, 4), one entry a Fourier term; k kcal/mol, periodicity,
+            phase rad.  The third atom of an improper is its centre.
+        lj: atoms (N, 1); sigma Å, epsilon kcal/mol.
+        lj_overrides: atoms (V, 2), here types of `lj`; c12 kcal/mol Å¹², c6 kcal/mol Å⁶, in
+            place of what the combination rules give.
+        pairs14: atoms (P, 2); the factors lj14 and coulomb14, 1/SCNB and 1/SCEE.
+        exclusions: (E, 2) pairs without the normal nonbonded interaction, 1-4 pairs among them.
+    """
+
+    molecule: Molecule
+    atom_types: tuple[str, ...]
+    charges: np.ndarray
+    bonds: Table
+    angles: Table
+    torsions: Table
+    impropers: Table
+    lj: Table
+    lj_overrides: Table
+    pairs14: Table
+    exclusions: np.ndarray
+
+    def reorder(self, order: Sequence[int]) -> Topology:
+        """The same topology with atom ``order[i]`` in place i; order (N,) is a permutation."""
+        order = np.asarray(order, int)
+        place = np.empty(len(order), np.int32)
+        place[order] = np.arange(len(order))
+        per_atom = replace(self.lj, rows=self.lj.rows[order])
+        tables = ("bonds", "angles", "torsions", "impropers", "pairs14")
+        return replace(
+            self,
+            molecule=self.molecule.reorder(order),
+            atom_types=tuple(self.atom_types[i] for i in order),
+            charges=self.charges[order],
+            lj=per_atom,
+            exclusions=place[self.exclusions],
+            **{name: getattr(self, name)._renumbered(place) for name in tables},
+        )
+
+    def potential(self, coulomb_constant: float | None = None) -> Potential:
+        """The potential of this topology.
+
+        Args:
+            coulomb_constant: kcal/mol Å/e²; AMBER's own (18.2223²) by default.
+        """
+        n, bonds, angles, lj = self.molecule.n_atoms, self.bonds, self.angles, self.lj
+        charges, charge_rows = self._charge_classes()
+        terms = {
+            "bond": HarmonicBond(n, bonds.atoms, bonds.rows, bonds.labels),
+            "angle": HarmonicAngle(n, angles.atoms, angles.rows, angles.labels),
+            "torsion": _fourier(FourierTorsion, n, self.torsions),
+            "improper": _fourier(FourierImproper, n, self.impropers),
+            "nonbonded": Nonbonded(
+                n,
+                lj_rows=lj.rows,
+                charge_rows=charge_rows,
+                exclusions=self.exclusions,
+                pairs14=self.pairs14.atoms,
+                rows14=self.pairs14.rows,
+                overrides=self.lj_overrides.atoms,
+                lj_labels=lj.labels,
+            ),
+        }
+        constant = AMBER_COULOMB if coulomb_constant is None else coulomb_constant
+        params = {
+            "bond": bonds.values,
+            "angle": angles.values,
+            "torsion": _without_periodicity(self.torsions),
+            "improper": _without_periodicity(self.impropers),
+            "nonbonded": lj.values
+            | {"charge": charges, "coulomb_constant": np.float64(constant)}
+            | self.pairs14.values
+            | (self.lj_overrides.values if len(self.lj_overrides.atoms) else {}),
+        }
+        return Potential([Placed(name, t) for name, t in terms.items()], params, self.molecule)
+
+    def _charge_classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Charges (C,) and the row of each atom (N,): one for equivalent atoms of equal charge."""
+        alike = equivalent_atoms(self.molecule)
+        _, charge = np.unique(self.charges, return_inverse=True)
+        _, first, rows = np.unique(
+            np.stack([alike, charge]), axis=1, return_index=True, return_inverse=True
+        )
+        return self.charges[first], rows.ravel().astype(np.int32)
+
+
+def equivalent_atoms(molecule: Molecule) -> np.ndarray:
+    """Classes (N,) of atoms with the same element and surroundings in the bond graph.
+
+    Colour refinement: Weisfeiler and Leman, Nauchno-Tekh. Inf. 2 (9), 12 (1968).
+    """
+    neighbours: list[list[int]] = [[] for _ in range(molecule.n_atoms)]
+    for i, j in molecule.bonds.tolist():
+        neighbours[i].append(j)
+        neighbours[j].append(i)
+    colours, count = molecule.numbers, 0
+    while len(np.unique(colours)) > count:
+        count = len(np.unique(colours))
+        seen = [
+            (int(own), *sorted(colours[around].tolist()))
+            for own, around in zip(colours, neighbours, strict=True)
+        ]
+        names = {key: c for c, key in enumerate(sorted(set(seen)))}
+        colours = np.array([names[key] for key in seen])
+    return colours
+
+
+def _fourier(kind, n_atoms, table: Table):
+    periodicity = table.values["periodicity"]
+    return kind.of_terms(n_atoms, table.atoms, table.rows, periodicity, table.labels)
+
+
+def _without_periodicity(table: Table) -> dict[str, np.ndarray]:
+    return {name: v for name, v in table.values.items() if name != "periodicity"}

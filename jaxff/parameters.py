@@ -1,0 +1,85 @@
+"""The parameters of a potential that training may move, and how it moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import jax
+import jax.numpy as jnp
+
+from jaxff.errors import InputError
+from jaxff.potential import Column, Params, Potential
+
+Moves = dict[tuple[str, str], jax.Array]
+
+
+@dataclass(frozen=True, eq=False)
+class FreeParameters:
+    """The free parameters of a potential, and moves of them away from where they stand.
+
+    A move is counted in the column's `scale`, so that moves of all columns are of one size.
+
+    Attributes:
+        start: the potential they belong to.
+        columns: {(term, column): Column} of those that are free.
+    """
+
+    start: Potential
+    columns: dict[tuple[str, str], Column]
+
+    @classmethod
+    def of(cls, potential: Potential, patterns: Sequence[str] | None = None) -> FreeParameters:
+        """Those whose dotted names match a pattern such as "bond.*"; None: what terms declare.
+
+        Raises:
+            InputError: there are none.
+        """
+        columns = {}
+        for term, own in potential.columns.items():
+            for key, column in own.items():
+                name = f"{term}.{key}"
+                if (
+                    column.trainable
+                    if patterns is None
+                    else any(fnmatchcase(name, pattern) for pattern in patterns)
+                ):
+                    columns[term, key] = column
+        if not columns:
+            known = ", ".join(f"{t}.{c}" for t, own in potential.columns.items() for c in own)
+            wanted = "is trainable" if patterns is None else f"matches {list(patterns)}"
+            raise InputError(f"no parameter {wanted}; this potential has {known}")
+        return cls(potential, columns)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their dotted names."""
+        return tuple(f"{term}.{key}" for term, key in self.columns)
+
+    def no_moves(self) -> Moves:
+        return {key: jnp.zeros_like(self.start.params[key[0]][key[1]]) for key in self.columns}
+
+    def params(self, moves: Moves) -> Params:
+        """The potential's parameters after `moves`."""
+        params = {term: dict(own) for term, own in self.start.params.items()}
+        for (term, key), column in self.columns.items():
+            params[term][key] = params[term][key] + column.scale * moves[term, key]
+        return params
+
+    def moved(self, moves: Moves) -> Potential:
+        """The potential after `moves`."""
+        return self.start.replace(self.params(moves))
+
+    def confined(self, moves: Moves) -> Moves:
+        """Moves cut back to each column's bounds and to what each term conserves."""
+        params, start = self.params(moves), self.start.params
+        for (term, key), column in self.columns.items():
+            params[term][key] = jnp.clip(params[term][key], column.lower, column.upper)
+        for placed in self.start.program.placed:
+            name = placed.name
+            params[name] = placed.term.constrain(params[name], start[name])
+        return {
+            (term, key): (params[term][key] - start[term][key]) / column.scale
+            for (term, key), column in self.columns.items()
+        }

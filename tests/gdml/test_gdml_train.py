@@ -1,0 +1,234 @@
+"""Training: the reference package's coefficients, interpolation, residuals, errors."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxff import gdml
+from jaxff.dataset import Dataset
+from jaxff.errors import InputError
+from jaxff.gdml.descriptor import descriptor, jacobian, pair_permutations
+from jaxff.gdml.kernel import force_blocks, matern
+from jaxff.gdml.train import force_rmse, predict
+from jaxff.potential import Column, Potential, Term
+
+SIGMA = 12.0
+
+
+def test_coefficients_equal_the_reference_package(frames, group, model):
+    ours = gdml.train(frames[:16], 16, sigma=SIGMA, lam=1e-6, symmetries=group)
+    own, other = ours.params["gdml"], model.params["gdml"]
+    scale = np.abs(other["alphas"]).max()
+    # The condition number of the system is about 1e7.
+    np.testing.assert_allclose(own["alphas"], other["alphas"], rtol=0, atol=1e-8 * scale)
+    assert own["std"] == pytest.approx(float(other["std"]), rel=1e-12)
+    assert own["offset"] == pytest.approx(float(other["offset"]), abs=1e-8)
+    R = frames.positions[16:]
+    for mine, theirs in zip(predict(ours, R), predict(model, R), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-7)
+
+
+def test_force_blocks_are_second_derivatives_of_the_kernel(frames, group):
+    R = jnp.asarray(frames.positions[:3])
+    pairs = pair_permutations(group)
+
+    def kernel(a, b):
+        delta = descriptor(a) - descriptor(b)[pairs]
+        return jnp.sum(matern(5.0 * jnp.sum(delta**2, axis=1) / SIGMA**2))
+
+    x, J = jax.vmap(descriptor)(R), jax.vmap(jacobian)(R).reshape(3, 36, 27)
+    blocks = force_blocks((x[:2], J[:2]), (x[1:], J[1:]), pairs, SIGMA)
+    assert blocks.shape == (2, 27, 2, 27)
+    second = jax.jit(jax.jacfwd(jax.grad(kernel, 0), 1))
+    for i, j in np.ndindex(2, 2):
+        mixed = second(R[i], R[1 + j]).reshape(27, 27)
+        np.testing.assert_allclose(blocks[i, :, j], mixed, rtol=0, atol=1e-12)
+
+
+def labelled(frames, potential):
+    """The frames with exact labels: those of an electronic structure code have a net torque."""
+    energies, forces = predict(potential, frames.positions)
+    return replace(frames, energies=energies, forces=forces)
+
+
+def test_training_forces_and_the_mean_energy_are_reproduced(frames, group, model):
+    data = labelled(frames, model)
+    interpolation = gdml.train(data, None, sigma=2.0, lam=1e-13, symmetries=group)
+    E, F = predict(interpolation, data.positions)
+    np.testing.assert_allclose(F, data.forces, rtol=0, atol=1e-6)
+    assert np.mean(E - data.energies) == pytest.approx(0.0, abs=1e-7)
+
+
+def test_symmetries_are_recovered_and_used(frames, group):
+    automatic = gdml.train(frames, 16, sigma=SIGMA, seed=5)
+    assert len(automatic.program.placed[0].term.permutations) == 6
+    without = gdml.train(frames, 16, sigma=SIGMA, seed=5, symmetries=None)
+    rest = np.setdiff1d(np.arange(24), automatic.program.placed[0].term.train_index)
+    assert force_rmse(automatic, frames[rest]) < force_rmse(without, frames[rest])
+    again = gdml.train(frames, 16, sigma=SIGMA, seed=5)
+    assert np.array_equal(again.params["gdml"]["alphas"], automatic.params["gdml"]["alphas"])
+
+
+def test_sigma_is_the_best_on_the_validation_frames(frames, group):
+    valid = frames[16:]
+    candidates = (2.0, 10.0, 300.0)
+    report = []
+    chosen = gdml.train(
+        frames[:16],
+        16,
+        sigma=candidates,
+        valid=valid,
+        symmetries=group,
+        progress=lambda phase, fraction: report.append((phase, fraction)),
+    )
+    errors = [
+        force_rmse(gdml.train(frames[:16], 16, sigma=s, symmetries=group), valid)
+        for s in candidates
+    ]
+    first_rise = next(k for k in range(1, 4) if k == 3 or errors[k] >= errors[k - 1])
+    assert float(chosen.params["gdml"]["sigma"]) == candidates[first_rise - 1]
+    phases = {phase.split()[0] for phase, _ in report}
+    assert {"symmetries", "assembling", "factorising", "sigma"} <= phases
+    assert all(0.0 <= fraction <= 1.0 for _, fraction in report)
+
+
+# -- baselines ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Springs(Term):
+    """Harmonic bonds, for these tests."""
+
+    kind: ClassVar[str] = "test-springs"
+    columns: ClassVar[dict] = {"k": Column("kcal/mol/Å²"), "length": Column("Å")}
+    n_atoms: int
+    bonds: np.ndarray
+
+    def energies(self, params, R, **context):
+        d = R[self.bonds[:, 0]] - R[self.bonds[:, 1]]
+        length = jnp.sqrt(jnp.sum(d * d, axis=1))
+        return {"springs": jnp.sum(params["k"] * (length - params["length"]) ** 2)}
+
+
+def springs(molecule):
+    count = len(molecule.bonds)
+    params = {"k": np.full(count, 300.0), "length": np.full(count, 1.2)}
+    return Potential.of("springs", Springs(molecule.n_atoms, molecule.bonds), params, molecule)
+
+
+@pytest.fixture(scope="module")
+def stiff(frames, model):
+    """Frames labelled with the sum of springs and a kernel model."""
+    return labelled(frames, springs(frames.molecule) + model)
+
+
+@pytest.mark.parametrize("order", [range(9), (8, 2, 5, 0, 6, 1, 4, 3, 7)], ids=["same", "other"])
+def test_the_sum_with_a_baseline_fits_the_data_in_any_atom_order(order, stiff, group):
+    baseline = springs(stiff.molecule.reorder(order))
+    total = gdml.train(stiff, 20, sigma=5.0, symmetries=group, baseline=baseline)
+    assert {p.name for p in total.program.placed} == {"springs", "gdml"}
+    assert total.molecule.symbols == stiff.molecule.symbols
+    E, F = predict(total, stiff.positions)
+    trained = total.program.placed[-1].term.train_index
+    np.testing.assert_allclose(F[trained], stiff.forces[trained], rtol=0, atol=1e-3)
+    assert np.mean((E - stiff.energies)[trained]) == pytest.approx(0.0, abs=1e-6)
+    plain = gdml.train(stiff, 20, sigma=5.0, symmetries=group)
+    assert force_rmse(total, stiff) < 0.5 * force_rmse(plain, stiff)
+
+
+def test_one_factorisation_serves_several_labels(stiff, group):
+    baseline = springs(stiff.molecule)
+    system = gdml.KernelSystem(stiff, group, 5.0)
+    plain = system.fit(stiff)
+    rest = system.fit(gdml.residual(stiff, baseline))
+    R, F = stiff.positions[0], stiff.forces[0]
+    np.testing.assert_allclose(plain.forces(R), F, rtol=0, atol=1e-3)
+    np.testing.assert_allclose((baseline + rest).forces(R), F, rtol=0, atol=1e-3)
+
+
+def test_a_model_acts_on_atoms_of_a_larger_system(model, frames):
+    atoms = [11, 3, 5, 7, 2, 0, 9, 8, 1]
+    R = np.random.default_rng(0).normal(size=(12, 3)) * 5.0
+    R[atoms] = frames.positions[0]
+    placed = model.on(atoms)
+    assert float(placed(R)) == pytest.approx(float(model(frames.positions[0])), abs=1e-9)
+    F = np.asarray(placed.forces(R))
+    np.testing.assert_allclose(F[atoms], model.forces(frames.positions[0]), atol=1e-9)
+    assert (np.delete(F, atoms, axis=0) == 0.0).all()
+
+
+# -- bad input ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_train": 1}, "at least two"),
+        ({"n_train": 25}, "24 frames"),
+        ({"n_train": 16, "sigma": -1.0}, "positive"),
+        ({"n_train": 16, "symmetries": "all"}, "auto"),
+        ({"n_train": 24, "sigma": None}, "left to choose sigma"),
+        ({"n_train": 20, "sigma": [1, 2], "valid": 9}, "left to choose sigma"),
+    ],
+)
+def test_bad_options_are_named(options, message, frames):
+    with pytest.raises(InputError, match=message):
+        gdml.train(frames, **{"sigma": SIGMA, **options})
+
+
+def test_float64_is_asked_for(frames):
+    with jax.enable_x64(False), pytest.raises(InputError, match="JAX_ENABLE_X64=1"):
+        gdml.train(frames, 16, sigma=SIGMA)
+
+
+def test_gradients_in_place_of_forces_are_recognised(frames, group):
+    turned = replace(frames, forces=-frames.forces)
+    with pytest.raises(InputError, match="gradients, not forces"):
+        gdml.train(turned, None, sigma=SIGMA, symmetries=group)
+
+
+def test_energies_of_another_scale_are_warned_of(frames, group):
+    scaled = replace(frames, energies=frames.energies * 23.06)
+    with pytest.warns(UserWarning, match="slope 2"):
+        gdml.train(scaled, None, sigma=SIGMA, symmetries=group)
+
+
+@pytest.mark.parametrize("how", ["exact", "rotated", "permuted"])
+def test_identical_training_frames_are_named(how, frames, group):
+    R = frames.positions.copy()
+    R[7] = {"exact": R[2], "rotated": R[2][:, [1, 2, 0]] + 1.0, "permuted": R[2][group[1]]}[how]
+    with pytest.raises(InputError, match="frames 2 and 7"):
+        gdml.train(replace(frames, positions=R), None, sigma=SIGMA, symmetries=group)
+
+
+def test_copies_in_the_pool_are_never_drawn_twice(frames, group):
+    doubled = Dataset(
+        frames.numbers,
+        np.concatenate([frames.positions, frames.positions[:6]]),
+        np.concatenate([frames.forces, frames.forces[:6]]),
+    )
+    gdml.train(doubled, 23, sigma=SIGMA, symmetries=group)
+    with pytest.raises(InputError, match="24 distinct"):
+        gdml.train(doubled, 25, sigma=SIGMA, symmetries=group)
+
+
+def test_data_without_energies_train_without_an_offset(frames, group):
+    bare = replace(frames, energies=None)
+    model = gdml.train(bare, None, sigma=SIGMA, symmetries=group)
+    assert float(model.params["gdml"]["offset"]) == 0.0
+
+
+def test_periodic_data_are_refused(frames):
+    with pytest.raises(InputError, match="periodic"):
+        gdml.train(replace(frames, lattice=np.eye(3) * 10.0), 16, sigma=SIGMA)
+
+
+def test_a_baseline_of_another_molecule_is_refused(frames):
+    from jaxff import Molecule
+
+    with pytest.raises(InputError, match="cannot be matched"):
+        gdml.train(frames, 16, sigma=SIGMA, baseline=springs(Molecule.from_smiles("CO")))

@@ -1,0 +1,243 @@
+"""Each term's energies and forces against OpenMM, and what holds for every molecule."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import mm_oracle
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxff.mm
+from jaxff.mm.gaff import CARRIED
+from jaxff.molecule import Molecule
+
+DATA = Path(__file__).parent / "data"
+PACKAGED = Path(jaxff.mm.__file__).parents[1] / "data" / "gaff"
+OWN = sorted(DATA.glob("*.prmtop")) + [PACKAGED / f"{name}.prmtop" for name in CARRIED]
+SMILES = {
+    "sulfanilamide": "Nc1ccc(cc1)S(=O)(=O)N",
+    "methylphosphate": "COP(=O)([O-])[O-]",
+    "butynol": "CC#CCO",
+    "bromoiodo": "BrCCI",
+    "ethanol": "CCO",
+    "keto_malondialdehyde": "O=CCC=O",
+    "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
+}
+REFERENCE = (
+    "acetate acetonitrile aspirin caffeine ethanol keto_malondialdehyde methylammonium "
+    "nitrobenzene paracetamol toluene"
+).split()
+NAMES = ("bond", "angle", "torsion", "improper", "lj", "lj14", "coulomb", "coulomb14")
+
+
+def terms_and_forces(potential, frames):
+    """Energies {name: (M,)} and forces {name: (M, N, 3)} of frames (M, N, 3)."""
+
+    def energies(R):
+        terms = potential.program.terms(potential.params, R)
+        assert set(terms) == set(NAMES)
+        return jnp.stack([terms[name] for name in NAMES])
+
+    def both(R):
+        return energies(R), -jax.jacrev(energies)(R)
+
+    E, F = jax.jit(lambda frames: jax.lax.map(both, frames))(frames)
+    return dict(zip(NAMES, E.T, strict=True)), dict(zip(NAMES, F.swapaxes(0, 1), strict=True))
+
+
+def distorted(prmtop, n_frames=4):
+    """Frames (M, N, 3) Å about RDKit's geometry, from gentle to wild."""
+    potential = jaxff.mm.read_amber(prmtop)
+    molecule = Molecule.from_smiles(SMILES[prmtop.stem])
+    molecule = molecule.reorder(potential.molecule.match(molecule))
+    rng = np.random.default_rng(len(prmtop.stem))
+    noise = rng.normal(size=(n_frames, *molecule.positions.shape))
+    return molecule.positions + np.linspace(0.01, 0.2, n_frames)[:, None, None] * noise
+
+
+@pytest.fixture(scope="module")
+def ethanol():
+    potential = jaxff.mm.read_amber(PACKAGED / "ethanol.prmtop")
+    return potential, jnp.array(distorted(PACKAGED / "ethanol.prmtop"))
+
+
+@pytest.mark.parametrize("prmtop", OWN, ids=lambda p: p.stem)
+def test_every_term_agrees_with_openmm(prmtop):
+    frames = distorted(prmtop)
+    potential = jaxff.mm.read_amber(prmtop, mm_oracle.coulomb_constant())
+    energies, forces = terms_and_forces(potential, jnp.array(frames))
+    for name, (energy, force) in mm_oracle.terms(prmtop, frames).items():
+        # OpenMM takes 1-4 pairs from A and B, printed to 8 digits, jaxff from σ and ε
+        scale = max(1.0, np.abs(force).max()) if name.startswith("lj") else 1.0
+        assert np.allclose(energies[name], energy, rtol=0, atol=1e-7 * scale), name
+        assert np.allclose(forces[name], force, rtol=0, atol=1e-6 * scale), name
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_every_term_agrees_with_the_reference_set(shared, name):
+    folder = shared / "reference" / "gaff" / name
+    reference = np.load(folder / f"{name}_openmm.npz")
+    constant = float(reference["coulomb_const_kcalA"])
+    potential = jaxff.mm.read_amber(folder / f"{name}.prmtop", constant)
+    energies, forces = terms_and_forces(potential, jnp.array(reference["positions_A"]))
+    for term in NAMES:
+        key = "proper" if term == "torsion" else term
+        assert np.allclose(energies[term], reference[f"E_{key}_kcal"], rtol=0, atol=1e-7), term
+        assert np.allclose(forces[term], reference[f"F_{key}_kcalA"], rtol=0, atol=1e-6), term
+
+
+def test_float32_agrees_with_float64():
+    """To 1e-3 kcal/mol and 1e-2 kcal/mol/Å where terms reach hundreds of kcal/mol."""
+    frames = distorted(PACKAGED / "aspirin.prmtop")[:2]
+    potential = jaxff.mm.read_amber(PACKAGED / "aspirin.prmtop")
+    energies, forces = terms_and_forces(potential, jnp.array(frames))
+    single = potential.astype(jnp.float32)
+    energies32, forces32 = terms_and_forces(single, jnp.array(frames, jnp.float32))
+    for name in NAMES:
+        assert energies32[name].dtype == forces32[name].dtype == jnp.float32
+        assert np.allclose(energies32[name], energies[name], rtol=1e-5, atol=1e-3), name
+        assert np.allclose(forces32[name], forces[name], rtol=1e-5, atol=1e-2), name
+
+
+def test_forces_agree_with_finite_differences(ethanol):
+    potential, frames = ethanol
+    R, h = frames[2], 1e-4
+    shifts = h * np.eye(R.size).reshape(-1, *R.shape)
+    energy = jax.vmap(potential)
+    near = energy(R + shifts) - energy(R - shifts)
+    far = energy(R + 2 * shifts) - energy(R - 2 * shifts)
+    slope = ((8 * near - far) / (12 * h)).reshape(R.shape)
+    assert np.allclose(potential.forces(R), -slope, atol=1e-6)
+
+
+def test_parameter_gradients_agree_with_finite_differences(ethanol):
+    potential, frames = ethanol
+    energy = jax.jit(lambda params: potential.energy_fn(params, frames[1]))
+    gradient = jax.jit(jax.grad(energy))(potential.params)
+    flat, unravel = jax.flatten_util.ravel_pytree(potential.params)
+    slopes, _ = jax.flatten_util.ravel_pytree(gradient)
+    assert np.isfinite(slopes).all()
+    epsilon = potential.params["nonbonded"]["epsilon"]
+    for i in range(len(flat)):
+        h = 1e-4 * max(1e-2, abs(float(flat[i])))
+        up, down = unravel(flat.at[i].add(h)), unravel(flat.at[i].add(-h))
+        slope = (energy(up) - energy(down)) / (2 * h)
+        # √(εi εj) has no slope where an ε is zero, the hydroxyl hydrogen's
+        if np.isfinite(slope):
+            assert np.isclose(slopes[i], slope, rtol=1e-5, atol=1e-5), i
+    assert (epsilon == 0.0).any()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_energy_does_not_depend_on_place_or_direction(ethanol, seed):
+    potential, frames = ethanol
+    rng = np.random.default_rng(seed)
+    R = frames[0] + 0.1 * rng.normal(size=frames[0].shape)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    turn = turn * np.sign(np.linalg.det(turn))
+    energy, forces = potential.energy_and_forces(R)
+    moved, turned = potential.energy_and_forces(R @ turn.T + 10.0 * rng.normal(size=3))
+    size = np.abs(forces).max()
+    assert np.isclose(moved, energy, rtol=1e-11)
+    assert np.allclose(turned, forces @ turn.T, atol=1e-10 * size)
+    assert np.allclose(forces.sum(axis=0), 0.0, atol=1e-11 * size)
+    assert np.allclose(np.cross(R, forces).sum(axis=0), 0.0, atol=1e-10 * size)
+
+
+def test_mirror_image_has_the_same_energy_where_phases_are_0_or_180_degrees(ethanol):
+    potential, frames = ethanol
+    # AMBER prints 180° as 3.141594
+    assert np.isclose(potential(frames[1]), potential(frames[1] * np.array([1, 1, -1])), atol=1e-4)
+
+
+def test_batch_equals_loop(ethanol):
+    potential, frames = ethanol
+    assert np.allclose(jax.vmap(potential)(frames), [potential(R) for R in frames], rtol=1e-13)
+
+
+def test_new_positions_and_parameters_never_compile_again(ethanol):
+    potential, frames = ethanol
+    potential.energy_and_forces(frames[0])
+    compiled = potential.program.jit_energy_and_forces
+    before = compiled._cache_size()
+    for factor in (1.1, 1.2):
+        other = potential.replace(jax.tree.map(lambda p: factor * p, potential.params))
+        other.energy_and_forces(factor * frames[1])
+    assert compiled._cache_size() == before == 1
+
+
+def test_changing_one_type_changes_all_its_bonds_and_no_other(ethanol):
+    potential, frames = ethanol
+    term = {p.name: p.term for p in potential.program.placed}["bond"]
+    row = term.labels.index("c3-hc")
+    bonds = term.atoms[term.rows == row]
+    assert len(bonds) == 3  # the methyl group's; the methylene hydrogens are of type h1
+    params = jax.tree.map(lambda p: p, potential.params)
+    params["bond"]["k"] = params["bond"]["k"].at[row].add(7.0)
+    stretch = np.linalg.norm(frames[1][bonds[:, 0]] - frames[1][bonds[:, 1]], axis=1)
+    expected = 7.0 * ((stretch - params["bond"]["length"][row]) ** 2).sum()
+    before, after = potential.terms(frames[1]), potential.replace(params).terms(frames[1])
+    assert np.isclose(after["bond"] - before["bond"], expected, atol=1e-10)
+    assert all(after[name] == before[name] for name in NAMES[1:])
+
+
+def test_straight_acetonitrile_has_the_right_forces_and_hessian(shared):
+    """Exactly straight along an axis; equilibrium angle set to 180°, where it is smooth."""
+    folder = shared / "reference" / "gaff" / "acetonitrile"
+    potential = jaxff.mm.read_amber(folder / "acetonitrile.prmtop")
+    check_straight(potential, chain=[0, 1, 2], spacing=[1.47, 1.16])
+
+
+def test_straight_alkyne_has_the_right_forces_and_hessian():
+    potential = jaxff.mm.read_amber(DATA / "butynol.prmtop")
+    check_straight(potential, chain=[3, 2, 1, 0], spacing=[1.45, 1.2, 1.45])
+
+
+def check_straight(potential, chain, spacing):
+    n = potential.n_atoms
+    rng = np.random.default_rng(1)
+    R = rng.normal(size=(n, 3)) + [0.0, 4.0, 0.0]
+    R[chain] = 0.0
+    R[chain, 0] = np.concatenate([[0.0], np.cumsum(spacing)])
+    term = {p.name: p.term for p in potential.program.placed}["angle"]
+    straight = [set(a) <= set(chain) for a in term.atoms.tolist()]
+    params = jax.tree.map(lambda p: p, potential.params)
+    rows = np.unique(term.rows[straight])
+    params["angle"]["angle"] = params["angle"]["angle"].at[rows].set(np.pi)
+    potential = potential.replace(params)
+
+    energy, forces = potential.energy_and_forces(jnp.array(R))
+    hessian = jax.jit(jax.hessian(potential.energy_fn, argnums=1))(params, jnp.array(R))
+    assert np.isfinite(energy)
+    assert np.isfinite(forces).all()
+    assert np.isfinite(hessian).all()
+
+    def angles(R):
+        return potential.program.terms(params, R)["angle"]
+
+    hessian = jax.jit(jax.hessian(angles))(jnp.array(R))
+    # Moving the first chain atom by d sideways changes only the angles it takes part in.
+    first, h = chain[0], 1e-3
+    E = {}
+    for i in (-2, -1, 0, 1, 2):
+        X = R.copy()
+        X[first, 2] += i * h
+        E[i] = float(angles(jnp.array(X)))
+    second = (-E[2] + 16 * E[1] - 30 * E[0] + 16 * E[-1] - E[-2]) / (12 * h * h)
+    assert np.isclose(hessian[first, 2, first, 2], second, rtol=1e-6)
+
+
+def test_flat_torsion_has_no_energy_and_no_force_even_if_collinear(ethanol):
+    potential, frames = ethanol
+    params = jax.tree.map(lambda p: p, potential.params)
+    params["torsion"]["k"] = jnp.zeros_like(params["torsion"]["k"])
+    R = frames[0].at[:, 1:].set(0.0)  # everything on the x axis
+    torsion = jax.jit(jax.value_and_grad(lambda R: potential.program.terms(params, R)["torsion"]))
+    for geometry in (frames[0], R):
+        energy, gradient = torsion(geometry)
+        assert energy == 0.0
+        assert not np.any(gradient)

@@ -1,0 +1,71 @@
+"""The data sets in the package are what their README says."""
+
+import json
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from jaxff import Dataset, Molecule, units
+from jaxff.molecule import perceive_bonds
+from jaxff.reference import calculator
+
+DATA = files("jaxff") / "data"
+SETS = {
+    "ethanol": ("CCO", 2500),
+    "keto_malondialdehyde": ("O=CCC=O", 2500),
+    "aspirin": ("CC(=O)Oc1ccccc1C(=O)O", 2000),
+}
+
+
+@pytest.fixture(scope="module", params=SETS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def data(name):
+    return Dataset.load(DATA / f"{name}.npz")
+
+
+def test_every_frame_is_the_molecule(name, data):
+    smiles, frames = SETS[name]
+    molecule = Molecule.from_smiles(smiles)
+    assert len(data) == len(np.unique(data.positions, axis=0)) == frames
+    assert data.name == name
+    np.testing.assert_array_equal(data.numbers, molecule.numbers)
+    graphs = (perceive_bonds(data.numbers, frame) for frame in data.positions)
+    assert all(np.array_equal(bonds, molecule.bonds) for bonds in graphs)
+
+
+def test_labels_are_gfn2_s(data):
+    pytest.importorskip("tblite")
+    assert data.theory.startswith("GFN2-xTB")
+    frames = np.random.default_rng(0).choice(len(data), 2, replace=False)
+    for frame in frames:
+        atoms = data.molecule.with_positions(data.positions[frame]).to_ase()
+        atoms.calc = calculator("gfn2-xtb", accuracy=0.01)
+        assert atoms.get_potential_energy() * units.EV == pytest.approx(
+            data.energies[frame], abs=1e-4
+        )
+        np.testing.assert_allclose(
+            atoms.get_forces() * units.EV, data.forces[frame], rtol=0, atol=5e-3
+        )
+
+
+def test_no_net_force_and_no_net_torque(data):
+    assert np.abs(data.forces.sum(axis=1)).max() < 1e-9
+    torque = np.cross(data.positions - data.positions.mean(axis=1, keepdims=True), data.forces)
+    assert np.abs(torque.sum(axis=1)).max() < 0.01
+
+
+def test_the_files_say_how_they_were_made(name):
+    with np.load(DATA / f"{name}.npz") as file:
+        assert str(file["command"]).startswith(f"jaxff label '{SETS[name][0]}'")
+        assert str(file["command"]) in (DATA / "README.md").read_text()
+        assert json.loads(str(file["dynamics"]))["temperature_K"] == 500.0
+        assert len(file["replica"]) == len(file["time_fs"]) == SETS[name][1]
+
+
+def test_the_package_stays_small():
+    assert sum((DATA / f"{name}.npz").stat().st_size for name in SETS) < 8e6

@@ -1,0 +1,297 @@
+"""Labelling: right numbers, nothing twice, nothing lost, nothing that is not finite."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from toy_calculators import Springs
+
+from jaxff import Dataset, InputError, Molecule, units
+from jaxff.reference import calculator, label_frames, label_md
+from jaxff.reference.part import Rows
+from jaxff.reference.sample import starting_geometries
+
+TOY = "toy_calculators:Springs"
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def water():
+    return Molecule.from_smiles("O")
+
+
+@pytest.fixture(scope="module")
+def frames(water):
+    noise = np.random.default_rng(0).normal(0.0, 0.05, (30, 3, 3))
+    return [water.with_positions(water.positions + step).to_ase() for step in noise]
+
+
+def arrays(path):
+    with np.load(path) as file:
+        return {key: file[key] for key in file.files}
+
+
+# -- calculators -----------------------------------------------------------------------------
+
+
+def test_known_calculators_are_ase_s():
+    from ase.calculators.emt import EMT
+
+    atoms = Molecule.from_smiles("O").to_ase()
+    atoms.calc = EMT()
+    expected = atoms.get_potential_energy()
+    atoms.calc = calculator("emt")
+    assert atoms.get_potential_energy() == expected
+    assert calculator("lj", sigma=2.0).parameters.sigma == 2.0
+
+
+def test_the_charge_reaches_a_calculator_that_knows_one():
+    assert calculator("toy_calculators:Charged", charge=-1).charge == -1
+    with pytest.raises(InputError, match="takes no charge"):
+        calculator(TOY, charge=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("gfn3", {}, "unknown calculator 'gfn3': use one of gfn2-xtb"),
+        ("no_such_package:Thing", {}, "cannot be imported"),
+        ("toy_calculators:Nothing", {}, "has no 'Nothing'"),
+        (TOY, {"colour": "red"}, "does not accept the options"),
+    ],
+)
+def test_unknown_calculators_are_named(name, options, message):
+    with pytest.raises(InputError, match=message):
+        calculator(name, **options)
+
+
+def test_a_missing_extra_names_its_install_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tblite.ase", None)
+    with pytest.raises(InputError, match=r'pip install "jaxff\[xtb\]"'):
+        calculator("gfn2-xtb")
+
+
+# -- labels of given frames --------------------------------------------------------------------
+
+
+def test_labels_are_the_calculator_s_in_kcal_mol(frames, tmp_path):
+    out = tmp_path / "water.npz"
+    result = label_frames(frames, out, calculator=TOY, command="jaxff label x", workers=2)
+    data = Dataset.load(out, energy_unit="kcal/mol")
+    assert len(data) == len(frames)
+    for frame, atoms in enumerate(frames):
+        atoms.calc = Springs()
+        np.testing.assert_array_equal(data.positions[frame], atoms.positions)
+        assert data.energies[frame] == pytest.approx(
+            atoms.get_potential_energy() * units.EV, rel=1e-13
+        )
+        np.testing.assert_allclose(data.forces[frame], atoms.get_forces() * units.EV, rtol=1e-12)
+    assert data.name == "water"
+    assert data.theory == f"{TOY} (toy_calculators)"
+    kept = arrays(out)
+    assert str(kept["command"]) == "jaxff label x"
+    assert str(kept["calculator"]) == TOY
+    assert "jaxff" in str(kept["versions"])
+    assert result.failed == result.rebonded == ()
+    assert result.net_force < 1e-9
+    assert list(tmp_path.iterdir()) == [out]  # no part folder is left
+
+
+def test_every_form_of_frames_gives_the_same_labels(frames, tmp_path):
+    source = tmp_path / "frames.xyz"
+    ase.io.write(source, frames[:3], format="extxyz")
+    label_frames(source, tmp_path / "a.npz", calculator=TOY, workers=1, name="w")
+    label_frames(
+        [Molecule.from_ase(a) for a in ase.io.read(source, ":")],
+        tmp_path / "b.npz", calculator=TOY, workers=1, name="w",
+    )  # fmt: skip
+    first, second = arrays(tmp_path / "a.npz"), arrays(tmp_path / "b.npz")
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_gfn2_labels_are_tblite_s(tmp_path):
+    interface = pytest.importorskip("tblite.interface")
+    molecule = Molecule.from_smiles("CCO")
+    out = tmp_path / "ethanol.npz"
+    label_frames([molecule], out, calculator="gfn2-xtb", options={"accuracy": 1e-3}, workers=1)
+    data = Dataset.load(out)
+    direct = interface.Calculator(
+        "GFN2-xTB", molecule.numbers, molecule.positions / units.BOHR, 0.0, 0
+    )
+    direct.set("verbosity", 0)
+    direct.set("accuracy", 1e-3)
+    result = direct.singlepoint()
+    # ASE's own constants, which the calculator's edge goes through, are those of CODATA 2014.
+    assert data.energies[0] == pytest.approx(result["energy"] * units.HARTREE, rel=3e-8)
+    np.testing.assert_allclose(
+        data.forces[0], -result["gradient"] * units.HARTREE / units.BOHR, atol=1e-4
+    )
+    assert data.theory.startswith("GFN2-xTB (tblite ")
+
+
+def test_a_failed_frame_is_named_and_the_others_are_kept(frames, tmp_path):
+    moved = [a.copy() for a in frames]
+    moved[17].positions += [9.0, 0.0, 0.0]
+    out, log = tmp_path / "out.npz", tmp_path / "log"
+    call = {"calculator": TOY, "options": {"fail_above": 8.0, "log": str(log)}, "workers": 1}
+    with pytest.raises(InputError, match=r"frame 17: .*no convergence"):
+        label_frames(moved, out, **call)
+    assert not out.exists()
+    result = label_frames(moved, out, skip_failed=True, **call)
+    assert result.failed == (17,)
+    assert arrays(out)["failed_frames"].tolist() == [17]
+    assert len(Dataset.load(out, energy_unit="kcal/mol")) == 29
+    assert len(log.read_bytes()) == 31  # frame 17 twice, every other once
+
+
+def test_nan_is_never_written(frames, tmp_path):
+    options = {"fail_above": -100.0, "quietly": True}
+    with pytest.raises(InputError, match=r"frame 0: .*not finite"):
+        label_frames(frames[:2], tmp_path / "out.npz", calculator=TOY, options=options, workers=1)
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_unfinished_runs_are_continued_only_as_they_were(frames, tmp_path):
+    out = tmp_path / "out.npz"
+    moved = [a.copy() for a in frames[:4]]
+    moved[3].positions += 9.0
+    call = {"calculator": TOY, "workers": 1}
+    with pytest.raises(InputError, match="frame 3"):
+        label_frames(moved, out, options={"fail_above": 8.0}, **call)
+    with pytest.raises(InputError, match=r"other settings \(options .*delete the folder"):
+        label_frames(moved, out, options={"fail_above": 20.0}, **call)
+    with pytest.raises(InputError, match=r"other settings \(geometries "):
+        label_frames(frames[:4], out, options={"fail_above": 8.0}, **call)
+
+
+def test_frames_that_cannot_be_labelled_are_named(frames, tmp_path, water):
+    out = tmp_path / "out.npz"
+    with pytest.raises(InputError, match="frame 1 has other atoms"):
+        label_frames([frames[0], Molecule.from_smiles("S")], out, calculator=TOY)
+    with pytest.raises(InputError, match="no such file"):
+        label_frames(tmp_path / "none.xyz", out, calculator=TOY)
+    with pytest.raises(InputError, match="no frames"):
+        label_frames([], out, calculator=TOY)
+    with pytest.raises(InputError, match="cannot write"):
+        label_frames(frames, tmp_path / "none" / "out.npz", calculator=TOY)
+
+
+def test_rows_half_written_do_not_count(tmp_path):
+    rows = Rows(tmp_path / "rows.bin", 4, 2)
+    rows.write(2, [1.0, 2.0])
+    rows.write(0, [3.0, 4.0])
+    with (tmp_path / "rows.bin").open("ab") as file:
+        file.write(np.array([5.0, 6.0]).tobytes() + b"\0\0\0")  # row 3 without its number
+    done, values = rows.read()
+    assert done.tolist() == [True, False, True, False]
+    np.testing.assert_array_equal(values, [[3.0, 4.0], [0.0, 0.0], [1.0, 2.0], [0.0, 0.0]])
+
+
+# -- sampling ------------------------------------------------------------------------------------
+
+
+def test_sampling_has_the_temperature_and_labels_its_frames(water, tmp_path):
+    out = tmp_path / "md.npz"
+    label_md(
+        water, out, calculator=TOY, temperature=300.0, friction=100.0, dt=0.5, spacing=5.0,
+        equilibration=100.0, n_frames=1501, replicas=2, workers=2,
+    )  # fmt: skip
+    data, kept = Dataset.load(out, energy_unit="kcal/mol"), arrays(out)
+    assert len(data) == 1501
+    assert kept["replica"].tolist() == [0, 1] * 750 + [0]
+    np.testing.assert_allclose(kept["time_fs"][[0, 1, 2, -1]], [5.0, 5.0, 10.0, 751 * 5.0])
+    # Equipartition over three springs; their energies here are nearly harmonic.
+    assert data.energies.mean() == pytest.approx(1.5 * units.BOLTZMANN * 300.0, rel=0.1)
+    atoms = water.to_ase()
+    for frame in (0, 700, 1500):
+        atoms.positions, atoms.calc = data.positions[frame], Springs()
+        np.testing.assert_allclose(
+            data.forces[frame], atoms.get_forces() * units.EV, rtol=1e-9, atol=1e-9
+        )
+    settings = json.loads(str(kept["dynamics"]))
+    assert settings["temperature_K"] == 300.0
+    assert settings["equilibration_fs"] == 100.0
+    assert not np.array_equal(data.positions[0], data.positions[1])
+
+
+def test_sampling_says_where_the_calculator_failed(water, tmp_path):
+    options = {"fail_above": -100.0, "quietly": True}
+    with pytest.raises(InputError, match=r"replica 0: .*between 0 and 10 fs"):
+        label_md(water, tmp_path / "md.npz", calculator=TOY, options=options, n_frames=4,
+                 replicas=1, workers=1)  # fmt: skip
+    with pytest.raises(InputError, match=r"spacing \(10\.2 fs\) must be a multiple"):
+        label_md(water, tmp_path / "md.npz", calculator=TOY, spacing=10.2)
+
+
+def test_conformers_differ():
+    starts = starting_geometries("CCO", 2)
+    assert not np.allclose(starts[0].positions, starts[1].positions)
+    assert starting_geometries(str(HERE / "toy_calculators.py"), 2).endswith(".py")
+
+
+# -- killed and continued ------------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {here!r})
+from jaxff.molecule import Molecule
+from jaxff.reference import label_frames, label_md
+if __name__ == "__main__":
+    water = Molecule.from_smiles("O")
+    common = dict(calculator="toy_calculators:Springs", workers=2, options={options!r})
+    if {kind!r} == "frames":
+        starts = [water.with_positions(water.positions * (1 + 1e-4 * i)) for i in range(300)]
+        label_frames(starts, sys.argv[1], name="w", **common)
+    else:
+        label_md(water, sys.argv[1], name="w", n_frames=200, replicas=3, spacing=5,
+                 equilibration=50, **common)
+"""
+
+
+@pytest.mark.parametrize("kind", ["frames", "md"])
+def test_a_killed_run_continues_to_the_same_file(kind, tmp_path):
+    log = tmp_path / "log"
+    options = {"delay": 0.01 if kind == "frames" else 0.001, "log": str(log)}
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT.format(here=str(HERE), kind=kind, options=options))
+    whole, out = tmp_path / "whole.npz", tmp_path / "out.npz"
+    rows = tmp_path / "out.npz.part" / "rows.bin"
+
+    def start(target):
+        return subprocess.Popen([sys.executable, script, target], start_new_session=True)
+
+    assert start(whole).wait() == 0
+    calls = len(log.read_bytes())
+    log.unlink()
+    rng = np.random.default_rng(int(time.time()))
+    kills = 0
+    for _ in range(2):
+        before = rows.stat().st_size if rows.exists() else 0
+        process = start(out)
+        while process.poll() is None and not (rows.exists() and rows.stat().st_size > before):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.3))
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)  # only the parent: its workers must follow
+            kills += 1
+        process.wait()
+        time.sleep(0.3)
+    assert kills
+    assert not out.exists()
+    assert start(out).wait() == 0
+    one, other = arrays(whole), arrays(out)
+    assert one.keys() == other.keys()
+    for key in one:
+        np.testing.assert_array_equal(one[key], other[key])
+    if kind == "frames":
+        # At most the frame in each worker's hands is computed again after a kill.
+        assert calls == 300
+        assert len(log.read_bytes()) <= 300 + 2 * kills
