@@ -77,6 +77,8 @@ def train(arguments, console) -> dict:
     from jaxff.learn import evaluate
 
     writable_file(arguments.output)
+    if arguments.adapt and not arguments.baseline:
+        raise InputError("--adapt needs a --baseline whose parameters it re-estimates")
     data = load_dataset(arguments)
     baseline = load_potential(arguments.baseline) if arguments.baseline else None
     split = data.split(*shares(len(data), arguments), seed=arguments.seed)
@@ -90,6 +92,7 @@ def train(arguments, console) -> dict:
         lam=arguments.lam,
         valid=split.valid if len(split.valid) else None,
         baseline=baseline,
+        adapt=arguments.adapt,
         symmetries=None if arguments.no_symmetries else "auto",
         seed=arguments.seed,
         progress=console,
@@ -179,7 +182,7 @@ def label(arguments, console) -> dict:
         "command": shlex.join(["jaxff", *sys.argv[1:]]),
         "progress": lambda _, fraction: console("label", fraction),
     }
-    frames = frames_or_smiles(arguments.frames)
+    frames = frames_or_smiles(arguments.frames, arguments.replicas if arguments.md else 1)
     if arguments.md:
         result = label_md(
             frames,
@@ -258,13 +261,14 @@ def calculator_options(text: str) -> dict:
     return options
 
 
-def frames_or_smiles(text: str):
-    """The path, if it is one, else the molecule of a SMILES string."""
+def frames_or_smiles(text: str, conformers: int):
+    """The path, if it is one, else starting geometries of a SMILES string."""
     from jaxff.molecule import Molecule
+    from jaxff.reference.sample import starting_geometries
 
     if Path(text).exists() or Path(text).suffix.lower() in (".npz", *Molecule.FORMATS):
         return text
-    return Molecule.from_smiles(text)
+    return starting_geometries(text, conformers)
 
 
 def shares(n_frames: int, arguments) -> tuple[int, int, int]:
@@ -375,6 +379,11 @@ def parser() -> argparse.ArgumentParser:
         "--baseline",
         metavar="MODEL.npz|X.prmtop",
         help="potential whose residual is learnt: the result is the hybrid",
+    )
+    sub.add_argument(
+        "--adapt",
+        action="store_true",
+        help="re-estimate the baseline's parameters together with the kernel",
     )
     sub.add_argument("--no-symmetries", action="store_true", help="GDML: no permutations")
     sub.add_argument("-o", "--output", required=True, metavar="MODEL.npz")

@@ -33,6 +33,9 @@ class Console:
         now = time.perf_counter()
         if phase != self._phase:
             self.close()
+            if fraction >= 1.0:  # a phase that starts at its end is a message
+                self.say(f"  {phase}")
+                return
             self._phase, self._started, self._spoken = phase, now, now
             if self.rich.is_terminal:
                 self._bar = _bar(self.rich)

@@ -90,19 +90,20 @@ def build(split, seed: int, console: Console) -> dict[str, Potential]:
     """The four potentials, from the same training frames."""
     plain = gaff(split.train.molecule)
 
-    def named(phase):
-        return lambda _, fraction: console(phase, fraction)
+    def titled(title):
+        return lambda phase, fraction: console(f"{title}: {phase}", fraction)
 
-    refit = fit(plain, split.train, valid=split.valid, seed=seed, progress=named("refit GAFF"))
+    refit = fit(plain, split.train, valid=split.valid, seed=seed, progress=titled("refit GAFF"))
     kernel = {"sigma": SIGMAS, "valid": split.valid, "seed": seed}
     return {
         "gaff": plain,
         "gaff_refit": refit.potential,
-        "sgdml": gdml.train(split.train, progress=named("train sGDML"), **kernel),
+        "sgdml": gdml.train(split.train, progress=titled("sGDML"), **kernel),
         "hybrid": gdml.train(
             split.train,
             baseline=refit.potential,
-            progress=named("train sGDML on the residual"),
+            adapt=True,
+            progress=titled("hybrid"),
             **kernel,
         ),
     }
@@ -123,7 +124,7 @@ def simulate(hybrid: Potential, data: Dataset, out: Path, seed: int, console: Co
         temperature=TEMPERATURE,
         steps=steps,
         out=out / "trajectory.extxyz",
-        progress=lambda _, fraction: console("molecular dynamics, 300 K", fraction),
+        progress=lambda _, fraction: console("dynamics at 300 K", fraction),
         **common,
     )
     warm = md.simulate(
@@ -131,7 +132,7 @@ def simulate(hybrid: Potential, data: Dataset, out: Path, seed: int, console: Co
         molecule,
         temperature=500.0,
         steps=steps,
-        progress=lambda _, fraction: console("molecular dynamics, 500 K", fraction),
+        progress=lambda _, fraction: console("dynamics at 500 K", fraction),
         **common,
     )
     picture(
@@ -190,7 +191,9 @@ def write_report(path: Path, data: Dataset, scores: dict, dynamics: dict, sigmas
         "this reference. GAFF refitted has the same terms with parameters fitted to the training "
         "forces and energies. sGDML is a kernel model of the whole energy that respects the "
         "molecule's permutational symmetries, found from the data. The hybrid is the sum of the "
-        "refitted GAFF and a second kernel trained on what the refitted GAFF gets wrong. Lowest "
+        "refitted GAFF and a second kernel trained on what the refitted GAFF gets wrong; GAFF's "
+        "parameters are adapted a little further, within bounds, so that what it leaves over is "
+        "easy for the kernel to learn. Lowest "
         f"force error: {TITLES[best]}; the kernel's force MAE divided by the hybrid's is "
         f"{gain:.2f}. Kernel widths chosen: {sigmas['sgdml']:g} (sGDML), {sigmas['hybrid']:g} "
         "(hybrid)."
@@ -206,7 +209,7 @@ def write_report(path: Path, data: Dataset, scores: dict, dynamics: dict, sigmas
         f"Langevin dynamics at {dynamics['temperature']:g} K, {dynamics['dt']:g} fs a step, "
         f"{ps:g} ps. Mean temperature after the first tenth: {dynamics['mean_temperature']:.1f} K; "
         f"{dynamics['steps_per_second']:.0f} steps per second on this machine, compilation "
-        "included. The trajectory is trajectory.extxyz (Å, kcal/mol, fs, K)."
+        "apart. The trajectory is trajectory.extxyz (Å, kcal/mol, fs, K)."
     )
     report.picture(
         folder / "energy_temperature.png",

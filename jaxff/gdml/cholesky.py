@@ -22,7 +22,7 @@ class NotPositiveDefinite(ArithmeticError):
 
 
 def factorise(
-    A: np.ndarray, block: int = 1024, progress: Callable[[float], None] | None = None
+    A: np.ndarray, block: int = 512, progress: Callable[[float], None] | None = None
 ) -> None:
     """Overwrite the lower triangle of A (n, n), C order, by L with A = L Lᵀ.
 
@@ -58,7 +58,7 @@ def factorise(
             progress(1.0 - (1.0 - stop / n) ** 2 * (1.0 + 2.0 * stop / n))
 
 
-def solve(L: np.ndarray, b: np.ndarray, block: int = 1024) -> np.ndarray:
+def solve(L: np.ndarray, b: np.ndarray, block: int = 512) -> np.ndarray:
     """The solution of L Lᵀ x = b for L (n, n) from `factorise` and b (n,) or (n, k)."""
     x = np.array(b, float)
     starts = range(0, len(L), block)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.gdml import cholesky
+from jaxff.gdml.adapt import adapted
 from jaxff.gdml.descriptor import descriptor, jacobian, pair_permutations
 from jaxff.gdml.kernel import block_frames, force_blocks
 from jaxff.gdml.model import kernel_potential
@@ -25,7 +26,6 @@ Progress = Callable[[str, float], None]
 
 SIGMAS = tuple(range(10, 100, 10))  # what is tried where the user names no σ
 MAX_VALID = 500  # frames drawn to choose σ, unless told otherwise
-_BATCH = 32  # geometries evaluated at once
 _IDENTICAL = 1e-6  # 1/Å: descriptors closer than this belong to the same geometry
 
 
@@ -38,6 +38,7 @@ def train(
     valid: Dataset | int | None = None,
     symmetries: str | np.ndarray | None = "auto",
     baseline: Potential | None = None,
+    adapt: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Potential:
@@ -55,6 +56,8 @@ def train(
         valid: frames to choose sigma on, or how many to draw from the rest (None: up to 500).
         symmetries: "auto" (recovered from the frames), a group of permutations (P, N), or None.
         baseline: a potential in kcal/mol and Å.
+        adapt: re-estimate the baseline's trainable parameters together with the kernel, so that
+            what is left over is easy to learn (see `jaxff.gdml.adapt`).
         seed: of every random choice.
         progress: called with a phase and the fraction of it that is done.
 
@@ -73,7 +76,7 @@ def train(
     frames, valid = _draw(dataset, n_train, valid, len(sigmas) > 1, seed)
     molecule = dataset.molecule
     if baseline is not None:
-        baseline = aligned(baseline, dataset)
+        baseline = in_order_of(baseline, dataset)
 
     report("symmetries", 0.0)
     if symmetries is None:
@@ -86,34 +89,29 @@ def train(
         permutations = check_symmetries(symmetries, molecule)
     report("symmetries", 1.0)
 
-    labels = frames if baseline is None else residual(frames, baseline)
-    if valid is not None and baseline is not None:
-        valid = residual(valid, baseline)
     provenance = {"train_md5": dataset.fingerprint(), "train_index": frames.index}
     if valid is not None:
         provenance |= {"valid_md5": valid.fingerprint(), "valid_index": valid.index}
 
     best, best_error = None, np.inf
     for value in sigmas:
-        system = KernelSystem(labels, permutations, value, lam, report)
-        model = system.fit(labels, **provenance)
+        system = KernelSystem(frames, permutations, value, lam, report)
+        if baseline is None:
+            trained = system.fit(frames, **provenance)
+        else:
+            report("adapting the baseline" if adapt else "baseline", 0.0)
+            base = adapted(baseline, system, frames) if adapt else baseline
+            trained = base + system.fit(residual(frames, base), **provenance)
         del system  # frees the matrix before the next is made
         if valid is None:
-            best = model
+            best = trained
             break
-        error = force_rmse(model, valid)
+        error = force_rmse(trained, valid)
         report(f"sigma {value:g}: validation force RMSE {error:.4f} kcal/mol/Å", 1.0)
         if error >= best_error:
             break
-        best, best_error = model, error
-    total = best if baseline is None else baseline + best
-    return Potential(total.program, total.params, molecule)
-
-
-@jax.jit
-def _describe(R: Array) -> tuple[Array, Array]:
-    """Descriptors (M, D) and Jacobians (M, D, N, 3) of positions (M, N, 3)."""
-    return jax.vmap(descriptor)(R), jax.vmap(jacobian)(R)
+        best, best_error = trained, error
+    return Potential(best.program, best.params, molecule)
 
 
 class KernelSystem:
@@ -198,6 +196,10 @@ class KernelSystem:
             report("assembling", 2.0 * done / (len(starts) * (len(starts) + 1)))
         return matrix
 
+    def solve(self, y: np.ndarray) -> np.ndarray:
+        """(−K + λ)⁻¹ y of one or several right-hand sides, (3NM,) or (3NM, k)."""
+        return cholesky.solve(self._factor, y)
+
     def fit(self, labels: Dataset, **provenance) -> Potential:
         """The potential that reproduces the forces (and the mean energy) of `labels`.
 
@@ -210,7 +212,7 @@ class KernelSystem:
         """
         forces = labels.forces.ravel()
         std = float(np.std(forces)) or 1.0
-        alphas = -cholesky.solve(self._factor, forces / std).reshape(labels.forces.shape)
+        alphas = -self.solve(forces / std).reshape(labels.forces.shape)
         coefficients = np.einsum("mdna,mna->md", self.jacobians, alphas)
         model = kernel_potential(
             self.descriptors,
@@ -229,7 +231,7 @@ class KernelSystem:
         )
         if labels.energies is None:
             return model
-        predicted, _ = predict(model, labels.positions)
+        predicted, _ = model.predict(labels.positions)
         _check_energies(labels, predicted)
         offset = jnp.asarray(np.mean(labels.energies - predicted))
         return model.replace({"gdml": {**model.params["gdml"], "offset": offset}})
@@ -243,25 +245,14 @@ def _batch(program: Program, params: Params, R: Array) -> tuple[Array, Array]:
     return jax.vmap(program.energy_and_forces, in_axes=(None, 0))(params, R)
 
 
-def predict(potential: Potential, positions) -> tuple[np.ndarray, np.ndarray]:
-    """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å at positions (M, N, 3) Å."""
-    positions = np.asarray(positions, float)
-    count = len(positions)
-    # Batches of one shape, hence one compilation: the last is filled up and cut.
-    fill = np.minimum(np.arange(-(-count // _BATCH) * _BATCH), count - 1).reshape(-1, _BATCH)
-    parts = [_batch(potential.program, potential.params, positions[index]) for index in fill]
-    energies, forces = (np.concatenate([np.asarray(p[k]) for p in parts]) for k in (0, 1))
-    return energies[:count], forces[:count]
-
-
 def force_rmse(potential: Potential, data: Dataset) -> float:
     """Root mean square error of the force components, kcal/mol/Å."""
-    return float(np.sqrt(np.mean((predict(potential, data.positions)[1] - data.forces) ** 2)))
+    return float(np.sqrt(np.mean((potential.predict(data.positions)[1] - data.forces) ** 2)))
 
 
 def residual(data: Dataset, baseline: Potential) -> Dataset:
     """`data` with the energies and forces of `baseline` (in its atom order) subtracted."""
-    energies, forces = predict(baseline, data.positions)
+    energies, forces = baseline.predict(data.positions)
     if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
         finite = np.isfinite(forces).all(axis=(1, 2)) & np.isfinite(energies)
         raise InputError(
@@ -275,7 +266,7 @@ def residual(data: Dataset, baseline: Potential) -> Dataset:
     )
 
 
-def aligned(baseline: Potential, data: Dataset) -> Potential:
+def in_order_of(baseline: Potential, data: Dataset) -> Potential:
     """`baseline` in the atom order of `data`, matched by the bond graph where it knows its own."""
     if baseline.molecule is not None:
         place = baseline.molecule.match(data.molecule)

@@ -26,7 +26,7 @@ def test_coefficients_equal_the_reference_package(frames, group, model):
     # The condition number of the system is about 1e7.
     np.testing.assert_allclose(own["alphas"], other["alphas"], rtol=0, atol=1e-8 * scale)
     assert own["std"] == pytest.approx(float(other["std"]), rel=1e-12)
-    assert own["offset"] == pytest.approx(float(other["offset"]), abs=1e-8)
+    assert own["offset"] == pytest.approx(float(other["offset"]), abs=1e-6)
     R = frames.positions[16:]
     for mine, theirs in zip(predict(ours, R), predict(model, R), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-7)
