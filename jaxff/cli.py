@@ -172,6 +172,7 @@ def simulate(arguments, console) -> dict:
 
 def label(arguments, console) -> dict:
     from jaxff.reference import label_frames, label_md
+    from jaxff.reference.sample import starting_geometries
 
     writable_file(arguments.output)
     common = {
@@ -182,7 +183,7 @@ def label(arguments, console) -> dict:
         "command": shlex.join(["jaxff", *sys.argv[1:]]),
         "progress": lambda _, fraction: console("label", fraction),
     }
-    frames = frames_or_smiles(arguments.frames, arguments.replicas if arguments.md else 1)
+    frames = starting_geometries(arguments.frames, arguments.replicas if arguments.md else 1)
     if arguments.md:
         result = label_md(
             frames,
@@ -259,16 +260,6 @@ def calculator_options(text: str) -> dict:
     if not isinstance(options, dict):
         raise InputError(f'--options must be a JSON object such as {{"accuracy": 0.1}}, not {text}')
     return options
-
-
-def frames_or_smiles(text: str, conformers: int):
-    """The path, if it is one, else starting geometries of a SMILES string."""
-    from jaxff.molecule import Molecule
-    from jaxff.reference.sample import starting_geometries
-
-    if Path(text).exists() or Path(text).suffix.lower() in (".npz", *Molecule.FORMATS):
-        return text
-    return starting_geometries(text, conformers)
 
 
 def shares(n_frames: int, arguments) -> tuple[int, int, int]:

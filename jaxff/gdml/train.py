@@ -245,6 +245,12 @@ def _batch(program: Program, params: Params, R: Array) -> tuple[Array, Array]:
     return jax.vmap(program.energy_and_forces, in_axes=(None, 0))(params, R)
 
 
+@jax.jit
+def _describe(R):
+    """Descriptors (M, D) and their Jacobians (M, D, N, 3) of positions (M, N, 3)."""
+    return jax.vmap(descriptor)(R), jax.vmap(jacobian)(R)
+
+
 def force_rmse(potential: Potential, data: Dataset) -> float:
     """Root mean square error of the force components, kcal/mol/Å."""
     return float(np.sqrt(np.mean((potential.predict(data.positions)[1] - data.forces) ** 2)))
