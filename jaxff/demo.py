@@ -94,18 +94,23 @@ def build(split, seed: int, console: Console) -> dict[str, Potential]:
         return lambda phase, fraction: console(f"{title}: {phase}", fraction)
 
     refit = fit(plain, split.train, valid=split.valid, seed=seed, progress=titled("refit GAFF"))
-    kernel = {"sigma": SIGMAS, "valid": split.valid, "seed": seed}
+    plain_kernel = gdml.train(
+        split.train, sigma=SIGMAS, valid=split.valid, seed=seed, progress=titled("sGDML")
+    )
+    hybrid = gdml.train(
+        split.train,
+        sigma=float(_kernel_sigma(plain_kernel)),
+        valid=split.valid,
+        baseline=refit.potential,
+        adapt=True,
+        seed=seed,
+        progress=titled("hybrid"),
+    )
     return {
         "gaff": plain,
         "gaff_refit": refit.potential,
-        "sgdml": gdml.train(split.train, progress=titled("sGDML"), **kernel),
-        "hybrid": gdml.train(
-            split.train,
-            baseline=refit.potential,
-            adapt=True,
-            progress=titled("hybrid"),
-            **kernel,
-        ),
+        "sgdml": plain_kernel,
+        "hybrid": hybrid,
     }
 
 
@@ -192,11 +197,11 @@ def write_report(path: Path, data: Dataset, scores: dict, dynamics: dict, sigmas
         "forces and energies. sGDML is a kernel model of the whole energy that respects the "
         "molecule's permutational symmetries, found from the data. The hybrid is the sum of the "
         "refitted GAFF and a second kernel trained on what the refitted GAFF gets wrong; GAFF's "
-        "parameters are adapted a little further, within bounds, so that what it leaves over is "
-        "easy for the kernel to learn. Lowest "
+        "parameters are estimated once more together with the kernel, within bounds, so that what "
+        "is left over is easy to learn (how far they may move, the validation frames chose); "
+        "GAFF's part alone is then no force field of its own any more. Lowest "
         f"force error: {TITLES[best]}; the kernel's force MAE divided by the hybrid's is "
-        f"{gain:.2f}. Kernel widths chosen: {sigmas['sgdml']:g} (sGDML), {sigmas['hybrid']:g} "
-        "(hybrid)."
+        f"{gain:.2f}. Kernel width chosen: {sigmas['sgdml']:g}."
     )
     report.picture(
         folder / "force_parity.png",

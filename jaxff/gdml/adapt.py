@@ -23,15 +23,17 @@ from jaxff.potential import Potential
 if TYPE_CHECKING:
     from jaxff.gdml.train import KernelSystem
 
-# Inverse variance of the moves in units of the columns' scales, relative to the whitened
-# residual's: parameters stay physical, so that the sum is sound where the kernel knows nothing.
-PRIOR = 10.0
+# Strengths of the prior to choose among, from parameters that hardly leave their start to ones
+# that leave to the kernel whatever it learns better.
+PRIORS = (10.0, 1.0, 0.1)
 MAX_STEPS = 30
-LARGEST_MOVE = 1.0  # of a parameter in one step, in units of its column's scale
-CONVERGED = 1e-2
+LARGEST_MOVE = 4.0  # of a parameter in one step, in units of its column's scale
+CONVERGED = 3e-2
 
 
-def adapted(baseline: Potential, system: KernelSystem, frames: Dataset) -> Potential:
+def adapted(
+    baseline: Potential, system: KernelSystem, frames: Dataset, prior: float = PRIORS[0]
+) -> Potential:
     """The baseline whose trainable parameters minimise rᵀ(−K + λ)⁻¹r + prior, r the force residual.
 
     Gauss-Newton steps within the columns' bounds; the prior pulls towards `baseline`.
@@ -40,6 +42,8 @@ def adapted(baseline: Potential, system: KernelSystem, frames: Dataset) -> Poten
         baseline: the start, in the atom order of `frames`.
         system: the factorised kernel equations of `frames`.
         frames: training frames with the reference forces.
+        prior: inverse variance of the parameters' moves, in units of their columns' scales, over
+            the variance of the whitened residual.
     """
     free = FreeParameters.of(baseline)
     moves, unravel = ravel_pytree(free.no_moves())
@@ -59,7 +63,7 @@ def adapted(baseline: Potential, system: KernelSystem, frames: Dataset) -> Poten
         values, slopes = map(np.asarray, linearised(moves))
         left = target - values
         solved = system.solve(np.column_stack([left, slopes]))
-        weight = PRIOR * float(left @ solved[:, 0]) / len(left)
+        weight = prior * float(left @ solved[:, 0]) / len(left)
         normal = slopes.T @ solved[:, 1:] + weight * np.eye(len(moves))
         step = np.linalg.solve(normal, slopes.T @ solved[:, 0] - weight * np.asarray(moves))
         tried = moves + np.clip(step, -LARGEST_MOVE, LARGEST_MOVE)

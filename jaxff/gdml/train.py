@@ -15,7 +15,7 @@ import numpy as np
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.gdml import cholesky
-from jaxff.gdml.adapt import adapted
+from jaxff.gdml.adapt import PRIORS, adapted
 from jaxff.gdml.descriptor import descriptor, jacobian, pair_permutations
 from jaxff.gdml.kernel import block_frames, force_blocks
 from jaxff.gdml.model import kernel_potential
@@ -57,7 +57,8 @@ def train(
         symmetries: "auto" (recovered from the frames), a group of permutations (P, N), or None.
         baseline: a potential in kcal/mol and Å.
         adapt: re-estimate the baseline's trainable parameters together with the kernel, so that
-            what is left over is easy to learn (see `jaxff.gdml.adapt`).
+            what is left over is easy to learn (see `jaxff.gdml.adapt`); how far they may move is
+            chosen on `valid`, going up and stopping at the first that is worse.
         seed: of every random choice.
         progress: called with a phase and the fraction of it that is done.
 
@@ -73,7 +74,7 @@ def train(
     require_float64()
     report = progress or (lambda phase, fraction: None)
     sigmas = _sigmas(sigma)
-    frames, valid = _draw(dataset, n_train, valid, len(sigmas) > 1, seed)
+    frames, valid = _draw(dataset, n_train, valid, len(sigmas) > 1 or adapt, seed)
     molecule = dataset.molecule
     if baseline is not None:
         baseline = in_order_of(baseline, dataset)
@@ -93,25 +94,38 @@ def train(
     if valid is not None:
         provenance |= {"valid_md5": valid.fingerprint(), "valid_index": valid.index}
 
+    priors = (None,) if baseline is None or not adapt else PRIORS if valid else PRIORS[:1]
     best, best_error = None, np.inf
     for value in sigmas:
         system = KernelSystem(frames, permutations, value, lam, report)
-        if baseline is None:
-            trained = system.fit(frames, **provenance)
-        else:
-            report("adapting the baseline" if adapt else "baseline", 0.0)
-            base = adapted(baseline, system, frames) if adapt else baseline
-            trained = base + system.fit(residual(frames, base), **provenance)
+        lowest = np.inf  # at this sigma
+        for prior in priors:
+            trained = _fitted(system, frames, baseline, prior, provenance, report)
+            if valid is None:
+                best = trained
+                break
+            error = force_rmse(trained, valid)
+            how = "" if prior is None else f", prior {prior:g}"
+            report(f"sigma {value:g}{how}: validation force RMSE {error:.4f} kcal/mol/Å", 1.0)
+            if error < best_error:
+                best, best_error = trained, error
+            if error >= lowest:
+                break
+            lowest = error
         del system  # frees the matrix before the next is made
-        if valid is None:
-            best = trained
+        if lowest > best_error:
             break
-        error = force_rmse(trained, valid)
-        report(f"sigma {value:g}: validation force RMSE {error:.4f} kcal/mol/Å", 1.0)
-        if error >= best_error:
-            break
-        best, best_error = trained, error
     return Potential(best.program, best.params, molecule)
+
+
+def _fitted(system, frames, baseline, prior, provenance, report) -> Potential:
+    """The kernel, or the sum of the baseline (adapted, given a prior) and its kernel."""
+    if baseline is None:
+        return system.fit(frames, **provenance)
+    if prior is not None:
+        report("adapting the baseline", 0.0)
+        baseline = adapted(baseline, system, frames, prior)
+    return baseline + system.fit(residual(frames, baseline), **provenance)
 
 
 class KernelSystem:
