@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from jaxff.gdml.descriptor import descriptor, jacobian, pair_permutations
 from jaxff.gdml.kernel import block_frames, force_blocks
 from jaxff.gdml.model import kernel_potential
 from jaxff.gdml.symmetry import check_symmetries, find_symmetries
-from jaxff.potential import Array, Params, Potential, Program
+from jaxff.potential import Potential
 
 Progress = Callable[[str, float], None]
 
@@ -252,11 +251,6 @@ class KernelSystem:
 
 
 # -- evaluation ----------------------------------------------------------------------------
-
-
-@partial(jax.jit, static_argnums=0)
-def _batch(program: Program, params: Params, R: Array) -> tuple[Array, Array]:
-    return jax.vmap(program.energy_and_forces, in_axes=(None, 0))(params, R)
 
 
 @jax.jit

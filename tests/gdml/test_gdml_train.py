@@ -13,7 +13,7 @@ from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.gdml.descriptor import descriptor, jacobian, pair_permutations
 from jaxff.gdml.kernel import force_blocks, matern
-from jaxff.gdml.train import force_rmse, predict
+from jaxff.gdml.train import force_rmse
 from jaxff.potential import Column, Potential, Term
 
 SIGMA = 12.0
@@ -28,7 +28,7 @@ def test_coefficients_equal_the_reference_package(frames, group, model):
     assert own["std"] == pytest.approx(float(other["std"]), rel=1e-12)
     assert own["offset"] == pytest.approx(float(other["offset"]), abs=1e-6)
     R = frames.positions[16:]
-    for mine, theirs in zip(predict(ours, R), predict(model, R), strict=True):
+    for mine, theirs in zip(ours.predict(R), model.predict(R), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-7)
 
 
@@ -51,14 +51,14 @@ def test_force_blocks_are_second_derivatives_of_the_kernel(frames, group):
 
 def labelled(frames, potential):
     """The frames with exact labels: those of an electronic structure code have a net torque."""
-    energies, forces = predict(potential, frames.positions)
+    energies, forces = potential.predict(frames.positions)
     return replace(frames, energies=energies, forces=forces)
 
 
 def test_training_forces_and_the_mean_energy_are_reproduced(frames, group, model):
     data = labelled(frames, model)
     interpolation = gdml.train(data, None, sigma=2.0, lam=1e-13, symmetries=group)
-    E, F = predict(interpolation, data.positions)
+    E, F = interpolation.predict(data.positions)
     np.testing.assert_allclose(F, data.forces, rtol=0, atol=1e-6)
     assert np.mean(E - data.energies) == pytest.approx(0.0, abs=1e-7)
 
@@ -132,7 +132,7 @@ def test_the_sum_with_a_baseline_fits_the_data_in_any_atom_order(order, stiff, g
     total = gdml.train(stiff, 20, sigma=5.0, symmetries=group, baseline=baseline)
     assert {p.name for p in total.program.placed} == {"springs", "gdml"}
     assert total.molecule.symbols == stiff.molecule.symbols
-    E, F = predict(total, stiff.positions)
+    E, F = total.predict(stiff.positions)
     trained = total.program.placed[-1].term.train_index
     np.testing.assert_allclose(F[trained], stiff.forces[trained], rtol=0, atol=1e-3)
     assert np.mean((E - stiff.energies)[trained]) == pytest.approx(0.0, abs=1e-6)

@@ -1,0 +1,52 @@
+"""A baseline adapted together with its kernel: recovery, bounds, and a better sum."""
+
+import numpy as np
+import pytest
+
+from jaxff import Dataset, Molecule, evaluate, gaff, gdml
+from jaxff.demo import packaged_dataset
+from jaxff.gdml.adapt import adapted
+from jaxff.gdml.train import KernelSystem
+
+
+@pytest.fixture
+def water():
+    return Molecule.from_smiles("O").reorder([1, 0, 2])
+
+
+@pytest.fixture
+def frames(springs, water):
+    """Frames of H-O-H, labelled with springs of 900 kcal/mol/Å² at 0.96 Å."""
+    truth = springs(3, k=900.0, length=0.96, molecule=water)
+    R = water.positions + 0.05 * np.random.default_rng(0).normal(size=(30, 3, 3))
+    energies, forces = truth.predict(R)
+    return Dataset(water.numbers, R, forces, energies, name="water")
+
+
+def test_parameters_that_made_the_data_are_recovered(springs, water, frames):
+    system = KernelSystem(frames, np.arange(3)[None], 5.0, lam=1e-8)
+    found = adapted(springs(3, k=600.0, length=1.1, molecule=water), system, frames, prior=1e-6)
+    np.testing.assert_allclose(found.params["spring"]["k"], 900.0, rtol=1e-3)
+    np.testing.assert_allclose(found.params["spring"]["length"], 0.96, atol=1e-4)
+
+
+def test_bounds_hold(springs, water, frames):
+    upside_down = Dataset(frames.numbers, frames.positions, -frames.forces)
+    system = KernelSystem(upside_down, np.arange(3)[None], 5.0, lam=1e-8)
+    start = springs(3, k=20.0, length=0.96, molecule=water)
+    found = adapted(start, system, upside_down, prior=1e-6)
+    assert (np.asarray(found.params["spring"]["k"]) >= 0.0).all()
+
+
+def test_the_hybrid_of_adapted_gaff_beats_the_kernel_from_the_same_frames():
+    split = packaged_dataset("ethanol").split(60, 60, 300, seed=1)
+    plain = gdml.train(split.train, sigma=10.0)
+    baseline = gaff(split.train.molecule)
+    hybrid = gdml.train(split.train, sigma=10.0, baseline=baseline, adapt=True, valid=split.valid)
+    score = [evaluate(p, split.test)["force_mae"] for p in (plain, hybrid)]
+    assert score[1] < 0.9 * score[0]
+    charge = [
+        float(np.sum(np.asarray(p.params["nonbonded"]["charge"])[rows]))
+        for p, rows in ((q, q.program.placed[4].term.charge_rows) for q in (baseline, hybrid))
+    ]
+    assert charge[1] == pytest.approx(charge[0], abs=1e-9)
