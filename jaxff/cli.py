@@ -183,7 +183,7 @@ def label(arguments, console) -> dict:
         "command": shlex.join(["jaxff", *sys.argv[1:]]),
         "progress": lambda _, fraction: console("label", fraction),
     }
-    frames = starting_geometries(arguments.frames, arguments.replicas if arguments.md else 1)
+    frames = starting_geometries(arguments.start, arguments.replicas if arguments.md else 1)
     if arguments.md:
         result = label_md(
             frames,
@@ -193,7 +193,7 @@ def label(arguments, console) -> dict:
             friction=arguments.friction,
             spacing=arguments.spacing,
             equilibration=arguments.equilibration,
-            n_frames=arguments.n_frames,
+            n_frames=arguments.frames,
             replicas=arguments.replicas,
             seed=arguments.seed,
             **common,
@@ -404,6 +404,36 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--record-every", type=positive(int), default=10, metavar="STEPS")
     sub.add_argument("--precision", choices=("float32", "float64"), default="float64")
     sub.add_argument("-o", "--output", required=True, metavar="DIR")
+
+    sub = command(
+        "label",
+        label,
+        "Energies and forces from an ASE calculator, for given frames or along its own dynamics.",
+        "jaxff label CCO --calculator gfn2-xtb --md --temperature 500 --frames 2000 -o ethanol.npz",
+    )
+    sub.add_argument("start", metavar="FRAMES", help="xyz, extxyz or npz file, or a SMILES string")
+    sub.add_argument(
+        "--calculator",
+        default="gfn2-xtb",
+        metavar="NAME",
+        help="gfn2-xtb, gfn1-xtb, emt, lj, or an import path package.module:Class",
+    )
+    sub.add_argument("--options", default="{}", metavar="JSON", help="the calculator's options")
+    sub.add_argument("--charge", type=int, help="net charge, e (default: that of the frames)")
+    sub.add_argument("--workers", type=positive(int), default=2, help="processes (default 2)")
+    sub.add_argument(
+        "--skip-failed", action="store_true", help="leave frames out whose calculation fails"
+    )
+    dynamics = sub.add_argument_group("dynamics, to sample the frames first")
+    dynamics.add_argument("--md", action="store_true", help="Langevin dynamics from FRAMES")
+    dynamics.add_argument("--temperature", type=positive(float), default=500.0, help="K")
+    dynamics.add_argument("--dt", type=positive(float), default=0.5, help="time step, fs")
+    dynamics.add_argument("--friction", type=positive(float), default=10.0, help="1/ps")
+    dynamics.add_argument("--frames", type=positive(int), default=2000, help="frames in all")
+    dynamics.add_argument("--spacing", type=positive(float), default=10.0, help="of frames, fs")
+    dynamics.add_argument("--equilibration", type=float, default=1000.0, help="before them, fs")
+    dynamics.add_argument("--replicas", type=positive(int), default=2, help="independent runs")
+    sub.add_argument("-o", "--output", required=True, metavar="DATA.npz")
 
     sub = command(
         "info", info, "Versions, devices and precision, or what a file holds.", "jaxff info --check"

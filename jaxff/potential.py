@@ -87,6 +87,7 @@ class Program:
 
     def terms(self, params: Params, R: Array, **context) -> dict[str, Array]:
         """Energies by term name, each () kcal/mol."""
+        R = jnp.asarray(R)
         out: dict[str, Array] = {}
         for placed in self.placed:
             out.update(placed.energies(params, R, **context))
@@ -94,7 +95,7 @@ class Program:
 
     def energy(self, params: Params, R: Array, **context) -> Array:
         """Energy, () kcal/mol, at positions R (N, 3) Å."""
-        return sum(self.terms(params, R, **context).values(), jnp.zeros((), R.dtype))
+        return sum(self.terms(params, R, **context).values(), jnp.zeros((), jnp.result_type(R)))
 
     def energy_and_forces(self, params: Params, R: Array, **context) -> tuple[Array, Array]:
         """Energy () kcal/mol and forces (N, 3) kcal/mol/Å."""

@@ -42,7 +42,7 @@ class Springs(Term):
         return {"spring": jnp.sum(0.5 * params["k"] * (length - params["length"]) ** 2)}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def springs():
     """Makes a chain of `n` atoms joined by springs of constant `k`, kcal/mol/Å²."""
 

@@ -26,11 +26,9 @@ def ethanol(tmp_path_factory):
 def model(ethanol, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.npz"
     report = path.with_suffix(".json")
-    code = main(
-        ["train", str(ethanol), "-n", "20", "--valid", "10", "--test", "30", "--sigma", "10,20"]
-        + ["-o", str(path), "--json", str(report)]
-    )
-    assert code == 0
+    arguments = ["train", str(ethanol), "-n", "20", "--valid", "10", "--test", "30"]
+    arguments += ["--sigma", "10,20", "-o", str(path), "--json", str(report)]
+    assert main(arguments) == 0
     return path
 
 
@@ -67,7 +65,7 @@ def fails(capsys, *arguments) -> str:
 def test_train_writes_a_model_and_its_errors(model):
     results = json.loads(model.with_suffix(".json").read_text())
     assert set(results["test"]) == {"energy_mae", "energy_rmse", "force_mae", "force_rmse"}
-    assert results["train"]["force_rmse"] < 1e-3 < results["test"]["force_rmse"]
+    assert results["train"]["force_rmse"] < 0.1 * results["test"]["force_rmse"]
     assert results["sigma"] in (10.0, 20.0)
     assert results["seconds"]["total"] > 0
     assert results["versions"]["jax"]
@@ -138,7 +136,7 @@ def test_faults_are_one_sentence(model, ethanol, tmp_path, capsys):
     cut.write_bytes(ethanol.read_bytes()[:5000])
     assert "truncated" in fails(capsys, "evaluate", model, cut)
     out = tmp_path / "m.npz"
-    assert "250 training" in fails(capsys, "train", ethanol, "-n", 250, "-o", out)
+    assert "300 training" in fails(capsys, "train", ethanol, "-n", 300, "-o", out)
     one = fails(capsys, "train", ethanol, "-n", 1, "-o", out)
     assert "1" in one
     assert not out.exists()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxff import InputError, Potential
+from jaxff import InputError
 
 
 @pytest.fixture
@@ -41,27 +41,15 @@ def test_only_takes_terms_out_of_a_sum(springs, R):
 
 @settings(max_examples=8, deadline=None)
 @given(st.permutations(range(8)), st.permutations(range(5)))
-def test_on_acts_on_any_atoms_in_any_order(springs_factory, atoms, again):
-    part = springs_factory(5)
+def test_on_acts_on_any_atoms_in_any_order(springs, atoms, again):
+    part = springs(5)
     atoms = list(atoms[:5])
     R = np.random.default_rng(1).normal(size=(8, 3))
     placed = part.on(atoms)
     np.testing.assert_allclose(placed(R), part(R[atoms]), rtol=1e-14)
-    inner = springs_factory(3) + springs_factory(2).on([2, 0])
+    inner = springs(3) + springs(2).on([2, 0])
     twice = inner.on(list(again[:3])).on(range(max(again[:3]) + 1))
     np.testing.assert_allclose(twice(R), inner(R[list(again[:3])]), rtol=1e-14)
-
-
-@pytest.fixture(scope="module")
-def springs_factory():
-    from conftest import Springs
-
-    def make(n):
-        pairs = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)
-        params = {"k": np.arange(1.0, n), "length": np.full(n - 1, 1.1)}
-        return Potential.of("spring", Springs(n, pairs), params)
-
-    return make
 
 
 def test_forces_are_minus_the_gradient(springs, R):

@@ -70,11 +70,13 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
     console = Console(interval=0.0)
     for i in range(3):
         console("train", i / 2)
-    console("test", 1.0)
+    console("a message", 1.0)
+    console("test", 0.5)
     console.close()
     out = capsys.readouterr().out
     assert "train: 50%" in out
     assert "test: done in" in out
+    assert "  a message\n" in out
     assert "\x1b" not in out
     assert set(console.seconds) == {"train", "test"}
 

@@ -2,7 +2,8 @@
 
 LAPACK's factorisation in OpenBLAS crashes, or reports a false failure, for n above about
 22,800 on two threads.  Here only blocks are factorised by LAPACK; all else is matrix products,
-which run at full speed on every core.
+which run at full speed on every core.  All of it is NumPy's: SciPy brings a second pool of
+threads, and two pools that wait for each other halve the speed.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import solve_triangular
-from scipy.linalg.blas import dtrsm
-from scipy.linalg.lapack import dpotrf
 
 _ROWS = 4096  # rows of a panel treated at once: bounds the temporary arrays
 
@@ -22,7 +20,7 @@ class NotPositiveDefinite(ArithmeticError):
 
 
 def factorise(
-    A: np.ndarray, block: int = 512, progress: Callable[[float], None] | None = None
+    A: np.ndarray, block: int = 256, progress: Callable[[float], None] | None = None
 ) -> None:
     """Overwrite the lower triangle of A (n, n), C order, by L with A = L Lᵀ.
 
@@ -46,28 +44,29 @@ def factorise(
             for row in range(start, n, _ROWS):
                 rows = slice(row, min(row + _ROWS, n))
                 panel[rows] -= A[rows, :start] @ done
-        # The transpose of a C-ordered lower triangle is an upper one in LAPACK's order.
-        upper, info = dpotrf(panel[start:stop].copy().T, lower=0, overwrite_a=1)
-        if info != 0:
-            raise NotPositiveDefinite(f"the leading minor of order {start + info} is not positive")
-        panel[start:stop] = upper.T
+        try:
+            corner = np.linalg.cholesky(panel[start:stop])
+        except np.linalg.LinAlgError as error:
+            raise NotPositiveDefinite(
+                f"a leading minor of order {start + 1} to {stop} is not positive"
+            ) from error
+        panel[start:stop] = corner
         for row in range(stop, n, _ROWS):
             rows = slice(row, min(row + _ROWS, n))
-            panel[rows] = dtrsm(1.0, upper, panel[rows].copy().T, trans_a=1, overwrite_b=1).T
+            panel[rows] = np.linalg.solve(corner, panel[rows].T).T
         if progress is not None:
             progress(1.0 - (1.0 - stop / n) ** 2 * (1.0 + 2.0 * stop / n))
 
 
-def solve(L: np.ndarray, b: np.ndarray, block: int = 512) -> np.ndarray:
+def solve(L: np.ndarray, b: np.ndarray, block: int = 256) -> np.ndarray:
     """The solution of L Lᵀ x = b for L (n, n) from `factorise` and b (n,) or (n, k)."""
     x = np.array(b, float)
     starts = range(0, len(L), block)
     for start in starts:
         part = slice(start, start + block)
-        rest = x[part] - L[part, :start] @ x[:start]
-        x[part] = solve_triangular(L[part, part], rest, lower=True, check_finite=False)
+        x[part] = np.linalg.solve(L[part, part], x[part] - L[part, :start] @ x[:start])
     for start in reversed(starts):
         part = slice(start, start + block)
         rest = x[part] - L[start + block :, part].T @ x[start + block :]
-        x[part] = solve_triangular(L[part, part], rest, lower=True, trans="T", check_finite=False)
+        x[part] = np.linalg.solve(L[part, part].T, rest)
     return x

@@ -86,6 +86,12 @@ class Nonbonded(Term):
             c12, c6 = jnp.append(c12, params["c12"]), jnp.append(c6, params["c6"])
         return c12, c6
 
+    def constrain(self, params, start):
+        """Charges nearest to those trained that keep the net charge of `start`."""
+        count = np.bincount(self.charge_rows, minlength=len(params["charge"]))
+        excess = count @ (params["charge"] - start["charge"])
+        return {**params, "charge": params["charge"] - count * (excess / (count @ count))}
+
     def energies(self, params, R, **context):
         c12, c6 = (x[self._coefficient_rows] for x in self.coefficients(params))
         atoms = np.concatenate([self.pairs, self.pairs14.astype(np.int32)])

@@ -43,5 +43,5 @@ def test_panels_longer_than_the_row_chunk(monkeypatch):
 def test_indefinite_matrices_are_reported(at):
     A = positive_matrix(120)
     A[at, at] = -1.0
-    with pytest.raises(cholesky.NotPositiveDefinite, match=f"order {at + 1} "):
+    with pytest.raises(cholesky.NotPositiveDefinite, match=f"order {at // 32 * 32 + 1} to"):
         cholesky.factorise(A, 32)

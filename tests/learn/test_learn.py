@@ -4,7 +4,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxff import Dataset, InputError, Molecule, evaluate, fit
+from jaxff import Dataset, InputError, Molecule, evaluate, fit, gaff
+from jaxff.demo import packaged_dataset
 
 
 @pytest.fixture
@@ -62,6 +63,16 @@ def test_patterns_choose_what_moves(truth, data, springs):
     assert not np.array_equal(result.potential.params["spring"]["k"], [600.0, 600.0])
     with pytest.raises(InputError, match=r"no parameter matches .* has spring.k, spring.length"):
         fit(start, data, trainable=["torsion.*"])
+
+
+def test_the_net_charge_is_kept():
+    data = packaged_dataset("ethanol")[:40]
+    start = gaff(data.molecule)
+    fitted = fit(start, data, epochs=3).potential
+    rows = start.program.placed[-1].term.charge_rows
+    charge = [np.asarray(p.params["nonbonded"]["charge"]) for p in (start, fitted)]
+    assert np.abs(charge[1] - charge[0]).max() > 1e-4
+    assert charge[1][rows].sum() == pytest.approx(charge[0][rows].sum(), abs=1e-12)
 
 
 def test_bounds_hold(data, springs, truth):
