@@ -1,8 +1,8 @@
 """The command line: exit codes, one-sentence errors, and what the commands leave."""
 
 import json
-import os
 import sys
+import tempfile
 
 import ase.io
 import numpy as np
@@ -160,5 +160,9 @@ def test_an_unwritable_folder_is_noticed_before_any_work(tmp_path, capsys, monke
     blocked.write_text("in the way")
     message = fails(capsys, "demo", "-o", blocked / "out")
     assert "cannot write into the output folder" in message
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "permission denied" in fails(capsys, "info", "--json", tmp_path / "x.json")
+
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert "Permission denied" in fails(capsys, "info", "--json", tmp_path / "x.json")

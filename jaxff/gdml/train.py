@@ -167,6 +167,7 @@ class KernelSystem:
         _refuse_identical(self.descriptors, self.permutations, frames)
         matrix = self._assemble(report)
         matrix[np.diag_indices_from(matrix)] += self.lam
+        report("factorising", 0.0)
         try:
             cholesky.factorise(matrix, progress=lambda done: report("factorising", done))
         except cholesky.NotPositiveDefinite as error:
@@ -195,6 +196,7 @@ class KernelSystem:
             for index in (fill[start : start + step] for start in starts)
         ]
         matrix = np.empty((size, size))
+        report("assembling", 0.0)
         done = 0
         for i, start in enumerate(starts):
             rows = slice(start * width, min(start + step, n_frames) * width)
