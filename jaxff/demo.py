@@ -21,7 +21,7 @@ TITLES = {
     "gaff": "GAFF",
     "gaff_refit": "GAFF refitted",
     "sgdml": "sGDML",
-    "hybrid": "hybrid: GAFF refitted + sGDML",
+    "hybrid": "hybrid: adapted GAFF + sGDML",
 }
 N_TRAIN, N_VALID, N_TEST = 200, 100, 1000
 SIGMAS = (10.0, 20.0, 40.0)
