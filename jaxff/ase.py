@@ -10,7 +10,6 @@ from ase.calculators.calculator import Calculator as AseCalculator
 
 from jaxff import units
 from jaxff.errors import InputError
-from jaxff.md.match import matched
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 
@@ -60,7 +59,7 @@ class Calculator(AseCalculator):
         known = self.potential.molecule
         molecule = Molecule.from_ase(self.atoms)
         try:
-            return matched(self.potential, molecule)
+            return self.potential.matched(molecule)
         except InputError:
             if known is not None and np.array_equal(known.numbers, molecule.numbers):
                 return self.potential

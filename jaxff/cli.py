@@ -39,7 +39,8 @@ def run(arguments) -> dict:
     """Run a parsed command and return its results with what they cost."""
     import jax
 
-    from jaxff.console import Console, peak_memory
+    from jaxff import memory
+    from jaxff.console import Console
     from jaxff.info import versions
 
     jax.config.update("jax_enable_x64", True)
@@ -54,7 +55,7 @@ def run(arguments) -> dict:
         "command": arguments.command,
         "seed": arguments.seed,
         "seconds": {**console.seconds, "total": time.perf_counter() - started},
-        "peak_memory_gb": peak_memory(),
+        "peak_memory_gb": memory.peak() / 1e9,
         "versions": versions(),
     }
 

@@ -103,6 +103,11 @@ class Dataset:
             index=self.index[frames],
         )
 
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return self.name or "dataset"
+
     def __repr__(self) -> str:
         label = f" {self.name!r}" if self.name else ""
         return f"Dataset({formula(self.numbers)}{label}, {len(self)} frames, {self.theory})"
@@ -111,7 +116,7 @@ class Dataset:
     def molecule(self) -> Molecule:
         """The molecule at the first frame, with bonds perceived from up to 500 of the frames."""
         if len(self) == 0:
-            raise InputError(f"{self.name or 'dataset'}: no frames")
+            raise InputError(f"{self.label}: no frames")
         sample = self.positions[:: max(1, len(self) // 500)]
         bonds = perceive_bonds(self.numbers, sample)
         return Molecule(self.numbers, self.positions[0], bonds, name=self.name)
@@ -126,10 +131,20 @@ class Dataset:
             forces=self.forces[:, order],
         )
 
-    def split(self, train: int, valid: int = 0, test: int | None = None, seed: int = 0) -> Split:
+    def split(
+        self,
+        train: int,
+        valid: int = 0,
+        test: int | None = None,
+        seed: int = 0,
+        *,
+        stratify: bool = False,
+    ) -> Split:
         """Disjoint random parts of `train`, `valid` and `test` frames (None: all that remain).
 
         Frames with identical positions count once, so no part holds a copy of another's frame.
+        With `stratify` the training frames, and of the rest the validation frames, have the
+        distribution of energies of what they are drawn from.
 
         Raises:
             InputError: more frames asked for than there are.
@@ -139,10 +154,16 @@ class Dataset:
         wanted = max(rest, 0) if test is None else test
         if min(train, valid, wanted) < 0 or rest < wanted:
             raise InputError(
-                f"{self.name or 'dataset'}: {train} training, {valid} validation and {wanted} test "
+                f"{self.label}: {train} training, {valid} validation and {wanted} test "
                 f"frames asked for, {len(distinct)} distinct frames there"
             )
-        drawn = distinct[np.random.default_rng(seed).permutation(len(distinct))]
+        rng = np.random.default_rng(seed)
+        drawn = distinct[rng.permutation(len(distinct))]
+        if stratify and self.energies is not None:
+            for start, count in ((0, train), (train, valid)):
+                left = drawn[start:]
+                first = stratified(self.energies[left], count, rng)
+                drawn[start:] = np.concatenate([left[first], np.delete(left, first)])
         stops = np.cumsum([train, valid, wanted])
         parts = np.split(drawn[: stops[-1]], stops[:-1])
         return Split(*(self[part] for part in parts))
@@ -229,6 +250,24 @@ class Dataset:
             statistics = {"min": np.min, "max": np.max, "mean": np.mean, "var": np.var}
             arrays |= {f"{key}_{name}": function(values) for name, function in statistics.items()}
         write_npz(path, arrays)
+
+
+def stratified(energies: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of `count` of the energies (M,), drawn so that their histogram is that of all.
+
+    Bins are those of Freedman and Diaconis; each gives its share, drawn uniformly.
+    """
+    if not 0 < count < len(energies) or np.ptp(energies) == 0.0:
+        return rng.permutation(len(energies))[:count]
+    edges = np.histogram_bin_edges(energies, bins="fd")
+    bins = np.clip(np.digitize(energies, edges) - 1, 0, len(edges) - 2)
+    # In random order within each bin, the k-th of n frames stands at (k + u)/n: the first
+    # `count` by that place hold every bin's share, and no bin gives more than it has.
+    places = np.empty(len(energies))
+    for each in np.unique(bins):
+        own = rng.permutation(np.flatnonzero(bins == each))
+        places[own] = (np.arange(len(own)) + rng.random()) / len(own)
+    return np.argsort(places)[:count]
 
 
 def implausible_units(data: Dataset) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import fields
 
 import jax
@@ -31,6 +32,8 @@ def save(path, potential: Potential) -> None:
             value = getattr(placed.term, field.name)
             if isinstance(value, np.ndarray):
                 arrays[f"term/{i}/{field.name}"] = value
+            elif callable(value):
+                scalars[field.name] = {"function": _name_of(value, path)}
             else:
                 scalars[field.name] = value
         where = None if placed.atoms is None else list(placed.atoms)
@@ -83,7 +86,7 @@ def load(path) -> Potential:
         kind = kinds[entry["kind"]]
         values = {
             field.name: (
-                _detuple(entry["fields"][field.name])
+                _value(entry["fields"][field.name], path)
                 if field.name in entry["fields"]
                 else file.need(f"term/{i}/{field.name}")
             )
@@ -109,8 +112,34 @@ def load(path) -> Potential:
     return Potential(placed, params, molecule)
 
 
-def _detuple(value):
-    return tuple(map(_detuple, value)) if isinstance(value, list) else value
+def _value(value, path):
+    if isinstance(value, dict):
+        return _function(value["function"], path)
+    return tuple(_value(v, path) for v in value) if isinstance(value, list) else value
+
+
+def _name_of(function, path) -> str:
+    name = f"{function.__module__}:{function.__qualname__}"
+    if "<" in name or _find(name) is not function:
+        raise InputError(f"{path}: not written, the function {name} cannot be found by its name")
+    return name
+
+
+def _function(name: str, path):
+    function = _find(name)
+    if function is None:
+        module = name.partition(":")[0]
+        raise InputError(f"{path}: it needs the function {name}; import {module} before loading")
+    return function
+
+
+def _find(name: str):
+    """A function of a module that is imported already: a file must not make code run."""
+    module, _, qualified = name.partition(":")
+    found = sys.modules.get(module)
+    for part in qualified.split("."):
+        found = getattr(found, part, None)
+    return found if callable(found) else None
 
 
 def _term_kinds() -> dict[str, type[Term]]:

@@ -53,6 +53,18 @@ class Term:
         """Energies by name, each () kcal/mol, at positions R (n_atoms, 3) Å."""
         raise NotImplementedError
 
+    def derived(self, params: Params) -> Params:
+        """What `energies` needs of the parameters alone, under names of its own.
+
+        `energies` finds these arrays among its parameters; a potential computes them once for
+        many geometries.
+        """
+        return {}
+
+    def frame_bytes(self, params: Params) -> int:
+        """Working memory of one geometry in a batch, bytes, where it is worth counting."""
+        return 0
+
     def constrain(self, params: Params, start: Params) -> Params:
         """Trained parameters brought back to what must be conserved from `start`, such as the
         net charge; the identity unless a term says otherwise."""
@@ -70,13 +82,18 @@ class Placed:
     def energies(self, params: Params, R: Array, **context) -> dict[str, Array]:
         if self.atoms is not None:
             R = R[np.asarray(self.atoms)]
-        own = params[self.name]
+        own = self.ready(params)
         energies = self.term.energies(own, R, **context)
         if "scale" in own:
             energies = {key: own["scale"] * energy for key, energy in energies.items()}
         # A renamed term (a second "gdml" is "gdml#2") renames what it reports likewise.
         suffix = self.name.partition("#")[2]
         return {f"{key}#{suffix}": e for key, e in energies.items()} if suffix else energies
+
+    def ready(self, params: Params) -> Params:
+        """This term's parameters with what it derives from them, unless that is there already."""
+        own = params[self.name]
+        return {**self.term.derived(own), **own}
 
 
 class Program:
@@ -115,8 +132,21 @@ class Program:
         return jax.jit(self.terms)
 
     @cached_property
-    def jit_batch(self):
-        return jax.jit(jax.vmap(self.energy_and_forces, in_axes=(None, 0)))
+    def jit_batches(self):
+        """Energies and forces of R (chunks, frames, N, 3), chunk after chunk."""
+        batch = jax.vmap(self.energy_and_forces, in_axes=(None, 0))
+        return jax.jit(lambda params, R: jax.lax.map(lambda R: batch(params, R), R))
+
+    @cached_property
+    def jit_ready(self):
+        """Parameters with what the terms derive from them."""
+        return jax.jit(lambda params: {p.name: p.ready(params) for p in self.placed})
+
+    def frames_at_once(self, params: Params) -> int:
+        """Frames of a batch whose working memory fits caches (on a CPU) or some 500 MB."""
+        budget = 4e6 if jax.default_backend() == "cpu" else 5e8
+        each = sum(p.term.frame_bytes(params[p.name]) for p in self.placed)
+        return int(min(max(budget // max(each, 1), 1), 256))
 
     @property
     def n_atoms(self) -> int | None:
@@ -173,7 +203,7 @@ class Potential:
 
     def __call__(self, R, **context) -> Array:
         """Energy, () kcal/mol, at R (N, 3) Å."""
-        return self.program.jit_energy(self.params, self._checked(R), **context)
+        return self.program.jit_energy(self._ready, self._checked(R), **context)
 
     def forces(self, R, **context) -> Array:
         """Forces, (N, 3) kcal/mol/Å: minus the gradient of the energy."""
@@ -181,31 +211,47 @@ class Potential:
 
     def energy_and_forces(self, R, **context) -> tuple[Array, Array]:
         """Energy () kcal/mol and forces (N, 3) kcal/mol/Å at R (N, 3) Å."""
-        return self.program.jit_energy_and_forces(self.params, self._checked(R), **context)
+        return self.program.jit_energy_and_forces(self._ready, self._checked(R), **context)
 
     def terms(self, R, **context) -> dict[str, Array]:
         """Energy of each term by name, () kcal/mol each; they sum to the energy."""
-        return self.program.jit_terms(self.params, self._checked(R), **context)
+        return self.program.jit_terms(self._ready, self._checked(R), **context)
 
-    def predict(self, positions, chunk: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, positions, chunk: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of many frames.
 
         Args:
             positions: (M, N, 3) Å.
-            chunk: frames evaluated at once; bounds the memory, and every chunk has this shape.
+            chunk: frames evaluated at once, which bounds the memory (None: as many as suit it).
         """
         positions = np.asarray(positions)
         if len(positions) == 0:
             return np.empty(0), np.empty((0, *positions.shape[1:]))
         self._checked(positions[0])
-        energies, forces = [], []
-        for start in range(0, len(positions), chunk):
-            part = positions[start : start + chunk]
-            filled = np.concatenate([part, np.repeat(part[-1:], chunk - len(part), axis=0)])
-            energy, force = self.program.jit_batch(self.params, filled)
-            energies.append(np.asarray(energy)[: len(part)])
-            forces.append(np.asarray(force)[: len(part)])
-        return np.concatenate(energies), np.concatenate(forces)
+        chunk = chunk or min(self.program.frames_at_once(self.params), len(positions))
+        left = -(-len(positions) // chunk)
+        fill = np.repeat(positions[-1:], left * chunk - len(positions), axis=0)
+        chunks = np.concatenate([positions, fill]).reshape(left, chunk, *positions.shape[1:])
+        energies, forces, start = [], [], 0
+        while start < len(chunks):
+            # Few shapes, hence few compilations.
+            count = next(n for n in (64, 8, 1) if n <= len(chunks) - start)
+            energy, force = self.program.jit_batches(self._ready, chunks[start : start + count])
+            energies.append(np.asarray(energy).reshape(-1))
+            forces.append(np.asarray(force).reshape(-1, *positions.shape[1:]))
+            start += count
+        stop = len(positions)
+        return np.concatenate(energies)[:stop], np.concatenate(forces)[:stop]
+
+    @property
+    def _ready(self) -> Params:
+        """The parameters with what terms derive from them; computed once where they are arrays."""
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self.params)):
+            return self.params
+        if "_derived" not in vars(self):
+            with jax.ensure_compile_time_eval():  # must not end up in a trace around this call
+                self._derived = self.program.jit_ready(self.params)
+        return self._derived
 
     def _checked(self, R) -> Array:
         R = jnp.asarray(R)
@@ -333,6 +379,27 @@ class Potential:
             for p in self.program.placed
         ]
         return Potential(placed, self.params)
+
+    def matched(self, molecule: Molecule) -> Potential:
+        """This potential acting on the atoms of `molecule`, in the molecule's order.
+
+        Atoms are matched by the bond graph of the potential's own molecule; a potential that
+        knows none must have as many atoms, and is taken to have them in the same order.
+
+        Raises:
+            InputError: the atoms cannot be matched.
+        """
+        if self.molecule is not None:
+            order = self.molecule.match(molecule)
+            return self if np.array_equal(order, np.arange(len(order))) else self.on(order)
+        wanted, least = self.n_atoms, self.program.n_atoms_min
+        if molecule.n_atoms < least or wanted not in (None, molecule.n_atoms):
+            raise InputError(
+                f"{molecule.name or 'the molecule'} has {molecule.n_atoms} atoms, the potential "
+                f"needs {wanted if wanted is not None else f'at least {least}'}; "
+                "place it with .on(atoms)"
+            )
+        return self
 
     def only(self, *names: str) -> Potential:
         """The part of this potential made of the named terms, such as ``hybrid.only("gdml")``."""

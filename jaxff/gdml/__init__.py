@@ -1,15 +1,23 @@
-"""sGDML kernel models: training in closed form, prediction, symmetries, model files."""
+"""sGDML kernel models: training, prediction, uncertainty, symmetries, model files."""
 
+from jaxff.gdml.descriptor import inverse_distances
 from jaxff.gdml.files import load, save
 from jaxff.gdml.model import KernelTerm
+from jaxff.gdml.operator import KernelOperator
+from jaxff.gdml.solvers import NotConverged
 from jaxff.gdml.symmetry import check_symmetries, find_symmetries
-from jaxff.gdml.train import KernelSystem, residual, train
+from jaxff.gdml.system import KernelSystem, residual
+from jaxff.gdml.train import Trial, train
 
 __all__ = [
+    "KernelOperator",
     "KernelSystem",
     "KernelTerm",
+    "NotConverged",
+    "Trial",
     "check_symmetries",
     "find_symmetries",
+    "inverse_distances",
     "load",
     "residual",
     "save",

@@ -21,7 +21,7 @@ from jaxff.parameters import FreeParameters
 from jaxff.potential import Potential
 
 if TYPE_CHECKING:
-    from jaxff.gdml.train import KernelSystem
+    from jaxff.gdml.system import KernelSystem
 
 # Strengths of the prior to choose among, from parameters that hardly leave their start to ones
 # that leave to the kernel whatever it learns better.
@@ -40,7 +40,7 @@ def adapted(
 
     Args:
         baseline: the start, in the atom order of `frames`.
-        system: the factorised kernel equations of `frames`.
+        system: the kernel equations of `frames`.
         frames: training frames with the reference forces.
         prior: inverse variance of the parameters' moves, in units of their columns' scales, over
             the variance of the whitened residual.
@@ -62,7 +62,7 @@ def adapted(
     for _ in range(MAX_STEPS):
         values, slopes = map(np.asarray, linearised(moves))
         left = target - values
-        solved = system.solve(np.column_stack([left, slopes]))
+        solved = system.weigh(np.column_stack([left, slopes]))
         weight = prior * float(left @ solved[:, 0]) / len(left)
         normal = slopes.T @ solved[:, 1:] + weight * np.eye(len(moves))
         step = np.linalg.solve(normal, slopes.T @ solved[:, 0] - weight * np.asarray(moves))

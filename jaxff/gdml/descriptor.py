@@ -1,18 +1,24 @@
-"""The sGDML descriptor: inverse interatomic distances, and how atom permutations act on it.
+"""Descriptors: what the kernel compares, and how permutations of atoms act on it.
 
-Pairs k = (i, j), i > j, stand in the order of ``np.tril_indices(N, -1)``; there are
-D = N(N−1)/2 of them.  Source: Chmiela et al., Sci. Adv. 3, e1603015 (2017).
+A descriptor is a function ``(R (N, 3) Å, lattice (3, 3) Å or None) -> (D,)`` whose entries change
+places, and nothing else, when atoms of one element do.  The default are the inverse distances
+of sGDML: pairs k = (i, j), i > j, in the order of ``np.tril_indices(N, -1)``.
+Source: Chmiela et al., Sci. Adv. 3, e1603015 (2017).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxff.errors import InputError
+
 Array = jax.Array
+Descriptor = Callable[[Array, Array | None], Array]
 
 
 @lru_cache
@@ -25,23 +31,20 @@ def incidence(n_atoms: int) -> np.ndarray:
     return matrix
 
 
-def _differences(R: Array) -> Array:
+def inverse_distances(R: Array, lattice: Array | None = None) -> Array:
+    """Inverse distances (D,) 1/Å of positions R (N, 3) Å, between nearest images in a lattice.
+
+    Args:
+        R: (N, 3) Å.
+        lattice: (3, 3) Å, lattice vectors as columns, or None.
+    """
     # A matrix product, because its transpose is one, too: gathers would turn into scatters.
     matrix = jnp.asarray(incidence(R.shape[0]), R.dtype)
-    return jnp.matmul(matrix, R, precision="highest")
-
-
-def descriptor(R: Array) -> Array:
-    """Inverse distances (D,) 1/Å of positions R (N, 3) Å."""
-    difference = _differences(R)
+    difference = jnp.matmul(matrix, R, precision="highest")
+    if lattice is not None:
+        fractional = jnp.linalg.solve(lattice, difference.T)
+        difference = difference - (lattice @ jnp.round(fractional)).T
     return 1.0 / jnp.sqrt(jnp.sum(difference**2, axis=-1))
-
-
-def jacobian(R: Array) -> Array:
-    """∂x_k/∂r, (D, N, 3) 1/Å², of the descriptor at R (N, 3) Å."""
-    difference = _differences(R)
-    slope = difference * jnp.sum(difference**2, axis=-1, keepdims=True) ** -1.5
-    return -jnp.asarray(incidence(R.shape[0]), R.dtype)[:, :, None] * slope[:, None, :]
 
 
 def pair_permutations(permutations: np.ndarray) -> np.ndarray:
@@ -52,3 +55,34 @@ def pair_permutations(permutations: np.ndarray) -> np.ndarray:
     pair = np.zeros((n_atoms, n_atoms), int)
     pair[i, j] = pair[j, i] = np.arange(len(i))
     return pair[permutations[:, i], permutations[:, j]]
+
+
+def entry_permutations(descriptor: Descriptor, permutations: np.ndarray) -> np.ndarray:
+    """(P, D) permutations of a descriptor's entries by atom permutations (P, N).
+
+    Entry k of the descriptor of R[p] is entry [p, k] of the descriptor of R.  Closed form for
+    inverse distances, otherwise read off at a random geometry.
+
+    Raises:
+        InputError: permuting atoms does more to the descriptor than permuting its entries.
+    """
+    permutations = np.asarray(permutations, int)
+    if descriptor is inverse_distances:
+        return pair_permutations(permutations)
+    with jax.ensure_compile_time_eval():
+        R = np.random.default_rng(0).normal(size=(permutations.shape[1], 3))
+        own = np.asarray(descriptor(jnp.asarray(R), None))
+        out = []
+        for p in permutations:
+            image = np.asarray(descriptor(jnp.asarray(R[p]), None))
+            order, sorted_image = np.argsort(own), np.argsort(image)
+            if not np.allclose(own[order], image[sorted_image], rtol=1e-5, atol=0):
+                name = getattr(descriptor, "__name__", repr(descriptor))
+                raise InputError(
+                    f"descriptor {name}: permuting atoms {p.tolist()} does not permute its "
+                    "entries; train with symmetries=None or change the descriptor"
+                )
+            place = np.empty(len(own), int)
+            place[sorted_image] = order
+            out.append(place)
+    return np.array(out)

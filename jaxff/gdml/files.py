@@ -7,7 +7,7 @@ from ase.data import covalent_radii
 
 from jaxff import units
 from jaxff.errors import InputError
-from jaxff.gdml.descriptor import pair_permutations
+from jaxff.gdml.descriptor import inverse_distances, pair_permutations
 from jaxff.gdml.model import KernelTerm, kernel_potential
 from jaxff.molecule import BOND_TOLERANCE, Molecule
 from jaxff.npz import NpzReader, write_npz
@@ -22,14 +22,13 @@ def load(path) -> Potential:
     rotation and reflection.
 
     Raises:
-        InputError: not such a file, a damaged or incomplete one, or a periodic model.
+        InputError: not such a file, a damaged or incomplete one.
     """
     file = NpzReader(path, "model")
     legacy = "Rt_desc" in file
     if not legacy and file.text("type") != "m":
         raise InputError(f"{path}: not a model file of the sGDML package")
-    if "lattice" in file:
-        raise InputError(f"{path}: a periodic model (it has a lattice), which is not supported")
+    lattice = file.need("lattice", _shape(3, 3)) if "lattice" in file else None
     numbers = file.need("z", _shape(None)).astype(int)
     n_atoms = len(numbers)
     n_pairs = n_atoms * (n_atoms - 1) // 2
@@ -69,6 +68,7 @@ def load(path) -> Potential:
         molecule=molecule,
         alphas=None if alphas is None else alphas.reshape(n_train, n_atoms, 3) * length,
         energy_alphas=energy_alphas,
+        lattice=None if lattice is None else lattice * length,
         dataset=file.text("dataset_name") or file.text("dataset"),
         theory=file.text("dataset_theory", "unknown"),
         train_index=np.asarray(file.get("idxs_train", np.arange(n_train)), int),
@@ -87,6 +87,7 @@ def save(path, potential: Potential) -> None:
     """
     placed = potential.program.placed
     plain = len(placed) == 1 and isinstance(placed[0].term, KernelTerm) and placed[0].atoms is None
+    plain = plain and placed[0].term.descriptor is inverse_distances
     if not plain or "scale" in potential.params[placed[0].name] or potential.molecule is None:
         raise InputError(
             f"{path}: not written, {potential!r} is not a single plain sGDML model; "
@@ -130,6 +131,8 @@ def save(path, potential: Potential) -> None:
         arrays["e_err"] = pending
     if "alphas" in own:
         arrays["alphas_F"] = own["alphas"].ravel()
+    if "lattice" in own:
+        arrays["lattice"] = own["lattice"]
     if "energy_alphas" in own:
         arrays["alphas_E"] = own["energy_alphas"]
     write_npz(path, {key: np.asarray(value) for key, value in arrays.items()})

@@ -1,4 +1,4 @@
-"""The Matérn-5/2 kernel of sGDML and its force-force blocks.
+"""The Matérn-5/2 kernel of sGDML: expansions in it, and blocks of its covariance matrix.
 
 With t = √5 d/σ, d = |x − x'|, the kernel is k = (1 + t + t²/3) exp(−t).  The three functions here
 are functions of u = t², each the derivative of the one before up to a factor, so that
@@ -8,7 +8,8 @@ Source: Chmiela et al., Nat. Commun. 9, 3887 (2018).
 
 from __future__ import annotations
 
-import math
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,50 +69,147 @@ def force_weight(sigma: Array) -> Array:
     return 5.0 / (3.0 * sigma**2)
 
 
-@jax.jit
-def force_blocks(rows: tuple, columns: tuple, pair_permutations: Array, sigma: Array) -> Array:
-    """Minus the force-force kernel between two sets of frames, summed over permutations.
+# -- expansions in the kernel ------------------------------------------------------------------
 
-    Block (i, j) is Σ_p J_iᵀ [w I − h δδᵀ] J_j^p with δ = x_i − x_j^p,
-    w = 5/(3σ²) (1 + t) exp(−t), h = 25/(3σ⁴) exp(−t).
+
+class Expansion(NamedTuple):
+    """A function of a descriptor: ε(x) = Σ_j [w δ·β_j + k a_j], δ = x − x_j.
+
+    The energy of an sGDML model has this form; w = 5/(3σ²) (1 + t) exp(−t) is the slope of
+    the kernel k.
+
+    Attributes:
+        descriptors: (M, D) the x_j, 1/Å.
+        slopes: (M, D) the β_j.
+        sigma: () 1/Å.
+        squares, projections: (M,) x_j·x_j and x_j·β_j.
+        values: (M,) the a_j, or None.
+    """
+
+    descriptors: Array
+    slopes: Array
+    sigma: Array
+    squares: Array
+    projections: Array
+    values: Array | None
+
+    @classmethod
+    def of(cls, descriptors, slopes, sigma, values=None) -> Expansion:
+        squares, projections = (_row_sums(descriptors * x) for x in (descriptors, slopes))
+        return cls(descriptors, slopes, sigma, squares, projections, values)
+
+
+def _row_sums(x: Array) -> Array:
+    # As a product, because XLA's reductions along rows are slow on CPUs.
+    return jnp.matmul(x, jnp.ones(x.shape[-1], x.dtype), precision="highest")
+
+
+def _times(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision="highest")
+
+
+def _radial(x: Array, expansion: Expansion) -> tuple[Array, Array]:
+    """u (Q, M) and δ·β (Q, M) at descriptors x (Q, D)."""
+    e = expansion
+    u = _row_sums(x * x)[:, None] + e.squares - 2.0 * _times(x, e.descriptors.T)
+    return (5.0 / e.sigma**2) * u, _times(x, e.slopes.T) - e.projections
+
+
+def _values(x: Array, expansion: Expansion) -> Array:
+    u, along = _radial(x, expansion)
+    out = force_weight(expansion.sigma) * _row_sums(damped(u) * along)
+    if expansion.values is not None:
+        out = out + _times(matern(u), expansion.values)
+    return out
+
+
+def values_and_gradients(x: Array, expansion: Expansion) -> tuple[Array, Array]:
+    """ε (Q,) and ∂ε/∂x (Q, D) at descriptors x (Q, D): four matrix products."""
+    e = expansion
+    u, along = _radial(x, e)
+    w, scale = force_weight(e.sigma), 5.0 / e.sigma**2
+    near = damped(u)
+    inward = scale * w * decay(u) * along
+    values = w * _row_sums(near * along)
+    if e.values is not None:
+        values = values + _times(matern(u), e.values)
+        inward = inward + w * near * e.values
+    gradients = w * _times(near, e.slopes) + _times(inward, e.descriptors)
+    return values, gradients - _row_sums(inward)[:, None] * x
+
+
+@jax.custom_jvp
+def expand(x: Array, expansion: Expansion) -> Array:
+    """ε (Q,) at descriptors x (Q, D); its derivative in x is that of `values_and_gradients`."""
+    return _values(x, expansion)
+
+
+@partial(expand.defjvp, symbolic_zeros=True)
+def _(primals, tangents):
+    (x, expansion), (dx, dexpansion) = primals, tangents
+    values, gradients = values_and_gradients(x, expansion)
+    zero = jnp.zeros_like(values)
+    tangent = zero if _is_zero(dx) else _row_sums(gradients * dx)
+    if not all(map(_is_zero, jax.tree.leaves(dexpansion, is_leaf=_is_zero))):
+        moves = jax.tree.map(_instantiated, dexpansion, is_leaf=_is_zero)
+        tangent = tangent + jax.jvp(partial(_values, x), (expansion,), (moves,))[1]
+    return values, tangent
+
+
+def _is_zero(tangent) -> bool:
+    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+
+
+def _instantiated(tangent):
+    return jnp.zeros(tangent.shape, tangent.dtype) if _is_zero(tangent) else tangent
+
+
+# -- blocks of the kernel matrix ---------------------------------------------------------------
+
+
+def blocks(rows: tuple, columns: tuple, entries: Array, sigma: Array, values: bool) -> Array:
+    """Covariances of gradients (and values) of ε between two sets of frames.
+
+    Block (i, j) is Σ_p A_iᵀ [w I − h δδᵀ] A_j^p with δ = x_i − x_j^p,
+    w = 5/(3σ²) (1 + t) exp(−t), h = 25/(3σ⁴) exp(−t): minus the force-force kernel.  With `values`
+    a row and a column of the values of ε follow.
 
     Args:
-        rows: descriptors (A, D) 1/Å and their Jacobians (A, D, 3N) 1/Å².
-        columns: the same of the other frames, (B, D) and (B, D, 3N).
-        pair_permutations: (P, D) permutations of pairs, applied to the columns.
+        rows: descriptors (I, D) 1/Å and Jacobians (I, D, W) 1/Å² of the frames.
+        columns: the same of the other frames, (J, D) and (J, D, W).
+        entries: (P, D) permutations of the descriptor's entries, applied to the columns.
         sigma: () 1/Å.
+        values: whether values stand beside gradients.
 
     Returns:
-        (A, 3N, B, 3N) 1/Å⁴·Å².
+        (I, W, J, W), or (I, W + 1, J, W + 1) with `values`.
     """
-    x, J = rows
-    x_p = columns[0][:, pair_permutations]  # (B, P, D)
-    J_p = columns[1][:, pair_permutations]  # (B, P, D, 3N)
-    n_perms, dimension = pair_permutations.shape
+    x, A = rows
+    x_p = columns[0][:, entries]  # (J, P, D)
+    A_p = columns[1][:, entries].transpose(1, 2, 0, 3)  # (P, D, J, W)
+    n_perms, dimension = entries.shape
 
     squared = jnp.sum(x * x, -1)[:, None, None] + jnp.sum(x_p * x_p, -1)
     u = (5.0 / sigma**2) * (squared - 2.0 * jnp.einsum("id,jpd->ijp", x, x_p))
     w = force_weight(sigma) * damped(u)
     h = 25.0 / (3.0 * sigma**4) * decay(u)
-    # J_iᵀδ and J_j^pᵀδ
-    left = jnp.einsum("ida,id->ia", J, x)[:, None, None] - jnp.einsum("ida,jpd->ijpa", J, x_p)
-    right = jnp.einsum("id,jpdb->ijpb", x, J_p) - jnp.einsum("jpd,jpdb->jpb", x_p, J_p)
-    left = left * h[..., None]
-
-    by_permutation = J_p.transpose(1, 2, 0, 3)  # (P, D, B, 3N)
+    # A_iᵀδ and (A_j^p)ᵀδ
+    left = jnp.einsum("ida,id->ia", A, x)[:, None, None] - jnp.einsum("ida,jpd->ijpa", A, x_p)
+    right = jnp.einsum("id,pdjb->ijpb", x, A_p) - jnp.einsum("jpd,pdjb->jpb", x_p, A_p)
 
     def one_row(frame):
         # Adding up the permutations first leaves one matrix product for all columns.
-        J, w, left, right = frame
-        weighted = sum(w[:, p, None] * by_permutation[p] for p in range(n_perms))
-        block = (J.T @ weighted.reshape(dimension, -1)).reshape(-1, *right.shape[::2])
-        outer = (left[:, p].T[..., None] * right[:, p] for p in range(n_perms))
-        return block - sum(outer)
+        A, u, w, h, left, right = frame
+        weighted = sum(w[:, p, None] * A_p[p] for p in range(n_perms))
+        block = (A.T @ weighted.reshape(dimension, -1)).reshape(A.shape[1], *right.shape[::2])
+        block = block - jnp.einsum("jpa,jpb->ajb", h[..., None] * left, right)
+        if not values:
+            return block
+        # Cov(∂ε/∂x_i, ε_j) = −w δ, Cov(ε_i, ∂ε/∂x_j) = +w δ
+        above = -jnp.einsum("jp,jpa->aj", w, left)[:, :, None]
+        below = jnp.einsum("jp,jpb->jb", w, right)[None]
+        corner = jnp.sum(matern(u), -1)[None, :, None]
+        upper, lower = (jnp.concatenate(parts, 2) for parts in ((block, above), (below, corner)))
+        return jnp.concatenate([upper, lower], 0)
 
-    return jax.lax.map(one_row, (J, w, left, right))
-
-
-def block_frames(n_atoms: int, n_perms: int) -> int:
-    """Frames per block of `force_blocks` that keep its permuted Jacobians near 2 MB."""
-    per_frame = 8 * n_perms * (n_atoms * (n_atoms - 1) // 2) * 3 * n_atoms
-    return max(4, min(64, math.ceil(2e6 / per_frame)))
+    return jax.lax.map(one_row, (A, u, w, h, left, right))

@@ -8,8 +8,8 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from jaxff.gdml.descriptor import descriptor, pair_permutations
-from jaxff.gdml.kernel import damped, force_weight, matern
+from jaxff.gdml.descriptor import Descriptor, entry_permutations, inverse_distances
+from jaxff.gdml.kernel import Expansion, expand
 from jaxff.molecule import Molecule
 from jaxff.potential import Array, Column, Params, Potential, Term
 
@@ -29,6 +29,7 @@ class KernelTerm(Term):
         dataset, theory: names of the training data and its level of theory.
         train_index, train_md5: (M,) which frames of which data set (its fingerprint).
         valid_index, valid_md5: the frames on which σ was chosen.
+        descriptor: what the kernel compares, see `jaxff.gdml.descriptor`.
         knows_energies: whether the training data had energies, so that `offset` means something.
 
     Parameters:
@@ -37,6 +38,7 @@ class KernelTerm(Term):
         coefficients: (M, D), β_j = J_j α_j.
         alphas: (M, N, 3), α_j (optional; kept for files).
         energy_alphas: (M,), coefficients of energy constraints (optional).
+        lattice: (3, 3) Å, lattice vectors as columns (periodic models only).
         sigma: () 1/Å; std: () kcal/mol/Å; offset: () kcal/mol; lam: () (kept for files).
     """
 
@@ -47,6 +49,7 @@ class KernelTerm(Term):
         "coefficients": Column("Å", trainable=False),
         "alphas": Column("Å²", trainable=False),
         "energy_alphas": Column("Å", trainable=False),
+        "lattice": Column("Å", trainable=False),
         "sigma": Column("1/Å", scale=1.0, lower=0.0, trainable=False),
         "std": Column("kcal/mol/Å", lower=0.0, trainable=False),
         "offset": Column("kcal/mol", trainable=False),
@@ -62,24 +65,33 @@ class KernelTerm(Term):
     valid_index: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     valid_md5: str = ""
     knows_energies: bool = True
+    descriptor: Descriptor = inverse_distances
+
+    def derived(self, params: Params) -> Params:
+        whole = self._expansion(params)
+        return {"squares": whole.squares, "projections": whole.projections}
+
+    def _expansion(self, params: Params) -> Expansion:
+        keys = ("descriptors", "coefficients", "sigma")
+        return Expansion.of(*(params[key] for key in keys), params.get("energy_alphas"))
+
+    def frame_bytes(self, params: Params) -> int:
+        own = params["descriptors"]
+        return 4 * own.dtype.itemsize * len(self.permutations) * len(own)
 
     def energies(self, params: Params, R: Array, **context) -> dict[str, Array]:
         # |x − x_j^p| = |x^(p⁻¹) − x_j|: the one query is permuted, not the training set.
-        unpermute = np.argsort(pair_permutations(self.permutations), axis=1)
-        query = descriptor(R)[unpermute] - params["centre"]  # (P, D)
-        train, beta, sigma = params["descriptors"], params["coefficients"], params["sigma"]
-
-        squared = jnp.sum(query**2, axis=1)[:, None] + jnp.sum(train**2, axis=1)
-        u = (5.0 / sigma**2) * (squared - 2.0 * _times(query, train))
-        projection = _times(query, beta) - jnp.sum(train * beta, axis=1)
-        energy = force_weight(sigma) * jnp.sum(damped(u) * projection)
-        if "energy_alphas" in params:
-            energy = energy + jnp.sum(matern(u) * params["energy_alphas"])
-        return {"gdml": params["std"] * energy + params["offset"]}
-
-
-def _times(query: Array, train: Array) -> Array:
-    return jnp.matmul(query, train.T, precision="highest")
+        inverse = np.argsort(entry_permutations(self.descriptor, self.permutations), axis=1)
+        x = self.descriptor(R, params.get("lattice"))[inverse] - params["centre"]  # (P, D)
+        expansion = Expansion(
+            params["descriptors"],
+            params["coefficients"],
+            params["sigma"],
+            params["squares"],
+            params["projections"],
+            params.get("energy_alphas"),
+        )
+        return {"gdml": params["std"] * jnp.sum(expand(x, expansion)) + params["offset"]}
 
 
 def kernel_potential(
@@ -94,6 +106,7 @@ def kernel_potential(
     molecule: Molecule,
     alphas=None,
     energy_alphas=None,
+    lattice=None,
     **provenance,
 ) -> Potential:
     """The potential of an sGDML model.
@@ -106,6 +119,7 @@ def kernel_potential(
         molecule: the N atoms.
         alphas: (M, N, 3) α_j, or None.
         energy_alphas: (M,) coefficients of energy constraints, or None.
+        lattice: (3, 3) Å, or None.
         **provenance: what `KernelTerm` says of the training data.
     """
     descriptors = np.asarray(descriptors, float)
@@ -116,6 +130,7 @@ def kernel_potential(
         "coefficients": coefficients,
         "alphas": alphas,
         "energy_alphas": energy_alphas,
+        "lattice": lattice,
         "sigma": sigma,
         "std": std,
         "offset": offset,

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.gdml import cholesky
 from jaxff.gdml.adapt import PRIORS, adapted
-from jaxff.gdml.descriptor import descriptor, jacobian, pair_permutations
-from jaxff.gdml.kernel import block_frames, force_blocks
-from jaxff.gdml.model import kernel_potential
+from jaxff.gdml.checkpoint import Checkpoint, digest
+from jaxff.gdml.descriptor import Descriptor, inverse_distances
+from jaxff.gdml.search import WIDEST, search_width
+from jaxff.gdml.solvers import Progress
 from jaxff.gdml.symmetry import check_symmetries, find_symmetries
+from jaxff.gdml.system import KernelSystem, require_float64, residual
 from jaxff.potential import Potential
 
-Progress = Callable[[str, float], None]
-
-SIGMAS = tuple(range(10, 100, 10))  # what is tried where the user names no σ
 MAX_VALID = 500  # frames drawn to choose σ, unless told otherwise
-_IDENTICAL = 1e-6  # 1/Å: descriptors closer than this belong to the same geometry
+SEARCH_SHARE, SEARCH_LEAST = 4, 200  # σ is searched for on a quarter of the frames, or on 200
+ENERGIES = ("offset", "constrain", None)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One model tried: its σ, λ and prior, on how many frames, and how well it did.
+
+    Attributes:
+        sigma, lam: 1/Å, and the regularisation.
+        prior: strength of the baseline's prior, or None.
+        n_train: training frames.
+        valid_rmse: force RMSE on the validation frames, kcal/mol/Å.
+    """
+
+    sigma: float
+    lam: float
+    prior: float | None
+    n_train: int
+    valid_rmse: float
 
 
 def train(
@@ -33,232 +47,207 @@ def train(
     n_train: int | None = None,
     *,
     sigma: float | Sequence[float] | None = None,
-    lam: float = 1e-10,
+    lam: float | Sequence[float] = 1e-10,
     valid: Dataset | int | None = None,
     symmetries: str | np.ndarray | None = "auto",
     baseline: Potential | None = None,
     adapt: bool = False,
+    atoms: Sequence[int] | None = None,
+    energies: str | None = "offset",
+    descriptor: Descriptor = inverse_distances,
+    solver: str = "auto",
+    tolerance: float = 1e-4,
+    max_memory: float | None = None,
+    max_iterations: int = 5000,
+    checkpoint=None,
     seed: int = 0,
     progress: Progress | None = None,
+    trials: list[Trial] | None = None,
 ) -> Potential:
-    """Train an sGDML model, in closed form, on the forces of a data set.
+    """Train an sGDML model on the forces of a data set.
 
     With `baseline` the model learns what the baseline leaves over, and the potential returned is
     their sum; the baseline's atoms are matched to the data set's by the bond graph.
 
     Args:
         dataset: M frames; the result has its atom order.
-        n_train: frames drawn at random from it (None: all of them, in order).
+        n_train: frames drawn at random from it, evenly over its energies (None: all, in order).
         sigma: length scale, 1/Å; or several, of which the best on `valid` is taken, going up and
-            stopping at the first that is worse (None: 10, 20, ... 90).
-        lam: regularisation λ relative to the variance of the forces.
-        valid: frames to choose sigma on, or how many to draw from the rest (None: up to 500).
+            stopping at the first that is worse; None: searched for on a quarter of the frames.
+        lam: regularisation λ relative to the variance of the forces; or several to choose among.
+        valid: frames to choose on, or how many to draw from the rest (None: up to 500).
         symmetries: "auto" (recovered from the frames), a group of permutations (P, N), or None.
         baseline: a potential in kcal/mol and Å.
         adapt: re-estimate the baseline's trainable parameters together with the kernel, so that
             what is left over is easy to learn (see `jaxff.gdml.adapt`); how far they may move is
             chosen on `valid`, going up and stopping at the first that is worse.
+        atoms: (K,) the atoms that the kernel acts on (None: all); it then learns the forces on
+            them, as far as they depend on these atoms alone: raise `lam` for that.
+        energies: "offset" (they set the model's zero), "constrain" (they are fitted beside the
+            forces) or None (not used).
+        descriptor: what the kernel compares, see `jaxff.gdml.descriptor`.
+        solver: "dense", "iterative" or "auto", see `KernelSystem`.
+        tolerance: relative residual that the iterative solver reaches.
+        max_memory: GB that the process may hold (None: 80 % of the machine's).
+        max_iterations: of the iterative solver.
+        checkpoint: folder that keeps what is finished: the same call goes on from there after an
+            interruption.  It is left in place; remove it when the model is saved.
         seed: of every random choice.
         progress: called with a phase and the fraction of it that is done.
+        trials: a list to which every model tried is appended.
 
     Returns:
         The trained potential, in the data set's atom order.
 
     Raises:
-        InputError: too few or identical frames, periodic data, gradients in place of forces,
-            float64 not enabled, a system too large for the memory or not positive definite.
+        InputError: too few or identical frames, training frames among the validation frames,
+            gradients in place of forces, float64 not enabled, a system too large for the memory
+            or not positive definite, a solver that did not converge.
 
     Source: Chmiela et al., Sci. Adv. 3, e1603015 (2017); Nat. Commun. 9, 3887 (2018).
     """
     require_float64()
+    if energies not in ENERGIES:
+        raise InputError(f'energies={energies!r}: use "offset", "constrain" or None')
+    if energies is None:
+        dataset = replace(dataset, energies=None)
     report = progress or (lambda phase, fraction: None)
-    sigmas = _sigmas(sigma)
-    frames, valid = _draw(dataset, n_train, valid, len(sigmas) > 1 or adapt, seed)
-    molecule = dataset.molecule
+    sigmas, lams = _several(sigma, "sigma"), _several(lam, "lam")
+    choosing = sigmas is None or len(sigmas) > 1 or len(lams) > 1 or adapt
+    frames, valid = _draw(dataset, n_train, valid, choosing, seed)
     if baseline is not None:
-        baseline = in_order_of(baseline, dataset)
+        baseline = baseline.matched(dataset.molecule)
+    atoms = _checked_atoms(atoms, dataset, adapt)
+    on_atoms = partial(_restricted, atoms=atoms)
 
     report("symmetries", 0.0)
-    if symmetries is None:
-        permutations = np.arange(dataset.n_atoms)[None]
-    elif isinstance(symmetries, str):
-        if symmetries != "auto":
-            raise InputError(f'symmetries={symmetries!r}: use "auto", None or permutations (P, N)')
-        permutations = find_symmetries(dataset.positions, molecule, seed=seed)
-    else:
-        permutations = check_symmetries(symmetries, molecule)
+    permutations = _group(symmetries, on_atoms(dataset), seed)
     report("symmetries", 1.0)
 
     provenance = {"train_md5": dataset.fingerprint(), "train_index": frames.index}
     if valid is not None:
         provenance |= {"valid_md5": valid.fingerprint(), "valid_index": valid.index}
-
-    priors = (None,) if baseline is None or not adapt else PRIORS if valid else PRIORS[:1]
+    kept = None
+    if checkpoint is not None:
+        kept = Checkpoint(
+            checkpoint,
+            {
+                **{key: str(value) for key, value in provenance.items() if "md5" in key},
+                "frames": digest(frames.index, *([] if valid is None else [valid.index])),
+                "baseline": None if baseline is None else digest(baseline.params),
+                "options": [sigmas, lams, adapt, atoms, energies, str(descriptor), solver],
+                "limits": [tolerance, max_memory, max_iterations, seed],
+                "symmetries": permutations.tolist(),
+            },
+        )
+    run = _Run(
+        valid=valid,
+        baseline=baseline,
+        adapt=adapt,
+        on_atoms=on_atoms,
+        atoms=atoms,
+        provenance=provenance,
+        make_system=lambda frames, sigma, lam, path: KernelSystem(
+            frames,
+            permutations,
+            sigma,
+            lam,
+            constrain_energies=energies == "constrain",
+            descriptor=descriptor,
+            solver=solver,
+            tolerance=tolerance,
+            max_memory=max_memory,
+            max_iterations=max_iterations,
+            seed=seed,
+            checkpoint=path,
+            progress=report,
+        ),
+        kept=kept,
+        report=report,
+        trials=[] if trials is None else trials,
+    )
+    if sigmas is None:
+        count = min(len(frames), max(SEARCH_LEAST, len(frames) // SEARCH_SHARE))
+        few = frames[np.sort(np.random.default_rng(seed).permutation(len(frames))[:count])]
+        report("searching sigma", 0.0)
+        sigmas = [search_width(lambda sigma: run.best(few, sigma, lams)[1])]
     best, best_error = None, np.inf
     for value in sigmas:
-        system = KernelSystem(frames, permutations, value, lam, report)
-        lowest = np.inf  # at this sigma
-        for prior in priors:
-            trained = _fitted(system, frames, baseline, prior, provenance, report)
-            if valid is None:
-                best = trained
-                break
-            error = force_rmse(trained, valid)
-            how = "" if prior is None else f", prior {prior:g}"
-            report(f"sigma {value:g}{how}: validation force RMSE {error:.4f} kcal/mol/Å", 1.0)
-            if error < best_error:
-                best, best_error = trained, error
-            if error >= lowest:
-                break
-            lowest = error
-        del system  # frees the matrix before the next is made
-        if lowest > best_error:
+        model, error = run.best(frames, value, lams)
+        if best is not None and error >= best_error:
             break
-    return Potential(best.program, best.params, molecule)
+        best, best_error = model, error
+    if sigmas == [WIDEST]:
+        report(f"sigma {WIDEST:g} is the largest tried: give larger ones as sigma=", 1.0)
+    return Potential(best.program, best.params, dataset.molecule)
 
 
-def _fitted(system, frames, baseline, prior, provenance, report) -> Potential:
-    """The kernel, or the sum of the baseline (adapted, given a prior) and its kernel."""
-    if baseline is None:
-        return system.fit(frames, **provenance)
-    if prior is not None:
-        report("adapting the baseline", 0.0)
-        baseline = adapted(baseline, system, frames, prior)
-    return baseline + system.fit(residual(frames, baseline), **provenance)
+@dataclass
+class _Run:
+    """What all trials of one training share."""
 
+    valid: Dataset | None
+    baseline: Potential | None
+    adapt: bool
+    on_atoms: object
+    atoms: tuple[int, ...] | None
+    provenance: dict
+    make_system: object
+    kept: Checkpoint | None
+    report: Progress
+    trials: list[Trial]
 
-class KernelSystem:
-    """The factorised equations (−K + λ) a = y of one set of frames, for any labels y.
+    def best(self, frames: Dataset, sigma: float, lams) -> tuple[Potential, float]:
+        """The best model of this σ and its validation error (∞ without validation frames)."""
+        priors = (None,)
+        if self.adapt:
+            priors = PRIORS if self.valid is not None else PRIORS[:1]
+        best, best_error = None, np.inf
+        for lam in lams:
+            lowest, system = np.inf, None
+            for prior in priors:
+                key = f"{len(frames)}-{sigma:g}-{lam:g}" + ("" if prior is None else f"-{prior:g}")
+                finished = self.kept.finished(key) if self.kept else None
+                if finished is None:
+                    if system is None:
+                        path = self.kept.state(key) if self.kept else None
+                        system = self.make_system(self.on_atoms(frames), sigma, lam, path)
+                    model = self._fitted(system, frames, prior)
+                    error = np.inf if self.valid is None else force_rmse(model, self.valid)
+                    if self.kept:
+                        self.kept.keep(key, model, error)
+                else:
+                    model, error = finished
+                if self.valid is not None:
+                    self._tell(Trial(sigma, lam, prior, len(frames), error))
+                if best is None or error < best_error:
+                    best, best_error = model, error
+                if error >= lowest:
+                    break
+                lowest = error
+        return best, best_error
 
-    Several sets of labels (two levels of theory; with and without a baseline) share one
-    factorisation: ``system.fit(frames)``, ``system.fit(residual(frames, baseline))``.
+    def _fitted(self, system: KernelSystem, frames: Dataset, prior: float | None) -> Potential:
+        """The kernel, or the sum of the baseline (adapted, given a prior) and its kernel."""
+        baseline, labels = self.baseline, frames
+        if prior is not None:
+            self.report("adapting the baseline", 0.0)
+            baseline = adapted(baseline, system, frames, prior)
+        if baseline is not None:
+            labels = residual(frames, baseline)
+        kernel = system.fit(self.on_atoms(labels), **self.provenance)
+        if self.atoms is not None:
+            kernel = kernel.on(self.atoms)
+        return kernel if baseline is None else baseline + kernel
 
-    Args:
-        frames: the training frames.
-        permutations: (P, N), a group.
-        sigma: length scale, 1/Å.
-        lam: λ.
-        progress: called with a phase and the fraction of it that is done.
-
-    Raises:
-        InputError: fewer than two or identical frames, too little memory, a system that is not
-            positive definite, float64 not enabled.
-    """
-
-    def __init__(
-        self,
-        frames: Dataset,
-        permutations: np.ndarray,
-        sigma: float,
-        lam: float = 1e-10,
-        progress: Progress | None = None,
-    ):
-        require_float64()
-        report = progress or (lambda phase, fraction: None)
-        if len(frames) < 2 or frames.n_atoms < 2:
-            raise InputError(
-                f"{_who(frames)}: {len(frames)} frames of {frames.n_atoms} atoms; "
-                "training needs at least two frames of two atoms"
-            )
-        self.permutations = np.asarray(permutations, int)
-        self.sigma, self.lam = float(sigma), float(lam)
-        R = jnp.asarray(frames.positions)
-        self.descriptors, self.jacobians = map(np.asarray, _describe(R))
-        _refuse_identical(self.descriptors, self.permutations, frames)
-        matrix = self._assemble(report)
-        matrix[np.diag_indices_from(matrix)] += self.lam
-        report("factorising", 0.0)
-        try:
-            cholesky.factorise(matrix, progress=lambda done: report("factorising", done))
-        except cholesky.NotPositiveDefinite as error:
-            raise InputError(
-                f"{_who(frames)}: the kernel matrix is not positive definite at λ = {lam:g}: "
-                "remove nearly identical frames or raise lam"
-            ) from error
-        self._factor = matrix
-
-    def _assemble(self, report) -> np.ndarray:
-        """−K, lower triangle of blocks, (3NM, 3NM)."""
-        n_frames, _, n_atoms, _ = self.jacobians.shape
-        width = 3 * n_atoms
-        size = width * n_frames
-        _require_memory(8 * size**2)
-        pairs = pair_permutations(self.permutations)
-        step = min(n_frames, block_frames(n_atoms, len(pairs)))
-        # One shape for all blocks, hence one compilation: the last is filled up and cut.
-        fill = np.minimum(np.arange(-(-n_frames // step) * step), n_frames - 1)
-        # The kernel sees differences x − x^p: what is subtracted must be unchanged by every p.
-        centred = self.descriptors - self.descriptors.mean(axis=0)[pairs].mean(axis=0)
-        flat = self.jacobians.reshape(n_frames, -1, width)
-        starts = range(0, n_frames, step)
-        parts = [
-            (jnp.asarray(centred[index]), jnp.asarray(flat[index]))
-            for index in (fill[start : start + step] for start in starts)
-        ]
-        matrix = np.empty((size, size))
-        report("assembling", 0.0)
-        done = 0
-        for i, start in enumerate(starts):
-            rows = slice(start * width, min(start + step, n_frames) * width)
-            for j in range(i + 1):
-                columns = slice(starts[j] * width, min(starts[j] + step, n_frames) * width)
-                block = force_blocks(parts[i], parts[j], pairs, self.sigma)
-                block = np.asarray(block).reshape(step * width, step * width)
-                matrix[rows, columns] = block[
-                    : rows.stop - rows.start, : columns.stop - columns.start
-                ]
-            done += i + 1
-            report("assembling", 2.0 * done / (len(starts) * (len(starts) + 1)))
-        return matrix
-
-    def solve(self, y: np.ndarray) -> np.ndarray:
-        """(−K + λ)⁻¹ y of one or several right-hand sides, (3NM,) or (3NM, k)."""
-        return cholesky.solve(self._factor, y)
-
-    def fit(self, labels: Dataset, **provenance) -> Potential:
-        """The potential that reproduces the forces (and the mean energy) of `labels`.
-
-        Args:
-            labels: the training frames, in order, with any forces and energies.
-            **provenance: what the model should remember of its data, see `KernelTerm`.
-
-        Raises:
-            InputError: the energies say that the forces are gradients.
-        """
-        forces = labels.forces.ravel()
-        std = float(np.std(forces)) or 1.0
-        alphas = -self.solve(forces / std).reshape(labels.forces.shape)
-        coefficients = np.einsum("mdna,mna->md", self.jacobians, alphas)
-        model = kernel_potential(
-            self.descriptors,
-            coefficients,
-            permutations=self.permutations,
-            sigma=self.sigma,
-            std=std,
-            offset=0.0,
-            lam=self.lam,
-            molecule=labels.molecule,
-            alphas=alphas,
-            dataset=labels.name,
-            theory=labels.theory,
-            knows_energies=labels.energies is not None,
-            **provenance,
+    def _tell(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        how = "" if trial.prior is None else f", prior {trial.prior:g}"
+        self.report(
+            f"sigma {trial.sigma:g}, lambda {trial.lam:g}{how}, {trial.n_train} frames: "
+            f"validation force RMSE {trial.valid_rmse:.4f} kcal/mol/Å",
+            1.0,
         )
-        if labels.energies is None:
-            return model
-        predicted, _ = model.predict(labels.positions)
-        _check_energies(labels, predicted)
-        offset = jnp.asarray(np.mean(labels.energies - predicted))
-        return model.replace({"gdml": {**model.params["gdml"], "offset": offset}})
-
-
-# -- evaluation ----------------------------------------------------------------------------
-
-
-@jax.jit
-def _describe(R):
-    """Descriptors (M, D) and their Jacobians (M, D, N, 3) of positions (M, N, 3)."""
-    return jax.vmap(descriptor)(R), jax.vmap(jacobian)(R)
 
 
 def force_rmse(potential: Potential, data: Dataset) -> float:
@@ -266,132 +255,89 @@ def force_rmse(potential: Potential, data: Dataset) -> float:
     return float(np.sqrt(np.mean((potential.predict(data.positions)[1] - data.forces) ** 2)))
 
 
-def residual(data: Dataset, baseline: Potential) -> Dataset:
-    """`data` with the energies and forces of `baseline` (in its atom order) subtracted."""
-    energies, forces = baseline.predict(data.positions)
-    if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
-        finite = np.isfinite(forces).all(axis=(1, 2)) & np.isfinite(energies)
-        raise InputError(
-            f"{_who(data)}: the baseline is not finite at frame {int(np.argmin(finite))}; "
-            "mend its parameters or remove the frame"
-        )
-    return replace(
-        data,
-        energies=None if data.energies is None else data.energies - energies,
-        forces=data.forces - forces,
-    )
-
-
-def in_order_of(baseline: Potential, data: Dataset) -> Potential:
-    """`baseline` in the atom order of `data`, matched by the bond graph where it knows its own."""
-    if baseline.molecule is not None:
-        place = baseline.molecule.match(data.molecule)
-        in_order = np.array_equal(place, np.arange(data.n_atoms))
-        return baseline if in_order else baseline.on(place)
-    needed = baseline.n_atoms or baseline.program.n_atoms_min
-    if needed > data.n_atoms or baseline.n_atoms not in (None, data.n_atoms):
-        raise InputError(
-            f"{_who(data)}: the baseline is for {needed} atoms, the data have {data.n_atoms}; "
-            "place it with .on(atoms)"
-        )
-    return baseline
-
-
-# -- checks --------------------------------------------------------------------------------
-
-
-def require_float64() -> None:
-    """InputError unless JAX computes in float64."""
-    if not jax.config.jax_enable_x64:
-        raise InputError(
-            'kernel training needs float64: call jax.config.update("jax_enable_x64", True) first, '
-            "or set JAX_ENABLE_X64=1"
-        )
-
-
-def _who(data: Dataset) -> str:
-    return data.name or "dataset"
-
-
-def _sigmas(sigma) -> list[float]:
-    values = sorted(set(np.atleast_1d(SIGMAS if sigma is None else sigma).astype(float).tolist()))
-    if not values or not np.isfinite(values).all() or values[0] <= 0.0:
-        raise InputError(f"sigma must be positive, got {sigma!r}")
-    return values
+# -- frames ------------------------------------------------------------------------------------
 
 
 def _draw(data, n_train, valid, needs_valid, seed) -> tuple[Dataset, Dataset | None]:
-    """The training frames, and the frames to choose σ on where they are needed."""
-    if data.lattice is not None:
-        raise InputError(f"{_who(data)}: periodic data (a lattice) are not supported")
+    """The training frames, and the frames to choose on where they are needed."""
     data = replace(data, index=None)  # frames are counted in the data set that was passed
     n_train = len(data) if n_train is None else n_train
     if n_train < 2:
-        raise InputError(f"{_who(data)}: n_train is {n_train}, training needs at least two frames")
+        raise InputError(f"{data.label}: n_train is {n_train}, training needs at least two frames")
     if n_train > len(data):
-        raise InputError(f"{_who(data)}: n_train is {n_train}, there are {len(data)} frames")
+        raise InputError(f"{data.label}: n_train is {n_train}, there are {len(data)} frames")
     if n_train == len(data):
         frames, rest = data, data[:0]
     else:
-        parts = data.split(n_train, 0, seed=seed)
+        parts = data.split(n_train, 0, seed=seed, stratify=True)
         frames, rest = parts.train, parts.test
     if isinstance(valid, Dataset):
         if not np.array_equal(valid.numbers, data.numbers):
-            raise InputError(f"{_who(valid)}: the validation frames are of other atoms")
-        return frames, valid if needs_valid else None
+            raise InputError(f"{valid.label}: the validation frames are of other atoms")
+        if not needs_valid:
+            return frames, None
+        seen = {R.tobytes() for R in frames.positions}
+        shared = sum(R.tobytes() in seen for R in valid.positions)
+        if shared:
+            raise InputError(
+                f"{valid.label}: {shared} of the validation frames are training frames; "
+                "draw both with Dataset.split, or name other frames"
+            )
+        return frames, valid
     if not needs_valid:
         return frames, None
     count = min(MAX_VALID, len(rest)) if valid is None else valid
     if not 0 < count <= len(rest):
         raise InputError(
-            f"{_who(data)}: {len(rest)} frames are left to choose sigma on ({count} wanted); "
+            f"{data.label}: {len(rest)} frames are left to choose sigma on ({count} wanted); "
             "give one sigma, or validation frames as valid="
         )
-    return frames, rest[:count]
+    return frames, rest.split(count, 0, seed=seed, stratify=True).train
 
 
-def _refuse_identical(descriptors, permutations, frames: Dataset) -> None:
-    centred = descriptors - descriptors.mean(axis=0)
-    square = np.sum(centred**2, axis=1)
-    for p in pair_permutations(permutations):
-        # |x_i − x_j^p|² by a matrix product, checked by differences where it is small
-        permuted = descriptors[:, p] - descriptors.mean(axis=0)
-        near = square[:, None] + np.sum(permuted**2, axis=1) - 2.0 * centred @ permuted.T < 1e-9
-        for i, j in np.argwhere(np.tril(near, -1)):
-            if np.linalg.norm(centred[i] - permuted[j]) < _IDENTICAL:
-                raise InputError(
-                    f"{_who(frames)}: frames {frames.index[j]} and {frames.index[i]} are the same "
-                    "geometry; remove one of them"
-                )
+def _restricted(data: Dataset, atoms: tuple[int, ...] | None) -> Dataset:
+    return data if atoms is None else data.reorder(atoms)
 
 
-def _check_energies(labels: Dataset, predicted: np.ndarray) -> None:
-    """Whether forces integrate to the energies, where there are enough frames to tell."""
-    if len(predicted) < 10 or np.ptp(labels.energies) == 0.0 or np.ptp(predicted) == 0.0:
-        return
-    correlation = np.corrcoef(labels.energies, predicted)[0, 1]
-    slope = np.polyfit(predicted, labels.energies, 1)[0]
-    if correlation < -0.5:
+def _checked_atoms(atoms, data: Dataset, adapt: bool) -> tuple[int, ...] | None:
+    if atoms is None:
+        return None
+    index = np.asarray(atoms)
+    if (
+        index.ndim != 1
+        or index.dtype.kind not in "iu"
+        or len(index) < 2
+        or len(set(index.tolist())) != len(index)
+        or not ((index >= 0) & (index < data.n_atoms)).all()
+    ):
         raise InputError(
-            f"{_who(labels)}: energies fall where the forces say that they rise (correlation "
-            f"{correlation:.2f}): these are gradients, not forces; change their sign"
+            f"{data.label}: atoms={atoms!r} must be two or more distinct atoms from 0 to "
+            f"{data.n_atoms - 1}"
         )
-    if correlation < 0.5 or not 0.5 < slope < 2.0:
-        warnings.warn(
-            f"{_who(labels)}: energies and forces of the training frames do not belong together "
-            f"(correlation {correlation:.2f}, slope {slope:.2f}): the energies of this model are "
-            "unreliable; check units and levels of theory, or use more frames",
-            stacklevel=4,
-        )
+    if adapt:
+        raise InputError("adapt=True needs a kernel on all atoms: leave out atoms=")
+    return tuple(index.tolist())
 
 
-def _require_memory(needed: int) -> None:
-    try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return  # not a POSIX system: the allocation itself will tell
-    if needed > 0.95 * there:
+def _group(symmetries, data: Dataset, seed: int) -> np.ndarray:
+    if symmetries is None:
+        return np.arange(data.n_atoms)[None]
+    if not isinstance(symmetries, str):
+        return check_symmetries(symmetries, data.molecule)
+    if symmetries != "auto":
+        raise InputError(f'symmetries={symmetries!r}: use "auto", None or permutations (P, N)')
+    if data.lattice is not None:
         raise InputError(
-            f"the kernel matrix needs {needed / 1e9:.1f} GB, this machine has {there / 1e9:.1f}; "
-            "use fewer training frames"
+            f"{data.label}: symmetries are not searched for in a lattice; give permutations (P, N) "
+            "as symmetries=, or None"
         )
+    return find_symmetries(data.positions, data.molecule, seed=seed)
+
+
+def _several(values, name: str) -> list[float] | None:
+    if values is None:
+        return None
+    out = sorted(set(np.atleast_1d(values).astype(float).tolist()))
+    if not out or not np.isfinite(out).all() or out[0] <= 0.0:
+        raise InputError(f"{name} must be positive, got {values!r}")
+    return out

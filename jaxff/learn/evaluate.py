@@ -25,7 +25,7 @@ def aligned(dataset: Dataset, potential: Potential) -> Dataset:
     return dataset
 
 
-def evaluate(potential: Potential, dataset: Dataset, chunk: int = 32) -> dict[str, float]:
+def evaluate(potential: Potential, dataset: Dataset, chunk: int | None = None) -> dict[str, float]:
     """Energy and force errors of `potential` on `dataset`, whatever its atom order.
 
     Returns:

@@ -23,7 +23,6 @@ from jaxff.md.integrate import (
     run_chunk,
     scaled_masses,
 )
-from jaxff.md.match import matched
 from jaxff.md.trajectory import Trajectory
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
@@ -147,7 +146,7 @@ def simulate(
     """
     check_ensemble(ensemble)
     _check_arguments(temperature, dt, friction, steps, record_every)
-    potential = matched(potential, molecule)
+    potential = potential.matched(molecule)
     fresh = state is None
     if fresh:
         state = _start(

@@ -1,5 +1,6 @@
-"""The blocked factorisation against SciPy's."""
+"""The factorisation in tiles against SciPy's."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
@@ -12,36 +13,45 @@ def positive_matrix(n, seed=0):
     return G @ G.T + n * np.eye(n)
 
 
-@pytest.mark.parametrize(("n", "block"), [(1, 4), (7, 16), (64, 16), (150, 32), (500, 128)])
-def test_factor_and_solution_equal_scipy(n, block):
+def tiles_of(A, side):
+    count = len(A) // side
+    return [
+        [jnp.asarray(A[side * i : side * (i + 1), side * j : side * (j + 1)]) for j in range(i + 1)]
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("n", "side"), [(1, 1), (64, 16), (150, 50), (600, 300), (700, 700)])
+def test_factor_and_solution_equal_scipy(n, side, monkeypatch):
+    monkeypatch.setattr(cholesky, "_BLOCK", 40)  # tiles are halved down to this
     A = positive_matrix(n)
-    L = A.copy()
-    L[np.triu_indices(n, 1)] = np.nan  # only the lower triangle may be read
-    for start in range(0, n, block):  # but for blocks on the diagonal, which are symmetric
-        part = slice(start, start + block)
-        L[part, part] = A[part, part]
-    done = []
-    cholesky.factorise(L, block, done.append)
-    expected = scipy.linalg.cholesky(A, lower=True)
-    np.testing.assert_allclose(np.tril(np.nan_to_num(L)), expected, rtol=0, atol=1e-12 * n)
+    tiles, done = tiles_of(A, side), []
+    cholesky.factorise(tiles, done.append)
+    L = scipy.linalg.cholesky(A, lower=True)
+    for i, row in enumerate(tiles):
+        for j, tile in enumerate(row):
+            expected = L[side * i : side * (i + 1), side * j : side * (j + 1)]
+            np.testing.assert_allclose(tile, expected, rtol=0, atol=1e-12 * n)
     assert done[-1] == pytest.approx(1.0)
     assert done == sorted(done)
     for b in (np.arange(1.0, n + 1), np.random.default_rng(1).normal(size=(n, 3))):
-        x = cholesky.solve(np.nan_to_num(L), b, block)
+        x = cholesky.solve(tiles, jnp.asarray(b))
         np.testing.assert_allclose(x, np.linalg.solve(A, b), rtol=1e-10, atol=1e-12)
+    assert cholesky.log_determinant(tiles) == pytest.approx(np.linalg.slogdet(A)[1], rel=1e-12)
 
 
-def test_panels_longer_than_the_row_chunk(monkeypatch):
-    monkeypatch.setattr(cholesky, "_ROWS", 23)
+def test_float32_solutions_have_single_precision():
     A = positive_matrix(120)
-    L = A.copy()
-    cholesky.factorise(L, 16)
-    np.testing.assert_allclose(np.tril(L), scipy.linalg.cholesky(A, lower=True), atol=1e-10)
+    tiles = tiles_of(A.astype(np.float32), 40)
+    cholesky.factorise(tiles)
+    x = cholesky.solve(tiles, jnp.ones(120, jnp.float32))
+    assert x.dtype == jnp.float32
+    np.testing.assert_allclose(x, np.linalg.solve(A, np.ones(120)), rtol=1e-3)
 
 
-@pytest.mark.parametrize("at", [0, 40, 119])
-def test_indefinite_matrices_are_reported(at):
+@pytest.mark.parametrize(("at", "tile"), [(0, 1), (40, 2), (119, 4)])
+def test_indefinite_matrices_are_reported(at, tile):
     A = positive_matrix(120)
     A[at, at] = -1.0
-    with pytest.raises(cholesky.NotPositiveDefinite, match=f"order {at // 32 * 32 + 1} to"):
-        cholesky.factorise(A, 32)
+    with pytest.raises(cholesky.NotPositiveDefinite, match=f"tile {tile} of 4"):
+        cholesky.factorise(tiles_of(A, 30))

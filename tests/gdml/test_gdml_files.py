@@ -94,7 +94,6 @@ def test_declared_units_are_converted(data, tmp_path, frames):
         ({"R_d_desc_alpha": np.full((16, 36), np.nan)}, "not finite"),
         ({"R_d_desc_alpha": np.zeros((15, 36))}, "expected 576"),
         ({"perms": np.zeros((6, 9), int)}, "not permutations"),
-        ({"lattice": np.eye(3)}, "periodic"),
         ({"sig": np.array(-1)}, "positive"),
         ({"r_unit": np.array("furlong")}, "unknown length unit"),
         ({"R_desc": np.array([{}], object)}, "pickled"),

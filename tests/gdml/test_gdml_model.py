@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxff import gdml
-from jaxff.gdml.descriptor import descriptor, jacobian, pair_permutations
+from jaxff.errors import InputError
+from jaxff.gdml.descriptor import entry_permutations, inverse_distances, pair_permutations
 from jaxff.gdml.kernel import damped, decay, matern
 
 # The reference package's own rounding is about 1e-9 for these models.
@@ -94,7 +95,9 @@ def test_gradient_is_finite_and_right_exactly_at_a_training_descriptor(model):
     nearby = model.forces(R + 1e-7 * np.random.default_rng(0).normal(size=R.shape))
     assert np.isfinite(forces).all()
     np.testing.assert_allclose(forces, nearby, rtol=0, atol=1e-3)
-    np.testing.assert_allclose(descriptor(R), own["descriptors"][0] + own["centre"], atol=1e-12)
+    np.testing.assert_allclose(
+        inverse_distances(R), own["descriptors"][0] + own["centre"], atol=1e-12
+    )
 
 
 def test_energy_is_invariant_to_motion_reflection_and_the_permutations(model, group, frames):
@@ -148,20 +151,32 @@ def test_float32_forces_agree_to_rounding_of_the_coefficients(model, frames):
     np.testing.assert_allclose(single, model.forces(R), rtol=0, atol=1e-6 * summand)
 
 
-def test_descriptor_jacobian():
+def test_descriptor():
     R = np.random.default_rng(2).normal(size=(5, 3)) * 2.0
-    numeric = central(descriptor, R)
-    np.testing.assert_allclose(jacobian(jnp.asarray(R)), numeric, rtol=0, atol=1e-8)
     i, j = np.tril_indices(5, -1)
     expected = 1.0 / np.linalg.norm(R[i] - R[j], axis=1)
-    np.testing.assert_allclose(descriptor(jnp.asarray(R)), expected, rtol=1e-14)
+    np.testing.assert_allclose(inverse_distances(jnp.asarray(R)), expected, rtol=1e-14)
 
 
 def test_pair_permutation_of_descriptor_is_descriptor_of_permuted_atoms():
     rng = np.random.default_rng(3)
     R, p = rng.normal(size=(6, 3)), rng.permutation(6)
-    permuted = descriptor(jnp.asarray(R))[pair_permutations(p[None])[0]]
-    np.testing.assert_allclose(permuted, descriptor(jnp.asarray(R[p])), rtol=1e-14)
+    permuted = inverse_distances(jnp.asarray(R))[pair_permutations(p[None])[0]]
+    np.testing.assert_allclose(permuted, inverse_distances(jnp.asarray(R[p])), rtol=1e-14)
+
+
+def squared_distances(R, lattice=None):
+    """A descriptor of another kind, for these tests."""
+    return 1.0 / inverse_distances(R, lattice) ** 2
+
+
+def test_permutations_of_any_descriptors_entries_are_found():
+    rng = np.random.default_rng(4)
+    permutations = np.stack([rng.permutation(6) for _ in range(3)])
+    found = entry_permutations(squared_distances, permutations)
+    assert np.array_equal(found, pair_permutations(permutations))
+    with pytest.raises(InputError, match="does not permute"):
+        entry_permutations(lambda R, lattice: R.ravel() @ rng.normal(size=(18, 4)), permutations)
 
 
 @pytest.mark.parametrize("u", [0.0, 1e-12, 0.3, 4.0])

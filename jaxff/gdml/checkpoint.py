@@ -1,0 +1,81 @@
+"""What an interrupted training has finished, in a folder that the same request finds again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.files import load, save
+from jaxff.npz import atomic_path
+from jaxff.potential import Potential
+
+
+class Checkpoint:
+    """A folder of finished trials and of the running solver's state.
+
+    A folder left by another request is emptied.
+
+    Args:
+        folder: made if need be.
+        request: what is trained, as JSON-like values: data, options, seed.
+
+    Raises:
+        InputError: the folder cannot be written, or holds files that are not a checkpoint's.
+    """
+
+    def __init__(self, folder, request: dict):
+        self.folder = Path(folder)
+        text = json.dumps(request, sort_keys=True, default=str)
+        label = self.folder / "request.json"
+        if self.folder.exists() and not label.is_file() and any(self.folder.iterdir()):
+            raise InputError(f"{self.folder} is not a checkpoint folder; name another, or empty it")
+        if label.is_file() and label.read_text() == text:
+            self.resumed = True
+            return
+        self.resumed = False
+        try:
+            if label.is_file():
+                shutil.rmtree(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write into {self.folder}: {error.strerror}") from error
+        with atomic_path(label) as temporary:
+            temporary.write_text(text)
+
+    def state(self, key: str) -> Path:
+        """The file for the solver's state in the trial `key`."""
+        return self.folder / f"solver-{key}.npz"
+
+    def finished(self, key: str) -> tuple[Potential, float] | None:
+        """A finished trial's potential and validation error, if there is one."""
+        path = self.folder / f"{key}.json"
+        if not path.is_file():
+            return None
+        error = json.loads(path.read_text())["valid_rmse"]
+        return load(self.folder / f"{key}.npz"), np.inf if error is None else error
+
+    def keep(self, key: str, potential: Potential, error: float) -> None:
+        """Keep a finished trial; its solver's state is dropped."""
+        save(self.folder / f"{key}.npz", potential)
+        with atomic_path(self.folder / f"{key}.json") as temporary:
+            temporary.write_text(json.dumps({"valid_rmse": error if np.isfinite(error) else None}))
+        self.state(key).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove the folder: the training is finished and saved."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def digest(*arrays) -> str:
+    """A fingerprint of arrays or nested parameters."""
+    import jax
+
+    md5 = hashlib.md5(usedforsecurity=False)
+    for leaf in jax.tree.leaves(arrays):
+        md5.update(np.ascontiguousarray(leaf).tobytes())
+    return md5.hexdigest()

@@ -1,0 +1,163 @@
+"""A preconditioner for kernel systems too large to factorise.
+
+K + λ ≈ D + F Fᵀ: F is a partial Cholesky factor whose pivots are drawn in proportion to the
+diagonal that is left (Chen, Epperly, Tropp, Webber, Comm. Pure Appl. Math. 78, 995 (2025)), D what
+it leaves of each frame's own block (Snelson and Ghahramani, NIPS 18 (2006), "FITC").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff.gdml.kernel import blocks
+from jaxff.gdml.operator import KernelOperator
+
+Array = jax.Array
+
+_FLOOR = 0.25  # of the mean diagonal that is left: added to D, whose smallest values are rounding
+_DEPENDENT = 1e-10  # a pivot's share of the largest in its draw, below which it is dropped
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("whitener", "factor"), meta_fields=())
+@dataclass(frozen=True, eq=False)
+class Nystrom:
+    """(D + F Fᵀ)⁻¹ = Bᵀ (1 − C Cᵀ) B with Bᵀ B = D⁻¹.
+
+    Attributes:
+        whitener: (M, W, W) B, frame by frame.
+        factor: (n, m) C.
+    """
+
+    whitener: Array
+    factor: Array
+
+    def __call__(self, r: Array) -> Array:
+        return _apply(self, r)
+
+
+@jax.jit
+def _apply(self: Nystrom, r: Array) -> Array:
+    v = jnp.einsum("mwv,mv->mw", self.whitener, r)
+    v = v - (self.factor @ (v.ravel() @ self.factor)).reshape(r.shape)
+    return jnp.einsum("mwv,mw->mv", self.whitener, v)
+
+
+def nystrom(
+    op: KernelOperator,
+    columns: int,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Nystrom:
+    """The preconditioner made of about `columns` columns of K.
+
+    Args:
+        op: the kernel operator.
+        columns: m; memory is that of an (n, m) array and a tenth more.
+        seed: of the draw of pivots.
+        progress: called with the fraction done.
+    """
+    n, draw = op.size, draw_size(columns)
+    rng = np.random.default_rng(seed)
+    left = np.asarray(op.diagonal() - op.lam).ravel()
+    F = jnp.zeros((n, columns), op.dtype)
+    count = 0
+    while count < columns and (total := np.maximum(left, 0.0)).sum() > 0.0:
+        pivots = np.unique(rng.choice(n, min(draw, columns - count), p=total / total.sum()))
+        F, kept, new = _extended(op, F, jnp.asarray(np.resize(pivots, draw)), len(pivots), count)
+        count += int(kept)
+        left = left - np.asarray(new)
+        if int(kept) == 0:
+            break
+        if progress is not None:
+            progress(0.7 * count / columns)
+    floor = _FLOOR * max(left.mean(), 0.0) + float(op.lam)
+    F, whitener = _whitened(op, F, floor)
+    factor = _reduced(F, op.width)
+    if progress is not None:
+        progress(1.0)
+    return Nystrom(whitener, factor)
+
+
+def draw_size(columns: int) -> int:
+    """Pivots drawn at once: few enough that what is left steers most draws."""
+    return max(1, min(-(-columns // 10), 512))
+
+
+@partial(jax.jit, donate_argnums=1)
+def _extended(op, F, pivots, real, count):
+    """F with columns for `pivots` (the first `real` of them) written from `count` on."""
+    width = op.width
+    frames, coordinates = pivots // width, pivots % width
+    column = _columns(op, frames, coordinates) - F @ F[pivots].T
+    valid = jnp.arange(len(pivots)) < real
+    core = jnp.where(valid[:, None] & valid, column[pivots], 0.0)
+    values, vectors = jnp.linalg.eigh(0.5 * (core + core.T))
+    keep = values > _DEPENDENT * values[-1]
+    # Kept directions first, so that the columns of F fill up without gaps.
+    order = jnp.argsort(~keep, stable=True)
+    values, vectors, keep = values[order], vectors[:, order], keep[order]
+    new = column @ jnp.where(keep, vectors / jnp.sqrt(jnp.where(keep, values, 1.0)), 0.0)
+    room = F.shape[1]
+    place = jnp.where(keep, count + jnp.arange(len(keep)), room)
+    return F.at[:, place].set(new, mode="drop"), keep.sum(), jnp.sum(new * new, axis=1)
+
+
+def _columns(op, frames, coordinates):
+    """Columns (n, k) of K for coordinates (k,) of frames (k,)."""
+    slopes = jnp.take_along_axis(op.jacobians[frames], coordinates[:, None, None], axis=2)
+    picked = (op.descriptors[frames], slopes)
+
+    def one(frame):
+        x, A = frame
+        return blocks((x[None], A[None]), picked, op.entries, op.sigma, False)[0, :, :, 0]
+
+    return jax.lax.map(one, (op.descriptors, op.jacobians)).reshape(op.size, -1)
+
+
+# Row by row in place: a second array of the size of F would halve what fits into the memory.
+
+
+@partial(jax.jit, donate_argnums=1)
+def _whitened(op, F, floor):
+    """B F and B, Bᵀ B = D⁻¹."""
+    width = op.width
+
+    def one(i, carry):
+        F, whitener = carry
+        frame = op.descriptors[i][None], op.jacobians[i][None]
+        own = blocks(frame, frame, op.entries, op.sigma, False)[0, :, 0]
+        rows = jax.lax.dynamic_slice_in_dim(F, i * width, width)
+        unit = jnp.eye(width, dtype=F.dtype)
+        L = jnp.linalg.cholesky(own - rows @ rows.T + floor * unit)
+        B = jax.scipy.linalg.solve_triangular(L, unit, lower=True)
+        F = jax.lax.dynamic_update_slice_in_dim(F, B @ rows, i * width, axis=0)
+        return F, whitener.at[i].set(B)
+
+    empty = jnp.zeros((op.n_frames, width, width), F.dtype)
+    return jax.lax.fori_loop(0, op.n_frames, one, (F, empty))
+
+
+@partial(jax.jit, donate_argnums=0, static_argnums=1)
+def _reduced(F, width):
+    """C with (1 + F Fᵀ)⁻¹ = 1 − C Cᵀ."""
+    L = jnp.linalg.cholesky(F.T @ F + jnp.eye(F.shape[1], dtype=F.dtype))
+    inverse = jax.scipy.linalg.solve_triangular(L, jnp.eye(len(L), dtype=F.dtype), lower=True).T
+    at_once = width * max(1, 2048 // width)
+    if len(F) <= at_once:
+        return F @ inverse
+
+    def some(i, F):
+        # The last rows overlap those before them, which are then left as they are.
+        start = jnp.minimum(i * at_once, len(F) - at_once)
+        rows = jax.lax.dynamic_slice_in_dim(F, start, at_once)
+        fresh = (start + jnp.arange(at_once) >= i * at_once)[:, None]
+        rows = jnp.where(fresh, rows @ inverse, rows)
+        return jax.lax.dynamic_update_slice_in_dim(F, rows, start, axis=0)
+
+    return jax.lax.fori_loop(0, -(-len(F) // at_once), some, F)
