@@ -8,6 +8,7 @@ from jaxff.gdml.solvers import NotConverged
 from jaxff.gdml.symmetry import check_symmetries, find_symmetries
 from jaxff.gdml.system import KernelSystem, residual
 from jaxff.gdml.train import Trial, train
+from jaxff.gdml.uncertainty import Uncertainty, uncertainty
 
 __all__ = [
     "KernelOperator",
@@ -15,6 +16,7 @@ __all__ = [
     "KernelTerm",
     "NotConverged",
     "Trial",
+    "Uncertainty",
     "check_symmetries",
     "find_symmetries",
     "inverse_distances",
@@ -22,4 +24,5 @@ __all__ = [
     "residual",
     "save",
     "train",
+    "uncertainty",
 ]

@@ -64,14 +64,14 @@ def nystrom(
     """
     n, draw = op.size, draw_size(columns)
     rng = np.random.default_rng(seed)
-    left = np.asarray(op.diagonal() - op.lam).ravel()
-    F = jnp.zeros((n, columns), op.dtype)
+    left = op.gathered(op.diagonal() - op.lam).ravel()
+    F = _empty(op, columns)
     count = 0
     while count < columns and (total := np.maximum(left, 0.0)).sum() > 0.0:
         pivots = np.unique(rng.choice(n, min(draw, columns - count), p=total / total.sum()))
         F, kept, new = _extended(op, F, jnp.asarray(np.resize(pivots, draw)), len(pivots), count)
         count += int(kept)
-        left = left - np.asarray(new)
+        left = left - op.gathered(new)
         if int(kept) == 0:
             break
         if progress is not None:
@@ -87,6 +87,15 @@ def nystrom(
 def draw_size(columns: int) -> int:
     """Pivots drawn at once: few enough that what is left steers most draws."""
     return max(1, min(-(-columns // 10), 512))
+
+
+@partial(jax.jit, static_argnums=1)
+def _empty(op, columns):
+    # Made from the operator, so that it lies where the operator's frames do.
+    return (
+        jnp.zeros((op.size, columns), op.dtype)
+        + 0.0 * jnp.repeat(op.descriptors[:, 0], op.width)[:, None]
+    )
 
 
 @partial(jax.jit, donate_argnums=1)

@@ -7,12 +7,14 @@ every system and drops only what no coefficient can fit (net force and torque in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxff.gdml.descriptor import Descriptor, entry_permutations, inverse_distances
 from jaxff.gdml.kernel import Expansion, blocks, values_and_gradients
@@ -25,7 +27,7 @@ _LINEAR = 1e-3  # Å: a frame whose atoms are this near to a line
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("descriptors", "jacobians", "bases", "entries", "centre", "sigma", "lam"),
-    meta_fields=("values",),
+    meta_fields=("values", "mesh"),
 )
 @dataclass(frozen=True, eq=False)
 class KernelOperator:
@@ -41,6 +43,7 @@ class KernelOperator:
         centre: (D,) the mean descriptor, subtracted for the digits.
         sigma, lam: ().
         values: whether the values of ε are observed, too.
+        mesh: devices over which the frames are spread (None: one device).
     """
 
     descriptors: Array
@@ -51,6 +54,7 @@ class KernelOperator:
     sigma: Array
     lam: Array
     values: bool = False
+    mesh: Mesh | None = None
 
     @classmethod
     def of(
@@ -85,6 +89,33 @@ class KernelOperator:
         centre = x.mean(axis=0)[entries].mean(axis=0)
         return cls(x - centre, A, bases, entries, centre, sigma, lam, values)
 
+    def sharded(self, mesh: Mesh) -> KernelOperator:
+        """The same operator with its frames spread over the devices of a mesh.
+
+        Frames without forces fill up the last devices; their part of a vector stays zero.
+
+        Args:
+            mesh: devices in one axis.
+        """
+        fill = -self.n_frames % mesh.size
+        frames, everywhere = (NamedSharding(mesh, P(*axes)) for axes in (mesh.axis_names, ()))
+
+        def spread(x, filled):
+            tail = jnp.repeat(x[-1:], fill, axis=0) if filled else jnp.zeros((fill, *x.shape[1:]))
+            return jax.device_put(np.concatenate([x, tail]), frames)
+
+        return replace(
+            self,
+            descriptors=spread(self.descriptors, True),
+            jacobians=spread(self.jacobians, False),
+            bases=spread(self.bases, False),
+            **{
+                key: jax.device_put(np.asarray(getattr(self, key)), everywhere)
+                for key in ("entries", "centre", "sigma", "lam")
+            },
+            mesh=mesh,
+        )
+
     # -- shapes -----------------------------------------------------------------------------
 
     @property
@@ -108,7 +139,7 @@ class KernelOperator:
 
     def observed(self, forces, energies=None) -> Array:
         """The vector of labels: forces (M, N, 3) and, with `values`, minus energies (M,)."""
-        flat = jnp.asarray(forces).reshape(self.n_frames, -1)
+        flat = self.spread(np.asarray(forces).reshape(len(forces), -1))
         reduced = jnp.einsum("mcw,mc->mw", self.bases, flat)
         if not self.values:
             return reduced
@@ -121,6 +152,18 @@ class KernelOperator:
     def cartesian(self, a: Array) -> Array:
         """The force part of `a` in Cartesian coordinates, (M, 3N)."""
         return jnp.einsum("mcw,mw->mc", self.bases, a[:, : self.jacobians.shape[2]])
+
+    def gathered(self, x: Array) -> np.ndarray:
+        """An array with one row a frame, whole and on the host of every process."""
+        if self.mesh is not None:
+            x = jax.jit(lambda x: x, out_shardings=NamedSharding(self.mesh, P()))(x)
+        return np.asarray(x)
+
+    def spread(self, x) -> Array:
+        """An array with one row a frame, on the operator's devices; missing rows are zero."""
+        x = np.asarray(x)
+        x = np.concatenate([x, np.zeros((self.n_frames - len(x), *x.shape[1:]), x.dtype)])
+        return jnp.asarray(x) if self.mesh is None else jax.device_put(x, self.bases.sharding)
 
     # -- products and parts ---------------------------------------------------------------------
 
@@ -199,24 +242,47 @@ def frames_at_once(n_perms: int, n_frames: int, itemsize: int = 8, budget: float
 def _product(op: KernelOperator, a: Array) -> Array:
     own = _expansion(op, a)
     at_once = frames_at_once(len(op.entries), op.n_frames, op.dtype.itemsize)
-    return _observations(op, own, op.descriptors, op.jacobians, at_once) + op.lam * a
+    observed = partial(observations, values=op.values, at_once=at_once)
+    if op.mesh is not None:
+        # Each device asks for its own frames; the expansion, which is small, all of them hold.
+        local, whole = P(*op.mesh.axis_names), P()
+        observed = jax.shard_map(
+            observed,
+            mesh=op.mesh,
+            in_specs=(whole, whole, local, local),
+            out_specs=local,
+            check_vma=False,
+        )
+    return observed(own, op.entries, op.descriptors, op.jacobians) + op.lam * a
 
 
-def _observations(op, expansion, x, A, at_once):
-    """Gradients (and values) of an expansion at frames with descriptors x, Jacobians A."""
-    n_perms, dimension = op.entries.shape
-    inverse = jnp.argsort(op.entries, axis=1)
+def observations(expansion, entries, x, A, *, values: bool, at_once: int) -> Array:
+    """Gradients (and values) of an expansion at frames.
+
+    Args:
+        expansion: the function.
+        entries: (P, D) permutations of the descriptor's entries.
+        x: (B, D) the frames' descriptors, relative to the same centre as the expansion's.
+        A: (B, D, W) their Jacobians.
+        values: whether values stand beside gradients.
+        at_once: frames per chunk.
+
+    Returns:
+        (B, W), or (B, W + 1) with `values`.
+    """
+    n_perms, dimension = entries.shape
+    inverse = jnp.argsort(entries, axis=1)
 
     def chunk(frames):
         x, A = frames
         # |x − x_j^p| = |x^(p⁻¹) − x_j|: queries are permuted, not the training set.
         query = x[:, inverse].reshape(-1, dimension)
-        values, gradients = values_and_gradients(query, expansion)
-        gradients = gradients.reshape(len(x), n_perms, dimension)
-        gradients = sum(gradients[:, p, op.entries[p]] for p in range(n_perms))
-        out = jnp.einsum("mdw,md->mw", A, gradients)
-        if op.values:
-            out = jnp.concatenate([out, values.reshape(len(x), n_perms).sum(1)[:, None]], axis=1)
+        value, gradient = values_and_gradients(query, expansion)
+        gradient = gradient.reshape(len(x), n_perms, dimension)
+        gradient = sum(gradient[:, p, entries[p]] for p in range(n_perms))
+        out = jnp.einsum("mdw,md->mw", A, gradient)
+        if values:
+            out = jnp.concatenate([out, value.reshape(len(x), n_perms).sum(1)[:, None]], axis=1)
         return out
 
     return in_chunks(chunk, (x, A), at_once)

@@ -9,6 +9,7 @@ import numpy as np
 START, NARROWEST, WIDEST = 20.0, 2.0, 320.0
 RATIO = 2.0  # between widths while the best is being bracketed
 FINE = 1.15  # ratio of widths below which errors hardly differ
+DOWN = 1.4  # ratio of the widths tried on all frames
 
 
 def search_width(error: Callable[[float], float]) -> float:
@@ -53,3 +54,12 @@ def search_width(error: Callable[[float], float]) -> float:
             break
         at(guess)
     return min(tried, key=tried.get)
+
+
+def widths_below(sigma: float) -> list[float]:
+    """`sigma`, found on few frames, and the widths below it to try on all of them in turn.
+
+    The best width falls as frames are added; the first that is worse ends the descent.
+    """
+    count = max(1, int(np.log(sigma / NARROWEST) / np.log(DOWN)))
+    return [sigma, *(float(f"{sigma / DOWN**k:.3g}") for k in range(1, count + 1))]

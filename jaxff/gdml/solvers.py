@@ -331,24 +331,26 @@ class Iterative:
         file = NpzReader(path, "checkpoint")
         if file.text("system") != self._system(y):
             return None
-        arrays = {key: jnp.asarray(file.need(key)) for key in ("x", "r", "p", "rz", "best")}
-        best = arrays.pop("best")
-        return State(_Vectors(**arrays), best, file.need("residuals").tolist())
+        x, r, p, best = (self.op.spread(file.need(key)) for key in ("x", "r", "p", "best"))
+        vectors = _Vectors(x, r, p, jnp.asarray(file.need("rz")))
+        return State(vectors, best, file.need("residuals").tolist())
 
     def _save(self, state: State, y: Array) -> None:
         v = state.vectors
-        arrays = {"x": v.x, "r": v.r, "p": v.p, "rz": v.rz, "best": state.best}
-        arrays = {key: np.asarray(value) for key, value in arrays.items()}
-        write_npz(
-            self.checkpoint,
-            {**arrays, "residuals": np.array(state.residuals), "system": self._system(y)},
-        )
+        arrays = {"x": v.x, "r": v.r, "p": v.p, "best": state.best}
+        arrays = {key: self.op.gathered(value) for key, value in arrays.items()}
+        arrays |= {"rz": np.asarray(v.rz), "residuals": np.array(state.residuals)}
+        arrays["system"] = self._system(y)
+        if jax.process_index() == 0:
+            write_npz(self.checkpoint, arrays)
 
     def _system(self, y: Array) -> str:
         """What a state belongs to: the labels, the kernel and the preconditioner."""
         digest = hashlib.md5(usedforsecurity=False)
         op = self.op
         columns = self.preconditioner.factor.shape[1]
-        for part in (y, op.descriptors, op.entries, op.sigma, op.lam, columns):
+        for part in (op.gathered(y), op.gathered(op.descriptors)):
+            digest.update(part.tobytes())
+        for part in (op.entries, op.sigma, op.lam, columns):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()

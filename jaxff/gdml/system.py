@@ -46,6 +46,8 @@ class KernelSystem:
         max_iterations: of the iterative solver.
         seed: of the preconditioner.
         checkpoint: file in which the iterative solver keeps its state.
+        mesh: devices, in one axis, over which the iterative solver spreads the frames (None: all
+            there are, in all processes of `jax.distributed`).
         progress: called with a phase and the fraction of it that is done.
 
     Raises:
@@ -68,6 +70,7 @@ class KernelSystem:
         max_iterations: int = 5000,
         seed: int = 0,
         checkpoint: Path | None = None,
+        mesh: jax.sharding.Mesh | None = None,
         progress: Progress | None = None,
     ):
         require_float64()
@@ -100,6 +103,11 @@ class KernelSystem:
                 f"{frames.label}: energies can be constrained with the dense solver only; "
                 'use fewer frames, or solver="dense" with more memory'
             )
+        if mesh is None and jax.device_count() > 1:
+            auto = (jax.sharding.AxisType.Auto,)
+            mesh = jax.make_mesh((jax.device_count(),), ("frames",), axis_types=auto)
+        if mesh is not None:
+            self.op = self.op.sharded(mesh)
         self.solver = Iterative(
             self.op,
             columns,
@@ -134,10 +142,11 @@ class KernelSystem:
         """
         if self.op.values:
             raise InputError("energies are constrained: forces alone have no weight of their own")
-        columns = jnp.asarray(forces).reshape(self.op.n_frames, self.op.bases.shape[1], -1)
-        reduced = jnp.einsum("mcw,mck->mwk", self.op.bases, columns)
-        weighed = jnp.einsum("mcw,mwk->mck", self.op.bases, self.solver(reduced))
-        return np.asarray(weighed).reshape(np.shape(forces))
+        op, width = self.op, self.op.bases.shape[1]
+        columns = np.reshape(forces, (len(forces) // width, width, -1))
+        reduced = jnp.einsum("mcw,mck->mwk", op.bases, op.spread(columns))
+        weighed = op.gathered(jnp.einsum("mcw,mwk->mck", op.bases, self.solver(reduced)))
+        return weighed[: len(columns)].reshape(np.shape(forces))
 
     def fit(self, labels: Dataset, **provenance) -> Potential:
         """The potential that reproduces the forces (and the mean energy) of `labels`.
@@ -159,17 +168,17 @@ class KernelSystem:
         std = float(np.std(np.concatenate(scale))) or 1.0
         y = op.observed(labels.forces / std, energies / std if op.values else None)
         a = -self.solver.solve(y)
-        expansion = op.expansion(a)
+        expansion, count = op.expansion(a), len(labels)
         model = kernel_potential(
-            np.asarray(op.descriptors + op.centre),
-            expansion.slopes,
+            op.gathered(op.descriptors)[:count] + np.asarray(op.centre),
+            op.gathered(expansion.slopes)[:count],
             permutations=self.permutations,
             sigma=self.sigma,
             std=std,
             offset=mean,
             lam=self.lam,
             molecule=labels.molecule,
-            alphas=op.cartesian(a).reshape(labels.forces.shape),
+            alphas=op.gathered(op.cartesian(a))[:count].reshape(labels.forces.shape),
             energy_alphas=expansion.values,
             lattice=self.lattice,
             dataset=labels.name,

@@ -13,7 +13,7 @@ from jaxff.errors import InputError
 from jaxff.gdml.adapt import PRIORS, adapted
 from jaxff.gdml.checkpoint import Checkpoint, digest
 from jaxff.gdml.descriptor import Descriptor, inverse_distances
-from jaxff.gdml.search import WIDEST, search_width
+from jaxff.gdml.search import search_width, widths_below
 from jaxff.gdml.solvers import Progress
 from jaxff.gdml.symmetry import check_symmetries, find_symmetries
 from jaxff.gdml.system import KernelSystem, require_float64, residual
@@ -73,7 +73,8 @@ def train(
         dataset: M frames; the result has its atom order.
         n_train: frames drawn at random from it, evenly over its energies (None: all, in order).
         sigma: length scale, 1/Å; or several, of which the best on `valid` is taken, going up and
-            stopping at the first that is worse; None: searched for on a quarter of the frames.
+            stopping at the first that is worse; None: searched for on a quarter of the frames
+            (at least 200), then from there downwards on all of them.
         lam: regularisation λ relative to the variance of the forces; or several to choose among.
         valid: frames to choose on, or how many to draw from the rest (None: up to 500).
         symmetries: "auto" (recovered from the frames), a group of permutations (P, N), or None.
@@ -170,15 +171,14 @@ def train(
         count = min(len(frames), max(SEARCH_LEAST, len(frames) // SEARCH_SHARE))
         few = frames[np.sort(np.random.default_rng(seed).permutation(len(frames))[:count])]
         report("searching sigma", 0.0)
-        sigmas = [search_width(lambda sigma: run.best(few, sigma, lams)[1])]
+        sigma = search_width(lambda sigma: run.best(few, sigma, lams)[1])
+        sigmas = [sigma] if count == len(frames) else widths_below(sigma)
     best, best_error = None, np.inf
     for value in sigmas:
         model, error = run.best(frames, value, lams)
         if best is not None and error >= best_error:
             break
         best, best_error = model, error
-    if sigmas == [WIDEST]:
-        report(f"sigma {WIDEST:g} is the largest tried: give larger ones as sigma=", 1.0)
     return Potential(best.program, best.params, dataset.molecule)
 
 
