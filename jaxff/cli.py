@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
-from jaxff import __version__
 from jaxff.errors import InputError
+from jaxff.options import parser
 
 METRICS = ("energy_mae", "energy_rmse", "force_mae", "force_rmse")
 
@@ -47,7 +47,7 @@ def run(arguments) -> dict:
     console = Console()
     started = time.perf_counter()
     try:
-        results = arguments.action(arguments, console)
+        results = COMMANDS[arguments.command](arguments, console)
     finally:
         console.close()
     return {
@@ -76,16 +76,19 @@ def train(arguments, console) -> dict:
     from jaxff.files import save
     from jaxff.learn import evaluate
 
-    writable_file(arguments.output)
+    for path in filter(None, (arguments.output, arguments.plot)):
+        writable_file(path)
     if arguments.adapt and not arguments.baseline:
         raise InputError("--adapt needs a --baseline whose parameters it re-estimates")
     data = load_dataset(arguments)
     baseline = load_potential(arguments.baseline) if arguments.baseline else None
-    split = data.split(*shares(len(data), arguments), seed=arguments.seed)
+    split = data.split(*shares(len(data), arguments), seed=arguments.seed, stratify=True)
     console.say(
         f"{data.name}: {len(split.train)} training, {len(split.valid)} validation, "
         f"{len(split.test)} test frames ({data.theory})"
     )
+    unfinished = Path(f"{arguments.output}.partial")
+    trials: list[gdml.Trial] = []
     potential = gdml.train(
         split.train,
         sigma=arguments.sigma,
@@ -93,24 +96,58 @@ def train(arguments, console) -> dict:
         valid=split.valid if len(split.valid) else None,
         baseline=baseline,
         adapt=arguments.adapt,
+        atoms=arguments.atoms,
         symmetries=None if arguments.no_symmetries else "auto",
+        energies=None if arguments.energies == "none" else arguments.energies,
+        solver=arguments.solver,
+        tolerance=arguments.tolerance,
+        max_memory=arguments.max_memory,
+        checkpoint=unfinished,
         seed=arguments.seed,
         progress=console,
+        trials=trials,
     )
     parts: dict[str, Dataset] = {"train": split.train, "valid": split.valid, "test": split.test}
     scores = {key: evaluate(potential, part) for key, part in parts.items() if len(part)}
+    coverage = None
+    if arguments.uncertainty:
+        console("uncertainty", 0.0)
+        errors = gdml.uncertainty(potential, split.train, split.valid, seed=arguments.seed)
+        coverage = errors.coverage(potential, split.test)
     # A plain kernel goes into the reference package's format, which that package reads too.
-    write = save if baseline else gdml.save
+    write = gdml.save if baseline is None and arguments.atoms is None else save
     write(arguments.output, potential)
+    shutil.rmtree(unfinished, ignore_errors=True)
     console.close()
-    kernel = potential.params["gdml"]
-    sigma = float(kernel["sigma"])
+    if trials:
+        console.table(
+            ["sigma", "lambda", "prior", "frames", "solver", "validation force_rmse"],
+            [[f"{t.sigma:g}", t.lam, t.prior, t.n_train, t.solver, t.valid_rmse] for t in trials],
+        )
+    if arguments.plot:
+        from jaxff import plot
+
+        plot.widths(trials).savefig(arguments.plot, dpi=130)
     console.table(
         ["errors", *METRICS], [[k, *(v.get(m, "-") for m in METRICS)] for k, v in scores.items()]
     )
+    if coverage is not None:
+        shares_within = ", ".join(f"{key} {value:.3f}" for key, value in coverage.items())
+        console.say(f"test errors within 1 and 2 standard errors: {shares_within} (0.683, 0.954)")
+    placed = next(p for p in reversed(potential.program.placed) if p.term.kind == "gdml")
+    sigma = float(potential.params[placed.name]["sigma"])
+    lam = float(potential.params[placed.name]["lam"])
     console.say(f"sigma {sigma:g}; energies in kcal/mol, forces in kcal/mol/Å")
     console.say(f"wrote {arguments.output}")
-    return {**scores, "sigma": sigma, "model": str(arguments.output)}
+    return {
+        **scores,
+        "sigma": sigma,
+        "lam": lam,
+        "permutations": placed.term.permutations.tolist(),
+        "trials": [asdict(trial) for trial in trials],
+        "coverage": coverage,
+        "model": str(arguments.output),
+    }
 
 
 def evaluate_model(arguments, console) -> dict:
@@ -230,6 +267,16 @@ def info(arguments, console) -> dict:
     return facts
 
 
+COMMANDS = {
+    "demo": demo,
+    "train": train,
+    "evaluate": evaluate_model,
+    "md": simulate,
+    "label": label,
+    "info": info,
+}
+
+
 # -- shared by commands --------------------------------------------------------------------
 
 
@@ -303,172 +350,6 @@ def write_json(path, results: dict) -> None:
 
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(results, indent=1, default=float) + "\n")
-
-
-# -- the parser ----------------------------------------------------------------------------
-
-
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="jaxff", description="Differentiable force fields on JAX: sGDML, GAFF, hybrids."
-    )
-    top.add_argument("--version", action="version", version=f"jaxff {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, action: Callable, text: str, example: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.set_defaults(action=action)
-        sub.add_argument("--seed", type=count, default=0, help="of every random choice (default 0)")
-        sub.add_argument("--json", metavar="FILE", help="write the results for programs")
-        return sub
-
-    def data_options(sub):
-        sub.add_argument("data", metavar="DATA.npz", help="sGDML, MD17 or rMD17 npz, or extxyz")
-        sub.add_argument("--length-unit", help="override the file's unit of length")
-        sub.add_argument("--energy-unit", help="override the file's unit of energy")
-
-    sub = command(
-        "demo",
-        demo,
-        "The main job on packaged data: GAFF, its refit, sGDML and their hybrid.",
-        "jaxff demo aspirin -o aspirin-demo",
-    )
-    sub.add_argument("molecule", nargs="?", default="ethanol", choices=("ethanol", "aspirin"))
-    sub.add_argument("-o", "--output", metavar="DIR", help="default: jaxff-demo-MOLECULE")
-
-    sub = command(
-        "train",
-        train,
-        "Train an sGDML kernel, on the data or on the residual of a baseline.",
-        "jaxff train ethanol.npz -n 200 --valid 100 --test 1000 --sigma 10,20,40 -o model.npz",
-    )
-    data_options(sub)
-    sub.add_argument(
-        "-n",
-        dest="n_train",
-        type=positive(int),
-        default=1000,
-        metavar="N",
-        help="training frames (default 1000)",
-    )
-    sub.add_argument("--valid", type=count, metavar="N", help="validation frames (up to 500)")
-    sub.add_argument("--test", type=count, metavar="N", help="test frames (up to 1000)")
-    sub.add_argument(
-        "--sigma",
-        type=numbers,
-        metavar="S,S,...",
-        help="kernel widths to choose among (default: 10 to 90 by 10)",
-    )
-    sub.add_argument(
-        "--lam", type=positive(float), default=1e-10, help="regularisation (default 1e-10)"
-    )
-    sub.add_argument(
-        "--baseline",
-        metavar="MODEL.npz|X.prmtop",
-        help="potential whose residual is learnt: the result is the hybrid",
-    )
-    sub.add_argument(
-        "--adapt",
-        action="store_true",
-        help="re-estimate the baseline's parameters together with the kernel",
-    )
-    sub.add_argument("--no-symmetries", action="store_true", help="GDML: no permutations")
-    sub.add_argument("-o", "--output", required=True, metavar="MODEL.npz")
-
-    sub = command(
-        "evaluate",
-        evaluate_model,
-        "Errors of a model on a data set.",
-        "jaxff evaluate model.npz ethanol.npz",
-    )
-    sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
-    data_options(sub)
-
-    sub = command(
-        "md",
-        simulate,
-        "Molecular dynamics of a model.",
-        "jaxff md hybrid.npz start.xyz --ensemble langevin --temperature 300 --steps 10000 -o run",
-    )
-    sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
-    sub.add_argument("start", metavar="START.xyz", help="geometry: xyz, extxyz, sdf, mol2, pdb")
-    sub.add_argument("--ensemble", choices=("nve", "langevin"), default="langevin")
-    sub.add_argument("--temperature", type=positive(float), default=300.0, help="K")
-    sub.add_argument("--dt", type=positive(float), default=0.5, help="time step, fs")
-    sub.add_argument("--steps", type=positive(int), default=10_000)
-    sub.add_argument("--friction", type=positive(float), default=1.0, help="Langevin, 1/ps")
-    sub.add_argument("--record-every", type=positive(int), default=10, metavar="STEPS")
-    sub.add_argument("--precision", choices=("float32", "float64"), default="float64")
-    sub.add_argument("-o", "--output", required=True, metavar="DIR")
-
-    sub = command(
-        "label",
-        label,
-        "Energies and forces from an ASE calculator, for given frames or along its own dynamics.",
-        "jaxff label CCO --calculator gfn2-xtb --md --temperature 500 --frames 2000 -o ethanol.npz",
-    )
-    sub.add_argument("start", metavar="FRAMES", help="xyz, extxyz or npz file, or a SMILES string")
-    sub.add_argument(
-        "--calculator",
-        default="gfn2-xtb",
-        metavar="NAME",
-        help="gfn2-xtb, gfn1-xtb, emt, lj, or an import path package.module:Class",
-    )
-    sub.add_argument("--options", default="{}", metavar="JSON", help="the calculator's options")
-    sub.add_argument("--charge", type=int, help="net charge, e (default: that of the frames)")
-    sub.add_argument("--workers", type=positive(int), default=2, help="processes (default 2)")
-    sub.add_argument(
-        "--skip-failed", action="store_true", help="leave frames out whose calculation fails"
-    )
-    dynamics = sub.add_argument_group("dynamics, to sample the frames first")
-    dynamics.add_argument("--md", action="store_true", help="Langevin dynamics from FRAMES")
-    dynamics.add_argument("--temperature", type=positive(float), default=500.0, help="K")
-    dynamics.add_argument("--dt", type=positive(float), default=0.5, help="time step, fs")
-    dynamics.add_argument("--friction", type=positive(float), default=10.0, help="1/ps")
-    dynamics.add_argument("--frames", type=positive(int), default=2000, help="frames in all")
-    dynamics.add_argument("--spacing", type=positive(float), default=10.0, help="of frames, fs")
-    dynamics.add_argument("--equilibration", type=float, default=1000.0, help="before them, fs")
-    dynamics.add_argument("--replicas", type=positive(int), default=2, help="independent runs")
-    sub.add_argument("-o", "--output", required=True, metavar="DATA.npz")
-
-    sub = command(
-        "info", info, "Versions, devices and precision, or what a file holds.", "jaxff info --check"
-    )
-    sub.add_argument("file", nargs="?", help="a model, data set or topology to describe")
-    sub.add_argument(
-        "--check",
-        action="store_true",
-        help="compare compiled, eager and NumPy energies of a small molecule",
-    )
-    return top
-
-
-def positive(kind: Callable):
-    def convert(text: str):
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not positive")
-        return value
-
-    convert.__name__ = f"positive {kind.__name__}"
-    return convert
-
-
-def count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
-def numbers(text: str) -> list[float]:
-    return [positive(float)(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -99,4 +99,6 @@ def plain_table(columns: list[str], rows: list[list]) -> str:
 
 
 def _cell(value) -> str:
+    if value is None:
+        return "-"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -124,4 +124,31 @@ def energy_and_temperature(
     bottom.set_ylabel("temperature, K")
     bottom.set_xlabel("time, ps")
     bottom.legend(fontsize="small", loc="upper right", ncols=3)
+    return figure
+
+
+def widths(trials: Sequence) -> Figure:
+    """Validation errors of kernel widths, one line for each number of frames, λ and prior.
+
+    Args:
+        trials: `jaxff.gdml.Trial` objects.
+    """
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    ax = figure.subplots()
+    lines: dict[tuple, list] = {}
+    for trial in trials:
+        lines.setdefault((trial.n_train, trial.lam, trial.prior), []).append(trial)
+    for i, ((count, lam, prior), own) in enumerate(sorted(lines.items(), key=str)):
+        own = sorted(own, key=lambda trial: trial.sigma)
+        label = f"{count} frames, λ = {lam:g}" + ("" if prior is None else f", prior {prior:g}")
+        x, y = [t.sigma for t in own], [t.valid_rmse for t in own]
+        ax.plot(x, y, "o-", color=COLOURS[i % len(COLOURS)], label=label)
+    ax.set_xscale("log")
+    ticks = sorted({trial.sigma for trial in trials})
+    ax.set_xticks(ticks, [f"{sigma:g}" for sigma in ticks])
+    ax.minorticks_off()
+    ax.set_xlabel("kernel width σ, 1/Å")
+    ax.set_ylabel("validation force RMSE, kcal/mol/Å")
+    if lines:
+        ax.legend(fontsize="small")
     return figure

@@ -51,24 +51,22 @@ class Checkpoint:
         """The file for the solver's state in the trial `key`."""
         return self.folder / f"solver-{key}.npz"
 
-    def finished(self, key: str) -> tuple[Potential, float] | None:
-        """A finished trial's potential and validation error, if there is one."""
+    def finished(self, key: str) -> tuple[Potential, float, str] | None:
+        """A finished trial's potential, validation error and solver, if there is one."""
         path = self.folder / f"{key}.json"
         if not path.is_file():
             return None
-        error = json.loads(path.read_text())["valid_rmse"]
-        return load(self.folder / f"{key}.npz"), np.inf if error is None else error
+        known = json.loads(path.read_text())
+        error = np.inf if known["valid_rmse"] is None else known["valid_rmse"]
+        return load(self.folder / f"{key}.npz"), error, known["solver"]
 
-    def keep(self, key: str, potential: Potential, error: float) -> None:
+    def keep(self, key: str, potential: Potential, error: float, solver: str) -> None:
         """Keep a finished trial; its solver's state is dropped."""
         save(self.folder / f"{key}.npz", potential)
         with atomic_path(self.folder / f"{key}.json") as temporary:
-            temporary.write_text(json.dumps({"valid_rmse": error if np.isfinite(error) else None}))
+            known = {"valid_rmse": error if np.isfinite(error) else None, "solver": solver}
+            temporary.write_text(json.dumps(known))
         self.state(key).unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Remove the folder: the training is finished and saved."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def digest(*arrays) -> str:

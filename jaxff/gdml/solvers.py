@@ -27,6 +27,7 @@ Progress = Callable[[str, float], None]
 
 DENSE_TOLERANCE = 1e-11  # relative residual that refinement of a factorised solution aims at
 _DENSE_ENOUGH = 1e-6  # and what it must reach
+SINGLE_SHIFT = 2e-5  # of the largest diagonal entry: stands above rounding in a float32 factor
 _TILE = 2048  # largest side of a tile: products of such tiles run at full speed
 _BLOCK_FRAMES = 16  # frames per side of an assembled block: fits caches
 
@@ -40,8 +41,7 @@ class Dense:
 
     Args:
         op: the operator.
-        dtype: of the factor; float32 takes half the time and memory and serves λ large enough
-            for it (see `single_precision_serves`).
+        dtype: of the factor; float32 takes half the time and memory, see `factor_dtype`.
         progress: called with a phase and the fraction of it that is done.
 
     Raises:
@@ -53,7 +53,7 @@ class Dense:
         self.op, self.dtype = op, jnp.dtype(dtype or op.dtype)
         shift = 0.0
         if self.dtype != op.dtype:
-            shift = 2e-5 * float(op.diagonal().max())  # above rounding in the factor
+            shift = SINGLE_SHIFT * float(op.diagonal().max())
         frames = _frames_per_tile(op)
         self.tiles = _assembled(op, frames, self.dtype, shift, report)
         self._fill = len(self.tiles) * frames * op.width - op.size
@@ -81,7 +81,12 @@ class Dense:
             )
         return state.best
 
+    def __str__(self) -> str:
+        precision = "" if self.dtype == self.op.dtype else f", factor in {self.dtype}"
+        return f"dense, {self.op.size} unknowns{precision}"
+
     def log_determinant(self) -> float:
+        """log |K + λ| by the factor."""
         return cholesky.log_determinant(self.tiles)
 
 
@@ -128,6 +133,12 @@ def _tile(op, i, j, shift, frames, dtype):
     out = jnp.where((row < op.size)[:, None] & (column < op.size), out, 0.0)
     diagonal = jnp.where(row < op.size, op.lam + shift, 1.0).astype(dtype)
     return out + jnp.where(row[:, None] == column, diagonal, 0.0)
+
+
+def factor_dtype(op: KernelOperator):
+    """float32 where λ is so large that a factor in it makes refinement converge fast."""
+    single = float(op.lam) > SINGLE_SHIFT * float(op.diagonal().max())
+    return jnp.dtype(jnp.float32) if single else op.dtype
 
 
 def dense_bytes(op: KernelOperator) -> int:
@@ -323,6 +334,10 @@ class Iterative:
                 "raise max_memory (a larger preconditioner), lam or the tolerance"
             )
         return state.best
+
+    def __str__(self) -> str:
+        columns = self.preconditioner.factor.shape[1]
+        return f"iterative, {self.op.size} unknowns, {columns} columns"
 
     def _restored(self, y: Array) -> State | None:
         path = self.checkpoint

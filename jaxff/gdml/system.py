@@ -17,7 +17,14 @@ from jaxff.gdml import cholesky
 from jaxff.gdml.descriptor import Descriptor, inverse_distances
 from jaxff.gdml.model import kernel_potential
 from jaxff.gdml.operator import KernelOperator
-from jaxff.gdml.solvers import Dense, Iterative, Progress, dense_bytes, iterative_bytes
+from jaxff.gdml.solvers import (
+    Dense,
+    Iterative,
+    Progress,
+    dense_bytes,
+    factor_dtype,
+    iterative_bytes,
+)
 from jaxff.potential import Potential
 
 SOLVERS = ("auto", "dense", "iterative")
@@ -120,7 +127,7 @@ class KernelSystem:
 
     def _factorised(self, frames: Dataset, report: Progress) -> Dense:
         try:
-            return Dense(self.op, progress=report)
+            return Dense(self.op, factor_dtype(self.op), report)
         except cholesky.NotPositiveDefinite as error:
             raise InputError(
                 f"{frames.label}: the kernel matrix is not positive definite at λ = "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -32,6 +32,7 @@ class Trial:
         sigma, lam: 1/Å, and the regularisation.
         prior: strength of the baseline's prior, or None.
         n_train: training frames.
+        solver: what solved it.
         valid_rmse: force RMSE on the validation frames, kcal/mol/Å.
     """
 
@@ -39,6 +40,7 @@ class Trial:
     lam: float
     prior: float | None
     n_train: int
+    solver: str
     valid_rmse: float
 
 
@@ -196,6 +198,7 @@ class _Run:
     kept: Checkpoint | None
     report: Progress
     trials: list[Trial]
+    done: dict = field(default_factory=dict)
 
     def best(self, frames: Dataset, sigma: float, lams) -> tuple[Potential, float]:
         """The best model of this σ and its validation error (∞ without validation frames)."""
@@ -207,19 +210,23 @@ class _Run:
             lowest, system = np.inf, None
             for prior in priors:
                 key = f"{len(frames)}-{sigma:g}-{lam:g}" + ("" if prior is None else f"-{prior:g}")
-                finished = self.kept.finished(key) if self.kept else None
+                finished = self.done.get(key)
+                if finished is None and self.kept:
+                    finished = self.kept.finished(key)
                 if finished is None:
                     if system is None:
                         path = self.kept.state(key) if self.kept else None
                         system = self.make_system(self.on_atoms(frames), sigma, lam, path)
                     model = self._fitted(system, frames, prior)
                     error = np.inf if self.valid is None else force_rmse(model, self.valid)
+                    solver = str(system.solver)
                     if self.kept:
-                        self.kept.keep(key, model, error)
+                        self.kept.keep(key, model, error, solver)
                 else:
-                    model, error = finished
-                if self.valid is not None:
-                    self._tell(Trial(sigma, lam, prior, len(frames), error))
+                    model, error, solver = finished
+                if self.valid is not None and key not in self.done:
+                    self._tell(Trial(sigma, lam, prior, len(frames), solver, error))
+                self.done[key] = model, error, solver
                 if best is None or error < best_error:
                     best, best_error = model, error
                 if error >= lowest:

@@ -26,7 +26,7 @@ from jaxff.potential import Potential
 
 Array = jax.Array
 
-MAX_UNKNOWNS = 4000  # of the frames that the variance is conditioned on
+MAX_UNKNOWNS = 2000  # of the frames that the variance is conditioned on
 
 
 @partial(
@@ -95,7 +95,7 @@ def uncertainty(
     Args:
         potential: its kernel gives σ, λ, permutations and atoms.
         train: the training frames; where they are many, the variance is conditioned on as many
-            of them as make 4,000 unknowns, drawn at random.
+            of them as make 2,000 unknowns, drawn at random.
         valid: frames that the model has not seen; they set the scales.
         seed: of that draw.
 

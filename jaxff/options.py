@@ -1,0 +1,211 @@
+"""The options of every command of the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from jaxff import __version__
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command; `command` in its result names the one chosen."""
+    top = argparse.ArgumentParser(
+        prog="jaxff", description="Differentiable force fields on JAX: sGDML, GAFF, hybrids."
+    )
+    top.add_argument("--version", action="version", version=f"jaxff {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, example: str, more: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text}\n{more}".strip(),
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--seed", type=count, default=0, help="of every random choice (default 0)")
+        sub.add_argument("--json", metavar="FILE", help="write the results for programs")
+        return sub
+
+    def data_options(sub):
+        sub.add_argument("data", metavar="DATA.npz", help="sGDML, MD17 or rMD17 npz, or extxyz")
+        sub.add_argument("--length-unit", help="override the file's unit of length")
+        sub.add_argument("--energy-unit", help="override the file's unit of energy")
+
+    sub = command(
+        "demo",
+        "The main job on packaged data: GAFF, its refit, sGDML and their hybrid.",
+        "jaxff demo aspirin -o aspirin-demo",
+    )
+    sub.add_argument("molecule", nargs="?", default="ethanol", choices=("ethanol", "aspirin"))
+    sub.add_argument("-o", "--output", metavar="DIR", help="default: jaxff-demo-MOLECULE")
+
+    sub = command(
+        "train",
+        "Train an sGDML kernel, on the data or on the residual of a baseline.",
+        "jaxff train ethanol.npz -n 200 --valid 100 --test 1000 --sigma 10,20,40 -o model.npz",
+        "Interrupted, the same command goes on from MODEL.npz.partial, where its state is kept.",
+    )
+    data_options(sub)
+    sub.add_argument(
+        "-n",
+        dest="n_train",
+        type=positive(int),
+        default=1000,
+        metavar="N",
+        help="training frames (default 1000)",
+    )
+    sub.add_argument("--valid", type=count, metavar="N", help="validation frames (up to 500)")
+    sub.add_argument("--test", type=count, metavar="N", help="test frames (up to 1000)")
+    sub.add_argument(
+        "--sigma",
+        type=numbers,
+        metavar="S,S,...",
+        help="kernel widths to choose among, going up (default: searched for)",
+    )
+    sub.add_argument(
+        "--lam",
+        type=numbers,
+        default=[1e-10],
+        metavar="L,L,...",
+        help="regularisations to choose among (default 1e-10)",
+    )
+    sub.add_argument(
+        "--baseline",
+        metavar="MODEL.npz|X.prmtop",
+        help="potential whose residual is learnt: the result is the hybrid",
+    )
+    sub.add_argument(
+        "--adapt",
+        action="store_true",
+        help="re-estimate the baseline's parameters together with the kernel",
+    )
+    sub.add_argument(
+        "--atoms",
+        type=indices,
+        metavar="I,J,...",
+        help="atoms that the kernel acts on, from 0 (default: all)",
+    )
+    sub.add_argument("--no-symmetries", action="store_true", help="GDML: no permutations")
+    sub.add_argument(
+        "--energies",
+        choices=("offset", "constrain", "none"),
+        default="offset",
+        help="what energies do: set the zero (default), be fitted beside the forces, or nothing",
+    )
+    sub.add_argument(
+        "--solver",
+        choices=("auto", "dense", "iterative"),
+        default="auto",
+        help="a Cholesky factor, or conjugate gradients (default: by size)",
+    )
+    sub.add_argument(
+        "--tolerance",
+        type=positive(float),
+        default=1e-4,
+        help="relative residual of the iterative solver (default 1e-4)",
+    )
+    sub.add_argument(
+        "--max-memory",
+        type=positive(float),
+        metavar="GB",
+        help="that the process may hold (default: 80 %% of the machine's)",
+    )
+    sub.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="calibrate standard errors on the validation frames, report their test coverage",
+    )
+    sub.add_argument("--plot", metavar="PNG", help="picture of the validation errors against sigma")
+    sub.add_argument("-o", "--output", required=True, metavar="MODEL.npz")
+
+    sub = command(
+        "evaluate",
+        "Errors of a model on a data set.",
+        "jaxff evaluate model.npz ethanol.npz",
+    )
+    sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
+    data_options(sub)
+
+    sub = command(
+        "md",
+        "Molecular dynamics of a model.",
+        "jaxff md hybrid.npz start.xyz --ensemble langevin --temperature 300 --steps 10000 -o run",
+    )
+    sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
+    sub.add_argument("start", metavar="START.xyz", help="geometry: xyz, extxyz, sdf, mol2, pdb")
+    sub.add_argument("--ensemble", choices=("nve", "langevin"), default="langevin")
+    sub.add_argument("--temperature", type=positive(float), default=300.0, help="K")
+    sub.add_argument("--dt", type=positive(float), default=0.5, help="time step, fs")
+    sub.add_argument("--steps", type=positive(int), default=10_000)
+    sub.add_argument("--friction", type=positive(float), default=1.0, help="Langevin, 1/ps")
+    sub.add_argument("--record-every", type=positive(int), default=10, metavar="STEPS")
+    sub.add_argument("--precision", choices=("float32", "float64"), default="float64")
+    sub.add_argument("-o", "--output", required=True, metavar="DIR")
+
+    sub = command(
+        "label",
+        "Energies and forces from an ASE calculator, for given frames or along its own dynamics.",
+        "jaxff label CCO --calculator gfn2-xtb --md --temperature 500 --frames 2000 -o ethanol.npz",
+    )
+    sub.add_argument("start", metavar="FRAMES", help="xyz, extxyz or npz file, or a SMILES string")
+    sub.add_argument(
+        "--calculator",
+        default="gfn2-xtb",
+        metavar="NAME",
+        help="gfn2-xtb, gfn1-xtb, emt, lj, or an import path package.module:Class",
+    )
+    sub.add_argument("--options", default="{}", metavar="JSON", help="the calculator's options")
+    sub.add_argument("--charge", type=int, help="net charge, e (default: that of the frames)")
+    sub.add_argument("--workers", type=positive(int), default=2, help="processes (default 2)")
+    sub.add_argument(
+        "--skip-failed", action="store_true", help="leave frames out whose calculation fails"
+    )
+    dynamics = sub.add_argument_group("dynamics, to sample the frames first")
+    dynamics.add_argument("--md", action="store_true", help="Langevin dynamics from FRAMES")
+    dynamics.add_argument("--temperature", type=positive(float), default=500.0, help="K")
+    dynamics.add_argument("--dt", type=positive(float), default=0.5, help="time step, fs")
+    dynamics.add_argument("--friction", type=positive(float), default=10.0, help="1/ps")
+    dynamics.add_argument("--frames", type=positive(int), default=2000, help="frames in all")
+    dynamics.add_argument("--spacing", type=positive(float), default=10.0, help="of frames, fs")
+    dynamics.add_argument("--equilibration", type=float, default=1000.0, help="before them, fs")
+    dynamics.add_argument("--replicas", type=positive(int), default=2, help="independent runs")
+    sub.add_argument("-o", "--output", required=True, metavar="DATA.npz")
+
+    sub = command(
+        "info", "Versions, devices and precision, or what a file holds.", "jaxff info --check"
+    )
+    sub.add_argument("file", nargs="?", help="a model, data set or topology to describe")
+    sub.add_argument(
+        "--check",
+        action="store_true",
+        help="compare compiled, eager and NumPy energies of a small molecule",
+    )
+    return top
+
+
+def positive(kind: Callable):
+    def convert(text: str):
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not positive")
+        return value
+
+    convert.__name__ = f"positive {kind.__name__}"
+    return convert
+
+
+def count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def numbers(text: str) -> list[float]:
+    return [positive(float)(part) for part in text.split(",")]
+
+
+def indices(text: str) -> list[int]:
+    return [count(part) for part in text.split(",")]
