@@ -28,6 +28,7 @@ Progress = Callable[[str, float], None]
 DENSE_TOLERANCE = 1e-11  # relative residual that refinement of a factorised solution aims at
 _DENSE_ENOUGH = 1e-6  # and what it must reach
 SINGLE_SHIFT = 2e-5  # of the largest diagonal entry: stands above rounding in a float32 factor
+_PATIENCE = 500  # iterations without a smaller residual: rounding is reached
 _TILE = 2048  # largest side of a tile: products of such tiles run at full speed
 _BLOCK_FRAMES = 16  # frames per side of an assembled block: fits caches
 
@@ -320,6 +321,7 @@ class Iterative:
             self.preconditioner,
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
+            patience=_PATIENCE,
             state=state,
             after=after,
         )
@@ -330,7 +332,7 @@ class Iterative:
                 kept = f"kept in {self.checkpoint}: the same call goes on from there"
             raise NotConverged(
                 f"{len(state.residuals)} iterations brought the relative residual to "
-                f"{state.residual:.1e}, {self.tolerance:.1e} was asked for; the state is {kept}; "
+                f"{state.residual:.2e}, {self.tolerance:.1e} was asked for; the state is {kept}; "
                 "raise max_memory (a larger preconditioner), lam or the tolerance"
             )
         return state.best

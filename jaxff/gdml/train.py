@@ -173,7 +173,7 @@ def train(
         count = min(len(frames), max(SEARCH_LEAST, len(frames) // SEARCH_SHARE))
         few = frames[np.sort(np.random.default_rng(seed).permutation(len(frames))[:count])]
         report("searching sigma", 0.0)
-        sigma = search_width(lambda sigma: run.best(few, sigma, lams)[1])
+        sigma = search_width(lambda sigma: run.best(few, sigma, lams, PRIORS[-1:])[1])
         sigmas = [sigma] if count == len(frames) else widths_below(sigma)
     best, best_error = None, np.inf
     for value in sigmas:
@@ -200,11 +200,12 @@ class _Run:
     trials: list[Trial]
     done: dict = field(default_factory=dict)
 
-    def best(self, frames: Dataset, sigma: float, lams) -> tuple[Potential, float]:
+    def best(self, frames: Dataset, sigma, lams, priors=PRIORS) -> tuple[Potential, float]:
         """The best model of this σ and its validation error (∞ without validation frames)."""
-        priors = (None,)
-        if self.adapt:
-            priors = PRIORS if self.valid is not None else PRIORS[:1]
+        if not self.adapt:
+            priors = (None,)
+        elif self.valid is None:
+            priors = PRIORS[:1]
         best, best_error = None, np.inf
         for lam in lams:
             lowest, system = np.inf, None
