@@ -118,7 +118,7 @@ class Dataset:
         if len(self) == 0:
             raise InputError(f"{self.label}: no frames")
         sample = self.positions[:: max(1, len(self) // 500)]
-        bonds = perceive_bonds(self.numbers, sample)
+        bonds = perceive_bonds(self.numbers, sample, self.lattice)
         return Molecule(self.numbers, self.positions[0], bonds, name=self.name)
 
     def reorder(self, order) -> Dataset:

@@ -264,18 +264,22 @@ def formula(numbers) -> str:
     return "".join(s + (str(counts[s]) if counts[s] > 1 else "") for s in ordered)
 
 
-def perceive_bonds(numbers, positions) -> np.ndarray:
+def perceive_bonds(numbers, positions, lattice=None) -> np.ndarray:
     """Bonds (B, 2) of atoms closer than 1.3 times the sum of their covalent radii.
 
     Args:
         numbers: (N,) atomic numbers.
         positions: (N, 3) Å, or (M, N, 3) frames, of which the median distance counts, so that
             no single stretched bond or close contact decides.
+        lattice: (3, 3) Å, lattice vectors as columns: distances are those of nearest images.
     """
     numbers, frames = np.asarray(numbers), np.asarray(positions, float)
     frames = frames.reshape(-1, len(numbers), 3)
     i, j = np.triu_indices(len(numbers), 1)
-    distance = np.median(np.linalg.norm(frames[:, i] - frames[:, j], axis=-1), axis=0)
+    difference = frames[:, i] - frames[:, j]
+    if lattice is not None:
+        difference -= np.round(difference @ np.linalg.inv(lattice).T) @ np.asarray(lattice).T
+    distance = np.median(np.linalg.norm(difference, axis=-1), axis=0)
     limit = BOND_TOLERANCE * (covalent_radii[numbers[i]] + covalent_radii[numbers[j]])
     near = distance < limit
     return np.stack([i[near], j[near]], axis=1)

@@ -5,7 +5,7 @@ from jaxff.gdml.files import load, save
 from jaxff.gdml.model import KernelTerm
 from jaxff.gdml.operator import KernelOperator
 from jaxff.gdml.solvers import NotConverged
-from jaxff.gdml.symmetry import check_symmetries, find_symmetries
+from jaxff.gdml.symmetry import check_symmetries, describe_symmetries, find_symmetries
 from jaxff.gdml.system import KernelSystem, residual
 from jaxff.gdml.train import Trial, train
 from jaxff.gdml.uncertainty import Uncertainty, uncertainty
@@ -18,6 +18,7 @@ __all__ = [
     "Trial",
     "Uncertainty",
     "check_symmetries",
+    "describe_symmetries",
     "find_symmetries",
     "inverse_distances",
     "load",

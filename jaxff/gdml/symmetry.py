@@ -12,21 +12,23 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 
+NEIGHBOURS = 40  # frames, the most similar ones, that a frame is matched with
 MAX_ORDER = 100  # permutations beyond which a closure is taken to have run away
 
 
 def find_symmetries(
-    positions, molecule: Molecule, *, max_frames: int = 200, seed: int = 0
+    positions, molecule: Molecule, *, lattice=None, max_frames: int = 1000, seed: int = 0
 ) -> np.ndarray:
     """The group of atom permutations that the dynamics of a molecule realises.
 
-    Each pair of frames is matched through the eigenvectors of their distance matrices; the matches
-    on a minimum spanning tree over their costs generate the group.  Only permutations that keep
+    Pairs of frames are matched through the eigenvectors of their distance matrices; the matches
+    on a spanning tree over their costs generate the group.  Only permutations that keep
     elements and bonds are kept.
 
     Args:
         positions: (M, N, 3) Å.
         molecule: its elements and bonds.
+        lattice: (3, 3) Å, lattice vectors as columns, or None.
         max_frames: frames drawn at random where there are more.
         seed: of that draw.
 
@@ -39,8 +41,8 @@ def find_symmetries(
     positions = np.asarray(positions, float)
     if len(positions) > max_frames:
         drawn = np.random.default_rng(seed).choice(len(positions), max_frames, replace=False)
-        positions = positions[np.sort(drawn)]
-    found = _tree_matches(positions, molecule.numbers)
+        positions = positions[drawn]
+    found = _tree_matches(_distances(positions, lattice), molecule.numbers)
     kept = found[preserves_bonds(found, molecule)]
     group = close(kept)
     if group is None:
@@ -105,53 +107,146 @@ def preserves_bonds(permutations: np.ndarray, molecule: Molecule) -> np.ndarray:
     return elements.all(axis=1) & (images == bonded).all(axis=(1, 2))
 
 
-def _tree_matches(positions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+def _tree_matches(distance: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Unique matches (K, N) on the edges of the cheapest spanning tree over the frames.
 
-    A match of frames i and j sends atom a of i to the atom of j in the same place.
+    A match of frames i and j sends atom a of i to the atom of j in the same place.  Edges are
+    sought among frames whose distance matrices have similar eigenvalues, which no permutation
+    changes.
+
+    Args:
+        distance: (M, N, N) distance matrices, Å.
+        numbers: (N,).
     """
-    n_frames, n_atoms = positions.shape[:2]
-    distance = np.linalg.norm(positions[:, :, None] - positions[:, None], axis=-1)
-    vectors = np.abs(np.linalg.eigh(distance)[1][:, :, ::-1])
+    n_frames, n_atoms = distance.shape[:2]
+    spectra, vectors = np.linalg.eigh(distance)
+    vectors = np.abs(vectors[:, :, ::-1])
     forbidden = numbers[:, None] != numbers
     identity = np.arange(n_atoms)
     cost = np.zeros((n_frames, n_frames))
-    matches = np.tile(identity, (n_frames, n_frames, 1))
-    for i in range(n_frames - 1):
-        others = distance[i + 1 :]
-        overlap = vectors[i] @ vectors[i + 1 :].transpose(0, 2, 1)
+    matches = {}
+    for i, others in enumerate(_similar(spectra)):
+        if len(others) == 0:
+            continue
+        overlap = vectors[i] @ vectors[others].transpose(0, 2, 1)
         penalty = forbidden * overlap.max(axis=(1, 2), keepdims=True)
         match = np.array([linear_sum_assignment(c)[1] for c in penalty - overlap])
-        frame = np.arange(len(others))[:, None, None]
-        matched = others[frame, match[:, :, None], match[:, None, :]]
-        before = np.linalg.norm(others - distance[i], axis=(1, 2))
+        there = distance[others]
+        matched = there[np.arange(len(others))[:, None, None], match[:, :, None], match[:, None]]
+        before = np.linalg.norm(there - distance[i], axis=(1, 2))
         after = np.linalg.norm(matched - distance[i], axis=(1, 2))
         better = (after < before) & ~np.isclose(after, before)
-        matches[i, i + 1 :][better] = match[better]
-        cost[i, i + 1 :] = np.where(better, after, before)
-    # Zero stands for "no edge" there: identical frames are linked by a tiny cost instead.
-    tree = minimum_spanning_tree(np.triu(np.maximum(cost, 1e-12), 1))
-    rows, columns = tree.nonzero()
-    return np.unique(np.concatenate([identity[None], matches[rows, columns]]), axis=0)
+        matches |= {
+            (i, j): m if b else identity for j, m, b in zip(others, match, better, strict=True)
+        }
+        # Zero stands for "no edge" below: identical frames are linked by a tiny cost instead.
+        cost[i, others] = np.maximum(np.where(better, after, before), 1e-12)
+    tree = minimum_spanning_tree(cost)
+    found = [matches[edge] for edge in zip(*tree.nonzero(), strict=True)]
+    return np.unique(np.array([identity, *found]), axis=0)
+
+
+def _similar(spectra: np.ndarray) -> list[np.ndarray]:
+    """For each frame the later ones it is compared with: a connected graph of all frames."""
+    square = np.sum(spectra**2, axis=1)
+    apart = square[:, None] + square - 2.0 * spectra @ spectra.T
+    linked = np.zeros(apart.shape, bool)
+    near = np.argsort(apart, axis=1)[:, : NEIGHBOURS + 1]
+    np.put_along_axis(linked, near, True, axis=1)
+    tree = minimum_spanning_tree(np.maximum(apart, 1e-12)).nonzero()
+    linked[tree] = True
+    linked = np.triu(linked | linked.T, 1)
+    return [np.flatnonzero(row) for row in linked]
+
+
+def _distances(positions: np.ndarray, lattice) -> np.ndarray:
+    """(M, N, N) distances in Å, between nearest images in a lattice."""
+    difference = positions[:, :, None] - positions[:, None]
+    if lattice is not None:
+        difference -= np.round(difference @ np.linalg.inv(lattice).T) @ np.asarray(lattice).T
+    return np.linalg.norm(difference, axis=-1)
 
 
 def _without_overlaps(permutations: np.ndarray) -> np.ndarray:
     """The permutations none of whose cycles shares an atom with a longer cycle of another."""
-    cycles = [_cycles(p) for p in permutations]
+    cycles = [[set(c) for c in _cycles(p)] for p in permutations]
     every = [cycle for own in cycles for cycle in own]
     keep = [not any(len(a) < len(b) and a & b for a in own for b in every) for own in cycles]
     return permutations[keep]
 
 
-def _cycles(permutation: np.ndarray) -> list[set[int]]:
-    """The cycles longer than one of a permutation, as sets of atoms."""
-    left, cycles = set(range(len(permutation))), []
-    while left:
-        atom = left.pop()
-        cycle = {atom}
-        while (atom := int(permutation[atom])) in left:
-            left.remove(atom)
-            cycle.add(atom)
+# -- in words ------------------------------------------------------------------------------------
+
+
+def describe_symmetries(permutations: np.ndarray, molecule: Molecule) -> list[str]:
+    """Permutations that generate the group, in words; atoms are counted from 1.
+
+    Such as "methyl rotation of C2: H5 H6 H7", "exchange of H7 and H8 on C3"; empty for the
+    trivial group.
+
+    Args:
+        permutations: (P, N), a group.
+        molecule: its elements and bonds.
+    """
+    return [_in_words(p, molecule) for p in generators(permutations)]
+
+
+def generators(permutations: np.ndarray) -> np.ndarray:
+    """A few of the permutations (P, N), a group, whose products are all of them.
+
+    Those that are one cycle come first, and of these the longest.
+    """
+    permutations = np.asarray(permutations)
+    moved = (permutations != np.arange(permutations.shape[1])).sum(axis=1)
+    longest = [max(map(len, _cycles(p)), default=1) for p in permutations]
+    chosen = permutations[:0]
+    reached = {tuple(range(permutations.shape[1]))}
+    for k in np.lexsort((np.negative(longest), moved - longest)):
+        if tuple(permutations[k]) not in reached:
+            chosen = np.concatenate([chosen, permutations[[k]]])
+            reached = set(map(tuple, close(chosen, len(permutations))))
+    # What later ones generate is not needed.
+    for k in reversed(range(len(chosen))):
+        rest = np.delete(chosen, k, axis=0)
+        if len(rest) and len(close(rest, len(permutations))) == len(permutations):
+            chosen = rest
+    return chosen
+
+
+def _in_words(permutation: np.ndarray, molecule: Molecule) -> str:
+    def names(atoms) -> list[str]:
+        return [f"{molecule.symbols[a]}{a + 1}" for a in atoms]
+
+    parts, swaps = [], []
+    for cycle in _cycles(permutation):
+        around = [set(molecule.graph.neighbors(a)) - set(cycle) for a in cycle]
+        anchors = set.intersection(*around)
+        terminal = all(molecule.graph.degree[a] == 1 for a in cycle)
+        if len(cycle) == 2 and anchors and terminal:
+            parts.append(f"exchange of {' and '.join(names(cycle))} on {names(sorted(anchors))[0]}")
+        elif len(cycle) == 2:
+            swaps.append(" with ".join(names(cycle)))
+        elif anchors:
+            anchor = names(sorted(anchors))[0]
+            hydrogens = set(molecule.symbols[a] for a in cycle) == {"H"}
+            what = "methyl rotation" if hydrogens and len(cycle) == 3 else "rotation"
+            parts.append(f"{what} of {anchor}: {' '.join(names(cycle))}")
+        else:
+            parts.append(f"cycle {' '.join(names(cycle))}")
+    if swaps:
+        parts.append(f"exchange of {', '.join(swaps)}")
+    return "; ".join(parts)
+
+
+def _cycles(permutation: np.ndarray) -> list[list[int]]:
+    """The cycles longer than one of a permutation, each from its lowest atom on."""
+    cycles, seen = [], set()
+    for start in range(len(permutation)):
+        cycle, atom = [], start
+        while atom not in seen:
+            seen.add(atom)
+            cycle.append(atom)
+            atom = int(permutation[atom])
         if len(cycle) > 1:
             cycles.append(cycle)
     return cycles

@@ -155,11 +155,12 @@ class KernelSystem:
         weighed = op.gathered(jnp.einsum("mcw,mwk->mck", op.bases, self.solver(reduced)))
         return weighed[: len(columns)].reshape(np.shape(forces))
 
-    def fit(self, labels: Dataset, **provenance) -> Potential:
+    def fit(self, labels: Dataset, *, whole: bool = True, **provenance) -> Potential:
         """The potential that reproduces the forces (and the mean energy) of `labels`.
 
         Args:
             labels: the training frames, in order, with any forces and energies.
+            whole: these forces make up the energies; False where they are those on some atoms.
             **provenance: what the model should remember of its data, see `KernelTerm`.
 
         Raises:
@@ -197,7 +198,8 @@ class KernelSystem:
         if labels.energies is None:
             return model
         predicted, _ = model.predict(labels.positions)
-        _check_energies(labels, predicted)
+        if whole:
+            _check_energies(labels, predicted)
         if op.values:
             return model
         offset = jnp.asarray(np.mean(labels.energies - predicted))

@@ -243,7 +243,8 @@ class _Run:
             baseline = adapted(baseline, system, frames, prior)
         if baseline is not None:
             labels = residual(frames, baseline)
-        kernel = system.fit(self.on_atoms(labels), **self.provenance)
+        whole = self.atoms is None
+        kernel = system.fit(self.on_atoms(labels), whole=whole, **self.provenance)
         if self.atoms is not None:
             kernel = kernel.on(self.atoms)
         return kernel if baseline is None else baseline + kernel
@@ -334,12 +335,7 @@ def _group(symmetries, data: Dataset, seed: int) -> np.ndarray:
         return check_symmetries(symmetries, data.molecule)
     if symmetries != "auto":
         raise InputError(f'symmetries={symmetries!r}: use "auto", None or permutations (P, N)')
-    if data.lattice is not None:
-        raise InputError(
-            f"{data.label}: symmetries are not searched for in a lattice; give permutations (P, N) "
-            "as symmetries=, or None"
-        )
-    return find_symmetries(data.positions, data.molecule, seed=seed)
+    return find_symmetries(data.positions, data.molecule, lattice=data.lattice, seed=seed)
 
 
 def _several(values, name: str) -> list[float] | None:

@@ -27,6 +27,7 @@ from jaxff.potential import Potential
 Array = jax.Array
 
 MAX_UNKNOWNS = 2000  # of the frames that the variance is conditioned on
+_ROUNDING = 1e-12  # of the prior variance, below which there is rounding only
 
 
 @partial(
@@ -194,7 +195,7 @@ def _standard_errors(self: Uncertainty, R: Array) -> tuple[Array, Array]:
     variance = jnp.diagonal(prior).at[-1].add(self.offset - 2.0 * cross[-1, :, -1].mean())
     variance = variance - jnp.sum((rows @ self.whitener.T) ** 2, axis=1)
     # Rounding can leave a variance just below zero at a conditioning frame.
-    error = jnp.sqrt(jnp.maximum(variance, op.lam))
+    error = jnp.sqrt(jnp.maximum(variance, _ROUNDING * jnp.diagonal(prior)))
     forces = self.force_scale * error[:-1].reshape(-1, 3)
     if self.atoms is not None:
         forces = jnp.zeros_like(R).at[jnp.asarray(self.atoms)].set(forces)

@@ -125,7 +125,9 @@ def test_iterative_training_predicts_as_dense_training(frames, group):
     options = {"sigma": 12.0, "symmetries": group, "lam": 1e-8}
     dense = gdml.train(frames, solver="dense", **options)
     iterative = gdml.train(frames, solver="iterative", tolerance=1e-10, **options)
-    for a, b in zip(dense.predict(frames.positions), iterative.predict(frames.positions)):
+    for a, b in zip(
+        dense.predict(frames.positions), iterative.predict(frames.positions), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
     with pytest.raises(InputError, match="dense solver only"):
         gdml.train(frames, solver="iterative", energies="constrain", **options)

@@ -1,11 +1,14 @@
 """Recovered permutations: right group, right direction, bonds kept."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from jaxff import Dataset, Molecule
 from jaxff.errors import InputError
-from jaxff.gdml import check_symmetries, find_symmetries
-from jaxff.gdml.symmetry import _tree_matches, close, preserves_bonds
+from jaxff.gdml import check_symmetries, describe_symmetries, find_symmetries
+from jaxff.gdml.symmetry import _distances, _tree_matches, close, generators, preserves_bonds
 
 
 def as_set(permutations):
@@ -25,7 +28,7 @@ def test_a_match_sends_each_atom_to_its_counterpart(frames):
     R = frames.positions[0]
     order = np.array([0, 1, 2, 4, 5, 3, 6, 7, 8])
     shaken = R[order] + 1e-3 * np.random.default_rng(0).normal(size=R.shape)
-    matches = _tree_matches(np.stack([R, shaken]), frames.numbers)
+    matches = _tree_matches(_distances(np.stack([R, shaken]), None), frames.numbers)
     # atom order[a] of the first stands in place a of the second
     assert as_set(matches) == {tuple(range(9)), tuple(np.argsort(order).tolist())}
 
@@ -64,3 +67,51 @@ def test_md17_molecules_have_six(name, shared):
     group = find_symmetries(data.positions, data.molecule, max_frames=100)
     assert len(group) == 6
     np.testing.assert_array_equal(check_symmetries(group, data.molecule), group)
+
+
+def test_generators_in_words(frames, group):
+    assert describe_symmetries(group, frames.molecule) == [
+        "methyl rotation of C1: H4 H5 H6",
+        "exchange of H4 and H5 on C1; exchange of H7 and H8 on C2",
+    ]
+    assert describe_symmetries(group[:1], frames.molecule) == []
+    benzene = Molecule.from_smiles("c1ccccc1")
+    turn = np.array([1, 2, 3, 4, 5, 0, 7, 8, 9, 10, 11, 6])
+    flip = np.array([0, 5, 4, 3, 2, 1, 6, 11, 10, 9, 8, 7])
+    words = describe_symmetries(close(np.stack([turn, flip])), benzene)
+    assert words[0].startswith("cycle C1 C2 C3 C4 C5 C6; cycle H7")
+    assert len(words) == 2
+    assert words[1] == "exchange of C2 with C6, C3 with C5, H8 with H12, H9 with H11"
+
+
+@pytest.mark.parametrize("smiles", ["CC(C)O", "Cc1ccccc1"])
+def test_generators_generate_the_group(smiles):
+    molecule = Molecule.from_smiles(smiles)
+    hydrogens = [
+        [n for n in molecule.graph.neighbors(c) if molecule.symbols[n] == "H"]
+        for c in range(molecule.n_atoms)
+    ]
+    turns = []
+    for own in filter(lambda h: len(h) == 3, hydrogens):
+        turn = np.arange(molecule.n_atoms)
+        turn[own] = np.roll(own, 1)
+        turns.append(turn)
+    whole = close(np.array(turns))
+    assert as_set(close(generators(whole))) == as_set(whole)
+    assert len(generators(whole)) == len(turns)
+
+
+def test_whole_frames_and_frames_wrapped_into_a_cell_have_the_same_symmetries(frames, group):
+    lattice = np.array([[9.0, 1.0, 0.0], [0.0, 8.5, 0.5], [0.0, 0.0, 9.5]])
+    shifts = np.random.default_rng(0).integers(-1, 2, size=frames.positions.shape)
+    wrapped = replace(frames, positions=frames.positions + shifts @ lattice.T, lattice=lattice)
+    assert np.array_equal(wrapped.molecule.bonds, frames.molecule.bonds)
+    found = find_symmetries(wrapped.positions, wrapped.molecule, lattice=lattice)
+    assert as_set(found) == as_set(group)
+
+
+@pytest.mark.parametrize(("name", "order"), [("ethanol", 6), ("aspirin", 6)])
+def test_groups_of_md17_are_the_reference_packages(shared, name, order):
+    data = Dataset.load(shared / "data" / "md17" / f"{name}.npz")
+    for seed in (1, 2):
+        assert len(find_symmetries(data.positions, data.molecule, seed=seed)) == order

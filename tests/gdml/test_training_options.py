@@ -1,0 +1,270 @@
+"""What training can do beside the plain model: energies, atoms, cells, descriptors, widths."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxff import Dataset, gdml, load, save
+from jaxff.errors import InputError
+from jaxff.gdml.descriptor import inverse_distances
+from jaxff.gdml.search import NARROWEST, WIDEST, search_width, widths_below
+from jaxff.gdml.train import force_rmse
+
+SIGMA = 12.0
+
+
+def test_energy_constraints_equal_the_reference_packages(data, frames, group):
+    theirs = gdml.load(data / "ethanol_energy_model.npz")
+    ours = gdml.train(frames[:16], sigma=SIGMA, lam=1e-4, symmetries=group, energies="constrain")
+    for a, b in zip(ours.predict(frames.positions), theirs.predict(frames.positions), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-7)
+    with pytest.raises(InputError, match="no energies"):
+        gdml.train(replace(frames, energies=None), sigma=SIGMA, energies="constrain")
+
+
+def test_energies_can_be_left_unused(frames, group):
+    model = gdml.train(frames, sigma=SIGMA, symmetries=group, energies=None)
+    assert float(model.params["gdml"]["offset"]) == 0.0
+    assert not model.program.placed[0].term.knows_energies
+
+
+def test_what_is_left_of_the_training_forces_is_lambda_times_the_coefficients(frames, group):
+    """(K + λ) a = y: training errors are −std λ α, and what no kernel can fit."""
+    model = gdml.train(frames, sigma=SIGMA, lam=1e-5, symmetries=group)
+    own = model.params["gdml"]
+    op = gdml.KernelOperator.of(frames.positions, group, SIGMA)
+    left = op.observed(model.predict(frames.positions)[1] - frames.forces)
+    expected = float(own["std"] * own["lam"]) * op.observed(own["alphas"])
+    np.testing.assert_allclose(left, expected, rtol=0, atol=1e-8)
+
+
+def test_a_molecule_wrapped_into_a_cell_is_the_same_molecule(frames, group):
+    lattice = np.array([[9.0, 1.0, 0.0], [0.0, 8.5, 0.5], [0.0, 0.0, 9.5]])
+    shifts = np.random.default_rng(0).integers(-1, 2, size=frames.positions.shape)
+    wrapped = replace(frames, positions=frames.positions + shifts @ lattice.T, lattice=lattice)
+    options = {"sigma": SIGMA, "lam": 1e-6, "symmetries": group}
+    free, periodic = (gdml.train(d[:16], **options) for d in (frames, wrapped))
+    for a, b in zip(
+        free.predict(frames.positions), periodic.predict(wrapped.positions), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-7)
+
+
+def test_the_reference_package_s_lattice_convention(tmp_path, frames, group):
+    """Lattice vectors are columns: r + L k is an image of r."""
+    lattice = np.array([[9.0, 1.0, 0.0], [0.0, 8.5, 0.5], [0.0, 0.0, 9.5]])
+    periodic = replace(frames, lattice=lattice)
+    model = gdml.train(periodic[:16], sigma=SIGMA, symmetries=group)
+    gdml.save(tmp_path / "m.npz", model)
+    again = gdml.load(tmp_path / "m.npz")
+    R = frames.positions[20]
+    moved = R.copy()
+    moved[3] += lattice @ [1, -2, 0]
+    np.testing.assert_allclose(again(moved), model(R), rtol=0, atol=1e-8)
+
+
+def gaussians(R, lattice=None):
+    """A descriptor of another kind."""
+    return jnp.exp(-0.3 / inverse_distances(R, lattice) ** 2)
+
+
+def angles_too(R, lattice=None):
+    """One that no permutation of atoms permutes."""
+    return jnp.concatenate([inverse_distances(R, lattice), jnp.sin(R[3:4, 0])])
+
+
+def test_any_descriptor_serves_and_travels_with_the_model(tmp_path, frames, group):
+    model = gdml.train(frames[:20], sigma=2.0, descriptor=gaussians, symmetries=group)
+    R = frames.positions[20]
+    for p in group:
+        assert float(model(R[p])) == pytest.approx(float(model(R)), abs=1e-8)
+    save(tmp_path / "m.npz", model)
+    assert float(load(tmp_path / "m.npz")(R)) == float(model(R))
+    with pytest.raises(InputError, match="not a single plain"):
+        gdml.save(tmp_path / "n.npz", model)
+    text = (tmp_path / "m.npz").read_bytes()
+    assert b"pickle" not in text
+    with pytest.raises(InputError, match="does not permute"):
+        gdml.train(frames[:20], sigma=2.0, descriptor=angles_too, symmetries=group)
+    with pytest.raises(InputError, match="cannot be found by its name"):
+        save(
+            tmp_path / "n.npz",
+            gdml.train(
+                frames[:5],
+                sigma=2.0,
+                descriptor=lambda R, lattice: inverse_distances(R, lattice),
+                symmetries=None,
+            ),
+        )
+
+
+def test_a_kernel_on_some_atoms_learns_the_forces_that_depend_on_them(frames, springs):
+    atoms = [2, 8, 1]
+    inner = springs(3, k=40.0, length=1.5).on(atoms)
+    molecule = frames.molecule
+    energies, forces = inner.predict(frames.positions)
+    data = Dataset(frames.numbers, frames.positions, forces, energies)
+    model = gdml.train(data[:20], sigma=5.0, atoms=atoms)
+    assert model.program.placed[0].atoms == tuple(atoms)
+    F = model.predict(frames.positions)[1]
+    assert (np.delete(F, atoms, axis=1) == 0.0).all()
+    np.testing.assert_allclose(F[20:], forces[20:], rtol=0, atol=0.05 * np.abs(forces).max())
+    assert model.molecule.symbols == molecule.symbols
+    for wrong in ([0], [0, 0], [0, 9], "01"):
+        with pytest.raises(InputError, match="distinct atoms from 0 to 8"):
+            gdml.train(data[:20], sigma=5.0, atoms=wrong)
+
+
+def test_lambda_is_chosen_too(frames, group):
+    trials = []
+    model = gdml.train(
+        frames[:16],
+        sigma=SIGMA,
+        lam=(1e-8, 1e-3),
+        valid=frames[16:],
+        symmetries=group,
+        trials=trials,
+    )
+    best = min(trials, key=lambda trial: trial.valid_rmse)
+    assert float(model.params["gdml"]["lam"]) == best.lam
+    assert best.valid_rmse == pytest.approx(force_rmse(model, frames[16:]))
+    assert {trial.lam for trial in trials} == {1e-8, 1e-3}
+
+
+def test_validation_frames_must_not_be_training_frames(frames, group):
+    with pytest.raises(InputError, match="3 of the validation frames are training frames"):
+        gdml.train(frames[:16], sigma=[5, 10], valid=frames[13:], symmetries=group)
+
+
+@pytest.mark.parametrize("best", [3.0, 11.0, 25.0, 70.0, 150.0])
+def test_the_width_of_least_error_is_found_in_few_trials(best):
+    tried = []
+
+    def error(sigma):
+        tried.append(sigma)
+        return 1.0 + 0.3 * np.log(sigma / best) ** 2
+
+    found = search_width(error)
+    assert abs(np.log(found / best)) < np.log(1.2)
+    assert len(tried) == len(set(tried)) <= 9
+    assert search_width(lambda sigma: sigma) == NARROWEST
+    assert search_width(lambda sigma: -sigma) == WIDEST
+
+
+def test_widths_below_descend():
+    widths = widths_below(28.0)
+    assert widths[0] == 28.0
+    assert all(1.3 < a / b < 1.5 for a, b in pairwise(widths))
+    assert NARROWEST <= widths[-1] < 1.5 * NARROWEST
+
+
+class Stop(BaseException):
+    """A killed process, for these tests."""
+
+
+def test_a_training_killed_at_any_moment_resumes_to_the_same_model(tmp_path, frames, group):
+    options = {
+        "sigma": (5.0, 10.0, 20.0),
+        "valid": frames[16:],
+        "symmetries": group,
+        "solver": "iterative",
+        "tolerance": 1e-8,
+    }
+    straight = gdml.train(frames[:16], **options)
+    rng = np.random.default_rng(1)
+
+    def killed(phase, fraction):
+        if rng.random() < 0.08:
+            raise Stop
+
+    kills = 0
+    for _ in range(200):
+        try:
+            found = gdml.train(
+                frames[:16], **options, checkpoint=tmp_path / "state", progress=killed
+            )
+            break
+        except Stop:
+            kills += 1
+    assert kills > 2
+    np.testing.assert_array_equal(found.params["gdml"]["alphas"], straight.params["gdml"]["alphas"])
+    assert float(found.params["gdml"]["sigma"]) == float(straight.params["gdml"]["sigma"])
+    trials = sorted(path.name for path in (tmp_path / "state").glob("16-*.json"))
+    assert trials
+    assert np.isfinite(json.loads((tmp_path / "state" / trials[0]).read_text())["valid_rmse"])
+
+
+def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, frames, group):
+    folder = tmp_path / "state"
+    first = gdml.train(frames[:16], sigma=5.0, symmetries=group, checkpoint=folder)
+    other = gdml.train(frames[:12], sigma=5.0, symmetries=group, checkpoint=folder)
+    assert len(other.params["gdml"]["alphas"]) == 12
+    assert len(first.params["gdml"]["alphas"]) == 16
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    (stranger / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="not a checkpoint folder"):
+        gdml.train(frames[:16], sigma=5.0, symmetries=group, checkpoint=stranger)
+    assert (stranger / "thesis.tex").read_text() == "precious"
+
+
+# -- uncertainty --------------------------------------------------------------------------------
+
+
+def test_standard_errors_are_the_gaussian_process_s(frames, group):
+    model = gdml.train(frames[:6], sigma=SIGMA, lam=1e-6, symmetries=group)
+    errors = gdml.uncertainty(model, frames[:6], frames[6:16])
+    R = frames.positions[20]
+    op = gdml.KernelOperator.of(
+        np.concatenate([frames.positions[:6], R[None]]), group, SIGMA, 1e-6, values=True
+    )
+    index = np.arange(7)
+    matrix = np.asarray(op.block(index, index))
+    known = [k for k in range(6 * 22) if k % 22 != 21]  # gradients of the training frames
+    K = matrix.reshape(7 * 22, 7 * 22)
+    inverse = np.linalg.inv(K[np.ix_(known, known)] + 1e-6 * np.eye(len(known)))
+    # forces, in Cartesian coordinates
+    here = np.arange(6 * 22, 6 * 22 + 21)
+    cross = K[np.ix_(here, known)]
+    reduced = K[np.ix_(here, here)] - cross @ inverse @ cross.T
+    variance = np.diag(np.asarray(op.bases[6]) @ reduced @ np.asarray(op.bases[6]).T)
+    energy, forces = errors(R)
+    expected = float(errors.force_scale) * np.sqrt(variance).reshape(9, 3)
+    np.testing.assert_allclose(forces, expected, rtol=1e-5, atol=1e-5 * float(errors.force_scale))
+    # the energy's difference from the mean over the training frames
+    values = np.zeros(7 * 22)
+    values[6 * 22 + 21] = 1.0
+    values[21 : 6 * 22 : 22] -= 1.0 / 6.0
+    cross = values @ K[:, known]
+    variance = values @ K @ values - cross @ inverse @ cross
+    assert float(energy) == pytest.approx(float(errors.energy_scale) * np.sqrt(variance), rel=1e-4)
+
+
+def test_standard_errors_cover_the_errors_and_vanish_at_training_frames(frames, group):
+    model = gdml.train(frames[:12], sigma=SIGMA, symmetries=group)
+    errors = gdml.uncertainty(model, frames[:12], frames[12:18])
+    coverage = errors.coverage(model, frames[18:])
+    assert 0.4 < coverage["force_1"] < 0.95
+    assert 0.8 < coverage["force_2"] <= 1.0
+    known, new = (errors.predict(frames.positions[k])[1].mean() for k in (slice(12), slice(18, 24)))
+    assert known < 0.05 * new
+    slope = jax.grad(lambda R: errors(R)[1].sum())(jnp.asarray(frames.positions[20]))
+    assert np.isfinite(slope).all()
+    with pytest.raises(InputError, match="no frames to calibrate"):
+        gdml.uncertainty(model, frames[:12], frames[:0])
+    with pytest.raises(InputError, match="2 kernels"):
+        gdml.uncertainty(model + model, frames[:12], frames[12:])
+
+
+def test_standard_errors_of_a_kernel_on_some_atoms(frames):
+    atoms = [2, 8, 1, 0]
+    model = gdml.train(frames[:12], sigma=SIGMA, lam=1e-3, atoms=atoms)
+    errors = gdml.uncertainty(model, frames[:12], frames[12:18])
+    forces = np.asarray(errors(frames.positions[20])[1])
+    assert (forces[atoms] > 0.0).all()
+    assert (np.delete(forces, atoms, axis=0) == 0.0).all()
