@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from ase.data import covalent_radii
 
 from jaxff import units
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule, formula, perceive_bonds
 from jaxff.npz import NpzReader, write_npz
+from jaxff.plausibility import implausible_units
 
 
 class Split(NamedTuple):
@@ -268,76 +268,6 @@ def stratified(energies: np.ndarray, count: int, rng: np.random.Generator) -> np
         own = rng.permutation(np.flatnonzero(bins == each))
         places[own] = (np.arange(len(own)) + rng.random()) / len(own)
     return np.argsort(places)[:count]
-
-
-def implausible_units(data: Dataset) -> str | None:
-    """Why the lengths or forces of `data` cannot be in Å and kcal/mol, or None.
-
-    Lengths are judged by each atom's nearest neighbour against covalent radii; forces by the
-    force constants of bonds to hydrogen (of all bonds, within wider limits, where there are none):
-    minus the slope of the force along a bond against its length.
-    """
-    sample = data[:: max(1, len(data) // 500)]
-    ratio = _nearest_neighbour_ratio(sample)
-    for unit, low, high in (("nm", 0.05, 0.2), ("Bohr", 1.65, 2.2)):
-        if ratio is not None and low < ratio < high:
-            return (
-                f"interatomic distances look like {unit}, not Å (nearest neighbours at "
-                f'{ratio:.2f} times covalent radii): pass length_unit="{unit}"'
-            )
-    constant, hydrogen = _bond_force_constant(sample)
-    if constant is None:
-        return None
-    low, high = (250.0, 1750.0) if hydrogen else (60.0, 7000.0)
-    if low < constant < high:
-        return None
-    if constant < 0:
-        return (
-            "forces point away from the equilibrium bond lengths: "
-            "these are gradients, not forces; change their sign"
-        )
-    guesses = {
-        unit: abs(np.log(constant * units.energy_factor(unit) / 800.0))
-        for unit in ("eV", "kJ/mol", "Hartree")
-    }
-    guess = min(guesses, key=guesses.get)
-    return (
-        f"forces look like {guess}/Å, not kcal/mol/Å (bond force constants near {constant:.3g}, "
-        f'expected about 800): pass energy_unit="{guess}", or energy_unit="kcal/mol" '
-        "to take them as they are"
-    )
-
-
-def _nearest_neighbour_ratio(data: Dataset) -> float | None:
-    if data.n_atoms < 2 or len(data) == 0:
-        return None
-    i, j = np.triu_indices(data.n_atoms, 1)
-    distance = np.median(np.linalg.norm(data.positions[:, i] - data.positions[:, j], axis=-1), 0)
-    ratio = np.full((data.n_atoms, data.n_atoms), np.inf)
-    radii = covalent_radii[data.numbers]
-    ratio[i, j] = ratio[j, i] = distance / (radii[i] + radii[j])
-    return float(np.median(ratio.min(axis=1)))
-
-
-def _bond_force_constant(data: Dataset) -> tuple[float | None, bool]:
-    """Median force constant over bonds, kcal/mol/Å² (None: the frames do not tell)."""
-    if len(data) < 10:
-        return None, False
-    bonds = data.molecule.bonds
-    with_hydrogen = (data.numbers[bonds] == 1).any(axis=1)
-    hydrogen = bool(with_hydrogen.any())
-    constants = []
-    for i, j in bonds[with_hydrogen] if hydrogen else bonds:
-        bond = data.positions[:, i] - data.positions[:, j]
-        length = np.linalg.norm(bond, axis=1)
-        m_i, m_j = data.molecule.masses[[i, j]]
-        relative = (m_j * data.forces[:, i] - m_i * data.forces[:, j]) / (m_i + m_j)
-        force = np.einsum("ma,ma->m", relative, bond) / length
-        if length.std() < 1e-3 or force.std() == 0:
-            continue
-        if abs(np.corrcoef(length, force)[0, 1]) > 0.7:
-            constants.append(-np.polyfit(length, force, 1)[0])
-    return (float(np.median(constants)) if constants else None), hydrogen
 
 
 # -- readers: fields of a Dataset, and the units declared ----------------------------------

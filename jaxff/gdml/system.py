@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,17 +154,15 @@ class KernelSystem:
         weighed = op.gathered(jnp.einsum("mcw,mwk->mck", op.bases, self.solver(reduced)))
         return weighed[: len(columns)].reshape(np.shape(forces))
 
-    def fit(self, labels: Dataset, *, whole: bool = True, **provenance) -> Potential:
+    def fit(self, labels: Dataset, **provenance) -> Potential:
         """The potential that reproduces the forces (and the mean energy) of `labels`.
 
         Args:
             labels: the training frames, in order, with any forces and energies.
-            whole: these forces make up the energies; False where they are those on some atoms.
             **provenance: what the model should remember of its data, see `KernelTerm`.
 
         Raises:
-            InputError: the energies say that the forces are gradients, or the solver did not
-                converge.
+            NotConverged: the solver did not converge.
         """
         op, energies, mean = self.op, labels.energies, 0.0
         scale = [labels.forces.ravel()]
@@ -198,8 +195,6 @@ class KernelSystem:
         if labels.energies is None:
             return model
         predicted, _ = model.predict(labels.positions)
-        if whole:
-            _check_energies(labels, predicted)
         if op.values:
             return model
         offset = jnp.asarray(np.mean(labels.energies - predicted))
@@ -284,23 +279,3 @@ def _refuse_identical(op: KernelOperator, frames: Dataset) -> None:
                     f"{frames.label}: frames {frames.index[j]} and {frames.index[i]} are the same "
                     "geometry; remove one of them"
                 )
-
-
-def _check_energies(labels: Dataset, predicted: np.ndarray) -> None:
-    """Whether forces integrate to the energies, where there are enough frames to tell."""
-    if len(predicted) < 10 or np.ptp(labels.energies) == 0.0 or np.ptp(predicted) == 0.0:
-        return
-    correlation = np.corrcoef(labels.energies, predicted)[0, 1]
-    slope = np.polyfit(predicted, labels.energies, 1)[0]
-    if correlation < -0.5:
-        raise InputError(
-            f"{labels.label}: energies fall where the forces say that they rise (correlation "
-            f"{correlation:.2f}): these are gradients, not forces; change their sign"
-        )
-    if correlation < 0.5 or not 0.5 < slope < 2.0:
-        warnings.warn(
-            f"{labels.label}: energies and forces of the training frames do not belong together "
-            f"(correlation {correlation:.2f}, slope {slope:.2f}): the energies of this model are "
-            "unreliable; check units and levels of theory, or use more frames",
-            stacklevel=4,
-        )

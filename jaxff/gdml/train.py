@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -181,6 +182,8 @@ def train(
         if best is not None and error >= best_error:
             break
         best, best_error = model, error
+    if frames.energies is not None and atoms is None:
+        _check_energies(frames, best.predict(frames.positions)[0])
     return Potential(best.program, best.params, dataset.molecule)
 
 
@@ -243,8 +246,7 @@ class _Run:
             baseline = adapted(baseline, system, frames, prior)
         if baseline is not None:
             labels = residual(frames, baseline)
-        whole = self.atoms is None
-        kernel = system.fit(self.on_atoms(labels), whole=whole, **self.provenance)
+        kernel = system.fit(self.on_atoms(labels), **self.provenance)
         if self.atoms is not None:
             kernel = kernel.on(self.atoms)
         return kernel if baseline is None else baseline + kernel
@@ -345,3 +347,23 @@ def _several(values, name: str) -> list[float] | None:
     if not out or not np.isfinite(out).all() or out[0] <= 0.0:
         raise InputError(f"{name} must be positive, got {values!r}")
     return out
+
+
+def _check_energies(labels: Dataset, predicted: np.ndarray) -> None:
+    """Whether forces integrate to the energies, where there are enough frames to tell."""
+    if len(predicted) < 10 or np.ptp(labels.energies) == 0.0 or np.ptp(predicted) == 0.0:
+        return
+    correlation = np.corrcoef(labels.energies, predicted)[0, 1]
+    slope = np.polyfit(predicted, labels.energies, 1)[0]
+    if correlation < -0.5:
+        raise InputError(
+            f"{labels.label}: energies fall where the forces say that they rise (correlation "
+            f"{correlation:.2f}): these are gradients, not forces; change their sign"
+        )
+    if correlation < 0.5 or not 0.5 < slope < 2.0:
+        warnings.warn(
+            f"{labels.label}: energies and forces of the training frames do not belong together "
+            f"(correlation {correlation:.2f}, slope {slope:.2f}): the energies of this model are "
+            "unreliable; check units and levels of theory, or use more frames",
+            stacklevel=3,
+        )

@@ -14,6 +14,8 @@ N_TRAIN, N_FRAMES, SIGMA = 16, 24, 12
 # Larger than usual, so that the package's own rounding stays below 1e-9 kcal/mol.
 LAM, ENERGY_LAM = 1e-6, 1e-4
 # The methyl rotation as a set of two, not a group: it tells a permutation from its inverse.
+# A cell whose nearest images are the molecule itself; lattice vectors as columns.
+LATTICE = np.array([[9.0, 1.0, 0.0], [0.0, 8.5, 0.5], [0.0, 0.0, 9.5]])
 CYCLE = np.array([[0, 1, 2, 3, 4, 5, 6, 7, 8], [0, 1, 2, 4, 5, 3, 6, 7, 8]])
 
 
@@ -42,7 +44,9 @@ def frames():
 
 
 def models():
-    """Three models of the reference package, one rewritten in the format of 2018."""
+    """Models of the reference package: plain, with energies constrained or unused, without
+    symmetries, solved iteratively, periodic; a set of permutations that is no group; and the plain
+    one in the format of 2018."""
     from sgdml.predict import GDMLPredict
     from sgdml.train import GDMLTrain
     from sgdml.utils.desc import Desc
@@ -56,20 +60,23 @@ def models():
         pairs = np.array([Desc.perm(p) for p in perms])
         return (pairs + np.arange(len(pairs))[:, None] * pairs.shape[1]).T.ravel()
 
-    def finish(name, model):
+    def finish(name, model, R=data["R"]):
         np.savez_compressed(DATA / f"{name}.npz", **model)
         predict = GDMLPredict(model, max_processes=1)
-        E, F = predict.predict(data["R"].reshape(N_FRAMES, -1))
+        E, F = predict.predict(R.reshape(N_FRAMES, -1))
         predictions[f"{name}_E"], predictions[f"{name}_F"] = E, F.reshape(data["R"].shape)
 
-    def fit(lam, **options):
-        trainer = GDMLTrain(max_processes=1)
+    trainer = GDMLTrain(max_processes=1)
+
+    def fit(lam, symmetric=True, train=train, **options):
         task = trainer.create_task(
             train, N_TRAIN, train, 0, sig=SIGMA, lam=lam, use_sym=False, **options
         )
         order = np.argsort(task["idxs_train"])
-        for key in ("R_train", "F_train", "E_train", "idxs_train"):
+        for key in {"R_train", "F_train", "E_train", "idxs_train"} & set(task):
             task[key] = task[key][order]
+        if not symmetric:
+            return trainer.train(task)
         methyl = [(3, 4, 5), (4, 5, 3), (5, 3, 4), (4, 3, 5), (3, 5, 4), (5, 4, 3)]
         task["perms"] = np.array(
             [(0, 1, 2, *m, *((6, 7) if k < 3 else (7, 6)), 8) for k, m in enumerate(methyl)]
@@ -79,6 +86,21 @@ def models():
     model = fit(LAM)
     finish("ethanol_model", model)
     finish("ethanol_energy_model", fit(ENERGY_LAM, use_E_cstr=True))
+    finish("ethanol_force_only_model", fit(LAM, use_E=False))
+    finish("ethanol_unsymmetrised_model", fit(LAM, symmetric=False))
+
+    rng = np.random.default_rng(0)
+    wrapped = data["R"] + rng.integers(-1, 2, size=data["R"].shape) @ LATTICE.T
+    predictions["R_wrapped"] = wrapped
+    periodic = {**train, "R": wrapped[:N_TRAIN], "lattice": LATTICE}
+    finish("ethanol_periodic_model", fit(LAM, train=periodic), wrapped)
+
+    trainer._max_memory = 1e-3  # GB: too little for its analytic solver
+    iterative = fit(1e-4)
+    assert iterative["solver_name"] == "cg"
+    assert iterative["solver_resid"] < 1e-3 * iterative["norm_y_train"]
+    finish("ethanol_cg_model", iterative)
+
     cycle = {**model, "perms": CYCLE, "tril_perms_lin": tril_perms_lin(CYCLE)}
     finish("ethanol_cycle_model", cycle)
     legacy = {key: model[key] for key in ("z", "perms", "sig", "tril_perms_lin")}

@@ -13,7 +13,14 @@ from jaxff.gdml.kernel import damped, decay, matern
 # The reference package's own rounding is about 1e-9 for these models.
 TOLERANCE = 1e-8
 
-MODELS = ["ethanol_model", "ethanol_energy_model", "ethanol_cycle_model"]
+MODELS = [
+    "ethanol_model",
+    "ethanol_energy_model",
+    "ethanol_cycle_model",
+    "ethanol_force_only_model",
+    "ethanol_unsymmetrised_model",
+    "ethanol_cg_model",
+]
 
 
 def naive_energy(own, permutations, R):
@@ -46,6 +53,13 @@ def test_predictions_equal_the_reference_package(name, data, reference):
     E, F = jax.vmap(potential.energy_and_forces)(jnp.asarray(reference["R"]))
     np.testing.assert_allclose(E, reference[f"{name}_E"], rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(F, reference[f"{name}_F"], rtol=0, atol=TOLERANCE)
+
+
+def test_periodic_models_predict_as_the_reference_package(data, reference):
+    potential = gdml.load(data / "ethanol_periodic_model.npz")
+    E, F = potential.predict(reference["R_wrapped"])
+    np.testing.assert_allclose(E, reference["ethanol_periodic_model_E"], rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(F, reference["ethanol_periodic_model_F"], rtol=0, atol=TOLERANCE)
 
 
 def test_models_of_2018_predict_as_those_of_today(data, reference):

@@ -27,10 +27,32 @@ def test_energy_constraints_equal_the_reference_packages(data, frames, group):
         gdml.train(replace(frames, energies=None), sigma=SIGMA, energies="constrain")
 
 
-def test_energies_can_be_left_unused(frames, group):
-    model = gdml.train(frames, sigma=SIGMA, symmetries=group, energies=None)
+def test_energies_can_be_left_unused(data, frames, group):
+    model = gdml.train(frames[:16], sigma=SIGMA, lam=1e-6, symmetries=group, energies=None)
     assert float(model.params["gdml"]["offset"]) == 0.0
     assert not model.program.placed[0].term.knows_energies
+    theirs = gdml.load(data / "ethanol_force_only_model.npz")
+    F = [m.predict(frames.positions)[1] for m in (model, theirs)]
+    np.testing.assert_allclose(*F, rtol=0, atol=1e-7)
+
+
+def test_training_without_symmetries_equals_the_reference_packages(data, frames):
+    ours = gdml.train(frames[:16], sigma=SIGMA, lam=1e-6, symmetries=None)
+    theirs = gdml.load(data / "ethanol_unsymmetrised_model.npz")
+    for a, b in zip(ours.predict(frames.positions), theirs.predict(frames.positions), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-7)
+
+
+def test_periodic_training_equals_the_reference_packages(data, frames, group):
+    with np.load(data / "ethanol_periodic_model.npz", allow_pickle=False) as file:
+        lattice = file["lattice"]
+    with np.load(data / "predictions.npz") as file:
+        R = file["R_wrapped"]
+    periodic = replace(frames, positions=R, lattice=lattice)
+    ours = gdml.train(periodic[:16], sigma=SIGMA, lam=1e-6, symmetries=group)
+    theirs = gdml.load(data / "ethanol_periodic_model.npz")
+    for a, b in zip(ours.predict(R), theirs.predict(R), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-7)
 
 
 def test_what_is_left_of_the_training_forces_is_lambda_times_the_coefficients(frames, group):
