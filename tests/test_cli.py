@@ -1,8 +1,10 @@
 """The command line: exit codes, one-sentence errors, and what the commands leave."""
 
 import json
+import subprocess
 import sys
 import tempfile
+import time
 
 import ase.io
 import numpy as np
@@ -65,11 +67,56 @@ def fails(capsys, *arguments) -> str:
 def test_train_writes_a_model_and_its_errors(model):
     results = json.loads(model.with_suffix(".json").read_text())
     assert set(results["test"]) == {"energy_mae", "energy_rmse", "force_mae", "force_rmse"}
+    # λ = 1e-10 and net torques in the labels keep 20 frames from being met exactly.
     assert results["train"]["force_rmse"] < 0.1 * results["test"]["force_rmse"]
     assert results["sigma"] in (10.0, 20.0)
     assert results["seconds"]["total"] > 0
     assert results["versions"]["jax"]
     assert load(model).molecule.formula == "C2H6O"
+
+
+def test_a_killed_training_goes_on_by_the_same_command(ethanol, tmp_path):
+    """Killed at random moments, during writes too, it ends with the model of an unbroken run."""
+    out, whole = tmp_path / "m.npz", tmp_path / "whole.npz"
+    options = ["-n", "30", "--valid", "20", "--test", "20", "--sigma", "10"]
+    options += ["--lam", "1e-12,1e-11,1e-10,1e-9"]
+    assert main(["train", str(ethanol), *options, "-o", str(whole)]) == 0
+    command = [sys.executable, "-m", "jaxff.cli", "train", str(ethanol), *options, "-o", str(out)]
+    finished = []
+    for _ in range(2):
+        run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wanted = len(finished) + 1
+        while run.poll() is None and len(finished) < wanted:
+            finished = list((tmp_path / "m.npz.partial").glob("30-*.json"))
+            time.sleep(0.01)
+        run.kill()
+        run.wait()
+    assert not out.exists()
+    assert 2 <= len(finished) < 4
+    report = tmp_path / "r.json"
+    assert main(["train", str(ethanol), *options, "-o", str(out), "--json", str(report)]) == 0
+    assert not (tmp_path / "m.npz.partial").exists()
+    a, b = (load(path).params["gdml"] for path in (out, whole))
+    assert all(np.array_equal(a[key], b[key]) for key in a)
+    assert len(json.loads(report.read_text())["trials"]) == 4
+
+
+def test_training_options_reach_the_model(ethanol, tmp_path, capsys):
+    out, report = tmp_path / "m.npz", tmp_path / "r.json"
+    picture = tmp_path / "w.png"
+    arguments = ["train", str(ethanol), "-n", "20", "--valid", "30", "--test", "30"]
+    arguments += ["--uncertainty", "--solver", "iterative", "--tolerance", "1e-6"]
+    arguments += ["--sigma", "10,20", "--lam", "1e-10,1e-8", "--plot", str(picture)]
+    assert main([*arguments, "-o", str(out), "--json", str(report)]) == 0
+    results = json.loads(report.read_text())
+    assert len(results["trials"]) == 4
+    assert results["trials"][0]["solver"].startswith("iterative")
+    assert set(results["coverage"]) == {"energy_1", "energy_2", "force_1", "force_2"}
+    assert picture.stat().st_size > 10_000
+    assert main(["info", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "methyl rotation" in told
+    assert "20 frames of ethanol" in told
 
 
 def test_evaluate_agrees_with_training(model, ethanol, tmp_path):

@@ -30,6 +30,7 @@ SOLVERS = ("auto", "dense", "iterative")
 EXACT_UP_TO = 8000  # unknowns up to which a factor costs about as little as iterations
 COLUMNS = 1 / 20  # of the preconditioner, per unknown, where memory allows
 FEWEST_COLUMNS = 300
+_AT_ONCE = 1024  # frames compared with all others at once
 _IDENTICAL = 1e-6  # 1/Å: descriptors closer than this belong to the same geometry
 
 
@@ -100,6 +101,8 @@ class KernelSystem:
             lattice=frames.lattice,
         )
         _refuse_identical(self.op, frames)
+        if constrain_energies and solver == "auto":
+            solver = "dense"
         columns = plan(self.op, solver, max_memory, frames.label)
         if columns is None:
             self.solver = self._factorised(frames, report)
@@ -270,12 +273,14 @@ def _refuse_identical(op: KernelOperator, frames: Dataset) -> None:
     x = np.asarray(op.descriptors)
     square = np.sum(x**2, axis=1)
     for p in np.asarray(op.entries):
-        # |x_i − x_j^p|² by a matrix product, checked by differences where it is small
         permuted = x[:, p]
-        near = square[:, None] + np.sum(permuted**2, axis=1) - 2.0 * x @ permuted.T < 1e-9
-        for i, j in np.argwhere(np.tril(near, -1)):
-            if np.linalg.norm(x[i] - permuted[j]) < _IDENTICAL:
-                raise InputError(
-                    f"{frames.label}: frames {frames.index[j]} and {frames.index[i]} are the same "
-                    "geometry; remove one of them"
-                )
+        for start in range(0, len(x), _AT_ONCE):
+            # |x_i − x_j^p|² by a matrix product, checked by differences where it is small
+            rows = slice(start, start + _AT_ONCE)
+            squares = square[rows, None] + square - 2.0 * x[rows] @ permuted.T
+            for i, j in np.add(np.argwhere(np.tril(squares < 1e-9, start - 1)), (start, 0)):
+                if np.linalg.norm(x[i] - permuted[j]) < _IDENTICAL:
+                    raise InputError(
+                        f"{frames.label}: frames {frames.index[j]} and {frames.index[i]} are the "
+                        "same geometry; remove one of them"
+                    )
