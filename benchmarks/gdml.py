@@ -20,6 +20,8 @@ from pathlib import Path
 import jax
 
 jax.config.update("jax_enable_x64", True)
+# What one would set to ask for single geometries from Python on a CPU: no thread to wake up.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402

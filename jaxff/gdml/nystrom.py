@@ -38,14 +38,17 @@ class Nystrom:
     factor: Array
 
     def __call__(self, r: Array) -> Array:
+        """About (K + λ)⁻¹ r for r (M, W) or (M, W, k)."""
         return _apply(self, r)
 
 
 @jax.jit
 def _apply(self: Nystrom, r: Array) -> Array:
-    v = jnp.einsum("mwv,mv->mw", self.whitener, r)
-    v = v - (self.factor @ (v.ravel() @ self.factor)).reshape(r.shape)
-    return jnp.einsum("mwv,mw->mv", self.whitener, v)
+    v = jnp.einsum("mwv,mv...->mw...", self.whitener, r)
+    flat = v.reshape(len(self.factor), *v.shape[2:])
+    # The smaller array first: a transposed factor would be copied.
+    v = v - (self.factor @ (flat.T @ self.factor).T).reshape(r.shape)
+    return jnp.einsum("mwv,mw...->mv...", self.whitener, v)
 
 
 def nystrom(

@@ -281,9 +281,7 @@ class Iterative:
 
     def __call__(self, r: Array) -> Array:
         """The preconditioner's own solution for r (M, W) or (M, W, k)."""
-        if r.ndim == 2:
-            return self.preconditioner(r)
-        return jnp.stack([self.preconditioner(r[..., k]) for k in range(r.shape[2])], axis=-1)
+        return self.preconditioner(r)
 
     def solve(self, y: Array) -> Array:
         """a with (K + λ) a = y, (M, W), to the tolerance.
