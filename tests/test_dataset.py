@@ -196,3 +196,20 @@ def test_md17_fingerprints_and_units(shared):
     for name, formula in (("ethanol", "C2H6O"), ("aspirin", "C9H8O4")):
         read = Dataset.load(shared / "data" / "md17" / f"{name}.npz")
         assert read.molecule.formula == formula
+
+
+def test_stratified_draws_have_the_energies_of_the_whole():
+    rng = np.random.default_rng(0)
+    energies = np.concatenate([rng.normal(0.0, 1.0, 900), rng.normal(30.0, 1.0, 100)])
+    R = rng.normal(size=(1000, 2, 3))
+    data = Dataset([1, 1], R, np.zeros_like(R), energies)
+    parts = data.split(50, 20, seed=1, stratify=True)
+    assert [len(part) for part in parts] == [50, 20, 930]
+    index = np.concatenate([part.index for part in parts])
+    assert len(set(index.tolist())) == 1000
+    for part in parts[:2]:
+        assert abs(np.mean(part.energies > 15.0) - 0.1) <= 1.5 / len(part)
+    assert np.array_equal(data.split(50, 20, seed=1, stratify=True).train.index, parts.train.index)
+    assert not np.array_equal(data.split(50, seed=2, stratify=True).train.index, parts.train.index)
+    without = Dataset([1, 1], R, np.zeros_like(R))
+    assert len(without.split(50, 20, stratify=True).train) == 50

@@ -27,7 +27,10 @@ from jaxff.gdml.solvers import (
 from jaxff.potential import Potential
 
 SOLVERS = ("auto", "dense", "iterative")
-EXACT_UP_TO = 8000  # unknowns up to which a factor costs about as little as iterations
+# The choice of solver: as if products ran at one flop a unit of time and memory gave one byte in
+# seven units (110 GFLOP/s, 15 GB/s), 250 iterations sufficed (67 to 600 did), and a factor, whose
+# solution is exact, were worth twice the time.
+TYPICAL_ITERATIONS, FLOPS_PER_BYTE, WORTH = 250, 7, 2
 COLUMNS = 1 / 20  # of the preconditioner, per unknown, where memory allows
 FEWEST_COLUMNS = 300
 _AT_ONCE = 1024  # frames compared with all others at once
@@ -204,6 +207,17 @@ class KernelSystem:
         return model.replace({"gdml": {**model.params["gdml"], "offset": offset}})
 
 
+def _factor_pays(op: KernelOperator) -> bool:
+    n_perms, dimension = op.entries.shape
+    product = 8 * n_perms * op.n_frames**2 * dimension
+    preconditioner = 2 * op.dtype.itemsize * FLOPS_PER_BYTE * op.size * _columns(op)
+    return op.size**3 / 3 <= WORTH * TYPICAL_ITERATIONS * (product + preconditioner)
+
+
+def _columns(op: KernelOperator) -> int:
+    return min(max(round(COLUMNS * op.size), FEWEST_COLUMNS), op.size)
+
+
 def plan(op: KernelOperator, solver: str, max_memory: float | None, who: str) -> int | None:
     """Columns of the iterative solver's preconditioner; None for the dense solver.
 
@@ -216,7 +230,7 @@ def plan(op: KernelOperator, solver: str, max_memory: float | None, who: str) ->
     limit = max_memory * 1e9 if max_memory is not None else None if there is None else 0.8 * there
     free = np.inf if limit is None else limit - memory.held()
     dense = dense_bytes(op)
-    if solver == "dense" or (solver == "auto" and op.size <= EXACT_UP_TO and dense <= free):
+    if solver == "dense" or (solver == "auto" and dense <= free and _factor_pays(op)):
         if dense > free:
             raise InputError(
                 f"{who}: a factor of {op.size:,} unknowns needs {dense / 1e9:.1f} GB, "
@@ -224,10 +238,9 @@ def plan(op: KernelOperator, solver: str, max_memory: float | None, who: str) ->
                 "a larger max_memory"
             )
         return None
-    columns = max(round(COLUMNS * op.size), FEWEST_COLUMNS)
+    columns = _columns(op)
     while columns > 50 and iterative_bytes(op, columns) > free:
         columns = int(0.9 * columns)
-    columns = min(columns, op.size)
     needed = iterative_bytes(op, columns)
     if needed > free:
         raise InputError(

@@ -108,7 +108,7 @@ def test_a_system_too_large_for_the_memory_is_refused_with_the_figures(op, frame
     assert system.plan(op, "auto", 2.0, "ethanol") is None
     assert system.plan(op, "iterative", 2.0, "ethanol") == system.FEWEST_COLUMNS
     assert system.plan(op, "iterative", 1.0 + 1.5e-3, "ethanol") < system.FEWEST_COLUMNS
-    monkeypatch.setattr(system, "EXACT_UP_TO", 100)
+    monkeypatch.setattr(system, "TYPICAL_ITERATIONS", 1)
     assert system.plan(op, "auto", 2.0, "ethanol") == system.FEWEST_COLUMNS
     with pytest.raises(InputError, match="'auto', 'dense', 'iterative'"):
         system.plan(op, "lu", None, "ethanol")
