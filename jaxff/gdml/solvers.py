@@ -279,10 +279,6 @@ class Iterative:
             op, columns, seed, lambda done: self.report("preconditioner", done)
         )
 
-    def __call__(self, r: Array) -> Array:
-        """The preconditioner's own solution for r (M, W) or (M, W, k)."""
-        return self.preconditioner(r)
-
     def solve(self, y: Array) -> Array:
         """a with (K + λ) a = y, (M, W), to the tolerance.
 

@@ -148,17 +148,22 @@ class KernelSystem:
         return float(self.op.lam)
 
     def weigh(self, forces: np.ndarray) -> np.ndarray:
-        """(K + λ)⁻¹ of force labels (3NM,) or (3NM, k), by the factor or the preconditioner.
+        """(K + λ)⁻¹ of force labels (3NM,) or (3NM, k), by the factor of the dense solver.
 
         What no kernel can fit, net forces and torques, is left out.
+
+        Raises:
+            InputError: energies are constrained, or the solver is iterative.
         """
         if self.op.values:
             raise InputError("energies are constrained: forces alone have no weight of their own")
+        if not isinstance(self.solver, Dense):
+            raise InputError('forces are weighed by a factor: use solver="dense"')
         op, width = self.op, self.op.bases.shape[1]
         columns = np.reshape(forces, (len(forces) // width, width, -1))
-        reduced = jnp.einsum("mcw,mck->mwk", op.bases, op.spread(columns))
-        weighed = op.gathered(jnp.einsum("mcw,mwk->mck", op.bases, self.solver(reduced)))
-        return weighed[: len(columns)].reshape(np.shape(forces))
+        reduced = jnp.einsum("mcw,mck->mwk", op.bases, columns)
+        weighed = jnp.einsum("mcw,mwk->mck", op.bases, self.solver(reduced))
+        return np.asarray(weighed).reshape(np.shape(forces))
 
     def fit(self, labels: Dataset, **provenance) -> Potential:
         """The potential that reproduces the forces (and the mean energy) of `labels`.

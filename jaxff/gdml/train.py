@@ -15,13 +15,14 @@ from jaxff.gdml.adapt import PRIORS, adapted
 from jaxff.gdml.checkpoint import Checkpoint, digest
 from jaxff.gdml.descriptor import Descriptor, inverse_distances
 from jaxff.gdml.search import search_width, widths_below
-from jaxff.gdml.solvers import Progress
+from jaxff.gdml.solvers import Dense, Progress
 from jaxff.gdml.symmetry import check_symmetries, find_symmetries
 from jaxff.gdml.system import KernelSystem, require_float64, residual
 from jaxff.potential import Potential
 
 MAX_VALID = 500  # frames drawn to choose σ, unless told otherwise
 SEARCH_SHARE, SEARCH_LEAST = 4, 200  # σ is searched for on a quarter of the frames, or on 200
+ADAPT_UNKNOWNS = 9000  # a baseline is adapted on so many frames as make these, with a factor
 ENERGIES = ("offset", "constrain", None)
 
 
@@ -83,8 +84,9 @@ def train(
         symmetries: "auto" (recovered from the frames), a group of permutations (P, N), or None.
         baseline: a potential in kcal/mol and Å.
         adapt: re-estimate the baseline's trainable parameters together with the kernel, so that
-            what is left over is easy to learn (see `jaxff.gdml.adapt`); how far they may move is
-            chosen on `valid`, going up and stopping at the first that is worse.
+            what is left over is easy to learn (see `jaxff.gdml.adapt`), on a random part of the
+            frames where they are many; how far they may move is chosen on `valid`, going up and
+            stopping at the first that is worse.
         atoms: (K,) the atoms that the kernel acts on (None: all); it then learns the forces on
             them, as far as they depend on these atoms alone: raise `lam` for that.
         energies: "offset" (they set the model's zero), "constrain" (they are fitted beside the
@@ -152,7 +154,7 @@ def train(
         on_atoms=on_atoms,
         atoms=atoms,
         provenance=provenance,
-        make_system=lambda frames, sigma, lam, path: KernelSystem(
+        make_system=lambda frames, sigma, lam, path=None, solver=solver: KernelSystem(
             frames,
             permutations,
             sigma,
@@ -212,7 +214,7 @@ class _Run:
             priors = PRIORS[:1]
         best, best_error = None, np.inf
         for lam in lams:
-            lowest, system = np.inf, None
+            lowest, system, exact = np.inf, None, None
             for prior in priors:
                 key = f"{len(frames)}-{sigma:g}-{lam:g}" + ("" if prior is None else f"-{prior:g}")
                 finished = self.done.get(key)
@@ -222,7 +224,9 @@ class _Run:
                     if system is None:
                         path = self.kept.state(key) if self.kept else None
                         system = self.make_system(self.on_atoms(frames), sigma, lam, path)
-                    model = self._fitted(system, frames, prior)
+                    if prior is not None and exact is None:
+                        exact = self._exact(system, frames)
+                    model = self._fitted(system, frames, prior, exact)
                     error = np.inf if self.valid is None else force_rmse(model, self.valid)
                     solver = str(system.solver)
                     if self.kept:
@@ -239,12 +243,20 @@ class _Run:
                 lowest = error
         return best, best_error
 
-    def _fitted(self, system: KernelSystem, frames: Dataset, prior: float | None) -> Potential:
+    def _exact(self, system: KernelSystem, frames: Dataset) -> tuple[KernelSystem, Dataset]:
+        """A factorised system to adapt the baseline with, and its frames: all, or some of them."""
+        if isinstance(system.solver, Dense):
+            return system, frames
+        count = min(len(frames), ADAPT_UNKNOWNS // system.op.width)
+        few = frames[np.sort(np.random.default_rng(0).permutation(len(frames))[:count])]
+        return self.make_system(few, system.sigma, system.lam, solver="dense"), few
+
+    def _fitted(self, system, frames: Dataset, prior: float | None, exact) -> Potential:
         """The kernel, or the sum of the baseline (adapted, given a prior) and its kernel."""
         baseline, labels = self.baseline, frames
         if prior is not None:
             self.report("adapting the baseline", 0.0)
-            baseline = adapted(baseline, system, frames, prior)
+            baseline = adapted(baseline, *exact, prior)
         if baseline is not None:
             labels = residual(frames, baseline)
         kernel = system.fit(self.on_atoms(labels), **self.provenance)

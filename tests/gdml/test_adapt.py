@@ -1,5 +1,7 @@
 """A baseline adapted together with its kernel: recovery, bounds, and a better sum."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from jaxff import Dataset, Molecule, evaluate, gaff, gdml
 from jaxff.demo import packaged_dataset
 from jaxff.gdml.adapt import adapted
 from jaxff.gdml.system import KernelSystem
+from jaxff.gdml.train import force_rmse
 
 
 @pytest.fixture
@@ -28,6 +31,30 @@ def test_parameters_that_made_the_data_are_recovered(springs, water, frames):
     found = adapted(springs(3, k=600.0, length=1.1, molecule=water), system, frames, prior=1e-6)
     np.testing.assert_allclose(found.params["spring"]["k"], 900.0, rtol=1e-3)
     np.testing.assert_allclose(found.params["spring"]["length"], 0.96, atol=1e-4)
+
+
+def test_adapting_beside_an_iterative_solver_uses_some_of_the_frames(
+    springs, water, frames, monkeypatch
+):
+    monkeypatch.setattr(sys.modules["jaxff.gdml.train"], "ADAPT_UNKNOWNS", 30)  # ten frames
+    start = springs(3, k=600.0, length=1.1, molecule=water)
+    report = []
+    found = gdml.train(
+        frames[:20],
+        sigma=5.0,
+        lam=1e-8,
+        valid=frames[20:],
+        baseline=start,
+        adapt=True,
+        symmetries=None,
+        solver="iterative",
+        tolerance=1e-8,
+        progress=lambda phase, fraction: report.append(phase),
+    )
+    assert {"factorising", "conjugate gradients"} <= set(report)
+    assert 600.0 < float(found.params["spring"]["k"][0]) < 1200.0
+    fixed = gdml.train(frames[:20], sigma=5.0, lam=1e-8, baseline=start, symmetries=None)
+    assert force_rmse(found, frames[20:]) < 0.5 * force_rmse(fixed, frames[20:])
 
 
 def test_bounds_hold(springs, water, frames):
