@@ -8,7 +8,15 @@ import pytest
 from jaxff import gdml
 from jaxff.errors import InputError
 from jaxff.gdml.descriptor import entry_permutations, inverse_distances, pair_permutations
-from jaxff.gdml.kernel import damped, decay, matern
+from jaxff.gdml.kernel import (
+    Expansion,
+    _values,
+    damped,
+    decay,
+    expand,
+    matern,
+    values_and_gradients,
+)
 
 # The reference package's own rounding is about 1e-9 for these models.
 TOLERANCE = 1e-8
@@ -191,6 +199,26 @@ def test_permutations_of_any_descriptors_entries_are_found():
     assert np.array_equal(found, pair_permutations(permutations))
     with pytest.raises(InputError, match="does not permute"):
         entry_permutations(lambda R, lattice: R.ravel() @ rng.normal(size=(18, 4)), permutations)
+
+
+@pytest.mark.parametrize("with_values", [False, True])
+def test_the_gradient_written_out_is_that_of_the_values(with_values):
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=7) if with_values else None
+    parts = (rng.normal(size=(7, 4)), rng.normal(size=(7, 4)), 1.7, values)
+    x = jnp.asarray(rng.normal(size=(3, 4)))
+    x = x.at[1].set(parts[0][2])  # exactly at a centre
+
+    def total(function):
+        return lambda x, parts: jnp.sum(jnp.sin(function(x, Expansion.of(*parts))))
+
+    written, plain = (jax.grad(total(f), (0, 1))(x, parts) for f in (expand, _values))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), written, plain
+    )
+    value, gradient = values_and_gradients(x, Expansion.of(*parts))
+    np.testing.assert_allclose(value, _values(x, Expansion.of(*parts)), rtol=1e-12)
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("u", [0.0, 1e-12, 0.3, 4.0])

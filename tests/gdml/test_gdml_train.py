@@ -251,3 +251,8 @@ def test_a_baseline_of_another_molecule_is_refused(frames):
 
     with pytest.raises(InputError, match="cannot be matched"):
         gdml.train(frames, 16, sigma=SIGMA, baseline=springs(Molecule.from_smiles("CO")))
+
+
+def test_a_lambda_too_small_for_the_frames_is_named(frames, group):
+    with pytest.raises(InputError, match=r"not positive definite at λ = 1e-30.* raise lam"):
+        gdml.train(frames, sigma=1e4, lam=1e-30, symmetries=group)
