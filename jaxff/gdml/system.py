@@ -31,6 +31,7 @@ SOLVERS = ("auto", "dense", "iterative")
 # seven units (110 GFLOP/s, 15 GB/s), 250 iterations sufficed (67 to 600 did), and a factor, whose
 # solution is exact, were worth twice the time.
 TYPICAL_ITERATIONS, FLOPS_PER_BYTE, WORTH = 250, 7, 2
+COMPILED = 1e8  # bytes that compiled programs and their work arrays will take
 COLUMNS = 1 / 20  # of the preconditioner, per unknown, where memory allows
 FEWEST_COLUMNS = 300
 _AT_ONCE = 1024  # frames compared with all others at once
@@ -233,7 +234,7 @@ def plan(op: KernelOperator, solver: str, max_memory: float | None, who: str) ->
         raise InputError(f"solver={solver!r}: use one of {', '.join(map(repr, SOLVERS))}")
     there = memory.capacity()
     limit = max_memory * 1e9 if max_memory is not None else None if there is None else 0.8 * there
-    free = np.inf if limit is None else limit - memory.held()
+    free = np.inf if limit is None else limit - memory.held() - COMPILED
     dense = dense_bytes(op)
     if solver == "dense" or (solver == "auto" and dense <= free and _factor_pays(op)):
         if dense > free:
