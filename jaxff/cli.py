@@ -82,6 +82,8 @@ def train(arguments, console) -> dict:
         raise InputError("--adapt needs a --baseline whose parameters it re-estimates")
     data = load_dataset(arguments)
     baseline = load_potential(arguments.baseline) if arguments.baseline else None
+    if arguments.uncertainty and shares(len(data), arguments)[1] == 0:
+        raise InputError("--uncertainty is calibrated on validation frames: give --valid N")
     split = data.split(*shares(len(data), arguments), seed=arguments.seed, stratify=True)
     console.say(
         f"{data.name}: {len(split.train)} training, {len(split.valid)} validation, "
@@ -109,15 +111,15 @@ def train(arguments, console) -> dict:
     )
     parts: dict[str, Dataset] = {"train": split.train, "valid": split.valid, "test": split.test}
     scores = {key: evaluate(potential, part) for key, part in parts.items() if len(part)}
-    coverage = None
-    if arguments.uncertainty:
-        console("uncertainty", 0.0)
-        errors = gdml.uncertainty(potential, split.train, split.valid, seed=arguments.seed)
-        coverage = errors.coverage(potential, split.test)
     # A plain kernel goes into the reference package's format, which that package reads too.
     write = gdml.save if baseline is None and arguments.atoms is None else save
     write(arguments.output, potential)
     shutil.rmtree(unfinished, ignore_errors=True)
+    coverage = None
+    if arguments.uncertainty:
+        console("uncertainty", 0.0)
+        errors = gdml.uncertainty(potential, split.train, split.valid, seed=arguments.seed)
+        coverage = errors.coverage(potential, split.test) if len(split.test) else None
     console.close()
     if trials:
         console.table(

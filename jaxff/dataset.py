@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from jaxff import units
 from jaxff.errors import InputError
@@ -72,6 +73,16 @@ class Dataset:
             arrays["energies"] = np.asarray(self.energies, float).reshape(-1)
             if len(arrays["energies"]) != len(R):
                 raise InputError(f"{who}: {len(arrays['energies'])} energies for {len(R)} frames")
+        z = arrays["numbers"]
+        if z.ndim != 1 or len(z) == 0 or (z < 1).any() or (z >= len(chemical_symbols)).any():
+            raise InputError(f"{who}: {z.tolist()} are not atomic numbers of one molecule")
+        if self.lattice is not None:
+            arrays["lattice"] = lattice = np.asarray(self.lattice, float)
+            sound = lattice.shape == (3, 3) and np.isfinite(lattice).all()
+            if not sound or abs(np.linalg.det(lattice)) < 1e-6:
+                raise InputError(
+                    f"{who}: the lattice must be three independent vectors (3, 3) in Å, as columns"
+                )
         for key in ("positions", "forces", "energies"):
             if key in arrays and not (finite := np.isfinite(arrays[key])).all():
                 frame = int(np.argmin(finite.reshape(len(R), -1).all(axis=1)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields
+from types import FunctionType
 
 import jax
 import numpy as np
@@ -71,11 +72,32 @@ def load(path) -> Potential:
         header = json.loads(file.text("header"))
     except ValueError as error:
         raise InputError(f"{path}: its header is damaged; make the file again") from error
-    if header.get("format") != FORMAT or header.get("version") != VERSION:
+    form = (header.get("format"), header.get("version")) if isinstance(header, dict) else None
+    if form != (FORMAT, VERSION):
         raise InputError(
-            f"{path}: format {header.get('format')!r} version {header.get('version')}, this jaxff "
-            f"reads {FORMAT!r} version {VERSION}"
+            f"{path}: its format is {' version '.join(map(str, form or ('unknown',)))}, this jaxff "
+            f"reads {FORMAT} version {VERSION}"
         )
+    try:
+        potential = _restored(header, file, path)
+        _tried(potential)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged file leads to
+        raise InputError(
+            f"{path}: it is incomplete or damaged ({type(error).__name__}: {error}); make it again"
+        ) from error
+    return potential
+
+
+def _tried(potential: Potential) -> None:
+    """Trace the energy, without computing it: an error if parameters are missing or misshapen."""
+    n_atoms = potential.n_atoms or potential.program.n_atoms_min
+    shape = jax.ShapeDtypeStruct((n_atoms, 3), jax.numpy.result_type(float))
+    jax.eval_shape(potential.energy_fn, potential.params, shape)
+
+
+def _restored(header: dict, file: NpzReader, path) -> Potential:
     kinds = _term_kinds()
     placed = []
     for i, entry in enumerate(header["terms"]):
@@ -91,6 +113,9 @@ def load(path) -> Potential:
                 else file.need(f"term/{i}/{field.name}")
             )
             for field in fields(kind)
+            if field.name in entry["fields"]
+            or f"term/{i}/{field.name}" in file
+            or (field.default is MISSING and field.default_factory is MISSING)
         }
         atoms = None if entry["atoms"] is None else tuple(entry["atoms"])
         placed.append(Placed(entry["name"], kind(**values), atoms))
@@ -134,12 +159,18 @@ def _function(name: str, path):
 
 
 def _find(name: str):
-    """A function of a module that is imported already: a file must not make code run."""
+    """A function written in Python in an imported module that is not the standard library's.
+
+    A file must not make other code run.
+    """
     module, _, qualified = name.partition(":")
+    if module.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
+        return None
     found = sys.modules.get(module)
     for part in qualified.split("."):
         found = getattr(found, part, None)
-    return found if callable(found) else None
+    mine = isinstance(found, FunctionType) and found.__module__ == module
+    return found if mine else None
 
 
 def _term_kinds() -> dict[str, type[Term]]:

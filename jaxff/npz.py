@@ -67,7 +67,10 @@ class NpzReader:
                 raise zipfile.BadZipFile(broken)
             # From memory, so that no file stays open however the reading ends.
             self._file = np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
+        except (
+            zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, NotImplementedError,
+            RuntimeError,
+        ) as error:  # fmt: skip
             raise InputError(
                 f"{self.path}: not a readable {what} (truncated or damaged); copy or make it again"
             ) from error
@@ -83,9 +86,14 @@ class NpzReader:
         if key not in self:
             return default
         try:
-            return self._file[key]
+            value = self._file[key]
         except ValueError:
             return default
+        except Exception as error:  # a damaged header: TokenError, MemoryError, ...
+            raise InputError(f"{self.path}: the array {key!r} is damaged") from error
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"{self.path}: the array {key!r} is damaged")
+        return value
 
     def need(self, key: str, check: Callable[[np.ndarray], str | None] = lambda _: None):
         """The array `key`; InputError if it is absent, pickled, or `check` names a fault."""

@@ -227,7 +227,7 @@ class Potential:
         positions = np.asarray(positions)
         if len(positions) == 0:
             return np.empty(0), np.empty((0, *positions.shape[1:]))
-        self._checked(positions[0])
+        positions = positions.astype(self._checked(positions[0]).dtype)
         chunk = chunk or min(self.program.frames_at_once(self.params), len(positions))
         left = -(-len(positions) // chunk)
         fill = np.repeat(positions[-1:], left * chunk - len(positions), axis=0)
@@ -255,6 +255,8 @@ class Potential:
 
     def _checked(self, R) -> Array:
         R = jnp.asarray(R)
+        # Kernels lose digits in float32: positions take the precision of the parameters.
+        R = R.astype(jnp.promote_types(R.dtype, self._dtype))
         if R.ndim != 2 or R.shape[1] != 3:
             raise InputError(
                 f"positions have shape {R.shape}, expected (N, 3) in Å; "
@@ -264,7 +266,15 @@ class Potential:
         if R.shape[0] < least or (n is not None and R.shape[0] != n):
             wanted = f"{n}" if n is not None else f"at least {least}"
             raise InputError(f"positions have {R.shape[0]} atoms, this potential needs {wanted}")
-        return R if jnp.issubdtype(R.dtype, jnp.floating) else R.astype(float)
+        return R
+
+    @property
+    def _dtype(self):
+        """The widest type among the parameters."""
+        if "_widest" not in vars(self):
+            leaves = jax.tree.leaves(self.params)
+            self._widest = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
+        return self._widest
 
     # -- parameters ---------------------------------------------------------------------
 

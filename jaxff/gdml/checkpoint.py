@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from jaxff.errors import InputError
 from jaxff.files import load, save
 from jaxff.npz import atomic_path
 from jaxff.potential import Potential
+
+# Names of the files in such a folder: the request, trials, solvers' states, unfinished writes.
+_OWN = re.compile(r"request\.json|\d+-.*\.(json|npz)|solver-.*\.npz|\..*")
 
 
 class Checkpoint:
@@ -32,14 +36,17 @@ class Checkpoint:
         self.folder = Path(folder)
         text = json.dumps(request, sort_keys=True, default=str)
         label = self.folder / "request.json"
-        if self.folder.exists() and not label.is_file() and any(self.folder.iterdir()):
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is a file, not a folder for checkpoints")
+        found = [path.name for path in self.folder.glob("*")] if self.folder.exists() else []
+        if not all(map(_OWN.fullmatch, found)):
             raise InputError(f"{self.folder} is not a checkpoint folder; name another, or empty it")
         if label.is_file() and label.read_text() == text:
             self.resumed = True
             return
         self.resumed = False
         try:
-            if label.is_file():
+            if found:  # another request's, or what a kill during the next lines has left
                 shutil.rmtree(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -56,8 +63,11 @@ class Checkpoint:
         path = self.folder / f"{key}.json"
         if not path.is_file():
             return None
-        known = json.loads(path.read_text())
-        error = np.inf if known["valid_rmse"] is None else known["valid_rmse"]
+        try:
+            known = json.loads(path.read_text())
+            error = np.inf if known["valid_rmse"] is None else float(known["valid_rmse"])
+        except (ValueError, KeyError, TypeError) as fault:
+            raise InputError(f"{path} is damaged; remove it") from fault
         return load(self.folder / f"{key}.npz"), error, known["solver"]
 
     def keep(self, key: str, potential: Potential, error: float, solver: str) -> None:

@@ -57,32 +57,53 @@ def pair_permutations(permutations: np.ndarray) -> np.ndarray:
     return pair[permutations[:, i], permutations[:, j]]
 
 
-def entry_permutations(descriptor: Descriptor, permutations: np.ndarray) -> np.ndarray:
+def entry_permutations(
+    descriptor: Descriptor, permutations: np.ndarray, positions=None, lattice=None
+) -> np.ndarray:
     """(P, D) permutations of a descriptor's entries by atom permutations (P, N).
 
     Entry k of the descriptor of R[p] is entry [p, k] of the descriptor of R.  Closed form for
-    inverse distances, otherwise read off at a random geometry.
+    inverse distances, otherwise read off at some geometries.
+
+    Args:
+        descriptor: the function.
+        permutations: (P, N).
+        positions: (M, N, 3) Å, geometries to read it off at (up to 8 are used); all entries that
+            differ must differ at one of them.
+        lattice: (3, 3) Å, or None.
 
     Raises:
-        InputError: permuting atoms does more to the descriptor than permuting its entries.
+        InputError: the descriptor is no vector or not finite there, or permuting atoms does more
+            to it than permuting its entries.
     """
     permutations = np.asarray(permutations, int)
     if descriptor is inverse_distances:
         return pair_permutations(permutations)
-    with jax.ensure_compile_time_eval():
-        R = np.random.default_rng(0).normal(size=(permutations.shape[1], 3))
-        own = np.asarray(descriptor(jnp.asarray(R), None))
-        out = []
-        for p in permutations:
-            image = np.asarray(descriptor(jnp.asarray(R[p]), None))
-            order, sorted_image = np.argsort(own), np.argsort(image)
-            if not np.allclose(own[order], image[sorted_image], rtol=1e-5, atol=0):
-                name = getattr(descriptor, "__name__", repr(descriptor))
-                raise InputError(
-                    f"descriptor {name}: permuting atoms {p.tolist()} does not permute its "
-                    "entries; train with symmetries=None or change the descriptor"
-                )
-            place = np.empty(len(own), int)
-            place[sorted_image] = order
-            out.append(place)
+    name = getattr(descriptor, "__name__", repr(descriptor))
+    n_atoms, rng = permutations.shape[1], np.random.default_rng(0)
+    if positions is None:
+        positions = rng.normal(size=(1, n_atoms, 3))
+    R = np.asarray(positions, float)[:: max(1, len(positions) // 8)][:8]
+
+    def values(R) -> np.ndarray:  # (frames, D)
+        with jax.ensure_compile_time_eval():
+            return np.array([np.asarray(descriptor(jnp.asarray(r), lattice)) for r in R])
+
+    own = values(R)
+    if own.ndim != 2 or not np.isfinite(own).all():
+        what = f"has shape {own.shape[1:]}" if own.ndim != 2 else "is not finite"
+        raise InputError(f"descriptor {name}: its value {what}; a finite vector (D,) is needed")
+    mixed = rng.normal(size=len(R))  # tells apart entries that are equal in some of the frames
+    order, out = np.argsort(mixed @ own, kind="stable"), []
+    for p in permutations:
+        image = own if np.array_equal(p, np.arange(n_atoms)) else values(R[:, p])
+        sorted_image = np.argsort(mixed @ image, kind="stable")
+        if not np.allclose(own[:, order], image[:, sorted_image], rtol=1e-5, atol=1e-9):
+            raise InputError(
+                f"descriptor {name}: permuting atoms {p.tolist()} does not permute its "
+                "entries; train with symmetries=None or change the descriptor"
+            )
+        place = np.empty(len(order), int)
+        place[sorted_image] = order
+        out.append(place)
     return np.array(out)

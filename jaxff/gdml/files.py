@@ -29,7 +29,9 @@ def load(path) -> Potential:
     if not legacy and file.text("type") != "m":
         raise InputError(f"{path}: not a model file of the sGDML package")
     lattice = file.need("lattice", _shape(3, 3)) if "lattice" in file else None
-    numbers = file.need("z", _shape(None)).astype(int)
+    if lattice is not None and abs(np.linalg.det(lattice)) < 1e-6:
+        raise InputError(f"{path}: the array 'lattice' spans no volume")
+    numbers = file.need("z", _natural(_shape(None), 1, len(covalent_radii) - 1)).astype(int)
     n_atoms = len(numbers)
     n_pairs = n_atoms * (n_atoms - 1) // 2
     x_key, b_key = ("Rt_desc", "Rt_d_desc_alpha") if legacy else ("R_desc", "R_d_desc_alpha")
@@ -37,7 +39,7 @@ def load(path) -> Potential:
     n_train = len(descriptors)
     size = n_train * n_pairs
     coefficients = file.need(b_key, _size(size)).reshape(n_train, n_pairs)
-    permutations = file.need("perms", _shape(None, n_atoms)).astype(int)
+    permutations = file.need("perms", _natural(_shape(None, n_atoms), 0, n_atoms - 1)).astype(int)
     if not (np.sort(permutations, axis=1) == np.arange(n_atoms)).all():
         raise InputError(f"{path}: the array 'perms' holds rows that are not permutations")
     alphas = file.need("alphas_F", _size(3 * n_atoms * n_train)) if "alphas_F" in file else None
@@ -48,8 +50,18 @@ def load(path) -> Potential:
     scalars = {key: float(file.need(key, _size(1)).reshape(())) for key in ("sig", "c")}
     for key, default in (("std", 1.0), ("lam", 0.0)):
         scalars[key] = float(file.need(key, _size(1)).reshape(())) if key in file else default
-    if scalars["sig"] <= 0.0 or (descriptors <= 0.0).any():
-        raise InputError(f"{path}: sigma and descriptors must be positive; the file is damaged")
+    if min(scalars["sig"], scalars["std"]) <= 0.0 or (descriptors <= 0.0).any():
+        raise InputError(
+            f"{path}: sigma, std and descriptors must be positive; the file is damaged"
+        )
+    if scalars["lam"] < 0.0:
+        raise InputError(f"{path}: lam is negative; the file is damaged")
+    index = {
+        key: file.need(key, _natural(_any_size, 0)).astype(int).reshape(-1)
+        for key in ("idxs_train", "idxs_valid")
+        if key in file
+    }
+    knows_energies = file.need("use_E", _size(1)).reshape(()) if "use_E" in file else True
 
     try:
         length = units.length_factor(file.text("r_unit") or "Ang")
@@ -71,11 +83,11 @@ def load(path) -> Potential:
         lattice=None if lattice is None else lattice * length,
         dataset=file.text("dataset_name") or file.text("dataset"),
         theory=file.text("dataset_theory", "unknown"),
-        train_index=np.asarray(file.get("idxs_train", np.arange(n_train)), int),
+        train_index=index.get("idxs_train", np.arange(n_train)),
         train_md5=file.text("md5_train"),
-        valid_index=np.asarray(file.get("idxs_valid", np.zeros(0)), int),
+        valid_index=index.get("idxs_valid", np.zeros(0, int)),
         valid_md5=file.text("md5_valid"),
-        knows_energies=bool(file.get("use_E", np.array(True))),
+        knows_energies=bool(knows_energies),
     )
 
 
@@ -155,9 +167,28 @@ def _shape(*wanted):
     return fault
 
 
+def _natural(fault, least: int, most: float = np.inf):
+    """`fault`, and a fault if the numbers are not integers within limits."""
+
+    def both(array):
+        found = fault(array)
+        if found is not None or not array.size:
+            return found
+        whole = (array == np.round(array)).all()
+        if whole and array.min() >= least and array.max() <= most:
+            return None
+        return f"holds other than integers from {least} to {most}"
+
+    return both
+
+
+def _any_size(array):
+    return None if array.dtype.kind in "fiu" else f"is not numeric ({array.dtype})"
+
+
 def _size(wanted: int):
     def fault(array):
-        if array.dtype.kind not in "fiu":
+        if array.dtype.kind not in "fiub":
             return f"is not numeric ({array.dtype})"
         if array.size != wanted:
             return f"has {array.size} numbers, expected {wanted}"

@@ -30,6 +30,7 @@ class KernelTerm(Term):
         train_index, train_md5: (M,) which frames of which data set (its fingerprint).
         valid_index, valid_md5: the frames on which σ was chosen.
         descriptor: what the kernel compares, see `jaxff.gdml.descriptor`.
+        entries: (P, D) how they permute the descriptor's entries (None: inverse distances').
         knows_energies: whether the training data had energies, so that `offset` means something.
 
     Parameters:
@@ -66,6 +67,13 @@ class KernelTerm(Term):
     valid_md5: str = ""
     knows_energies: bool = True
     descriptor: Descriptor = inverse_distances
+    entries: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.entries is None:
+            object.__setattr__(
+                self, "entries", entry_permutations(self.descriptor, self.permutations)
+            )
 
     def derived(self, params: Params) -> Params:
         whole = self._expansion(params)
@@ -81,7 +89,7 @@ class KernelTerm(Term):
 
     def energies(self, params: Params, R: Array, **context) -> dict[str, Array]:
         # |x − x_j^p| = |x^(p⁻¹) − x_j|: the one query is permuted, not the training set.
-        inverse = np.argsort(entry_permutations(self.descriptor, self.permutations), axis=1)
+        inverse = np.argsort(self.entries, axis=1)
         x = self.descriptor(R, params.get("lattice"))[inverse] - params["centre"]  # (P, D)
         expansion = Expansion(
             params["descriptors"],

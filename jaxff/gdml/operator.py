@@ -79,11 +79,11 @@ class KernelOperator:
             descriptor: what the kernel compares.
             lattice: (3, 3) Å, or None.
         """
-        R = jnp.asarray(positions)
+        entries = entry_permutations(descriptor, permutations, positions, lattice)
+        R, entries = jnp.asarray(positions), jnp.asarray(entries)
         lattice = None if lattice is None else jnp.asarray(lattice)
         bases = jnp.asarray(reduced_bases(positions, descriptor, lattice))
         x, A = _describe(R, bases, descriptor, lattice)
-        entries = jnp.asarray(entry_permutations(descriptor, permutations))
         sigma, lam = (jnp.asarray(value, x.dtype) for value in (sigma, lam))
         # What is subtracted must be unchanged by every permutation.
         centre = x.mean(axis=0)[entries].mean(axis=0)

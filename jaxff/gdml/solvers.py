@@ -214,8 +214,8 @@ def iterate(
     if state is None:
         z = preconditioner(y)
         state = State(_Vectors(jnp.zeros_like(y), y, z, jnp.vdot(y, z)), jnp.zeros_like(y))
-    since = 0
-    while state.residual > tolerance and len(state.residuals) < max_iterations:
+    since, last = 0, len(state.residuals) + max_iterations
+    while state.residual > tolerance and len(state.residuals) < last:
         v = state.vectors
         q = op @ v.p
         x, r = _step(v, q)
@@ -252,7 +252,7 @@ class Iterative:
         op: the operator.
         columns: of the preconditioner.
         tolerance: relative residual to reach.
-        max_iterations: after which `solve` gives up.
+        max_iterations: after which `solve` gives up; as many again when it is continued.
         seed: of the preconditioner's pivots.
         checkpoint: file that keeps the state (every `interval` seconds, and when it gives up); a
             state found there that belongs to the same system and labels is continued.

@@ -202,6 +202,7 @@ class KernelSystem:
             theory=labels.theory,
             knows_energies=labels.energies is not None,
             descriptor=self.descriptor,
+            entries=np.asarray(op.entries),
             **provenance,
         )
         if labels.energies is None:

@@ -113,6 +113,7 @@ def train(
     Source: Chmiela et al., Sci. Adv. 3, e1603015 (2017); Nat. Commun. 9, 3887 (2018).
     """
     require_float64()
+    _check_options(dataset, baseline, adapt, tolerance, max_memory, max_iterations)
     if energies not in ENERGIES:
         raise InputError(f'energies={energies!r}: use "offset", "constrain" or None')
     if energies is None:
@@ -120,6 +121,7 @@ def train(
     report = progress or (lambda phase, fraction: None)
     sigmas, lams = _several(sigma, "sigma"), _several(lam, "lam")
     choosing = sigmas is None or len(sigmas) > 1 or len(lams) > 1 or adapt
+    drawn = not isinstance(valid, Dataset)
     frames, valid = _draw(dataset, n_train, valid, choosing, seed)
     if baseline is not None:
         baseline = baseline.matched(dataset.molecule)
@@ -132,18 +134,22 @@ def train(
 
     provenance = {"train_md5": dataset.fingerprint(), "train_index": frames.index}
     if valid is not None:
-        provenance |= {"valid_md5": valid.fingerprint(), "valid_index": valid.index}
+        own = dataset if drawn else valid
+        index = valid.index if drawn else np.arange(len(valid))
+        provenance |= {"valid_md5": own.fingerprint(), "valid_index": index}
     kept = None
     if checkpoint is not None:
         kept = Checkpoint(
             checkpoint,
             {
                 **{key: str(value) for key, value in provenance.items() if "md5" in key},
+                "names": [dataset.name, dataset.theory],
                 "frames": digest(frames.index, *([] if valid is None else [valid.index])),
-                "baseline": None if baseline is None else digest(baseline.params),
-                "options": [sigmas, lams, adapt, atoms, energies, solver],
-                "descriptor": f"{descriptor.__module__}:{descriptor.__qualname__}",
-                "limits": [tolerance, max_memory, max_iterations, seed],
+                "lattice": None if dataset.lattice is None else np.array(dataset.lattice).tolist(),
+                "baseline": None if baseline is None else _identity(baseline, frames),
+                "options": [adapt, atoms, energies, solver, seed],
+                # What functions compute tells them apart, whatever their names.
+                "descriptor": digest(descriptor(on_atoms(frames).positions[0], dataset.lattice)),
                 "symmetries": permutations.tolist(),
             },
         )
@@ -169,6 +175,7 @@ def train(
             checkpoint=path,
             progress=report,
         ),
+        tolerance=tolerance,
         kept=kept,
         report=report,
         trials=[] if trials is None else trials,
@@ -185,8 +192,11 @@ def train(
         if best is not None and error >= best_error:
             break
         best, best_error = model, error
-    if frames.energies is not None and atoms is None:
-        _check_energies(frames, best.predict(frames.positions)[0])
+    if atoms is None:
+        predicted, forces = best.predict(frames.positions)
+        if frames.energies is not None:
+            _check_energies(frames, predicted)
+        _check_learnt(frames, forces, baseline)
     return Potential(best.program, best.params, dataset.molecule)
 
 
@@ -201,6 +211,7 @@ class _Run:
     atoms: tuple[int, ...] | None
     provenance: dict
     make_system: object
+    tolerance: float
     kept: Checkpoint | None
     report: Progress
     trials: list[Trial]
@@ -218,8 +229,9 @@ class _Run:
             for prior in priors:
                 key = f"{len(frames)}-{sigma:g}-{lam:g}" + ("" if prior is None else f"-{prior:g}")
                 finished = self.done.get(key)
+                solved = f"{key}-{self.tolerance:g}"  # a state serves any tolerance, a model not
                 if finished is None and self.kept:
-                    finished = self.kept.finished(key)
+                    finished = self.kept.finished(solved)
                 if finished is None:
                     if system is None:
                         path = self.kept.state(key) if self.kept else None
@@ -230,7 +242,8 @@ class _Run:
                     error = np.inf if self.valid is None else force_rmse(model, self.valid)
                     solver = str(system.solver)
                     if self.kept:
-                        self.kept.keep(key, model, error, solver)
+                        self.kept.keep(solved, model, error, solver)
+                        self.kept.state(key).unlink(missing_ok=True)
                 else:
                     model, error, solver = finished
                 if self.valid is not None and key not in self.done:
@@ -274,6 +287,10 @@ class _Run:
         )
 
 
+def _identity(baseline: Potential, frames: Dataset) -> str:
+    return digest(baseline.params, *baseline.predict(frames.positions[:3]))
+
+
 def force_rmse(potential: Potential, data: Dataset) -> float:
     """Root mean square error of the force components, kcal/mol/Å."""
     return float(np.sqrt(np.mean((potential.predict(data.positions)[1] - data.forces) ** 2)))
@@ -286,6 +303,9 @@ def _draw(data, n_train, valid, needs_valid, seed) -> tuple[Dataset, Dataset | N
     """The training frames, and the frames to choose on where they are needed."""
     data = replace(data, index=None)  # frames are counted in the data set that was passed
     n_train = len(data) if n_train is None else n_train
+    for key, value in (("n_train", n_train), ("valid", valid)):
+        if not isinstance(value, (int, np.integer, Dataset, type(None))):
+            raise InputError(f"{key}={value!r} must be a whole number of frames")
     if n_train < 2:
         raise InputError(f"{data.label}: n_train is {n_train}, training needs at least two frames")
     if n_train > len(data):
@@ -296,6 +316,8 @@ def _draw(data, n_train, valid, needs_valid, seed) -> tuple[Dataset, Dataset | N
         parts = data.split(n_train, 0, seed=seed, stratify=True)
         frames, rest = parts.train, parts.test
     if isinstance(valid, Dataset):
+        if needs_valid and len(valid) == 0:
+            raise InputError(f"{valid.label}: no validation frames to choose on")
         if not np.array_equal(valid.numbers, data.numbers):
             raise InputError(f"{valid.label}: the validation frames are of other atoms")
         if not needs_valid:
@@ -317,6 +339,19 @@ def _draw(data, n_train, valid, needs_valid, seed) -> tuple[Dataset, Dataset | N
             "give one sigma, or validation frames as valid="
         )
     return frames, rest.split(count, 0, seed=seed, stratify=True).train
+
+
+def _check_options(dataset, baseline, adapt, tolerance, max_memory, max_iterations) -> None:
+    if not isinstance(dataset, Dataset):
+        raise InputError(f"training needs a jaxff.Dataset, got {type(dataset).__name__}")
+    if baseline is not None and not isinstance(baseline, Potential):
+        raise InputError(f"baseline={baseline!r} is not a Potential")
+    if adapt and baseline is None:
+        raise InputError("adapt=True needs a baseline whose parameters it re-estimates")
+    limits = {"tolerance": tolerance, "max_memory": max_memory, "max_iterations": max_iterations}
+    for name, value in limits.items():
+        if value is not None and not (np.isreal(value) and 0.0 < value < np.inf):
+            raise InputError(f"{name}={value!r} must be a positive number")
 
 
 def _restricted(data: Dataset, atoms: tuple[int, ...] | None) -> Dataset:
@@ -354,12 +389,27 @@ def _group(symmetries, data: Dataset, seed: int) -> np.ndarray:
 
 
 def _several(values, name: str) -> list[float] | None:
-    if values is None:
+    if values is None and name == "sigma":
         return None
-    out = sorted(set(np.atleast_1d(values).astype(float).tolist()))
+    try:
+        out = sorted(set(np.atleast_1d(values).astype(float).ravel().tolist()))
+    except (TypeError, ValueError):
+        out = []
     if not out or not np.isfinite(out).all() or out[0] <= 0.0:
         raise InputError(f"{name} must be positive, got {values!r}")
     return out
+
+
+def _check_learnt(labels: Dataset, forces: np.ndarray, baseline: Potential | None) -> None:
+    left = np.sqrt(np.mean((forces - labels.forces) ** 2))
+    before = labels if baseline is None else residual(labels, baseline)
+    if left > 0.9 * np.sqrt(np.mean(before.forces**2)) > 0.0:
+        warnings.warn(
+            f"{labels.label}: the model leaves {left:.3g} kcal/mol/Å of its own training forces "
+            "unexplained, almost all; sigma is far from any use here, lam too large, or the "
+            "forces are noise",
+            stacklevel=3,
+        )
 
 
 def _check_energies(labels: Dataset, predicted: np.ndarray) -> None:

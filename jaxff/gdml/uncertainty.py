@@ -27,6 +27,7 @@ from jaxff.potential import Potential
 Array = jax.Array
 
 MAX_UNKNOWNS = 2000  # of the frames that the variance is conditioned on
+_UNFELT = 1e-8  # of the largest standard error: components in which the kernel has no force
 _ROUNDING = 1e-12  # of the prior variance, below which there is rounding only
 
 
@@ -69,6 +70,9 @@ class Uncertainty:
 
     def predict(self, positions) -> tuple[np.ndarray, np.ndarray]:
         """Standard errors (M,) kcal/mol and (M, N, 3) kcal/mol/Å of many frames (M, N, 3) Å."""
+        positions = np.asarray(positions, float)
+        if len(positions) == 0:
+            return np.empty(0), np.empty(positions.shape)
         return jax.tree.map(np.asarray, _many(self, jnp.asarray(positions)))
 
     def coverage(self, potential: Potential, data: Dataset) -> dict[str, float]:
@@ -79,6 +83,7 @@ class Uncertainty:
         Returns:
             energy_1, energy_2 (absent without energies), force_1, force_2.
         """
+        _check(potential, data, "data")
         out = {}
         for key, ratio in _ratios(self, potential, data).items():
             out |= {f"{key}_{k}": float(np.mean(np.abs(ratio) < k)) for k in (1, 2)}
@@ -107,8 +112,11 @@ def uncertainty(
     kernels = [p for p in potential.program.placed if isinstance(p.term, KernelTerm)]
     if len(kernels) != 1:
         raise InputError(f"{potential!r} has {len(kernels)} kernels; uncertainty needs one")
-    if len(valid) == 0:
-        raise InputError(f"{valid.label}: no frames to calibrate the uncertainty on")
+    _check(potential, train, "training")
+    _check(potential, valid, "validation")
+    if len(valid) == 0 or len(train) < 2:
+        few, what = (valid, "calibrate") if len(valid) == 0 else (train, "condition")
+        raise InputError(f"{few.label}: too few frames to {what} the uncertainty on")
     placed = kernels[0]
     own, term = potential.params[placed.name], placed.term
     per_frame = 3 * term.n_atoms
@@ -154,12 +162,20 @@ def uncertainty(
     )
 
 
+def _check(potential: Potential, data: Dataset, which: str) -> None:
+    own = potential.molecule
+    if own is not None and not np.array_equal(own.numbers, data.numbers):
+        raise InputError(f"{data.label}: the {which} frames are not of {own.formula} in its order")
+
+
 def _ratios(self: Uncertainty, potential: Potential, data: Dataset) -> dict[str, np.ndarray]:
     """Errors of `potential` on `data` over their standard errors."""
     energy, force = self.predict(data.positions)
     energies, forces = potential.predict(data.positions)
     at = list(range(data.n_atoms)) if self.atoms is None else list(self.atoms)
-    out = {"force": ((forces - data.forces)[:, at] / force[:, at]).ravel()}
+    error, wrong = force[:, at].ravel(), (forces - data.forces)[:, at].ravel()
+    felt = error > _UNFELT * error.max()  # planar molecules have no forces across their plane
+    out = {"force": wrong[felt] / error[felt]}
     if data.energies is not None:
         wrong = energies - data.energies
         out["energy"] = (wrong - wrong.mean()) / energy

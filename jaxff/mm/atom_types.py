@@ -247,7 +247,9 @@ def _inner(e: Environment, a: int) -> bool:
 
 def _conjugated_oxide(e: Environment, a: int) -> bool:
     """S or P with =O next to a C=C, C=N or an aromatic ring, but not as part of an anion."""
-    return not e.has_oxide(a) and any(b in e.aromatic or (e.is_sp2(b) and not e.is_carbonyl(b)) for b in e.single(a))
+    return not e.has_oxide(a) and any(
+        b in e.aromatic or (e.is_sp2(b) and not e.is_carbonyl(b)) for b in e.single(a)
+    )
 
 
 def _always(e: Environment, a: int) -> bool:

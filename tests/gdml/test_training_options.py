@@ -277,7 +277,7 @@ def test_standard_errors_cover_the_errors_and_vanish_at_training_frames(frames, 
     assert known < 0.05 * new
     slope = jax.grad(lambda R: errors(R)[1].sum())(jnp.asarray(frames.positions[20]))
     assert np.isfinite(slope).all()
-    with pytest.raises(InputError, match="no frames to calibrate"):
+    with pytest.raises(InputError, match="too few frames to calibrate"):
         gdml.uncertainty(model, frames[:12], frames[:0])
     with pytest.raises(InputError, match="2 kernels"):
         gdml.uncertainty(model + model, frames[:12], frames[12:])
