@@ -52,3 +52,27 @@ def test_faults_are_one_sentence(tmp_path, mixed):
     np.savez(path, header=np.array(json.dumps(header)))
     with pytest.raises(InputError, match="unknown kind of term 'b'"):
         load(path)
+
+
+def test_a_file_runs_no_code_of_others_and_misses_no_parameter(tmp_path):
+    from jaxff import gdml
+    from jaxff.demo import packaged_dataset
+
+    path = tmp_path / "m.npz"
+    frames = packaged_dataset("ethanol")[:6]
+    save(path, gdml.train(frames, sigma=10.0, symmetries=None))
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(str(arrays["header"]))
+    for name in ("builtins:print", "os:system", "subprocess:run", "json:loads"):
+        header["terms"][0]["fields"]["descriptor"] = {"function": name}
+        np.savez(path, **{**arrays, "header": np.array(json.dumps(header))})
+        with pytest.raises(InputError, match="it needs the function"):
+            load(path)
+    for key in ("params/gdml/sigma", "params/gdml/coefficients", "molecule/bonds"):
+        np.savez(path, **{k: v for k, v in arrays.items() if k != key})
+        with pytest.raises(InputError, match="incomplete or damaged"):
+            load(path)
+    np.savez(path, **{**arrays, "header": np.array("[1]")})
+    with pytest.raises(InputError, match="its format is"):
+        load(path)

@@ -290,3 +290,136 @@ def test_standard_errors_of_a_kernel_on_some_atoms(frames):
     forces = np.asarray(errors(frames.positions[20])[1])
     assert (forces[atoms] > 0.0).all()
     assert (np.delete(forces, atoms, axis=0) == 0.0).all()
+
+
+# -- what an attempt to break it has found -------------------------------------------------------
+
+
+def test_single_precision_positions_give_double_precision_forces(frames, group):
+    model = gdml.train(frames[:12], sigma=SIGMA, symmetries=group)
+    R = frames.positions[18:22].astype(np.float32)
+    energies, forces = model.predict(R)
+    wanted = model.predict(R.astype(float))
+    assert forces.dtype == np.float64
+    np.testing.assert_array_equal(energies, wanted[0])
+    np.testing.assert_array_equal(forces, wanted[1])
+    slope = jax.grad(model)(jnp.asarray(R[0]))
+    np.testing.assert_allclose(-slope, forces[0], atol=1e-4)  # rounded to float32
+
+
+def test_a_checkpoint_knows_the_lattice_the_functions_and_the_theory(tmp_path, frames):
+    def described(power):
+        def descriptor(R, lattice=None):
+            return inverse_distances(R, lattice) ** power
+
+        return descriptor
+
+    few, folder = frames[:8], tmp_path / "state"
+    options = {"sigma": SIGMA, "symmetries": None, "checkpoint": folder}
+    gdml.train(few, **options)
+    periodic = gdml.train(replace(few, lattice=9.0 * np.eye(3)), **options)
+    assert "lattice" in periodic.params["gdml"]
+    theory = gdml.train(replace(few, theory="another"), **options)
+    assert theory.program.placed[0].term.theory == "another"
+    with pytest.raises(InputError, match="cannot be found by its name"):
+        gdml.train(few, **options, descriptor=described(2.0))
+
+
+def test_a_training_out_of_iterations_goes_on_by_the_same_call(tmp_path, frames, group):
+    options = {
+        "sigma": SIGMA,
+        "symmetries": group,
+        "solver": "iterative",
+        "tolerance": 1e-9,
+        "checkpoint": tmp_path / "state",
+    }
+    for _ in range(40):
+        try:
+            model = gdml.train(frames[:12], max_iterations=4, **options)
+        except gdml.NotConverged:
+            continue
+        break
+    else:
+        pytest.fail("it never went on")
+    exact = gdml.train(frames[:12], sigma=SIGMA, symmetries=group, solver="dense")
+    R = frames.positions[18:20]
+    np.testing.assert_allclose(model.predict(R)[1], exact.predict(R)[1], atol=1e-5)
+
+
+def test_a_checkpoint_folder_left_by_a_kill_is_taken_over(tmp_path, frames, group):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / ".request.json.x1").write_text("{")
+    gdml.train(frames[:8], sigma=SIGMA, symmetries=group, checkpoint=folder)
+    assert (folder / "request.json").is_file()
+    with pytest.raises(InputError, match="is a file"):
+        gdml.train(frames[:8], sigma=SIGMA, symmetries=group, checkpoint=folder / "request.json")
+
+
+def near(R, lattice=None):
+    """Inverse distances that fade out at 2.6 Å: many entries are zero, for these tests."""
+    inverse = inverse_distances(R, lattice)
+    return inverse * jnp.where(inverse > 1 / 2.6, (1.0 - 1.0 / (2.6 * inverse)) ** 3, 0.0)
+
+
+def wrapped(R, lattice):
+    """Inverse distances that cannot do without a lattice."""
+    assert lattice is not None
+    return inverse_distances(R, lattice) * 1.0
+
+
+def test_descriptors_with_a_cutoff_or_a_lattice_train(frames, group):
+    few = frames[:10]
+    close = gdml.train(few, sigma=3.0, lam=1e-8, symmetries=group, descriptor=near)
+    R = few.positions[0]
+    assert float(close(R)) == pytest.approx(float(close(R[group[-1]])), abs=1e-9)
+    cell = replace(few, lattice=12.0 * np.eye(3))
+    own = gdml.train(cell, sigma=SIGMA, symmetries=group, descriptor=wrapped)
+    plain = gdml.train(cell, sigma=SIGMA, symmetries=group)
+    np.testing.assert_allclose(own.predict(R[None])[1], plain.predict(R[None])[1], atol=1e-6)
+
+
+def test_planar_frames_have_standard_errors():
+    from ase.build import molecule as build
+
+    rng = np.random.default_rng(5)
+    water = build("H2O").positions[:, [1, 2, 0]]
+    R = water + 0.05 * rng.normal(size=(20, 3, 3)) * [1.0, 1.0, 0.0]
+    d = np.linalg.norm(R[:, 1:] - R[:, :1], axis=-1)
+    unit = (R[:, 1:] - R[:, :1]) / d[..., None]
+    pull = -800.0 * (d - 0.97)[..., None] * unit
+    forces = np.concatenate([-pull.sum(axis=1, keepdims=True), pull], axis=1)
+    data = Dataset([8, 1, 1], R, forces, 400.0 * ((d - 0.97) ** 2).sum(axis=1), name="water")
+    model = gdml.train(data[:12], sigma=10.0, symmetries=None)
+    errors = gdml.uncertainty(model, data[:12], data[12:])
+    assert np.isfinite(errors.predict(data.positions)[1]).all()
+    assert errors.coverage(model, data[12:])["force_2"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"adapt": True}, "needs a baseline"),
+        ({"baseline": "gaff"}, "not a Potential"),
+        ({"tolerance": 0.0}, "tolerance"),
+        ({"max_memory": float("nan")}, "max_memory"),
+        ({"sigma": "wide"}, "sigma must be positive"),
+        ({"lam": None}, "lam must be positive"),
+        ({"n_train": 4.0}, "whole number"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(frames, options, message):
+    with pytest.raises(InputError, match=message):
+        gdml.train(frames[:8], **{"sigma": SIGMA, "symmetries": None, **options})
+
+
+def test_no_validation_frames_and_no_lattice_are_named(frames):
+    with pytest.raises(InputError, match="no validation frames"):
+        gdml.train(frames[:8], sigma=[5.0, 10.0], symmetries=None, valid=frames[:0])
+    with pytest.raises(InputError, match="lattice"):
+        replace(frames, lattice=np.zeros((3, 3)))
+
+
+def test_a_width_of_no_use_is_said(frames):
+    with pytest.warns(UserWarning, match="almost all"):
+        gdml.train(frames[:8], sigma=1e200, symmetries=None)
