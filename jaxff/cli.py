@@ -89,6 +89,10 @@ def train(arguments, console) -> dict:
         f"{data.name}: {len(split.train)} training, {len(split.valid)} validation, "
         f"{len(split.test)} test frames ({data.theory})"
     )
+    descriptor, light = gdml.inverse_distances, arguments.hydrogen_weight != 1.0
+    if light:
+        numbers = data.numbers[arguments.atoms] if arguments.atoms else data.numbers
+        descriptor = gdml.light_hydrogens(numbers, arguments.hydrogen_weight)
     unfinished = Path(f"{arguments.output}.partial")
     trials: list[gdml.Trial] = []
     potential = gdml.train(
@@ -101,6 +105,7 @@ def train(arguments, console) -> dict:
         atoms=arguments.atoms,
         symmetries=None if arguments.no_symmetries else "auto",
         energies=None if arguments.energies == "none" else arguments.energies,
+        descriptor=descriptor,
         solver=arguments.solver,
         tolerance=arguments.tolerance,
         max_memory=arguments.max_memory,
@@ -112,7 +117,8 @@ def train(arguments, console) -> dict:
     parts: dict[str, Dataset] = {"train": split.train, "valid": split.valid, "test": split.test}
     scores = {key: evaluate(potential, part) for key, part in parts.items() if len(part)}
     # A plain kernel goes into the reference package's format, which that package reads too.
-    write = gdml.save if baseline is None and arguments.atoms is None else save
+    plain = baseline is None and arguments.atoms is None and not light
+    write = gdml.save if plain else save
     write(arguments.output, potential)
     shutil.rmtree(unfinished, ignore_errors=True)
     coverage = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import MISSING, fields
+from functools import partial
 from types import FunctionType
 
 import jax
@@ -34,7 +35,7 @@ def save(path, potential: Potential) -> None:
             if isinstance(value, np.ndarray):
                 arrays[f"term/{i}/{field.name}"] = value
             elif callable(value):
-                scalars[field.name] = {"function": _name_of(value, path)}
+                scalars[field.name] = _described(value, path)
             else:
                 scalars[field.name] = value
         where = None if placed.atoms is None else list(placed.atoms)
@@ -139,12 +140,21 @@ def _restored(header: dict, file: NpzReader, path) -> Potential:
 
 def _value(value, path):
     if isinstance(value, dict):
-        return _function(value["function"], path)
+        function = _function(value["function"], path)
+        given = {key: _value(v, path) for key, v in value.get("arguments", {}).items()}
+        return partial(function, **given) if given else function
     return tuple(_value(v, path) for v in value) if isinstance(value, list) else value
 
 
+def _described(function, path) -> dict:
+    """A function by its name, with the keywords that `functools.partial` has given it."""
+    if isinstance(function, partial) and not function.args:
+        return {"function": _name_of(function.func, path), "arguments": function.keywords}
+    return {"function": _name_of(function, path)}
+
+
 def _name_of(function, path) -> str:
-    name = f"{function.__module__}:{function.__qualname__}"
+    name = f"{function.__module__}:{getattr(function, '__qualname__', '<unnamed>')}"
     if "<" in name or _find(name) is not function:
         raise InputError(f"{path}: not written, the function {name} cannot be found by its name")
     return name

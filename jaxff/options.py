@@ -87,6 +87,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="I,J,...",
         help="atoms that the kernel acts on, from 0 (default: all)",
     )
+    sub.add_argument(
+        "--hydrogen-weight",
+        type=positive(float),
+        default=1.0,
+        metavar="W",
+        help="weight of hydrogens in the descriptor: 0.6 often needs fewer frames (default 1)",
+    )
     sub.add_argument("--no-symmetries", action="store_true", help="GDML: no permutations")
     sub.add_argument(
         "--energies",

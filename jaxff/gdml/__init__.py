@@ -1,6 +1,6 @@
 """sGDML kernel models: training, prediction, uncertainty, symmetries, model files."""
 
-from jaxff.gdml.descriptor import inverse_distances
+from jaxff.gdml.descriptor import inverse_distances, light_hydrogens
 from jaxff.gdml.files import load, save
 from jaxff.gdml.model import KernelTerm
 from jaxff.gdml.operator import KernelOperator
@@ -21,6 +21,7 @@ __all__ = [
     "describe_symmetries",
     "find_symmetries",
     "inverse_distances",
+    "light_hydrogens",
     "load",
     "residual",
     "save",

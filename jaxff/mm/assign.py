@@ -17,8 +17,10 @@ SCEE, SCNB = 1.2, 2.0  # AMBER's divisors of 1-4 interactions
 IMPROPER = ((1.1, 2, np.pi),)  # GAFF's for a planar centre without an entry of its own
 # Centres that are planar with three neighbours, by type.
 PLANAR = frozenset(
-    ("c", "c2", "ca", "cc", "cd", "ce", "cf", "cp", "cq", "cu", "cv", "cz")
-    + ("n", "na", "nh", "ni", "nj", "nm", "nn", "no")
+    [
+        *("c", "c2", "ca", "cc", "cd", "ce", "cf", "cp", "cq", "cu", "cv", "cz"),
+        *("n", "na", "nh", "ni", "nj", "nm", "nn", "no"),
+    ]
 )
 ACID_OXYGENS = {"o", "oh", "os", "op", "oq"}
 

@@ -423,3 +423,20 @@ def test_no_validation_frames_and_no_lattice_are_named(frames):
 def test_a_width_of_no_use_is_said(frames):
     with pytest.warns(UserWarning, match="almost all"):
         gdml.train(frames[:8], sigma=1e200, symmetries=None)
+
+
+def test_a_descriptor_with_light_hydrogens_is_saved_with_its_weights(tmp_path, frames, group):
+    light = gdml.light_hydrogens(frames.numbers, 0.5)
+    heavy = [k for k, z in enumerate(frames.numbers) if z > 1]
+    pair = gdml.light_hydrogens(frames.numbers[heavy], 0.5)
+    R = jnp.asarray(frames.positions[0])
+    np.testing.assert_allclose(
+        pair(R[jnp.asarray(heavy)]), inverse_distances(R[jnp.asarray(heavy)])
+    )
+    model = gdml.train(frames[:12], sigma=SIGMA, symmetries=group, descriptor=light)
+    save(tmp_path / "m.npz", model)
+    again = load(tmp_path / "m.npz")
+    wanted = model.predict(frames.positions[18:20])[1]
+    np.testing.assert_allclose(again.predict(frames.positions[18:20])[1], wanted, atol=1e-12)
+    with pytest.raises(InputError, match="not a single plain sGDML model"):
+        gdml.save(tmp_path / "s.npz", model)
