@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from jaxff.errors import InputError
@@ -262,6 +262,41 @@ def label(arguments, console) -> dict:
     }
 
 
+def parametrize(arguments, console) -> dict:
+    from jaxff.files import save
+    from jaxff.mm import depict, write_force_field
+    from jaxff.mm import parametrize as find_parameters
+    from jaxff.npz import atomic_path
+
+    out = writable_folder(arguments.output)
+    mol = load_molecule(arguments.molecule, arguments.charge, arguments.seed)
+    console("parametrize", 0.0)
+    found = find_parameters(mol, arguments.charges, cache=not arguments.no_cache)
+    console.close()
+    console.say(found.summary())
+    stem = out / (arguments.name or "molecule")
+    potential = found.potential()
+    written = [stem.with_suffix(".npz")]
+    save(written[0], potential)
+    for form in arguments.formats:
+        written += write_force_field(stem.with_suffix(f".{form}"), potential)
+    for kind in (".svg", ".png"):
+        depict(found, stem.with_suffix(kind))
+        written.append(stem.with_suffix(kind))
+    summary = stem.with_suffix(".txt")
+    with atomic_path(summary) as temporary:
+        temporary.write_text(found.summary() + "\n")
+    written.append(summary)
+    console.say(f"\nwrote {', '.join(path.name for path in written)} into {out}")
+    worst = max((a.penalty for a in found.estimates), default=0.0)
+    return {
+        **found.to_dict(),
+        "estimates": len(found.estimates),
+        "worst_penalty": worst,
+        "files": [str(path) for path in written],
+    }
+
+
 def info(arguments, console) -> dict:
     from jaxff.info import canary, describe
 
@@ -280,6 +315,7 @@ COMMANDS = {
     "train": train,
     "evaluate": evaluate_model,
     "md": simulate,
+    "parametrize": parametrize,
     "label": label,
     "info": info,
 }
@@ -296,12 +332,26 @@ def load_dataset(arguments):
     )
 
 
-def load_potential(path: str):
-    """A potential from a model file or an AMBER topology."""
-    if Path(path).suffix.lower() in (".prmtop", ".parm7", ".top"):
-        from jaxff.mm import read_amber
+def load_molecule(text: str, charge: int | None, seed: int):
+    """A molecule from a file, or from a SMILES string where no such file is."""
+    from jaxff.molecule import Molecule
 
-        return read_amber(path)
+    path = Path(text)
+    if path.suffix.lower() in Molecule.FORMATS or path.is_file():
+        molecule = Molecule.read(path)
+        return molecule if charge is None else replace(molecule, charge=charge)
+    molecule = Molecule.from_smiles(text, seed=seed or 7)
+    if charge not in (None, molecule.charge):
+        raise InputError(f"{text} has charge {molecule.charge:+d}, not {charge:+d}")
+    return molecule
+
+
+def load_potential(path: str):
+    """A potential from a model file or a force field of another program."""
+    if Path(path).suffix.lower() in (".prmtop", ".parm7", ".top", ".mol2", ".xml"):
+        from jaxff.mm import read_force_field
+
+        return read_force_field(path)
     from jaxff.files import load
 
     return load(path)

@@ -94,10 +94,15 @@ class Molecule:
     # -- making -------------------------------------------------------------------------
 
     @classmethod
-    def from_smiles(cls, smiles: str, seed: int = 7) -> Molecule:
+    def from_smiles(cls, smiles: str, seed: int = 7, *, geometry: bool = True) -> Molecule:
         """The molecule of a SMILES string: ETKDGv3 conformer, MMFF94-optimised (RDKit).
 
         Hydrogens come after the heavy atoms, in SMILES order.
+
+        Args:
+            smiles: the string.
+            seed: of the conformer.
+            geometry: find one; else all positions are zero.
 
         Raises:
             InputError: the SMILES cannot be read, or no geometry can be made for it.
@@ -111,6 +116,9 @@ class Molecule:
         if bare is None or bare.GetNumAtoms() == 0:
             raise InputError(f"{smiles!r} is not a SMILES string that RDKit can read")
         mol = Chem.AddHs(bare)
+        if not geometry:
+            mol.AddConformer(Chem.Conformer(mol.GetNumAtoms()))
+            return cls._from_rdkit(mol, smiles)
         parameters = AllChem.ETKDGv3()
         parameters.randomSeed = seed
         with rdBase.BlockLogs():

@@ -42,6 +42,31 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", metavar="DIR", help="default: jaxff-demo-MOLECULE")
 
     sub = command(
+        "parametrize",
+        "GAFF for a molecule: types, charges, parameters, and where each is from.",
+        "jaxff parametrize 'CC(=O)Nc1ccc(O)cc1' --charges resp -o paracetamol",
+        "Writes a potential (npz), files of other programs, a drawing and the summary.",
+    )
+    sub.add_argument("molecule", metavar="SMILES|FILE", help="sdf, mol, mol2, pdb, xyz or SMILES")
+    sub.add_argument(
+        "--charges",
+        default="auto",
+        metavar="METHOD|FILE.mol2",
+        help="resp (PySCF; default), gasteiger (crude), am1bcc (antechamber) or a mol2 file",
+    )
+    sub.add_argument("--charge", type=int, metavar="Q", help="net charge, where the file has none")
+    sub.add_argument(
+        "--formats",
+        type=words,
+        default=["prmtop", "mol2"],
+        metavar="F,F,...",
+        help="of prmtop (and inpcrd), mol2 (and frcmod), top (and gro), xml (default prmtop,mol2)",
+    )
+    sub.add_argument("--name", help="of the files (default: molecule)")
+    sub.add_argument("--no-cache", action="store_true", help="compute charges anew")
+    sub.add_argument("-o", "--output", metavar="DIR", required=True)
+
+    sub = command(
         "train",
         "Train an sGDML kernel, on the data or on the residual of a baseline.",
         "jaxff train ethanol.npz -n 200 --valid 100 --test 1000 --sigma 10,20,40 -o model.npz",
@@ -216,3 +241,11 @@ def numbers(text: str) -> list[float]:
 
 def indices(text: str) -> list[int]:
     return [count(part) for part in text.split(",")]
+
+
+def words(text: str) -> list[str]:
+    found = [part.strip().lower() for part in text.split(",") if part.strip()]
+    unknown = sorted(set(found) - {"prmtop", "mol2", "top", "xml"})
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown format {', '.join(unknown)}")
+    return found

@@ -171,6 +171,8 @@ class Potential:
         params: {term name: {column: array}}, floating point.
         molecule: the atoms this potential was made for, if known; whatever joins the
             potential with data matches atoms through it.
+        origin: what it was made from, such as a `Parametrization`, if that is worth keeping; a
+            composition or a file has none.
     """
 
     def __init__(
@@ -178,10 +180,11 @@ class Potential:
         placed: Sequence[Placed] | Program,
         params: Params,
         molecule: Molecule | None = None,
+        origin=None,
     ):
         self.program = placed if isinstance(placed, Program) else Program(placed)
         self.params = jax.tree.map(jnp.asarray, params)
-        self.molecule = molecule
+        self.molecule, self.origin = molecule, origin
         names = [p.name for p in self.program.placed]
         if len(set(names)) != len(names) or set(names) != set(params):
             raise InputError(
@@ -305,13 +308,16 @@ class Potential:
             if jnp.shape(a) != jnp.shape(b):
                 name = jax.tree_util.keystr(path)
                 raise InputError(f"{name} has shape {jnp.shape(b)}, expected {jnp.shape(a)}")
-        return Potential(self.program, params, self.molecule)
+        return Potential(self.program, params, self.molecule, self.origin)
+
+    def with_origin(self, origin) -> Potential:
+        """The same potential that remembers what it was made from."""
+        return Potential(self.program, self.params, self.molecule, origin)
 
     def astype(self, dtype) -> Potential:
         """The same potential with every parameter in `dtype` (float32 or float64)."""
-        return Potential(
-            self.program, jax.tree.map(lambda p: p.astype(dtype), self.params), self.molecule
-        )
+        params = jax.tree.map(lambda p: p.astype(dtype), self.params)
+        return Potential(self.program, params, self.molecule, self.origin)
 
     # -- composition --------------------------------------------------------------------
 
@@ -425,12 +431,12 @@ class Potential:
     # -- JAX pytree -----------------------------------------------------------------------
 
     def tree_flatten(self):
-        return (self.params,), (self.program, self.molecule)
+        return (self.params,), (self.program, self.molecule, self.origin)
 
     @classmethod
     def tree_unflatten(cls, aux, children):
         self = object.__new__(cls)  # leaves may be placeholders: no checks here
-        self.program, self.molecule = aux
+        self.program, self.molecule, self.origin = aux
         (self.params,) = children
         return self
 

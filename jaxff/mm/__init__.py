@@ -1,7 +1,20 @@
-"""Molecular mechanics: terms, topologies, AMBER files and GAFF."""
+"""Molecular mechanics: terms, topologies, GAFF for any molecule, files of other programs."""
 
 from jaxff.mm.amber import read_amber, read_inpcrd
+from jaxff.mm.depict import depict
+from jaxff.mm.formats import read_force_field, write_force_field
 from jaxff.mm.gaff import gaff
+from jaxff.mm.parametrize import Parametrization, parametrize
 from jaxff.mm.topology import Topology
 
-__all__ = ["Topology", "gaff", "read_amber", "read_inpcrd"]
+__all__ = [
+    "Parametrization",
+    "Topology",
+    "depict",
+    "gaff",
+    "parametrize",
+    "read_amber",
+    "read_force_field",
+    "read_inpcrd",
+    "write_force_field",
+]

@@ -9,12 +9,12 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.mm.analogy import Estimate, similar_angle, similar_bond, similar_torsion
-from jaxff.mm.gaff_table import Entry, ParameterTable, Types
+from jaxff.mm.gaff_table import DEGREE, Entry, ParameterTable, Types, directed
 from jaxff.mm.topology import Table, Topology
 from jaxff.molecule import Molecule
 
 SCEE, SCNB = 1.2, 2.0  # AMBER's divisors of 1-4 interactions
-IMPROPER = ((1.1, 2, np.pi),)  # GAFF's for a planar centre without an entry of its own
+IMPROPER = ((1.1, 2, 180.0 * DEGREE),)  # GAFF's for a planar centre without an entry of its own
 # Centres that are planar with three neighbours, by type.
 PLANAR = frozenset(
     [
@@ -46,6 +46,12 @@ class Assigned:
     source: str
     analogy: str = ""
     penalty: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of the types, such as "c3-hc"; the same from either end, but for impropers."""
+        types = self.types if self.kind == "improper" else directed(self.types)
+        return "-".join(types)
 
 
 def assign(molecule: Molecule, types: Types, table: ParameterTable) -> list[Assigned]:
@@ -87,7 +93,8 @@ def assign(molecule: Molecule, types: Types, table: ParameterTable) -> list[Assi
         add("torsion", atoms, lambda names: table.torsion(names) or similar_torsion(table, names))
     for centre, around in enumerate(neighbours):
         if len(around) == 3 and types[centre] in PLANAR:
-            found.append(_improper(centre, around, types, table))
+            first = not any(_alike(a, centre, around, types) for a in found)
+            found.append(_improper(centre, around, types, table, first))
     for atom in range(molecule.n_atoms):
         add("lj", (atom,), lambda names: table.lj.get(names[0]))
     _refuse(missing, molecule)
@@ -122,7 +129,7 @@ def topology(
         values = np.array([a.values for a in own], float).reshape(-1, len(columns))
         return Table.of(
             np.array([a.atoms for a in own], int).reshape(-1, width),
-            np.array([_label(a) for a in own], str),
+            np.array([a.name for a in own], str),
             dict(zip(columns, values.T, strict=True)),
         )
 
@@ -131,7 +138,7 @@ def topology(
         values = np.array([term for _, term in own], float).reshape(-1, 3)
         return Table.of(
             np.array([a.atoms for a, _ in own], int).reshape(-1, 4),
-            np.array([_label(a) for a, _ in own], str),
+            np.array([a.name for a, _ in own], str),
             {"k": values[:, 0], "periodicity": values[:, 1].astype(int), "phase": values[:, 2]},
         )
 
@@ -160,16 +167,18 @@ def topology(
     )
 
 
-def _improper(centre: int, around: list[int], types: Types, table: ParameterTable) -> Assigned:
-    """The improper of a planar centre.
+def _improper(
+    centre: int, around: list[int], types: Types, table: ParameterTable, first: bool
+) -> Assigned:
+    """The improper of a planar centre, its atoms in the order that LEaP gives them.
 
-    An entry that names all types also sets the order of the atoms; else they go by the names of
-    their types, then by number, as parmchk2 and LEaP write them.
+    They go by the names of their types, then by number; but where an entry names all types, the
+    `first` improper of these types in a molecule has the entry's order.
     """
     outer = tuple(types[a] for a in around)
     by_name = sorted(around, key=lambda a: (types[a], a))
     entry = table.improper(types[centre], outer)
-    if entry is not None and "X" not in entry.types:
+    if first and entry is not None and "X" not in entry.types:
         left, order = list(by_name), []
         for name in (entry.types[0], entry.types[1], entry.types[3]):
             order.append(next(a for a in left if types[a] == name))
@@ -189,18 +198,19 @@ def _improper(centre: int, around: list[int], types: Types, table: ParameterTabl
     return _assigned("improper", atoms, names, entry)
 
 
+def _alike(improper: Assigned, centre: int, around: list[int], types: Types) -> bool:
+    """Whether an improper has the same types at the centre and around it."""
+    if improper.kind != "improper":
+        return False
+    a, b, c, d = improper.types
+    return c == types[centre] and sorted((a, b, d)) == sorted(types[x] for x in around)
+
+
 def _assigned(kind, atoms, names, entry: Entry | Estimate) -> Assigned:
     base = Assigned(kind, atoms, names, entry.values, entry.source)
     if isinstance(entry, Estimate):
         return replace(base, analogy=entry.reason, penalty=entry.penalty)
     return base
-
-
-def _label(assigned: Assigned) -> str:
-    types = assigned.types
-    if assigned.kind != "improper":
-        types = min(types, types[::-1])
-    return "-".join(types)
 
 
 def _refuse(missing: list[str], molecule: Molecule) -> None:

@@ -360,6 +360,20 @@ ON_HETERO = {"N": "hn", "O": "ho", "S": "hs", "P": "hp"}
 ON_SP3 = ("hc", "h1", "h2", "h3")
 ON_SP2 = ("ha", "h4", "h5")
 NEXT_TO_CATION = "hx"
+HYDROGEN_WORDS = {
+    "hc": "on sp3 carbon",
+    "h1": "on sp3 carbon with one electronegative neighbour",
+    "h2": "on sp3 carbon with two electronegative neighbours",
+    "h3": "on sp3 carbon with three electronegative neighbours",
+    "hx": "on carbon next to a cation's nitrogen",
+    "ha": "on sp2 or sp carbon",
+    "h4": "on sp2 carbon with one electronegative neighbour",
+    "h5": "on sp2 carbon with two electronegative neighbours",
+    "hn": "on nitrogen",
+    "ho": "on oxygen",
+    "hs": "on sulfur",
+    "hp": "on phosphorus",
+}
 HYDROGEN_EXAMPLES = {
     "hc": "CC", "h1": "CO", "h2": "ClCCl", "h3": "ClC(Cl)Cl", "hx": "C[NH3+]",
     "ha": "c1ccccc1", "h4": "CC=O", "h5": "CN(C)C=O",

@@ -6,15 +6,14 @@ Format: https://ambermd.org/FileFormats.php#parm.dat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
-
-import numpy as np
 
 from jaxff.errors import InputError
 
 Types = tuple[str, ...]
+DEGREE = 3.141594 / 180.0  # rad of a degree as LEaP converts it, 4e-7 from π/180
 
 
 @dataclass(frozen=True)
@@ -138,12 +137,12 @@ def parse_table(text: str, name: str) -> ParameterTable:
         def values(w):
             divisor, words = (float(w[0]), w[1:]) if divided else (1.0, w)
             k, phase, n = float(words[0]) / divisor, float(words[1]), float(words[2])
-            return ((k, n, np.deg2rad(phase)),), " ".join(words[3:])
+            return ((k, n, phase * DEGREE),), " ".join(words[3:])
 
         return values
 
     read(table.bonds, 2, harmonic(1.0))
-    read(table.angles, 3, harmonic(np.pi / 180.0))
+    read(table.angles, 3, harmonic(DEGREE))
     read(table.torsions, 4, fourier(True))
     read(table.impropers, 4, fourier(False))
     _finish(table.torsions)
@@ -156,10 +155,70 @@ def parse_table(text: str, name: str) -> ParameterTable:
     for number, line in _section(lines):
         kind, radius, epsilon, *rest = line.split(None, 3)
         # The file gives half the distance of the minimum.
-        sigma = 2.0 * float(radius) / 2.0 ** (1.0 / 6.0)
+        sigma = 2.0 * float(radius) / 2.0 ** (1.0 / 6.0) or 1.0  # no size where ε = 0
         remark = rest[0].strip() if rest else ""
         table.lj[kind] = Entry((kind,), (sigma, float(epsilon)), f"{name} {number}", remark)
     return table
+
+
+def with_frcmod(table: ParameterTable, text: str, name: str) -> ParameterTable:
+    """The table with the entries of a frcmod file in place of, or beside, its own.
+
+    Raises:
+        InputError: a line that cannot be read, with its number.
+    """
+    new = replace(
+        table,
+        **{
+            key: dict(getattr(table, key))
+            for key in ("descriptions", "masses", "lj", "bonds", "angles", "torsions", "impropers")
+        },
+    )
+    own: dict[str, dict] = {"DIHE": {}, "IMPR": {}}
+    heading = ""
+    for number, line in list(enumerate(text.splitlines(), 1))[1:]:
+        words = line.split()
+        if not words:
+            continue
+        if words[0][:4].upper() in ("MASS", "BOND", "ANGL", "DIHE", "IMPR", "NONB") and (
+            len(words) == 1
+        ):
+            heading = words[0][:4].upper()
+            continue
+        try:
+            _frcmod_line(new, own, heading, line, f"{name} {number}")
+        except (IndexError, ValueError) as error:
+            raise InputError(f"{name} line {number} cannot be read: {line!r}") from error
+    for heading, section in (("DIHE", new.torsions), ("IMPR", new.impropers)):
+        _finish(own[heading])
+        section |= own[heading]
+    return new
+
+
+def _frcmod_line(table: ParameterTable, own, heading: str, line: str, source: str) -> None:
+    width = {"BOND": 2, "ANGL": 3, "DIHE": 4, "IMPR": 4}.get(heading)
+    if width is None:
+        kind, first, *rest = line.split()
+        if heading == "MASS":
+            table.masses[kind] = float(first)
+        else:
+            sigma = 2.0 * float(first) / 2.0 ** (1.0 / 6.0) or 1.0
+            table.lj[kind] = Entry((kind,), (sigma, float(rest[0])), source)
+        return
+    types = tuple(line[3 * i : 3 * i + 2].strip() for i in range(width))
+    words = line[3 * width - 1 :].split()
+    if heading in ("BOND", "ANGL"):
+        scale = 1.0 if heading == "BOND" else DEGREE
+        section = table.bonds if heading == "BOND" else table.angles
+        values = float(words[0]), float(words[1]) * scale
+        section[directed(types)] = Entry(types, values, source, " ".join(words[2:]))
+        return
+    divisor, words = (float(words[0]), words[1:]) if heading == "DIHE" else (1.0, words)
+    term = float(words[0]) / divisor, float(words[2]), float(words[1]) * DEGREE
+    key = directed(types) if heading == "DIHE" else types
+    before = own[heading].get(key)
+    terms = (*before.values, term) if before is not None and _continues(before) else (term,)
+    own[heading][key] = Entry(types, terms, source, " ".join(words[3:]))
 
 
 def _section(lines) -> Iterator[tuple[int, str]]:

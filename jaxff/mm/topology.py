@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from jaxff.errors import InputError
 from jaxff.mm.angle import HarmonicAngle
 from jaxff.mm.bond import HarmonicBond
 from jaxff.mm.nonbonded import Nonbonded
@@ -14,6 +15,15 @@ from jaxff.mm.torsion import FourierImproper, FourierTorsion
 from jaxff.molecule import Molecule
 from jaxff.potential import Placed, Potential
 from jaxff.units import AMBER_COULOMB
+
+_KINDS = (
+    "harmonic_bond",
+    "harmonic_angle",
+    "fourier_torsion",
+    "fourier_improper",
+    "nonbonded",
+)
+_LJ = ("sigma", "epsilon")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +101,76 @@ class Topology:
             lj=per_atom,
             exclusions=place[self.exclusions],
             **{name: getattr(self, name)._renumbered(place) for name in tables},
+        )
+
+    @classmethod
+    def of(cls, potential: Potential, who: str = "the potential") -> Topology:
+        """The topology of a potential made of AMBER's terms, with its present parameters.
+
+        Args:
+            potential: harmonic bonds and angles, Fourier torsions and impropers, and nonbonded
+                terms, one of each at most and on all atoms.
+            who: what messages call the place it is wanted for.
+
+        Raises:
+            InputError: another kind of term, named; a term on some atoms, twice or scaled; a
+                potential that does not know its molecule.
+        """
+        found: dict[str, tuple[str, object]] = {}
+        for placed in potential.program.placed:
+            kind = placed.term.kind
+            if kind not in _KINDS:
+                raise InputError(
+                    f"{who} cannot express the term {placed.name!r} ({kind}); jaxff.save keeps "
+                    "it in jaxff's own npz format, .only(...) leaves it out"
+                )
+            own = potential.params[placed.name]
+            if kind in found or placed.atoms is not None or "scale" in own:
+                raise InputError(
+                    f"{who} cannot express the term {placed.name!r}: it is one of several of its "
+                    "kind, scaled, or on some atoms only; jaxff.save writes any potential"
+                )
+            found[kind] = placed.name, placed.term
+        if potential.molecule is None or "nonbonded" not in found:
+            raise InputError(f"{who} needs a potential with a molecule and a nonbonded term")
+
+        def table(kind: str, width: int, columns: tuple[str, ...]) -> Table:
+            if kind not in found:
+                empty = {column: np.zeros(0) for column in columns}
+                return Table(np.zeros((0, width), np.int32), np.zeros(0, np.int32), (), empty)
+            name, term = found[kind]
+            own = {key: np.asarray(v, float) for key, v in potential.params[name].items()}
+            if not isinstance(term, FourierTorsion):
+                return Table(term.atoms, term.rows, term.labels, own)
+            quadruple, slot = np.nonzero(term.rows >= 0)
+            rows = term.rows[quadruple, slot]
+            periodicity = np.zeros(len(term.labels), int)
+            periodicity[rows] = np.array(term.periodicities, int)[slot]
+            own["periodicity"] = periodicity
+            return Table(term.atoms[quadruple], rows, term.labels, own)
+
+        name, term = found["nonbonded"]
+        own = {key: np.asarray(v, float) for key, v in potential.params[name].items()}
+        atoms = np.arange(term.n_atoms)[:, None]
+        pairs = {c: own[c] for c in ("lj14", "coulomb14")}
+        fourier = ("k", "periodicity", "phase")
+        return cls(
+            molecule=potential.molecule,
+            atom_types=tuple(term.lj_labels[row] for row in term.lj_rows),
+            charges=own["charge"][term.charge_rows],
+            bonds=table("harmonic_bond", 2, ("k", "length")),
+            angles=table("harmonic_angle", 3, ("k", "angle")),
+            torsions=table("fourier_torsion", 4, fourier),
+            impropers=table("fourier_improper", 4, fourier),
+            lj=Table(atoms, term.lj_rows, term.lj_labels, {c: own[c] for c in _LJ}),
+            lj_overrides=Table(
+                term.overrides,
+                np.arange(len(term.overrides)),
+                tuple("-".join(term.lj_labels[x] for x in pair) for pair in term.overrides),
+                {c: own[c] for c in ("c12", "c6") if c in own},
+            ),
+            pairs14=Table(term.pairs14, term.rows14, ("1-4",) * len(own["lj14"]), pairs),
+            exclusions=term.exclusions,
         )
 
     def potential(self, coulomb_constant: float | None = None) -> Potential:

@@ -17,7 +17,7 @@ from jaxff.units import AMBER_COULOMB
 
 DATA = Path(__file__).parent / "data"
 BUTYNOL = (DATA / "butynol.prmtop").read_text()
-ETHANOL = (Path(jaxff.mm.__file__).parents[1] / "data" / "gaff" / "ethanol.prmtop").read_text()
+ETHANOL = (DATA / "ethanol.prmtop").read_text()
 
 
 def section(text, name):
