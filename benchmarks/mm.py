@@ -9,7 +9,7 @@ OpenMM's own integrator loops, which also do the integrator's work (and Langevin
 
 from __future__ import annotations
 
-from importlib import resources
+import tempfile
 
 import jax
 
@@ -25,7 +25,6 @@ import jaxff.mm  # noqa: E402
 from jaxff.molecule import Molecule  # noqa: E402
 
 CALLS, STEPS, BATCH = 300, 20_000, 256
-PRMTOP = resources.files("jaxff") / "data" / "gaff" / "aspirin.prmtop"
 
 
 def jaxff_candidates(molecule: Molecule, dtype) -> tuple[dict, dict, float]:
@@ -70,11 +69,13 @@ def jaxff_candidates(molecule: Molecule, dtype) -> tuple[dict, dict, float]:
 
 def openmm_candidates(molecule: Molecule) -> tuple[dict, dict]:
     """OpenMM's Reference platform: calls, and its integrator loops."""
-    order = Molecule.match(jaxff.mm.read_amber(PRMTOP).molecule, molecule)
-    positions = molecule.positions[order] / 10.0
-    system = app.AmberPrmtopFile(str(PRMTOP)).createSystem(
-        nonbondedMethod=app.NoCutoff, constraints=None, removeCMMotion=False
-    )
+    positions = molecule.positions / 10.0
+    with tempfile.TemporaryDirectory() as folder:
+        prmtop = f"{folder}/aspirin.prmtop"
+        jaxff.write_force_field(prmtop, jaxff.gaff(molecule))
+        system = app.AmberPrmtopFile(prmtop).createSystem(
+            nonbondedMethod=app.NoCutoff, constraints=None, removeCMMotion=False
+        )
     integrators = {
         "Verlet": openmm.VerletIntegrator(0.0005),
         "Langevin": openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.0005),

@@ -117,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
         type=positive(float),
         default=1.0,
         metavar="W",
-        help="weight of hydrogens in the descriptor: 0.6 often needs fewer frames (default 1)",
+        help="weight of hydrogens in the descriptor: below 1 often helps (default 1)",
     )
     sub.add_argument("--no-symmetries", action="store_true", help="GDML: no permutations")
     sub.add_argument(

@@ -5,6 +5,8 @@ Source: Chmiela et al., Nat. Commun. 9, 3887 (2018), "Multi-partite matching".
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import minimum_spanning_tree
@@ -33,10 +35,8 @@ def find_symmetries(
         seed: of that draw.
 
     Returns:
-        (P, N) permutations, the identity first.
-
-    Raises:
-        InputError: more than 100 permutations.
+        (P, N) permutations, the identity first; of more than 100 a part that is a group, with a
+        warning.
     """
     positions = np.asarray(positions, float)
     if len(positions) > max_frames:
@@ -48,9 +48,11 @@ def find_symmetries(
     if group is None:
         group = close(_without_overlaps(kept))
     if group is None:
-        raise InputError(
-            f"{molecule.name or molecule.formula}: more than {MAX_ORDER} symmetries found; "
-            "give a group of permutations as symmetries=, or None for no symmetries"
+        group = _subgroup(kept, molecule)
+        warnings.warn(
+            f"{molecule.name or molecule.formula}: more than {MAX_ORDER} symmetries found; a "
+            f"group of {len(group)} of them is used; give another as symmetries=, if need be",
+            stacklevel=2,
         )
     return group
 
@@ -173,6 +175,29 @@ def _without_overlaps(permutations: np.ndarray) -> np.ndarray:
     every = [cycle for own in cycles for cycle in own]
     keep = [not any(len(a) < len(b) and a & b for a in own for b in every) for own in cycles]
     return permutations[keep]
+
+
+def _subgroup(permutations: np.ndarray, molecule: Molecule) -> np.ndarray:
+    """A group of at most `MAX_ORDER` of what permutations (K, N) generate.
+
+    Single cycles (methyl rotations) come first, then what moves few atoms.
+    """
+    identity = np.arange(permutations.shape[1])
+    single = []
+    for permutation in permutations:
+        for cycle in _cycles(permutation):
+            own = identity.copy()
+            own[cycle] = permutation[cycle]
+            single.append(own)
+    single = np.unique(np.array(single), axis=0)
+    single = single[preserves_bonds(single, molecule)]
+    longest = np.argsort([-max(map(len, _cycles(p))) for p in single], kind="stable")
+    few = np.argsort((permutations != identity).sum(axis=1), kind="stable")
+    group = identity[None]
+    for candidate in [*single[longest], *permutations[few]]:
+        larger = close(np.concatenate([group, candidate[None]]))
+        group = group if larger is None else larger
+    return group
 
 
 # -- in words ------------------------------------------------------------------------------------

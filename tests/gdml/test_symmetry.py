@@ -115,3 +115,28 @@ def test_groups_of_md17_are_the_reference_packages(shared, name, order):
     data = Dataset.load(shared / "data" / "md17" / f"{name}.npz")
     for seed in (1, 2):
         assert len(find_symmetries(data.positions, data.molecule, seed=seed)) == order
+
+
+def test_of_very_many_symmetries_a_group_is_used():
+    """Neopentane: 4! · 3!^4 permutations, of which the rotations of its methyl groups are 3^4."""
+    from jaxff.molecule import Molecule
+
+    molecule = Molecule.from_smiles("CC(C)(C)C")
+    rng = np.random.default_rng(0)
+    carbons = [a for a in range(5) if molecule.graph.degree[a] == 4 and a != 1]
+    hydrogens = {c: [b for b in molecule.graph.neighbors(c) if b > 4] for c in carbons}
+    frames = []
+    for _ in range(300):
+        p = np.arange(17)
+        images = rng.permutation(carbons)
+        for c, image in zip(carbons, images, strict=True):
+            p[c] = image
+            p[hydrogens[c]] = np.roll(hydrogens[int(image)], rng.integers(3))
+        frames.append(molecule.positions[p] + 0.02 * rng.normal(size=(17, 3)))
+    with pytest.warns(UserWarning, match="more than 100 symmetries"):
+        group = find_symmetries(np.array(frames), molecule)
+    assert 3 <= len(group) <= 100
+    assert preserves_bonds(group, molecule).all()
+    assert len(close(group, len(group))) == len(group)
+    words = describe_symmetries(group, molecule)
+    assert sum("methyl rotation" in line for line in words) == 4

@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
 import jaxff.mm
-from jaxff.mm.gaff import CARRIED
 from jaxff.molecule import Molecule
 
 DATA = Path(__file__).parent / "data"
-PACKAGED = Path(jaxff.mm.__file__).parents[1] / "data" / "gaff"
-OWN = sorted(DATA.glob("*.prmtop")) + [PACKAGED / f"{name}.prmtop" for name in CARRIED]
+OWN = sorted(DATA.glob("*.prmtop"))
 SMILES = {
     "sulfanilamide": "Nc1ccc(cc1)S(=O)(=O)N",
     "methylphosphate": "COP(=O)([O-])[O-]",
@@ -69,8 +67,8 @@ def distorted(prmtop, n_frames=4):
 
 @pytest.fixture(scope="module")
 def ethanol():
-    potential = jaxff.mm.read_amber(PACKAGED / "ethanol.prmtop")
-    return potential, jnp.array(distorted(PACKAGED / "ethanol.prmtop"))
+    potential = jaxff.mm.read_amber(DATA / "ethanol.prmtop")
+    return potential, jnp.array(distorted(DATA / "ethanol.prmtop"))
 
 
 @pytest.mark.parametrize("prmtop", OWN, ids=lambda p: p.stem)
@@ -100,8 +98,8 @@ def test_every_term_agrees_with_the_reference_set(shared, name):
 
 def test_float32_agrees_with_float64():
     """To 1e-3 kcal/mol and 1e-2 kcal/mol/Å where terms reach hundreds of kcal/mol."""
-    frames = distorted(PACKAGED / "aspirin.prmtop")[:2]
-    potential = jaxff.mm.read_amber(PACKAGED / "aspirin.prmtop")
+    frames = distorted(DATA / "aspirin.prmtop")[:2]
+    potential = jaxff.mm.read_amber(DATA / "aspirin.prmtop")
     energies, forces = terms_and_forces(potential, jnp.array(frames))
     single = potential.astype(jnp.float32)
     energies32, forces32 = terms_and_forces(single, jnp.array(frames, jnp.float32))

