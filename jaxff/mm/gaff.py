@@ -7,7 +7,9 @@ from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 
 
-def gaff(mol: Molecule, coulomb_constant: float | None = None, *, charges="auto") -> Potential:
+def gaff(
+    mol: Molecule, coulomb_constant: float | None = None, *, charges="auto", **form
+) -> Potential:
     """The GAFF potential of `mol`, in its own atom order; what was assigned is its `origin`.
 
     GAFF 1.81: Wang et al., J. Comput. Chem. 25, 1157 (2004), doi:10.1002/jcc.20035.
@@ -16,8 +18,10 @@ def gaff(mol: Molecule, coulomb_constant: float | None = None, *, charges="auto"
         mol: any organic molecule, see `parametrize`.
         coulomb_constant: kcal/mol Å/e²; AMBER's own (18.2223²) by default.
         charges: see `parametrize`.
+        **form: ``bonds="morse"``, ``fourier_terms=6``, ``bonded="class2"``, see
+            `jaxff.mm.Topology.potential`.
 
     Raises:
         InputError: as `parametrize`.
     """
-    return parametrize(mol, charges).potential(coulomb_constant)
+    return parametrize(mol, charges).potential(coulomb_constant, **form)

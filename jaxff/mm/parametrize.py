@@ -50,13 +50,14 @@ class Parametrization:
     def topology(self) -> Topology:
         return topology(self.molecule, self.atom_types, self.charges, list(self.assigned))
 
-    def potential(self, coulomb_constant: float | None = None) -> Potential:
+    def potential(self, coulomb_constant: float | None = None, **form) -> Potential:
         """The potential; it remembers this parametrization as its `origin`.
 
         Args:
             coulomb_constant: kcal/mol Å/e²; AMBER's own (18.2223²) by default.
+            **form: bonds, bonded, fourier_terms, see `Topology.potential`.
         """
-        return self.topology.potential(coulomb_constant).with_origin(self)
+        return self.topology.potential(coulomb_constant, **form).with_origin(self)
 
     @property
     def estimates(self) -> tuple[Assigned, ...]:

@@ -10,6 +10,8 @@ import numpy as np
 from jaxff.errors import InputError
 from jaxff.mm.angle import HarmonicAngle
 from jaxff.mm.bond import HarmonicBond
+from jaxff.mm.coupling import ClassTwo
+from jaxff.mm.morse import MorseBond
 from jaxff.mm.nonbonded import Nonbonded
 from jaxff.mm.torsion import FourierImproper, FourierTorsion
 from jaxff.molecule import Molecule
@@ -24,6 +26,7 @@ _KINDS = (
     "nonbonded",
 )
 _LJ = ("sigma", "epsilon")
+MORSE_DEPTH = 0.3  # Å², times k: near the dissociation energies of most bonds
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,18 +176,40 @@ class Topology:
             exclusions=term.exclusions,
         )
 
-    def potential(self, coulomb_constant: float | None = None) -> Potential:
+    def potential(
+        self,
+        coulomb_constant: float | None = None,
+        *,
+        bonds: str = "harmonic",
+        bonded: str = "harmonic",
+        fourier_terms: int | None = None,
+    ) -> Potential:
         """The potential of this topology.
 
         Args:
             coulomb_constant: kcal/mol Å/e²; AMBER's own (18.2223²) by default.
+            bonds: "harmonic", or "morse": with the harmonic curvature.
+            bonded: "harmonic" (angles, and bonds as `bonds` says), or "class2": Morse bonds,
+                anharmonic angles and all couplings, which start at zero.
+            fourier_terms: give each torsion the periodicities 1 to this, those that it lacks with
+                k = 0 (None: as they are).
+
+        Raises:
+            InputError: an unknown form.
         """
-        n, bonds, angles, lj = self.molecule.n_atoms, self.bonds, self.angles, self.lj
+        if bonds not in ("harmonic", "morse") or bonded not in ("harmonic", "class2"):
+            raise InputError(
+                f'bonds={bonds!r}, bonded={bonded!r}: bonds are "harmonic" or "morse", bonded '
+                'terms "harmonic" or "class2"'
+            )
+        torsions = self.torsions
+        if fourier_terms is not None:
+            torsions = _with_periodicities(torsions, fourier_terms, self.atom_types)
         charges, charge_rows = self._charge_classes()
-        terms = {
-            "bond": HarmonicBond(n, bonds.atoms, bonds.rows, bonds.labels),
-            "angle": HarmonicAngle(n, angles.atoms, angles.rows, angles.labels),
-            "torsion": _fourier(FourierTorsion, n, self.torsions),
+        n, lj = self.molecule.n_atoms, self.lj
+        terms, values = self._bonded(bonds, bonded)
+        terms |= {
+            "torsion": _fourier(FourierTorsion, n, torsions),
             "improper": _fourier(FourierImproper, n, self.impropers),
             "nonbonded": Nonbonded(
                 n,
@@ -199,9 +224,8 @@ class Topology:
         }
         constant = AMBER_COULOMB if coulomb_constant is None else coulomb_constant
         params = {
-            "bond": bonds.values,
-            "angle": angles.values,
-            "torsion": _without_periodicity(self.torsions),
+            **values,
+            "torsion": _without_periodicity(torsions),
             "improper": _without_periodicity(self.impropers),
             "nonbonded": lj.values
             | {"charge": charges, "coulomb_constant": np.float64(constant)}
@@ -209,6 +233,31 @@ class Topology:
             | (self.lj_overrides.values if len(self.lj_overrides.atoms) else {}),
         }
         return Potential([Placed(name, t) for name, t in terms.items()], params, self.molecule)
+
+    def _bonded(self, bonds: str, bonded: str) -> tuple[dict, dict]:
+        """Terms and parameters of bonds and angles."""
+        n, b, a = self.molecule.n_atoms, self.bonds, self.angles
+        depth = MORSE_DEPTH * b.values["k"]
+        morse = {
+            "depth": depth,
+            "width": np.sqrt(b.values["k"] / np.maximum(depth, 1e-6)),
+            "length": b.values["length"],
+        }
+        if bonded == "class2":
+            chains = np.unique(self.torsions.atoms, axis=0)
+            term = ClassTwo.of(self.atom_types, b.atoms, a.atoms, chains)
+            own = {
+                **_by_labels(b, term.bonds, term.bond_rows, morse),
+                **_by_labels(a, term.angles, term.angle_rows, a.values),
+            }
+            zeros = {key: np.zeros(shape) for key, shape in term.shapes.items() if key not in own}
+            return {"class2": term}, {"class2": own | zeros}
+        if bonds == "morse":
+            stretch: object = MorseBond(n, b.atoms, b.rows, b.labels)
+        else:
+            stretch, morse = HarmonicBond(n, b.atoms, b.rows, b.labels), b.values
+        angle = HarmonicAngle(n, a.atoms, a.rows, a.labels)
+        return {"bond": stretch, "angle": angle}, {"bond": morse, "angle": a.values}
 
     def _charge_classes(self) -> tuple[np.ndarray, np.ndarray]:
         """Charges (C,) and the row of each atom (N,): one for equivalent atoms of equal charge."""
@@ -239,6 +288,44 @@ def equivalent_atoms(molecule: Molecule) -> np.ndarray:
         names = {key: c for c, key in enumerate(sorted(set(seen)))}
         colours = np.array([names[key] for key in seen])
     return colours
+
+
+def _by_labels(table: Table, atoms, rows, values: dict) -> dict[str, np.ndarray]:
+    """Values by types of the term, the mean where the table tells several apart."""
+    of_atoms = {tuple(a): row for a, row in zip(table.atoms.tolist(), table.rows, strict=True)}
+    own = np.array([of_atoms[tuple(a)] for a in atoms.tolist()], int)
+    count = np.bincount(rows)
+    return {key: np.bincount(rows, np.asarray(v)[own]) / count for key, v in values.items()}
+
+
+def _with_periodicities(torsions: Table, most: int, types: tuple[str, ...]) -> Table:
+    """The torsions with every periodicity from 1 to `most`, those added with k = 0."""
+    if not 1 <= most <= 12:
+        raise InputError(f"fourier_terms={most}: use 1 to 12")
+    there = {
+        (tuple(atoms), int(torsions.values["periodicity"][row]))
+        for atoms, row in zip(torsions.atoms.tolist(), torsions.rows, strict=True)
+    }
+    added = [
+        (list(atoms), n)
+        for atoms in sorted({atoms for atoms, _ in there})
+        for n in range(1, most + 1)
+        if (atoms, n) not in there
+    ]
+    names = [torsions.labels[row] for row in torsions.rows]
+    for atoms, _ in added:
+        own = [types[a] for a in atoms]
+        names.append("-".join(min(own, own[::-1])))
+    extra = {
+        "k": np.zeros(len(added)),
+        "periodicity": np.array([n for _, n in added], int),
+        "phase": np.zeros(len(added)),
+    }
+    return Table.of(
+        np.concatenate([torsions.atoms, np.array([a for a, _ in added], int).reshape(-1, 4)]),
+        np.array(names, str),
+        {key: np.concatenate([torsions.values[key][torsions.rows], extra[key]]) for key in extra},
+    )
 
 
 def _fourier(kind, n_atoms, table: Table):

@@ -1,0 +1,294 @@
+"""Class-II terms: anharmonic bonds and angles, and the couplings of neighbouring coordinates.
+
+The form follows U. Dinur and A. T. Hagler, Rev. Comput. Chem. 2, 99 (1991), and J. R. Maple et al.,
+J. Comput. Chem. 15, 162 (1994); displacements in couplings level off, so that none of them
+outgrows the bonds and angles that hold a molecule together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff import geometry
+from jaxff.mm.interaction import over
+from jaxff.potential import Column, Term
+
+STRETCH, BEND = 0.5, 1.0  # Å and rad at which displacements level off
+HARMONICS = (1, 2, 3)  # of the dihedral in couplings with it
+STIFFEST = 0.8  # of k, that cubic and quartic terms may take away anywhere
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTwo(Term):
+    """Anharmonic bonds and angles with all couplings of neighbours.
+
+    Bonds are Morse's.  An angle has k Δ² + cubic Δ² s + quartic Δ² s², and the couplings are
+    products of displacements s = w tanh(Δ/w) of two bonds at an atom, of an angle and a bond
+    at its vertex, of two angles at an atom, of the outer bonds of a dihedral; and of cos nφ
+    (n = 1, 2, 3) with its bonds and angles, of cos φ with both angles.
+
+    Attributes:
+        n_atoms: N.
+        bonds, angles, dihedrals: (B, 2), (A, 3), (T, 4) atoms, the vertex of an angle second.
+        bond_rows, angle_rows, dihedral_rows: their types.
+        angle_bonds: (A, 2) the bonds of each angle; dihedral_bonds (T, 3), dihedral_angles (T, 2).
+        bond_angle_rows: (A, 2) type of the coupling of each angle with its first and second bond.
+        third_bonds, third_bond_rows: (S, 2) an angle and another bond at its vertex, their type.
+        angle_pairs, angle_pair_rows: (Q, 2) angles at one vertex, and their type.
+        bond_dihedral_rows: (T, 3), angle_dihedral_rows: (T, 2).
+        bond_labels, angle_labels, dihedral_labels, third_bond_labels, angle_pair_labels: names
+            of the types.
+    """
+
+    kind: ClassVar[str] = "class2"
+    columns: ClassVar[dict[str, Column]] = {
+        "depth": Column("kcal/mol", scale=20.0, lower=10.0, upper=1000.0),
+        "width": Column("1/Å", scale=0.2, lower=0.3, upper=6.0),
+        "length": Column("Å", scale=0.01, lower=0.5, upper=5.0),
+        "k": Column("kcal/mol/rad²", scale=5.0, lower=1.0),
+        "angle": Column("rad", scale=0.02, lower=0.5, upper=3.1416),
+        "cubic": Column("kcal/mol/rad³", scale=10.0),
+        "quartic": Column("kcal/mol/rad⁴", scale=20.0),
+        "bond_bond": Column("kcal/mol/Å²", scale=20.0),
+        "bond_angle": Column("kcal/mol/Å/rad", scale=10.0),
+        "third_bond": Column("kcal/mol/Å/rad", scale=10.0),
+        "angle_angle": Column("kcal/mol/rad²", scale=5.0),
+        "outer_bonds": Column("kcal/mol/Å²", scale=10.0),
+        "bond_dihedral": Column("kcal/mol/Å", scale=2.0),
+        "angle_dihedral": Column("kcal/mol/rad", scale=2.0),
+        "angle_angle_dihedral": Column("kcal/mol/rad²", scale=5.0),
+    }
+
+    n_atoms: int
+    bonds: np.ndarray
+    angles: np.ndarray
+    dihedrals: np.ndarray
+    bond_rows: np.ndarray
+    angle_rows: np.ndarray
+    dihedral_rows: np.ndarray
+    angle_bonds: np.ndarray
+    dihedral_bonds: np.ndarray
+    dihedral_angles: np.ndarray
+    bond_angle_rows: np.ndarray
+    third_bonds: np.ndarray
+    third_bond_rows: np.ndarray
+    angle_pairs: np.ndarray
+    angle_pair_rows: np.ndarray
+    bond_dihedral_rows: np.ndarray
+    angle_dihedral_rows: np.ndarray
+    bond_labels: tuple[str, ...]
+    angle_labels: tuple[str, ...]
+    dihedral_labels: tuple[str, ...]
+    third_bond_labels: tuple[str, ...]
+    angle_pair_labels: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        types: Sequence[str],
+        bonds: np.ndarray,
+        angles: np.ndarray,
+        dihedrals: np.ndarray,
+    ) -> ClassTwo:
+        """The couplings of a molecule with atom types (N,), by types; see the attributes."""
+        bonds, angles, dihedrals = (
+            np.asarray(x, np.int32).reshape(-1, n)
+            for x, n in ((bonds, 2), (angles, 3), (dihedrals, 4))
+        )
+        bond_at = {frozenset(pair): b for b, pair in enumerate(bonds.tolist())}
+        angle_at = {_ends_first(a): k for k, a in enumerate(angles.tolist())}
+        neighbours: dict[int, set[int]] = {}
+        for i, j in bonds.tolist():
+            neighbours.setdefault(i, set()).add(j)
+            neighbours.setdefault(j, set()).add(i)
+        names = [[_name(types, row) for row in x.tolist()] for x in (bonds, angles, dihedrals)]
+        labels, rows = zip(*map(_numbered, names), strict=True)
+        sides = [_sides(types, row, 2) for row in angles.tolist()]
+        pairs = list(_angle_pairs(angles))
+        pair_names = [
+            "/".join(sorted(_name(types, angles[a].tolist()) for a in pair))
+            + (
+                " across"
+                if not set(angles[pair[0]]) & set(angles[pair[1]]) - {angles[pair[0]][1]}
+                else ""
+            )
+            for pair in pairs
+        ]
+        pair_labels, pair_rows = _numbered(pair_names)
+        thirds = [
+            (k, bond_at[frozenset((j, other))])
+            for k, (i, j, last) in enumerate(angles.tolist())
+            for other in sorted(neighbours[j] - {i, last})
+        ]
+        third_labels, third_rows = _numbered(
+            [
+                f"{_name(types, angles[k].tolist())}/{_name(types, bonds[b].tolist())}"
+                for k, b in thirds
+            ]
+        )
+        chains = dihedrals.tolist()
+
+        def array(values, width: int) -> np.ndarray:
+            return np.array(values, np.int32).reshape(-1, width)
+
+        return cls(
+            n_atoms=len(types),
+            bonds=bonds,
+            angles=angles,
+            dihedrals=dihedrals,
+            bond_rows=rows[0],
+            angle_rows=rows[1],
+            dihedral_rows=rows[2],
+            angle_bonds=array(
+                [[bond_at[frozenset(p)] for p in (a[:2], a[1:])] for a in angles.tolist()], 2
+            ),
+            dihedral_bonds=array(
+                [[bond_at[frozenset(c[k : k + 2])] for k in range(3)] for c in chains], 3
+            ),
+            dihedral_angles=array(
+                [[angle_at[_ends_first(c[k : k + 3])] for k in range(2)] for c in chains], 2
+            ),
+            bond_angle_rows=array(_distinct(sides, rows[1]), 2),
+            third_bonds=array(thirds, 2),
+            third_bond_rows=third_rows,
+            angle_pairs=array(pairs, 2),
+            angle_pair_rows=pair_rows,
+            bond_dihedral_rows=array(_distinct([_sides(types, c, 3) for c in chains], rows[2]), 3),
+            angle_dihedral_rows=array(_distinct([_sides(types, c, 2) for c in chains], rows[2]), 2),
+            bond_labels=labels[0],
+            angle_labels=labels[1],
+            dihedral_labels=labels[2],
+            third_bond_labels=third_labels,
+            angle_pair_labels=pair_labels,
+        )
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each column."""
+        bonds, angles, dihedrals = map(
+            len, (self.bond_labels, self.angle_labels, self.dihedral_labels)
+        )
+        harmonics = len(HARMONICS)
+        return {
+            **dict.fromkeys(("depth", "width", "length"), (bonds,)),
+            **dict.fromkeys(("k", "angle", "cubic", "quartic", "bond_bond"), (angles,)),
+            "bond_angle": (self.bond_angle_rows.max(initial=-1) + 1,),
+            "third_bond": (len(self.third_bond_labels),),
+            "angle_angle": (len(self.angle_pair_labels),),
+            "outer_bonds": (dihedrals,),
+            "bond_dihedral": (self.bond_dihedral_rows.max(initial=-1) + 1, harmonics),
+            "angle_dihedral": (self.angle_dihedral_rows.max(initial=-1) + 1, harmonics),
+            "angle_angle_dihedral": (dihedrals,),
+        }
+
+    def energies(self, params, R, **context):
+        p = params
+        r = over(geometry.distance, R, self.bonds)
+        d = r - p["length"][self.bond_rows]
+        morse = p["depth"][self.bond_rows] * jnp.expm1(-p["width"][self.bond_rows] * d) ** 2
+        reference = p["angle"][self.angle_rows]
+        square = over(geometry.squared_angle_deviation, R, self.angles, reference)
+        bend = over(geometry.angle, R, self.angles) - reference
+        s, t = STRETCH * jnp.tanh(d / STRETCH), BEND * jnp.tanh(bend / BEND)
+        stiff = p["k"][self.angle_rows] + t * (
+            p["cubic"][self.angle_rows] + t * p["quartic"][self.angle_rows]
+        )
+        first, second = (s[self.angle_bonds[:, k]] for k in (0, 1))
+        own = p["bond_angle"][self.bond_angle_rows]
+        out = {
+            "bond": morse.sum(),
+            "angle": (stiff * square).sum(),
+            "bond_bond": (p["bond_bond"][self.angle_rows] * first * second).sum(),
+            "bond_angle": ((own[:, 0] * first + own[:, 1] * second) * t).sum(),
+        }
+        third = t[self.third_bonds[:, 0]] * s[self.third_bonds[:, 1]]
+        out["bond_angle"] += (p["third_bond"][self.third_bond_rows] * third).sum()
+        a, b = (t[self.angle_pairs[:, k]] for k in (0, 1))
+        out["angle_angle"] = (p["angle_angle"][self.angle_pair_rows] * a * b).sum()
+        if len(self.dihedrals):
+            cos, _ = over(geometry.dihedral_cos_sin, R, self.dihedrals)
+            waves = jnp.stack([cos, 2.0 * cos**2 - 1.0, (4.0 * cos**2 - 3.0) * cos], axis=-1)
+            s3, t2 = s[self.dihedral_bonds], t[self.dihedral_angles]
+            with_bonds = jnp.einsum(
+                "tbn,tn->tb", p["bond_dihedral"][self.bond_dihedral_rows], waves
+            )
+            with_angles = jnp.einsum(
+                "tbn,tn->tb", p["angle_dihedral"][self.angle_dihedral_rows], waves
+            )
+            both = p["angle_angle_dihedral"][self.dihedral_rows] * t2[:, 0] * t2[:, 1] * cos
+            outer = p["outer_bonds"][self.dihedral_rows] * s3[:, 0] * s3[:, 2]
+            # Where three atoms are in line there is no dihedral: couplings fade with both angles.
+            sin2 = jnp.prod(jnp.sin(t2 + reference[self.dihedral_angles]) ** 2, axis=1)
+            fade = jnp.clip(sin2 / 0.2, 0.0, 1.0)
+            out |= {
+                "outer_bonds": outer.sum(),
+                "bond_dihedral": (fade * (with_bonds * s3).sum(axis=1)).sum(),
+                "angle_dihedral": (fade * (with_angles * t2).sum(axis=1)).sum(),
+                "angle_angle_dihedral": (fade * both).sum(),
+            }
+        return out
+
+    def constrain(self, params, start):
+        """Angles stay stiff: cubic and quartic terms shrink until they leave a fifth of k."""
+        s = jnp.linspace(-BEND, BEND, 11)[:, None]
+        least = jnp.min(s * params["cubic"] + s**2 * params["quartic"], axis=0)
+        shrink = jnp.where(
+            least < -STIFFEST * params["k"],
+            -STIFFEST * params["k"] / jnp.minimum(least, -1e-6),
+            1.0,
+        )
+        return {
+            **params,
+            "cubic": params["cubic"] * shrink,
+            "quartic": params["quartic"] * shrink,
+        }
+
+
+def _name(types: Sequence[str], atoms: Sequence[int]) -> str:
+    names = [types[a] for a in atoms]
+    return "-".join(min(names, names[::-1]))
+
+
+def _numbered(names: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    labels, rows = np.unique(np.array(names, str), return_inverse=True)
+    return tuple(labels.tolist()), rows.astype(np.int32).ravel()
+
+
+def _ends_first(angle: Sequence[int]) -> tuple[int, int, int]:
+    i, j, k = angle
+    return (min(i, k), j, max(i, k))
+
+
+def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
+    """0, 1, ... for the parts of a chain, counted from the end whose types come first.
+
+    Both ends are alike (0) where the types read the same from either.
+    """
+    names = [types[a] for a in atoms]
+    count = list(range(parts))
+    if names == names[::-1]:
+        return [min(k, parts - 1 - k) for k in count]
+    return count if names < names[::-1] else count[::-1]
+
+
+def _distinct(sides: list[list[int]], rows: np.ndarray) -> list[list[int]]:
+    """One number for each type and side that occur."""
+    keys = sorted({(int(r), s) for row, r in zip(sides, rows, strict=True) for s in row})
+    place = {key: k for k, key in enumerate(keys)}
+    return [[place[int(r), s] for s in row] for row, r in zip(sides, rows, strict=True)]
+
+
+def _angle_pairs(angles: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs of angles at one vertex."""
+    at: dict[int, list[int]] = {}
+    for k, vertex in enumerate(angles[:, 1].tolist()):
+        at.setdefault(vertex, []).append(k)
+    for members in at.values():
+        yield from combinations(members, 2)

@@ -1,0 +1,50 @@
+"""Morse bonds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff import geometry
+from jaxff.mm.interaction import over
+from jaxff.potential import Column, Term
+
+
+def morse_bond(a, b, depth, width, length):
+    """depth (1 − exp(−width (r − length)))² () kcal/mol of points a, b (3,) Å.
+
+    Args:
+        a, b: (3,) Å.
+        depth: kcal/mol.
+        width: 1/Å.
+        length: Å.
+    """
+    # expm1 keeps the digits near the minimum.
+    return depth * jnp.expm1(-width * (geometry.distance(a, b) - length)) ** 2
+
+
+@dataclass(frozen=True, eq=False)
+class MorseBond(Term):
+    """Morse bonds: `atoms` (B, 2), `rows` (B,) of the table of bond types, `labels` its names.
+
+    P. M. Morse, Phys. Rev. 34, 57 (1929).
+    """
+
+    kind: ClassVar[str] = "morse_bond"
+    columns: ClassVar[dict[str, Column]] = {
+        "depth": Column("kcal/mol", scale=20.0, lower=10.0, upper=1000.0),
+        "width": Column("1/Å", scale=0.2, lower=0.3, upper=6.0),
+        "length": Column("Å", scale=0.01, lower=0.5, upper=5.0),
+    }
+
+    n_atoms: int
+    atoms: np.ndarray
+    rows: np.ndarray
+    labels: tuple[str, ...]
+
+    def energies(self, params, R, **context):
+        own = (params[column][self.rows] for column in self.columns)
+        return {"bond": over(morse_bond, R, self.atoms, *own).sum()}
