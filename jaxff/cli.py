@@ -268,22 +268,23 @@ def parametrize(arguments, console) -> dict:
     from jaxff.mm import parametrize as find_parameters
     from jaxff.npz import atomic_path
 
-    out = writable_folder(arguments.output)
+    out, stem = writable_folder(arguments.output), arguments.name or "molecule"
+    if Path(stem).name != stem:
+        raise InputError(f"--name {stem}: a name of files, without a folder")
     mol = load_molecule(arguments.molecule, arguments.charge, arguments.seed)
     console("parametrize", 0.0)
     found = find_parameters(mol, arguments.charges, cache=not arguments.no_cache)
     console.close()
     console.say(found.summary())
-    stem = out / (arguments.name or "molecule")
     potential = found.potential()
-    written = [stem.with_suffix(".npz")]
+    written = [out / f"{stem}.npz"]
     save(written[0], potential)
     for form in arguments.formats:
-        written += write_force_field(stem.with_suffix(f".{form}"), potential)
-    for kind in (".svg", ".png"):
-        depict(found, stem.with_suffix(kind))
-        written.append(stem.with_suffix(kind))
-    summary = stem.with_suffix(".txt")
+        written += write_force_field(out / f"{stem}.{form}", potential)
+    for kind in ("svg", "png"):
+        written.append(out / f"{stem}.{kind}")
+        depict(found, written[-1])
+    summary = out / f"{stem}.txt"
     with atomic_path(summary) as temporary:
         temporary.write_text(found.summary() + "\n")
     written.append(summary)

@@ -181,6 +181,12 @@ class Molecule:
     def _from_rdkit(cls, mol, name: str) -> Molecule:
         from rdkit import Chem
 
+        labelled = [a.GetIdx() for a in mol.GetAtoms() if a.GetIsotope()]
+        if labelled:
+            raise InputError(
+                f"{name}: atom {labelled[0]} is an isotope; masses here are those of the natural "
+                "elements: leave the label out"
+            )
         return cls(
             numbers=[a.GetAtomicNum() for a in mol.GetAtoms()],
             positions=mol.GetConformer().GetPositions(),

@@ -11,7 +11,7 @@ import numpy as np
 from ase.data import atomic_masses_iupac2016
 
 from jaxff.errors import InputError
-from jaxff.mm.topology import Table, Topology
+from jaxff.mm.topology import Table, Topology, centre_third
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 from jaxff.units import AMBER_CHARGE
@@ -194,8 +194,8 @@ class _Prmtop:
         types = self.strings("AMBER_ATOM_TYPE", self.n_atoms)
         charges = self.floats("CHARGE", self.n_atoms) / AMBER_CHARGE
         lj, lj_overrides = self._lennard_jones(types)
-        torsions, impropers, pairs14 = self._dihedrals(types)
         bonds = self._harmonic("BOND", 2, ("NBONH", "NBONA", "NUMBND"), "length", types)
+        torsions, impropers, pairs14 = self._dihedrals(types, bonds.atoms)
         angles = self._harmonic("ANGLE", 3, ("NTHETH", "NTHETA", "NUMANG"), "angle", types)
         molecule = Molecule(
             numbers=self._numbers(),
@@ -259,7 +259,7 @@ class _Prmtop:
         atoms = atoms // 3
         return Table.of(atoms, _labels(atoms, types), {"k": k[rows], reference: value[rows]})
 
-    def _dihedrals(self, types) -> tuple[Table, Table, Table]:
+    def _dihedrals(self, types, bonds) -> tuple[Table, Table, Table]:
         """Torsions, impropers and 1-4 pairs."""
         n_types = self.pointers["NPTRA"]
         k, n, phase = (
@@ -271,6 +271,7 @@ class _Prmtop:
         signed, rows = self._entries("DIHEDRAL", 4, ("NPHIH", "NPHIA"), n_types)
         atoms = np.abs(signed) // 3
         improper, paired = signed[:, 3] < 0, (signed[:, 2:] >= 0).all(axis=1)
+        atoms[improper] = centre_third(atoms[improper], bonds)
 
         def fourier(which, reversible):
             values = {

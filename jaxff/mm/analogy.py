@@ -104,6 +104,7 @@ SIMILAR: dict[str, dict[str, float]] = {
     "i": {"br": 5},
 }
 FARTHEST = 30.0  # a penalty beyond which no analogy is drawn
+LINEAR = frozenset({"c1", "cg", "ch", "n1"})
 ENDS = 1.0  # added where a torsion's ends are of any type, against an entry that names them
 
 # k = 143.9 Z C Z exp(−2 D) / ((r₁ + r₂) √θ), D = ((r₁ − r₂)/(r₁ + r₂))², in Å and rad: the
@@ -151,6 +152,11 @@ def similar_angle(
     """
     found = _first(directed(types), table.angle)
     a, b, c = types
+    if b in LINEAR:
+        if found is not None and found.penalty <= 3.0:
+            return found
+        k = angle_constant(elements, lengths, np.pi)
+        return Estimate((k, np.pi), "a linear atom", "GAFF's empirical rule", 5.0)
     halves = [_any_angle(table, (end, b, end)) for end in (a, c)]
     if found is not None and (found.penalty <= 3.0 or None in halves):
         return found

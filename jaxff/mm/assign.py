@@ -54,12 +54,24 @@ class Assigned:
         return "-".join(types)
 
 
-def assign(molecule: Molecule, types: Types, table: ParameterTable) -> list[Assigned]:
+def assign(
+    molecule: Molecule, types: Types, table: ParameterTable, *, strict: bool = False
+) -> list[Assigned]:
     """Every bonded interaction and Lennard-Jones type of a molecule.
+
+    Args:
+        molecule: its bonds.
+        types: (N,) of its atoms.
+        table: the parameters.
+        strict: only what the table has, as LEaP: no analogies, no impropers by default.
 
     Raises:
         InputError: parameters that neither the table nor an analogy gives, all of them named.
     """
+    analogy = (lambda *_: None) if strict else None
+    like_bond, like_angle, like_torsion = (
+        analogy or f for f in (similar_bond, similar_angle, similar_torsion)
+    )
     neighbours: list[list[int]] = [[] for _ in types]
     for i, j in molecule.bonds.tolist():
         neighbours[i].append(j)
@@ -80,21 +92,24 @@ def assign(molecule: Molecule, types: Types, table: ParameterTable) -> list[Assi
             found.append(_assigned(kind, atoms, names, entry))
 
     for i, j in molecule.bonds.tolist():
-        add("bond", (i, j), lambda names: table.bond(names) or similar_bond(table, names))
+        add("bond", (i, j), lambda names: table.bond(names) or like_bond(table, names))
         if not missing:
             lengths[i, j] = lengths[j, i] = found[-1].values[1]
     _refuse(missing, molecule)
     symbols = molecule.symbols
     for i, j, k in angles(neighbours):
-        add("angle", (i, j, k), lambda names: table.angle(names) or similar_angle(
+        add("angle", (i, j, k), lambda names: table.angle(names) or like_angle(
             table, names, (lengths[i, j], lengths[j, k]), (symbols[i], symbols[j], symbols[k])
         ))  # fmt: skip
     for atoms in torsions(neighbours, molecule.bonds.tolist()):
-        add("torsion", atoms, lambda names: table.torsion(names) or similar_torsion(table, names))
+        add("torsion", atoms, lambda names: table.torsion(names) or like_torsion(table, names))
     for centre, around in enumerate(neighbours):
-        if len(around) == 3 and types[centre] in PLANAR:
+        if len(around) != 3:
+            continue
+        known_there = table.improper(types[centre], tuple(types[a] for a in around))
+        if types[centre] in PLANAR if not strict else known_there is not None:
             first = not any(_alike(a, centre, around, types) for a in found)
-            found.append(_improper(centre, around, types, table, first))
+            found.append(_improper(centre, around, types, table, first, strict))
     for atom in range(molecule.n_atoms):
         add("lj", (atom,), lambda names: table.lj.get(names[0]))
     _refuse(missing, molecule)
@@ -168,7 +183,7 @@ def topology(
 
 
 def _improper(
-    centre: int, around: list[int], types: Types, table: ParameterTable, first: bool
+    centre: int, around: list[int], types: Types, table: ParameterTable, first: bool, strict: bool
 ) -> Assigned:
     """The improper of a planar centre, its atoms in the order that LEaP gives them.
 
@@ -187,7 +202,7 @@ def _improper(
     a, b, d = by_name
     atoms = (a, b, centre, d)
     names = tuple(types[x] for x in atoms)
-    acid = [t for t in outer if t in ACID_OXYGENS]
+    acid = [t for t in outer if t in ACID_OXYGENS and not strict]
     if types[centre] == "c" and len(acid) > 1 and (entry is None or "X" in entry.types):
         entry = table.improper("c", ("X", "o", "o"))
         exact = sorted(acid)[:2] == ["o", "o"]
@@ -217,5 +232,5 @@ def _refuse(missing: list[str], molecule: Molecule) -> None:
     if missing:
         raise InputError(
             f"{molecule.name or molecule.formula}: GAFF has no parameters, nor any like them, for "
-            f"{', '.join(sorted(set(missing)))}; give them in a frcmod file read by AmberTools"
+            f"{', '.join(sorted(set(missing)))}; a frcmod file beside a mol2 file may give them"
         )

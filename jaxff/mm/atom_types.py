@@ -388,8 +388,21 @@ def atom_types(lewis: Lewis) -> tuple[str, ...]:
         InputError: an atom for which GAFF has no type.
     """
     environment = Environment.of(lewis)
+    _refuse_bent(environment)
     types = [_type(environment, a) for a in range(len(environment.symbols))]
     return tuple(_alternated(environment, types))
+
+
+def _refuse_bent(e: Environment) -> None:
+    """InputError for sp carbons in small rings: what is left of rings without their hydrogens."""
+    for ring in e.rings:
+        for a in ring:
+            if len(ring) < 8 and e.symbols[a] == "C" and e.degree(a) == 2:
+                molecule = e.lewis.molecule
+                raise InputError(
+                    f"{molecule.name or molecule.formula}: C{a + 1} has two neighbours, in a ring "
+                    f"of {len(ring)} atoms: hydrogens are missing (or GAFF has no type for it)"
+                )
 
 
 def rule_of(environment: Environment, atom: int) -> Rule:

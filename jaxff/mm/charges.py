@@ -63,6 +63,8 @@ def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
 def given(molecule: Molecule, charges) -> Charges:
     """Charges (N,) e as given; what rounding has taken from their sum is spread over the atoms."""
     try:
+        if np.iscomplexobj(np.asarray(charges)):
+            raise ValueError("not complex ones")
         values = np.array(charges, float)
     except (TypeError, ValueError) as error:
         raise InputError(f"{_who(molecule)}: charges must be numbers, {error}") from error
@@ -86,13 +88,7 @@ def from_mol2(molecule: Molecule, path) -> Charges:
     Raises:
         InputError: another molecule, or no charges.
     """
-    other = Molecule.read(path)
-    rows, reading = [], False
-    for line in Path(path).read_text().splitlines():
-        if line.startswith("@"):
-            reading = line.strip() == "@<TRIPOS>ATOM"
-        elif reading and line.strip():
-            rows.append(line.split())
+    other, rows = Molecule.read(path), mol2_atoms(path)
     if any(len(row) < 9 for row in rows):
         raise InputError(f"{path}: its atoms carry no charges; give a mol2 file with charges")
     values = np.array([float(row[8]) for row in rows])
@@ -101,6 +97,19 @@ def from_mol2(molecule: Molecule, path) -> Charges:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return Charges(own.values, f"from {Path(path).name}")
+
+
+def mol2_atoms(path) -> list[list[str]]:
+    """The words of each atom's line in a mol2 file."""
+    rows, reading = [], False
+    for line in Path(path).read_text().splitlines():
+        if line.startswith("@"):
+            if rows:
+                break
+            reading = line.strip() == "@<TRIPOS>ATOM"
+        elif reading and line.strip() and not line.startswith("#"):
+            rows.append(line.split())
+    return rows
 
 
 def gasteiger(lewis: Lewis) -> Charges:
@@ -114,10 +123,9 @@ def gasteiger(lewis: Lewis) -> Charges:
     rdPartialCharges.ComputeGasteigerCharges(mol, nIter=50)
     values = np.array([atom.GetDoubleProp("_GasteigerCharge") for atom in mol.GetAtoms()])
     if not np.isfinite(values).all():
-        atom = int(np.argmin(np.isfinite(values)))
         raise InputError(
-            f"{_who(lewis.molecule)}: Gasteiger's method has no parameters for atom "
-            f"{lewis.molecule.symbols[atom]}{atom + 1}; use charges='resp' or give charges"
+            f"{_who(lewis.molecule)}: Gasteiger's method has no parameters for one of its atoms; "
+            "use charges='resp' or give charges"
         )
     values = averaged(lewis.molecule, values)
     return Charges(_exact(values, lewis.molecule.charge), "Gasteiger (crude)")

@@ -7,6 +7,7 @@ top and gro, and OpenMM's System XML.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -18,13 +19,14 @@ import numpy as np
 from jaxff.errors import InputError
 from jaxff.mm.amber import read_amber, read_topology
 from jaxff.mm.assign import assign, topology
-from jaxff.mm.charges import from_mol2
+from jaxff.mm.charges import mol2_atoms
 from jaxff.mm.gaff_table import ParameterTable, gaff_table, with_frcmod
-from jaxff.mm.topology import Table, Topology
+from jaxff.mm.topology import Table, Topology, centre_third
 from jaxff.mm.write import atom_names, write_frcmod, write_inpcrd, write_mol2, write_prmtop
 from jaxff.molecule import Molecule, perceive_bonds
 from jaxff.npz import atomic_path
 from jaxff.potential import Potential
+from jaxff.units import AMBER_COULOMB
 
 
 def read_force_field(path, *more, coulomb_constant: float | None = None) -> Potential:
@@ -82,7 +84,20 @@ def write_force_field(path, potential: Potential) -> list[Path]:
     }
     if (kind := _kind(path)) not in writers:
         raise InputError(f"{path}: unknown force field {kind!r}; use {', '.join(writers)}")
-    return writers[kind](path, Topology.of(potential, str(path)), potential)
+    own = Topology.of(potential, str(path))
+    constant = next(
+        float(group["coulomb_constant"])
+        for group in potential.params.values()
+        if "coulomb_constant" in group
+    )
+    if not np.isclose(constant, AMBER_COULOMB, rtol=1e-9):
+        raise InputError(
+            f"{path}: the potential has the Coulomb constant {constant:.6g}, other programs use "
+            f"their own; make it with the default ({AMBER_COULOMB:.6g})"
+        )
+    if (own.lj.values["epsilon"] < 0.0).any():
+        raise InputError(f"{path}: ε is negative; the potential is no Lennard-Jones potential")
+    return writers[kind](path, own, potential)
 
 
 def _kind(path) -> str:
@@ -118,10 +133,13 @@ def _to_top(path: Path, own: Topology, potential: Potential) -> list[Path]:
     gro = path.with_suffix(".gro")
     with tempfile.TemporaryDirectory() as folder:
         files = _to_prmtop(Path(folder) / "x.prmtop", own, potential)
-        structure = parmed.load_file(*map(str, files))
         with atomic_path(path) as top, atomic_path(gro) as coordinates:
-            parmed.gromacs.GromacsTopologyFile.from_structure(structure).write(str(top))
-            parmed.gromacs.GromacsGroFile.write(structure, str(coordinates), precision=6)
+            try:
+                structure = parmed.load_file(*map(str, files))
+                parmed.gromacs.GromacsTopologyFile.from_structure(structure).write(str(top))
+                parmed.gromacs.GromacsGroFile.write(structure, str(coordinates), precision=6)
+            except Exception as error:
+                raise InputError(f"{path}: ParmEd cannot write it ({error})") from error
     return [path, gro]
 
 
@@ -151,33 +169,38 @@ def _from_mol2(path: Path, more: list[Path], constant) -> Potential:
     for file in more:
         if _kind(file) != ".frcmod":
             raise InputError(f"{file}: with a mol2 file go frcmod files only")
-        table = with_frcmod(table, file.read_text(), file.name)
+        try:
+            text = file.read_text()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file}: not a text file") from error
+        table = with_frcmod(table, text, file.name)
     molecule = Molecule.read(path)
-    types = _mol2_types(path)
+    if molecule.n_atoms > 1 and not len(molecule.bonds):
+        raise InputError(f"{path}: it has no bonds; write it again with @<TRIPOS>BOND")
+    rows = mol2_atoms(path)
+    types = tuple(row[5] for row in rows)
     unknown = sorted(set(types) - set(table.lj))
     if unknown:
         raise InputError(
             f"{path}: {', '.join(unknown)} are no GAFF types, nor in a frcmod file given"
         )
-    charges = from_mol2(molecule, path).values
-    return topology(molecule, types, charges, assign(molecule, types, table)).potential(constant)
-
-
-def _mol2_types(path: Path) -> tuple[str, ...]:
-    types, reading = [], False
-    for line in path.read_text().splitlines():
-        if line.startswith("@"):
-            reading = line.strip() == "@<TRIPOS>ATOM"
-        elif reading and line.strip():
-            types.append(line.split()[5])
-    return tuple(types)
+    if any(len(row) < 9 for row in rows):
+        raise InputError(f"{path}: its atoms carry no charges")
+    charges = np.array([float(row[8]) for row in rows])  # as they are, whatever their sum
+    try:
+        assigned = assign(molecule, types, table, strict=True)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return topology(molecule, types, charges, assigned).potential(constant)
 
 
 def _from_top(path: Path, more: list[Path], constant) -> Potential:
     parmed = _extra("parmed", "ParmEd", "formats")
     gro = _one(more, (".gro",), path)
     try:
-        structure = parmed.load_file(str(path), xyz=str(gro[0]) if gro else None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # ParmEd warns of files that end too early
+            structure = parmed.load_file(str(path), xyz=str(gro[0]) if gro else None)
         with tempfile.TemporaryDirectory() as folder:
             prmtop = Path(folder) / f"{path.stem}.prmtop"
             structure.box = None
@@ -230,9 +253,23 @@ def _openmm_topology(path: Path, system, forces: dict, geometry: Molecule | None
     nonbonded = forces.get("NonbondedForce")
     if nonbonded is None or nonbonded.getNonbondedMethod() != 0:
         raise InputError(f"{path}: a NonbondedForce without cutoff is needed")
+    if any(force.usesPeriodicBoundaryConditions() for force in forces.values()):
+        raise InputError(f"{path}: it is periodic, which is not supported")
+    if nonbonded.getNumParticleParameterOffsets() or nonbonded.getNumExceptionParameterOffsets():
+        raise InputError(f"{path}: it has parameter offsets, which are not supported")
     n = system.getNumParticles()
+    if any(system.isVirtualSite(a) for a in range(n)):
+        raise InputError(f"{path}: it has virtual sites, which are not supported")
     masses = np.array([system.getParticleMass(a)._value for a in range(n)])
     numbers = np.argmin(np.abs(masses[:, None] - atomic_masses_iupac2016[1:]), axis=1) + 1
+    if geometry is not None and geometry.n_atoms == n:
+        numbers = geometry.numbers
+    elif (unlike := np.abs(masses - atomic_masses_iupac2016[numbers]) > 0.1).any():
+        atom = int(np.argmax(unlike))
+        raise InputError(
+            f"{path}: the mass {masses[atom]:g} of atom {atom} is no element's (repartitioned?); "
+            "give a file with the geometry and its elements beside it"
+        )
 
     def entries(name: str, count: str, get: str) -> list:
         force = forces.get(name)
@@ -276,6 +313,8 @@ def _openmm_topology(path: Path, system, forces: dict, geometry: Molecule | None
     for wanted in (True, False):
         part = table([t for t, c in zip(every, chains, strict=True) if c is wanted], 4, fourier)
         part.values["periodicity"] = part.values["periodicity"].astype(int)
+        if not wanted:
+            part = replace(part, atoms=centre_third(part.atoms, pairs))
         parts.append(part)
     ends = {tuple(sorted((t[0], t[3]))) for t, c in zip(every, chains, strict=True) if c}
     excluded, scaled = [], []
@@ -284,6 +323,10 @@ def _openmm_topology(path: Path, system, forces: dict, geometry: Molecule | None
         excluded.append((i, j))
         product, depth = charges[i] * charges[j], np.sqrt(epsilon[i] * epsilon[j])
         own = qq._value, e._value * _KJ
+        if (own[0] and not product) or (own[1] and not depth):
+            raise InputError(
+                f"{path}: the exception of atoms {i} and {j} is no multiple of their own product"
+            )
         if own == (0.0, 0.0) and tuple(sorted((i, j))) not in ends:
             continue
         mean = 0.5 * (sigma[i] + sigma[j])

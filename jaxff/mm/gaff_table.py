@@ -74,7 +74,8 @@ class ParameterTable:
     def improper(self, centre: str, outer: Types) -> Entry | None:
         """The entry of a centre and its three neighbours; the fewer "X" the better."""
         found = [e for e in self.impropers.values() if e.types[2] == centre and _covers(e, outer)]
-        return min(found, key=lambda e: e.types.count("X"), default=None)
+        # Of equals the last, which is a frcmod file's.
+        return min(reversed(found), key=lambda e: e.types.count("X"), default=None)
 
 
 def directed(types: Types) -> Types:
@@ -187,8 +188,10 @@ def with_frcmod(table: ParameterTable, text: str, name: str) -> ParameterTable:
             continue
         try:
             _frcmod_line(new, own, heading, line, f"{name} {number}")
-        except (IndexError, ValueError) as error:
+        except (IndexError, ValueError, ZeroDivisionError) as error:
             raise InputError(f"{name} line {number} cannot be read: {line!r}") from error
+    if not heading:
+        raise InputError(f"{name} has no section of parameters (MASS, BOND, ...)")
     for heading, section in (("DIHE", new.torsions), ("IMPR", new.impropers)):
         _finish(own[heading])
         section |= own[heading]
@@ -196,6 +199,12 @@ def with_frcmod(table: ParameterTable, text: str, name: str) -> ParameterTable:
 
 
 def _frcmod_line(table: ParameterTable, own, heading: str, line: str, source: str) -> None:
+    for word in line.split():
+        scale, _, value = word.upper().partition("=")
+        if scale in ("SCEE", "SCNB") and float(value) != {"SCEE": 1.2, "SCNB": 2.0}[scale]:
+            raise ValueError(f"{word} is not supported")
+        if word.lower() in ("nan", "inf", "-inf", "-nan"):
+            raise ValueError("not finite")
     width = {"BOND": 2, "ANGL": 3, "DIHE": 4, "IMPR": 4}.get(heading)
     if width is None:
         kind, first, *rest = line.split()
@@ -215,6 +224,8 @@ def _frcmod_line(table: ParameterTable, own, heading: str, line: str, source: st
         return
     divisor, words = (float(words[0]), words[1:]) if heading == "DIHE" else (1.0, words)
     term = float(words[0]) / divisor, float(words[2]), float(words[1]) * DEGREE
+    if term[1] != round(term[1]) or term[1] == 0:
+        raise ValueError("a periodicity is a natural number")
     key = directed(types) if heading == "DIHE" else types
     before = own[heading].get(key)
     terms = (*before.values, term) if before is not None and _continues(before) else (term,)

@@ -97,7 +97,14 @@ def lewis_structure(molecule: Molecule) -> Lewis:
         InputError: an element outside H C N O S P F Cl Br I, separate molecules, an atom with more
             neighbours than its element takes, or no structure of paired electrons for this charge.
     """
+    if not isinstance(molecule, Molecule):
+        raise InputError(
+            f"a jaxff.Molecule is needed, got {type(molecule).__name__}; Molecule.from_smiles, "
+            ".read and .from_ase make one"
+        )
     who = _who(molecule)
+    if molecule.charge != round(molecule.charge):
+        raise InputError(f"{who}: the net charge {molecule.charge} is no whole number")
     unknown = sorted({s for s in molecule.symbols if s not in STATES})
     if unknown:
         raise InputError(

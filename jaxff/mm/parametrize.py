@@ -194,6 +194,12 @@ def _checked_types(mol: Molecule, types, table: ParameterTable) -> tuple[str, ..
             f"{mol.name or mol.formula}: {len(types)} atom types for {mol.n_atoms} atoms"
             + (f", of which GAFF does not know {', '.join(unknown)}" if unknown else "")
         )
+    for atom, (kind, mass) in enumerate(zip(types, mol.masses, strict=True)):
+        if abs(table.masses[kind] - mass) > 0.6:
+            raise InputError(
+                f"{mol.name or mol.formula}: atom {mol.symbols[atom]}{atom + 1} cannot be of type "
+                f"{kind} ({table.descriptions[kind]})"
+            )
     return types
 
 

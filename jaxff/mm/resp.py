@@ -21,7 +21,7 @@ RADII = {
 }  # fmt: skip
 """Å, of Merz and Kollman's surfaces."""
 SHELLS = (1.4, 1.6, 1.8, 2.0)  # of these radii
-DENSITY = 1.0  # points per Å²
+DENSITY = 6.0  # points per Å², each weighing 1/6: less depends on where they happen to lie
 RESTRAINTS = (0.0005, 0.001)  # a of the two stages, atomic units
 TIGHTNESS = 0.1  # b, e
 CONVERGED, MAX_ITERATIONS = 1e-10, 200  # e
@@ -35,11 +35,13 @@ class ESP:
         positions: (N, 3) Å.
         points: (K, 3) Å.
         values: (K,) hartree/e.
+        weight: of a point.
     """
 
     positions: np.ndarray
     points: np.ndarray
     values: np.ndarray
+    weight: float = 1.0
 
 
 def resp(molecule: Molecule, conformers: Sequence[np.ndarray] | None = None) -> np.ndarray:
@@ -74,6 +76,7 @@ def potential_at(molecule: Molecule) -> ESP:
             f"{who}: RESP at HF/6-31G* is not defined for {', '.join(unknown)}; give charges as "
             "an array or a mol2 file"
         )
+    _check_geometry(molecule)
     positions = standard_orientation(molecule)
     mol = gto.M(
         atom=list(zip(molecule.symbols, positions.tolist(), strict=True)),
@@ -84,7 +87,10 @@ def potential_at(molecule: Molecule) -> ESP:
     )
     field = scf.RHF(mol).density_fit()
     field.conv_tol = 1e-9
-    field.kernel()
+    try:
+        field.kernel()
+    except (RuntimeError, np.linalg.LinAlgError) as error:
+        raise InputError(f"{who}: Hartree-Fock failed ({error}); check the geometry") from error
     if not field.converged:
         raise InputError(f"{who}: Hartree-Fock did not converge; check geometry and charge")
     points = surface_points(molecule.symbols, positions)
@@ -98,25 +104,36 @@ def potential_at(molecule: Molecule) -> ESP:
         probe = gto.fakemol_for_charges(points[part] / BOHR)
         probe.cart = True  # as the molecule
         values[part] -= np.einsum("ijp,ij->p", df.incore.aux_e2(mol, probe), density)
-    return ESP(positions, points, values)
+    return ESP(positions, points, values, 1.0 / DENSITY)
+
+
+def _check_geometry(molecule: Molecule) -> None:
+    who, R = molecule.name or molecule.formula, molecule.positions
+    if (molecule.numbers.sum() - molecule.charge) % 2:
+        raise InputError(f"{who}: an odd number of electrons; RESP is for closed shells")
+    apart = np.linalg.norm(R[:, None] - R, axis=-1) + 10.0 * np.eye(len(R))
+    if apart.min() < 0.4:
+        i, j = np.unravel_index(np.argmin(apart), apart.shape)
+        raise InputError(f"{who}: atoms {i} and {j} are {apart.min():.2f} Å apart; give a geometry")
+    degree = np.bincount(molecule.bonds.ravel(), minlength=len(R))
+    flat = np.linalg.svd(R - R.mean(axis=0), compute_uv=False)[-1] < 0.05 if len(R) > 3 else False
+    if flat and (degree >= 4).any():
+        raise InputError(f"{who}: the geometry is flat, a drawing; give one in three dimensions")
 
 
 def standard_orientation(molecule: Molecule) -> np.ndarray:
     """Positions (N, 3) Å about the centre of nuclear charge, along the axes of its inertia.
 
-    So the points, and with them the charges, do not depend on how the molecule lies in space.
+    So the points, and with them the charges, do not depend on how the molecule lies in space,
+    but for molecules with axes of the same inertia (methane, benzene).
     """
     z = molecule.numbers[:, None]
     R = molecule.positions - (z * molecule.positions).sum(axis=0) / z.sum()
     _, axes = np.linalg.eigh((z * R).T @ R)
     R = R @ axes
-    # Signs: the third moments, or the first atom off the plane where they vanish.
-    for k in range(3):
+    for k in range(3):  # signs by the third moments, where there are any
         skew = float((z[:, 0] * R[:, k] ** 3).sum())
-        off = R[np.abs(R[:, k]) > 1e-3, k]
-        if abs(skew) < 1e-3:
-            skew = float(off[0]) if len(off) else 1.0
-        R[:, k] *= np.sign(skew)
+        R[:, k] *= -1.0 if skew < -1e-3 else 1.0
     return R
 
 
@@ -159,8 +176,8 @@ def fit_charges(molecule: Molecule, potentials: Sequence[ESP]) -> np.ndarray:
     for esp in potentials:
         distance = np.linalg.norm(esp.points[:, None] - esp.positions, axis=-1)
         inverse = BOHR / distance
-        matrix += inverse.T @ inverse
-        vector += inverse.T @ esp.values
+        matrix += esp.weight * inverse.T @ inverse
+        vector += esp.weight * inverse.T @ esp.values
     again = _methyl_and_methylene(molecule)
     classes = equivalent_atoms(molecule)
     # In the first stage the atoms of these groups are each by themselves.

@@ -152,6 +152,8 @@ class Topology:
             own["periodicity"] = periodicity
             return Table(term.atoms[quadruple], rows, term.labels, own)
 
+        impropers = table("fourier_improper", 4, ("k", "periodicity", "phase"))
+        oriented = centre_third(impropers.atoms, potential.molecule.bonds)
         name, term = found["nonbonded"]
         own = {key: np.asarray(v, float) for key, v in potential.params[name].items()}
         atoms = np.arange(term.n_atoms)[:, None]
@@ -164,7 +166,7 @@ class Topology:
             bonds=table("harmonic_bond", 2, ("k", "length")),
             angles=table("harmonic_angle", 3, ("k", "angle")),
             torsions=table("fourier_torsion", 4, fourier),
-            impropers=table("fourier_improper", 4, fourier),
+            impropers=replace(impropers, atoms=oriented),
             lj=Table(atoms, term.lj_rows, term.lj_labels, {c: own[c] for c in _LJ}),
             lj_overrides=Table(
                 term.overrides,
@@ -267,6 +269,21 @@ class Topology:
             np.stack([alike, charge]), axis=1, return_index=True, return_inverse=True
         )
         return self.charges[first], rows.ravel().astype(np.int32)
+
+
+def centre_third(atoms: np.ndarray, bonds: np.ndarray) -> np.ndarray:
+    """Impropers (n, 4) turned round where that brings the atom bonded to all others third.
+
+    A dihedral angle is the same from either end, so files may have either.
+    """
+    bonded = set(map(tuple, bonds.tolist())) | set(map(tuple, bonds[:, ::-1].tolist()))
+
+    def is_centre(row: list[int], k: int) -> bool:
+        return all((row[k], other) in bonded for other in row if other != row[k])
+
+    rows = np.asarray(atoms, int).reshape(-1, 4).tolist()
+    turned = [r[::-1] if not is_centre(r, 2) and is_centre(r, 1) else r for r in rows]
+    return np.array(turned, np.int32).reshape(-1, 4)
 
 
 def equivalent_atoms(molecule: Molecule) -> np.ndarray:

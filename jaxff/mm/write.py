@@ -27,6 +27,7 @@ def write_prmtop(path, topology: Topology) -> None:
 
 def write_inpcrd(path, molecule: Molecule) -> None:
     """Write AMBER coordinates (inpcrd) of a molecule, atomically."""
+    _check_positions(path, molecule)
     numbers = "".join(
         f"{x:12.7f}" + ("\n" if k % 6 == 5 else "")
         for k, x in enumerate(molecule.positions.ravel())
@@ -43,6 +44,7 @@ def write_mol2(path, topology: Topology, orders: np.ndarray | None = None) -> No
         orders: (B,) bond orders of ``topology.molecule.bonds`` (None: the molecule's own).
     """
     molecule = topology.molecule
+    _check_positions(path, molecule)
     orders = molecule.bond_orders if orders is None else orders
     kinds = {1.0: "1", 2.0: "2", 3.0: "3", 1.5: "ar"}
     rows = [
@@ -75,7 +77,8 @@ def write_frcmod(path, topology: Topology) -> None:
         InputError: interactions of the same types have different parameters, which a file by
             types cannot express.
     """
-    t, who = topology, topology.molecule.name or topology.molecule.formula
+    t, who = topology, _title(topology.molecule)
+    _check_frcmod(t, path)
     masses: dict[str, float] = dict(zip(t.atom_types, t.molecule.masses, strict=True))
     rows = [f"GAFF parameters of {who}, written by jaxff", "MASS"]
     rows += [f"{kind:<2s} {mass:12.6f}" for kind, mass in sorted(masses.items())]
@@ -128,17 +131,39 @@ def _by_types(table: Table, topology: Topology, path, ordered: bool = False) -> 
     by_atoms: dict[tuple[int, ...], list[int]] = {}
     for atoms, row in zip(table.atoms.tolist(), table.rows.tolist(), strict=True):
         by_atoms.setdefault(tuple(atoms), []).append(row)
-    found: dict[str, list[int]] = {}
-    for atoms, rows in by_atoms.items():
+    # Impropers of the same types may differ in the order of atoms: LEaP gives the first one, by
+    # the number of its centre, the order that the file has, and others that of the alphabet.
+    chains = sorted(by_atoms.items(), key=lambda item: item[0][2]) if ordered else by_atoms.items()
+    found: dict[tuple, tuple[str, list[int], set]] = {}
+    for atoms, rows in chains:
         names = [topology.atom_types[a] for a in atoms]
         names = names if ordered else min(names, names[::-1])
+        key = (names[2], *sorted([names[0], names[1], names[3]])) if ordered else tuple(names)
         label = "-".join(f"{name:<2s}" for name in names)
-        if sorted(found.setdefault(label, rows)) != sorted(rows):
+        values = {tuple(float(column[row]) for column in table.values.values()) for row in rows}
+        if found.setdefault(key, (label, rows, values))[2] != values:
             raise InputError(
-                f"{path}: {label.replace(' ', '')} has different parameters in different places, "
-                "which a frcmod file cannot express; write a prmtop file"
+                f"{path}: {'-'.join(names)} has different parameters in different places, which "
+                "a frcmod file cannot express; write a prmtop file"
             )
-    return found
+    return {label: rows for label, rows, _ in found.values()}
+
+
+def _check_frcmod(t: Topology, path) -> None:
+    """InputError for what a mol2 and a frcmod file would silently change."""
+    scales = t.pairs14.values
+    for column, usual in (("lj14", 0.5), ("coulomb14", 1.0 / 1.2)):
+        if not np.allclose(scales[column], usual, rtol=1e-4):
+            raise InputError(
+                f"{path}: its {column} is not AMBER's {usual:.4g}; write a prmtop file"
+            )
+    n_atoms = t.molecule.n_atoms
+    whole = len(t.bonds.atoms) == len(t.molecule.bonds) and (n_atoms < 3 or len(t.angles.atoms))
+    if not whole or (len(t.pairs14.atoms) and not len(t.torsions.atoms)):
+        raise InputError(
+            f"{path}: bonds, angles or torsions have no parameters, and would get GAFF's on "
+            "reading; write a prmtop file"
+        )
 
 
 # -- prmtop ---------------------------------------------------------------------------------
@@ -293,6 +318,13 @@ def _lennard_jones(t: Topology, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarr
         c6[i, j] = c6[j, i] = t.lj_overrides.values["c6"][row]
     lower = np.tril_indices(len(kinds))
     return c12[lower], c6[lower]
+
+
+def _check_positions(path, molecule: Molecule) -> None:
+    if np.abs(molecule.positions).max(initial=0.0) >= 999.0:
+        raise InputError(
+            f"{path}: positions beyond 999 Å do not fit its columns; move it to the origin"
+        )
 
 
 def _title(molecule: Molecule) -> str:

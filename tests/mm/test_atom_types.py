@@ -126,3 +126,19 @@ def test_what_gaff_cannot_type_is_one_sentence(smiles, charge, message):
     molecule = Molecule(molecule.numbers, molecule.positions, molecule.bonds, charge)
     with pytest.raises(InputError, match=message):
         atom_types(lewis_structure(molecule))
+
+
+def test_rings_without_their_hydrogens_are_not_taken_for_carbon_clusters():
+    benzene = Molecule.from_smiles("c1ccccc1")
+    heavy = benzene.numbers > 1
+    bonds = [b for b in benzene.bonds.tolist() if max(b) < 6]
+    bare = Molecule(benzene.numbers[heavy], benzene.positions[heavy], bonds)
+    with pytest.raises(InputError, match="hydrogens are missing"):
+        atom_types(lewis_structure(bare))
+
+
+def test_what_is_no_molecule_is_named():
+    with pytest.raises(InputError, match=r"a jaxff.Molecule is needed, got str"):
+        lewis_structure("CCO")
+    with pytest.raises(InputError, match="isotope"):
+        Molecule.from_smiles("[2H]C")

@@ -143,3 +143,28 @@ def test_iodine_has_no_resp():
     pytest.importorskip("pyscf")
     with pytest.raises(InputError, match="not defined for I"):
         jaxff.parametrize(Molecule.from_smiles("CI"), "resp", cache=False)
+
+
+def test_geometries_that_give_no_charges_are_named():
+    pytest.importorskip("pyscf")
+    flat = Molecule.from_smiles("CO", geometry=False)
+    with pytest.raises(InputError, match=r"0.00 Å apart"):
+        jaxff.parametrize(flat, "resp", cache=False)
+    drawn = flat.with_positions(
+        np.array(
+            [[0.0, 0, 0], [1.4, 0, 0], [-0.5, 0.9, 0], [-0.5, -0.9, 0], [-1.1, 0, 0], [2, 0.7, 0]]
+        )
+    )
+    with pytest.raises(InputError, match="flat"):
+        jaxff.parametrize(drawn, "resp", cache=False)
+
+
+def test_symmetric_molecules_hardly_depend_on_how_they_lie():
+    pytest.importorskip("pyscf")
+    methane = Molecule.from_smiles("C")
+    rng, found = np.random.default_rng(1), []
+    for _ in range(3):
+        turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        turned = methane.with_positions(methane.positions @ turn)
+        found.append(fit_charges(turned, [potential_at(turned)])[0])
+    assert np.ptp(found) < 0.004

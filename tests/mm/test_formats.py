@@ -144,3 +144,94 @@ def test_types_of_the_reference_set(shared):
         assert len(theirs) == molecule.n_atoms
         for a, b in zip(ours, theirs, strict=True):
             assert a == b or a.translate(seconds) == b.translate(seconds), path.stem
+
+
+# -- what an attempt to break it has found -------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["mol2", "prmtop", "xml"])
+@pytest.mark.parametrize("smiles", ["Cc1ccc(C)cc1", "NC(N)=O", "c1ccc2c(c1)CCC2"])
+def test_impropers_survive_in_their_order(smiles, form, tmp_path):
+    """LEaP's first improper of a kind has another order of atoms than the others."""
+    molecule = Molecule.from_smiles(smiles)
+    potential = jaxff.gaff(molecule, charges="gasteiger")
+    again = read_force_field(*write_force_field(tmp_path / f"x.{form}", potential))
+    twice = read_force_field(*write_force_field(tmp_path / "y.mol2", again))
+    R = molecule.positions + 0.05 * np.random.default_rng(0).normal(size=(molecule.n_atoms, 3))
+    for term, energy in potential.terms(R).items():
+        for other in (again, twice) if form != "xml" else (again,):
+            assert float(other.terms(R)[term]) == pytest.approx(float(energy), abs=2e-6), term
+
+
+def changed(potential, term, **columns):
+    own = potential.params
+    return potential.replace({**own, term: {**own[term], **columns}})
+
+
+def test_mol2_and_frcmod_refuse_what_they_would_change(tmp_path):
+    potential = jaxff.gaff(Molecule.from_smiles("CNC(C)=O"), charges="gasteiger")
+    own = potential.params["nonbonded"]
+    for other, message in (
+        (changed(potential, "nonbonded", lj14=0.7 * own["lj14"]), "lj14"),
+        (potential.only("bond", "angle", "improper", "nonbonded"), "no parameters"),
+        (changed(potential, "nonbonded", epsilon=-own["epsilon"]), "negative"),
+        (jaxff.gaff(potential.molecule, 300.0, charges="gasteiger"), "Coulomb constant"),
+        (changed(potential, "nonbonded") and potential.replace(potential.params), None),
+    ):
+        if message is None:
+            write_force_field(tmp_path / "x.mol2", other)
+            continue
+        with pytest.raises(InputError, match=message):
+            write_force_field(tmp_path / "x.mol2", other)
+    far = jaxff.gaff(
+        potential.molecule.with_positions(potential.molecule.positions + 1e4), charges="gasteiger"
+    )
+    with pytest.raises(InputError, match="999 Å"):
+        write_force_field(tmp_path / "far.mol2", far)
+
+
+def test_a_mol2_file_without_its_frcmod_lacks_parameters(tmp_path):
+    found = jaxff.parametrize(Molecule.from_smiles("C1CN1c1ccccc1"), "gasteiger")
+    files = write_force_field(tmp_path / "x.mol2", found.potential())
+    with pytest.raises(InputError, match="torsion"):
+        read_force_field(files[0])
+    text = files[1].read_text()
+    for bad, message in (
+        (text.replace("c3-c3", "c3-c3").replace("\nBOND\n", "\nBOND\nca-ca nan 1.4\n"), "line"),
+        (text.replace("\nDIHE\n", "\nDIHE\nX -ca-ca-X  0 1.0 180.0 2.\n"), "line"),
+        (text.replace("\nDIHE\n", "\nDIHE\nX -ca-ca-X  1 1.0 180.0 2. SCEE=1.0\n"), "line"),
+        ("nothing\n", "no section"),
+    ):
+        (tmp_path / "bad.frcmod").write_text(bad)
+        with pytest.raises(InputError, match=message):
+            read_force_field(files[0], tmp_path / "bad.frcmod")
+    bare = files[0].read_text().split("@<TRIPOS>BOND")[0]
+    (tmp_path / "bare.mol2").write_text(bare)
+    with pytest.raises(InputError, match="no bonds"):
+        read_force_field(tmp_path / "bare.mol2", files[1])
+
+
+def test_openmm_systems_with_more_than_the_terms_are_refused(tmp_path):
+    import openmm
+    from openmm import app
+
+    def system(**options):
+        file = app.AmberPrmtopFile(str(DATA / "ethanol.prmtop"))
+        return file.createSystem(nonbondedMethod=app.NoCutoff, removeCMMotion=False, **options)
+
+    def nonbonded(made):
+        return next(f for f in made.getForces() if isinstance(f, openmm.NonbondedForce))
+
+    heavy = system(hydrogenMass=3.0 * openmm.unit.amu)
+    offsets = system()
+    nonbonded(offsets).addGlobalParameter("x", 1.0)
+    nonbonded(offsets).addParticleParameterOffset("x", 0, 0.1, 0.0, 0.0)
+    own = system()
+    i, j, _, sigma, epsilon = nonbonded(own).getExceptionParameters(0)
+    nonbonded(own).setParticleParameters(i, 0.0, 0.3, 0.1)
+    nonbonded(own).setExceptionParameters(0, i, j, 0.2, sigma, epsilon)
+    cases = ((heavy, "mass 3"), (offsets, "offsets"), (own, "no multiple"))
+    for made, message in cases:
+        (tmp_path / "x.xml").write_text(openmm.XmlSerializer.serialize(made))
+        with pytest.raises(InputError, match=message):
+            read_force_field(tmp_path / "x.xml")

@@ -144,3 +144,11 @@ def test_coulomb_constant_is_passed_on():
     one, two = (jaxff.gaff(molecule, coulomb_constant=c) for c in (AMBER_COULOMB, 300.0))
     a, b = (float(p.terms(molecule.positions)["coulomb"]) for p in (one, two))
     assert b == pytest.approx(a * 300.0 / AMBER_COULOMB)
+
+
+def test_estimated_angles_at_linear_atoms_are_straight():
+    found = parametrize(Molecule.from_smiles("N#CCl", geometry=False), "gasteiger")
+    (angle,) = [a for a in found.assigned if a.kind == "angle"]
+    assert angle.values[1] == pytest.approx(np.pi, abs=0.1)
+    with pytest.raises(InputError, match="cannot be of type ss"):
+        parametrize(Molecule.from_smiles("O"), "gasteiger", atom_types=("ss", "hs", "hs"))
