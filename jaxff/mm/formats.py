@@ -316,7 +316,6 @@ def _openmm_topology(path: Path, system, forces: dict, geometry: Molecule | None
         if not wanted:
             part = replace(part, atoms=centre_third(part.atoms, pairs))
         parts.append(part)
-    ends = {tuple(sorted((t[0], t[3]))) for t, c in zip(every, chains, strict=True) if c}
     excluded, scaled = [], []
     for k in range(nonbonded.getNumExceptions()):
         i, j, qq, s, e = nonbonded.getExceptionParameters(k)
@@ -327,7 +326,7 @@ def _openmm_topology(path: Path, system, forces: dict, geometry: Molecule | None
             raise InputError(
                 f"{path}: the exception of atoms {i} and {j} is no multiple of their own product"
             )
-        if own == (0.0, 0.0) and tuple(sorted((i, j))) not in ends:
+        if own == (0.0, 0.0):
             continue
         mean = 0.5 * (sigma[i] + sigma[j])
         if depth > 0.0 and own[1] > 0.0 and not np.isclose(s._value * _NM, mean, rtol=1e-5):
