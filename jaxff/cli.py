@@ -158,6 +158,71 @@ def train(arguments, console) -> dict:
     }
 
 
+def fit(arguments, console) -> dict:
+    from jaxff import gdml
+    from jaxff.files import save
+    from jaxff.learn import evaluate
+    from jaxff.learn import fit as find_parameters
+
+    writable_file(arguments.output)
+    data = load_dataset(arguments)
+    start = load_form(arguments, data)
+    split = data.split(*shares(len(data), arguments), seed=arguments.seed, stratify=True)
+    console.say(
+        f"{data.name}: {len(split.train)} training, {len(split.valid)} validation, "
+        f"{len(split.test)} test frames ({data.theory})"
+    )
+    found = find_parameters(
+        start,
+        split.train,
+        valid=split.valid if len(split.valid) else None,
+        method="least-squares",
+        trainable=arguments.trainable,
+        progress=console,
+    )
+    potentials = {"start": start, arguments.form: found.potential}
+    if arguments.plus:
+        potentials[f"{arguments.form} + sgdml"] = gdml.train(
+            split.train,
+            valid=split.valid if len(split.valid) else None,
+            baseline=found.potential,
+            seed=arguments.seed,
+            progress=console,
+        )
+    last = list(potentials.values())[-1]
+    save(arguments.output, last)
+    parts = {"train": split.train, "valid": split.valid, "test": split.test}
+    parts = {key: part for key, part in parts.items() if len(part)}
+    console.close()
+    shown = "test" if "test" in parts else "train"
+    console.table(
+        [f"{shown} errors", *METRICS],
+        [
+            [name, *(evaluate(p, parts[shown]).get(m, "-") for m in METRICS)]
+            for name, p in potentials.items()
+        ],
+    )
+    if not found.converged:
+        console.say("the fit was stopped before it came to rest")
+    console.table(
+        ["parameter", "types", "start", "fitted", "error", "unit"],
+        [
+            [c.name, c.label, f"{c.start:.5g}", f"{c.fitted:.5g}", f"{c.error:.2g}", c.unit]
+            for c in found.changes[: arguments.show]
+        ],
+    )
+    if len(found.changes) > arguments.show:
+        console.say(f"... and {len(found.changes) - arguments.show} more (--show, --json)")
+    console.say(f"wrote {arguments.output}")
+    return {
+        **{key: evaluate(last, part) for key, part in parts.items()},
+        "converged": found.converged,
+        "steps": len(found.history["loss"]),
+        "changes": [change._asdict() for change in found.changes],
+        "model": str(arguments.output),
+    }
+
+
 def evaluate_model(arguments, console) -> dict:
     from jaxff.learn import evaluate
 
@@ -315,6 +380,7 @@ COMMANDS = {
     "demo": demo,
     "train": train,
     "evaluate": evaluate_model,
+    "fit": fit,
     "md": simulate,
     "parametrize": parametrize,
     "label": label,
@@ -345,6 +411,25 @@ def load_molecule(text: str, charge: int | None, seed: int):
     if charge not in (None, molecule.charge):
         raise InputError(f"{text} has charge {molecule.charge:+d}, not {charge:+d}")
     return molecule
+
+
+def load_form(arguments, data):
+    """The potential to fit: GAFF, or a form made of it, for the molecule of a data set."""
+    from jaxff.mm import gaff
+    from jaxff.mm.amber import read_topology
+
+    forms = {
+        "gaff": {},
+        "morse": {"bonds": "morse", "fourier_terms": 6},
+        "class2": {"bonded": "class2", "fourier_terms": 6},
+    }
+    form, where = forms[arguments.form], arguments.topology
+    if where is None:
+        return gaff(data.molecule, charges=arguments.charges, **form)
+    if Path(where).suffix.lower() in (".prmtop", ".parm7"):
+        return read_topology(where).potential(**form).matched(data.molecule)
+    molecule = load_molecule(where, None, 0)
+    return gaff(molecule, charges=arguments.charges, **form)
 
 
 def load_potential(path: str):

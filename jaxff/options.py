@@ -67,6 +67,34 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", metavar="DIR", required=True)
 
     sub = command(
+        "fit",
+        "Refit GAFF, or a richer form made of it, to forces and energies.",
+        "jaxff fit ethanol.npz --form class2 -n 110 --plus sgdml -o ethanol_class2.npz",
+    )
+    data_options(sub)
+    sub.add_argument(
+        "--topology",
+        metavar="FILE.prmtop|SMILES|FILE",
+        help="the start (default: GAFF of the data's molecule)",
+    )
+    sub.add_argument("--charges", default="auto", help="of a start made by GAFF, as parametrize")
+    sub.add_argument(
+        "--form",
+        choices=("gaff", "morse", "class2"),
+        default="gaff",
+        help="gaff; morse (and six Fourier terms); class2 (and all couplings)",
+    )
+    sub.add_argument("-n", dest="n_train", type=positive(int), default=110, metavar="N")
+    sub.add_argument("--valid", type=count, metavar="N", help="validation frames (up to 500)")
+    sub.add_argument("--test", type=count, metavar="N", help="test frames (up to 1000)")
+    sub.add_argument(
+        "--trainable", type=patterns, metavar="P,P,...", help='such as "bond.*,torsion.k"'
+    )
+    sub.add_argument("--plus", choices=("sgdml",), help="then a kernel on what is left over")
+    sub.add_argument("--show", type=count, default=20, metavar="N", help="changes to print (20)")
+    sub.add_argument("-o", "--output", metavar="MODEL.npz", required=True)
+
+    sub = command(
         "train",
         "Train an sGDML kernel, on the data or on the residual of a baseline.",
         "jaxff train ethanol.npz -n 200 --valid 100 --test 1000 --sigma 10,20,40 -o model.npz",
@@ -241,6 +269,10 @@ def numbers(text: str) -> list[float]:
 
 def indices(text: str) -> list[int]:
     return [count(part) for part in text.split(",")]
+
+
+def patterns(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def words(text: str) -> list[str]:

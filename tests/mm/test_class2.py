@@ -1,0 +1,147 @@
+"""Morse bonds and class-II couplings: derivatives, limits, and what a fit makes of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxff
+from jaxff import Dataset, evaluate, fit, load, save
+from jaxff.demo import packaged_dataset
+from jaxff.errors import InputError
+from jaxff.molecule import Molecule
+
+MOLECULES = ["CCO", "C=CC#N", "CNC(C)=O", "C1CN1", "O", "C[NH3+]"]
+
+
+def scrambled(potential, seed=0):
+    """The potential with couplings that are not zero."""
+    rng = np.random.default_rng(seed)
+    params = {
+        name: {
+            column: v + 0.2 * potential.columns[name][column].scale * rng.normal(size=v.shape)
+            if name == "class2"
+            else v
+            for column, v in own.items()
+        }
+        for name, own in potential.params.items()
+    }
+    return potential.replace(params)
+
+
+@pytest.fixture(params=MOLECULES)
+def molecule(request):
+    return Molecule.from_smiles(request.param)
+
+
+def test_forms_start_as_gaff(molecule):
+    """At GAFF's own minimum lengths, with Morse's curvature and no couplings."""
+    plain = jaxff.gaff(molecule, charges="gasteiger")
+    R = molecule.positions
+    for form in ({"bonds": "morse", "fourier_terms": 6}, {"bonded": "class2", "fourier_terms": 4}):
+        other = jaxff.gaff(molecule, charges="gasteiger", **form).terms(R)
+        for name, energy in plain.terms(R).items():
+            if name == "bond":
+                assert float(other[name]) == pytest.approx(float(energy), rel=0.3, abs=0.05)
+            elif name != "angle":
+                assert float(other[name]) == pytest.approx(float(energy), abs=1e-9), name
+        assert float(other["angle"]) == pytest.approx(float(plain.terms(R)["angle"]), abs=1e-9)
+        couplings = [k for k in other if k not in plain.terms(R)]
+        assert all(abs(float(other[k])) < 1e-12 for k in couplings)
+
+
+def test_forces_are_the_slope_and_atom_order_does_not_count(molecule):
+    potential = scrambled(jaxff.gaff(molecule, charges="gasteiger", bonded="class2"))
+    rng = np.random.default_rng(1)
+    R = jnp.asarray(molecule.positions + 0.05 * rng.normal(size=(molecule.n_atoms, 3)))
+    direction = rng.normal(size=R.shape)
+    step = 1e-5
+    slope = (potential(R + step * direction) - potential(R - step * direction)) / (2 * step)
+    assert float(slope) == pytest.approx(-float(jnp.sum(potential.forces(R) * direction)), rel=1e-6)
+    assert np.isfinite(jax.hessian(potential.energy_fn, argnums=1)(potential.params, R)).all()
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    assert float(potential(R @ turn)) == pytest.approx(float(potential(R)), abs=1e-8)
+    order = rng.permutation(molecule.n_atoms)
+    other = jaxff.gaff(molecule.reorder(order), charges="gasteiger", bonded="class2")
+    same = other.replace(
+        {**other.params, "class2": potential.params["class2"]}
+    )  # tables are by type, whatever the order
+    assert float(same.terms(R[order])["bond_angle"]) == pytest.approx(
+        float(potential.terms(R)["bond_angle"]), abs=1e-9
+    )
+
+
+def test_couplings_never_outgrow_bonds_and_angles():
+    """Along stretched and bent coordinates the fitted energy of ethanol has no hole."""
+    data = packaged_dataset("ethanol")[:60]
+    start = jaxff.gaff(data.molecule, bonded="class2", fourier_terms=3)
+    fitted = fit(start, data, method="least-squares").potential
+    R = np.asarray(data.positions[0])
+    least = min(float(fitted(r)) for r in data.positions)
+    rng = np.random.default_rng(0)
+    for stretch in (0.8, 0.9, 1.1, 1.3, 1.6):
+        centre = R.mean(axis=0)
+        assert float(fitted(centre + stretch * (R - centre))) > least - 1.0
+    for _ in range(20):
+        assert float(fitted(R + 0.25 * rng.normal(size=R.shape))) > least - 1.0
+
+
+def test_class_two_fits_where_gaff_cannot(tmp_path):
+    data = packaged_dataset("ethanol")
+    split = data.split(60, 0, 300, seed=0)
+    errors = {}
+    for name, form in (
+        ("gaff", {}),
+        ("morse", {"bonds": "morse", "fourier_terms": 6}),
+        ("class2", {"bonded": "class2", "fourier_terms": 6}),
+    ):
+        found = fit(jaxff.gaff(data.molecule, **form), split.train, method="least-squares")
+        errors[name] = evaluate(found.potential, split.test)["force_rmse"]
+        assert found.converged or len(found.history["loss"]) == 60
+    assert errors["class2"] < 0.5 * errors["morse"] < 0.5 * errors["gaff"]
+    assert found.changes[0].name == "class2.angle"
+    assert all(c.error >= 0.0 and np.isfinite(c.fitted) for c in found.changes)
+    save(tmp_path / "m.npz", found.potential)
+    again = load(tmp_path / "m.npz")
+    R = data.positions[:3]
+    np.testing.assert_allclose(again.predict(R)[1], found.potential.predict(R)[1], atol=1e-10)
+    with pytest.raises(InputError, match="cannot express the term 'class2'"):
+        jaxff.write_force_field(tmp_path / "x.prmtop", again)
+
+
+def test_least_squares_gives_known_parameters_back():
+    data = packaged_dataset("ethanol")[:40]
+    start = jaxff.gaff(data.molecule, bonds="morse")
+    rng = np.random.default_rng(3)
+    own = start.params
+    truth = start.replace(
+        {
+            **own,
+            "bond": {**own["bond"], "length": own["bond"]["length"] + 0.01 * rng.normal(size=5)},
+            "angle": {**own["angle"], "k": own["angle"]["k"] * 1.2},
+        }
+    )
+    energies, forces = truth.predict(data.positions)
+    made = Dataset(data.numbers, data.positions, forces, energies)
+    found = fit(start, made, method="least-squares", trainable=["bond.*", "angle.*"])
+    np.testing.assert_allclose(
+        found.potential.params["bond"]["length"], truth.params["bond"]["length"], atol=2e-3
+    )
+    assert evaluate(found.potential, made)["force_rmse"] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda F: -F, "gradients; change their sign"),
+        (lambda F: 23.06 * F, "eV taken for kcal/mol"),
+        (lambda F: F / 23.06, "kcal/mol taken for eV"),
+        (lambda F: np.concatenate([F[:3], 60.0 * F[3:4], F[4:]]), "frames 3 are far off"),
+    ],
+)
+def test_labels_that_cannot_be_meant_are_named(spoil, message):
+    data = packaged_dataset("ethanol")[:40]
+    bad = Dataset(data.numbers, data.positions, spoil(data.forces), data.energies, name="ethanol")
+    for method in ("gradient", "least-squares"):
+        with pytest.raises(InputError, match=message):
+            fit(jaxff.gaff(data.molecule), bad, method=method)
