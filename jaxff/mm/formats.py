@@ -90,7 +90,7 @@ def write_force_field(path, potential: Potential) -> list[Path]:
         for group in potential.params.values()
         if "coulomb_constant" in group
     )
-    if not np.isclose(constant, AMBER_COULOMB, rtol=1e-9):
+    if not np.isclose(constant, AMBER_COULOMB, rtol=1e-6):
         raise InputError(
             f"{path}: the potential has the Coulomb constant {constant:.6g}, other programs use "
             f"their own; make it with the default ({AMBER_COULOMB:.6g})"

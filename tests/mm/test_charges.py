@@ -1,5 +1,7 @@
 """Partial charges: exact totals, equal where atoms are, RESP against a general minimiser."""
 
+import shutil
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -168,3 +170,10 @@ def test_symmetric_molecules_hardly_depend_on_how_they_lie():
         turned = methane.with_positions(methane.positions @ turn)
         found.append(fit_charges(turned, [potential_at(turned)])[0])
     assert np.ptp(found) < 0.004
+
+
+@pytest.mark.skipif(shutil.which("antechamber") is None, reason="antechamber is not on PATH")
+def test_am1bcc_charges_are_antechambers():
+    found = jaxff.parametrize(Molecule.from_smiles("CCO"), "am1bcc", cache=False)
+    carried = jaxff.parametrize(Molecule.from_smiles("CCO"))
+    np.testing.assert_allclose(found.charges, carried.charges, atol=0.02)
