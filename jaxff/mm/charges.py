@@ -146,7 +146,7 @@ def am1bcc(molecule: Molecule) -> Charges:
 
     with tempfile.TemporaryDirectory() as folder:
         _write_sdf(lewis_structure(molecule), Path(folder) / "in.sdf")
-        # -dr n: the structure has been checked here, and not every installation has what that needs.
+        # -dr n: the structure has been checked here; not every installation can do that.
         command = f"{program} -i in.sdf -fi sdf -o out.mol2 -fo mol2 -c bcc -at gaff -pf y -dr n"
         command = [*command.split(), "-nc", str(molecule.charge)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)

@@ -65,7 +65,7 @@ def write_force_field(path, potential: Potential) -> list[Path]:
     Args:
         path: ``x.prmtop`` (with x.inpcrd), ``x.mol2`` (with x.frcmod), ``x.top`` (GROMACS, with
             x.gro; needs ParmEd) or ``x.xml`` (OpenMM System; needs OpenMM).
-        potential: made of AMBER's terms.
+        potential: made of AMBER's terms; for OpenMM also with Morse bonds.
 
     Returns:
         The files written.
@@ -84,7 +84,8 @@ def write_force_field(path, potential: Potential) -> list[Path]:
     }
     if (kind := _kind(path)) not in writers:
         raise InputError(f"{path}: unknown force field {kind!r}; use {', '.join(writers)}")
-    own = Topology.of(potential, str(path))
+    beside = ("morse_bond",) if kind == ".xml" else ()
+    own = Topology.of(potential, str(path), beside)
     constant = next(
         float(group["coulomb_constant"])
         for group in potential.params.values()
@@ -152,9 +153,26 @@ def _to_xml(path: Path, own: Topology, potential: Potential) -> list[Path]:
         system = app.AmberPrmtopFile(str(files[0])).createSystem(
             nonbondedMethod=app.NoCutoff, removeCMMotion=False
         )
+    for placed in potential.program.placed:
+        if placed.term.kind == "morse_bond":
+            if placed.atoms is not None or "scale" in potential.params[placed.name]:
+                raise InputError(f"{path}: the term {placed.name!r} is scaled or on some atoms")
+            system.addForce(_morse(openmm, placed.term, potential.params[placed.name]))
     with atomic_path(path) as temporary:
         Path(temporary).write_text(openmm.XmlSerializer.serialize(system))
     return [path]
+
+
+def _morse(openmm, term, params):
+    """Morse bonds as a CustomBondForce, in OpenMM's kJ/mol and nm."""
+    force = openmm.CustomBondForce("depth*(1-exp(-width*(r-length)))^2")
+    for name in ("depth", "width", "length"):
+        force.addPerBondParameter(name)
+    own = {key: np.asarray(value, float)[term.rows] for key, value in params.items()}
+    for k, (i, j) in enumerate(term.atoms.tolist()):
+        values = own["depth"][k] / _KJ, own["width"][k] * _NM, own["length"][k] / _NM
+        force.addBond(i, j, values)
+    return force
 
 
 # -- in ------------------------------------------------------------------------------------

@@ -107,13 +107,16 @@ class Topology:
         )
 
     @classmethod
-    def of(cls, potential: Potential, who: str = "the potential") -> Topology:
+    def of(
+        cls, potential: Potential, who: str = "the potential", beside: tuple[str, ...] = ()
+    ) -> Topology:
         """The topology of a potential made of AMBER's terms, with its present parameters.
 
         Args:
             potential: harmonic bonds and angles, Fourier torsions and impropers, and nonbonded
                 terms, one of each at most and on all atoms.
             who: what messages call the place it is wanted for.
+            beside: kinds of terms that are left out, because the caller sees to them.
 
         Raises:
             InputError: another kind of term, named; a term on some atoms, twice or scaled; a
@@ -122,10 +125,13 @@ class Topology:
         found: dict[str, tuple[str, object]] = {}
         for placed in potential.program.placed:
             kind = placed.term.kind
+            if kind in beside:
+                continue
             if kind not in _KINDS:
+                other = "an OpenMM System (xml) can, " if kind == "morse_bond" else ""
                 raise InputError(
-                    f"{who} cannot express the term {placed.name!r} ({kind}); jaxff.save keeps "
-                    "it in jaxff's own npz format, .only(...) leaves it out"
+                    f"{who} cannot express the term {placed.name!r} ({kind}); {other}jaxff.save "
+                    "keeps it in jaxff's own npz format, .only(...) leaves it out"
                 )
             own = potential.params[placed.name]
             if kind in found or placed.atoms is not None or "scale" in own:

@@ -235,3 +235,23 @@ def test_openmm_systems_with_more_than_the_terms_are_refused(tmp_path):
         (tmp_path / "x.xml").write_text(openmm.XmlSerializer.serialize(made))
         with pytest.raises(InputError, match=message):
             read_force_field(tmp_path / "x.xml")
+
+
+def test_morse_bonds_go_to_openmm_and_nowhere_else(tmp_path):
+    import openmm
+
+    molecule = Molecule.from_smiles("CC(=O)NC")
+    potential = jaxff.gaff(molecule, charges="gasteiger", bonds="morse")
+    write_force_field(tmp_path / "x.xml", potential)
+    R = molecule.positions + 0.1 * np.random.default_rng(0).normal(size=(2, molecule.n_atoms, 3))
+    system = openmm.XmlSerializer.deserialize((tmp_path / "x.xml").read_text())
+    energies, forces = mm_oracle._evaluate(system, R)
+    constant = potential.params["nonbonded"]["coulomb_constant"]
+    scale = mm_oracle.coulomb_constant() / float(constant)
+    for r, energy, force in zip(R, energies, forces, strict=True):
+        terms = {k: float(v) for k, v in potential.terms(r).items()}
+        wanted = sum(v * (scale if "coulomb" in k else 1.0) for k, v in terms.items())
+        assert energy == pytest.approx(wanted, abs=1e-5)
+        assert np.abs(force - potential.forces(r)).max() < 0.05
+    with pytest.raises(InputError, match=r"cannot express the term 'bond'.*OpenMM System"):
+        write_force_field(tmp_path / "x.prmtop", potential)
