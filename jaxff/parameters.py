@@ -73,13 +73,24 @@ class FreeParameters:
 
     def confined(self, moves: Moves) -> Moves:
         """Moves cut back to each column's bounds and to what each term conserves."""
+        params = self.params(moves)
+        clipped = {
+            (term, key): jnp.clip(params[term][key], column.lower, column.upper)
+            for (term, key), column in self.columns.items()
+        }
+        return self.conserving(self._moves(clipped))
+
+    def conserving(self, moves: Moves) -> Moves:
+        """Moves cut back to what each term conserves, such as the net charge."""
         params, start = self.params(moves), self.start.params
-        for (term, key), column in self.columns.items():
-            params[term][key] = jnp.clip(params[term][key], column.lower, column.upper)
         for placed in self.start.program.placed:
             name = placed.name
             params[name] = placed.term.constrain(params[name], start[name])
+        return self._moves({(term, key): params[term][key] for term, key in self.columns})
+
+    def _moves(self, values: Moves) -> Moves:
+        start = self.start.params
         return {
-            (term, key): (params[term][key] - start[term][key]) / column.scale
+            (term, key): (values[term, key] - start[term][key]) / column.scale
             for (term, key), column in self.columns.items()
         }

@@ -42,7 +42,7 @@ def force_matching(energy_weight: float = 0.1) -> Loss:
 
 METHODS = ("gradient", "least-squares")
 ENERGY_WEIGHT = 0.1  # 1/Å²
-PRIOR = 0.1  # (kcal/mol/Å)² of a move by one column scale
+PRIOR = 0.005  # (kcal/mol/Å)² of a move by one column scale
 
 
 @dataclass(frozen=True)

@@ -126,15 +126,19 @@ def levenberg_marquardt(
     def confined(vector):
         return ravel_pytree(free.confined(unravel(vector)))[0]
 
+    # What terms conserve (the net charge) is linear in the moves: steps keep to it from the outset.
+    conserve = np.asarray(jax.jacfwd(lambda v: ravel_pytree(free.conserving(unravel(v)))[0])(start))
+    low, high = (np.asarray(ravel_pytree(limit)[0]) for limit in _limits(free))
     vector, damping, history = start, FIRST_DAMPING, Progress()
     loss, calm, A = objective(vector), 0, None
     for _ in range(steps):
         A, b = equations(vector)
+        A, b = conserve.T @ A @ conserve, conserve.T @ b
         diagonal = np.maximum(np.diag(A), 1e-12 * max(np.diag(A).max(), 1e-300))
-        improved = False
+        here, improved = np.asarray(vector), False
         while damping < LARGEST:
-            step = np.linalg.solve(A + damping * np.diag(diagonal), b)
-            trial = confined(vector - jnp.asarray(step))
+            step = _bounded(A + damping * np.diag(diagonal), b, here - high, here - low)
+            trial = confined(vector - jnp.asarray(conserve @ step))
             new = objective(trial)
             if np.isfinite(new) and new < loss:
                 improved = True
@@ -154,3 +158,28 @@ def levenberg_marquardt(
     freedom = max(n_frames * 3 * n_atoms - len(start), 1) / (n_frames * 3 * n_atoms)
     curvature = np.zeros((len(start),) * 2) if A is None else A
     return Solution(unravel(vector), curvature, loss / freedom, history, calm >= 2)
+
+
+def _bounded(A: np.ndarray, b: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The step s that minimises s·A s/2 − b·s between low and high, by an active set."""
+    step, held = np.zeros(len(b)), np.zeros(len(b), bool)
+    for _ in range(20):
+        loose = ~held
+        right = b[loose] - A[np.ix_(loose, held)] @ step[held]
+        step[loose] = np.linalg.solve(A[np.ix_(loose, loose)], right)
+        beyond = loose & ((step < low) | (step > high))
+        if not beyond.any():
+            break
+        step = np.clip(step, low, high)
+        held |= beyond
+    return np.clip(step, low, high)
+
+
+def _limits(free: FreeParameters) -> tuple[dict, dict]:
+    """The lowest and highest moves that the columns allow."""
+    low, high = {}, {}
+    for (term, key), column in free.columns.items():
+        start = free.start.params[term][key]
+        low[term, key] = (column.lower - start) / column.scale
+        high[term, key] = (column.upper - start) / column.scale
+    return low, high

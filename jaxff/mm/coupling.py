@@ -22,17 +22,16 @@ from jaxff.potential import Column, Term
 
 STRETCH, BEND = 0.5, 1.0  # Å and rad at which displacements level off
 HARMONICS = (1, 2, 3)  # of the dihedral in couplings with it
-STIFFEST = 0.8  # of k, that cubic and quartic terms may take away anywhere
 
 
 @dataclass(frozen=True, eq=False)
 class ClassTwo(Term):
     """Anharmonic bonds and angles with all couplings of neighbours.
 
-    Bonds are Morse's.  An angle has k Δ² + cubic Δ² s + quartic Δ² s², and the couplings are
-    products of displacements s = w tanh(Δ/w) of two bonds at an atom, of an angle and a bond
-    at its vertex, of two angles at an atom, of the outer bonds of a dihedral; and of cos nφ
-    (n = 1, 2, 3) with its bonds and angles, of cos φ with both angles.
+    Bonds are Morse's.  An angle has k Δ² exp(cubic s + quartic s²), which is never negative; the
+    couplings are products of displacements s = w tanh(Δ/w) of two bonds at an atom, of an angle
+    and a bond at its vertex, of two angles at an atom, of the outer bonds of a dihedral; and of
+    cos nφ (n = 1, 2, 3) with its bonds and angles, of cos φ with both angles.
 
     Attributes:
         n_atoms: N.
@@ -54,8 +53,8 @@ class ClassTwo(Term):
         "length": Column("Å", scale=0.01, lower=0.5, upper=5.0),
         "k": Column("kcal/mol/rad²", scale=5.0, lower=1.0),
         "angle": Column("rad", scale=0.02, lower=0.5, upper=3.1416),
-        "cubic": Column("kcal/mol/rad³", scale=10.0),
-        "quartic": Column("kcal/mol/rad⁴", scale=20.0),
+        "cubic": Column("1/rad", scale=0.2, lower=-2.0, upper=2.0),
+        "quartic": Column("1/rad²", scale=0.4, lower=-2.0, upper=2.0),
         "bond_bond": Column("kcal/mol/Å²", scale=20.0),
         "bond_angle": Column("kcal/mol/Å/rad", scale=10.0),
         "third_bond": Column("kcal/mol/Å/rad", scale=10.0),
@@ -197,9 +196,8 @@ class ClassTwo(Term):
         square = over(geometry.squared_angle_deviation, R, self.angles, reference)
         bend = over(geometry.angle, R, self.angles) - reference
         s, t = STRETCH * jnp.tanh(d / STRETCH), BEND * jnp.tanh(bend / BEND)
-        stiff = p["k"][self.angle_rows] + t * (
-            p["cubic"][self.angle_rows] + t * p["quartic"][self.angle_rows]
-        )
+        shape = t * (p["cubic"][self.angle_rows] + t * p["quartic"][self.angle_rows])
+        stiff = p["k"][self.angle_rows] * jnp.exp(shape)
         first, second = (s[self.angle_bonds[:, k]] for k in (0, 1))
         own = p["bond_angle"][self.bond_angle_rows]
         out = {
@@ -234,21 +232,6 @@ class ClassTwo(Term):
                 "angle_angle_dihedral": (fade * both).sum(),
             }
         return out
-
-    def constrain(self, params, start):
-        """Angles stay stiff: cubic and quartic terms shrink until they leave a fifth of k."""
-        s = jnp.linspace(-BEND, BEND, 11)[:, None]
-        least = jnp.min(s * params["cubic"] + s**2 * params["quartic"], axis=0)
-        shrink = jnp.where(
-            least < -STIFFEST * params["k"],
-            -STIFFEST * params["k"] / jnp.minimum(least, -1e-6),
-            1.0,
-        )
-        return {
-            **params,
-            "cubic": params["cubic"] * shrink,
-            "quartic": params["quartic"] * shrink,
-        }
 
 
 def _name(types: Sequence[str], atoms: Sequence[int]) -> str:
