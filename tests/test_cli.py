@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from jaxff import Dataset, Molecule, load
-from jaxff.cli import main, parser
+from jaxff.cli import load_potential, main, parser
 from jaxff.demo import packaged_dataset
 
-COMMANDS = ("demo", "train", "evaluate", "md", "label", "info")
+COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "md", "label", "info")
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +213,38 @@ def test_an_unwritable_folder_is_noticed_before_any_work(tmp_path, capsys, monke
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     assert "Permission denied" in fails(capsys, "info", "--json", tmp_path / "x.json")
+
+
+def test_parametrize_writes_files_of_other_programs(tmp_path, capsys):
+    report = tmp_path / "r.json"
+    arguments = ["parametrize", "Cc1ccc(C)cc1", "--charges", "gasteiger", "-o", str(tmp_path)]
+    assert main([*arguments, "--name", "xylene.v2", "--json", str(report)]) == 0
+    out = capsys.readouterr().out
+    assert "Gasteiger (crude)" in out
+    kinds = ("npz", "prmtop", "inpcrd", "mol2", "frcmod", "svg", "png", "txt")
+    for kind in kinds:
+        assert (tmp_path / f"xylene.v2.{kind}").stat().st_size > 100
+    found = json.loads(report.read_text())
+    assert found["atoms"][1]["type"] == "ca"
+    assert found["estimates"] == 0
+    molecule = Molecule.read(tmp_path / "xylene.v2.mol2")
+    energies = [
+        float(p(molecule.positions))
+        for p in (load(tmp_path / "xylene.v2.npz"), load_potential(tmp_path / "xylene.v2.prmtop"))
+    ]
+    assert energies[0] == pytest.approx(energies[1], abs=1e-4)
+    assert main([*arguments, "--charge", "1"]) == 1
+    assert main([*arguments, "--name", "a/b"]) == 1
+
+
+def test_fit_leaves_a_model_and_says_what_changed(ethanol, tmp_path, capsys):
+    model, report = tmp_path / "m.npz", tmp_path / "r.json"
+    arguments = ["fit", str(ethanol), "--form", "morse", "-n", "40", "--valid", "0"]
+    arguments += ["--test", "60", "-o", str(model), "--json", str(report), "--show", "3"]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "more (--show, --json)" in out
+    found = json.loads(report.read_text())
+    assert found["test"]["force_rmse"] < 6.0
+    assert {change["name"] for change in found["changes"]} >= {"bond.depth", "torsion.k"}
+    assert load(model).program.placed[0].term.kind == "morse_bond"

@@ -56,7 +56,7 @@ def levenberg_marquardt(
     energy_weight: float,
     prior: float,
     steps: int = 60,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-4,
     after: Callable[[dict, float], bool] | None = None,
 ) -> Solution:
     """Moves that minimise mean |ΔF|² + w mean ΔE² + prior · mean moves² (per column scale).

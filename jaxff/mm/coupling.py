@@ -195,7 +195,9 @@ class ClassTwo(Term):
         reference = p["angle"][self.angle_rows]
         square = over(geometry.squared_angle_deviation, R, self.angles, reference)
         bend = over(geometry.angle, R, self.angles) - reference
-        s, t = STRETCH * jnp.tanh(d / STRETCH), BEND * jnp.tanh(bend / BEND)
+        # A straight angle has a kink at its minimum: it takes no part in couplings.
+        bent = jnp.clip(jnp.sin(reference) ** 2 / 0.2, 0.0, 1.0)
+        s, t = STRETCH * jnp.tanh(d / STRETCH), bent * BEND * jnp.tanh(bend / BEND)
         shape = t * (p["cubic"][self.angle_rows] + t * p["quartic"][self.angle_rows])
         stiff = p["k"][self.angle_rows] * jnp.exp(shape)
         first, second = (s[self.angle_bonds[:, k]] for k in (0, 1))
@@ -223,8 +225,8 @@ class ClassTwo(Term):
             both = p["angle_angle_dihedral"][self.dihedral_rows] * t2[:, 0] * t2[:, 1] * cos
             outer = p["outer_bonds"][self.dihedral_rows] * s3[:, 0] * s3[:, 2]
             # Where three atoms are in line there is no dihedral: couplings fade with both angles.
-            sin2 = jnp.prod(jnp.sin(t2 + reference[self.dihedral_angles]) ** 2, axis=1)
-            fade = jnp.clip(sin2 / 0.2, 0.0, 1.0)
+            sin2 = jnp.sin(bend + reference) ** 2
+            fade = jnp.clip(jnp.prod(sin2[self.dihedral_angles], axis=1) / 0.2, 0.0, 1.0)
             out |= {
                 "outer_bonds": outer.sum(),
                 "bond_dihedral": (fade * (with_bonds * s3).sum(axis=1)).sum(),
