@@ -195,12 +195,10 @@ def fit(arguments, console) -> dict:
     parts = {key: part for key, part in parts.items() if len(part)}
     console.close()
     shown = "test" if "test" in parts else "train"
+    scores = {name: evaluate(p, parts[shown]) for name, p in potentials.items()}
     console.table(
         [f"{shown} errors", *METRICS],
-        [
-            [name, *(evaluate(p, parts[shown]).get(m, "-") for m in METRICS)]
-            for name, p in potentials.items()
-        ],
+        [[name, *(score.get(m, "-") for m in METRICS)] for name, score in scores.items()],
     )
     if not found.converged:
         console.say("the fit was stopped before it came to rest")

@@ -259,6 +259,15 @@ class Molecule:
         return np.array([mapping[i] for i in range(self.n_atoms)])
 
     @cached_property
+    def neighbours(self) -> list[list[int]]:
+        """The atoms bonded to each atom."""
+        found: list[list[int]] = [[] for _ in range(self.n_atoms)]
+        for i, j in self.bonds.tolist():
+            found[i].append(j)
+            found[j].append(i)
+        return found
+
+    @cached_property
     def graph(self):
         """The bond graph, a `networkx.Graph` with the node attribute ``element``."""
         import networkx
@@ -344,16 +353,22 @@ def _read_xyz(path: Path) -> Molecule:
     return Molecule.from_ase(ase.io.read(path, index=0, format="extxyz"))
 
 
-def _read_mol2(path: Path) -> Molecule:
-    # RDKit reads Corina atom types only; mol2 files of force fields carry GAFF's.
+def mol2_rows(path) -> dict[str, list[list[str]]]:
+    """The words of each line in sections ATOM, BOND, MOLECULE of a mol2 file's first molecule."""
     section, rows = "", {"ATOM": [], "BOND": [], "MOLECULE": []}
-    for line in path.read_text().splitlines():
+    for line in Path(path).read_text().splitlines():
         if line.startswith("@<TRIPOS>"):
             section = line[9:].strip().upper()
             if section == "MOLECULE" and rows["ATOM"]:
                 break
         elif line.strip() and not line.startswith("#") and section in rows:
             rows[section].append(line.split())
+    return rows
+
+
+def _read_mol2(path: Path) -> Molecule:
+    # RDKit reads Corina atom types only; mol2 files of force fields carry GAFF's.
+    rows = mol2_rows(path)
     if not rows["ATOM"]:
         raise InputError("no atoms in an @<TRIPOS>ATOM section")
     place = {row[0]: i for i, row in enumerate(rows["ATOM"])}

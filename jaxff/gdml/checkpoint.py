@@ -71,12 +71,11 @@ class Checkpoint:
         return load(self.folder / f"{key}.npz"), error, known["solver"]
 
     def keep(self, key: str, potential: Potential, error: float, solver: str) -> None:
-        """Keep a finished trial; its solver's state is dropped."""
+        """Keep a finished trial."""
         save(self.folder / f"{key}.npz", potential)
         with atomic_path(self.folder / f"{key}.json") as temporary:
             known = {"valid_rmse": error if np.isfinite(error) else None, "solver": solver}
             temporary.write_text(json.dumps(known))
-        self.state(key).unlink(missing_ok=True)
 
 
 def digest(*arrays) -> str:

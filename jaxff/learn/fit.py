@@ -1,4 +1,4 @@
-"""Fitting the parameters of a potential to reference energies and forces, with optax."""
+"""Fitting the parameters of a potential to reference energies and forces."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ class Labels(NamedTuple):
 Loss = Callable[[Labels, Labels], jax.Array]
 
 
-def force_matching(energy_weight: float = 0.1) -> Loss:
+METHODS = ("gradient", "least-squares")
+ENERGY_WEIGHT = 0.1  # 1/Å²
+PRIOR = 0.005  # (kcal/mol/Å)² of a move by one column scale
+
+
+def force_matching(energy_weight: float = ENERGY_WEIGHT) -> Loss:
     """The loss mean|ΔF|² + energy_weight · mean ΔE², in (kcal/mol/Å)²; weight in 1/Å²."""
 
     def loss(predicted: Labels, reference: Labels) -> jax.Array:
@@ -38,11 +43,6 @@ def force_matching(energy_weight: float = 0.1) -> Loss:
         return force + energy_weight * jnp.mean((predicted.energies - reference.energies) ** 2)
 
     return loss
-
-
-METHODS = ("gradient", "least-squares")
-ENERGY_WEIGHT = 0.1  # 1/Å²
-PRIOR = 0.005  # (kcal/mol/Å)² of a move by one column scale
 
 
 @dataclass(frozen=True)
@@ -188,11 +188,10 @@ def _least_squares(potential, data: Dataset, valid, trainable, progress) -> Fit:
     errors: list[float] = []
     report("fit", 0.0)
 
-    def after(moves, loss) -> bool:
+    def after(moves) -> None:
         if valid is not None:
             errors.append(evaluate(free.moved(moves), valid)["force_rmse"])
         report("fit", min(0.95, len(errors) / 30.0))
-        return False
 
     solution = levenberg_marquardt(
         free,
@@ -204,7 +203,7 @@ def _least_squares(potential, data: Dataset, valid, trainable, progress) -> Fit:
         after=after,
     )
     report("fit", 1.0)
-    history = {"loss": np.array(solution.history.loss)}
+    history = {"loss": np.array(solution.losses)}
     if valid is not None:
         history["valid_force_rmse"] = np.array(errors)
     fitted = free.moved(solution.moves)

@@ -6,7 +6,7 @@ Sources: K. Levenberg, Q. Appl. Math. 2, 164 (1944); D. W. Marquardt, J. SIAM 11
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -20,14 +20,6 @@ MEMORY = 4e8  # bytes of Jacobians at once
 FIRST_DAMPING, SMALLEST, LARGEST = 1e-3, 1e-9, 1e12
 
 
-@dataclass
-class Progress:
-    """One accepted step: the objective and the damping after it."""
-
-    loss: list[float] = field(default_factory=list)
-    damping: list[float] = field(default_factory=list)
-
-
 @dataclass(frozen=True, eq=False)
 class Solution:
     """Moves found, the matrix of the normal equations there, and how it went.
@@ -36,14 +28,14 @@ class Solution:
         moves: of the free parameters.
         curvature: (P, P) Jᵀ J + prior at the solution, in units of moves.
         variance: mean square of the residuals per degree of freedom.
-        history: objective by step.
+        losses: the objective after each step.
         converged: whether the last steps changed it by less than the tolerance.
     """
 
     moves: dict
     curvature: np.ndarray
     variance: float
-    history: Progress
+    losses: list[float]
     converged: bool
 
 
@@ -57,7 +49,7 @@ def levenberg_marquardt(
     prior: float,
     steps: int = 60,
     tolerance: float = 1e-4,
-    after: Callable[[dict, float], bool] | None = None,
+    after: Callable[[dict], None] = lambda moves: None,
 ) -> Solution:
     """Moves that minimise mean |ΔF|² + w mean ΔE² + prior · mean moves² (per column scale).
 
@@ -69,7 +61,7 @@ def levenberg_marquardt(
             scale, shared among the frames.
         steps: at most.
         tolerance: relative change of the objective at which it stops.
-        after: called with the moves and the objective of each accepted step; stops when true.
+        after: called with the moves of each accepted step.
     """
     start, unravel = ravel_pytree(free.no_moves())
     n_frames, n_atoms = R.shape[:2]
@@ -129,7 +121,7 @@ def levenberg_marquardt(
     # What terms conserve (the net charge) is linear in the moves: steps keep to it from the outset.
     conserve = np.asarray(jax.jacfwd(lambda v: ravel_pytree(free.conserving(unravel(v)))[0])(start))
     low, high = (np.asarray(ravel_pytree(limit)[0]) for limit in _limits(free))
-    vector, damping, history = start, FIRST_DAMPING, Progress()
+    vector, damping, losses = start, FIRST_DAMPING, []
     loss, calm, A = objective(vector), 0, None
     for _ in range(steps):
         A, b = equations(vector)
@@ -150,14 +142,14 @@ def levenberg_marquardt(
         change = (loss - new) / max(loss, 1e-300)
         vector, loss = trial, new
         damping = max(damping / 8.0, SMALLEST)
-        history.loss.append(loss)
-        history.damping.append(damping)
+        losses.append(loss)
+        after(unravel(vector))
         calm = calm + 1 if change < tolerance else 0
-        if (after is not None and after(unravel(vector), loss)) or calm >= 2:
+        if calm >= 2:
             break
     freedom = max(n_frames * 3 * n_atoms - len(start), 1) / (n_frames * 3 * n_atoms)
     curvature = np.zeros((len(start),) * 2) if A is None else A
-    return Solution(unravel(vector), curvature, loss / freedom, history, calm >= 2)
+    return Solution(unravel(vector), curvature, loss / freedom, losses, calm >= 2)
 
 
 def _bounded(A: np.ndarray, b: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

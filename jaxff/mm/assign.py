@@ -10,10 +10,9 @@ import numpy as np
 from jaxff.errors import InputError
 from jaxff.mm.analogy import Estimate, similar_angle, similar_bond, similar_torsion
 from jaxff.mm.gaff_table import DEGREE, Entry, ParameterTable, Types, directed
-from jaxff.mm.topology import Table, Topology
+from jaxff.mm.topology import SCEE, SCNB, Table, Topology
 from jaxff.molecule import Molecule
 
-SCEE, SCNB = 1.2, 2.0  # AMBER's divisors of 1-4 interactions
 IMPROPER = ((1.1, 2, 180.0 * DEGREE),)  # GAFF's for a planar centre without an entry of its own
 # Centres that are planar with three neighbours, by type.
 PLANAR = frozenset(
@@ -72,10 +71,7 @@ def assign(
     like_bond, like_angle, like_torsion = (
         analogy or f for f in (similar_bond, similar_angle, similar_torsion)
     )
-    neighbours: list[list[int]] = [[] for _ in types]
-    for i, j in molecule.bonds.tolist():
-        neighbours[i].append(j)
-        neighbours[j].append(i)
+    neighbours = molecule.neighbours
     missing: list[str] = []
     known: dict[tuple[str, Types], Entry | Estimate | None] = {}
     lengths: dict[tuple[int, int], float] = {}
@@ -103,13 +99,17 @@ def assign(
         ))  # fmt: skip
     for atoms in torsions(neighbours, molecule.bonds.tolist()):
         add("torsion", atoms, lambda names: table.torsion(names) or like_torsion(table, names))
+    seen: set[tuple] = set()  # the types of impropers that there are already
     for centre, around in enumerate(neighbours):
         if len(around) != 3:
             continue
-        known_there = table.improper(types[centre], tuple(types[a] for a in around))
-        if types[centre] in PLANAR if not strict else known_there is not None:
-            first = not any(_alike(a, centre, around, types) for a in found)
-            found.append(_improper(centre, around, types, table, first, strict))
+        outer = tuple(sorted(types[a] for a in around))
+        entry = table.improper(types[centre], outer)
+        wanted = entry is not None if strict else types[centre] in PLANAR
+        if wanted:
+            first = (types[centre], outer) not in seen
+            seen.add((types[centre], outer))
+            found.append(_improper(centre, around, types, entry, first, None if strict else table))
     for atom in range(molecule.n_atoms):
         add("lj", (atom,), lambda names: table.lj.get(names[0]))
     _refuse(missing, molecule)
@@ -172,7 +172,7 @@ def topology(
         torsions=fourier("torsion"),
         impropers=fourier("improper"),
         lj=of("lj", ("sigma", "epsilon")),
-        lj_overrides=Table(np.zeros((0, 2), np.int32), np.zeros(0, np.int32), (), {}),
+        lj_overrides=Table.empty(2),
         pairs14=Table.of(
             pairs14,
             np.full(count, "1-4"),
@@ -183,16 +183,20 @@ def topology(
 
 
 def _improper(
-    centre: int, around: list[int], types: Types, table: ParameterTable, first: bool, strict: bool
+    centre: int,
+    around: list[int],
+    types: Types,
+    entry: Entry | None,
+    first: bool,
+    table: ParameterTable | None,
 ) -> Assigned:
     """The improper of a planar centre, its atoms in the order that LEaP gives them.
 
     They go by the names of their types, then by number; but where an entry names all types, the
-    `first` improper of these types in a molecule has the entry's order.
+    `first` improper of these types in a molecule has the entry's order.  Given a `table`, acids
+    and esters are taken to be like X-o-c-o.
     """
-    outer = tuple(types[a] for a in around)
     by_name = sorted(around, key=lambda a: (types[a], a))
-    entry = table.improper(types[centre], outer)
     if first and entry is not None and "X" not in entry.types:
         left, order = list(by_name), []
         for name in (entry.types[0], entry.types[1], entry.types[3]):
@@ -202,8 +206,9 @@ def _improper(
     a, b, d = by_name
     atoms = (a, b, centre, d)
     names = tuple(types[x] for x in atoms)
-    acid = [t for t in outer if t in ACID_OXYGENS and not strict]
-    if types[centre] == "c" and len(acid) > 1 and (entry is None or "X" in entry.types):
+    acid = [types[a] for a in around if types[a] in ACID_OXYGENS]
+    named = entry is not None and "X" not in entry.types
+    if table is not None and types[centre] == "c" and len(acid) > 1 and not named:
         entry = table.improper("c", ("X", "o", "o"))
         exact = sorted(acid)[:2] == ["o", "o"]
         estimate = Estimate(entry.values, entry.source, f"like {entry.name}", 2.0)
@@ -211,14 +216,6 @@ def _improper(
     if entry is None:
         return Assigned("improper", atoms, names, IMPROPER, "GAFF's default for a planar centre")
     return _assigned("improper", atoms, names, entry)
-
-
-def _alike(improper: Assigned, centre: int, around: list[int], types: Types) -> bool:
-    """Whether an improper has the same types at the centre and around it."""
-    if improper.kind != "improper":
-        return False
-    a, b, c, d = improper.types
-    return c == types[centre] and sorted((a, b, d)) == sorted(types[x] for x in around)
 
 
 def _assigned(kind, atoms, names, entry: Entry | Estimate) -> Assigned:

@@ -78,13 +78,9 @@ class Environment:
             both[i, j] = both[j, i] = order
         return both
 
-    @cached_property
+    @property
     def neighbours(self) -> list[list[int]]:
-        found: list[list[int]] = [[] for _ in self.symbols]
-        for i, j in self.lewis.molecule.bonds.tolist():
-            found[i].append(j)
-            found[j].append(i)
-        return found
+        return self.lewis.molecule.neighbours
 
     def degree(self, a: int) -> int:
         return len(self.neighbours[a])

@@ -16,11 +16,10 @@ import numpy as np
 from jaxff.errors import InputError
 from jaxff.mm.lewis import Lewis
 from jaxff.mm.topology import equivalent_atoms
-from jaxff.molecule import Molecule
+from jaxff.molecule import Molecule, mol2_rows
 from jaxff.npz import atomic_path
 
 METHODS = ("resp", "gasteiger", "am1bcc")
-TOTAL = 1e-10  # e, to which the sum of charges equals the net charge
 GIVEN_TOTAL = 0.02  # e, by which the rounded charges of a file may miss it
 
 
@@ -88,7 +87,7 @@ def from_mol2(molecule: Molecule, path) -> Charges:
     Raises:
         InputError: another molecule, or no charges.
     """
-    other, rows = Molecule.read(path), mol2_atoms(path)
+    other, rows = Molecule.read(path), mol2_rows(path)["ATOM"]
     if any(len(row) < 9 for row in rows):
         raise InputError(f"{path}: its atoms carry no charges; give a mol2 file with charges")
     values = np.array([float(row[8]) for row in rows])
@@ -97,19 +96,6 @@ def from_mol2(molecule: Molecule, path) -> Charges:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return Charges(own.values, f"from {Path(path).name}")
-
-
-def mol2_atoms(path) -> list[list[str]]:
-    """The words of each atom's line in a mol2 file."""
-    rows, reading = [], False
-    for line in Path(path).read_text().splitlines():
-        if line.startswith("@"):
-            if rows:
-                break
-            reading = line.strip() == "@<TRIPOS>ATOM"
-        elif reading and line.strip() and not line.startswith("#"):
-            rows.append(line.split())
-    return rows
 
 
 def gasteiger(lewis: Lewis) -> Charges:

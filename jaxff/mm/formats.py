@@ -19,11 +19,10 @@ import numpy as np
 from jaxff.errors import InputError
 from jaxff.mm.amber import read_amber, read_topology
 from jaxff.mm.assign import assign, topology
-from jaxff.mm.charges import mol2_atoms
 from jaxff.mm.gaff_table import ParameterTable, gaff_table, with_frcmod
 from jaxff.mm.topology import Table, Topology, centre_third
 from jaxff.mm.write import atom_names, write_frcmod, write_inpcrd, write_mol2, write_prmtop
-from jaxff.molecule import Molecule, perceive_bonds
+from jaxff.molecule import Molecule, mol2_rows, perceive_bonds
 from jaxff.npz import atomic_path
 from jaxff.potential import Potential
 from jaxff.units import AMBER_COULOMB
@@ -195,7 +194,7 @@ def _from_mol2(path: Path, more: list[Path], constant) -> Potential:
     molecule = Molecule.read(path)
     if molecule.n_atoms > 1 and not len(molecule.bonds):
         raise InputError(f"{path}: it has no bonds; write it again with @<TRIPOS>BOND")
-    rows = mol2_atoms(path)
+    rows = mol2_rows(path)["ATOM"]
     types = tuple(row[5] for row in rows)
     unknown = sorted(set(types) - set(table.lj))
     if unknown:
@@ -373,7 +372,7 @@ def _openmm_topology(path: Path, system, forces: dict, geometry: Molecule | None
         torsions=parts[0],
         impropers=parts[1],
         lj=Table.of(np.arange(n)[:, None], np.array(kinds), {"sigma": sigma, "epsilon": epsilon}),
-        lj_overrides=Table(np.zeros((0, 2), np.int32), np.zeros(0, np.int32), (), {}),
+        lj_overrides=Table.empty(2),
         pairs14=Table.of(
             np.array([row[:2] for row in scaled], int).reshape(-1, 2),
             np.full(len(scaled), "1-4"),

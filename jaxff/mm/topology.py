@@ -26,6 +26,7 @@ _KINDS = (
     "nonbonded",
 )
 _LJ = ("sigma", "epsilon")
+SCEE, SCNB = 1.2, 2.0  # AMBER's divisors of 1-4 interactions
 MORSE_DEPTH = 0.3  # Å², times k: near the dissociation energies of most bonds
 
 
@@ -53,6 +54,12 @@ class Table:
         labels = tuple(str(names[i]) for i in first)
         own = {column: np.asarray(v)[first] for column, v in values.items()}
         return cls(np.asarray(atoms, np.int32), rows.ravel().astype(np.int32), labels, own)
+
+    @classmethod
+    def empty(cls, width: int, columns: Sequence[str] = ()) -> Table:
+        """No interactions of `width` atoms."""
+        values = {column: np.zeros(0) for column in columns}
+        return cls(np.zeros((0, width), np.int32), np.zeros(0, np.int32), (), values)
 
     def _renumbered(self, place: np.ndarray) -> Table:
         return replace(self, atoms=place[self.atoms])
@@ -145,8 +152,7 @@ class Topology:
 
         def table(kind: str, width: int, columns: tuple[str, ...]) -> Table:
             if kind not in found:
-                empty = {column: np.zeros(0) for column in columns}
-                return Table(np.zeros((0, width), np.int32), np.zeros(0, np.int32), (), empty)
+                return Table.empty(width, columns)
             name, term = found[kind]
             own = {key: np.asarray(v, float) for key, v in potential.params[name].items()}
             if not isinstance(term, FourierTorsion):
@@ -297,16 +303,12 @@ def equivalent_atoms(molecule: Molecule) -> np.ndarray:
 
     Colour refinement: Weisfeiler and Leman, Nauchno-Tekh. Inf. 2 (9), 12 (1968).
     """
-    neighbours: list[list[int]] = [[] for _ in range(molecule.n_atoms)]
-    for i, j in molecule.bonds.tolist():
-        neighbours[i].append(j)
-        neighbours[j].append(i)
     colours, count = molecule.numbers, 0
     while len(np.unique(colours)) > count:
         count = len(np.unique(colours))
         seen = [
             (int(own), *sorted(colours[around].tolist()))
-            for own, around in zip(colours, neighbours, strict=True)
+            for own, around in zip(colours, molecule.neighbours, strict=True)
         ]
         names = {key: c for c, key in enumerate(sorted(set(seen)))}
         colours = np.array([names[key] for key in seen])

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.mm.gaff_table import DEGREE
-from jaxff.mm.topology import Table, Topology
+from jaxff.mm.topology import SCEE, SCNB, Table, Topology
 from jaxff.molecule import Molecule
 from jaxff.npz import atomic_path
 from jaxff.units import AMBER_CHARGE
@@ -152,7 +152,7 @@ def _by_types(table: Table, topology: Topology, path, ordered: bool = False) -> 
 def _check_frcmod(t: Topology, path) -> None:
     """InputError for what a mol2 and a frcmod file would silently change."""
     scales = t.pairs14.values
-    for column, usual in (("lj14", 0.5), ("coulomb14", 1.0 / 1.2)):
+    for column, usual in (("lj14", 1.0 / SCNB), ("coulomb14", 1.0 / SCEE)):
         if not np.allclose(scales[column], usual, rtol=1e-4):
             raise InputError(
                 f"{path}: its {column} is not AMBER's {usual:.4g}; write a prmtop file"
@@ -283,7 +283,7 @@ def _dihedrals(t: Topology):
             strict=True,
         )
     }
-    default = next(iter(scales.values()), (1.2, 2.0))
+    default = next(iter(scales.values()), (SCEE, SCNB))
     left = dict(scales)
     rows: dict[tuple, int] = {}
     entries = []
