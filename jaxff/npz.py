@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tempfile
@@ -114,3 +115,13 @@ class NpzReader:
         value = value.reshape(()).item()
         text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
         return text.strip("\0 ")
+
+
+def digest(*arrays) -> str:
+    """A fingerprint of arrays or nested parameters."""
+    import jax
+
+    md5 = hashlib.md5(usedforsecurity=False)
+    for leaf in jax.tree.leaves(arrays):
+        md5.update(np.ascontiguousarray(leaf).tobytes())
+    return md5.hexdigest()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxff.errors import InputError
-from jaxff.potential import Column, Params, Potential
+from jaxff.potential import Column, Params, Potential, Program
 
 Moves = dict[tuple[str, str], jax.Array]
 
@@ -24,13 +24,20 @@ class FreeParameters:
     Attributes:
         start: the potential they belong to.
         columns: {(term, column): Column} of those that are free.
+        beside: programs of other molecules that read the same parameters.
     """
 
     start: Potential
     columns: dict[tuple[str, str], Column]
+    beside: tuple[Program, ...] = ()
 
     @classmethod
-    def of(cls, potential: Potential, patterns: Sequence[str] | None = None) -> FreeParameters:
+    def of(
+        cls,
+        potential: Potential,
+        patterns: Sequence[str] | None = None,
+        beside: Sequence[Program] = (),
+    ) -> FreeParameters:
         """Those whose dotted names match a pattern such as "bond.*"; None: what terms declare.
 
         Raises:
@@ -50,7 +57,7 @@ class FreeParameters:
             known = ", ".join(f"{t}.{c}" for t, own in potential.columns.items() for c in own)
             wanted = "is trainable" if patterns is None else f"matches {list(patterns)}"
             raise InputError(f"no parameter {wanted}; this potential has {known}")
-        return cls(potential, columns)
+        return cls(potential, columns, tuple(beside))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,10 +90,19 @@ class FreeParameters:
     def conserving(self, moves: Moves) -> Moves:
         """Moves cut back to what each term conserves, such as the net charge."""
         params, start = self.params(moves), self.start.params
-        for placed in self.start.program.placed:
-            name = placed.name
-            params[name] = placed.term.constrain(params[name], start[name])
+        for program in (self.start.program, *self.beside):
+            for placed in program.placed:
+                name = placed.name
+                params[name] = placed.term.constrain(params[name], start[name])
         return self._moves({(term, key): params[term][key] for term, key in self.columns})
+
+    def limits(self) -> tuple[Moves, Moves]:
+        """The lowest and the highest moves that the columns allow."""
+        start, low, high = self.start.params, {}, {}
+        for (term, key), column in self.columns.items():
+            low[term, key] = (column.lower - start[term][key]) / column.scale
+            high[term, key] = (column.upper - start[term][key]) / column.scale
+        return low, high
 
     def _moves(self, values: Moves) -> Moves:
         start = self.start.params

@@ -47,6 +47,12 @@ class Term:
 
     kind: ClassVar[str]
     columns: ClassVar[dict[str, Column]]
+    # For terms whose parameters are tables that several molecules can share: the fields that hold
+    # rows of tables, with the field of the rows' names ("": rows of this molecule alone) and the
+    # columns they read; and what the other index fields count, column by column: atoms, or
+    # entries of another field.
+    tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {}
+    indices: ClassVar[dict[str, tuple[str, ...]]] = {}
     n_atoms: int
 
     def energies(self, params: Params, R: Array, **context) -> dict[str, Array]:
@@ -60,6 +66,14 @@ class Term:
         many geometries.
         """
         return {}
+
+    def row_names(self, field: str) -> tuple[str, ...]:
+        """Names of the rows that the field `field` of `tables` points to."""
+        return getattr(self, self.tables[field][0])
+
+    def alike(self, others: Sequence[Term]) -> Term:
+        """This term with whatever is not an array made as `others` need it, itself among them."""
+        return self
 
     def frame_bytes(self, params: Params) -> int:
         """Working memory of one geometry in a batch, bytes, where it is worth counting."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -76,13 +75,3 @@ class Checkpoint:
         with atomic_path(self.folder / f"{key}.json") as temporary:
             known = {"valid_rmse": error if np.isfinite(error) else None, "solver": solver}
             temporary.write_text(json.dumps(known))
-
-
-def digest(*arrays) -> str:
-    """A fingerprint of arrays or nested parameters."""
-    import jax
-
-    md5 = hashlib.md5(usedforsecurity=False)
-    for leaf in jax.tree.leaves(arrays):
-        md5.update(np.ascontiguousarray(leaf).tobytes())
-    return md5.hexdigest()

@@ -12,12 +12,13 @@ import numpy as np
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.gdml.adapt import PRIORS, adapted
-from jaxff.gdml.checkpoint import Checkpoint, digest
+from jaxff.gdml.checkpoint import Checkpoint
 from jaxff.gdml.descriptor import Descriptor, inverse_distances
 from jaxff.gdml.search import search_width, widths_below
 from jaxff.gdml.solvers import Dense, Progress
 from jaxff.gdml.symmetry import check_symmetries, find_symmetries
 from jaxff.gdml.system import KernelSystem, require_float64, residual
+from jaxff.npz import digest
 from jaxff.potential import Potential
 
 MAX_VALID = 500  # frames drawn to choose σ, unless told otherwise

@@ -1,6 +1,21 @@
 """Learning from data: errors of a potential on a data set, and fitting its parameters."""
 
 from jaxff.learn.evaluate import aligned, errors, evaluate
-from jaxff.learn.fit import Fit, fit, force_matching
+from jaxff.learn.fit import Change, Fit, fit
+from jaxff.learn.gradient import Labels, force_matching
+from jaxff.learn.targets import Dipole, Hessian, Target, TorsionScan
 
-__all__ = ["Fit", "aligned", "errors", "evaluate", "fit", "force_matching"]
+__all__ = [
+    "Change",
+    "Dipole",
+    "Fit",
+    "Hessian",
+    "Labels",
+    "Target",
+    "TorsionScan",
+    "aligned",
+    "errors",
+    "evaluate",
+    "fit",
+    "force_matching",
+]

@@ -1,67 +1,30 @@
-"""Fitting the parameters of a potential to reference energies and forces."""
+"""Fitting the parameters of potentials to reference energies and forces."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.learn.evaluate import aligned, evaluate
-from jaxff.learn.least_squares import Solution, levenberg_marquardt
+from jaxff.learn import gradient, least_squares
+from jaxff.learn.evaluate import aligned
+from jaxff.learn.gradient import ENERGY_WEIGHT, Descent, Loss, force_matching
+from jaxff.learn.joint import Joint
+from jaxff.learn.problem import Problem
 from jaxff.learn.sanity import check_labels
-from jaxff.parameters import FreeParameters
+from jaxff.npz import NpzReader, digest, write_npz
 from jaxff.potential import Potential
 
-
-class Labels(NamedTuple):
-    """Energies (B,) kcal/mol, their mean removed, and forces (B, N, 3) kcal/mol/Å of a batch."""
-
-    energies: jax.Array
-    forces: jax.Array
-
-
-Loss = Callable[[Labels, Labels], jax.Array]
-
-
-METHODS = ("gradient", "least-squares")
-ENERGY_WEIGHT = 0.1  # 1/Å²
+METHODS = ("least-squares", "gradient")
 PRIOR = 0.005  # (kcal/mol/Å)² of a move by one column scale
-
-
-def force_matching(energy_weight: float = ENERGY_WEIGHT) -> Loss:
-    """The loss mean|ΔF|² + energy_weight · mean ΔE², in (kcal/mol/Å)²; weight in 1/Å²."""
-
-    def loss(predicted: Labels, reference: Labels) -> jax.Array:
-        force = jnp.mean((predicted.forces - reference.forces) ** 2)
-        return force + energy_weight * jnp.mean((predicted.energies - reference.energies) ** 2)
-
-    return loss
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A fitted potential, and how it came about.
-
-    Attributes:
-        potential: the best potential found, by validation where there is one.
-        history: {"loss": (epochs,), "valid_force_rmse": (epochs,)} (the latter if validated).
-        trained: names of the parameters that were free.
-        changes: each of their values: (name, label, start, fitted, standard error or None, unit).
-        converged: whether the method came to rest by itself.
-    """
-
-    potential: Potential
-    history: dict[str, np.ndarray]
-    trained: tuple[str, ...]
-    changes: tuple[Change, ...] = ()
-    converged: bool = True
+TOLERANCE = 3e-4  # relative change of the objective in a step
 
 
 class Change(NamedTuple):
@@ -75,165 +38,273 @@ class Change(NamedTuple):
     unit: str
 
 
+@dataclass(frozen=True)
+class Fit:
+    """Fitted potentials, and how they came about.
+
+    Attributes:
+        potentials: the best found, one for each molecule.
+        history: {"loss": by step or epoch, "valid_force_rmse": likewise, if validated}.
+        trained: names of the parameters that were free.
+        changes: each of their values: (name, label, start, fitted, standard error or None, unit).
+        converged: whether the method came to rest by itself.
+    """
+
+    potentials: tuple[Potential, ...]
+    history: dict[str, np.ndarray]
+    trained: tuple[str, ...]
+    changes: tuple[Change, ...] = ()
+    converged: bool = True
+
+    @property
+    def potential(self) -> Potential:
+        """The best potential of the only molecule.
+
+        Raises:
+            InputError: there are several.
+        """
+        if len(self.potentials) > 1:
+            raise InputError(f"this fit has {len(self.potentials)} potentials: use .potentials")
+        return self.potentials[0]
+
+
 def fit(
-    potential: Potential,
-    train: Dataset,
+    potential: Potential | Sequence[Potential],
+    train: Dataset | Sequence[Dataset],
     *,
-    valid: Dataset | None = None,
-    method: str = "gradient",
+    valid: Dataset | Sequence[Dataset] | None = None,
+    method: str | None = None,
+    trainable: Sequence[str] | None = None,
+    targets: Sequence = (),
+    energy_weight: float = ENERGY_WEIGHT,
+    prior: float = PRIOR,
+    steps: int = 60,
     optimizer: optax.GradientTransformation | None = None,
     loss: Loss | None = None,
-    trainable: Sequence[str] | None = None,
     epochs: int = 150,
     batch: int = 20,
+    patience: int | None = None,
+    restarts: int = 2,
     seed: int = 0,
+    checkpoint=None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Fit:
-    """Fit the parameters of `potential` to a data set.
+    """Fit the parameters of a potential, or of several molecules' at once, to data.
 
     Parameters move in units of their column's typical change, inside the column's bounds; total
-    charges are conserved.  Atoms are matched through the molecular graph.
+    charges are conserved.  Potentials of several molecules share the rows of their tables by
+    name.  Atoms are matched through the molecular graph.
 
     Args:
-        potential: the start.
-        train: frames to fit.
-        valid: frames that choose the best epoch; without them the last epoch counts.
-        method: "gradient" (stochastic, by optax, for any loss), or "least-squares" (Levenberg and
-            Marquardt's, in tens of steps, for physical forms of up to a few thousand values; its
-            loss is that of `force_matching`, with a weak pull towards the start).
-        optimizer: any optax optimiser of the scaled parameters; default Adam with a cosine
-            schedule from 0.05 to 0.
-        loss: default `force_matching()`.
+        potential: the start; one for each molecule.
+        train: frames to fit; a data set for each molecule.
+        valid: frames that choose the best epoch (by gradient), and by which errors are reported;
+            without them the last epoch counts.
+        method: "least-squares" (Levenberg and Marquardt's, in tens of steps, for up to a few
+            thousand values; the default), or "gradient" (stochastic, by optax, for any loss; the
+            default where an `optimizer` or a `loss` is given).
         trainable: patterns of parameter names such as ``["bond.*", "torsion.k"]``; default: what
             each term declares trainable.
+        targets: Hessians, dipoles, torsion scans (`jaxff.learn.targets`); for several molecules a
+            sequence of them for each.
+        energy_weight: of the energies' mean square error beside that of the forces, 1/Å².
+        prior: pull towards the start by least squares, (kcal/mol/Å)² of a move of one scale,
+            shared among all frames.
+        steps: of least squares, at most.
+        optimizer: any optax optimiser of the scaled parameters; default Adam with a cosine
+            schedule from 0.05 to 0 and moves of at most 0.1 a step.
+        loss: of a batch; default `force_matching(energy_weight)`.
         epochs: passes over the training frames.
         batch: frames a step.
+        patience: epochs without a lower validation error after which the descent returns to the
+            best with smaller steps; default a fifth of `epochs`.
+        restarts: such returns, after which it stops.
         seed: of the order of frames.
-        progress: called with a phase and the fraction done.
+        checkpoint: file in which the state is kept after each step or epoch; the same call goes
+            on from there, to the same result.
+        progress: called with a phase, the fraction done, and the validation error if any.
 
     Raises:
-        InputError: too few frames, no matching parameter, a loss that is not finite, or labels
-            that cannot be meant: forces of the wrong sign or unit, frames far off all others.
+        InputError: too few frames, no matching parameter, a loss that is not finite, labels that
+            cannot be meant (forces of the wrong sign or unit, frames far off all others),
+            potentials that cannot share tables, or a checkpoint of another fit.
     """
-    if len(train) < 2:
-        raise InputError(f"fitting needs at least 2 frames, {train.name or 'dataset'} gives 1")
+    potentials = [potential] if isinstance(potential, Potential) else list(potential)
+    train = [train] if isinstance(train, Dataset) else list(train)
+    several = valid is not None and not isinstance(valid, Dataset)
+    valid = list(valid) if several else None if valid is None else [valid]
+    _check(potentials, train, valid)
+    method = method or ("gradient" if optimizer or loss else "least-squares")
     if method not in METHODS:
         raise InputError(f"method={method!r}: use {' or '.join(METHODS)}")
-    batch = min(batch, len(train))
-    steps = len(train) // batch
-    data = aligned(train, potential)
-    check_labels(potential, data)
-    if method == "least-squares":
-        if loss is not None or optimizer is not None:
-            raise InputError(
-                'method="least-squares" has its own loss: leave loss and optimizer out'
-            )
-        return _least_squares(potential, data, valid, trainable, progress)
-    loss = loss or force_matching()
-    if optimizer is None:
-        optimizer = optax.adam(optax.cosine_decay_schedule(0.05, epochs * steps))
-    free = FreeParameters.of(potential, trainable)
-    with_energies = data.energies is not None
-
-    def labels(energies, forces):
-        centred = energies - energies.mean() if with_energies else jnp.zeros_like(energies)
-        return Labels(centred, forces)
-
-    def objective(moves, R, energies, forces):
-        predicted = jax.vmap(potential.program.energy_and_forces, (None, 0))(free.params(moves), R)
-        return loss(labels(*predicted), labels(energies, forces))
-
-    def step(carry, frames):
-        moves, state, R, E, F = carry
-        value, gradient = jax.value_and_grad(objective)(moves, R[frames], E[frames], F[frames])
-        updates, state = optimizer.update(gradient, state, moves)
-        moves = free.confined(optax.apply_updates(moves, updates))
-        return (moves, state, R, E, F), value
-
-    @jax.jit
-    def epoch(moves, state, R, E, F, order):
-        (moves, state, *_), values = jax.lax.scan(step, (moves, state, R, E, F), order)
-        return moves, state, values.mean()
-
-    R, F = jnp.asarray(data.positions), jnp.asarray(data.forces)
-    E = jnp.asarray(data.energies) if with_energies else jnp.zeros(len(data))
-    moves = free.no_moves()
-    state = optimizer.init(moves)
-    rng = np.random.default_rng(seed)
-    history: dict[str, list[float]] = {"loss": []} | ({"valid_force_rmse": []} if valid else {})
-    best, best_error = moves, np.inf
+    if method == "least-squares" and (loss is not None or optimizer is not None):
+        raise InputError('method="least-squares" has its own loss: leave loss and optimizer out')
+    data = [aligned(d, p) for d, p in zip(train, potentials, strict=True)]
+    checked = valid and [aligned(d, p) for d, p in zip(valid, potentials, strict=True)]
+    own_targets = [list(targets)] if len(potentials) == 1 else list(map(list, targets))
+    for target, one in ((t, p) for p, o in zip(potentials, own_targets, strict=False) for t in o):
+        target.check(one)
+    problem = Problem(Joint.of(potentials), data, trainable, own_targets)
+    for k, own in enumerate(data):
+        check_labels(own, problem.predict(problem.start, k, own)[1])
+    options = (method, energy_weight, prior, seed, batch, epochs, patience, restarts, trainable)
+    own = (optimizer is None, loss is None, len(targets))
+    keep = Checkpoint(checkpoint, problem, repr((*options, *own)), checked)
     report = progress or (lambda phase, fraction: None)
     report("fit", 0.0)
-    for i in range(epochs):
-        order = rng.permutation(len(data))[: steps * batch].reshape(steps, batch)
-        moves, state, value = epoch(moves, state, R, E, F, order)
-        if not np.isfinite(value):
-            raise InputError(
-                f"the loss is not finite in epoch {i + 1}: lower the optimiser's learning rate"
-            )
-        history["loss"].append(float(value))
-        error = -float(i)  # without validation the latest is the best
-        if valid is not None:
-            error = evaluate(free.moved(moves), valid)["force_rmse"]
-            history["valid_force_rmse"].append(error)
-        if error < best_error:
-            best, best_error = moves, error
-        report("fit", (i + 1) / epochs)
-    return Fit(free.moved(best), {k: np.array(v) for k, v in history.items()}, free.names)
+    if method == "gradient":
+        count = sum(len(own) // min(batch, len(own)) for own in data)
+        annealed = optimizer is None
+        if annealed:
+            schedule = optax.cosine_decay_schedule(0.05, epochs * count)
+            optimizer = optax.chain(optax.adam(schedule), optax.clip(0.1))
+        descent = Descent(problem, loss or force_matching(energy_weight), optimizer, batch, seed)
+        state = keep.state(descent.start())
 
+        def after_epoch(state: gradient.State) -> None:
+            keep.write(state)
+            report("fit", len(state.losses) / epochs)
 
-def _least_squares(potential, data: Dataset, valid, trainable, progress) -> Fit:
-    free = FreeParameters.of(potential, trainable)
-    report = progress or (lambda phase, fraction: None)
-    errors: list[float] = []
-    report("fit", 0.0)
+        wait = max(1, epochs // 5) if patience is None else patience
+        stopped = descent.run(state, epochs, checked, wait, restarts, after_epoch)
+        vector, errors = state.best, None
+        converged = stopped or annealed
+    else:
+        state = keep.state(least_squares.State(np.asarray(problem.start)))
 
-    def after(moves) -> None:
-        if valid is not None:
-            errors.append(evaluate(free.moved(moves), valid)["force_rmse"])
-        report("fit", min(0.95, len(errors) / 30.0))
+        def after_step(state: least_squares.State) -> None:
+            if checked:
+                state.valid.append(problem.force_rmse(state.vector, checked))
+            keep.write(state)
+            report("fit", len(state.losses) / (len(state.losses) + 8.0))
 
-    solution = levenberg_marquardt(
-        free,
-        jnp.asarray(data.positions),
-        data.energies,
-        jnp.asarray(data.forces),
-        energy_weight=ENERGY_WEIGHT,
-        prior=PRIOR,
-        after=after,
-    )
+        solution = least_squares.levenberg_marquardt(
+            problem,
+            energy_weight=energy_weight,
+            prior=prior,
+            steps=steps,
+            tolerance=TOLERANCE,
+            state=state,
+            after=after_step,
+        )
+        vector, converged = solution.vector, solution.converged
+        errors = _standard_errors(solution, problem)
     report("fit", 1.0)
-    history = {"loss": np.array(solution.losses)}
-    if valid is not None:
-        history["valid_force_rmse"] = np.array(errors)
-    fitted = free.moved(solution.moves)
-    changes = tuple(_changes(free, solution, fitted, data.forces.size))
-    return Fit(fitted, history, free.names, changes, solution.converged)
+    history = {"loss": np.array(state.losses)}
+    if checked:
+        history["valid_force_rmse"] = np.array(state.valid)
+    fitted = problem.free.moved(problem.unravel(jnp.asarray(vector)))
+    return Fit(
+        problem.joint.potentials(fitted.params),
+        history,
+        problem.free.names,
+        tuple(_changes(problem, fitted, errors)),
+        converged,
+    )
 
 
-def _changes(free: FreeParameters, solution: Solution, fitted: Potential, count: int):
-    inverse = np.linalg.pinv(solution.curvature, hermitian=True)
-    errors = np.sqrt(np.maximum(np.diag(inverse), 0.0) * solution.variance / count)
-    moves = jax.tree.leaves(solution.moves)
-    place = 0
-    for (term, column), own in zip(sorted(free.columns), moves, strict=True):
-        known = free.columns[term, column]
-        start, end = (np.ravel(p.params[term][column]) for p in (free.start, fitted))
-        labels = _labels(free.start, term, column, own.shape)
-        for k in range(own.size):
-            error = float(errors[place + k]) * known.scale
-            yield Change(
-                f"{term}.{column}", labels[k], float(start[k]), float(end[k]), error, known.unit
+def _check(potentials: list, train: list, valid: list | None) -> None:
+    checked = train if valid is None else valid
+    if not potentials or not len(potentials) == len(train) == len(checked):
+        raise InputError(
+            f"{len(potentials)} potentials, {len(train)} training and {len(checked)} validation "
+            "sets: give one of each for each molecule"
+        )
+    for own in train:
+        if len(own) < 2:
+            raise InputError(
+                f"fitting needs at least 2 frames, {own.name or 'dataset'} gives {len(own)}"
             )
-        place += own.size
+    for own in valid or ():
+        if len(own) == 0:
+            raise InputError(f"{own.label}: no frames to validate on; leave valid out")
 
 
-def _labels(potential: Potential, term: str, column: str, shape) -> list[str]:
-    """Names of the values of a column, by whichever labels of the term have its length."""
-    kind = next(p.term for p in potential.program.placed if p.name == term)
-    rows = shape[0] if shape else 1
-    for field in ("labels", "bond_labels", "angle_labels", "dihedral_labels", "lj_labels"):
-        labels = getattr(kind, field, ())
-        if len(labels) == rows and column not in ("charge",):
-            return [name for name in labels for _ in range(int(np.prod(shape[1:], dtype=int)))]
-    return [str(k) for k in range(int(np.prod(shape, dtype=int)))]
+def _standard_errors(solution: least_squares.Solution, problem: Problem) -> np.ndarray:
+    """(P,) in units of moves, from the curvature and the errors that are left."""
+    inverse = np.linalg.pinv(solution.curvature, hermitian=True)
+    # The objective is a mean over n components: its curvature is that of the sum over n.
+    freedom = max(problem.n_forces - len(solution.vector), 1)
+    return np.sqrt(np.maximum(np.diag(inverse), 0.0) * solution.loss / freedom)
+
+
+def _changes(problem: Problem, fitted: Potential, errors: np.ndarray | None) -> Iterator[Change]:
+    free, place = problem.free, 0
+    for term, column in sorted(free.columns):
+        known = free.columns[term, column]
+        start, end = (np.asarray(p.params[term][column]) for p in (free.start, fitted))
+        labels = _labels(problem.joint, term, column, start.shape)
+        for k, (a, b) in enumerate(zip(start.ravel(), end.ravel(), strict=True)):
+            error = None if errors is None else float(errors[place + k]) * known.scale
+            yield Change(f"{term}.{column}", labels[k], float(a), float(b), error, known.unit)
+        place += start.size
+
+
+def _labels(joint: Joint, term: str, column: str, shape: tuple[int, ...]) -> list[str]:
+    """Names of the values of a column: of its rows, by types or by the atoms that read them."""
+    rows = list(map(str, range(shape[0]))) if shape else [""]
+    for program in joint.programs:
+        own = next(p.term for p in program.placed if p.name == term)
+        for field, (label, columns) in own.tables.items():
+            if column not in columns:
+                continue
+            if label:
+                rows = list(own.row_names(field))
+            elif getattr(own, field).shape == (own.n_atoms,):
+                for row in np.unique(getattr(own, field)):
+                    atoms = np.flatnonzero(getattr(own, field) == row)
+                    rows[row] = f"atoms {','.join(map(str, atoms))}"
+    each = int(np.prod(shape[1:], dtype=int))
+    return [name if each == 1 else f"{name} [{k}]" for name in rows for k in range(each)]
+
+
+class Checkpoint:
+    """The state of a fit in one file, if a file is given.
+
+    Args:
+        path: the file, or None.
+        problem: what is fitted.
+        options: everything else that decides the result.
+        valid: frames to validate on.
+
+    Raises:
+        InputError: the file belongs to another fit, or is not readable.
+    """
+
+    def __init__(self, path, problem: Problem, options: str, valid: Sequence[Dataset] | None):
+        self.path = None if path is None else Path(path)
+        if self.path is None:
+            return
+        self.request = digest(
+            problem.joint.first.params,
+            [(d.positions, d.forces, d.energies) for d in (*problem.data, *(valid or ()))],
+            np.frombuffer(f"{options} {problem.free.names}".encode(), np.uint8),
+        )
+
+    def state(self, fresh):
+        """The state in the file, or else `fresh`."""
+        if self.path is None or not self.path.exists():
+            return fresh
+        file = NpzReader(self.path, "checkpoint of a fit")
+        if file.text("request") != self.request:
+            raise InputError(f"{self.path} belongs to another fit: delete it, or name another file")
+        known = {}
+        for field in fields(fresh):
+            value = getattr(fresh, field.name)
+            if field.name == "optimizer":
+                known[field.name] = [file.need(f"optimizer/{k}") for k in range(len(value))]
+            elif isinstance(value, np.ndarray):
+                known[field.name] = file.need(field.name)
+            elif isinstance(value, list):
+                known[field.name] = file.need(field.name).tolist()
+            else:
+                known[field.name] = type(value)(file.need(field.name))
+        return type(fresh)(**known)
+
+    def write(self, state) -> None:
+        if self.path is None:
+            return
+        arrays = {f.name: getattr(state, f.name) for f in fields(state)}
+        for k, leaf in enumerate(arrays.pop("optimizer", ())):
+            arrays[f"optimizer/{k}"] = leaf
+        write_npz(self.path, {"request": np.array(self.request), **arrays})

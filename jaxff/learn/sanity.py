@@ -6,7 +6,6 @@ import numpy as np
 
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.potential import Potential
 
 # Force ratios that are a mistake of units, and what it is.
 MISTAKES = {
@@ -21,17 +20,20 @@ NEAR = 0.25  # of the ratio, within which it is taken for such a mistake
 OUTLYING = 12.0  # times the median frame's error, beyond which a frame is off
 
 
-def check_labels(potential: Potential, data: Dataset) -> None:
-    """Compare labels with the starting potential.
+def check_labels(data: Dataset, forces: np.ndarray) -> None:
+    """Compare labels with what the starting potential predicts.
 
     Only where the potential describes the molecule at all: with forces that correlate.
+
+    Args:
+        data: the labels.
+        forces: (M, N, 3) kcal/mol/Å that the potential predicts for the same frames.
 
     Raises:
         InputError: forces with the wrong sign or in other units, or frames far off all others.
     """
     if len(data) < 4:
         return
-    _, forces = potential.predict(data.positions)
     if not np.isfinite(forces).all() or not forces.any() or not data.forces.any():
         return
     wrong = np.sqrt(((forces - data.forces) ** 2).mean(axis=(1, 2)))

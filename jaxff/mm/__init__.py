@@ -5,6 +5,7 @@ from jaxff.mm.depict import depict
 from jaxff.mm.formats import read_force_field, write_force_field
 from jaxff.mm.gaff import gaff
 from jaxff.mm.parametrize import Parametrization, parametrize
+from jaxff.mm.seminario import seminario
 from jaxff.mm.topology import Topology
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "read_amber",
     "read_force_field",
     "read_inpcrd",
+    "seminario",
     "write_force_field",
 ]

@@ -31,6 +31,9 @@ class HarmonicAngle(Term):
         "angle": Column("rad", scale=0.02, lower=0.0, upper=3.1416),
     }
 
+    tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {"rows": ("labels", ("k", "angle"))}
+    indices: ClassVar[dict[str, tuple[str, ...]]] = {"atoms": ("atoms",) * 3}
+
     n_atoms: int
     atoms: np.ndarray
     rows: np.ndarray

@@ -42,8 +42,7 @@ class ClassTwo(Term):
         third_bonds, third_bond_rows: (S, 2) an angle and another bond at its vertex, their type.
         angle_pairs, angle_pair_rows: (Q, 2) angles at one vertex, and their type.
         bond_dihedral_rows: (T, 3), angle_dihedral_rows: (T, 2).
-        bond_labels, angle_labels, dihedral_labels, third_bond_labels, angle_pair_labels: names
-            of the types.
+        bond_labels, angle_labels, ... : names of the rows, one field for each of rows.
     """
 
     kind: ClassVar[str] = "class2"
@@ -63,6 +62,26 @@ class ClassTwo(Term):
         "bond_dihedral": Column("kcal/mol/Å", scale=2.0),
         "angle_dihedral": Column("kcal/mol/rad", scale=2.0),
         "angle_angle_dihedral": Column("kcal/mol/rad²", scale=5.0),
+    }
+    tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {
+        "bond_rows": ("bond_labels", ("depth", "width", "length")),
+        "angle_rows": ("angle_labels", ("k", "angle", "cubic", "quartic", "bond_bond")),
+        "dihedral_rows": ("dihedral_labels", ("outer_bonds", "angle_angle_dihedral")),
+        "bond_angle_rows": ("bond_angle_labels", ("bond_angle",)),
+        "third_bond_rows": ("third_bond_labels", ("third_bond",)),
+        "angle_pair_rows": ("angle_pair_labels", ("angle_angle",)),
+        "bond_dihedral_rows": ("bond_dihedral_labels", ("bond_dihedral",)),
+        "angle_dihedral_rows": ("angle_dihedral_labels", ("angle_dihedral",)),
+    }
+    indices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "bonds": ("atoms",) * 2,
+        "angles": ("atoms",) * 3,
+        "dihedrals": ("atoms",) * 4,
+        "angle_bonds": ("bonds",) * 2,
+        "dihedral_bonds": ("bonds",) * 3,
+        "dihedral_angles": ("angles",) * 2,
+        "third_bonds": ("angles", "bonds"),
+        "angle_pairs": ("angles",) * 2,
     }
 
     n_atoms: int
@@ -85,8 +104,11 @@ class ClassTwo(Term):
     bond_labels: tuple[str, ...]
     angle_labels: tuple[str, ...]
     dihedral_labels: tuple[str, ...]
+    bond_angle_labels: tuple[str, ...]
     third_bond_labels: tuple[str, ...]
     angle_pair_labels: tuple[str, ...]
+    bond_dihedral_labels: tuple[str, ...]
+    angle_dihedral_labels: tuple[str, ...]
 
     @classmethod
     def of(
@@ -109,7 +131,6 @@ class ClassTwo(Term):
             neighbours.setdefault(j, set()).add(i)
         names = [[_name(types, row) for row in x.tolist()] for x in (bonds, angles, dihedrals)]
         labels, rows = zip(*map(_numbered, names), strict=True)
-        sides = [_sides(types, row, 2) for row in angles.tolist()]
         pairs = list(_angle_pairs(angles))
         pair_names = [
             "/".join(sorted(_name(types, angles[a].tolist()) for a in pair))
@@ -133,6 +154,9 @@ class ClassTwo(Term):
             ]
         )
         chains = dihedrals.tolist()
+        bond_angle_labels, bond_angle_rows = _parts(types, angles, 2)
+        bond_dihedral_labels, bond_dihedral_rows = _parts(types, dihedrals, 3)
+        angle_dihedral_labels, angle_dihedral_rows = _parts(types, dihedrals, 2)
 
         def array(values, width: int) -> np.ndarray:
             return np.array(values, np.int32).reshape(-1, width)
@@ -154,38 +178,33 @@ class ClassTwo(Term):
             dihedral_angles=array(
                 [[angle_at[_ends_first(c[k : k + 3])] for k in range(2)] for c in chains], 2
             ),
-            bond_angle_rows=array(_distinct(sides, rows[1]), 2),
+            bond_angle_rows=bond_angle_rows,
             third_bonds=array(thirds, 2),
             third_bond_rows=third_rows,
             angle_pairs=array(pairs, 2),
             angle_pair_rows=pair_rows,
-            bond_dihedral_rows=array(_distinct([_sides(types, c, 3) for c in chains], rows[2]), 3),
-            angle_dihedral_rows=array(_distinct([_sides(types, c, 2) for c in chains], rows[2]), 2),
+            bond_dihedral_rows=bond_dihedral_rows,
+            angle_dihedral_rows=angle_dihedral_rows,
             bond_labels=labels[0],
             angle_labels=labels[1],
             dihedral_labels=labels[2],
+            bond_angle_labels=bond_angle_labels,
             third_bond_labels=third_labels,
             angle_pair_labels=pair_labels,
+            bond_dihedral_labels=bond_dihedral_labels,
+            angle_dihedral_labels=angle_dihedral_labels,
         )
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each column."""
-        bonds, angles, dihedrals = map(
-            len, (self.bond_labels, self.angle_labels, self.dihedral_labels)
-        )
-        harmonics = len(HARMONICS)
-        return {
-            **dict.fromkeys(("depth", "width", "length"), (bonds,)),
-            **dict.fromkeys(("k", "angle", "cubic", "quartic", "bond_bond"), (angles,)),
-            "bond_angle": (self.bond_angle_rows.max(initial=-1) + 1,),
-            "third_bond": (len(self.third_bond_labels),),
-            "angle_angle": (len(self.angle_pair_labels),),
-            "outer_bonds": (dihedrals,),
-            "bond_dihedral": (self.bond_dihedral_rows.max(initial=-1) + 1, harmonics),
-            "angle_dihedral": (self.angle_dihedral_rows.max(initial=-1) + 1, harmonics),
-            "angle_angle_dihedral": (dihedrals,),
+        rows = {
+            column: len(self.row_names(field))
+            for field, (_, columns) in self.tables.items()
+            for column in columns
         }
+        waves = {"bond_dihedral": (len(HARMONICS),), "angle_dihedral": (len(HARMONICS),)}
+        return {column: (count, *waves.get(column, ())) for column, count in rows.items()}
 
     def energies(self, params, R, **context):
         p = params
@@ -263,11 +282,15 @@ def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
     return count if names < names[::-1] else count[::-1]
 
 
-def _distinct(sides: list[list[int]], rows: np.ndarray) -> list[list[int]]:
-    """One number for each type and side that occur."""
-    keys = sorted({(int(r), s) for row, r in zip(sides, rows, strict=True) for s in row})
-    place = {key: k for k, key in enumerate(keys)}
-    return [[place[int(r), s] for s in row] for row, r in zip(sides, rows, strict=True)]
+def _parts(types: Sequence[str], chains: np.ndarray, parts: int) -> tuple[tuple, np.ndarray]:
+    """Names and rows (n, parts) of the parts of chains (n, k), alike ones with one row."""
+    names = [
+        f"{_name(types, chain)} {side + 1}"
+        for chain in chains.tolist()
+        for side in _sides(types, chain, parts)
+    ]
+    labels, rows = _numbered(names)
+    return labels, rows.reshape(-1, parts)
 
 
 def _angle_pairs(angles: np.ndarray) -> Iterator[tuple[int, int]]:

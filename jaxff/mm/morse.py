@@ -40,6 +40,9 @@ class MorseBond(Term):
         "length": Column("Å", scale=0.01, lower=0.5, upper=5.0),
     }
 
+    tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {"rows": ("labels", tuple(columns))}
+    indices: ClassVar[dict[str, tuple[str, ...]]] = {"atoms": ("atoms",) * 2}
+
     n_atoms: int
     atoms: np.ndarray
     rows: np.ndarray

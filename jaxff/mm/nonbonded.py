@@ -48,6 +48,17 @@ class Nonbonded(Term):
         "c6": Column("kcal/mol Å⁶", scale=10.0, trainable=False),
     }
 
+    tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {
+        "lj_rows": ("lj_labels", ("sigma", "epsilon")),
+        "charge_rows": ("", ("charge",)),
+        "rows14": ("", ("lj14", "coulomb14")),
+    }
+    indices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "pairs": ("atoms",) * 2,
+        "pairs14": ("atoms",) * 2,
+        "exclusions": ("atoms",) * 2,
+    }
+
     n_atoms: int
     lj_rows: np.ndarray
     charge_rows: np.ndarray
@@ -66,15 +77,14 @@ class Nonbonded(Term):
         return np.stack(np.nonzero(wanted), axis=1).astype(np.int32)
 
     @cached_property
-    def _coefficient_rows(self) -> np.ndarray:
-        """Where each pair, normal then 1-4, finds c12 and c6 among [type × type, overrides]."""
+    def _where(self) -> np.ndarray:
+        """Where types (T, T) find c12 and c6 among [type × type, overrides]."""
         n = len(self.lj_labels)
         where = np.arange(n * n, dtype=np.int32).reshape(n, n)
         first, second = self.overrides.T
         own = n * n + np.arange(len(self.overrides))
         where[first, second] = where[second, first] = own
-        i, j = np.concatenate([self.pairs, self.pairs14]).T
-        return where[self.lj_rows[i], self.lj_rows[j]]
+        return where
 
     def coefficients(self, params):
         """c12 kcal/mol Å¹² and c6 kcal/mol Å⁶ of the types × types, then of the overrides."""
@@ -93,8 +103,11 @@ class Nonbonded(Term):
         return {**params, "charge": params["charge"] - count * (excess / (count @ count))}
 
     def energies(self, params, R, **context):
-        c12, c6 = (x[self._coefficient_rows] for x in self.coefficients(params))
-        atoms = np.concatenate([self.pairs, self.pairs14.astype(np.int32)])
+        # NumPy's functions where the arrays are constants: nothing of this is left when running.
+        xp = np if isinstance(self.pairs, np.ndarray) else jnp
+        atoms = xp.concatenate([self.pairs, self.pairs14.astype(np.int32)])
+        own = xp.asarray(self._where)[self.lj_rows[atoms[:, 0]], self.lj_rows[atoms[:, 1]]]
+        c12, c6 = (x[own] for x in self.coefficients(params))
         charge = params["charge"][self.charge_rows]
         qq = params["coulomb_constant"] * charge[atoms[:, 0]] * charge[atoms[:, 1]]
         lj, coulomb = over(lennard_jones_coulomb, R, atoms, c12, c6, qq)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -50,6 +51,9 @@ class FourierTorsion(Term):
         "phase": Column("rad", scale=0.1, trainable=False),
     }
 
+    tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {"rows": ("labels", ("k", "phase"))}
+    indices: ClassVar[dict[str, tuple[str, ...]]] = {"atoms": ("atoms",) * 4}
+
     n_atoms: int
     atoms: np.ndarray
     rows: np.ndarray
@@ -74,6 +78,27 @@ class FourierTorsion(Term):
             quadruple, row = np.array(slots[key]).T
             table[quadruple, s] = row
         return cls(n_atoms, quadruples, table, tuple(n for n, _ in sorted(slots)), tuple(labels))
+
+    def row_names(self, field: str) -> tuple[str, ...]:
+        names = super().row_names(field)
+        if field != "rows":
+            return names
+        _, slot = np.nonzero(self.rows >= 0)
+        periodicity = np.zeros(len(names), int)
+        periodicity[self.rows[self.rows >= 0]] = np.array(self.periodicities, int)[slot]
+        return tuple(f"{name} n={n}" for name, n in zip(names, periodicity, strict=True))
+
+    def alike(self, others):
+        """With places for the Fourier terms of all of `others`."""
+        counts = [Counter(other.periodicities) for other in others]
+        most = {n: max(count[n] for count in counts) for n in set().union(*counts)}
+        slots = tuple(sorted(Counter(most).elements()))
+        left = list(slots)
+        rows = np.full((len(self.atoms), len(slots)), -1, self.rows.dtype)
+        for s, n in enumerate(self.periodicities):
+            place = left.index(n)
+            rows[:, place], left[place] = self.rows[:, s], None
+        return replace(self, rows=rows, periodicities=slots)
 
     def energies(self, params, R, **context):
         if not len(self.atoms):

@@ -1,0 +1,60 @@
+"""The PyTorch side of fit.py: what it is given, and its process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from jaxff.parameters import FreeParameters
+
+ENERGY_WEIGHT, LEARNING_RATE = 0.1, 0.05
+ROWS, NONBONDED = ("atoms", "rows"), ("pairs", "pairs14", "rows14", "lj_rows", "charge_rows")
+
+
+class Torch:
+    """The PyTorch side in a process of its own."""
+
+    def __init__(self, python: str, problem: Path):
+        worker = Path(__file__).with_name("fit_worker.py")
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen([python, worker, problem], stdin=pipe, stdout=pipe, text=1)
+
+    def ask(self, *request) -> dict:
+        print(*request, file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit("the PyTorch process ended: are torch and numpy there?")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def problem(free: FreeParameters, train, order) -> dict:
+    """What the PyTorch side needs: index arrays, parameters, scales, frames and their order."""
+    terms = {p.name: p.term for p in free.start.program.placed}
+    values = {f"value:{t}.{c}": v for t, own in free.start.params.items() for c, v in own.items()}
+    scales = {f"scale:{t}.{c}": column.scale for (t, c), column in free.columns.items()}
+    # Fourier terms of torsions, then of impropers: each has a quadruple, a row and an n.
+    fourier = {"atoms": [], "quadruples": [], "rows": [], "n": []}
+    quadruples = rows = 0
+    for term in (terms["torsion"], terms["improper"]):
+        quadruple, slot = np.nonzero(term.rows >= 0)
+        fourier["atoms"].append(term.atoms)
+        fourier["quadruples"].append(quadruples + quadruple)
+        fourier["rows"].append(rows + term.rows[quadruple, slot])
+        fourier["n"].append(np.array(term.periodicities, int)[slot])
+        quadruples, rows = quadruples + len(term.atoms), rows + len(term.labels)
+    index = {f"fourier.{key}": np.concatenate(parts) for key, parts in fourier.items()}
+    index |= {f"{t}.{key}": getattr(terms[t], key) for t in ("bond", "angle") for key in ROWS}
+    index |= {key: getattr(terms["nonbonded"], key) for key in NONBONDED} | {"order": order}
+    numbers = values | scales | {"R": train.positions, "E": train.energies, "F": train.forces}
+    return (
+        {key: np.asarray(value, np.int64) for key, value in index.items()}
+        | {key: np.asarray(value, float) for key, value in numbers.items()}
+        | {"energy_weight": ENERGY_WEIGHT, "learning_rate": LEARNING_RATE}
+    )

@@ -1,0 +1,243 @@
+"""What a fit minimises: the errors of molecules on their frames, as functions of the moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxff.dataset import Dataset
+from jaxff.learn.joint import Group, Joint, ghost_positions, groups
+from jaxff.learn.targets import Target
+from jaxff.parameters import FreeParameters
+
+MEMORY = 3e8  # bytes of Jacobians at once
+FRAMES = (32, 256)  # at once without Jacobians, for few and for many
+
+
+class Frames(NamedTuple):
+    """Frames of one molecule, atoms filled up to the size of its group.
+
+    R (M, n, 3) Å, E (M,) kcal/mol, F (M, n, 3) kcal/mol/Å, weight (M,): 0 for frames that only
+    fill up the last chunk.
+    """
+
+    R: jax.Array
+    E: jax.Array
+    F: jax.Array
+    weight: jax.Array
+
+
+class Problem:
+    """Molecules, their frames, and the parameters that are free.
+
+    Args:
+        joint: the molecules' potentials on common tables.
+        data: the frames of each, in the potential's atom order.
+        trainable: patterns of parameter names, see `FreeParameters.of`.
+        targets: further targets of each molecule.
+    """
+
+    def __init__(
+        self,
+        joint: Joint,
+        data: Sequence[Dataset],
+        trainable: Sequence[str] | None = None,
+        targets: Sequence[Sequence[Target]] = (),
+    ):
+        self.joint, self.data = joint, tuple(data)
+        self.free = FreeParameters.of(joint.first, trainable, beside=joint.programs[1:])
+        self.start, self.unravel = ravel_pytree(self.free.no_moves())
+        self.groups = tuple(groups(joint.programs))
+        self.targets = [
+            jax.jit(partial(self._target_residuals, target, program))
+            for own, program in zip(targets, joint.programs, strict=False)
+            for target in own
+        ]
+        self.n_frames = sum(map(len, self.data))
+        self.n_forces = sum(own.forces.size for own in self.data)
+
+    # -- pieces ---------------------------------------------------------------------------
+
+    def _target_residuals(self, target: Target, program, vector):
+        return target.residuals(program, self.free.params(self.unravel(vector)))
+
+    def energy(self, group: Group, vector, arrays, R):
+        """() kcal/mol at R (n, 3) Å, ghosts included, after moves `vector`."""
+        params = group.params(self.free.params(self.unravel(vector)))
+        return group.program_of(arrays).energy(params, R)
+
+    def energy_and_forces(self, group: Group, vector, arrays, R):
+        energy, slope = jax.value_and_grad(self.energy, argnums=3)(group, vector, arrays, R)
+        return energy, -slope
+
+    @cached_property
+    def _predict(self):
+        def predict(group, vector, arrays, R):
+            one = partial(self.energy_and_forces, group, vector, arrays)
+            return jax.lax.map(one, R, batch_size=32)
+
+        return [jax.jit(partial(predict, group)) for group in self.groups]
+
+    @cached_property
+    def _normal(self):
+        """For each group, sums over frames of JᵀJ, Jᵀr, and of the energies' rows and residuals."""
+
+        def slopes(group, vector, arrays, R):
+            """(P,) dE/dp and (P, n, 3) dF/dp, by whichever of p and R has fewer entries."""
+            if len(vector) < 2 * R.size:
+                both = jax.jacfwd(lambda v: self.energy_and_forces(group, v, arrays, R))
+                of_energy, of_forces = both(vector)
+                return of_energy, jnp.moveaxis(of_forces, -1, 0)
+
+            def of_energy(R):
+                return jax.grad(self.energy, argnums=1)(group, vector, arrays, R)
+
+            return of_energy(R), -jax.jacfwd(of_energy)(R)
+
+        def normal(group, vector, arrays, active, frames: Frames, scales):
+            scale_e, scale_f = scales
+
+            def one(R, E, F, weight):
+                of_energy, of_forces = slopes(group, vector, arrays, R)
+                energy, forces = self.energy_and_forces(group, vector, arrays, R)
+                of_energy, of_forces = of_energy[active], of_forces[active]
+                J = jnp.concatenate(
+                    [of_forces.reshape(len(active), -1) * scale_f, of_energy[:, None] * scale_e], 1
+                )
+                r = jnp.append((forces - F).ravel() * scale_f, (energy - E) * scale_e)
+                return weight * J, weight * r
+
+            J, r = jax.vmap(one)(*frames)
+            rows = jnp.moveaxis(J, 1, 0).reshape(len(active), -1)
+            return rows @ rows.T, rows @ r.ravel(), J[:, :, -1].sum(axis=0), r[:, -1].sum()
+
+        return [jax.jit(partial(normal, group)) for group in self.groups]
+
+    def chunks(self, group: Group, data: Dataset, size: int) -> Iterator[Frames]:
+        """The frames of a molecule in chunks of `size`, the last one filled up."""
+        ghosts = ghost_positions(group.n_atoms - data.n_atoms)
+        E = np.zeros(len(data)) if data.energies is None else data.energies
+        E = E - E.mean()
+        for begin in range(0, len(data), size):
+            own = np.arange(begin, begin + size)
+            weight = (own < len(data)).astype(float)
+            own = np.minimum(own, len(data) - 1)
+            R, F = (group.fill(x[own], g) for x, g in ((data.positions, ghosts), (data.forces, 0)))
+            yield Frames(*map(jnp.asarray, (R, E[own], F, weight)))
+
+    def molecules(self) -> Iterator[tuple[int, int, Group, dict | None]]:
+        """Number of the group, of the molecule, its group and its arrays."""
+        for g, group in enumerate(self.groups):
+            for k, arrays in zip(group.members, group.arrays, strict=True):
+                yield g, k, group, arrays
+
+    # -- what is minimised ------------------------------------------------------------------
+
+    def residuals(self, vector, data: Sequence[Dataset]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Errors of each molecule's energies (M,), their mean removed, and forces (M, N, 3)."""
+        for k, own in enumerate(data):
+            energies, forces = self.predict(vector, k, own)
+            wrong = energies - (0.0 if own.energies is None else own.energies)
+            yield wrong - wrong.mean(), forces - own.forces
+
+    def predict(self, vector, k: int, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of molecule k after moves."""
+        g, group, arrays = next((g, group, a) for g, m, group, a in self.molecules() if m == k)
+        energies, forces = [], []
+        for frames in self.chunks(group, data, FRAMES[len(data) > FRAMES[0]]):
+            energy, force = self._predict[g](vector, arrays, frames.R)
+            energies.append(np.asarray(energy))
+            forces.append(np.asarray(force)[:, : data.n_atoms])
+        return np.concatenate(energies)[: len(data)], np.concatenate(forces)[: len(data)]
+
+    def force_rmse(self, vector, data: Sequence[Dataset]) -> float:
+        """Root mean square error of all force components, kcal/mol/Å."""
+        squares = sum((forces**2).sum() for _, forces in self.residuals(vector, data))
+        return float(np.sqrt(squares / sum(own.forces.size for own in data)))
+
+    def objective(self, vector, energy_weight: float) -> float:
+        """mean |ΔF|² + energy_weight · mean ΔE² + Σ r² of the targets, (kcal/mol/Å)²."""
+        total = 0.0
+        for own, (energies, forces) in zip(
+            self.data, self.residuals(vector, self.data), strict=True
+        ):
+            total += (forces**2).sum() / self.n_forces
+            if own.energies is not None:
+                total += energy_weight * (energies**2).sum() / self.n_frames
+        return float(total + sum(float((r(vector) ** 2).sum()) for r in self.targets))
+
+    def normal_equations(self, vector, energy_weight: float) -> tuple[np.ndarray, np.ndarray]:
+        """JᵀJ (P, P) and Jᵀr (P,) of the objective, in units of moves."""
+        A, b = np.zeros((len(vector),) * 2), np.zeros(len(vector))
+        for g, k, group, arrays in self.molecules():
+            data, active = self.data[k], self._active[k]
+            weighted = 0.0 if data.energies is None else energy_weight
+            real = np.arange(group.n_atoms) < data.n_atoms
+            scales = (
+                np.sqrt(weighted / self.n_frames),
+                jnp.asarray(np.repeat(real, 3) / np.sqrt(self.n_forces)),
+            )
+            rows, total = np.zeros(len(active)), 0.0
+            AA, bb = np.zeros((len(active),) * 2), np.zeros(len(active))
+            per_frame = 8 * (3 * group.n_atoms + 1) * max(len(vector), 1) * 3
+            size = int(np.clip(MEMORY // per_frame, 1, FRAMES[1]))
+            size = min(size, max(len(self.data[m]) for m in group.members))
+            for frames in self.chunks(group, data, size):
+                a_, b_, rows_, total_ = self._normal[g](vector, arrays, active, frames, scales)
+                AA, bb = AA + np.asarray(a_), bb + np.asarray(b_)
+                rows, total = rows + np.asarray(rows_), total + float(total_)
+            # The mean of a molecule's energies is free: its part drops out.
+            AA -= np.outer(rows, rows) / len(data)
+            bb -= rows * total / len(data)
+            # A filled-up list of active parameters repeats the first: it counts once.
+            own = self._count[k]
+            A[np.ix_(active[:own], active[:own])] += AA[:own, :own]
+            b[active[:own]] += bb[:own]
+        for residuals, jacobian in zip(self.targets, self._target_jacobians, strict=True):
+            J, r = np.asarray(jacobian(vector)), np.asarray(residuals(vector))
+            A, b = A + J.T @ J, b + J.T @ r
+        return A, b
+
+    @cached_property
+    def _target_jacobians(self):
+        out = []
+        for residuals in self.targets:
+            count = jax.eval_shape(residuals, self.start).size
+            out.append(jax.jit((jax.jacrev if count < len(self.start) else jax.jacfwd)(residuals)))
+        return out
+
+    @cached_property
+    def _parameters_of(self) -> list[np.ndarray]:
+        """For each molecule the free parameters that it reads."""
+        shape = self.free.no_moves()
+        out = []
+        for rows in self.joint.rows:
+            marks = {
+                key: np.isin(np.arange(len(move)), rows[key]).reshape(-1, *(1,) * (move.ndim - 1))
+                & np.ones(move.shape, bool)
+                if key in rows
+                else np.ones(move.shape, bool)
+                for key, move in shape.items()
+            }
+            out.append(np.flatnonzero(ravel_pytree(marks)[0]))
+        return out
+
+    @cached_property
+    def _count(self) -> list[int]:
+        return [len(own) for own in self._parameters_of]
+
+    @cached_property
+    def _active(self) -> list[np.ndarray]:
+        """`_parameters_of`, filled up to one length in each group."""
+        out = list(self._parameters_of)
+        for group in self.groups:
+            most = max(self._count[k] for k in group.members)
+            for k in group.members:
+                out[k] = np.append(out[k], np.zeros(most - len(out[k]), int)).astype(np.int32)
+        return out

@@ -1,0 +1,210 @@
+"""How fits go about it: several molecules, checkpoints, restarts, targets, known parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import jaxff
+from jaxff import Dataset, InputError, evaluate, fit
+from jaxff.demo import packaged_dataset
+from jaxff.learn import Dipole, Hessian, TorsionScan, aligned
+from jaxff.learn.joint import Joint
+from jaxff.learn.problem import Problem
+
+FORMS = {
+    "gaff": {},
+    "morse": {"bonds": "morse", "fourier_terms": 6},
+    "class2": {"bonded": "class2"},
+    "neural": {"bonded": "neural"},
+}
+
+
+@pytest.fixture(scope="module")
+def molecules():
+    """Frames of three molecules of two sizes."""
+    return [packaged_dataset(n)[:12] for n in ("ethanol", "keto_malondialdehyde", "aspirin")]
+
+
+def random_moves(problem, size, seed=0):
+    noise = size * np.random.default_rng(seed).normal(size=problem.start.shape)
+    confined = problem.free.confined(problem.unravel(jnp.asarray(noise)))
+    return np.asarray(ravel_pytree(confined)[0])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_molecules_on_one_table_have_the_energies_of_their_own(molecules, form):
+    if form != "gaff":
+        molecules = molecules[:2]
+    potentials = [jaxff.gaff(d.molecule, charges="gasteiger", **FORMS[form]) for d in molecules]
+    data = [aligned(d, p) for d, p in zip(molecules, potentials, strict=True)]
+    problem = Problem(Joint.of(potentials), data)
+    moves = random_moves(problem, 0.1)
+    alone = problem.joint.potentials(problem.free.params(problem.unravel(moves)))
+    for k, (potential, own) in enumerate(zip(alone, data, strict=True)):
+        energies, forces = potential.predict(own.positions)
+        filled = problem.predict(moves, k, own)
+        np.testing.assert_allclose(filled[0], energies, atol=1e-9)
+        np.testing.assert_allclose(filled[1], forces, atol=1e-9)
+    # The gradient of the objective, from the Jacobians of filled-up molecules.
+    _, b = problem.normal_equations(moves, 0.1)
+    noise = problem.unravel(np.random.default_rng(1).normal(size=len(moves)))
+    noise["nonbonded", "epsilon"] *= 0.0  # some stand at their bound
+    direction, step = np.asarray(ravel_pytree(noise)[0]), 1e-5
+    ahead, behind = (problem.objective(moves + s * direction, 0.1) for s in (step, -step))
+    assert 2.0 * b @ direction == pytest.approx((ahead - behind) / (2 * step), rel=1e-5)
+    # One compiled function for each size, however many molecules.
+    assert len(problem.groups) == len(molecules) - 1
+    assert {f._cache_size() for f in (*problem._normal, *problem._predict)} == {1}
+
+
+def test_one_fit_gives_one_table(molecules):
+    potentials = [jaxff.gaff(d.molecule, charges="gasteiger") for d in molecules]
+    found = fit(potentials, molecules, valid=molecules, steps=6)
+    shared = {}
+    for potential, start, own in zip(found.potentials, potentials, molecules, strict=True):
+        better = evaluate(potential, own)["force_rmse"]
+        assert better < 0.8 * evaluate(start, own)["force_rmse"]
+        term = potential.program.placed[0].term
+        for label, k in zip(term.labels, np.asarray(potential.params["bond"]["k"]), strict=True):
+            assert shared.setdefault(label, k) == k
+    # Each keeps its own charges, and their sum.
+    for potential, start in zip(found.potentials, potentials, strict=True):
+        rows = start.program.placed[-1].term.charge_rows
+        totals = [
+            np.asarray(p.params["nonbonded"]["charge"])[rows].sum() for p in (potential, start)
+        ]
+        assert totals[0] == pytest.approx(totals[1], abs=1e-12)
+    assert len(found.history["valid_force_rmse"]) == len(found.history["loss"])
+    with pytest.raises(InputError, match="3 potentials"):
+        _ = found.potential
+    # The gradient method takes the same molecules.
+    slow = fit(potentials, molecules, method="gradient", epochs=3)
+    assert slow.history["loss"][-1] < slow.history["loss"][0]
+    assert slow.potentials[0].params["bond"]["k"].shape == potentials[0].params["bond"]["k"].shape
+
+
+def test_what_cannot_share_a_table_is_refused(molecules):
+    ethanol, keto, _ = molecules
+    one, two = (jaxff.gaff(d.molecule, charges="gasteiger") for d in (ethanol, keto))
+    with pytest.raises(InputError, match="no common table"):
+        fit([one, jaxff.gaff(keto.molecule, charges="gasteiger", bonded="class2")], [ethanol, keto])
+    bond = {**two.params["bond"], "k": two.params["bond"]["k"] * 1.1}
+    with pytest.raises(InputError, match=r"different values for bond .*-.*one force field"):
+        fit([one, two.replace({**two.params, "bond": bond})], [ethanol, keto])
+    with pytest.raises(InputError, match="cannot be shared"):
+        fit([2.0 * one, 2.0 * two], [ethanol, keto])
+    with pytest.raises(InputError, match="2 potentials, 1 training and 1 validation sets"):
+        fit([one, two], ethanol)
+    with pytest.raises(InputError, match="no frames to validate"):
+        fit(one, ethanol, valid=ethanol[:0])
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["gradient", "least-squares"])
+def test_a_killed_fit_goes_on_to_the_same_result(tmp_path, molecules, method):
+    data = molecules[0]
+    start = jaxff.gaff(data.molecule, charges="gasteiger")
+
+    def run(path, progress=None, **options):
+        return fit(
+            start, data[:8], valid=data[8:], method=method, epochs=6, steps=6, batch=4,
+            checkpoint=path, progress=progress, **options,
+        )  # fmt: skip
+
+    def killed(phase, fraction, calls=[]):  # noqa: B006
+        calls.append(fraction)
+        if len(calls) == 4:
+            raise Killed
+
+    whole = run(None)
+    path = tmp_path / "fit.ckpt"
+    with pytest.raises(Killed):
+        run(path, killed)
+    again = run(path)
+    jax.tree.map(np.testing.assert_array_equal, again.potential.params, whole.potential.params)
+    for key, values in whole.history.items():
+        np.testing.assert_array_equal(again.history[key], values)
+    with pytest.raises(InputError, match="belongs to another fit"):
+        run(path, seed=1)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        run(path)
+
+
+def test_descent_returns_to_the_best_and_stops(molecules):
+    data = molecules[0]
+    start = jaxff.gaff(data.molecule, charges="gasteiger")
+    found = fit(
+        start, data[:8], valid=data[8:], optimizer=optax.sgd(1e-3), epochs=400, batch=4,
+        patience=3, restarts=1,
+    )  # fmt: skip
+    errors = found.history["valid_force_rmse"]
+    assert len(errors) < 400
+    assert found.converged
+    best = evaluate(found.potential, data[8:])["force_rmse"]
+    assert best == pytest.approx(errors.min(), abs=1e-9)
+
+
+def test_known_parameters_come_back_where_data_tell_them():
+    data = packaged_dataset("ethanol")[:60]
+    start = jaxff.gaff(data.molecule, charges="gasteiger")
+    data = aligned(data, start)
+    problem = Problem(Joint.of([start]), [data])
+    truth = random_moves(problem, 0.3, seed=5)
+    energies, forces = problem.free.moved(problem.unravel(truth)).predict(data.positions)
+    made = Dataset(data.numbers, data.positions, forces, energies)
+    found = fit(start, made, prior=1e-9)
+    assert evaluate(found.potential, made)["force_rmse"] < 1e-3
+    # Directions that the data tell, by the curvature of the objective at the truth.
+    A, _ = Problem(Joint.of([start]), [made]).normal_equations(truth, 0.1)
+    size, directions = np.linalg.eigh(A)
+    told = directions[:, size > 1e-5 * size.max()]
+    assert told.shape[1] > 0.7 * len(truth)
+    moves = np.array([(c.fitted - c.start) / scale for c, scale in scaled(found, start)])
+    assert np.abs(told.T @ (moves - truth)).max() < 0.02
+
+
+def scaled(found, potential):
+    for change in found.changes:
+        term, column = change.name.split(".")
+        yield change, potential.columns[term][column].scale
+
+
+def test_targets_are_aimed_at(molecules):
+    data = molecules[0]
+    start = jaxff.gaff(data.molecule, charges="gasteiger")
+    data = aligned(data, start)
+    R = data.positions
+    own = start.params
+    other = start.replace(
+        {
+            **own,
+            "bond": {**own["bond"], "k": own["bond"]["k"] * 1.3},
+            "torsion": {**own["torsion"], "k": own["torsion"]["k"] + 0.5},
+        }
+    )
+    energies, forces = start.predict(R)
+    same = Dataset(data.numbers, R, forces, energies)
+    hessian = jax.hessian(other.energy_fn, argnums=1)(other.params, jnp.asarray(R[0]))
+    scan = TorsionScan(R, other.predict(R)[0], weight=0.1)
+    charge = np.asarray(own["nonbonded"]["charge"])[start.program.placed[-1].term.charge_rows]
+    dipole = Dipole(R, 1.2 * np.einsum("i,mix->mx", charge, R))
+    targets = [Hessian(R[0], hessian, weight=0.1), scan, dipole]
+    for method, aims in (("least-squares", targets), ("gradient", [scan, dipole])):
+        plain, aimed = (
+            fit(start, same, method=method, steps=6, epochs=20, targets=own).potential
+            for own in ([], aims)
+        )
+        for target in aims:
+            wrong = [
+                float((target.residuals(p.program, p.params) ** 2).sum()) for p in (plain, aimed)
+            ]
+            assert wrong[1] < 0.9 * wrong[0]
+    with pytest.raises(InputError, match="atoms"):
+        fit(start, same, targets=[Hessian(R[0][:3], np.eye(9) * 300.0)])
