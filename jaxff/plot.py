@@ -152,3 +152,61 @@ def widths(trials: Sequence) -> Figure:
     if lines:
         ax.legend(fontsize="small")
     return figure
+
+
+def learning_curves(rows: Sequence[Mapping], title: str = "") -> Figure:
+    """Test errors against the number of training frames, a line a model, the mean over seeds.
+
+    Args:
+        rows: {"model", "n", "force_rmse", "energy_rmse"} of each training, in kcal/mol/Å and
+            kcal/mol.
+        title: of the picture.
+    """
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    panels = {"force_rmse": "force RMSE, kcal/mol/Å", "energy_rmse": "energy RMSE, kcal/mol"}
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    markers = "osD^vPX"
+    for ax, (key, label) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for k, model in enumerate(models):
+            own = [(row["n"], row[key]) for row in rows if row["model"] == model and key in row]
+            sizes = sorted({n for n, _ in own})
+            values = [[value for n, value in own if n == size] for size in sizes]
+            colour = COLOURS[k % len(COLOURS)]
+            mean = [np.mean(v) for v in values]
+            ax.plot(sizes, mean, marker=markers[k % len(markers)], color=colour, label=model)
+            ax.fill_between(
+                sizes, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.2
+            )
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ticks = sorted({row["n"] for row in rows})
+        ax.set_xticks(ticks, list(map(str, ticks)))
+        ax.minorticks_off()
+        low, high = ax.get_ylim()
+        ticks = [v for p in range(-3, 3) for f in (1, 2, 5) if low <= (v := f * 10.0**p) <= high]
+        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.set_xlabel("training frames")
+        ax.set_ylabel(label)
+        ax.grid(alpha=0.3)
+        ax.legend()
+    figure.suptitle(title)
+    return figure
+
+
+def fit_history(history: Mapping[str, np.ndarray]) -> Figure:
+    """Root of the objective, and the validation error where there is one, by step of a fit."""
+    figure = Figure(figsize=(5.0, 3.6), layout="constrained")
+    ax = figure.subplots()
+    names = {
+        "loss": "training: root of the objective",
+        "valid_force_rmse": "validation: force RMSE",
+    }
+    for k, (key, values) in enumerate(history.items()):
+        values = np.sqrt(values) if key == "loss" else values
+        ax.plot(np.arange(1, len(values) + 1), values, ".-", color=COLOURS[k], label=names[key])
+    ax.set_yscale("log")
+    ax.set_xlabel("step or epoch")
+    ax.set_ylabel("kcal/mol/Å")
+    ax.grid(alpha=0.3, which="both")
+    ax.legend()
+    return figure
