@@ -11,6 +11,7 @@ class Console:
     """Progress bars on a terminal, plain lines otherwise; seconds spent in each phase.
 
     Call it as ``console(phase, fraction)``: the shape of every `progress` argument in jaxff.
+    What stands in parentheses after a phase's name is shown with it, and may change.
 
     Args:
         interval: seconds between plain lines of one phase.
@@ -28,11 +29,12 @@ class Console:
         self._task = None
 
     def __call__(self, phase: str, fraction: float) -> None:
-        now = time.perf_counter()
+        now, shown = time.perf_counter(), phase
+        phase = phase.partition(" (")[0]
         if phase != self._phase:
             self.close()
             if fraction >= 1.0:  # a phase that starts at its end is a message
-                self.say(f"  {phase}")
+                self.say(f"  {shown}")
                 return
             self._phase, self._started, self._spoken = phase, now, now
             if self.rich.is_terminal:
@@ -40,10 +42,10 @@ class Console:
                 self._bar.start()
                 self._task = self._bar.add_task(phase, total=1.0)
         if self._bar is not None:
-            self._bar.update(self._task, completed=fraction)
+            self._bar.update(self._task, completed=fraction, description=shown)
         elif now - self._spoken >= self.interval and fraction < 1.0:
             self._spoken = now
-            self.say(f"  {phase}: {fraction:.0%} after {now - self._started:.0f} s")
+            self.say(f"  {shown}: {fraction:.0%} after {now - self._started:.0f} s")
 
     def close(self) -> None:
         """End the running phase."""

@@ -80,7 +80,7 @@ def _describe_dataset(path: str) -> dict[str, str]:
 
 
 def _describe_potential(path: str) -> dict[str, str]:
-    from jaxff.cli import load_potential
+    from jaxff.commands.shared import load_potential
 
     potential = load_potential(path)
     facts = {"potential": repr(potential)}

@@ -28,8 +28,10 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", metavar="FILE", help="write the results for programs")
         return sub
 
-    def data_options(sub):
-        sub.add_argument("data", metavar="DATA.npz", help="sGDML, MD17 or rMD17 npz, or extxyz")
+    def data_options(sub, **several):
+        sub.add_argument(
+            "data", metavar="DATA.npz", help="sGDML, MD17 or rMD17 npz, or extxyz", **several
+        )
         sub.add_argument("--length-unit", help="override the file's unit of length")
         sub.add_argument("--energy-unit", help="override the file's unit of energy")
 
@@ -70,8 +72,10 @@ def parser() -> argparse.ArgumentParser:
         "fit",
         "Refit GAFF, or a richer form made of it, to forces and energies.",
         "jaxff fit ethanol.npz --form class2 -n 110 --plus sgdml -o ethanol_class2.npz",
+        "Several data sets give one table of parameters, and a model for each molecule.\n"
+        "Interrupted, the same command goes on from MODEL.npz.partial, where its state is kept.",
     )
-    data_options(sub)
+    data_options(sub, nargs="+")
     sub.add_argument(
         "--topology",
         metavar="FILE.prmtop|SMILES|FILE",
@@ -80,9 +84,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--charges", default="auto", help="of a start made by GAFF, as parametrize")
     sub.add_argument(
         "--form",
-        choices=("gaff", "morse", "class2"),
+        choices=("gaff", "morse", "nn", "class2"),
         default="gaff",
-        help="gaff; morse (and six Fourier terms); class2 (and all couplings)",
+        help="gaff; morse (and six Fourier terms); nn (networks); class2 (and all couplings)",
     )
     sub.add_argument("-n", dest="n_train", type=positive(int), default=110, metavar="N")
     sub.add_argument("--valid", type=count, metavar="N", help="validation frames (up to 500)")
@@ -90,8 +94,32 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--trainable", type=patterns, metavar="P,P,...", help='such as "bond.*,torsion.k"'
     )
+    sub.add_argument(
+        "--method",
+        choices=("least-squares", "gradient"),
+        default="least-squares",
+        help="Levenberg and Marquardt's (default), or Adam",
+    )
+    sub.add_argument(
+        "--energy-weight",
+        type=positive(float),
+        default=0.1,
+        metavar="W",
+        help="of the energies' mean square error beside that of forces, 1/Å² (0.1)",
+    )
+    sub.add_argument(
+        "--prior",
+        type=positive(float),
+        default=0.005,
+        metavar="P",
+        help="pull towards the start, (kcal/mol/Å)² of a typical change over all frames (0.005)",
+    )
+    sub.add_argument(
+        "--epochs", type=positive(int), default=150, help="of the gradient method (150)"
+    )
     sub.add_argument("--plus", choices=("sgdml",), help="then a kernel on what is left over")
     sub.add_argument("--show", type=count, default=20, metavar="N", help="changes to print (20)")
+    sub.add_argument("--plot", metavar="FILE.png", help="forces against the reference, and history")
     sub.add_argument("-o", "--output", metavar="MODEL.npz", required=True)
 
     sub = command(

@@ -22,7 +22,7 @@ def force_parity(reference: np.ndarray, predicted: Mapping[str, np.ndarray], the
     limit = 1.05 * max(np.abs(reference).max(), *(np.abs(p).max() for p in predicted.values()))
     columns = min(len(predicted), 2)
     rows = -(-len(predicted) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.9 * rows), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns, 4.0 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for ax, (name, forces) in zip(axes.flat, predicted.items(), strict=False):
         bins = ax.hexbin(
@@ -205,6 +205,8 @@ def fit_history(history: Mapping[str, np.ndarray]) -> Figure:
         values = np.sqrt(values) if key == "loss" else values
         ax.plot(np.arange(1, len(values) + 1), values, ".-", color=COLOURS[k], label=names[key])
     ax.set_yscale("log")
+    for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+        axis("{x:g}")
     ax.set_xlabel("step or epoch")
     ax.set_ylabel("kcal/mol/Å")
     ax.grid(alpha=0.3, which="both")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from jaxff import Dataset, Molecule, load
-from jaxff.cli import load_potential, main, parser
+from jaxff.cli import main, parser
+from jaxff.commands.shared import load_potential
 from jaxff.demo import packaged_dataset
 
 COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "md", "label", "info")
@@ -248,3 +249,25 @@ def test_fit_leaves_a_model_and_says_what_changed(ethanol, tmp_path, capsys):
     assert found["test"]["force_rmse"] < 6.0
     assert {change["name"] for change in found["changes"]} >= {"bond.depth", "torsion.k"}
     assert load(model).program.placed[0].term.kind == "morse_bond"
+
+
+def test_fit_of_two_molecules_leaves_two_models(ethanol, tmp_path, capsys):
+    keto = tmp_path / "keto.npz"
+    packaged_dataset("keto_malondialdehyde")[::10].save(keto)
+    arguments = ["fit", str(ethanol), str(keto), "-n", "20", "--valid", "5", "--test", "20"]
+    arguments += ["-o", str(tmp_path / "m.npz"), "--plot", str(tmp_path / "p.png"), "--show", "1"]
+    assert main(arguments) == 0
+    assert "keto_malondialdehyde test errors" in capsys.readouterr().out
+    models = [load(tmp_path / f"m-{name}.npz") for name in ("ethanol", "keto")]
+    tables = [
+        dict(zip(m.program.placed[0].term.labels, m.params["bond"]["k"].tolist(), strict=True))
+        for m in models
+    ]
+    shared = tables[0].keys() & tables[1].keys()
+    assert shared
+    assert all(tables[0][label] == tables[1][label] for label in shared)
+    for name in ("p.png", "p-2.png", "p-history.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+    assert not (tmp_path / "m.npz.partial").exists()
+    assert main([*arguments, "--topology", "CCO"]) == 1
+    assert "--topology is of one molecule" in capsys.readouterr().err

@@ -122,7 +122,8 @@ def fit(
         seed: of the order of frames.
         checkpoint: file in which the state is kept after each step or epoch; the same call goes
             on from there, to the same result.
-        progress: called with a phase, the fraction done, and the validation error if any.
+        progress: called with a phase (and the validation error, if any, in parentheses) and the
+            fraction done.
 
     Raises:
         InputError: too few frames, no matching parameter, a loss that is not finite, labels that
@@ -163,7 +164,7 @@ def fit(
 
         def after_epoch(state: gradient.State) -> None:
             keep.write(state)
-            report("fit", len(state.losses) / epochs)
+            report(_phase(state), len(state.losses) / epochs)
 
         wait = max(1, epochs // 5) if patience is None else patience
         stopped = descent.run(state, epochs, checked, wait, restarts, after_epoch)
@@ -176,7 +177,7 @@ def fit(
             if checked:
                 state.valid.append(problem.force_rmse(state.vector, checked))
             keep.write(state)
-            report("fit", len(state.losses) / (len(state.losses) + 8.0))
+            report(_phase(state), len(state.losses) / (len(state.losses) + 8.0))
 
         solution = least_squares.levenberg_marquardt(
             problem,
@@ -201,6 +202,10 @@ def fit(
         tuple(_changes(problem, fitted, errors)),
         converged,
     )
+
+
+def _phase(state: gradient.State | least_squares.State) -> str:
+    return f"fit (validation force RMSE {state.valid[-1]:.3f})" if state.valid else "fit"
 
 
 def _check(potentials: list, train: list, valid: list | None) -> None:

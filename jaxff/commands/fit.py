@@ -1,0 +1,131 @@
+"""Refitting force fields to data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxff.commands.shared import METRICS, load_dataset, load_form, shares, writable_file
+from jaxff.errors import InputError
+
+
+def run(arguments, console) -> dict:
+    from jaxff.files import save
+    from jaxff.learn import evaluate, fit
+
+    outputs = _outputs(arguments)
+    for path in filter(None, (*outputs, arguments.plot)):
+        writable_file(path)
+    data = [load_dataset(arguments, path) for path in arguments.data]
+    starts = [load_form(arguments, own) for own in data]
+    splits = [
+        own.split(*shares(len(own), arguments), seed=arguments.seed, stratify=True) for own in data
+    ]
+    for own, split in zip(data, splits, strict=True):
+        console.say(
+            f"{own.name}: {len(split.train)} training, {len(split.valid)} validation, "
+            f"{len(split.test)} test frames ({own.theory})"
+        )
+    unfinished = Path(f"{arguments.output}.partial")
+    found = fit(
+        starts,
+        [split.train for split in splits],
+        valid=[split.valid for split in splits] if all(len(s.valid) for s in splits) else None,
+        method=arguments.method,
+        trainable=arguments.trainable,
+        energy_weight=arguments.energy_weight,
+        prior=arguments.prior,
+        epochs=arguments.epochs,
+        seed=arguments.seed,
+        checkpoint=unfinished,
+        progress=console,
+    )
+    results, pictured = [], []
+    for start, fitted, split, path in zip(starts, found.potentials, splits, outputs, strict=True):
+        potentials = {"start": start, arguments.form: fitted}
+        if arguments.plus:
+            potentials[f"{arguments.form} + sgdml"] = _with_kernel(
+                fitted, split, arguments.seed, console
+            )
+        last = list(potentials.values())[-1]
+        save(path, last)
+        console.close()
+        parts = {"train": split.train, "valid": split.valid, "test": split.test}
+        parts = {key: part for key, part in parts.items() if len(part)}
+        shown = "test" if "test" in parts else "train"
+        scores = {name: evaluate(p, parts[shown]) for name, p in potentials.items()}
+        console.table(
+            [f"{split.train.name} {shown} errors", *METRICS],
+            [[name, *(score.get(m, "-") for m in METRICS)] for name, score in scores.items()],
+        )
+        results.append({**{key: evaluate(last, p) for key, p in parts.items()}, "model": path})
+        pictured.append((parts[shown], potentials))
+    unfinished.unlink(missing_ok=True)
+    if not found.converged:
+        console.say("the fit was stopped before it came to rest")
+    console.table(
+        ["parameter", "types", "start", "fitted", "error", "unit"],
+        [
+            [c.name, c.label, f"{c.start:.5g}", f"{c.fitted:.5g}", _error(c), c.unit]
+            for c in found.changes[: arguments.show]
+        ],
+    )
+    if len(found.changes) > arguments.show:
+        console.say(f"... and {len(found.changes) - arguments.show} more (--show, --json)")
+    if arguments.plot:
+        _draw(arguments.plot, found.history, pictured, console)
+    console.say(f"wrote {', '.join(outputs)}")
+    return {
+        **(results[0] if len(results) == 1 else {"molecules": results}),
+        "converged": found.converged,
+        "steps": len(found.history["loss"]),
+        "history": {key: values.tolist() for key, values in found.history.items()},
+        "changes": [change._asdict() for change in found.changes],
+    }
+
+
+def _outputs(arguments) -> list[str]:
+    """The model's file, or one for each data set by its name."""
+    if len(arguments.data) == 1:
+        return [arguments.output]
+    if arguments.topology:
+        raise InputError("--topology is of one molecule: leave it out, or fit one data set")
+    output, names = Path(arguments.output), [Path(path).stem for path in arguments.data]
+    if len(set(names)) < len(names):
+        raise InputError(f"models are named by the data files, and {', '.join(names)} are alike")
+    return [str(output.with_name(f"{output.stem}-{name}{output.suffix}")) for name in names]
+
+
+def _with_kernel(fitted, split, seed: int, console):
+    from jaxff import gdml
+
+    return gdml.train(
+        split.train,
+        valid=split.valid if len(split.valid) else None,
+        baseline=fitted,
+        seed=seed,
+        progress=console,
+    )
+
+
+def _error(change) -> str:
+    return "-" if change.error is None else f"{change.error:.2g}"
+
+
+def _draw(path, history, pictured, console) -> None:
+    """The forces of every molecule at `path`, and beside it the history of the fit."""
+    from jaxff import plot
+    from jaxff.learn import aligned
+
+    path = Path(path)
+    written = [path.with_name(f"{path.stem}-history{path.suffix}")]
+    plot.fit_history(history).savefig(written[0], dpi=130)
+    for k, (part, potentials) in enumerate(pictured):
+        own = [aligned(part, potential) for potential in potentials.values()]
+        predicted = {
+            name: potential.predict(data.positions)[1]
+            for (name, potential), data in zip(potentials.items(), own, strict=True)
+        }
+        written.append(path if k == 0 else path.with_name(f"{path.stem}-{k + 1}{path.suffix}"))
+        # All potentials of a molecule have the atom order of its start.
+        plot.force_parity(own[0].forces, predicted, part.theory).savefig(written[-1], dpi=130)
+    console.say(f"drew {', '.join(map(str, written))}")

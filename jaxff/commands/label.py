@@ -1,0 +1,55 @@
+"""Reference energies and forces of geometries."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from jaxff.commands.shared import calculator_options, writable_file
+
+
+def run(arguments, console) -> dict:
+    from jaxff.reference import label_frames, label_md
+    from jaxff.reference.sample import starting_geometries
+
+    writable_file(arguments.output)
+    common = {
+        "calculator": arguments.calculator,
+        "options": calculator_options(arguments.options),
+        "charge": arguments.charge,
+        "workers": arguments.workers,
+        "command": shlex.join(["jaxff", *sys.argv[1:]]),
+        "progress": lambda _, fraction: console("label", fraction),
+    }
+    frames = starting_geometries(arguments.start, arguments.replicas if arguments.md else 1)
+    if arguments.md:
+        result = label_md(
+            frames,
+            arguments.output,
+            temperature=arguments.temperature,
+            dt=arguments.dt,
+            friction=arguments.friction,
+            spacing=arguments.spacing,
+            equilibration=arguments.equilibration,
+            n_frames=arguments.frames,
+            replicas=arguments.replicas,
+            seed=arguments.seed,
+            **common,
+        )
+    else:
+        result = label_frames(frames, arguments.output, skip_failed=arguments.skip_failed, **common)
+    console.close()
+    data = result.dataset
+    console.say(f"{len(data)} frames at {data.theory} written to {arguments.output}")
+    for what, found in (("failed", result.failed), ("bonded unlike the others", result.rebonded)):
+        if found:
+            console.say(f"{len(found)} frames {what}: {', '.join(map(str, found[:20]))}")
+    return {
+        "data": str(arguments.output),
+        "frames": len(data),
+        "theory": data.theory,
+        "failed": result.failed,
+        "rebonded": result.rebonded,
+        "net_force": result.net_force,
+        "net_torque": result.net_torque,
+    }

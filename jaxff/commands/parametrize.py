@@ -1,0 +1,44 @@
+"""GAFF for a molecule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxff.commands.shared import load_molecule, writable_folder
+from jaxff.errors import InputError
+
+
+def run(arguments, console) -> dict:
+    from jaxff.files import save
+    from jaxff.mm import depict, write_force_field
+    from jaxff.mm import parametrize as find_parameters
+    from jaxff.npz import atomic_path
+
+    out, stem = writable_folder(arguments.output), arguments.name or "molecule"
+    if Path(stem).name != stem:
+        raise InputError(f"--name {stem}: a name of files, without a folder")
+    mol = load_molecule(arguments.molecule, arguments.charge, arguments.seed)
+    console("parametrize", 0.0)
+    found = find_parameters(mol, arguments.charges, cache=not arguments.no_cache)
+    console.close()
+    console.say(found.summary())
+    potential = found.potential()
+    written = [out / f"{stem}.npz"]
+    save(written[0], potential)
+    for form in arguments.formats:
+        written += write_force_field(out / f"{stem}.{form}", potential)
+    for kind in ("svg", "png"):
+        written.append(out / f"{stem}.{kind}")
+        depict(found, written[-1])
+    summary = out / f"{stem}.txt"
+    with atomic_path(summary) as temporary:
+        temporary.write_text(found.summary() + "\n")
+    written.append(summary)
+    console.say(f"\nwrote {', '.join(path.name for path in written)} into {out}")
+    worst = max((a.penalty for a in found.estimates), default=0.0)
+    return {
+        **found.to_dict(),
+        "estimates": len(found.estimates),
+        "worst_penalty": worst,
+        "files": [str(path) for path in written],
+    }

@@ -1,0 +1,119 @@
+"""What commands share: reading their inputs, and making sure of their outputs beforehand."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from jaxff.errors import InputError
+
+METRICS = ("energy_mae", "energy_rmse", "force_mae", "force_rmse")
+
+
+def load_dataset(arguments, path=None):
+    """The data set of a command, or the one at `path` in the units of the command."""
+    from jaxff.dataset import Dataset
+
+    return Dataset.load(
+        path or arguments.data, length_unit=arguments.length_unit, energy_unit=arguments.energy_unit
+    )
+
+
+def load_molecule(text: str, charge: int | None, seed: int):
+    """A molecule from a file, or from a SMILES string where no such file is."""
+    from jaxff.molecule import Molecule
+
+    path = Path(text)
+    if path.suffix.lower() in Molecule.FORMATS or path.is_file():
+        molecule = Molecule.read(path)
+        return molecule if charge is None else replace(molecule, charge=charge)
+    molecule = Molecule.from_smiles(text, seed=seed or 7)
+    if charge not in (None, molecule.charge):
+        raise InputError(f"{text} has charge {molecule.charge:+d}, not {charge:+d}")
+    return molecule
+
+
+def load_form(arguments, data):
+    """The potential to fit: GAFF, or a form made of it, for the molecule of a data set."""
+    from jaxff.mm import gaff
+    from jaxff.mm.amber import read_topology
+
+    forms = {
+        "gaff": {},
+        "morse": {"bonds": "morse", "fourier_terms": 6},
+        "class2": {"bonded": "class2", "fourier_terms": 6},
+        "nn": {"bonded": "neural"},
+    }
+    form, where = forms[arguments.form], arguments.topology
+    if where is None:
+        return gaff(data.molecule, charges=arguments.charges, **form)
+    if Path(where).suffix.lower() in (".prmtop", ".parm7"):
+        return read_topology(where).potential(**form).matched(data.molecule)
+    molecule = load_molecule(where, None, 0)
+    return gaff(molecule, charges=arguments.charges, **form)
+
+
+def load_potential(path: str):
+    """A potential from a model file or a force field of another program."""
+    if Path(path).suffix.lower() in (".prmtop", ".parm7", ".top", ".mol2", ".xml"):
+        from jaxff.mm import read_force_field
+
+        return read_force_field(path)
+    from jaxff.files import load
+
+    return load(path)
+
+
+def calculator_options(text: str) -> dict:
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--options is not JSON ({error}): {text}") from error
+    if not isinstance(options, dict):
+        raise InputError(f'--options must be a JSON object such as {{"accuracy": 0.1}}, not {text}')
+    return options
+
+
+def shares(n_frames: int, arguments) -> tuple[int, int, int]:
+    """Training, validation and test frames: as asked, defaults cut to what the data leave."""
+    left = n_frames - arguments.n_train
+    valid = arguments.valid if arguments.valid is not None else max(min(500, left // 2), 0)
+    test = arguments.test if arguments.test is not None else max(min(1000, left - valid), 0)
+    return arguments.n_train, valid, test
+
+
+def writable_folder(path) -> Path:
+    """The folder, made if need be; InputError if files cannot be written in it."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write into the output folder {folder}: {error.strerror or error}"
+        ) from error
+    return folder
+
+
+def writable_file(path) -> None:
+    """InputError, before any work, if `path` cannot be written later."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a file to write")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path, results: dict) -> None:
+    from jaxff.npz import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(results, indent=1, default=float) + "\n")

@@ -1,0 +1,98 @@
+"""Training an sGDML kernel."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from jaxff.commands.shared import METRICS, load_dataset, load_potential, shares, writable_file
+from jaxff.errors import InputError
+
+
+def run(arguments, console) -> dict:
+    from jaxff import gdml
+    from jaxff.dataset import Dataset
+    from jaxff.files import save
+    from jaxff.learn import evaluate
+
+    for path in filter(None, (arguments.output, arguments.plot)):
+        writable_file(path)
+    if arguments.adapt and not arguments.baseline:
+        raise InputError("--adapt needs a --baseline whose parameters it re-estimates")
+    data = load_dataset(arguments)
+    baseline = load_potential(arguments.baseline) if arguments.baseline else None
+    if arguments.uncertainty and shares(len(data), arguments)[1] == 0:
+        raise InputError("--uncertainty is calibrated on validation frames: give --valid N")
+    split = data.split(*shares(len(data), arguments), seed=arguments.seed, stratify=True)
+    console.say(
+        f"{data.name}: {len(split.train)} training, {len(split.valid)} validation, "
+        f"{len(split.test)} test frames ({data.theory})"
+    )
+    descriptor, light = gdml.inverse_distances, arguments.hydrogen_weight != 1.0
+    if light:
+        numbers = data.numbers[arguments.atoms] if arguments.atoms else data.numbers
+        descriptor = gdml.light_hydrogens(numbers, arguments.hydrogen_weight)
+    unfinished = Path(f"{arguments.output}.partial")
+    trials: list[gdml.Trial] = []
+    potential = gdml.train(
+        split.train,
+        sigma=arguments.sigma,
+        lam=arguments.lam,
+        valid=split.valid if len(split.valid) else None,
+        baseline=baseline,
+        adapt=arguments.adapt,
+        atoms=arguments.atoms,
+        symmetries=None if arguments.no_symmetries else "auto",
+        energies=None if arguments.energies == "none" else arguments.energies,
+        descriptor=descriptor,
+        solver=arguments.solver,
+        tolerance=arguments.tolerance,
+        max_memory=arguments.max_memory,
+        checkpoint=unfinished,
+        seed=arguments.seed,
+        progress=console,
+        trials=trials,
+    )
+    parts: dict[str, Dataset] = {"train": split.train, "valid": split.valid, "test": split.test}
+    scores = {key: evaluate(potential, part) for key, part in parts.items() if len(part)}
+    # A plain kernel goes into the reference package's format, which that package reads too.
+    plain = baseline is None and arguments.atoms is None and not light
+    write = gdml.save if plain else save
+    write(arguments.output, potential)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    coverage = None
+    if arguments.uncertainty:
+        console("uncertainty", 0.0)
+        errors = gdml.uncertainty(potential, split.train, split.valid, seed=arguments.seed)
+        coverage = errors.coverage(potential, split.test) if len(split.test) else None
+    console.close()
+    if trials:
+        console.table(
+            ["sigma", "lambda", "prior", "frames", "solver", "validation force_rmse"],
+            [[f"{t.sigma:g}", t.lam, t.prior, t.n_train, t.solver, t.valid_rmse] for t in trials],
+        )
+    if arguments.plot:
+        from jaxff import plot
+
+        plot.widths(trials).savefig(arguments.plot, dpi=130)
+    console.table(
+        ["errors", *METRICS], [[k, *(v.get(m, "-") for m in METRICS)] for k, v in scores.items()]
+    )
+    if coverage is not None:
+        shares_within = ", ".join(f"{key} {value:.3f}" for key, value in coverage.items())
+        console.say(f"test errors within 1 and 2 standard errors: {shares_within} (0.683, 0.954)")
+    placed = next(p for p in reversed(potential.program.placed) if p.term.kind == "gdml")
+    sigma = float(potential.params[placed.name]["sigma"])
+    lam = float(potential.params[placed.name]["lam"])
+    console.say(f"sigma {sigma:g}; energies in kcal/mol, forces in kcal/mol/Å")
+    console.say(f"wrote {arguments.output}")
+    return {
+        **scores,
+        "sigma": sigma,
+        "lam": lam,
+        "permutations": placed.term.permutations.tolist(),
+        "trials": [asdict(trial) for trial in trials],
+        "coverage": coverage,
+        "model": str(arguments.output),
+    }
