@@ -184,7 +184,8 @@ def _find(name: str):
 
 
 def _term_kinds() -> dict[str, type[Term]]:
-    from jaxff import gdml, mm  # noqa: F401  (they define the kinds that come with jaxff)
+    from jaxff import gdml  # noqa: F401  (it and mm define the kinds that come with jaxff)
+    from jaxff.mm import neural  # noqa: F401
 
     found, queue = {}, [Term]
     while queue:

@@ -40,6 +40,17 @@ def angle(a: Array, b: Array, c: Array) -> Array:
     return _angle(a - b, c - b)
 
 
+def angle_cos(a: Array, b: Array, c: Array) -> Array:
+    """Cosine () of the angle at b between a and c (3,) Å: smooth at straight angles, too.
+
+    Zero with zero gradient where b coincides with a or c.
+    """
+    u, v = a - b, c - b
+    square = _dot(u, u) * _dot(v, v)
+    defined = square > 0.0
+    return jnp.where(defined, _dot(u, v) * jax.lax.rsqrt(_or_one(square, defined)), 0.0)
+
+
 def squared_angle_deviation(a: Array, b: Array, c: Array, reference: Array) -> Array:
     """(θ − θ0)² () rad² of the angle θ at b between a and c (3,) Å; θ0 = `reference` () rad.
 

@@ -20,7 +20,7 @@ def force_parity(reference: np.ndarray, predicted: Mapping[str, np.ndarray], the
         theory: level of theory of the reference.
     """
     limit = 1.05 * max(np.abs(reference).max(), *(np.abs(p).max() for p in predicted.values()))
-    columns = min(len(predicted), 2)
+    columns = min(len(predicted), 2 if len(predicted) < 5 else 3)
     rows = -(-len(predicted) // columns)
     figure = Figure(figsize=(4.2 * columns, 4.0 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)

@@ -105,8 +105,11 @@ def levenberg_marquardt(
             break
         A, b = equations(state.vector)
         trial, new = _improved(A, b, low, high, conserve, state, loss, objective, confined)
-        if trial is None:  # nothing below what there is, however small the step
-            state.calm = CALM
+        if trial is None:
+            # Nothing lower however small the step: at rest, unless a step promised to gain.
+            step = _bounded(A, b, state.vector - high, state.vector - low)
+            gain = 2.0 * step @ b - step @ A @ step
+            state.calm = CALM if gain < 10.0 * tolerance * loss else 0
             break
         change = (loss - new) / max(loss, 1e-300)
         state.vector, loss = trial, new

@@ -18,8 +18,8 @@ def gaff(
         mol: any organic molecule, see `parametrize`.
         coulomb_constant: kcal/mol Å/e²; AMBER's own (18.2223²) by default.
         charges: see `parametrize`.
-        **form: ``bonds="morse"``, ``fourier_terms=6``, ``bonded="class2"``, see
-            `jaxff.mm.Topology.potential`.
+        **form: ``bonds="morse"``, ``fourier_terms=6``, ``bonded="class2"`` (all couplings),
+            ``bonded="neural"`` (GAFF-NN), see `jaxff.mm.Topology.potential`.
 
     Raises:
         InputError: as `parametrize`.

@@ -39,7 +39,8 @@ class Nonbonded(Term):
     kind: ClassVar[str] = "nonbonded"
     columns: ClassVar[dict[str, Column]] = {
         "sigma": Column("Å", scale=0.05, lower=0.1, upper=10.0),
-        "epsilon": Column("kcal/mol", scale=0.01, lower=0.0),
+        # At zero √ε has no slope: training would never leave it.
+        "epsilon": Column("kcal/mol", scale=0.01, lower=1e-4),
         "charge": Column("e", scale=0.03),
         "lj14": Column("1", lower=0.0, trainable=False),
         "coulomb14": Column("1", lower=0.0, trainable=False),

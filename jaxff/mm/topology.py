@@ -203,18 +203,19 @@ class Topology:
         Args:
             coulomb_constant: kcal/mol Å/e²; AMBER's own (18.2223²) by default.
             bonds: "harmonic", or "morse": with the harmonic curvature.
-            bonded: "harmonic" (angles, and bonds as `bonds` says), or "class2": Morse bonds,
-                anharmonic angles and all couplings, which start at zero.
+            bonded: "harmonic" (angles, and bonds as `bonds` says), "class2": Morse bonds,
+                anharmonic angles and all couplings, which start at zero, or "neural": each term
+                with a small network of its coordinates, see `jaxff.mm.neural`.
             fourier_terms: give each torsion the periodicities 1 to this, those that it lacks with
                 k = 0 (None: as they are).
 
         Raises:
             InputError: an unknown form.
         """
-        if bonds not in ("harmonic", "morse") or bonded not in ("harmonic", "class2"):
+        if bonds not in ("harmonic", "morse") or bonded not in ("harmonic", "class2", "neural"):
             raise InputError(
                 f'bonds={bonds!r}, bonded={bonded!r}: bonds are "harmonic" or "morse", bonded '
-                'terms "harmonic" or "class2"'
+                'terms "harmonic", "class2" or "neural"'
             )
         torsions = self.torsions
         if fourier_terms is not None:
@@ -246,6 +247,12 @@ class Topology:
             | self.pairs14.values
             | (self.lj_overrides.values if len(self.lj_overrides.atoms) else {}),
         }
+        if bonded == "neural":
+            from jaxff.mm.neural import neural_terms  # brings flax in
+
+            dihedrals = ((terms[name], params[name]) for name in ("torsion", "improper"))
+            neural, values = neural_terms(self.atom_types, self.bonds, self.angles, *dihedrals)
+            terms, params = terms | neural, params | values
         return Potential([Placed(name, t) for name, t in terms.items()], params, self.molecule)
 
     def _bonded(self, bonds: str, bonded: str) -> tuple[dict, dict]:
