@@ -87,14 +87,14 @@ class Descent:
         self.problem, self.optimizer, self.seed = problem, optimizer, seed
         # A molecule with fewer frames takes part with all of them at once.
         self.sizes = [min(batch, len(own)) for own in problem.data]
-        self._steps = [jax.jit(partial(self._step, loss, group)) for group in problem.groups]
+        self._sweeps = [jax.jit(partial(self._sweep, loss, group)) for group in problem.groups]
         self._inputs = {}
         for g, k, group, arrays in problem.molecules():
             own = problem.data[k]
             most = max(len(problem.data[m]) for m in group.members)
             real = jnp.asarray(np.arange(group.n_atoms) < own.n_atoms, float)
             frames = next(problem.chunks(group, own, most))
-            self._inputs[k] = self._steps[g], (arrays, frames, real)
+            self._inputs[k] = self._sweeps[g], (arrays, frames, real)
 
     def start(self) -> State:
         """The state before the first epoch."""
@@ -102,9 +102,19 @@ class Descent:
         leaves = jax.tree.leaves(self.optimizer.init(self.problem.start))
         return State(vector, vector, [np.asarray(leaf) for leaf in leaves])
 
-    def _step(self, loss: Loss, group, vector, state, pace, order, arrays, frames, atoms):
-        """One update by the frames `order`; `atoms` (n_atoms,) are 0 for ghosts."""
-        problem, frames = self.problem, jax.tree.map(lambda x: x[order], frames)
+    def _sweep(self, loss: Loss, group, vector, state, pace, orders, arrays, frames, atoms):
+        """An update by each batch (L, B) of frames; `atoms` (n_atoms,) are 0 for ghosts."""
+
+        def step(carry, order):
+            own = jax.tree.map(lambda x: x[order], frames)
+            *carry, value = self._step(loss, group, *carry, pace, arrays, own, atoms)
+            return tuple(carry), value
+
+        (vector, state), values = jax.lax.scan(step, (vector, state), orders)
+        return vector, state, values
+
+    def _step(self, loss: Loss, group, vector, state, pace, arrays, frames, atoms):
+        problem = self.problem
         # Means over all atoms become means over the real ones.
         atoms = (atoms * jnp.sqrt(atoms.size / atoms.sum()))[None, :, None]
 
@@ -125,19 +135,20 @@ class Descent:
     def epoch(self, state: State) -> None:
         """Pass once over all frames; `state` is changed, by its losses too."""
         rng = np.random.default_rng([self.seed, len(state.losses)])
-        batches = []
+        blocks = []  # of one molecule each: all its batches if it is alone, or else one batch
         for k, (own, size) in enumerate(zip(self.problem.data, self.sizes, strict=True)):
-            order = rng.permutation(len(own))[: len(own) // size * size].reshape(-1, size)
-            batches += [(k, frames) for frames in order]
+            orders = rng.permutation(len(own))[: len(own) // size * size].reshape(-1, size)
+            alone = len(self.sizes) == 1
+            blocks += [(k, orders)] if alone else [(k, order[None]) for order in orders]
         tree = jax.tree.structure(self.optimizer.init(self.problem.start))
         vector, optimizer = state.vector, jax.tree.unflatten(tree, state.optimizer)
         values = []
-        for b in rng.permutation(len(batches)):
-            k, order = batches[b]
-            step, inputs = self._inputs[k]
-            vector, optimizer, value = step(vector, optimizer, state.pace, order, *inputs)
+        for b in rng.permutation(len(blocks)):
+            k, orders = blocks[b]
+            sweep, inputs = self._inputs[k]
+            vector, optimizer, value = sweep(vector, optimizer, state.pace, orders, *inputs)
             values.append(value)
-        mean = float(np.mean(jax.device_get(values)))
+        mean = float(np.concatenate(jax.device_get(values)).mean())
         if not np.isfinite(mean):
             raise InputError(
                 f"the loss is not finite in epoch {len(state.losses) + 1}: lower the optimiser's "
