@@ -6,8 +6,9 @@ import sys
 import time
 from importlib import import_module
 
-from jaxff.commands.shared import writable_file, write_json
+from jaxff.commands.shared import write_json
 from jaxff.errors import InputError
+from jaxff.npz import writable_file
 from jaxff.options import parser
 
 

@@ -51,6 +51,12 @@ def angle_cos(a: Array, b: Array, c: Array) -> Array:
     return jnp.where(defined, _dot(u, v) * jax.lax.rsqrt(_or_one(square, defined)), 0.0)
 
 
+def fade(x: Array) -> Array:
+    """0 to x = 0, 1 from x = 1, and smooth between: two derivatives vanish at either end."""
+    x = jnp.clip(x, 0.0, 1.0)
+    return x**3 * (10.0 + x * (6.0 * x - 15.0))
+
+
 def squared_angle_deviation(a: Array, b: Array, c: Array, reference: Array) -> Array:
     """(θ − θ0)² () rad² of the angle θ at b between a and c (3,) Å; θ0 = `reference` () rad.
 

@@ -44,6 +44,20 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
+def writable_file(path) -> None:
+    """InputError, before any work, if `path` cannot be written later."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a file to write")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def write_npz(path, arrays: Mapping[str, Any]) -> None:
     """Write arrays as a compressed npz at exactly `path`, whole or not at all."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:

@@ -83,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--charges", default="auto", help="of a start made by GAFF, as parametrize")
     sub.add_argument(
+        "--charge", type=charges, metavar="Q,Q,...", help="net charge of each data set's molecule"
+    )
+    sub.add_argument(
         "--form",
         choices=("gaff", "morse", "nn", "class2"),
         default="gaff",
@@ -116,6 +119,9 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--epochs", type=positive(int), default=150, help="of the gradient method (150)"
+    )
+    sub.add_argument(
+        "--no-check", action="store_true", help="take labels however unlike the start they are"
     )
     sub.add_argument("--plus", choices=("sgdml",), help="then a kernel on what is left over")
     sub.add_argument("--show", type=count, default=20, metavar="N", help="changes to print (20)")
@@ -282,6 +288,10 @@ def positive(kind: Callable):
 
     convert.__name__ = f"positive {kind.__name__}"
     return convert
+
+
+def charges(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def count(text: str) -> int:

@@ -40,20 +40,21 @@ class FreeParameters:
     ) -> FreeParameters:
         """Those whose dotted names match a pattern such as "bond.*"; None: what terms declare.
 
+        Columns that terms do not declare trainable, such as 1-4 factors, are free only where a
+        pattern names the column itself, such as "nonbonded.lj14".
+
         Raises:
             InputError: there are none.
         """
+        patterns = [patterns] if isinstance(patterns, str) else patterns
         columns = {}
         for term, own in potential.columns.items():
             for key, column in own.items():
-                name = f"{term}.{key}"
-                if (
-                    column.trainable
-                    if patterns is None
-                    else any(fnmatchcase(name, pattern) for pattern in patterns)
-                ):
+                found = [p for p in patterns or ["*"] if fnmatchcase(f"{term}.{key}", p)]
+                named = any(p.rpartition(".")[2] == key for p in found)
+                if found and (column.trainable or named):
                     columns[term, key] = column
-        if not columns:
+        if not sum(potential.params[term][key].size for term, key in columns):
             known = ", ".join(f"{t}.{c}" for t, own in potential.columns.items() for c in own)
             wanted = "is trainable" if patterns is None else f"matches {list(patterns)}"
             raise InputError(f"no parameter {wanted}; this potential has {known}")

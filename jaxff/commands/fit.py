@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxff.commands.shared import METRICS, load_dataset, load_form, shares, writable_file
+from jaxff.commands.shared import METRICS, load_dataset, load_form, shares
 from jaxff.errors import InputError
+from jaxff.npz import writable_file
 
 
 def run(arguments, console) -> dict:
@@ -16,7 +17,10 @@ def run(arguments, console) -> dict:
     for path in filter(None, (*outputs, arguments.plot)):
         writable_file(path)
     data = [load_dataset(arguments, path) for path in arguments.data]
-    starts = [load_form(arguments, own) for own in data]
+    charges = arguments.charge or [None] * len(data)
+    if len(charges) != len(data):
+        raise InputError(f"--charge gives {len(charges)} charges for {len(data)} data sets")
+    starts = [load_form(arguments, *both) for both in zip(data, charges, strict=True)]
     splits = [
         own.split(*shares(len(own), arguments), seed=arguments.seed, stratify=True) for own in data
     ]
@@ -36,6 +40,7 @@ def run(arguments, console) -> dict:
         prior=arguments.prior,
         epochs=arguments.epochs,
         seed=arguments.seed,
+        check=not arguments.no_check,
         checkpoint=unfinished,
         progress=console,
     )

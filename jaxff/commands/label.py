@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 
-from jaxff.commands.shared import calculator_options, writable_file
+from jaxff.commands.shared import calculator_options
+from jaxff.npz import writable_file
 
 
 def run(arguments, console) -> dict:

@@ -35,7 +35,7 @@ def load_molecule(text: str, charge: int | None, seed: int):
     return molecule
 
 
-def load_form(arguments, data):
+def load_form(arguments, data, charge: int | None = None):
     """The potential to fit: GAFF, or a form made of it, for the molecule of a data set."""
     from jaxff.mm import gaff
     from jaxff.mm.amber import read_topology
@@ -48,10 +48,11 @@ def load_form(arguments, data):
     }
     form, where = forms[arguments.form], arguments.topology
     if where is None:
-        return gaff(data.molecule, charges=arguments.charges, **form)
+        molecule = data.molecule if charge is None else replace(data.molecule, charge=charge)
+        return gaff(molecule, charges=arguments.charges, **form)
     if Path(where).suffix.lower() in (".prmtop", ".parm7"):
         return read_topology(where).potential(**form).matched(data.molecule)
-    molecule = load_molecule(where, None, 0)
+    molecule = load_molecule(where, charge, 0)
     return gaff(molecule, charges=arguments.charges, **form)
 
 
@@ -96,20 +97,6 @@ def writable_folder(path) -> Path:
             f"cannot write into the output folder {folder}: {error.strerror or error}"
         ) from error
     return folder
-
-
-def writable_file(path) -> None:
-    """InputError, before any work, if `path` cannot be written later."""
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, not a file to write")
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_json(path, results: dict) -> None:

@@ -6,8 +6,9 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from jaxff.commands.shared import METRICS, load_dataset, load_potential, shares, writable_file
+from jaxff.commands.shared import METRICS, load_dataset, load_potential, shares
 from jaxff.errors import InputError
+from jaxff.npz import writable_file
 
 
 def run(arguments, console) -> dict:

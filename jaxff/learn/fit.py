@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from jaxff.learn.gradient import ENERGY_WEIGHT, Descent, Loss, force_matching
 from jaxff.learn.joint import Joint
 from jaxff.learn.problem import Problem
 from jaxff.learn.sanity import check_labels
-from jaxff.npz import NpzReader, digest, write_npz
+from jaxff.npz import NpzReader, digest, writable_file, write_npz
 from jaxff.potential import Potential
 
 METHODS = ("least-squares", "gradient")
@@ -86,6 +86,7 @@ def fit(
     patience: int | None = None,
     restarts: int = 2,
     seed: int = 0,
+    check: bool = True,
     checkpoint=None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Fit:
@@ -120,8 +121,10 @@ def fit(
             best with smaller steps; default a fifth of `epochs`.
         restarts: such returns, after which it stops.
         seed: of the order of frames.
+        check: compare the labels with the start first.
         checkpoint: file in which the state is kept after each step or epoch; the same call goes
-            on from there, to the same result.
+            on from there, to the same result.  An `optimizer` or a `loss` of one's own is taken
+            to be the one of the call before.
         progress: called with a phase (and the validation error, if any, in parentheses) and the
             fraction done.
 
@@ -135,6 +138,9 @@ def fit(
     several = valid is not None and not isinstance(valid, Dataset)
     valid = list(valid) if several else None if valid is None else [valid]
     _check(potentials, train, valid)
+    _check_numbers(energy_weight, prior, steps, epochs, batch, restarts)
+    if isinstance(trainable, str):
+        trainable = [trainable]
     method = method or ("gradient" if optimizer or loss else "least-squares")
     if method not in METHODS:
         raise InputError(f"method={method!r}: use {' or '.join(METHODS)}")
@@ -142,21 +148,18 @@ def fit(
         raise InputError('method="least-squares" has its own loss: leave loss and optimizer out')
     data = [aligned(d, p) for d, p in zip(train, potentials, strict=True)]
     checked = valid and [aligned(d, p) for d, p in zip(valid, potentials, strict=True)]
-    own_targets = [list(targets)] if len(potentials) == 1 else list(map(list, targets))
-    for target, one in ((t, p) for p, o in zip(potentials, own_targets, strict=False) for t in o):
-        target.check(one)
-    problem = Problem(Joint.of(potentials), data, trainable, own_targets)
-    for k, own in enumerate(data):
-        check_labels(own, problem.predict(problem.start, k, own)[1])
+    aims = _targets(targets, potentials)
+    problem = Problem(Joint.of(potentials), data, trainable, aims)
+    for k, own in enumerate(data if check else ()):
+        check_labels(own, *problem.predict(problem.start, k, own))
     options = (method, energy_weight, prior, seed, batch, epochs, patience, restarts, trainable)
-    own = (optimizer is None, loss is None, len(targets))
-    keep = Checkpoint(checkpoint, problem, repr((*options, *own)), checked)
+    own = (optimizer is None, loss is None)
+    keep = Checkpoint(checkpoint, problem, repr((*options, *own)), checked, aims)
     report = progress or (lambda phase, fraction: None)
     report("fit", 0.0)
     if method == "gradient":
         count = sum(len(own) // min(batch, len(own)) for own in data)
-        annealed = optimizer is None
-        if annealed:
+        if optimizer is None:
             schedule = optax.cosine_decay_schedule(0.05, epochs * count)
             optimizer = optax.chain(optax.adam(schedule), optax.clip(0.1))
         descent = Descent(problem, loss or force_matching(energy_weight), optimizer, batch, seed)
@@ -167,9 +170,8 @@ def fit(
             report(_phase(state), len(state.losses) / epochs)
 
         wait = max(1, epochs // 5) if patience is None else patience
-        stopped = descent.run(state, epochs, checked, wait, restarts, after_epoch)
+        converged = descent.run(state, epochs, checked, wait, restarts, after_epoch)
         vector, errors = state.best, None
-        converged = stopped or annealed
     else:
         state = keep.state(least_squares.State(np.asarray(problem.start)))
 
@@ -189,7 +191,7 @@ def fit(
             after=after_step,
         )
         vector, converged = solution.vector, solution.converged
-        errors = _standard_errors(solution, problem)
+        errors = np.sqrt(np.maximum(np.diag(solution.covariance), 0.0))
     report("fit", 1.0)
     history = {"loss": np.array(state.losses)}
     if checked:
@@ -202,6 +204,33 @@ def fit(
         tuple(_changes(problem, fitted, errors)),
         converged,
     )
+
+
+def _check_numbers(energy_weight, prior, steps, epochs, batch, restarts) -> None:
+    numbers = {"energy_weight": energy_weight, "prior": prior, "restarts": restarts}
+    for name, value in numbers.items():
+        if not 0.0 <= value < np.inf:
+            raise InputError(f"{name}={value}: use a number from 0")
+    for name, value in {"steps": steps, "epochs": epochs, "batch": batch}.items():
+        if value < 1:
+            raise InputError(f"{name}={value}: use a whole number from 1")
+
+
+def _targets(targets, potentials: list[Potential]) -> list[list]:
+    """The targets of each potential, each checked."""
+    single = hasattr(targets, "residuals")
+    if len(potentials) == 1:
+        aims = [[targets] if single else list(targets)]
+    else:
+        aims = [] if single else [list(own) for own in targets if not hasattr(own, "residuals")]
+        if len(aims) not in (0, len(potentials)) or len(aims) < len(targets if not single else [1]):
+            raise InputError(
+                f"targets of {len(potentials)} molecules: give a list of targets for each of them"
+            )
+    for own, potential in zip(aims, potentials, strict=False):
+        for target in own:
+            target.check(potential)
+    return aims
 
 
 def _phase(state: gradient.State | least_squares.State) -> str:
@@ -223,14 +252,6 @@ def _check(potentials: list, train: list, valid: list | None) -> None:
     for own in valid or ():
         if len(own) == 0:
             raise InputError(f"{own.label}: no frames to validate on; leave valid out")
-
-
-def _standard_errors(solution: least_squares.Solution, problem: Problem) -> np.ndarray:
-    """(P,) in units of moves, from the curvature and the errors that are left."""
-    inverse = np.linalg.pinv(solution.curvature, hermitian=True)
-    # The objective is a mean over n components: its curvature is that of the sum over n.
-    freedom = max(problem.n_forces - len(solution.vector), 1)
-    return np.sqrt(np.maximum(np.diag(inverse), 0.0) * solution.loss / freedom)
 
 
 def _changes(problem: Problem, fitted: Potential, errors: np.ndarray | None) -> Iterator[Change]:
@@ -271,19 +292,32 @@ class Checkpoint:
         problem: what is fitted.
         options: everything else that decides the result.
         valid: frames to validate on.
+        aims: further targets of each molecule.
 
     Raises:
         InputError: the file belongs to another fit, or is not readable.
     """
 
-    def __init__(self, path, problem: Problem, options: str, valid: Sequence[Dataset] | None):
+    def __init__(
+        self,
+        path,
+        problem: Problem,
+        options: str,
+        valid: Sequence[Dataset] | None,
+        aims: Sequence[Sequence] = (),
+    ):
         self.path = None if path is None else Path(path)
         if self.path is None:
             return
+        writable_file(self.path)
+        things = [p.term for program in problem.joint.programs for p in program.placed]
+        things += [target for own in aims for target in own]
+        shapes = [(type(x).__name__, [d.positions.shape for d in problem.data]) for x in things]
         self.request = digest(
             problem.joint.first.params,
             [(d.positions, d.forces, d.energies) for d in (*problem.data, *(valid or ()))],
-            np.frombuffer(f"{options} {problem.free.names}".encode(), np.uint8),
+            [list(_numbers(thing)) for thing in things],
+            np.frombuffer(f"{options} {problem.free.names} {shapes}".encode(), np.uint8),
         )
 
     def state(self, fresh):
@@ -291,7 +325,8 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return fresh
         file = NpzReader(self.path, "checkpoint of a fit")
-        if file.text("request") != self.request:
+        leaves = sum(key.startswith("optimizer/") for key in file)
+        if file.text("request") != self.request or leaves != len(getattr(fresh, "optimizer", ())):
             raise InputError(f"{self.path} belongs to another fit: delete it, or name another file")
         known = {}
         for field in fields(fresh):
@@ -313,3 +348,11 @@ class Checkpoint:
         for k, leaf in enumerate(arrays.pop("optimizer", ())):
             arrays[f"optimizer/{k}"] = leaf
         write_npz(self.path, {"request": np.array(self.request), **arrays})
+
+
+def _numbers(thing) -> Iterator[np.ndarray | float]:
+    """The arrays and numbers that a term or a target is made of, not what it has derived."""
+    names = [f.name for f in fields(thing)] if is_dataclass(thing) else list(vars(thing))
+    for name in names:
+        if isinstance(value := getattr(thing, name), np.ndarray | float):
+            yield value

@@ -19,6 +19,7 @@ from jaxff.learn.problem import Problem
 
 ENERGY_WEIGHT = 0.1  # 1/Å²
 SLOWER = 0.3  # factor on the updates after each return to the best
+SETTLED = 0.01  # relative change of the loss, mean of five epochs, by which it is at rest
 
 
 class Labels(NamedTuple):
@@ -87,14 +88,22 @@ class Descent:
         self.problem, self.optimizer, self.seed = problem, optimizer, seed
         # A molecule with fewer frames takes part with all of them at once.
         self.sizes = [min(batch, len(own)) for own in problem.data]
-        self._sweeps = [jax.jit(partial(self._sweep, loss, group)) for group in problem.groups]
-        self._inputs = {}
+        # Any loss must see the real atoms alone: a compiled function for each number of atoms.
+        sweeps = [
+            jax.jit(partial(self._sweep, loss, group), static_argnames=("n_atoms", "with_energies"))
+            for group in problem.groups
+        ]
+        self._sweeps = {}
         for g, k, group, arrays in problem.molecules():
             own = problem.data[k]
             most = max(len(problem.data[m]) for m in group.members)
-            real = jnp.asarray(np.arange(group.n_atoms) < own.n_atoms, float)
-            frames = next(problem.chunks(group, own, most))
-            self._inputs[k] = self._sweeps[g], (arrays, frames, real)
+            self._sweeps[k] = partial(
+                sweeps[g],
+                arrays=arrays,
+                frames=next(problem.chunks(group, own, most)),
+                n_atoms=own.n_atoms,
+                with_energies=own.energies is not None,
+            )
 
     def start(self) -> State:
         """The state before the first epoch."""
@@ -102,29 +111,30 @@ class Descent:
         leaves = jax.tree.leaves(self.optimizer.init(self.problem.start))
         return State(vector, vector, [np.asarray(leaf) for leaf in leaves])
 
-    def _sweep(self, loss: Loss, group, vector, state, pace, orders, arrays, frames, atoms):
-        """An update by each batch (L, B) of frames; `atoms` (n_atoms,) are 0 for ghosts."""
+    def _sweep(self, loss, group, vector, state, pace, orders, *, frames, **molecule):
+        """An update by each batch (L, B) of frames."""
 
         def step(carry, order):
             own = jax.tree.map(lambda x: x[order], frames)
-            *carry, value = self._step(loss, group, *carry, pace, arrays, own, atoms)
+            *carry, value = self._step(loss, group, *carry, pace, own, **molecule)
             return tuple(carry), value
 
         (vector, state), values = jax.lax.scan(step, (vector, state), orders)
         return vector, state, values
 
-    def _step(self, loss: Loss, group, vector, state, pace, arrays, frames, atoms):
+    def _step(
+        self, loss: Loss, group, vector, state, pace, frames, *, arrays, n_atoms, with_energies
+    ):
         problem = self.problem
-        # Means over all atoms become means over the real ones.
-        atoms = (atoms * jnp.sqrt(atoms.size / atoms.sum()))[None, :, None]
+
+        def labels(energies, forces) -> Labels:
+            centred = energies - energies.mean()
+            return Labels(centred if with_energies else 0.0 * centred, forces[:, :n_atoms])
 
         def objective(vector):
             one = partial(problem.energy_and_forces, group, vector, arrays)
-            energies, forces = jax.vmap(one)(frames.R)
-            value = loss(
-                Labels(energies - energies.mean(), forces * atoms),
-                Labels(frames.E - frames.E.mean(), frames.F * atoms),
-            )
+            predicted = labels(*jax.vmap(one)(frames.R))
+            value = loss(predicted, labels(frames.E, frames.F))
             return value + sum(jnp.sum(r(vector) ** 2) for r in problem.targets)
 
         value, gradient = jax.value_and_grad(objective)(vector)
@@ -145,8 +155,7 @@ class Descent:
         values = []
         for b in rng.permutation(len(blocks)):
             k, orders = blocks[b]
-            sweep, inputs = self._inputs[k]
-            vector, optimizer, value = sweep(vector, optimizer, state.pace, orders, *inputs)
+            vector, optimizer, value = self._sweeps[k](vector, optimizer, state.pace, orders)
             values.append(value)
         mean = float(np.concatenate(jax.device_get(values)).mean())
         if not np.isfinite(mean):
@@ -167,10 +176,11 @@ class Descent:
         returns: int,
         after: Callable[[State], None] = lambda state: None,
     ) -> bool:
-        """Pass over the frames until `epochs`; whether it stopped by itself before.
+        """Pass over the frames until `epochs`; whether it came to rest.
 
-        Where the error on `valid` has not fallen for `patience` epochs, the descent goes on from
-        the best with smaller updates, and after so many `returns` it stops.
+        That is: it stopped by itself, or the loss of the last epochs hardly changes.  Where the
+        error on `valid` has not fallen for `patience` epochs, the descent goes on from the best
+        with smaller updates, and after so many `returns` it stops.
         """
         while len(state.losses) < epochs:
             if state.waited >= patience:
@@ -189,4 +199,5 @@ class Descent:
             else:
                 state.waited += 1
             after(state)
-        return False
+        last = state.losses[-10:]
+        return len(last) == 10 and abs(np.mean(last[:5]) / np.mean(last[5:]) - 1.0) < SETTLED

@@ -44,13 +44,13 @@ class Solution:
 
     Attributes:
         vector: (P,) moves.
-        curvature: (P, P) Jᵀ J + prior there, in units of moves.
+        covariance: (P, P) of the moves.
         loss: the objective at the solution.
         converged: whether the last steps changed it by less than the tolerance.
     """
 
     vector: np.ndarray
-    curvature: np.ndarray
+    covariance: np.ndarray
     loss: float
     converged: bool
 
@@ -85,13 +85,14 @@ def levenberg_marquardt(
     def objective(vector) -> float:
         return problem.objective(vector, energy_weight) + weak * float(vector @ vector)
 
+    confine = jax.jit(lambda vector: ravel_pytree(free.confined(unravel(vector)))[0])
+
     def confined(vector):
-        return np.asarray(ravel_pytree(free.confined(unravel(jnp.asarray(vector))))[0])
+        return np.asarray(confine(jnp.asarray(vector)))
 
     # What terms conserve (the net charge) is linear in the moves: steps keep to it from the outset.
-    conserve = np.asarray(
-        jax.jacfwd(lambda v: ravel_pytree(free.conserving(unravel(v)))[0])(problem.start)
-    )
+    conserving = jax.jacfwd(lambda vector: ravel_pytree(free.conserving(unravel(vector)))[0])
+    conserve = np.asarray(jax.jit(conserving)(problem.start))
     low, high = (np.asarray(ravel_pytree(limit)[0]) for limit in free.limits())
 
     def equations(vector):
@@ -109,7 +110,7 @@ def levenberg_marquardt(
             # Nothing lower however small the step: at rest, unless a step promised to gain.
             step = _bounded(A, b, state.vector - high, state.vector - low)
             gain = 2.0 * step @ b - step @ A @ step
-            state.calm = CALM if gain < 10.0 * tolerance * loss else 0
+            state.calm = CALM if gain <= 10.0 * tolerance * loss else 0
             break
         change = (loss - new) / max(loss, 1e-300)
         state.vector, loss = trial, new
@@ -117,8 +118,25 @@ def levenberg_marquardt(
         state.calm = state.calm + 1 if change < tolerance else 0
         state.losses.append(loss)
         after(state)
-    A, _ = equations(state.vector)
-    return Solution(state.vector, A, loss, state.calm >= CALM)
+    return Solution(
+        state.vector, _covariance(problem, state.vector, energy_weight, weak, loss, conserve),
+        loss, state.calm >= CALM,
+    )  # fmt: skip
+
+
+def _covariance(problem, vector, energy_weight, weak, loss, conserve) -> np.ndarray:
+    """(P, P) covariance of the moves: a sandwich estimate with frames as clusters.
+
+    Errors of a frame's components have one cause, so they do not count as many; what data do not
+    tell keeps the width of the prior.  H. White, Econometrica 48, 817 (1980).
+    """
+    A, _, C = problem.statistics(vector, energy_weight)
+    A[np.diag_indices_from(A)] += weak
+    # The objective is a mean over n components: the prior is one of variance loss/(n weak).
+    C[np.diag_indices_from(C)] += weak * loss / problem.n_forces
+    A, C = (conserve.T @ M @ conserve for M in (A, C))
+    inverse = np.linalg.pinv(A, hermitian=True)
+    return inverse @ C @ inverse
 
 
 def _improved(A, b, low, high, conserve, state: State, loss, objective, confined):
@@ -135,13 +153,21 @@ def _improved(A, b, low, high, conserve, state: State, loss, objective, confined
     return None, loss
 
 
+def _solved(A: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """x with A x = b; the shortest where conserved charges leave some of it open."""
+    try:
+        return np.linalg.solve(A, b)
+    except np.linalg.LinAlgError:
+        return np.linalg.lstsq(A, b, rcond=1e-12)[0]
+
+
 def _bounded(A: np.ndarray, b: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """The step s that minimises s·A s/2 − b·s between low and high, by an active set."""
     step, held = np.zeros(len(b)), np.zeros(len(b), bool)
     for _ in range(20):
         loose = ~held
         right = b[loose] - A[np.ix_(loose, held)] @ step[held]
-        step[loose] = np.linalg.solve(A[np.ix_(loose, loose)], right)
+        step[loose] = _solved(A[np.ix_(loose, loose)], right)
         beyond = loose & ((step < low) | (step > high))
         if not beyond.any():
             break

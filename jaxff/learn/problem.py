@@ -86,36 +86,26 @@ class Problem:
 
     @cached_property
     def _normal(self):
-        """For each group, sums over frames of JᵀJ, Jᵀr, and of the energies' rows and residuals."""
-
-        def slopes(group, vector, arrays, R):
-            """(P,) dE/dp and (P, n, 3) dF/dp, by whichever of p and R has fewer entries."""
-            if len(vector) < 2 * R.size:
-                both = jax.jacfwd(lambda v: self.energy_and_forces(group, v, arrays, R))
-                of_energy, of_forces = both(vector)
-                return of_energy, jnp.moveaxis(of_forces, -1, 0)
-
-            def of_energy(R):
-                return jax.grad(self.energy, argnums=1)(group, vector, arrays, R)
-
-            return of_energy(R), -jax.jacfwd(of_energy)(R)
+        """For each group Jᵀr by frame, and sums of JᵀJ and of the energies' rows and residuals."""
 
         def normal(group, vector, arrays, active, frames: Frames, scales):
             scale_e, scale_f = scales
 
+            def of_parameters(R):
+                return jax.value_and_grad(self.energy, argnums=1)(group, vector, arrays, R)
+
             def one(R, E, F, weight):
-                of_energy, of_forces = slopes(group, vector, arrays, R)
-                energy, forces = self.energy_and_forces(group, vector, arrays, R)
-                of_energy, of_forces = of_energy[active], of_forces[active]
-                J = jnp.concatenate(
-                    [of_forces.reshape(len(active), -1) * scale_f, of_energy[:, None] * scale_e], 1
-                )
-                r = jnp.append((forces - F).ravel() * scale_f, (energy - E) * scale_e)
-                return weight * J, weight * r
+                # Along coordinates, of which there are fewer than parameters.
+                (energy, of_energy), along = jax.linearize(of_parameters, R)
+                slope, mixed = jax.vmap(along)(jnp.eye(R.size).reshape(-1, *R.shape))
+                J = jnp.append(-mixed.T * scale_f, scale_e * of_energy[:, None], axis=1)
+                r = jnp.append((-slope - F.ravel()) * scale_f, (energy - E) * scale_e)
+                return weight * J[active], weight * r
 
             J, r = jax.vmap(one)(*frames)
             rows = jnp.moveaxis(J, 1, 0).reshape(len(active), -1)
-            return rows @ rows.T, rows @ r.ravel(), J[:, :, -1].sum(axis=0), r[:, -1].sum()
+            own = jnp.einsum("mpr,mr->mp", J, r)
+            return rows @ rows.T, own, J[:, :, -1].sum(axis=0), r[:, -1].sum()
 
         return [jax.jit(partial(normal, group)) for group in self.groups]
 
@@ -174,7 +164,12 @@ class Problem:
 
     def normal_equations(self, vector, energy_weight: float) -> tuple[np.ndarray, np.ndarray]:
         """JᵀJ (P, P) and Jᵀr (P,) of the objective, in units of moves."""
+        return self.statistics(vector, energy_weight)[:2]
+
+    def statistics(self, vector, energy_weight: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """JᵀJ (P, P), Jᵀr (P,) and the sum over frames of gᵀg (P, P), g their parts of Jᵀr."""
         A, b = np.zeros((len(vector),) * 2), np.zeros(len(vector))
+        C = np.zeros_like(A)
         for g, k, group, arrays in self.molecules():
             data, active = self.data[k], self._active[k]
             weighted = 0.0 if data.energies is None else energy_weight
@@ -183,26 +178,33 @@ class Problem:
                 np.sqrt(weighted / self.n_frames),
                 jnp.asarray(np.repeat(real, 3) / np.sqrt(self.n_forces)),
             )
-            rows, total = np.zeros(len(active)), 0.0
+            rows, total, mean = np.zeros(len(active)), 0.0, 0.0
+            if weighted:
+                # Only the energies' differences count; `total` is then near zero.
+                mean = float(self.predict(vector, k, data)[0].mean())
+            CC = np.zeros((len(active),) * 2)
             AA, bb = np.zeros((len(active),) * 2), np.zeros(len(active))
             per_frame = 8 * (3 * group.n_atoms + 1) * max(len(vector), 1) * 3
             size = int(np.clip(MEMORY // per_frame, 1, FRAMES[1]))
             size = min(size, max(len(self.data[m]) for m in group.members))
             for frames in self.chunks(group, data, size):
-                a_, b_, rows_, total_ = self._normal[g](vector, arrays, active, frames, scales)
-                AA, bb = AA + np.asarray(a_), bb + np.asarray(b_)
-                rows, total = rows + np.asarray(rows_), total + float(total_)
+                frames = frames._replace(E=frames.E + mean)
+                sums = self._normal[g](vector, arrays, active, frames, scales)
+                a_, g_, rows_, total_ = map(np.asarray, sums)
+                AA, bb, CC = AA + a_, bb + g_.sum(axis=0), CC + g_.T @ g_
+                rows, total = rows + rows_, total + total_
             # The mean of a molecule's energies is free: its part drops out.
             AA -= np.outer(rows, rows) / len(data)
             bb -= rows * total / len(data)
             # A filled-up list of active parameters repeats the first: it counts once.
             own = self._count[k]
             A[np.ix_(active[:own], active[:own])] += AA[:own, :own]
+            C[np.ix_(active[:own], active[:own])] += CC[:own, :own]
             b[active[:own]] += bb[:own]
         for residuals, jacobian in zip(self.targets, self._target_jacobians, strict=True):
             J, r = np.asarray(jacobian(vector)), np.asarray(residuals(vector))
-            A, b = A + J.T @ J, b + J.T @ r
-        return A, b
+            A, b, C = A + J.T @ J, b + J.T @ r, C + J.T @ J * (r @ r / len(r))
+        return A, b, C
 
     @cached_property
     def _target_jacobians(self):

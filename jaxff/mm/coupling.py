@@ -21,6 +21,7 @@ from jaxff.mm.interaction import over
 from jaxff.potential import Column, Term
 
 STRETCH, BEND = 0.5, 1.0  # Å and rad at which displacements level off
+STRAIGHT = 0.05  # sin² sin² of the angles of a dihedral below which couplings with it fade out
 HARMONICS = (1, 2, 3)  # of the dihedral in couplings with it
 
 
@@ -215,7 +216,7 @@ class ClassTwo(Term):
         square = over(geometry.squared_angle_deviation, R, self.angles, reference)
         bend = over(geometry.angle, R, self.angles) - reference
         # A straight angle has a kink at its minimum: it takes no part in couplings.
-        bent = jnp.clip(jnp.sin(reference) ** 2 / 0.2, 0.0, 1.0)
+        bent = geometry.fade(jnp.sin(reference) ** 2 / 0.2)
         s, t = STRETCH * jnp.tanh(d / STRETCH), bent * BEND * jnp.tanh(bend / BEND)
         shape = t * (p["cubic"][self.angle_rows] + t * p["quartic"][self.angle_rows])
         stiff = p["k"][self.angle_rows] * jnp.exp(shape)
@@ -244,8 +245,8 @@ class ClassTwo(Term):
             both = p["angle_angle_dihedral"][self.dihedral_rows] * t2[:, 0] * t2[:, 1] * cos
             outer = p["outer_bonds"][self.dihedral_rows] * s3[:, 0] * s3[:, 2]
             # Where three atoms are in line there is no dihedral: couplings fade with both angles.
-            sin2 = jnp.sin(bend + reference) ** 2
-            fade = jnp.clip(jnp.prod(sin2[self.dihedral_angles], axis=1) / 0.2, 0.0, 1.0)
+            sin2 = 1.0 - over(geometry.angle_cos, R, self.angles) ** 2
+            fade = geometry.fade(jnp.prod(sin2[self.dihedral_angles], axis=1) / STRAIGHT)
             out |= {
                 "outer_bonds": outer.sum(),
                 "bond_dihedral": (fade * (with_bonds * s3).sum(axis=1)).sum(),

@@ -22,14 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff import geometry
-from jaxff.mm.coupling import STRETCH
+from jaxff.mm.coupling import STRAIGHT, STRETCH
 from jaxff.mm.interaction import over
 from jaxff.mm.torsion import FourierTorsion
 from jaxff.potential import Column, Term
 
 LARGEST_EXPONENT = 2.0  # stiffness changes by at most e²
 STRETCHED, BENT = 0.1, 0.2  # Å and 1: thermal displacements, so that inputs are of order one
-STRAIGHT = 0.05  # sin² sin² of the angles of a dihedral below which its network fades out
 WIDTHS = {"bond": 4, "angle": 6, "torsion": 6, "improper": 3}
 SEED = 0
 _NETWORK = {
@@ -115,8 +114,7 @@ def dihedral_features(a, b, c, d):
     """cos φ, cos 2φ (2,) of points (3,) Å, and a factor () that fades where three are in line."""
     cos, _ = geometry.dihedral_cos_sin(a, b, c, d)
     first, second = geometry.angle_cos(a, b, c), geometry.angle_cos(b, c, d)
-    x = jnp.clip((1.0 - first**2) * (1.0 - second**2) / STRAIGHT, 0.0, 1.0)
-    fade = x**3 * (10.0 + x * (6.0 * x - 15.0))  # two derivatives vanish at either end
+    fade = geometry.fade((1.0 - first**2) * (1.0 - second**2) / STRAIGHT)
     return jnp.stack([cos, 2.0 * cos**2 - 1.0]), fade
 
 

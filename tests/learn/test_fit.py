@@ -34,7 +34,9 @@ def random_moves(problem, size, seed=0):
     return np.asarray(ravel_pytree(confined)[0])
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(f, marks=[pytest.mark.slow] * (f in ("morse", "neural"))) for f in FORMS]
+)
 def test_molecules_on_one_table_have_the_energies_of_their_own(molecules, form):
     if form != "gaff":
         molecules = molecules[:2]
@@ -61,6 +63,7 @@ def test_molecules_on_one_table_have_the_energies_of_their_own(molecules, form):
 
 
 def test_one_fit_gives_one_table(molecules):
+    molecules = molecules[:2]
     potentials = [jaxff.gaff(d.molecule, charges="gasteiger") for d in molecules]
     found = fit(potentials, molecules, valid=molecules, steps=6)
     shared = {}
@@ -78,10 +81,10 @@ def test_one_fit_gives_one_table(molecules):
         ]
         assert totals[0] == pytest.approx(totals[1], abs=1e-12)
     assert len(found.history["valid_force_rmse"]) == len(found.history["loss"])
-    with pytest.raises(InputError, match="3 potentials"):
+    with pytest.raises(InputError, match="2 potentials"):
         _ = found.potential
     # The gradient method takes the same molecules.
-    slow = fit(potentials, molecules, method="gradient", epochs=3)
+    slow = fit(potentials, molecules, method="gradient", epochs=3, batch=6)
     assert slow.history["loss"][-1] < slow.history["loss"][0]
     assert slow.potentials[0].params["bond"]["k"].shape == potentials[0].params["bond"]["k"].shape
 
@@ -219,3 +222,82 @@ def test_targets_are_aimed_at(molecules):
             assert wrong[1] < 0.9 * wrong[0]
     with pytest.raises(InputError, match="atoms"):
         fit(start, same, targets=[Hessian(R[0][:3], np.eye(9) * 300.0)])
+
+
+def test_a_fit_may_start_at_its_minimum(water):
+    _, data = water
+    start = jaxff.gaff(data.molecule, charges="gasteiger")
+    energies, forces = start.predict(data.positions)
+    same = Dataset(data.numbers, data.positions, forces, energies)
+    for trainable in (None, ["nonbonded.*"], ["nonbonded.charge"], "bond.*"):
+        found = fit(start, same, trainable=trainable, prior=0.0)
+        assert found.converged
+        assert "nonbonded.coulomb_constant" not in found.trained
+        assert evaluate(found.potential, same)["force_rmse"] < 1e-2
+    assert fit(start, same, trainable=["nonbonded.lj14"], steps=1).trained == ("nonbonded.lj14",)
+
+
+def test_forces_alone_are_fitted_as_such(water):
+    start, data = water
+    forces = Dataset(data.numbers, data.positions, data.forces)
+    for method in ("gradient", "least-squares"):
+        losses = [
+            fit(start, forces, method=method, energy_weight=w, epochs=2, steps=2).history["loss"]
+            for w in (0.0, 100.0)
+        ]
+        np.testing.assert_array_equal(*losses)
+
+
+def test_any_loss_sees_the_real_atoms_alone(molecules):
+    data = [molecules[0][:4], molecules[1][:4]]
+    starts = [jaxff.gaff(d.molecule, charges="gasteiger") for d in data]
+
+    def mean_error(predicted, reference):
+        return jnp.abs(predicted.forces - reference.forces).mean()
+
+    joint = fit(starts, data, loss=mean_error, optimizer=optax.sgd(0.0), epochs=1, batch=4)
+    maes = [evaluate(s, d)["force_mae"] for s, d in zip(starts, data, strict=True)]
+    assert joint.history["loss"][0] == pytest.approx(np.mean(maes), rel=1e-5)
+
+
+def test_checkpoints_know_their_targets(tmp_path, molecules):
+    data = molecules[0]
+    start = jaxff.gaff(data.molecule, charges="gasteiger")
+    R = aligned(data, start).positions
+    path = tmp_path / "fit.ckpt"
+    aims = [TorsionScan(R, np.arange(12.0)), TorsionScan(R, np.ones(12))]
+    fit(start, data, targets=aims[0], steps=1, checkpoint=path)
+    with pytest.raises(InputError, match="belongs to another fit"):
+        fit(start, data, targets=aims[1], steps=1, checkpoint=path)
+
+
+def test_bad_options_are_one_sentence(tmp_path, water):
+    start, data = water
+    for options, message in (
+        ({"batch": 0}, "batch=0: use a whole number from 1"),
+        ({"energy_weight": float("nan")}, "energy_weight=nan"),
+        ({"prior": -1.0}, "prior=-1.0"),
+        ({"method": "newton"}, "least-squares or gradient"),
+        ({"trainable": ["torsion.*"]}, "no parameter matches"),
+        ({"checkpoint": tmp_path}, "is a folder"),
+        ({"checkpoint": tmp_path / "no" / "fit.ckpt"}, "does not exist"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit(start, data, **options)
+    with pytest.raises(InputError, match="list of targets for each"):
+        fit([start, start], [data, data], targets=[[]])
+
+
+@pytest.mark.slow
+def test_standard_errors_are_those_of_repeated_samples():
+    """Against the spread of fits to many samples of frames."""
+    data = packaged_dataset("ethanol")
+    start = jaxff.gaff(data.molecule, charges="gasteiger")
+    order = np.random.default_rng(0).permutation(len(data))[:480]
+    fits = [fit(start, data[own], trainable=["bond.*", "angle.k"]) for own in order.reshape(8, 60)]
+    values = np.array([[c.fitted for c in found.changes] for found in fits])
+    errors = np.array([[c.error for c in found.changes] for found in fits]).mean(axis=0)
+    ratios = values.std(axis=0, ddof=1) / errors
+    assert 0.6 < np.median(ratios) < 1.6
+    assert (ratios > 0.2).all()
+    assert (ratios < 3.0).all()

@@ -109,7 +109,7 @@ def test_a_bent_triatomic(triatomic):
     np.testing.assert_allclose(exact.params["bond"]["k"], [540.0, 310.0], rtol=1e-10)
     np.testing.assert_allclose(exact.params["angle"]["k"], [60.0], rtol=1e-10)
 
-    found = seminario(softened(potential), R, H)
+    found = seminario(softened(potential), R, H, angles="modified")
     np.testing.assert_allclose(found.params["bond"]["k"], [540.0, 310.0], rtol=1e-10)
     theta, kappa, flexibility = 1.9, 120.0, 0.0
     for r, other, K in ((0.96, 1.42, 1080.0), (1.42, 0.96, 620.0)):
