@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxff.learn.problem import Problem
 
 FIRST_DAMPING, SMALLEST, LARGEST = 1e-3, 1e-9, 1e12
+NOTHING = 1e-12  # (kcal/mol/Å)², an objective below which there is nothing left to explain
 CALM = 2  # steps in a row below the tolerance, after which it has come to rest
 
 
@@ -110,9 +111,9 @@ def levenberg_marquardt(
             # Nothing lower however small the step: at rest, unless a step promised to gain.
             step = _bounded(A, b, state.vector - high, state.vector - low)
             gain = 2.0 * step @ b - step @ A @ step
-            state.calm = CALM if gain <= 10.0 * tolerance * loss else 0
+            state.calm = CALM if gain <= 10.0 * tolerance * max(loss, NOTHING) else 0
             break
-        change = (loss - new) / max(loss, 1e-300)
+        change = (loss - new) / max(loss, NOTHING)
         state.vector, loss = trial, new
         state.damping = max(state.damping / 8.0, SMALLEST)
         state.calm = state.calm + 1 if change < tolerance else 0

@@ -75,7 +75,8 @@ def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Non
             f"{alike_energies:.2f}); change their sign"
         )
     spread = np.std(own) / np.std(mine)
-    _check_ratio(data, "energies", spread, alike_energies if not 0.25 < spread < 4.0 else 0.0)
+    if not 0.25 < spread < 4.0:
+        _check_ratio(data, "energies", spread, alike_energies, near=2.5)
     if min(alike, alike_energies) > VERY_ALIKE:
         both = ratio / spread
         if not 1.0 / CONSISTENT < both < CONSISTENT:
@@ -85,15 +86,15 @@ def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Non
             )
 
 
-def _check_ratio(data: Dataset, what: str, ratio: float, alike: float) -> None:
+def _check_ratio(data: Dataset, what: str, ratio: float, alike: float, near: float = USUAL) -> None:
     """InputError where labels that correlate so with the potential are larger by a known ratio."""
-    near = min(MISTAKES, key=lambda mistake: abs(np.log(ratio / mistake)))
-    is_near = 1.0 / USUAL < ratio / near < USUAL
+    mistake = min(MISTAKES, key=lambda mistake: abs(np.log(ratio / mistake)))
+    is_near = 1.0 / near < ratio / mistake < near
     far = USUAL if alike > ALIKE else 2.5
     if alike > 0.5 and is_near and not 1.0 / far < ratio < far:
         raise InputError(
             f"{data.label}: {what} are {ratio:.3g} times those of the starting potential: "
-            f"{MISTAKES[near]}? give the right unit, or check=False if the start is that far off"
+            f"{MISTAKES[mistake]}? give the right unit, or check=False if the start is that far off"
         )
 
 
