@@ -1,5 +1,8 @@
 """Shared by all tests: float64, where the optional reference data lie, and a toy potential."""
 
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +14,21 @@ import pytest
 from jaxff.potential import Column, Potential, Term
 
 jax.config.update("jax_enable_x64", True)
+
+# What one test has compiled the others need not: in one run, by all its processes.
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+MINE = CACHE not in os.environ
+if MINE:
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="jaxff-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def pytest_unconfigure():
+    if MINE:
+        shutil.rmtree(os.environ.pop(CACHE), ignore_errors=True)
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
