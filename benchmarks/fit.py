@@ -30,14 +30,9 @@ from timing import alternate
 
 import jaxff
 from jaxff.learn import aligned
+from jaxff.mm import FORMS
 from jaxff.parameters import FreeParameters
 
-FORMS = {  # as in `jaxff fit --form`
-    "gaff": {},
-    "morse": {"bonds": "morse", "fourier_terms": 6},
-    "class2": {"bonded": "class2", "fourier_terms": 6},
-    "nn": {"bonded": "neural"},
-}
 TEST, WITHIN, AGREEMENT, MATMUL = 2000, 0.01, 1e-8, 3000
 
 

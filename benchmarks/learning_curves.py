@@ -15,14 +15,14 @@ import jax
 import numpy as np
 
 import jaxff
-from jaxff import gdml, plot
+from jaxff import gdml, mm, plot
 
 VALID, TEST = 300, 2000
 FORMS = {
-    "GAFF": {},
-    "GAFF-Morse": {"bonds": "morse", "fourier_terms": 6},
-    "GAFF-NN": {"bonded": "neural"},
-    "class-II": {"bonded": "class2", "fourier_terms": 6},
+    "GAFF": mm.FORMS["gaff"],
+    "GAFF-Morse": mm.FORMS["morse"],
+    "GAFF-NN": mm.FORMS["nn"],
+    "class-II": mm.FORMS["class2"],
 }
 KERNEL, PLUS = "sGDML", " + sGDML"
 

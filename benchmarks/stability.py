@@ -19,13 +19,8 @@ import jaxff
 from jaxff import units
 from jaxff.learn import aligned
 from jaxff.md.integrate import scaled_masses
+from jaxff.mm import FORMS
 
-FORMS = {
-    "gaff": {},
-    "morse": {"bonds": "morse", "fourier_terms": 6},
-    "class2": {"bonded": "class2", "fourier_terms": 6},
-    "nn": {"bonded": "neural"},
-}
 DT, FRICTION, EVERY = 0.5, 10.0, 100  # fs, 1/ps, steps between looks
 
 

@@ -35,6 +35,18 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--length-unit", help="override the file's unit of length")
         sub.add_argument("--energy-unit", help="override the file's unit of energy")
 
+    def split_options(sub, n_train: int):
+        sub.add_argument(
+            "-n",
+            dest="n_train",
+            type=positive(int),
+            default=n_train,
+            metavar="N",
+            help=f"training frames (default {n_train})",
+        )
+        sub.add_argument("--valid", type=count, metavar="N", help="validation frames (up to 500)")
+        sub.add_argument("--test", type=count, metavar="N", help="test frames (up to 1000)")
+
     sub = command(
         "demo",
         "The main job on packaged data: GAFF, its refit, sGDML and their hybrid.",
@@ -91,9 +103,7 @@ def parser() -> argparse.ArgumentParser:
         default="gaff",
         help="gaff; morse (and six Fourier terms); nn (networks); class2 (and all couplings)",
     )
-    sub.add_argument("-n", dest="n_train", type=positive(int), default=110, metavar="N")
-    sub.add_argument("--valid", type=count, metavar="N", help="validation frames (up to 500)")
-    sub.add_argument("--test", type=count, metavar="N", help="test frames (up to 1000)")
+    split_options(sub, 110)
     sub.add_argument(
         "--trainable", type=patterns, metavar="P,P,...", help='such as "bond.*,torsion.k"'
     )
@@ -135,16 +145,7 @@ def parser() -> argparse.ArgumentParser:
         "Interrupted, the same command goes on from MODEL.npz.partial, where its state is kept.",
     )
     data_options(sub)
-    sub.add_argument(
-        "-n",
-        dest="n_train",
-        type=positive(int),
-        default=1000,
-        metavar="N",
-        help="training frames (default 1000)",
-    )
-    sub.add_argument("--valid", type=count, metavar="N", help="validation frames (up to 500)")
-    sub.add_argument("--test", type=count, metavar="N", help="test frames (up to 1000)")
+    split_options(sub, 1000)
     sub.add_argument(
         "--sigma",
         type=numbers,

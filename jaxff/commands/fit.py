@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxff.commands.shared import METRICS, load_dataset, load_form, shares
+from jaxff.commands.shared import METRICS, load_dataset, load_form, split_frames
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
 
@@ -21,14 +21,7 @@ def run(arguments, console) -> dict:
     if len(charges) != len(data):
         raise InputError(f"--charge gives {len(charges)} charges for {len(data)} data sets")
     starts = [load_form(arguments, *both) for both in zip(data, charges, strict=True)]
-    splits = [
-        own.split(*shares(len(own), arguments), seed=arguments.seed, stratify=True) for own in data
-    ]
-    for own, split in zip(data, splits, strict=True):
-        console.say(
-            f"{own.name}: {len(split.train)} training, {len(split.valid)} validation, "
-            f"{len(split.test)} test frames ({own.theory})"
-        )
+    splits = [split_frames(own, arguments, console) for own in data]
     unfinished = Path(f"{arguments.output}.partial")
     found = fit(
         starts,

@@ -37,16 +37,10 @@ def load_molecule(text: str, charge: int | None, seed: int):
 
 def load_form(arguments, data, charge: int | None = None):
     """The potential to fit: GAFF, or a form made of it, for the molecule of a data set."""
-    from jaxff.mm import gaff
+    from jaxff.mm import FORMS, gaff
     from jaxff.mm.amber import read_topology
 
-    forms = {
-        "gaff": {},
-        "morse": {"bonds": "morse", "fourier_terms": 6},
-        "class2": {"bonded": "class2", "fourier_terms": 6},
-        "nn": {"bonded": "neural"},
-    }
-    form, where = forms[arguments.form], arguments.topology
+    form, where = FORMS[arguments.form], arguments.topology
     if where is None:
         molecule = data.molecule if charge is None else replace(data.molecule, charge=charge)
         return gaff(molecule, charges=arguments.charges, **form)
@@ -83,6 +77,16 @@ def shares(n_frames: int, arguments) -> tuple[int, int, int]:
     valid = arguments.valid if arguments.valid is not None else max(min(500, left // 2), 0)
     test = arguments.test if arguments.test is not None else max(min(1000, left - valid), 0)
     return arguments.n_train, valid, test
+
+
+def split_frames(data, arguments, console):
+    """The training, validation and test frames of a command, told to the user."""
+    split = data.split(*shares(len(data), arguments), seed=arguments.seed, stratify=True)
+    console.say(
+        f"{data.name}: {len(split.train)} training, {len(split.valid)} validation, "
+        f"{len(split.test)} test frames ({data.theory})"
+    )
+    return split
 
 
 def writable_folder(path) -> Path:

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from jaxff.commands.shared import METRICS, load_dataset, load_potential, shares
+from jaxff.commands.shared import METRICS, load_dataset, load_potential, shares, split_frames
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
 
@@ -25,11 +25,7 @@ def run(arguments, console) -> dict:
     baseline = load_potential(arguments.baseline) if arguments.baseline else None
     if arguments.uncertainty and shares(len(data), arguments)[1] == 0:
         raise InputError("--uncertainty is calibrated on validation frames: give --valid N")
-    split = data.split(*shares(len(data), arguments), seed=arguments.seed, stratify=True)
-    console.say(
-        f"{data.name}: {len(split.train)} training, {len(split.valid)} validation, "
-        f"{len(split.test)} test frames ({data.theory})"
-    )
+    split = split_frames(data, arguments, console)
     descriptor, light = gdml.inverse_distances, arguments.hydrogen_weight != 1.0
     if light:
         numbers = data.numbers[arguments.atoms] if arguments.atoms else data.numbers

@@ -139,8 +139,6 @@ def fit(
     valid = list(valid) if several else None if valid is None else [valid]
     _check(potentials, train, valid)
     _check_numbers(energy_weight, prior, steps, epochs, batch, restarts)
-    if isinstance(trainable, str):
-        trainable = [trainable]
     method = method or ("gradient" if optimizer or loss else "least-squares")
     if method not in METHODS:
         raise InputError(f"method={method!r}: use {' or '.join(METHODS)}")

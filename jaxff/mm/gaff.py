@@ -6,6 +6,14 @@ from jaxff.mm.parametrize import parametrize
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 
+# Forms of the force field by the names that `jaxff fit --form` takes: keywords of `gaff`.
+FORMS: dict[str, dict] = {
+    "gaff": {},
+    "morse": {"bonds": "morse", "fourier_terms": 6},
+    "nn": {"bonded": "neural"},
+    "class2": {"bonded": "class2", "fourier_terms": 6},
+}
+
 
 def gaff(
     mol: Molecule, coulomb_constant: float | None = None, *, charges="auto", **form

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff import geometry
-from jaxff.mm.coupling import STRAIGHT, STRETCH
+from jaxff.mm.coupling import STRAIGHT, STRETCH, _ends_first, _numbered
 from jaxff.mm.interaction import over
 from jaxff.mm.torsion import FourierTorsion
 from jaxff.potential import Column, Term
@@ -286,7 +286,7 @@ def neural_terms(types: Sequence[str], bonds, angles, torsions, impropers) -> tu
         zip(map(frozenset, b.atoms.tolist()), b.values["length"][b.rows].tolist(), strict=True)
     )
     angle = dict(
-        zip(map(_ends_sorted, a.atoms.tolist()), a.values["angle"][a.rows].tolist(), strict=True)
+        zip(map(_ends_first, a.atoms.tolist()), a.values["angle"][a.rows].tolist(), strict=True)
     )
 
     def lengths(chain) -> list[float]:
@@ -304,12 +304,12 @@ def neural_terms(types: Sequence[str], bonds, angles, torsions, impropers) -> tu
 
     term, values = torsions
     atoms = _oriented(types, term.atoms)
-    labels, rows = _numbered(types, atoms)
+    labels, rows = _numbered(_names(types, atoms))
     chains = atoms.tolist()
     own = {
         "lengths": _means([lengths(x) for x in chains], rows, len(labels), 3),
         "angles": _means(
-            [[angle[_ends_sorted(x[k : k + 3])] for k in range(2)] for x in chains],
+            [[angle[_ends_first(x[k : k + 3])] for k in range(2)] for x in chains],
             rows,
             len(labels),
             2,
@@ -324,7 +324,7 @@ def neural_terms(types: Sequence[str], bonds, angles, torsions, impropers) -> tu
     params["torsion"] = values | own | start(len(labels), 7, WIDTHS["torsion"], ("energy",))
 
     term, values = impropers
-    labels, rows = _numbered(types, term.atoms)
+    labels, rows = _numbered(_names(types, term.atoms))
     terms["improper"] = NeuralImproper(**_fields(term), type_rows=rows, type_labels=labels)
     params["improper"] = values | start(len(labels), 2, WIDTHS["improper"], ("energy",))
     return terms, params
@@ -332,11 +332,6 @@ def neural_terms(types: Sequence[str], bonds, angles, torsions, impropers) -> tu
 
 def _fields(term) -> dict:
     return {field.name: getattr(term, field.name) for field in fields(term)}
-
-
-def _ends_sorted(angle: Sequence[int]) -> tuple[int, int, int]:
-    i, j, k = angle
-    return (min(i, k), j, max(i, k))
 
 
 def _oriented(types: Sequence[str], atoms: np.ndarray) -> np.ndarray:
@@ -354,11 +349,8 @@ def _palindromic(types: Sequence[str], atoms: np.ndarray) -> np.ndarray:
     return np.array([row == row[::-1] for row in names], np.int32)
 
 
-def _numbered(types: Sequence[str], atoms: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the types of atoms (n, k), and the row of each."""
-    names = ["-".join(types[a] for a in row) for row in atoms.tolist()]
-    labels, rows = np.unique(np.array(names, str), return_inverse=True)
-    return tuple(labels.tolist()), rows.astype(np.int32).ravel()
+def _names(types: Sequence[str], atoms: np.ndarray) -> list[str]:
+    return ["-".join(types[a] for a in row) for row in atoms.tolist()]
 
 
 def _means(values, rows: np.ndarray, n_rows: int, width: int) -> np.ndarray:
