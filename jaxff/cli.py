@@ -39,6 +39,10 @@ def run(arguments) -> dict:
     from jaxff.info import versions
 
     jax.config.update("jax_enable_x64", True)
+    if (folder := getattr(arguments, "compilation_cache", None)) is not None:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        # The default of one second would skip nearly everything here.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     console = Console()
     started = time.perf_counter()
     try:

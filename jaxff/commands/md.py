@@ -7,43 +7,62 @@ from jaxff.commands.shared import load_potential, writable_folder
 
 def run(arguments, console) -> dict:
     import jax.numpy as jnp
+    import numpy as np
 
     from jaxff import md, plot
     from jaxff.molecule import Molecule
 
     out = writable_folder(arguments.output)
+    restart = out / "restart.npz"
+    if arguments.overwrite:
+        restart.unlink(missing_ok=True)
+    elif restart.is_file():
+        console.say(f"continuing from {restart}")
     potential = load_potential(arguments.model).astype(jnp.dtype(arguments.precision))
     molecule = Molecule.read(arguments.start)
+    temperatures = arguments.temperature
     result = md.simulate(
         potential,
         molecule,
         ensemble=arguments.ensemble,
-        temperature=arguments.temperature,
+        temperature=temperatures if len(temperatures) > 1 else temperatures[0],
+        final_temperature=arguments.final_temperature,
         dt=arguments.dt,
         steps=arguments.steps,
         friction=arguments.friction,
+        relaxation=arguments.relaxation,
         record_every=arguments.record_every,
         seed=arguments.seed,
-        out=out / "trajectory.extxyz",
+        replicas=arguments.replicas,
+        stretch=arguments.stretch,
+        remove_rotation=arguments.remove_rotation,
+        out=out / f"trajectory.{arguments.format}",
+        restart_file=restart,
+        keep=False,
         progress=console,
     )
     console.close()
-    thermostat = arguments.temperature if arguments.ensemble == "langevin" else None
-    figure = plot.energy_and_temperature(
-        result.times,
-        result.potential_energies,
-        result.kinetic_energies,
-        result.temperatures,
-        thermostat,
-    )
+    constant = arguments.ensemble != "nve" and arguments.final_temperature is None
+    series = (result.potential_energies, result.kinetic_energies, result.temperatures)
+    shown = series if arguments.replicas is None else [x.mean(axis=0) for x in series]
+    target = temperatures[0] if constant and len(set(temperatures)) == 1 else None
+    figure = plot.energy_and_temperature(result.times, *shown, target)
+    if arguments.replicas is not None:
+        figure.suptitle(f"mean of {arguments.replicas} replicas")
     figure.savefig(out / "energy_temperature.png", dpi=130)
-    mean = float(result.temperatures.mean())
-    rate = arguments.steps / result.seconds
-    console.say(f"mean temperature {mean:.1f} K; {rate:.0f} steps/s")
-    console.say(f"wrote {out}/trajectory.extxyz and energy_temperature.png")
+    means = np.mean(result.temperatures, axis=-1)
+    steps = (len(result.times) - 1) * arguments.record_every
+    rate = steps * (arguments.replicas or 1) / max(result.seconds, 1e-9)
+    files = sorted(str(path) for path in out.glob(f"trajectory*.{arguments.format}"))
+    console.say(f"mean temperature {np.mean(means):.1f} K")
+    console.say(f"{rate:.0f} steps/s, {result.ns_per_day:.3g} ns/day in all")
+    console.say(f"wrote {', '.join(files[:3])}{', ...' * (len(files) > 3)}")
+    console.say(f"wrote {out / 'energy_temperature.png'}; {restart} continues with more --steps")
     return {
-        "mean_temperature": mean,
+        "mean_temperature": means.tolist(),
+        "degrees_of_freedom": np.asarray(result.degrees_of_freedom).tolist(),
         "frames": len(result.times),
         "steps_per_second": rate,
-        "trajectory": str(out / "trajectory.extxyz"),
+        "ns_per_day": result.ns_per_day,
+        "trajectory": files if arguments.replicas else files[0],
     }

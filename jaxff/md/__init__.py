@@ -1,5 +1,17 @@
-"""Molecular dynamics on jax-md: integrators in chunks, trajectories."""
+"""Molecular dynamics on jax-md: ensembles, replicas, trajectories, minimisation."""
 
-from jaxff.md.simulate import Run, SimulationError, State, simulate
+from jaxff.md.minimize import Minimum, minimize
+from jaxff.md.record import Run, State
+from jaxff.md.simulate import SimulationError, simulate
+from jaxff.md.trajectory import open_trajectory, read_trajectory
 
-__all__ = ["Run", "SimulationError", "State", "simulate"]
+__all__ = [
+    "Minimum",
+    "Run",
+    "SimulationError",
+    "State",
+    "minimize",
+    "open_trajectory",
+    "read_trajectory",
+    "simulate",
+]

@@ -1,9 +1,4 @@
-"""Integrators of jax-md, run in compiled chunks.
-
-Time is counted in steps here: with masses m (TIME/dt)² the step is 1, which jax-md's velocity
-Verlet, that casts the step to float32, holds exactly; and time step, temperature, friction and
-lengths are arguments of the compiled chunk, so that changing them never compiles again.
-"""
+"""Simulations in compiled chunks, of one molecule or of many replicas at once."""
 
 from __future__ import annotations
 
@@ -13,16 +8,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxff import units
-from jaxff.errors import InputError
+from jaxff.md import ensembles
+from jaxff.md.ensembles import STILL_EVERY, Bath, Ensemble
 from jaxff.potential import Params, Program
 
-ENSEMBLES = ("langevin", "nve")
-FRAMES_PER_CHUNK = 256
+# A chunk's frames take at most about this much memory, bytes, and are at most so many.
+CHUNK_BYTES = 3e7
+CHUNK_FRAMES = 256
 
 
 class Frame(NamedTuple):
-    """What is recorded of a state; in a chunk each field has one more axis, of frames.
+    """What is recorded of a state; of replicas each field has a leading axis, and of the frames of
+    a chunk one more before it.
 
     Attributes:
         positions: (N, 3) Å.
@@ -37,98 +34,71 @@ class Frame(NamedTuple):
     potential: jax.Array
     kinetic: jax.Array
 
-    @property
-    def finite(self):
-        """() bool: nothing in it is NaN or infinite."""
-        return jnp.stack([jnp.isfinite(x).all() for x in self]).all()
 
-
-def check_ensemble(ensemble: str) -> None:
-    if ensemble not in ENSEMBLES:
-        raise InputError(f"unknown ensemble {ensemble!r}: use one of {', '.join(ENSEMBLES)}")
-
-
-def scaled_masses(masses, dt: float):
-    """Masses in kcal/mol (step/Å)² of masses in amu, for a time step dt in fs."""
-    return masses * (units.TIME / dt) ** 2
-
-
-def initial_state(ensemble: str, positions, displacements, forces, masses, key):
-    """jax-md's state of the ensemble.
-
-    Args:
-        positions, displacements, forces: (N, 3) as in `Frame`.
-        masses: (N,) scaled.
-        key: JAX random key.
-    """
-    from jax_md import simulate
-
-    masses = masses[:, None]
-    momenta = masses * displacements
-    if ensemble == "nve":
-        return simulate.NVEState(positions, momenta, forces, masses)
-    return simulate.NVTLangevinState(positions, momenta, forces, masses, key)
-
-
-def _integrator(ensemble: str, energy_fn, kT, friction):
-    from jax_md import simulate, space
-
-    _, shift = space.free()
-    if ensemble == "nve":
-        return simulate.nve(energy_fn, shift, dt=1.0)
-    return simulate.nvt_langevin(energy_fn, shift, dt=1.0, kT=kT, gamma=friction)
+def chunk_frames(state) -> int:
+    """How many frames a chunk has room for."""
+    return int(min(max(CHUNK_BYTES // (3 * state.position.nbytes), 1), CHUNK_FRAMES))
 
 
 @partial(jax.jit, static_argnames=("program", "ensemble"))
 def run_chunk(
     program: Program,
-    ensemble: str,
+    ensemble: Ensemble,
     params: Params,
     state,
-    kT,
-    friction,
+    bath: Bath,
+    t,
     n_frames,
     record_every,
 ):
-    """Run up to `n_frames` × `record_every` steps, stopping after the first frame not finite.
+    """Run `n_frames` × `record_every` steps.
 
     Args:
         program, ensemble: static: they decide what is compiled.
         params: the potential's parameters.
-        state: jax-md's state.
-        kT: () kcal/mol.
-        friction: () 1/step.
-        n_frames: () at most FRAMES_PER_CHUNK.
+        state: jax-md's state; with positions (R, N, 3), those of R replicas, and so is `bath`.
+        bath: see `Bath`.
+        t: () integer, steps done before.
+        n_frames: () at most `chunk_frames(state)`.
         record_every: () steps; 0 records the state as it is.
 
     Returns:
-        The state at the end; FRAMES_PER_CHUNK frames, of which the first `count` are recorded;
-        `count`; whether the last of them is finite.
+        The state at the end; room for `chunk_frames(state)` frames, of which the first `n_frames`
+        are filled.
     """
-    energy_fn = partial(program.energy, params)
-    _, step = _integrator(ensemble, energy_fn, kT, friction)
+
+    def force_fn(R):
+        return -jax.grad(program.energy, argnums=1)(params, R)
 
     def observe(state) -> Frame:
         return Frame(
             state.position,
             state.velocity,
             state.force,
-            energy_fn(state.position),
+            program.energy(params, state.position),
             0.5 * jnp.sum(state.momentum * state.velocity),
         )
 
-    def advance(carry):
-        state, frames, count, _ = carry
-        state = jax.lax.fori_loop(0, record_every, lambda _, s: step(s), state)
-        frame = observe(state)
-        frames = jax.tree.map(lambda all, one: all.at[count].set(one), frames, frame)
-        return state, frames, count + 1, frame.finite
+    advance, still = partial(ensembles.step, ensemble, force_fn), ensembles.stilled
+    if state.position.ndim == 3:
+        observe, still = jax.vmap(observe), jax.vmap(still)
+        advance = jax.vmap(advance, in_axes=(0, 0, None))
+
+    def one_step(t, state):
+        state = advance(state, bath, t)
+        if ensemble.still:
+            state = jax.lax.cond((t + 1) % STILL_EVERY == 0, still, lambda s: s, state)
+        return state
+
+    def one_frame(f, carry):
+        state, frames = carry
+        first = t + f * record_every
+        state = jax.lax.fori_loop(first, first + record_every, one_step, state)
+        frames = jax.tree.map(lambda all, one: all.at[f].set(one), frames, observe(state))
+        return state, frames
 
     room = jax.tree.map(
-        lambda x: jnp.zeros((FRAMES_PER_CHUNK, *x.shape), x.dtype), jax.eval_shape(observe, state)
+        lambda x: jnp.zeros((chunk_frames(state), *x.shape), x.dtype),
+        jax.eval_shape(observe, state),
     )
-    return jax.lax.while_loop(
-        lambda carry: (carry[2] < n_frames) & carry[3],
-        advance,
-        (state, room, jnp.zeros((), int), jnp.array(True)),
-    )
+    return jax.lax.fori_loop(0, n_frames, one_frame, (state, room))

@@ -8,6 +8,8 @@ from jaxff import units
 
 # kcal/mol of kinetic energy in one amu (Å/fs)²
 KINETIC = units.TIME**2
+# A molecule whose smallest moment of inertia is below this share of its largest counts as linear.
+LINEAR = 1e-5
 
 
 def maxwell_boltzmann(masses, temperature: float, rng: np.random.Generator) -> np.ndarray:
@@ -22,33 +24,39 @@ def kinetic_energy(masses, velocities) -> np.ndarray:
     return 0.5 * KINETIC * np.sum(np.asarray(masses) * squares, axis=-1)
 
 
-def temperature(energy, degrees_of_freedom: int) -> np.ndarray:
+def temperature(energy, degrees_of_freedom) -> np.ndarray:
     """Temperature (...) K of a kinetic energy (...) kcal/mol; 0 without degrees of freedom."""
-    return 2.0 * np.asarray(energy) / (max(degrees_of_freedom, 1) * units.BOLTZMANN)
+    return 2.0 * np.asarray(energy) / (np.maximum(degrees_of_freedom, 1) * units.BOLTZMANN)
 
 
-def without_translation(masses, velocities) -> np.ndarray:
-    """Velocities (N, 3) Å/fs without those of the centre of mass."""
-    return velocities - np.average(velocities, axis=0, weights=masses)
+def without_translation(masses, velocities, xp=np):
+    """Velocities (N, 3) Å/fs without those of the centre of mass; `xp` is NumPy or jax.numpy."""
+    return velocities - xp.average(velocities, axis=0, weights=masses)
 
 
-def without_rotation(masses, positions, velocities) -> np.ndarray:
-    """Velocities (N, 3) Å/fs without those of the rotation about the centre of mass.
+def without_rotation(masses, positions, velocities, xp=np):
+    """Velocities (N, 3) Å/fs without those of the centre of mass and the rotation about it.
 
     Args:
+        masses: (N,) amu.
         positions: (N, 3) Å.
+        velocities: (N, 3) Å/fs.
+        xp: NumPy or jax.numpy.
     """
-    centred = positions - np.average(positions, axis=0, weights=masses)
-    moving = without_translation(masses, velocities)
-    momentum = np.einsum("n,nc->c", masses, np.cross(centred, moving))
-    # The pseudo-inverse leaves out the axis about which a linear molecule has no inertia.
-    omega = np.linalg.pinv(_inertia(masses, centred), rcond=1e-8, hermitian=True) @ momentum
-    return velocities - np.cross(omega, centred)
+    centred = positions - xp.average(positions, axis=0, weights=masses)
+    moving = without_translation(masses, velocities, xp)
+    momentum = xp.einsum("n,nc->c", masses, xp.cross(centred, moving))
+    moments, axes = xp.linalg.eigh(_inertia(masses, centred, xp))
+    # A linear molecule has no inertia about its axis.
+    turns = moments > LINEAR * moments[-1]
+    inverse = xp.where(turns, 1.0 / xp.where(turns, moments, 1.0), 0.0)
+    omega = axes @ (inverse * (axes.T @ momentum))
+    return moving - xp.cross(omega, centred)
 
 
 def conserved_degrees(masses, positions, velocities) -> int:
-    """How many degrees of freedom stay still in NVE: 3 without momentum, and 2 or 3 more without
-    angular momentum about the centre of mass (2 for a linear molecule).
+    """How many degrees of freedom stay still in NVE: 3 without momentum, and those of rotation
+    without angular momentum about the centre of mass.
 
     Args:
         masses: (N,) amu.
@@ -64,9 +72,17 @@ def conserved_degrees(masses, positions, velocities) -> int:
     angular = np.cross(centred, momenta).sum(axis=0)
     if np.abs(angular).max() > scale * np.abs(centred).max():
         return 3
-    return 3 + np.linalg.matrix_rank(_inertia(masses, centred), tol=1e-8, hermitian=True)
+    return 3 + rotational_degrees(len(masses))
 
 
-def _inertia(masses, centred) -> np.ndarray:
-    square = np.einsum("n,na,nb->ab", masses, centred, centred)
-    return np.trace(square) * np.eye(3) - square
+def rotational_degrees(n_atoms: int) -> int:
+    """Degrees of freedom of rotation: none of an atom, 2 of a pair, 3 of any other molecule.
+
+    A molecule that is linear at its minimum bends, and then has all three.
+    """
+    return min(n_atoms, 3) if n_atoms > 1 else 0
+
+
+def _inertia(masses, centred, xp=np):
+    square = xp.einsum("n,na,nb->ab", masses, centred, centred)
+    return xp.trace(square) * xp.eye(3) - square

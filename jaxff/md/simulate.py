@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,248 +14,316 @@ import numpy as np
 
 from jaxff import units
 from jaxff.errors import InputError
-from jaxff.md import kinetics
-from jaxff.md.integrate import (
-    FRAMES_PER_CHUNK,
-    Frame,
-    check_ensemble,
-    initial_state,
-    run_chunk,
-    scaled_masses,
-)
-from jaxff.md.trajectory import Trajectory
+from jaxff.md import guard, kinetics, restart, start
+from jaxff.md.ensembles import Bath, Ensemble, check_ensemble
+from jaxff.md.guard import Fault, Guard
+from jaxff.md.integrate import Frame, chunk_frames, run_chunk
+from jaxff.md.record import Record, Run, State, kelvin, trajectories
 from jaxff.molecule import Molecule
+from jaxff.npz import digest, writable_file
 from jaxff.potential import Potential
 
 # The host takes over the frames, and looks at them, about this often, s.
 CHUNK_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class State:
-    """Where a simulation stands; another `simulate` continues from it exactly.
-
-    Attributes:
-        ensemble: "langevin" or "nve".
-        dt: time step, fs.
-        step: steps done since the start.
-        degrees_of_freedom: those that carry kinetic energy.
-        dynamics: jax-md's state.
-    """
-
-    ensemble: str
-    dt: float
-    step: int
-    degrees_of_freedom: int
-    dynamics: Any
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a simulation recorded, in F frames.
-
-    Attributes:
-        positions: (F, N, 3) Å.
-        velocities: (F, N, 3) Å/fs.
-        forces: (F, N, 3) kcal/mol/Å.
-        potential_energies, kinetic_energies: (F,) kcal/mol.
-        temperatures: (F,) K, of the kinetic energy over `degrees_of_freedom`.
-        times: (F,) fs since the start.
-        degrees_of_freedom: 3N for Langevin; for NVE 3N less the conserved ones.
-        state: where it ended; pass it to `simulate` to continue.
-        seconds: wall-clock time of the dynamics, compilation apart.
-        compile_seconds: wall-clock time of compilation, or of finding it done.
-        ns_per_day: simulated time per day of `seconds`.
-    """
-
-    positions: np.ndarray
-    velocities: np.ndarray
-    forces: np.ndarray
-    potential_energies: np.ndarray
-    kinetic_energies: np.ndarray
-    temperatures: np.ndarray
-    times: np.ndarray
-    degrees_of_freedom: int
-    state: State
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
-    ns_per_day: float = 0.0
-
-
 class SimulationError(ArithmeticError):
-    """A simulation met a number that is not finite.
+    """A simulation met a number that is not finite, an explosion, or a broken bond.
 
     Attributes:
-        run: what was recorded before, all finite; `run.state` is at its last frame.
-        step: the step at which it began.
+        run: what was recorded before, all sound; `run.state` is at its last frame.
+        step: the step at which it was seen first.
         time: that step's time, fs.
-        atom: index of the first atom with such a force or position, None if only the energy.
+        atoms: indices of the atoms where it shows, none if only the energy tells.
+        replica: its index, None if there is one molecule alone.
+        term: the potential's term with the strongest force on the atoms, None if unknown.
     """
 
-    def __init__(self, message: str, run: Run, step: int, time: float, atom: int | None):
+    def __init__(self, message: str, run: Run, step: int, fault: Fault, term: str | None):
         super().__init__(message)
-        self.run, self.step, self.time, self.atom = run, step, time, atom
+        self.run, self.step, self.time = run, step, step * run.state.dt
+        self.atoms, self.replica, self.term = fault.atoms, fault.replica, term
 
 
 def simulate(
     potential: Potential,
     molecule: Molecule,
     *,
-    temperature: float = 300.0,
+    temperature: float | Sequence[float] = 300.0,
+    final_temperature: float | Sequence[float] | None = None,
     steps: int = 10_000,
     dt: float = 0.5,
     ensemble: str = "langevin",
     friction: float = 1.0,
+    relaxation: float = 100.0,
     record_every: int = 10,
     seed: int = 0,
+    replicas: int | None = None,
     positions=None,
     velocities=None,
     remove_rotation: bool = False,
+    stretch: float | None = None,
     state: State | None = None,
     out=None,
+    restart_file=None,
+    keep: bool = True,
     progress: Callable[[str, float], None] | None = None,
 ) -> Run:
     """Molecular dynamics of `molecule`, in vacuum, in its own atom order.
 
-    Langevin dynamics (BAOAB: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34; jax-md's
-    `nvt_langevin`) acts on all 3N degrees of freedom.  NVE is velocity Verlet (jax-md's `nve`); its
-    starting velocities, drawn from the Maxwell-Boltzmann distribution, lose the centre of mass'
-    motion, and with `remove_rotation` the rotation, and the temperature counts what is left.
+    The ensembles, all with steps from jax-md:
+
+    - "langevin": BAOAB (Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34), on all 3N
+      degrees of freedom.
+    - "nve": velocity Verlet.  Velocities that are drawn lose the motion of the centre of mass, and
+      with `remove_rotation` the rotation; those that are given are used as they are.
+    - "nose-hoover": a chain of three thermostats (Martyna, Klein and Tuckerman, J. Chem. Phys. 97,
+      2635 (1992)) on velocity Verlet.
+    - "csvr": stochastic velocity rescaling (Bussi, Donadio and Parrinello, J. Chem. Phys. 126,
+      014101 (2007)) on velocity Verlet.
+
+    The last two scale all velocities by one factor, which never changes the direction of total
+    and angular momentum.  A free molecule therefore starts without either, stays so, and the
+    temperature counts the other 3N − 6 degrees of freedom (5 for two atoms).  Where the potential
+    is found to depend on place or orientation nothing is removed, and all 3N count.
 
     Args:
         potential: its atoms are matched to those of `molecule`.  It computes in the dtype of its
             parameters.
         molecule: elements, masses and starting geometry.
-        temperature: of the thermostat and the starting velocities, K.
+        temperature: of the thermostat and the starting velocities, K; one, or one a replica.
+        final_temperature: of the thermostat at the last step, reached at a constant rate (None:
+            the same throughout), K.
         steps: a multiple of `record_every`.
         dt: time step, fs.
-        ensemble: "langevin" or "nve".
+        ensemble: see above.
         friction: Langevin's, 1/ps; 1 disturbs the motion little, 10 equilibrates faster.
+        relaxation: time of the Nosé-Hoover chain and of CSVR, fs.
         record_every: steps between frames.  The start is a frame too, unless `state` is given.
-        seed: of starting velocities and noise.
-        positions: (N, 3) Å, in place of the molecule's.
-        velocities: (N, 3) Å/fs, in place of drawn ones; used as they are.
+        seed: of starting velocities and noise; replica r is the single run of seed + r.
+        replicas: molecules that run at once, each on its own, spread over the devices if there
+            are several; None for one without a replicas' axis.
+        positions: (N, 3) or (R, N, 3) Å, in place of the molecule's.
+        velocities: likewise, Å/fs, in place of drawn ones.
         remove_rotation: see above.
-        state: continue from there; positions, velocities and seed do not count then.
-        out: extxyz file, replaced at the start and appended to as the simulation goes.
+        stretch: a bond this many times as long as at the start (the longest start of the
+            replicas) stops the run; None: bonds may break.
+        state: continue from there; positions, velocities, seed and replicas do not count then.
+        out: trajectory file, replaced at the start and appended to as the simulation goes; the
+            suffix tells the format: .extxyz, .h5 (H5MD) or .dcd.  Of replicas, run.h5 becomes
+            run-0.h5, run-1.h5 and so on.
+        restart_file: written every few seconds together with `out`.  If it is there, the simulation
+            continues from it, bit for bit on the same hardware, until `steps` are done in all.
+        keep: whether the run returned holds positions, velocities and forces; without, these
+            arrays have no frames, and long runs little memory.
         progress: called about once a second with what goes on and the fraction done.
 
     Raises:
         InputError: arguments that cannot be used; a start that is not finite.
-        SimulationError: a number that is not finite on the way.
+        SimulationError: a number that is not finite on the way, a temperature far beyond chance,
+            a broken bond.
     """
     check_ensemble(ensemble)
-    _check_arguments(temperature, dt, friction, steps, record_every)
+    _check_arguments(dt, friction, relaxation, steps, record_every, replicas, stretch)
     potential = potential.matched(molecule)
+    count = replicas if state is None else state.replicas
+    warmth = [_temperatures(T, count) for T in (temperature, final_temperature) if T is not None]
     fresh = state is None
     if fresh:
         state = _start(
-            potential, molecule, ensemble, temperature, dt, seed, positions, velocities,
-            remove_rotation,
+            potential, molecule, ensemble, warmth[0], friction, relaxation, dt, seed, replicas,
+            positions, velocities, remove_rotation,
         )  # fmt: skip
     else:
         _check_state(state, ensemble, dt, molecule)
-    dtype = state.dynamics.position.dtype
-    kT = jnp.asarray(units.BOLTZMANN * temperature, dtype)
-    per_step = jnp.asarray(friction * dt / 1000.0, dtype)
+    settings = {
+        "potential": digest(potential.params),
+        "molecule": digest(molecule.numbers, state.dynamics.position if fresh else 0),
+        "ensemble": ensemble, "dt": dt, "friction": friction, "relaxation": relaxation,
+        "record_every": record_every, "seed": seed, "replicas": count,
+        "temperature": [w.tolist() for w in warmth],
+        "steps of the ramp": steps if len(warmth) > 1 else None,
+        "trajectory": None if out is None else Path(out).name,
+    }  # fmt: skip
+    first, last, marks = state.step, state.step + steps, None
+    if restart_file is not None:
+        if not fresh:
+            raise InputError("give either a state or a restart file to continue from, not both")
+        writable_file(restart_file)
+        if restart.exists(restart_file):
+            found = restart.read_restart(restart_file, state.dynamics, settings)
+            state, marks = replace(state, dynamics=found[0], step=found[1]), found[2]
+            if state.step >= last:
+                raise InputError(
+                    f"{restart_file}: that simulation is at step {state.step} already; ask for "
+                    "more steps, or name another file (folder) to start anew"
+                )
+    bath = _bath(state, warmth, friction, relaxation, first, steps)
+    params = potential.program.jit_ready(potential.params)
 
-    def advance(dynamics, n_frames, every):
-        dynamics, frames, count, finite = run_chunk(
-            potential.program, ensemble, potential.params, dynamics, kT, per_step, n_frames, every
-        )
-        return dynamics, jax.device_get(frames), int(count), bool(finite)
+    def advance(state: State, n_frames: int, every: int):
+        """The state after, and the frames, on the host."""
+        done, frames = run_chunk(
+            potential.program, state.ensemble, params, state.dynamics, bath, state.step, n_frames,
+            every,
+        )  # fmt: skip
+        frames = Frame(*(np.asarray(x)[:n_frames] for x in frames))
+        return replace(state, dynamics=done, step=state.step + n_frames * every), frames
 
-    record = _Record(state, molecule)
+    state = replace(state, dynamics=_spread(state.dynamics, count))
+    bath = _spread(bath, count)
     begun = clock.perf_counter()
-    _, start, _, finite = advance(state.dynamics, 1, 0)  # compiles, and observes the start
-    record.compile_seconds = clock.perf_counter() - begun
-    if not finite:
-        raise InputError("the energy or a force is not finite at the starting geometry")
+    _, frames = advance(state, 1, 0)  # compiles, and observes the start
+    compile_seconds = clock.perf_counter() - begun
+    hottest = max(float(np.max(warmth)), float(np.max(kelvin(frames.kinetic, state))))
+    watch = Guard.of(molecule, hottest, state.degrees_of_freedom, frames.positions[0], stretch)
+    if (fault := watch.fault(frames)) is not None:
+        raise InputError(f"at the starting geometry {fault.what}")
     with ExitStack() as stack:
-        if out is not None:
-            record.trajectory = stack.enter_context(closing(Trajectory(out, molecule)))
-        if fresh:
-            record.add(start, 1, 0)
-        every, n_frames, wanted = int(record_every), steps // record_every, 1
-        begun, done = clock.perf_counter(), 0
-        while done < n_frames:
+        files = [
+            stack.enter_context(closing(file)) for file in trajectories(out, molecule, count, marks)
+        ]
+        record = Record(state, molecule, files, restart_file, settings, keep)
+        record.compile_seconds = compile_seconds
+        if fresh and marks is None:
+            record.add(frames, 0)
+        wanted, begun = 1, clock.perf_counter()
+        while record.state.step < last:
             before, lap = record.state, clock.perf_counter()
-            wanted = min(wanted, n_frames - done)
-            dynamics, frames, count, finite = advance(before.dynamics, wanted, every)
-            good = count if finite else count - 1
-            record.add(frames, good, every)
+            left = (last - before.step) // record_every
+            wanted = min(wanted, left)
+            after, frames = advance(before, wanted, int(record_every))
+            fault = watch.fault(frames)
+            if fault is not None:
+                good = Frame(*(x[: fault.frame] for x in frames))
+                record.add(good, record_every)
+                record.move(advance(before, fault.frame, int(record_every))[0])
+                record.seconds = clock.perf_counter() - begun
+                record.save()
+                raise _failure(potential, record, watch, advance, int(record_every))
+            record.add(frames, record_every)
+            record.move(after)
             record.seconds = clock.perf_counter() - begun
-            if not finite:
-                dynamics, *_ = advance(before.dynamics, good, every)
-                record.advance(dynamics, good * every)
-                raise _failure(record, advance, every)
-            record.advance(dynamics, count * every)
-            done += count
+            record.save_if_old()
             if progress is not None:
-                progress("molecular dynamics", done / n_frames)
+                rate = record.ns_per_day
+                fraction = (after.step - first) / (last - first)
+                progress(f"molecular dynamics ({rate:.3g} ns/day)", fraction)
             pace = CHUNK_SECONDS * wanted / max(clock.perf_counter() - lap, 1e-6)
-            wanted = int(np.clip(pace, 1, min(8 * wanted, FRAMES_PER_CHUNK)))
-    return record.run()
+            wanted = int(np.clip(pace, 1, min(8 * wanted, chunk_frames(after.dynamics))))
+        record.save()
+        return record.run()
 
 
-@dataclass
-class _Record:
-    """The frames so far, on the host and in the trajectory file."""
+def _failure(potential, record: Record, watch: Guard, advance, every: int) -> SimulationError:
+    """Run on from the last good frame by single steps, to tell where it went wrong."""
+    state, fault = record.state, None
+    while fault is None and state.step < record.state.step + every:
+        room = min(chunk_frames(state.dynamics), record.state.step + every - state.step)
+        before = state
+        state, frames = advance(state, room, 1)
+        fault = watch.fault(frames)
+    step = before.step + 1 + fault.frame
+    last = advance(before, fault.frame, 1)[0].dynamics.position
+    here = (np.asarray(last), frames.positions[fault.frame])
+    if fault.replica is not None:
+        here = tuple(x[fault.replica] for x in here)
+    term = guard.culprit(potential, here[1], fault.atoms) or guard.culprit(
+        potential, here[0], fault.atoms
+    )
+    kept = f"; the frames before it are in {record.files[0].path}" if record.files else ""
+    whose = "" if fault.replica is None else f" in replica {fault.replica}"
+    message = (
+        f"{fault.what}{whose} at step {step} ({step * state.dt:g} fs), the strongest force there "
+        f"being that of {term!r}: try a smaller dt than {state.dt:g} fs, a relaxed starting "
+        f"geometry, or a potential fitted to what it meets here{kept}"
+    )
+    return SimulationError(message, record.run(), step, fault, term)
 
-    state: State
-    molecule: Molecule
-    trajectory: Trajectory | None = None
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
-    parts: list[dict[str, np.ndarray]] = field(default_factory=list)
 
-    def __post_init__(self):
-        self.first_step = self.state.step
-        shape = (0, self.molecule.n_atoms, 3)
-        self.add(Frame(*(np.zeros(shape),) * 3, *(np.zeros(0),) * 2), 0, 1)
+def _start(
+    potential, molecule, ensemble, temperature, friction, relaxation, dt, seed, replicas, positions,
+    velocities, remove_rotation,
+) -> State:  # fmt: skip
+    positions = start.starting_geometry(molecule, positions, replicas)
+    seeds = [int(seed) + r for r in range(replicas or 1)]
+    invariant = start.invariances(potential, positions.reshape(-1, molecule.n_atoms, 3)[0])
+    velocities = start.starting_velocities(
+        molecule, ensemble, positions, velocities, np.atleast_1d(temperature), seeds, invariant,
+        remove_rotation,
+    )  # fmt: skip
+    masses = molecule.masses
+    freedom = start.degrees_of_freedom(masses, ensemble, positions, velocities, invariant)
+    if ensemble in ("nose-hoover", "csvr"):
+        if (freedom < 1).any():
+            raise InputError(f"{ensemble} needs a molecule that can vibrate, not a free atom")
+        if not kinetics.kinetic_energy(masses, velocities).all():
+            raise InputError(f"{ensemble} scales velocities and cannot start from rest")
+        if not temperature.all():
+            raise InputError(f"{ensemble} needs a temperature above 0 K")
+    kind = Ensemble(ensemble)
+    if ensemble in ("nose-hoover", "csvr"):
+        kind = Ensemble(ensemble, int(freedom.min()), invariant[1] and molecule.n_atoms > 1)
+    state = State(kind, float(dt), 0, freedom, None)
+    dtype = start.dtype_of(potential)
+    bath = _thermostat(dtype, state, temperature, 0.0 * temperature, friction, relaxation)
+    dynamics = start.dynamics(
+        potential, state.ensemble, positions, velocities, masses, dt, bath, seeds
+    )
+    return replace(state, dynamics=dynamics)
 
-    def add(self, frames: Frame, count: int, every: int) -> None:
-        """Keep the first `count` frames, `every` steps apart, that follow the present state."""
-        frames = Frame(*(x[:count].astype(float) for x in frames))
-        part = {
-            "positions": frames.positions,
-            "velocities": frames.displacements / self.state.dt,
-            "forces": frames.forces,
-            "potential_energies": frames.potential,
-            "kinetic_energies": frames.kinetic,
-            "temperatures": kinetics.temperature(frames.kinetic, self.state.degrees_of_freedom),
-            "times": (self.state.step + every * np.arange(1, count + 1)) * self.state.dt,
-        }
-        self.parts.append(part)
-        if self.trajectory is not None:
-            self.trajectory.append(*part.values())
 
-    def advance(self, dynamics, steps: int) -> None:
-        """Move the present state on to `dynamics`, `steps` later."""
-        self.state = replace(self.state, step=self.state.step + steps, dynamics=dynamics)
+def _bath(state: State, warmth: list[np.ndarray], friction, relaxation, first, steps) -> Bath:
+    """The thermostat's settings: constant, or from the first temperature to the last in `steps`."""
+    heating = (warmth[-1] - warmth[0]) / steps
+    dtype = state.dynamics.position.dtype
+    return _thermostat(dtype, state, warmth[0] - heating * first, heating, friction, relaxation)
 
-    def run(self) -> Run:
-        joined = {key: np.concatenate([p[key] for p in self.parts]) for key in self.parts[0]}
-        simulated = (self.state.step - self.first_step) * self.state.dt
-        return Run(
-            **joined,
-            degrees_of_freedom=self.state.degrees_of_freedom,
-            state=self.state,
-            seconds=self.seconds,
-            compile_seconds=self.compile_seconds,
-            ns_per_day=simulated * 1e-6 / self.seconds * 86400.0 if self.seconds else 0.0,
+
+def _thermostat(dtype, state: State, temperature, heating, friction, relaxation) -> Bath:
+    rate = friction / 1000.0 if state.ensemble.name == "langevin" else 1.0 / relaxation
+    values = (
+        units.BOLTZMANN * temperature,
+        units.BOLTZMANN * heating,
+        np.full_like(temperature, rate * state.dt),
+    )
+    return Bath(*(jnp.asarray(value, dtype) for value in values))
+
+
+def _spread(tree, replicas: int | None):
+    """Replicas spread over the devices, where there are several and they divide them."""
+    devices = jax.devices()
+    if replicas is None or len(devices) == 1 or replicas % len(devices):
+        return tree
+    mesh = jax.make_mesh((len(devices),), ("replica",), (jax.sharding.AxisType.Auto,))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("replica"))
+    return jax.device_put(tree, place)
+
+
+def _temperatures(value, replicas: int | None) -> np.ndarray:
+    value = np.asarray(value, float)
+    if not (np.isfinite(value).all() and (value >= 0).all()):
+        raise InputError(f"temperature is {value} K, it must not be negative")
+    shape = () if replicas is None else (replicas,)
+    if value.shape not in ((), shape):
+        raise InputError(
+            f"there are {value.size} temperatures for {replicas or 1} replicas: give one, or one a "
+            "replica"
         )
+    return np.broadcast_to(value, shape).copy()
 
 
-def _check_arguments(temperature, dt, friction, steps, record_every) -> None:
-    if not (np.isfinite(temperature) and temperature >= 0):
-        raise InputError(f"temperature is {temperature} K, it must not be negative")
-    if not (np.isfinite(dt) and dt > 0):
-        raise InputError(f"dt is {dt} fs, it must be positive")
+def _check_arguments(dt, friction, relaxation, steps, record_every, replicas, stretch) -> None:
+    for value, name, unit in ((dt, "dt", "fs"), (relaxation, "relaxation", "fs")):
+        if not (np.isfinite(value) and value > 0):
+            raise InputError(f"{name} is {value} {unit}, it must be positive")
     if not (np.isfinite(friction) and friction >= 0):
         raise InputError(f"friction is {friction} 1/ps, it must not be negative")
-    for value, name in ((steps, "steps"), (record_every, "record_every")):
-        if value != int(value) or value < 1:
+    if stretch is not None and not stretch > 1.0:
+        raise InputError(f"stretch is {stretch}, it must be above 1")
+    counts = ((steps, "steps"), (record_every, "record_every"), (replicas, "replicas"))
+    for value, name in counts:
+        if value is not None and (value != int(value) or value < 1):
             raise InputError(f"{name} is {value}, it must be a positive integer")
     if steps % record_every:
         raise InputError(
@@ -265,9 +333,9 @@ def _check_arguments(temperature, dt, friction, steps, record_every) -> None:
 
 
 def _check_state(state: State, ensemble: str, dt: float, molecule: Molecule) -> None:
-    n_atoms = len(state.dynamics.position)
+    n_atoms = state.dynamics.position.shape[-2]
     for name, old, new in (
-        ("ensemble", state.ensemble, ensemble),
+        ("ensemble", state.ensemble.name, ensemble),
         ("dt", state.dt, dt),
         ("number of atoms", n_atoms, molecule.n_atoms),
     ):
@@ -276,62 +344,3 @@ def _check_state(state: State, ensemble: str, dt: float, molecule: Molecule) -> 
                 f"the state to continue from has {name} {old}, not {new}; to change it, start anew "
                 "from positions and velocities"
             )
-
-
-def _start(
-    potential, molecule, ensemble, temperature, dt, seed, positions, velocities, remove_rotation
-) -> State:
-    leaves = jax.tree.leaves(potential.params)
-    dtype = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
-    shape = (molecule.n_atoms, 3)
-    positions = np.asarray(molecule.positions if positions is None else positions, float)
-    masses = molecule.masses
-    rng = np.random.default_rng(seed)
-    if velocities is not None:
-        velocities = np.asarray(velocities, float)
-    elif positions.shape == shape:
-        velocities = kinetics.maxwell_boltzmann(masses, temperature, rng)
-        if ensemble == "nve" and molecule.n_atoms > 1:
-            velocities = kinetics.without_translation(masses, velocities)
-            if remove_rotation:
-                velocities = kinetics.without_rotation(masses, positions, velocities)
-    for name, value in (("positions", positions), ("velocities", velocities)):
-        if value is None or value.shape != shape:
-            raise InputError(f"{name} have shape {np.shape(value)}, expected {shape}")
-        if not np.isfinite(value).all():
-            atom = int(np.argmin(np.isfinite(value).all(axis=1)))
-            raise InputError(f"the {name} of atom {atom} are not finite")
-    freedom = 3 * molecule.n_atoms
-    if ensemble == "nve":
-        freedom -= kinetics.conserved_degrees(masses, positions, velocities)
-    R = jnp.asarray(positions, dtype)
-    _, forces = potential.energy_and_forces(R)
-    dynamics = initial_state(
-        ensemble,
-        R,
-        jnp.asarray(velocities * dt, dtype),
-        forces,
-        jnp.asarray(scaled_masses(masses, dt), dtype),
-        jax.random.key(seed),
-    )
-    return State(ensemble, float(dt), 0, freedom, dynamics)
-
-
-def _failure(record: _Record, advance: Callable, every: int) -> SimulationError:
-    """Run on from the last good frame by single steps, to tell where it went wrong."""
-    state, molecule = record.state, record.molecule
-    dynamics, step, finite = state.dynamics, state.step, True
-    while finite and step < state.step + every:
-        dynamics, frames, count, finite = advance(dynamics, min(FRAMES_PER_CHUNK, every), 1)
-        step += count
-    bad = Frame(*(x[count - 1] for x in frames))
-    fine = np.isfinite(np.hstack([bad.forces, bad.displacements, bad.positions])).all(axis=1)
-    atom = None if fine.all() else int(np.argmin(fine))
-    where = "the energy" if atom is None else f"atom {atom} ({molecule.symbols[atom]})"
-    kept = f"; the frames before it are in {record.trajectory.path}" if record.trajectory else ""
-    message = (
-        f"{where} is not finite at step {step} ({step * state.dt:g} fs): try a smaller dt than "
-        f"{state.dt:g} fs, a relaxed starting geometry, or a potential fitted to what it "
-        f"meets here{kept}"
-    )
-    return SimulationError(message, record.run(), step, step * state.dt, atom)

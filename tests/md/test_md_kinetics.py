@@ -46,11 +46,23 @@ def test_removed_momenta_are_gone_and_counted(water):
     np.testing.assert_allclose(atoms.get_angular_momentum(), 0.0, atol=1e-12)
 
 
-def test_a_linear_molecule_has_two_rotations():
+def test_a_linear_molecule_stops_turning_and_counts_as_one_that_bends():
     masses = np.array([15.999, 12.011, 15.999])
     positions = np.array([[0.0, 0.0, -1.16], [0.0, 0.0, 0.0], [0.0, 0.0, 1.16]])
     velocities = kinetics.maxwell_boltzmann(masses, 300.0, np.random.default_rng(2))
     velocities = kinetics.without_translation(masses, velocities)
     rigid = kinetics.without_rotation(masses, positions, velocities)
     assert np.isfinite(rigid).all()
+    angular = np.cross(positions, masses[:, None] * rigid).sum(axis=0)
+    np.testing.assert_allclose(angular, 0.0, atol=1e-12)
+    assert kinetics.conserved_degrees(masses, positions, rigid) == 6
+
+
+def test_a_pair_has_two_rotations():
+    masses = np.array([35.45, 1.008])
+    positions = np.array([[0.0, 0.0, 0.0], [0.3, 0.4, 1.1]])
+    velocities = kinetics.maxwell_boltzmann(masses, 300.0, np.random.default_rng(2))
+    rigid = kinetics.without_rotation(masses, positions, velocities)
     assert kinetics.conserved_degrees(masses, positions, rigid) == 5
+    along = rigid @ (positions[1] - positions[0])
+    assert np.abs(along).min() > 1e-6  # it still vibrates

@@ -1,0 +1,149 @@
+"""What stops a simulation: numbers that are not finite, explosions, broken bonds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from scipy.stats import chi2
+
+from jaxff import units
+from jaxff.md import kinetics
+from jaxff.md.integrate import Frame
+from jaxff.molecule import Molecule
+from jaxff.potential import Potential
+
+# A kinetic energy this many times above one that chance brings once in 10¹² frames is none of it.
+EXPLOSION = 10.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong in a frame.
+
+    Attributes:
+        frame: its index.
+        replica: index, None if there is one molecule alone.
+        atoms: indices of the atoms where it shows, none if only the energy tells.
+        what: in words, such as "atom 3 (H) is not finite".
+    """
+
+    frame: int
+    replica: int | None
+    atoms: tuple[int, ...]
+    what: str
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The limits of a simulation.
+
+    Attributes:
+        molecule: elements and bonds.
+        hottest: K; the temperature that counts as an explosion.
+        freedom: degrees of freedom, an integer or (R,).
+        lengths: (B,) Å; the bonds' lengths beyond which they count as broken; None: any.
+    """
+
+    molecule: Molecule
+    hottest: float
+    freedom: np.ndarray
+    lengths: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, molecule, temperature, freedom, start, stretch: float | None):
+        """For a simulation.
+
+        Args:
+            molecule: elements and bonds.
+            temperature: K, the highest asked for or started with.
+            freedom: degrees of freedom, an integer or (R,).
+            start: (N, 3) Å, or (R, N, 3).
+            stretch: longest bond allowed in units of the longest one it starts with; None: any.
+        """
+        least = max(int(np.min(freedom)), 1)
+        rare = chi2.isf(1e-12, least) / least
+        lengths = None
+        if stretch is not None and len(molecule.bonds):
+            lengths = stretch * bond_lengths(molecule, start).reshape(-1, len(molecule.bonds)).max(
+                0
+            )
+        return cls(molecule, EXPLOSION * rare * max(temperature, 300.0), freedom, lengths)
+
+    def fault(self, frames: Frame) -> Fault | None:
+        """The first thing wrong in frames, whose leading axis is theirs; None if all is well."""
+        alone = frames.positions.ndim == 3
+        if alone:
+            frames = Frame(*(x[:, None] for x in frames))
+        for find in (self._not_finite, self._broken, self._exploded):
+            bad = find(frames)
+            if bad.any():
+                frame, replica = map(int, np.argwhere(bad)[0])
+                one = Frame(*(x[frame, replica] for x in frames))
+                atoms, what = self._describe(
+                    one, int(np.broadcast_to(self.freedom, bad.shape)[0, replica])
+                )
+                return Fault(frame, None if alone else replica, atoms, what)
+        return None
+
+    def _not_finite(self, frames):
+        parts = [np.isfinite(x).reshape(*x.shape[:2], -1).all(axis=2) for x in frames]
+        return ~np.all(parts, axis=0)
+
+    def _broken(self, frames):
+        if self.lengths is None:
+            return np.zeros(frames.kinetic.shape, bool)
+        return (bond_lengths(self.molecule, frames.positions) > self.lengths).any(axis=-1)
+
+    def _exploded(self, frames):
+        return frames.kinetic > 0.5 * self.freedom * units.BOLTZMANN * self.hottest
+
+    def _describe(self, frame: Frame, freedom: int) -> tuple[tuple[int, ...], str]:
+        symbols = self.molecule.symbols
+
+        def named(atom):
+            return f"atom {atom} ({symbols[atom]})"
+
+        vectors = np.hstack([frame.forces, frame.displacements, frame.positions])
+        fine = np.isfinite(vectors).all(axis=1)
+        if not fine.all():
+            atom = int(np.argmin(fine))
+            return (atom,), f"{named(atom)} is not finite"
+        if not np.isfinite([frame.potential, frame.kinetic]).all():
+            return (), "the energy is not finite"
+        if self.lengths is not None:
+            lengths = bond_lengths(self.molecule, frame.positions)
+            worst = int(np.argmax(lengths / self.lengths))
+            if lengths[worst] > self.lengths[worst]:
+                i, j = map(int, self.molecule.bonds[worst])
+                return (i, j), (
+                    f"the bond of {named(i)} and {named(j)} is {lengths[worst]:.2f} Å long, past "
+                    f"its limit of {self.lengths[worst]:.2f} Å"
+                )
+        heat = float(kinetics.temperature(frame.kinetic, freedom))
+        speeds = np.square(frame.displacements).sum(axis=1) * self.molecule.masses
+        atom = int(np.argmax(speeds))
+        return (atom,), f"the temperature is {heat:.3g} K, {named(atom)} the hottest"
+
+
+def bond_lengths(molecule: Molecule, positions) -> np.ndarray:
+    """Lengths (..., B) Å of the bonds at positions (..., N, 3) Å."""
+    i, j = np.asarray(molecule.bonds).T
+    return np.linalg.norm(positions[..., i, :] - positions[..., j, :], axis=-1)
+
+
+def culprit(potential: Potential, positions, atoms) -> str | None:
+    """The term with a force that is not finite, or else the strongest, on the atoms.
+
+    Args:
+        potential: whose terms are compared.
+        positions: (N, 3) Å.
+        atoms: indices; none: all atoms.
+    """
+    if not np.isfinite(positions).all():
+        return None
+    slopes = jax.jit(jax.jacrev(potential.program.terms, argnums=1))(potential.params, positions)
+    which = list(atoms) or slice(None)
+    strength = {name: np.abs(np.asarray(slope)[which]).max() for name, slope in slopes.items()}
+    return max(strength, key=lambda name: np.nan_to_num(strength[name], nan=np.inf), default=None)
