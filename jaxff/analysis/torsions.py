@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import jax
 import networkx
 import numpy as np
 
-from jaxff.geometry import dihedral
 from jaxff.molecule import Molecule
 
 
@@ -35,18 +33,6 @@ def rotatable_torsions(molecule: Molecule) -> np.ndarray:
         found.append((methyl, -min(masses[ends[0]], masses[ends[1]]), (ends[0], j, k, ends[1])))
     found.sort()
     return np.array([torsion for *_, torsion in found], int).reshape(-1, 4)
-
-
-def torsion_angles(positions, torsions) -> np.ndarray:
-    """Torsion angles (M, T) in radians, in (-π, π], IUPAC sign.
-
-    Args:
-        positions: (M, N, 3) Å.
-        torsions: (T, 4) atom indices.
-    """
-    points = np.asarray(positions)[:, np.asarray(torsions, int)]  # (M, T, 4, 3)
-    angles = jax.vmap(jax.vmap(lambda p: dihedral(*p)))(points)
-    return np.asarray(angles)
 
 
 def torsion_label(molecule: Molecule, torsion) -> str:

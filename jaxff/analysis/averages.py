@@ -1,0 +1,180 @@
+"""Averages over frames, with weights, and the standard errors of correlated series."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff.analysis.coordinates import floating
+from jaxff.errors import InputError
+from jaxff.geometry import safe_sqrt
+
+Array = jax.Array
+
+# Jonsson's test passes where what is left of the correlation is not significant at this level.
+CONFIDENCE = 0.95
+# The sum of the autocorrelation function ends where the lag exceeds this many times its value.
+WINDOW = 5.0
+
+
+class Estimate(NamedTuple):
+    """A mean (...) and its standard error (...), in the unit of the series."""
+
+    mean: Array
+    error: Array
+
+
+def average(per_frame, weights=None) -> Array:
+    """Mean (...) over frames of per-frame values (F, ...), with weights (F,) that sum to one.
+
+    Raises:
+        InputError: weights of another number of frames, or known not to sum to one.
+    """
+    per_frame = floating(per_frame)
+    if weights is None:
+        return per_frame.mean(axis=0)
+    weights = checked_weights(weights, per_frame.shape[0], per_frame.dtype)
+    return jnp.tensordot(weights, per_frame, axes=1, precision="highest")
+
+
+def mean_and_error(series, n_blocks: int | None = None, weights=None) -> Estimate:
+    """Mean over the frames of a correlated series and its standard error.
+
+    Without `n_blocks` it is the larger of two, for each component: that of blocking, where
+    neighbours are averaged in pairs until what is left is uncorrelated (Flyvbjerg and Petersen,
+    J. Chem. Phys. 91, 461 (1989)) by Jonsson's test (Phys. Rev. E 98, 043304 (2018)), which stops
+    somewhat early; and that of the autocorrelation time, which misses a slow correlation under a
+    fast oscillation.  A series under fifty such times has a larger error than this says.
+
+    With `n_blocks` the frames are cut into as many blocks of equal length, taken as independent:
+    for replicas one after another, their number.  With weights the error is that of a ratio of
+    means, to first order.
+
+    Args:
+        series: (F, ...) values of frames in the order of time.
+        n_blocks: number of blocks, static, between 2 and F.
+        weights: (F,) weights of the frames that sum to one.
+
+    Returns:
+        Estimate of (...) mean and error.
+
+    Raises:
+        InputError: fewer than two frames, a number of blocks out of range, or weights that do
+            not fit.
+    """
+    series = floating(series)
+    n = series.shape[0] if series.ndim else 0
+    if n < 2:
+        raise InputError(f"a standard error needs at least 2 frames, not {n}")
+    if n_blocks is not None and not 2 <= n_blocks <= n:
+        raise InputError(f"n_blocks is {n_blocks}: {n} frames make between 2 and {n} blocks")
+    if weights is not None:
+        weights = checked_weights(weights, n, series.dtype)
+    return _mean_and_error(series, n_blocks, weights)
+
+
+def autocorrelation_time(series) -> Array:
+    """Frames for each independent one of a series, 1 + 2 Σ ρ(t), at least 1.
+
+    The sum ends at the first lag that is five times its value (Sokal, in Functional Integration,
+    Springer (1997)); the series should be at least fifty times as long.  Sokal's own
+    time is half of this one.  A series that does not change has 1.
+
+    Args:
+        series: (F, ...) values of frames in the order of time.
+
+    Returns:
+        (...) frames.
+
+    Raises:
+        InputError: fewer than two frames.
+    """
+    series = floating(series)
+    n = series.shape[0] if series.ndim else 0
+    if n < 2:
+        raise InputError(f"a correlation time needs at least 2 frames, not {n}")
+    return jnp.maximum(_correlated_frames(series - series.mean(axis=0)), 1.0)
+
+
+def lagged_products(x: Array, n_lags: int) -> Array:
+    """Σ_t x(t) x(t + lag) (..., n_lags) of x (..., F), by fast Fourier transforms."""
+    from scipy.fft import next_fast_len
+
+    length = next_fast_len(x.shape[-1] + n_lags - 1, real=True)  # no wrapping round
+    return jnp.fft.irfft(squared(jnp.fft.rfft(x, length)), length)[..., :n_lags]
+
+
+def squared(z: Array) -> Array:
+    """|z|² of complex numbers, with a gradient at zero."""
+    return z.real**2 + z.imag**2
+
+
+def checked_weights(weights, n: int, dtype) -> Array:
+    """Weights (n,) of `dtype`; InputError for another number, or if known not to sum to one."""
+    if np.shape(weights) != (n,):
+        raise InputError(f"weights have shape {np.shape(weights)}: {n} frames need ({n},)")
+    total = None if isinstance(weights, jax.core.Tracer) else float(np.sum(np.asarray(weights)))
+    if total is not None and not abs(total - 1.0) < 1e-3:
+        raise InputError(f"weights sum to {total:.6g}: divide them by their sum")
+    return jnp.asarray(weights, dtype)
+
+
+@partial(jax.jit, static_argnames="n_blocks")
+def _mean_and_error(series, n_blocks, weights):
+    n, mean = len(series), average(series, weights)
+    deviations = series - mean
+    if weights is not None:
+        deviations = n * weights.reshape(-1, *(1,) * (series.ndim - 1)) * deviations
+    if n_blocks is None:
+        correlated = jnp.mean(deviations**2, axis=0) / (n - 1) * _correlated_frames(deviations)
+        variance = jnp.maximum(_blocked_variance(deviations), correlated)
+    else:
+        block = np.arange(n) * n_blocks // n
+        sums = jax.ops.segment_sum(deviations, block, n_blocks, indices_are_sorted=True)
+        variance = n_blocks / (n_blocks - 1) * jnp.sum(sums**2, axis=0) / n**2
+    return Estimate(mean, safe_sqrt(variance))
+
+
+@jax.jit
+def _correlated_frames(deviations):
+    """1 + 2 Σ ρ(t) (...) of deviations (F, ...), to Sokal's window."""
+    n = len(deviations)
+    products = lagged_products(jnp.moveaxis(deviations, 0, -1), n)
+    start = products[..., :1]
+    varies = start > 0.0
+    rho = jnp.where(varies, products / jnp.where(varies, start, 1.0), 0.0)
+    times = 1.0 + 2.0 * jnp.cumsum(rho.at[..., 0].set(0.0), axis=-1)
+    enough = jnp.arange(n) >= WINDOW * times
+    last = jnp.where(enough.any(axis=-1), jnp.argmax(enough, axis=-1), n - 1)
+    return jnp.take_along_axis(times, last[..., None], axis=-1)[..., 0]
+
+
+def _blocked_variance(deviations):
+    """Variance (...) of the mean of deviations (F, ...) from it, by Jonsson's automatic blocking.
+
+    With variance s and lag-one autocovariance g of the n blocks at each level, the sum of
+    ((n − 1) s/n² + g)² n/s² over this and all coarser levels follows χ² once nothing is correlated.
+    """
+    from scipy.stats import chi2
+
+    variances, tests = [], []
+    x = deviations
+    while (n := x.shape[0]) >= 2:
+        centred = x - x.mean(axis=0)
+        s = jnp.mean(centred**2, axis=0)
+        g = jnp.sum(centred[1:] * centred[:-1], axis=0) / n
+        varies = s > 0.0
+        ratio = jnp.where(varies, g / jnp.where(varies, s, 1.0), 0.0)
+        tests.append(n * ((n - 1) / n**2 + ratio) ** 2)
+        variances.append(s / (n - 1))
+        x = 0.5 * (x[: n // 2 * 2 : 2] + x[1::2])
+    # Always passed at the coarsest level.
+    left = jnp.cumsum(jnp.stack(tests[::-1]), axis=0)[::-1]
+    limits = chi2.ppf(CONFIDENCE, np.arange(len(tests), 0, -1)).tolist()
+    passed = left < jnp.asarray(limits, left.dtype).reshape(-1, *(1,) * (left.ndim - 1))
+    level = jnp.argmax(passed, axis=0)
+    return jnp.take_along_axis(jnp.stack(variances), level[None], axis=0)[0]

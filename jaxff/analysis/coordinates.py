@@ -1,0 +1,123 @@
+"""Internal coordinates of frames: distances, angles and torsions, differentiable."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff import geometry
+from jaxff.errors import InputError
+
+Array = jax.Array
+
+_distance = jnp.vectorize(geometry.distance, signature="(c),(c)->()")
+_angle = jax.jit(jnp.vectorize(geometry.angle, signature="(c),(c),(c)->()"))
+_dihedral = jax.jit(jnp.vectorize(geometry.dihedral, signature="(c),(c),(c),(c)->()"))
+
+
+def distances(positions, pairs, box=None) -> Array:
+    """Distances (..., P) Å of pairs of atoms, of nearest images in a box.
+
+    Args:
+        positions: (..., N, 3) Å.
+        pairs: (P, 2) atom indices.
+        box: edges of an orthorhombic box, (3,) Å, or () Å of a cubic one; none in vacuum.
+
+    Raises:
+        InputError: indices that are not pairs of atoms of the frames.
+    """
+    positions = floating(positions)
+    return pair_distances(positions, checked_indices(positions, pairs, 2), box)
+
+
+def angles(positions, triples) -> Array:
+    """Angles (..., A) rad in [0, π] at the middle atoms of triples.
+
+    Args:
+        positions: (..., N, 3) Å.
+        triples: (A, 3) atom indices.
+
+    Raises:
+        InputError: indices that are not triples of atoms of the frames.
+    """
+    positions = floating(positions)
+    atoms = checked_indices(positions, triples, 3)
+    return _angle(*(positions[..., atoms[:, k], :] for k in range(3)))
+
+
+def torsion_angles(positions, torsions) -> Array:
+    """Torsion angles (..., T) rad in [−π, π], IUPAC sign: 0 is cis.
+
+    Args:
+        positions: (..., N, 3) Å.
+        torsions: (T, 4) atom indices.
+
+    Raises:
+        InputError: indices that are not quadruples of atoms of the frames.
+    """
+    positions = floating(positions)
+    atoms = checked_indices(positions, torsions, 4)
+    return _dihedral(*(positions[..., atoms[:, k], :] for k in range(4)))
+
+
+def atom_pairs(numbers, first: int | None = None, second: int | None = None) -> np.ndarray:
+    """Each pair of atoms once, (P, 2) indices, or those of one element with another.
+
+    Args:
+        numbers: (N,) atomic numbers.
+        first, second: atomic numbers of the two elements; any where None.
+
+    Raises:
+        InputError: there is no such pair.
+    """
+    numbers = np.asarray(numbers)
+    i, j = np.triu_indices(len(numbers), 1)
+    a, b = (
+        np.ones(len(numbers), bool) if element is None else numbers == element
+        for element in (first, second)
+    )
+    chosen = (a[i] & b[j]) | (b[i] & a[j])
+    if not chosen.any():
+        raise InputError(
+            f"no pair of elements {first} and {second} among {len(numbers)} atoms: give atomic "
+            "numbers of elements that are there, or None for any"
+        )
+    return np.stack([i[chosen], j[chosen]], axis=1)
+
+
+def floating(values) -> Array:
+    """`values` as a JAX array of its own floating type; integers become JAX's default one."""
+    values = jnp.asarray(values)
+    if jnp.issubdtype(values.dtype, jnp.floating):
+        return values
+    return values.astype(jnp.result_type(float))
+
+
+@jax.jit
+def pair_distances(positions: Array, pairs, box=None) -> Array:
+    """`distances` of pairs known to be right, as compiled code."""
+    a, b = positions[..., pairs[:, 0], :], positions[..., pairs[:, 1], :]
+    if box is not None:
+        box = jnp.asarray(box, b.dtype)
+        b = b - box * jnp.round((b - a) / box)
+    return _distance(a, b)
+
+
+def checked_indices(positions: Array, atoms, n: int) -> np.ndarray:
+    """Indices (M, n) of atoms of positions (..., N, 3); InputError if they are not."""
+    atoms = np.asarray(atoms)
+    if positions.ndim < 2 or positions.shape[-1] != 3:
+        raise InputError(f"positions have shape {positions.shape}: (..., atoms, 3) is needed")
+    if atoms.shape[1:] != (n,) or not np.issubdtype(atoms.dtype, np.integer):
+        raise InputError(
+            f"atom indices have shape {atoms.shape} and type {atoms.dtype}: "
+            f"integers of shape (M, {n}) are needed"
+        )
+    # JAX would clamp an index out of range without a word.
+    if atoms.size and not (atoms.min() >= 0 and atoms.max() < positions.shape[-2]):
+        raise InputError(
+            f"atom indices run from {atoms.min()} to {atoms.max()}, "
+            f"but the frames have atoms 0 to {positions.shape[-2] - 1}"
+        )
+    return atoms

@@ -1,0 +1,200 @@
+"""Time correlations of trajectories: mean-square displacement, velocity autocorrelation, spectra.
+
+Everything takes replicas along leading axes and gives one result each: `mean_and_error` with as
+many blocks as replicas then gives their mean and its standard error.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff import units
+from jaxff.analysis.averages import lagged_products, squared
+from jaxff.analysis.coordinates import floating
+from jaxff.errors import InputError
+
+Array = jax.Array
+
+# Coefficients of cos(2πkt/L) with alternating sign.
+WINDOWS = {"none": (1.0,), "hann": (0.5, 0.5), "blackman": (0.42, 0.5, 0.08)}
+
+
+def mean_square_displacement(positions, masses=None, n_lags: int | None = None) -> Array:
+    """⟨|r(t + lag) − r(t)|²⟩ (..., n_lags) Å², the mean over atoms and all times.
+
+    By Fourier transforms (Calandrini et al., Collection SFN 12, 201 (2011)), with
+    an error of about the rounding of the square of the distance covered in the whole trajectory:
+    prefer float64 where the first lags are small against it.
+
+    Args:
+        positions: (..., F, N, 3) Å, not wrapped into a box.
+        masses: (N,) amu, to leave out the motion of the centre of mass; None to keep it.
+        n_lags: lags 0 to n_lags − 1 frames, static; all F if None.
+
+    Raises:
+        InputError: arrays of other shapes, or n_lags out of range.
+    """
+    r, n_lags = _frames(positions, n_lags, "positions")
+    return _displacement(r, None if masses is None else _masses(masses, r), n_lags)
+
+
+def velocity_autocorrelation(
+    velocities, masses=None, n_lags: int | None = None, normalized: bool = False
+) -> Array:
+    """⟨v(t) · v(t + lag)⟩ (..., n_lags) Å²/fs², the mean over atoms and all times.
+
+    Args:
+        velocities: (..., F, N, 3) Å/fs.
+        masses: (N,) amu, by which atoms are weighted in the mean; None for equal weights.
+        n_lags: lags 0 to n_lags − 1 frames, static; all F if None.
+        normalized: whether to divide by the value at lag 0.
+
+    Raises:
+        InputError: arrays of other shapes, or n_lags out of range.
+    """
+    v, n_lags = _frames(velocities, n_lags, "velocities")
+    masses = _masses(np.ones(v.shape[-2]) if masses is None else masses, v)
+    correlation = _correlation(v, masses, n_lags)
+    return correlation / correlation[..., :1] if normalized else correlation
+
+
+def vdos(
+    velocities,
+    masses,
+    dt,
+    window: str = "hann",
+    segment: int | None = None,
+    temperature=None,
+) -> tuple[Array, Array]:
+    """Vibrational density of states: the mass-weighted power spectrum of the velocities.
+
+    The mean over atoms and over segments that overlap by half (Welch, IEEE Trans. Audio
+    Electroacoust. 15, 70 (1967)); it is never negative.  The sum over frequencies times their
+    spacing, the cm⁻¹ of one period a segment, is one; or at a temperature twice the mean kinetic
+    energy over kT, which by equipartition is the number of degrees of freedom.
+
+    Args:
+        velocities: (..., F, N, 3) Å/fs.
+        masses: (N,) amu.
+        dt: () fs between frames.
+        window: "hann", "blackman" or "none" (segments then follow one another).
+        segment: frames in each segment, static; all F if None.
+        temperature: () K.
+
+    Returns:
+        Frequencies (K,) cm⁻¹ and density (..., K) 1/cm⁻¹.
+
+    Raises:
+        InputError: arrays of other shapes, an unknown window, or a segment out of range.
+    """
+    v, _ = _frames(velocities, None, "velocities")
+    n, masses = v.shape[-3], _masses(masses, v)
+    length = n if segment is None else segment
+    if window not in WINDOWS:
+        raise InputError(f"unknown window {window!r}: use one of {', '.join(WINDOWS)}")
+    if not 2 <= length <= n:
+        raise InputError(f"segment is {length}: {n} frames make segments of 2 to {n}")
+    return _vdos(v, masses, jnp.asarray(dt, v.dtype), temperature, window, length)
+
+
+def spectral_centroid(frequencies, spectrum, low: float, high: float) -> Array:
+    """Mean frequency (...) cm⁻¹ of a spectrum between two frequencies: a differentiable peak.
+
+    Args:
+        frequencies: (K,) cm⁻¹.
+        spectrum: (..., K), not negative, as `vdos` gives it.
+        low, high: cm⁻¹, the bounds, both inside.
+
+    Raises:
+        InputError: no frequency is known to lie within the bounds.
+    """
+    spectrum = floating(spectrum)
+    frequencies = jnp.asarray(frequencies, spectrum.dtype)
+    inside = (frequencies >= low) & (frequencies <= high)
+    if not isinstance(inside, jax.core.Tracer) and not inside.any():
+        raise InputError(f"the spectrum has no frequency between {low:g} and {high:g} cm⁻¹")
+    within = jnp.where(inside, spectrum, 0.0)
+    return jnp.sum(within * frequencies, axis=-1) / jnp.sum(within, axis=-1)
+
+
+@partial(jax.jit, static_argnames="n_lags")
+def _displacement(r, masses, n_lags):
+    n, n_atoms = r.shape[-3:-1]
+    if masses is not None:
+        share = masses / masses.sum()
+        r = r - jnp.sum(share[:, None] * r, axis=-2, keepdims=True)
+    r = r - r.mean(axis=-3, keepdims=True)
+    squares = jnp.sum(r**2, axis=(-2, -1))
+    products = jnp.sum(lagged_products(_columns(r), n_lags), axis=-2)
+    # Sums of |r|² over the times that have a partner later, and earlier.
+    start, end = jnp.cumsum(squares, axis=-1), jnp.cumsum(squares[..., ::-1], axis=-1)
+    lags = np.arange(n_lags)
+    total = (start + end)[..., n - 1 - lags] - 2.0 * products
+    return (total / jnp.asarray((n - lags) * n_atoms, r.dtype)).at[..., 0].set(0.0)
+
+
+@partial(jax.jit, static_argnames="n_lags")
+def _correlation(v, masses, n_lags):
+    x = _columns(v * jnp.sqrt(masses / masses.sum())[:, None])
+    counts = jnp.asarray(v.shape[-3] - np.arange(n_lags), v.dtype)
+    return lagged_products(x, n_lags).sum(axis=-2) / counts
+
+
+@partial(jax.jit, static_argnames=("window", "length"))
+def _vdos(v, masses, dt, temperature, window, length):
+    n = v.shape[-3]
+    hop = length if window == "none" else length // 2
+    count = -(-(n - length) // hop) + 1
+    # Evenly spread, so that no frame is left out.
+    starts = np.round(np.linspace(0, n - length, count)).astype(int)
+    taper = jnp.asarray(_taper(window, length), v.dtype)
+    x = _columns(v * jnp.sqrt(masses)[:, None])
+
+    def power(start):
+        piece = jax.lax.dynamic_slice_in_dim(x, start, length, axis=-1)
+        return jnp.sum(squared(jnp.fft.rfft(taper * piece)), axis=-2)
+
+    spectrum = jnp.mean(jax.lax.map(power, jnp.asarray(starts)), axis=0)
+    # Frequencies stand for their negatives, too; zero and half the sampling rate have none.
+    alone = np.isin(np.arange(length // 2 + 1), (0, length / 2))
+    spectrum = jnp.where(alone, 1.0, 2.0) * spectrum
+    spacing = units.WAVENUMBER_PER_FS / (length * dt)
+    density = spectrum / (spectrum.sum(axis=-1, keepdims=True) * spacing)
+    if temperature is not None:
+        twice_kinetic = units.TIME**2 * jnp.mean(jnp.sum(x**2, axis=-2), axis=-1)
+        kT = units.BOLTZMANN * jnp.asarray(temperature, v.dtype)
+        density = density * (twice_kinetic / kT)[..., None]
+    return spacing * jnp.arange(length // 2 + 1, dtype=v.dtype), density
+
+
+def _frames(values, n_lags, name):
+    values = floating(values)
+    if values.ndim < 3 or values.shape[-1] != 3:
+        raise InputError(f"{name} have shape {values.shape}: (..., frames, atoms, 3) is needed")
+    n = values.shape[-3]
+    n_lags = n if n_lags is None else n_lags
+    if not 1 <= n_lags <= n:
+        raise InputError(f"n_lags is {n_lags}: {n} frames have lags 0 to {n - 1}, {n} in all")
+    return values, n_lags
+
+
+def _masses(masses, values):
+    if np.shape(masses) != values.shape[-2:-1]:
+        raise InputError(
+            f"masses have shape {np.shape(masses)}, but the frames {values.shape[-2]} atoms"
+        )
+    return jnp.asarray(masses, values.dtype)
+
+
+def _columns(values):
+    """(..., F, N, 3) as (..., 3N, F)."""
+    return jnp.swapaxes(values.reshape(*values.shape[:-2], -1), -1, -2)
+
+
+def _taper(name, length):
+    phase = 2.0 * np.pi * np.arange(length) / length
+    return sum((-1.0) ** k * a * np.cos(k * phase) for k, a in enumerate(WINDOWS[name]))

@@ -1,0 +1,111 @@
+"""Free energy along a coordinate and heat capacity, from samples of an ensemble."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff import units
+from jaxff.analysis.averages import Estimate, average, mean_and_error
+from jaxff.analysis.coordinates import floating
+from jaxff.errors import InputError
+
+Array = jax.Array
+
+# The integral of each Jacobian.
+_VOLUMES = {
+    "none": lambda x: x,
+    "distance": lambda x: x**3 / 3.0,
+    "angle": lambda x: -jnp.cos(x),
+}
+
+
+def free_energy(density, edges, temperature, jacobian: str = "none") -> Array:
+    """Free energy −kT ln(p/J) (..., bins) kcal/mol along a coordinate; its minimum is zero.
+
+    Infinite, with zero gradient, where the density is zero.
+
+    Args:
+        density: (..., bins) probability density of the coordinate, of any norm.
+        edges: (bins + 1,) Å or radians, of the bins.
+        temperature: () K.
+        jacobian: "none"; "distance" divides by r² or "angle" by sin θ, each averaged over
+            the bin, so that a coordinate without forces is flat.
+
+    Raises:
+        InputError: an unknown Jacobian, or edges of another number of bins.
+    """
+    density = floating(density)
+    if jacobian not in _VOLUMES:
+        raise InputError(f"unknown Jacobian {jacobian!r}: use one of {', '.join(_VOLUMES)}")
+    if np.ndim(edges) != 1 or np.shape(edges)[0] != density.shape[-1] + 1:
+        raise InputError(
+            f"edges have shape {np.shape(edges)}: {density.shape[-1]} bins have one more"
+        )
+    return _free_energy(density, jnp.asarray(edges, density.dtype), temperature, jacobian)
+
+
+def free_energy_and_error(
+    occupations,
+    edges,
+    temperature,
+    jacobian: str = "none",
+    n_blocks: int | None = None,
+    weights=None,
+) -> Estimate:
+    """Free energy (bins,) kcal/mol of bins and its standard error kT σ(p)/p, to first order.
+
+    The error is that of each bin by itself, as in `mean_and_error`; infinite where no frame was.
+
+    Args:
+        occupations: (F, bins) shares of the frames in bins, from `occupations`.
+        edges, temperature, jacobian: as for `free_energy`.
+        n_blocks: blocks, or replicas one after another; None for automatic blocking.
+        weights: (F,) weights of the frames that sum to one.
+
+    Raises:
+        InputError: as for `free_energy` and `mean_and_error`.
+    """
+    share, error = mean_and_error(occupations, n_blocks, weights)
+    density = share / jnp.diff(jnp.asarray(edges, share.dtype))
+    energy = free_energy(density, edges, temperature, jacobian)
+    kT = units.BOLTZMANN * jnp.asarray(temperature, share.dtype)
+    empty = share <= 0.0
+    error = jnp.where(empty, jnp.inf, kT * error / jnp.where(empty, 1.0, share))
+    return Estimate(energy, error)
+
+
+def heat_capacity(energies, temperature, degrees_of_freedom=0, weights=None) -> Array:
+    """Heat capacity () kcal/mol/K at constant volume: var(U)/kT² and k/2 a degree of freedom.
+
+    Args:
+        energies: (F,) kcal/mol, potential energies of the canonical ensemble.
+        temperature: () K.
+        degrees_of_freedom: () that carry kinetic energy; 0 leaves the configurational part.
+        weights: (F,) weights of the frames that sum to one.
+
+    Raises:
+        InputError: fewer than two frames, or weights that do not fit.
+    """
+    energies = floating(energies)
+    if energies.ndim != 1 or len(energies) < 2:
+        raise InputError(f"energies have shape {energies.shape}: (F,) of at least 2 is needed")
+    # In float32 a total energy's mean would be rounded.
+    energies = energies - energies[0]
+    variance = average((energies - average(energies, weights)) ** 2, weights)
+    temperature = jnp.asarray(temperature, energies.dtype)
+    kinetic = 0.5 * units.BOLTZMANN * jnp.asarray(degrees_of_freedom, energies.dtype)
+    return variance / (units.BOLTZMANN * temperature**2) + kinetic
+
+
+@partial(jax.jit, static_argnames="jacobian")
+def _free_energy(density, edges, temperature, jacobian):
+    mean_jacobian = jnp.diff(_VOLUMES[jacobian](edges)) / jnp.diff(edges)
+    kT = units.BOLTZMANN * jnp.asarray(temperature, density.dtype)
+    empty = density <= 0.0
+    energy = -kT * jnp.log(jnp.where(empty, 1.0, density) / mean_jacobian)
+    energy = jnp.where(empty, jnp.inf, energy)
+    return energy - jnp.min(energy, axis=-1, keepdims=True)
