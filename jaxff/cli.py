@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from importlib import import_module
@@ -32,6 +33,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(arguments) -> dict:
     """Run a parsed command and return its results with what they cost."""
+    folder = getattr(arguments, "compilation_cache", None)
+    if folder is not None:
+        # XLA reports, for each function it finds there, flags that it set itself as foreign.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
     from jaxff import memory
@@ -39,7 +44,7 @@ def run(arguments) -> dict:
     from jaxff.info import versions
 
     jax.config.update("jax_enable_x64", True)
-    if (folder := getattr(arguments, "compilation_cache", None)) is not None:
+    if folder is not None:
         jax.config.update("jax_compilation_cache_dir", folder)
         # The default of one second would skip nearly everything here.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

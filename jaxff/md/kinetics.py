@@ -85,4 +85,4 @@ def rotational_degrees(n_atoms: int) -> int:
 
 def _inertia(masses, centred, xp=np):
     square = xp.einsum("n,na,nb->ab", masses, centred, centred)
-    return xp.trace(square) * xp.eye(3) - square
+    return xp.trace(square) * xp.eye(3, dtype=square.dtype) - square

@@ -1,0 +1,166 @@
+"""Molecular dynamics beside OpenMM and beside the sgdml package's own calculator.
+
+    python benchmarks/md.py [--sgdml-python PATH] [--replicas 256]
+
+GAFF aspirin, Langevin dynamics: `jaxff.md.simulate`, one molecule and many replicas, beside the
+Reference platform of OpenMM in one process and in one a core.  sGDML ethanol, 1,000 frames,
+velocity Verlet: `jaxff.md.simulate` beside ASE's integrator on the package's calculator, in its own
+environment and with the fastest of its settings.  All run in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+
+import jax
+import numpy as np
+
+jax.config.update("jax_enable_x64", True)
+
+import jaxff  # noqa: E402
+from jaxff import gdml, md  # noqa: E402
+
+ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
+STEPS, KERNEL_STEPS, ROUNDS = 20_000, 4_000, 5
+SETTINGS = {"temperature": 300.0, "dt": 0.5, "friction": 1.0, "seed": 1}
+
+
+def openmm_worker(prmtop, positions, pipe) -> None:
+    """OpenMM's Reference platform in a process of its own: seconds of the steps asked for."""
+    import openmm
+    from openmm import app
+
+    system = app.AmberPrmtopFile(prmtop).createSystem(
+        nonbondedMethod=app.NoCutoff, constraints=None, removeCMMotion=False
+    )
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.0005)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    context = openmm.Context(system, integrator, platform)
+    context.setPositions(positions)
+    context.setVelocitiesToTemperature(300.0)
+    while steps := pipe.recv():
+        begun = time.perf_counter()
+        integrator.step(steps)
+        pipe.send(time.perf_counter() - begun)
+
+
+class OpenMM:
+    """One process a core."""
+
+    def __init__(self, prmtop, positions):
+        spawn, self.pipes, self.processes = multiprocessing.get_context("spawn"), [], []
+        for _ in range(os.cpu_count()):
+            ours, theirs = spawn.Pipe()
+            process = spawn.Process(target=openmm_worker, args=(prmtop, positions, theirs))
+            process.start()
+            self.pipes.append(ours)
+            self.processes.append(process)
+
+    def rate(self, count: int) -> float:
+        """Steps a second of `count` processes at once, together."""
+        for pipe in self.pipes[:count]:
+            pipe.send(STEPS)
+        return sum(STEPS / pipe.recv() for pipe in self.pipes[:count])
+
+    def close(self):
+        for pipe, process in zip(self.pipes, self.processes, strict=True):
+            pipe.send(0)
+            process.join()
+
+
+class Package:
+    """The sgdml package's calculator under ASE's velocity Verlet, in a process of its own."""
+
+    def __init__(self, python, model, start):
+        worker = Path(__file__).with_name("md_worker.py")
+        self.process = subprocess.Popen(
+            [python, worker, model, start], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+
+    def rate(self) -> float:
+        print(KERNEL_STEPS // 4, file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit("the sgdml process ended: is sgdml 1.0.3 installed for that Python?")
+        answer = json.loads(answer)
+        self.setting = answer["setting"]
+        return answer["rate"]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def rate(potential, molecule, steps: int, replicas: int | None = None, **settings) -> float:
+    """Steps a second of `md.simulate`, of all replicas together; compilation is not counted."""
+    run = md.simulate(
+        potential, molecule, steps=steps, record_every=steps // 20, replicas=replicas, keep=False,
+        **{**SETTINGS, **settings},
+    )  # fmt: skip
+    return steps * (replicas or 1) / run.seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sgdml-python", help="Python that has sgdml 1.0.3")
+    parser.add_argument("--data", default=resources.files("jaxff") / "data" / "ethanol.npz")
+    parser.add_argument("--replicas", type=int, default=256)
+    arguments = parser.parse_args()
+
+    aspirin = jaxff.Molecule.from_smiles(ASPIRIN)
+    gaff = jaxff.gaff(aspirin)
+    many, rows = arguments.replicas, {}
+    with tempfile.TemporaryDirectory() as folder:
+        prmtop = f"{folder}/aspirin.prmtop"
+        jaxff.write_force_field(prmtop, gaff)
+        openmm = OpenMM(prmtop, aspirin.positions / 10.0)
+        rows["OpenMM Reference, one process"] = lambda: openmm.rate(1)
+        rows[f"OpenMM Reference, {os.cpu_count()} processes"] = lambda: openmm.rate(os.cpu_count())
+        for name in ("float64", "float32"):
+            potential = gaff.astype(name)
+            rows[f"GAFF aspirin, {name}"] = lambda p=potential: rate(p, aspirin, STEPS)
+            rows[f"GAFF aspirin, {name}, {many} replicas"] = lambda p=potential: rate(
+                p, aspirin, max(STEPS // many // 20, 1) * 20, many
+            )
+        package = None
+        if arguments.sgdml_python:
+            data = jaxff.Dataset.load(arguments.data)
+            kernel = gdml.train(data, 1000, sigma=20.0)
+            model, start = Path(folder, "model.npz"), Path(folder, "start.npz")
+            gdml.save(model, kernel)
+            np.savez(start, R=data.molecule.positions, z=data.molecule.numbers)
+            package = Package(arguments.sgdml_python, model, start)
+            rows["sgdml package, ASE"] = package.rate
+            rows["sGDML ethanol, float64"] = lambda: rate(
+                kernel, data.molecule, KERNEL_STEPS, ensemble="nve"
+            )
+        for run in rows.values():
+            run()
+        seen = {name: [] for name in rows}
+        for _ in range(ROUNDS):
+            for name, run in rows.items():
+                seen[name].append(run())
+        openmm.close()
+        if package is not None:
+            package.close()
+            print(f"sgdml setting: {package.setting}")
+    medians = {name: float(np.median(values)) for name, values in seen.items()}
+    print(f"{'':38s}{'steps/s':>12s}{'ratio':>8s}")
+    for name, value in medians.items():
+        peer = "sgdml package, ASE" if "ethanol" in name or "sgdml" in name else (
+            "OpenMM Reference, one process"
+        )  # fmt: skip
+        print(f"{name:38s}{value:12,.0f}{value / medians[peer]:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
