@@ -1,0 +1,180 @@
+"""Simulations that are killed, stopped or failed, and go on as if nothing had happened."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from springs import springs
+
+from jaxff import InputError, Molecule, md
+from jaxff.cli import main
+
+WORKER = Path(__file__).with_name("kill_run.py")
+
+
+@pytest.fixture(scope="module")
+def water():
+    return Molecule.from_smiles("O")
+
+
+@pytest.fixture(scope="module")
+def potential(water):
+    return springs(water)
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, WORKER, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def run_with_kills(kills, rng, *arguments) -> int:
+    """How many kills there were before the run was done."""
+    for count in range(1000):
+        process = start(*arguments)
+        line = process.stdout.readline()
+        if count < kills and line.startswith("chunk"):
+            time.sleep(rng.exponential(0.05))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            continue
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        assert "done 60000" in line + out
+        return count
+    raise AssertionError("never done")
+
+
+def check_kills(kills, tmp_path, suffix, ensemble, *more):
+    rng = np.random.default_rng()
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    assert run_with_kills(0, rng, whole, suffix, ensemble, *more) == 0
+    assert run_with_kills(kills, rng, cut, suffix, ensemble, *more) >= 1
+    names = sorted(path.name for path in whole.glob(f"*.{suffix}"))
+    assert names == sorted(path.name for path in cut.glob(f"*.{suffix}"))
+    for name in names:
+        if suffix != "h5":
+            assert (whole / name).read_bytes() == (cut / name).read_bytes()
+        one, other = (md.read_trajectory(folder / name) for folder in (whole, cut))
+        assert len(one["positions"]) == 3001
+        for key, values in one.items():
+            np.testing.assert_array_equal(values, other[key])
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+    check_kills(2, tmp_path, "h5", "langevin")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["extxyz", "h5", "dcd"])
+@pytest.mark.parametrize("ensemble", ["nve", "langevin", "nose-hoover", "csvr"])
+def test_a_run_killed_many_times_goes_on_bit_for_bit(tmp_path, suffix, ensemble):
+    check_kills(20, tmp_path, suffix, ensemble)
+
+
+@pytest.mark.slow
+def test_replicas_killed_many_times_go_on_bit_for_bit(tmp_path):
+    check_kills(20, tmp_path, "h5", "langevin", 3)
+
+
+@pytest.mark.parametrize("suffix", ["extxyz", "h5", "dcd"])
+def test_more_steps_continue_a_finished_run(water, potential, tmp_path, suffix):
+    common = {"ensemble": "csvr", "record_every": 7, "seed": 2}
+    md.simulate(potential, water, steps=70, out=tmp_path / f"a.{suffix}", **common)
+    files = {"out": tmp_path / f"b.{suffix}", "restart_file": tmp_path / "b.npz"}
+    first = md.simulate(potential, water, steps=28, **files, **common)
+    rest = md.simulate(potential, water, steps=70, **files, **common)
+    assert len(first.times) == 5
+    np.testing.assert_allclose(rest.times, np.arange(35, 71, 7) * 0.5)
+    one, other = (md.read_trajectory(tmp_path / f"{name}.{suffix}") for name in "ab")
+    for key, values in one.items():
+        np.testing.assert_array_equal(values, other[key])
+    with pytest.raises(InputError, match="at step 70 already"):
+        md.simulate(potential, water, steps=70, **files, **common)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": 310.0}, "another temperature"),
+        ({"seed": 9}, "another.* seed"),
+        ({"dt": 0.4}, "another.* dt"),
+        ({"record_every": 5}, "another record_every"),
+        ({"ensemble": "nve"}, "another ensemble"),
+        ({"replicas": 2}, "another.* replicas"),
+    ],
+)
+def test_a_restart_file_of_another_run_is_refused(water, potential, tmp_path, change, message):
+    files = {"out": tmp_path / "run.extxyz", "restart_file": tmp_path / "restart.npz"}
+    md.simulate(potential, water, steps=20, **files)
+    before = files["out"].read_bytes()
+    with pytest.raises(InputError, match=message):
+        md.simulate(potential, water, **{"steps": 40, **files, **change})
+    assert files["out"].read_bytes() == before
+
+
+def test_another_potential_or_a_damaged_file_is_refused(water, potential, tmp_path):
+    restart = tmp_path / "restart.npz"
+    md.simulate(potential, water, steps=20, restart_file=restart)
+    softer = potential.replace(
+        {"springs": {k: 0.9 * v for k, v in potential.params["springs"].items()}}
+    )
+    with pytest.raises(InputError, match="another potential"):
+        md.simulate(softer, water, steps=40, restart_file=restart)
+    with pytest.raises(InputError, match=r"another.* potential"):
+        md.simulate(potential.astype(jnp.float32), water, steps=40, restart_file=restart)
+    restart.write_bytes(restart.read_bytes()[:200])
+    with pytest.raises(InputError, match="restart file"):
+        md.simulate(potential, water, steps=40, restart_file=restart)
+    np.savez(restart, header=np.array('{"format": "else"}'))
+    with pytest.raises(InputError, match="not a jaxff restart"):
+        md.simulate(potential, water, steps=40, restart_file=restart)
+
+
+def test_a_run_goes_on_after_an_exception(water, potential, tmp_path):
+    def stop(phase, fraction):
+        raise KeyboardInterrupt
+
+    files = {"out": tmp_path / "run.extxyz", "restart_file": tmp_path / "restart.npz"}
+    common = {"steps": 4000, "record_every": 20}
+    with pytest.raises(KeyboardInterrupt):
+        md.simulate(potential, water, progress=stop, **files, **common)
+    md.simulate(potential, water, **files, **common)
+    whole = md.simulate(potential, water, **common)
+    found = md.read_trajectory(files["out"])
+    np.testing.assert_allclose(found["positions"], whole.positions, atol=1e-9)
+
+
+def test_the_command_continues_and_says_when_it_is_done(water, potential, tmp_path, capsys):
+    import ase.io
+
+    import jaxff
+
+    model, geometry = tmp_path / "m.npz", tmp_path / "m.xyz"
+    gaff = jaxff.gaff(water)
+    jaxff.save(model, gaff)
+    ase.io.write(geometry, water.to_ase())
+    out = tmp_path / "run"
+    command = [
+        "md", str(model), str(geometry), "-o", str(out), "--ensemble", "nose-hoover",
+        "--replicas", "2", "--temperature", "200,300", "--format", "h5",
+    ]  # fmt: skip
+    assert main([*command, "--steps", "200"]) == 0
+    assert main([*command, "--steps", "400"]) == 0
+    assert "continuing from" in capsys.readouterr().out
+    assert len(md.read_trajectory(out / "trajectory-1.h5")["times"]) == 41
+    assert main([*command, "--steps", "400"]) == 1
+    assert "at step 400 already" in capsys.readouterr().err
+    assert main([*command, "--steps", "400", "--seed", "3"]) == 1
+    assert "another" in capsys.readouterr().err
+    assert main([*command, "--steps", "200", "--seed", "3", "--overwrite"]) == 0
+    assert len(md.read_trajectory(out / "trajectory-0.h5")["times"]) == 21
+    assert (out / "energy_temperature.png").is_file()
