@@ -1,59 +1,107 @@
-"""Trajectories as extxyz, appended to while a simulation runs."""
+"""Trajectory files, appended to while a simulation runs and continued after it was interrupted.
+
+The suffix of the file is the choice of the format:
+
+- ``.extxyz``, ``.xyz``: text with everything (`jaxff.md.extxyz`);
+- ``.h5``, ``.h5md``: binary with everything, the H5MD layout of HDF5 (`jaxff.md.h5md`);
+- ``.dcd``: binary, positions only, in float32 (`jaxff.md.dcd`).
+
+Frames are a mapping of arrays: ``positions`` (F, N, 3) Å, ``velocities`` (F, N, 3) Å/fs, ``forces``
+(F, N, 3) kcal/mol/Å, ``potential_energies`` and ``kinetic_energies`` (F,) kcal/mol,
+``temperatures`` (F,) K, ``times`` (F,) fs and ``steps`` (F,).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from jaxff.errors import InputError
+from jaxff.md.dcd import DCDWriter, read_dcd
+from jaxff.md.extxyz import ExtxyzWriter, read_extxyz
+from jaxff.md.h5md import H5MDWriter, read_h5md
 from jaxff.molecule import Molecule
 
-FORMAT = "jaxff trajectory 1"
-COLUMNS = "species:S:1:pos:R:3:velocities:R:3:force:R:3"
+
+class Writer(Protocol):
+    """A trajectory file that grows.
+
+    Attributes:
+        path: the file.
+    """
+
+    path: Path
+
+    def append(self, frames: Mapping[str, np.ndarray]) -> None:
+        """Add frames (see the module); InputError if they cannot be written."""
+
+    def mark(self) -> dict:
+        """The file's present end, for `resume_trajectory`: a few numbers that JSON can hold.
+
+        What was appended before survives the death of the process.
+        """
+
+    def close(self) -> None: ...
 
 
-class Trajectory:
-    """An extxyz file of frames with energies, velocities and forces, units in each comment line.
+class _Format(NamedTuple):
+    writer: type
+    read: Callable[..., dict[str, np.ndarray]]
 
-    The forces stand in a column named ``force``, which ASE leaves alone: it would take ``forces``
-    to be in eV/Å.
+
+_EXTXYZ = _Format(ExtxyzWriter, read_extxyz)
+_H5MD = _Format(H5MDWriter, read_h5md)
+FORMATS = {
+    ".extxyz": _EXTXYZ,
+    ".xyz": _EXTXYZ,
+    ".h5": _H5MD,
+    ".h5md": _H5MD,
+    ".dcd": _Format(DCDWriter, read_dcd),
+}
+
+
+def open_trajectory(path, molecule: Molecule, *, extend: bool = False) -> Writer:
+    """Begin a trajectory file in the format of its suffix.
 
     Args:
         path: the file, replaced at once.
-        molecule: elements and charge.
+        molecule: elements, charge and bonds.
+        extend: append to the file that is there, after its last whole frame.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: unknown suffix; the file cannot be written, or not be extended.
     """
+    writer = _format(path).writer
+    return writer.resume(path, molecule, None) if extend else writer(path, molecule)
 
-    def __init__(self, path, molecule: Molecule):
-        from ase.io.extxyz import key_val_dict_to_str
 
-        self.path = Path(path)
-        facts = {"units": "kcal/mol Ang fs K", "format": FORMAT, "charge": molecule.charge}
-        if molecule.name:
-            facts["name"] = molecule.name
-        self._header = f'Properties={COLUMNS} pbc="F F F" {key_val_dict_to_str(facts)}'
-        numbers = " %.10f" * 6 + " %.8f" * 3
-        self._rows = [symbol + numbers for symbol in molecule.symbols]
-        try:
-            self._file = self.path.open("wb", buffering=0)
-        except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror or error}") from error
+def resume_trajectory(path, molecule: Molecule, mark: dict) -> Writer:
+    """Continue a trajectory file after `mark`; frames after it are dropped.
 
-    def append(self, positions, velocities, forces, potential, kinetic, temperature, time) -> None:
-        """Write frames: arrays (F, N, 3) in Å, Å/fs, kcal/mol/Å; (F,) kcal/mol, kcal/mol, K, fs."""
-        table = np.concatenate([positions, velocities, forces], axis=2)
-        for f, rows in enumerate(table.tolist()):
-            lines = [
-                str(len(rows)),
-                f"{self._header} time={time[f]:.10g} potential_energy={potential[f]:.10f} "
-                f"kinetic_energy={kinetic[f]:.10f} temperature={temperature[f]:.6f}",
-                *(form % tuple(row) for form, row in zip(self._rows, rows, strict=True)),
-            ]
-            # One write a frame: a frame is in the file whole or not at all.
-            self._file.write(("\n".join(lines) + "\n").encode())
+    Raises:
+        InputError: the file is missing, ends before the mark, or is of another molecule.
+    """
+    return _format(path).writer.resume(path, molecule, mark)
 
-    def close(self) -> None:
-        self._file.close()
+
+def read_trajectory(path, topology: Molecule | None = None) -> dict[str, np.ndarray]:
+    """The frames of a trajectory file written by jaxff: those of the arrays that it holds.
+
+    Args:
+        path: the file.
+        topology: the molecule it must be of, if given.
+
+    Raises:
+        InputError: unknown suffix; not such a file, a damaged one, or of another molecule.
+    """
+    return _format(path).read(path, topology)
+
+
+def _format(path) -> _Format:
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(f"{path}: unknown trajectory format {suffix!r}; use {', '.join(FORMATS)}")
+    return FORMATS[suffix]

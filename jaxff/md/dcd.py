@@ -1,0 +1,174 @@
+"""Trajectories as DCD, the binary format of CHARMM, NAMD, OpenMM, VMD and others.
+
+Positions only, in float32, little-endian, without a unit cell.  A file is three Fortran records
+(counters, titles, number of atoms), then for each frame three records: all x, all y, all z.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxff import units
+from jaxff.errors import InputError
+from jaxff.md.frames import FORMAT, GrowingFile, checked_frames, existing, shorter, stranger
+from jaxff.molecule import Molecule
+
+_COUNTERS = struct.Struct("<i4s9if10ii")
+_TITLES = struct.Struct("<2i80s80si")
+_ATOMS = struct.Struct("<3i")
+HEADER_SIZE = _COUNTERS.size + _TITLES.size + _ATOMS.size
+CHARMM_VERSION = 24  # what makes readers take the unit-cell flag and a float32 time step
+LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the header says of the frames: how many, and the steps at which they were taken.
+
+    Attributes:
+        frames: how many there are.
+        first: step of the first.
+        every: steps from one to the next, 1 while there are fewer than two.
+        dt: time step, AKMA units (48.888 fs), 0 while no step has been done.
+    """
+
+    frames: int = 0
+    first: int = 0
+    every: int = 1
+    dt: float = 0.0
+
+    def grown(self, steps: np.ndarray, times: np.ndarray, path) -> Counters:
+        """With frames at `steps` (F,) and `times` (F,) fs more; InputError if unevenly spaced."""
+        frames, first, every, dt = self.frames, self.first, self.every, self.dt
+        for index, step, time in zip(
+            range(frames, 2), steps.tolist(), times.tolist(), strict=False
+        ):
+            first, every = (step, 1) if index == 0 else (first, step - first)
+            dt = float(np.float32(time / step / units.TIME)) if step else dt
+        expected = first + every * np.arange(frames, frames + len(steps))
+        if every < 1 or not np.array_equal(expected, steps):
+            raise InputError(
+                f"{path}: the steps of a DCD file's frames are evenly spaced, these are not; "
+                "write an .h5 or .extxyz file"
+            )
+        if max(first, every) > LARGEST:
+            raise InputError(
+                f"{path}: step {first} is beyond what a DCD file can hold; write an .h5 or "
+                ".extxyz file"
+            )
+        return Counters(frames + len(steps), first, every, dt)
+
+    def record(self) -> bytes:
+        last = self.first + max(self.frames - 1, 0) * self.every
+        return _COUNTERS.pack(
+            84, b"CORD", self.frames, self.first, self.every, last if last <= LARGEST else 0,
+            *(0,) * 5, self.dt, *(0,) * 9, CHARMM_VERSION, 84,
+        )  # fmt: skip
+
+
+class DCDWriter:
+    """Positions of evenly spaced frames; the header's count is right after every append."""
+
+    def __init__(self, path, molecule: Molecule, mark: dict | None = None):
+        self._molecule = molecule
+        self._file = GrowingFile(path, fresh=mark is None)
+        self.path, self._counters = self._file.path, Counters(**(mark or {}))
+        try:
+            if mark is None:
+                self._file.append(self._counters.record() + _description(molecule))
+            else:
+                # The count never promises more frames than there are: here it goes first.
+                self._file.overwrite_start(self._counters.record())
+                size = frame_size(molecule.n_atoms)
+                self._file.cut(HEADER_SIZE + self._counters.frames * size)
+        except BaseException:
+            self._file.close()
+            raise
+
+    @classmethod
+    def resume(cls, path, molecule: Molecule, mark: dict | None) -> DCDWriter:
+        path = existing(path)
+        there, n_atoms = read_header(path)
+        if n_atoms != molecule.n_atoms:
+            raise stranger(path, f"it has {n_atoms} atoms, not {molecule.n_atoms}")
+        with path.open("rb") as file:
+            file.seek(_COUNTERS.size)
+            if file.read(HEADER_SIZE - _COUNTERS.size) != _description(molecule):
+                raise stranger(path, "its title is another")
+        mark = asdict(there) if mark is None else mark
+        if there.frames < mark["frames"]:
+            raise shorter(path, f"{mark['frames']} frames")
+        return cls(path, molecule, mark)
+
+    def append(self, frames) -> None:
+        arrays = checked_frames(frames, self._molecule.n_atoms)
+        if not len(arrays["positions"]):
+            return
+        counters = self._counters.grown(arrays["steps"], arrays["times"], self.path)
+        self._file.append(_records(arrays["positions"]))
+        # And here it follows the frames.
+        self._file.overwrite_start(counters.record())
+        self._counters = counters
+
+    def mark(self) -> dict:
+        return asdict(self._counters)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_dcd(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
+    path = existing(path)
+    counters, n_atoms = read_header(path)
+    if molecule is not None and molecule.n_atoms != n_atoms:
+        raise InputError(f"{path}: it has {n_atoms} atoms, {molecule.formula} {molecule.n_atoms}")
+    shape = (counters.frames, 3, n_atoms + 2)
+    records = np.fromfile(path, "<f4", np.prod(shape), offset=HEADER_SIZE).reshape(shape)
+    steps = counters.first + counters.every * np.arange(counters.frames)
+    return {
+        "positions": np.ascontiguousarray(records[:, :, 1:-1].transpose(0, 2, 1)),
+        "times": steps * (counters.dt * units.TIME),
+        "steps": steps,
+    }
+
+
+def read_header(path: Path) -> tuple[Counters, int]:
+    """The counters and the number of atoms; InputError unless jaxff writes such files."""
+    with path.open("rb") as file:
+        raw = file.read(HEADER_SIZE)
+    try:
+        head, magic, frames, first, every, *middle, end = _COUNTERS.unpack_from(raw)
+        title, _, text, *_ = _TITLES.unpack_from(raw, _COUNTERS.size)
+        n_atoms = _ATOMS.unpack_from(raw, HEADER_SIZE - _ATOMS.size)[1]
+    except struct.error as error:
+        raise InputError(f"{path}: its header is cut short") from error
+    sound = (head, magic, end, title) == (84, b"CORD", 84, 164) and text.startswith(FORMAT.encode())
+    if not sound:
+        raise InputError(f"{path}: not a DCD file that jaxff wrote")
+    if path.stat().st_size < HEADER_SIZE + frames * frame_size(n_atoms):
+        raise InputError(f"{path}: the file is cut short, its header promises {frames} frames")
+    return Counters(frames, first, every, middle[6]), n_atoms
+
+
+def frame_size(n_atoms: int) -> int:
+    return 3 * 4 * (n_atoms + 2)
+
+
+def _description(molecule: Molecule) -> bytes:
+    """The records of titles and atoms, the same throughout a file's life."""
+    first = f"{FORMAT}; positions in Angstrom, time step in AKMA units".ljust(80).encode()
+    second = "".join(molecule.symbols).ljust(80)[:80].encode()
+    return _TITLES.pack(164, 2, first, second, 164) + _ATOMS.pack(4, molecule.n_atoms, 4)
+
+
+def _records(positions: np.ndarray) -> np.ndarray:
+    """Frames (F, N, 3) Å as they stand in the file: (F, 3, N + 2) with the records' lengths."""
+    n_frames, n_atoms, _ = positions.shape
+    records = np.empty((n_frames, 3, n_atoms + 2), "<f4")
+    records[:, :, 1:-1] = positions.transpose(0, 2, 1)
+    records.view("<i4")[:, :, [0, -1]] = 4 * n_atoms
+    return records

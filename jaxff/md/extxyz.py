@@ -1,0 +1,132 @@
+"""Trajectories as extended xyz: text that most programs read."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.md.frames import FORMAT, GrowingFile, checked_frames, existing, shorter, stranger
+from jaxff.molecule import Molecule
+
+COLUMNS = "species:S:1:pos:R:3:velocities:R:3:force:R:3"
+_SERIES = re.compile(
+    r" time=(\S+)(?: step=(\S+))? potential_energy=(\S+) kinetic_energy=(\S+) temperature=(\S+)$"
+)
+
+
+class ExtxyzWriter:
+    """Frames with energies, velocities and forces, units in each comment line.
+
+    The forces stand in a column named ``force``, which ASE leaves alone: it would take ``forces``
+    to be in eV/Å.
+    """
+
+    def __init__(self, path, molecule: Molecule, mark: dict | None = None):
+        self._molecule, self._header = molecule, _header(molecule)
+        numbers = " %.10f" * 6 + " %.8f" * 3
+        self._rows = [symbol + numbers for symbol in molecule.symbols]
+        self._file = GrowingFile(path, fresh=mark is None)
+        self.path, self._frames = self._file.path, 0
+        if mark is not None:
+            self._file.cut(mark["bytes"])
+            self._frames = mark["frames"]
+
+    @classmethod
+    def resume(cls, path, molecule: Molecule, mark: dict | None) -> ExtxyzWriter:
+        size = existing(path).stat().st_size
+        if size if mark is None else mark["frames"]:
+            _check(path, molecule)
+        mark = _end(path, molecule) if mark is None else mark
+        if size < mark["bytes"]:
+            raise shorter(path, f"{mark['bytes']} bytes")
+        return cls(path, molecule, mark)
+
+    def append(self, frames) -> None:
+        positions, velocities, forces, *series = checked_frames(
+            frames, self._molecule.n_atoms
+        ).values()
+        potential, kinetic, temperature, time, step = (x.tolist() for x in series)
+        table = np.concatenate([positions, velocities, forces], axis=2)
+        for f, rows in enumerate(table.tolist()):
+            lines = [
+                str(len(rows)),
+                f"{self._header} time={time[f]:.10g} step={step[f]:d} "
+                f"potential_energy={potential[f]:.10f} kinetic_energy={kinetic[f]:.10f} "
+                f"temperature={temperature[f]:.6f}",
+                *(form % tuple(row) for form, row in zip(self._rows, rows, strict=True)),
+            ]
+            # One write a frame: a frame is in the file whole or not at all.
+            self._file.append(("\n".join(lines) + "\n").encode())
+            self._frames += 1
+
+    def mark(self) -> dict:
+        return {"frames": self._frames, "bytes": self._file.size}
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_extxyz(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
+    *lines, rest = existing(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    if not lines:
+        raise InputError(f"{path}: it has no frames yet")
+    if molecule is not None:
+        _check(path, molecule)
+    try:
+        n_lines = int(lines[0]) + 2
+        series = [_SERIES.search(comment).groups() for comment in lines[1::n_lines]]
+        words = [row.split()[1:] for i, row in enumerate(lines) if i % n_lines > 1]
+        table = np.array(words, float).reshape(-1, n_lines - 2, 9)
+        if rest or FORMAT not in lines[1] or len(table) != len(series):
+            raise ValueError
+    except (ValueError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{path}: not a trajectory that jaxff wrote, or one with an incomplete frame"
+        ) from error
+    time, step, potential, kinetic, temperature = zip(*series, strict=True)
+    arrays = {
+        "positions": table[:, :, :3],
+        "velocities": table[:, :, 3:6],
+        "forces": table[:, :, 6:],
+        "potential_energies": np.array(potential, float),
+        "kinetic_energies": np.array(kinetic, float),
+        "temperatures": np.array(temperature, float),
+        "times": np.array(time, float),
+    }
+    return arrays if None in step else {**arrays, "steps": np.array(step, int)}
+
+
+def _header(molecule: Molecule) -> str:
+    from ase.io.extxyz import key_val_dict_to_str
+
+    facts = {"units": "kcal/mol Ang fs K", "format": FORMAT, "charge": molecule.charge}
+    if name := " ".join(molecule.name.splitlines()):
+        facts["name"] = name
+    return f'Properties={COLUMNS} pbc="F F F" {key_val_dict_to_str(facts)}'
+
+
+def _check(path, molecule: Molecule) -> None:
+    """InputError unless the file begins with a frame of `molecule` as it is written here."""
+    with Path(path).open("rb") as file:
+        first = [line.decode(errors="replace") for line in islice(file, molecule.n_atoms + 2)]
+    if [line.split(maxsplit=1)[:1] for line in first[2:]] != [[s] for s in molecule.symbols]:
+        raise stranger(path, f"its atoms are not those of {molecule.formula}, in this order")
+    if first[0].strip() != str(molecule.n_atoms) or not first[1].startswith(
+        f"{_header(molecule)} time="
+    ):
+        raise stranger(path, "charge, name or format differ")
+
+
+def _end(path, molecule: Molecule) -> dict:
+    """The mark after the last whole frame."""
+    frames = size = 0
+    with Path(path).open("rb") as file:
+        while frame := b"".join(islice(file, molecule.n_atoms + 2)):
+            if frame.count(b"\n") < molecule.n_atoms + 2:
+                break
+            frames, size = frames + 1, size + len(frame)
+    return {"frames": frames, "bytes": size}

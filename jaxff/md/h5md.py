@@ -1,0 +1,247 @@
+"""Trajectories as HDF5 in the H5MD layout (de Buyl, Colberg and Höfling, Comput. Phys. Commun.
+185, 1546 (2014); specification 1.1 with its units module 1.0)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.md.frames import FORMAT, checked_frames, existing, shorter, stranger, writing
+from jaxff.molecule import Molecule
+from jaxff.npz import writable_file
+
+GROUP = "particles/trajectory"
+STEP, TIME = f"{GROUP}/position/step", f"{GROUP}/position/time"
+DATASETS = {
+    "positions": f"{GROUP}/position/value",
+    "velocities": f"{GROUP}/velocity/value",
+    "forces": f"{GROUP}/force/value",
+    "potential_energies": "observables/potential_energy/value",
+    "kinetic_energies": "observables/kinetic_energy/value",
+    "temperatures": "observables/temperature/value",
+    "times": TIME,
+    "steps": STEP,
+}
+UNITS = {
+    "positions": "Angstrom",
+    "velocities": "Angstrom fs-1",
+    "forces": "kcal mol-1 Angstrom-1",
+    "potential_energies": "kcal mol-1",
+    "kinetic_energies": "kcal mol-1",
+    "temperatures": "K",
+    "times": "fs",
+}
+CHUNK_BYTES = 2**16
+
+
+class H5MDWriter:
+    """Positions, velocities, forces, energies and temperatures, in the dtypes they come in.
+
+    An HDF5 file is damaged if its writer dies while it changes it.  So the file itself never
+    changes: frames go to a second file beside it, which takes its place whole at every `mark` and
+    at the end.  The replaced one, brought up to date, is the next second file, so a mark costs as
+    much as the new frames (twice), however long the trajectory is.  A dead process loses the
+    frames since its last mark, and none before.
+    """
+
+    def __init__(self, path, molecule: Molecule, frames: int | None = None):
+        self.path, self._molecule = Path(path), molecule
+        self._next = self.path.with_name(f".{self.path.name}.next")
+        self._old = self.path.with_name(f".{self.path.name}.old")
+        self._file, self._frames = None, frames or 0
+        with writing(self.path):
+            if frames is None:
+                self._begin()
+            self._clear()  # a dead process may have left them damaged
+
+    @classmethod
+    def resume(cls, path, molecule: Molecule, mark: dict | None) -> H5MDWriter:
+        path = existing(path)
+        with _opened(path) as file:
+            _check(file, path, molecule)
+            there = _length(file)
+        wanted = there if mark is None else mark["frames"]
+        if there < wanted:
+            raise shorter(path, f"{wanted} frames")
+        writer = cls(path, molecule, wanted)
+        if there > wanted:
+            with writing(path):
+                writer._file = writer._copy()
+                for name in DATASETS.values():
+                    writer._file[name].resize(wanted, axis=0)
+            writer._publish()
+        return writer
+
+    def append(self, frames) -> None:
+        arrays = checked_frames(frames, self._molecule.n_atoms)
+        if not len(arrays["positions"]):
+            return
+        try:
+            with writing(self.path):
+                if self._file is None:
+                    self._file = self._second()
+                if STEP not in self._file:
+                    _create(self._file, arrays)
+                for key, name in DATASETS.items():
+                    _extend(self._file[name], self._frames, arrays[key])
+        except BaseException:
+            self._discard()
+            raise
+        self._frames += len(arrays["positions"])
+
+    def mark(self) -> dict:
+        if self._file is not None:
+            self._publish()
+        return {"frames": self._frames}
+
+    def close(self) -> None:
+        self.mark()
+        self._clear()
+
+    def _begin(self) -> None:
+        import h5py
+
+        writable_file(self.path)
+        with h5py.File(self._next, "w") as file:
+            _describe(file, self._molecule)
+            file.flush()
+        os.replace(self._next, self.path)
+
+    def _second(self):
+        """The second file, open, with the frames of the first."""
+        import h5py
+
+        try:
+            second = h5py.File(self._next, "r+")
+        except OSError:  # there is none, or another program reads it since it was the first
+            return self._copy()
+        with h5py.File(self.path, "r") as first:
+            if STEP not in second and STEP in first:
+                _create(second, {key: first[name] for key, name in DATASETS.items()})
+            for name in DATASETS.values() if STEP in first else ():
+                begin = min(len(second[name]), self._frames)
+                _extend(second[name], begin, first[name][begin:])
+        return second
+
+    def _copy(self):
+        import h5py
+
+        self._next.unlink(missing_ok=True)
+        shutil.copyfile(self.path, self._next)
+        return h5py.File(self._next, "r+")
+
+    def _publish(self) -> None:
+        """Let the second file take the place of the first, and the first that of the second."""
+        try:
+            with writing(self.path):
+                self._file.flush()
+                self._file.close()
+                try:
+                    os.link(self.path, self._old)
+                except OSError:  # a file system without hard links: the next second is a copy
+                    os.replace(self._next, self.path)
+                else:
+                    os.replace(self._next, self.path)
+                    os.replace(self._old, self._next)
+        except BaseException:
+            self._discard()
+            raise
+        self._file = None
+
+    def _discard(self) -> None:
+        """Back to the last mark: the second file may hold half a frame."""
+        file, self._file = self._file, None
+        self._clear()
+        with _opened(self.path) as first:
+            self._frames = _length(first)
+        if file is not None:
+            with suppress(OSError, RuntimeError):  # what led here is what counts
+                file.close()
+
+    def _clear(self) -> None:
+        for path in (self._next, self._old):
+            path.unlink(missing_ok=True)
+
+
+def read_h5md(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
+    path = existing(path)
+    with _opened(path) as file:
+        if molecule is not None:
+            _check(file, path, molecule)
+        if STEP not in file:
+            raise InputError(f"{path}: it has no frames yet, or is not a trajectory of jaxff")
+        for key, name in DATASETS.items():
+            unit = file[name].attrs.get("unit") if name in file else UNITS.get(key)
+            if unit != UNITS.get(key):
+                raise InputError(f"{path}: {key} are in {unit}, expected {UNITS.get(key)}")
+        return {key: file[name][()] for key, name in DATASETS.items() if name in file}
+
+
+def _opened(path):
+    import h5py
+
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path}: not an HDF5 file, or a damaged one ({error})") from error
+
+
+def _describe(file, molecule: Molecule) -> None:
+    """Everything but the frames."""
+    import jaxff
+
+    h5md = file.create_group("h5md")
+    h5md.attrs["version"] = np.array([1, 1], np.int32)
+    h5md.create_group("author").attrs["name"] = "N/A"
+    h5md.create_group("creator").attrs.update(name="jaxff", version=jaxff.__version__)
+    h5md.create_group("modules/units").attrs["version"] = np.array([1, 0], np.int32)
+    particles = file.create_group(GROUP)
+    box = particles.create_group("box")
+    box.attrs["dimension"] = 3
+    box.attrs["boundary"] = ["none"] * 3
+    species = particles.create_dataset("species", data=molecule.numbers.astype(np.int32))
+    bonds = file.create_dataset("connectivity/bonds", data=molecule.bonds.astype(np.int32))
+    bonds.attrs["particles_group"] = particles.ref
+    for dataset in (species, bonds):
+        dataset.flush()
+    facts = {"format": FORMAT, "charge": molecule.charge, "name": molecule.name}
+    file.create_group("parameters").attrs.update(facts)
+
+
+def _check(file, path, molecule: Molecule) -> None:
+    """InputError unless the file is one of `_describe` for a molecule of the same atoms."""
+    if "parameters" not in file or file["parameters"].attrs.get("format") != FORMAT:
+        raise stranger(path, f"it is not marked as {FORMAT!r}")
+    if not np.array_equal(file[f"{GROUP}/species"], molecule.numbers):
+        raise stranger(path, f"its atoms are not those of {molecule.formula}, in this order")
+
+
+def _create(file, arrays) -> None:
+    """Empty datasets for frames such as `arrays`, chunked in time."""
+    frames = max(1, CHUNK_BYTES // int(arrays["positions"][:1].nbytes))
+    for key, name in DATASETS.items():
+        rest = arrays[key].shape[1:]
+        dataset = file.create_dataset(
+            name, (0, *rest), arrays[key].dtype, maxshape=(None, *rest), chunks=(frames, *rest)
+        )
+        if key in UNITS:
+            dataset.attrs["unit"] = UNITS[key]
+    # Each H5MD element has its step and time; all of them are sampled together.
+    for name in list(DATASETS.values())[1:6]:
+        element = file[name].parent
+        element["step"], element["time"] = file[STEP], file[TIME]
+
+
+def _extend(dataset, begin: int, values: np.ndarray) -> None:
+    dataset.resize(begin + len(values), axis=0)
+    dataset[begin:] = values
+    dataset.flush()  # on a full disk this fails, while closing a dataset would fail unseen
+
+
+def _length(file) -> int:
+    return len(file[STEP]) if STEP in file else 0
