@@ -97,7 +97,7 @@ def autocorrelation_time(series) -> Array:
     n = series.shape[0] if series.ndim else 0
     if n < 2:
         raise InputError(f"a correlation time needs at least 2 frames, not {n}")
-    return jnp.maximum(_correlated_frames(series - series.mean(axis=0)), 1.0)
+    return _correlation_time(series)
 
 
 def lagged_products(x: Array, n_lags: int) -> Array:
@@ -140,6 +140,10 @@ def _mean_and_error(series, n_blocks, weights):
 
 
 @jax.jit
+def _correlation_time(series):
+    return jnp.maximum(_correlated_frames(series - series.mean(axis=0)), 1.0)
+
+
 def _correlated_frames(deviations):
     """1 + 2 Σ ρ(t) (...) of deviations (F, ...), to Sokal's window."""
     n = len(deviations)
@@ -161,20 +165,23 @@ def _blocked_variance(deviations):
     """
     from scipy.stats import chi2
 
-    variances, tests = [], []
-    x = deviations
-    while (n := x.shape[0]) >= 2:
-        centred = x - x.mean(axis=0)
-        s = jnp.mean(centred**2, axis=0)
-        g = jnp.sum(centred[1:] * centred[:-1], axis=0) / n
-        varies = s > 0.0
-        ratio = jnp.where(varies, g / jnp.where(varies, s, 1.0), 0.0)
-        tests.append(n * ((n - 1) / n**2 + ratio) ** 2)
-        variances.append(s / (n - 1))
-        x = 0.5 * (x[: n // 2 * 2 : 2] + x[1::2])
+    squares, products, x = [], [], deviations
+    while (n := len(x)) >= 2:
+        squares.append(jnp.mean(x**2, axis=0))
+        products.append(jnp.sum(x[1:] * x[:-1], axis=0) / n)
+        x = x[: n // 2 * 2].reshape(n // 2, 2, *x.shape[1:]).mean(axis=1)
+    s, g = jnp.stack(squares), jnp.stack(products)
+    column = (-1, *(1,) * (s.ndim - 1))
+    n = (len(deviations) // 2 ** np.arange(len(s))).reshape(column)
+    varies = s > 0.0
+    ratio = jnp.where(varies, g / jnp.where(varies, s, 1.0), 0.0)
+    tests = _like(n, s) * (_like((n - 1) / n**2, s) + ratio) ** 2
+    left = jnp.cumsum(tests[::-1], axis=0)[::-1]
+    limits = chi2.ppf(CONFIDENCE, np.arange(len(s), 0, -1)).reshape(column)
     # Always passed at the coarsest level.
-    left = jnp.cumsum(jnp.stack(tests[::-1]), axis=0)[::-1]
-    limits = chi2.ppf(CONFIDENCE, np.arange(len(tests), 0, -1)).tolist()
-    passed = left < jnp.asarray(limits, left.dtype).reshape(-1, *(1,) * (left.ndim - 1))
-    level = jnp.argmax(passed, axis=0)
-    return jnp.take_along_axis(jnp.stack(variances), level[None], axis=0)[0]
+    level = jnp.argmax(left < _like(limits, s), axis=0)
+    return jnp.take_along_axis(s / _like(n - 1, s), level[None], axis=0)[0]
+
+
+def _like(values, array):
+    return jnp.asarray(values, array.dtype)

@@ -61,12 +61,9 @@ def density(samples, edges, width=None, period=None, weights=None) -> Array:
         InputError: as for `occupations`, or weights that do not fit.
     """
     samples = _checked_samples(samples, edges, width, period)
-    edges = jnp.asarray(edges, samples.dtype)
-    n, k = samples.shape
-    if weights is None:
-        weights = jnp.full(n, 1.0 / n, samples.dtype)
-    weights = jnp.repeat(checked_weights(weights, n, samples.dtype) / k, k)
-    return _normalized(_binned(samples.reshape(-1), weights, edges, width, period), edges)
+    if weights is not None:
+        weights = checked_weights(weights, len(samples), samples.dtype)
+    return _density(samples, jnp.asarray(edges, samples.dtype), width, period, weights)
 
 
 def pair_occupations(positions, pairs, edges, width=None, box=None) -> Array:
@@ -128,7 +125,11 @@ def radial_distribution(positions, pairs, edges, box, width=None, weights=None) 
         InputError: as for `pair_occupations`, or weights that do not fit.
     """
     shares = average(pair_occupations(positions, pairs, edges, width, box), weights)
-    edges = jnp.asarray(edges, shares.dtype)
+    return _to_ideal_gas(shares, jnp.asarray(edges, shares.dtype), box)
+
+
+@jax.jit
+def _to_ideal_gas(shares, edges, box):
     volume = jnp.prod(jnp.broadcast_to(jnp.asarray(box, shares.dtype), (3,)))
     return shares * volume / (4.0 / 3.0 * jnp.pi * jnp.diff(edges**3))
 
@@ -141,6 +142,14 @@ def _occupations(samples, edges, width, period):
         return _binned(row, weights, edges, width, period)
 
     return _frame_by_frame(of_frame, samples, samples.shape[1] * len(edges))
+
+
+@jax.jit
+def _density(samples, edges, width, period, weights):
+    n, k = samples.shape
+    weights = jnp.full(n, 1.0 / n, samples.dtype) if weights is None else weights
+    weights = jnp.repeat(weights / k, k)
+    return _normalized(_binned(samples.reshape(-1), weights, edges, width, period), edges)
 
 
 @jax.jit
@@ -204,6 +213,7 @@ def _frame_by_frame(function, frames, cost: int):
     return jax.lax.map(jax.checkpoint(function), frames, batch_size=min(at_once, len(frames)))
 
 
+@jax.jit
 def _normalized(shares, edges):
     return shares / (shares.sum() * jnp.diff(edges))
 

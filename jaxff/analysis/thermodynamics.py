@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff import units
-from jaxff.analysis.averages import Estimate, average, mean_and_error
+from jaxff.analysis.averages import Estimate, average, checked_weights, mean_and_error
 from jaxff.analysis.coordinates import floating
 from jaxff.errors import InputError
 
@@ -39,12 +39,7 @@ def free_energy(density, edges, temperature, jacobian: str = "none") -> Array:
         InputError: an unknown Jacobian, or edges of another number of bins.
     """
     density = floating(density)
-    if jacobian not in _VOLUMES:
-        raise InputError(f"unknown Jacobian {jacobian!r}: use one of {', '.join(_VOLUMES)}")
-    if np.ndim(edges) != 1 or np.shape(edges)[0] != density.shape[-1] + 1:
-        raise InputError(
-            f"edges have shape {np.shape(edges)}: {density.shape[-1]} bins have one more"
-        )
+    _check(density, edges, jacobian)
     return _free_energy(density, jnp.asarray(edges, density.dtype), temperature, jacobian)
 
 
@@ -70,12 +65,8 @@ def free_energy_and_error(
         InputError: as for `free_energy` and `mean_and_error`.
     """
     share, error = mean_and_error(occupations, n_blocks, weights)
-    density = share / jnp.diff(jnp.asarray(edges, share.dtype))
-    energy = free_energy(density, edges, temperature, jacobian)
-    kT = units.BOLTZMANN * jnp.asarray(temperature, share.dtype)
-    empty = share <= 0.0
-    error = jnp.where(empty, jnp.inf, kT * error / jnp.where(empty, 1.0, share))
-    return Estimate(energy, error)
+    _check(share, edges, jacobian)
+    return _with_error(share, error, jnp.asarray(edges, share.dtype), temperature, jacobian)
 
 
 def heat_capacity(energies, temperature, degrees_of_freedom=0, weights=None) -> Array:
@@ -93,12 +84,9 @@ def heat_capacity(energies, temperature, degrees_of_freedom=0, weights=None) -> 
     energies = floating(energies)
     if energies.ndim != 1 or len(energies) < 2:
         raise InputError(f"energies have shape {energies.shape}: (F,) of at least 2 is needed")
-    # In float32 a total energy's mean would be rounded.
-    energies = energies - energies[0]
-    variance = average((energies - average(energies, weights)) ** 2, weights)
-    temperature = jnp.asarray(temperature, energies.dtype)
-    kinetic = 0.5 * units.BOLTZMANN * jnp.asarray(degrees_of_freedom, energies.dtype)
-    return variance / (units.BOLTZMANN * temperature**2) + kinetic
+    if weights is not None:
+        weights = checked_weights(weights, len(energies), energies.dtype)
+    return _heat_capacity(energies, temperature, degrees_of_freedom, weights)
 
 
 @partial(jax.jit, static_argnames="jacobian")
@@ -109,3 +97,30 @@ def _free_energy(density, edges, temperature, jacobian):
     energy = -kT * jnp.log(jnp.where(empty, 1.0, density) / mean_jacobian)
     energy = jnp.where(empty, jnp.inf, energy)
     return energy - jnp.min(energy, axis=-1, keepdims=True)
+
+
+@partial(jax.jit, static_argnames="jacobian")
+def _with_error(share, error, edges, temperature, jacobian):
+    energy = _free_energy(share / jnp.diff(edges), edges, temperature, jacobian)
+    kT = units.BOLTZMANN * jnp.asarray(temperature, share.dtype)
+    empty = share <= 0.0
+    return Estimate(energy, jnp.where(empty, jnp.inf, kT * error / jnp.where(empty, 1.0, share)))
+
+
+@jax.jit
+def _heat_capacity(energies, temperature, degrees_of_freedom, weights):
+    # In float32 a total energy's mean would be rounded.
+    energies = energies - energies[0]
+    variance = average((energies - average(energies, weights)) ** 2, weights)
+    temperature = jnp.asarray(temperature, energies.dtype)
+    kinetic = 0.5 * units.BOLTZMANN * jnp.asarray(degrees_of_freedom, energies.dtype)
+    return variance / (units.BOLTZMANN * temperature**2) + kinetic
+
+
+def _check(density, edges, jacobian):
+    if jacobian not in _VOLUMES:
+        raise InputError(f"unknown Jacobian {jacobian!r}: use one of {', '.join(_VOLUMES)}")
+    if np.ndim(edges) != 1 or np.shape(edges)[0] != density.shape[-1] + 1:
+        raise InputError(
+            f"edges have shape {np.shape(edges)}: {density.shape[-1]} bins have one more"
+        )

@@ -29,7 +29,7 @@ def test_errors_and_times_of_ar1_series(phi):
     times = autocorrelation_time(x)
     np.testing.assert_allclose(np.mean(times), time, rtol=0.06)
     for n_blocks in (None, 100):
-        mean, error = mean_and_error(x, n_blocks)
+        mean, error = map(np.asarray, mean_and_error(x, n_blocks))
         np.testing.assert_allclose(mean, x.mean(axis=0), atol=1e-12)
         np.testing.assert_allclose(np.sqrt(np.mean(error**2)), exact, rtol=0.08)
         # The means are off by as much as the errors say.
@@ -41,7 +41,7 @@ def test_slow_correlation_under_fast_oscillation_is_found():
     n, columns = 16_384, 48
     phase = 2 * np.pi * np.random.default_rng(2).uniform(size=columns)
     x = ar1(0.99, n, columns, seed=3) + 3 * np.cos(0.7 * np.arange(n)[:, None] + phase)
-    error = mean_and_error(x).error
+    error = np.asarray(mean_and_error(x).error)
     np.testing.assert_allclose(np.sqrt(np.mean(error**2)), np.sqrt(199 / n), rtol=0.25)
 
 
@@ -54,17 +54,17 @@ def test_blocks_of_one_are_independent_samples():
 
 def test_the_error_of_a_weighted_mean_is_that_of_repeated_sampling():
     rng = np.random.default_rng(5)
-    x = rng.normal(size=(4000, 200))
+    x = rng.normal(size=(1000, 200))
     # Weights that shift the mean by 0.5.
     w = np.exp(0.5 * x)
     w /= w.sum(axis=0)
     estimate = jax.vmap(lambda x, w: mean_and_error(x, None, w), in_axes=1)
-    mean, error = estimate(x, w)
+    mean, error = map(np.asarray, jax.jit(estimate)(x, w))
     np.testing.assert_allclose(mean, (w * x).sum(axis=0))
-    np.testing.assert_allclose(np.mean(mean), 0.5, atol=0.01)
+    np.testing.assert_allclose(np.mean(mean), 0.5, atol=0.02)
     np.testing.assert_allclose(np.sqrt(np.mean(error**2)), np.std(mean), rtol=0.15)
-    blocks = jax.vmap(lambda x, w: mean_and_error(x, 50, w), in_axes=1)(x, w)
-    np.testing.assert_allclose(np.sqrt(np.mean(blocks.error**2)), np.std(mean), rtol=0.15)
+    blocks = jax.jit(jax.vmap(lambda x, w: mean_and_error(x, 50, w).error, in_axes=1))(x, w)
+    np.testing.assert_allclose(np.sqrt(np.mean(np.asarray(blocks) ** 2)), np.std(mean), rtol=0.15)
 
 
 def test_the_blocked_error_is_that_of_a_plain_implementation():
@@ -73,7 +73,7 @@ def test_the_blocked_error_is_that_of_a_plain_implementation():
     x = ar1(0.8, n, 1, seed=6)[:, 0] + 3 * np.cos(0.7 * np.arange(n))
     levels, y = [], x
     while (n := len(y)) > 1:
-        c = y - y.mean()
+        c = y - x.mean()
         s, g = c @ c / n, c[1:] @ c[:-1] / n
         levels.append((s / (n - 1), ((n - 1) * s / n**2 + g) ** 2 * n / s**2))
         y = y[: n // 2 * 2].reshape(-1, 2).mean(axis=1)
@@ -113,7 +113,7 @@ def test_the_error_has_the_gradient_of_finite_differences():
         lambda x: mean_and_error(x, 7).error,
         autocorrelation_time,
     ):
-        h = 1e-6
+        h, f = 1e-6, jax.jit(f)
         expected = (f(x + h * direction) - f(x - h * direction)) / (2 * h)
         slope = jnp.dot(jax.jit(jax.grad(f))(x), direction)
         np.testing.assert_allclose(slope, expected, rtol=1e-5)

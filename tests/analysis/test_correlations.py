@@ -26,6 +26,10 @@ def random(seed=0, shape=(2, 41, 3, 3)):
     return np.random.default_rng(seed).normal(size=shape)
 
 
+def as_numpy(arrays):
+    return [np.asarray(array) for array in arrays]
+
+
 def by_pairs_of_times(f, x, n_lags):
     """Mean of f(x(t), x(t + lag)) over times t, for each lag."""
     n = len(x)
@@ -54,9 +58,9 @@ def test_displacements_and_correlations_are_those_of_brute_force(dtype, toleranc
     ):
         assert ours.dtype == dtype
         assert ours.shape == (2, n_lags)
-        for row, replica in zip(ours, values.astype(float), strict=True):
+        for row, replica in zip(np.asarray(ours), values.astype(float), strict=True):
             np.testing.assert_allclose(row, by_pairs_of_times(f, replica, n_lags), atol=tolerance)
-    whole = velocity_autocorrelation(x[0], MASSES)
+    whole = np.asarray(velocity_autocorrelation(x[0], MASSES))
     ratio = velocity_autocorrelation(x[0], MASSES, normalized=True)
     np.testing.assert_allclose(ratio, whole / whole[0], atol=tolerance)
 
@@ -82,7 +86,9 @@ def test_straight_motion_is_ballistic_and_far_from_the_origin_alike():
 def test_brownian_motion_spreads_linearly():
     steps = random(2, (400, 500, 1, 3))
     # Over 400 walks, for each lag: 3 Å² a step.
-    mean, error = mean_and_error(mean_square_displacement(steps.cumsum(axis=1), None, 100), 400)
+    mean, error = as_numpy(
+        mean_and_error(mean_square_displacement(steps.cumsum(axis=1), None, 100), 400)
+    )
     expected = 3.0 * np.arange(100)
     np.testing.assert_array_less(np.abs(mean - expected)[1:], 4.5 * error[1:])
     np.testing.assert_allclose(mean[1:], expected[1:], rtol=0.1)
@@ -103,7 +109,7 @@ def oscillators(wavenumbers, n, dt, temperature=300.0, seed=3, replicas=1):
 @pytest.mark.parametrize(("n", "segment"), [(600, 200), (600, 199), (601, None)])
 def test_spectra_are_those_of_welch(window, n, segment):
     v, dt = random(4, (n, 3, 3)), 0.5
-    frequencies, ours = vdos(v, MASSES, dt, window, segment)
+    frequencies, ours = as_numpy(vdos(v, MASSES, dt, window, segment))
     length = segment or n
     boxcar = "boxcar" if window == "none" else window
     overlap = 0 if window == "none" else length - length // 2
@@ -125,17 +131,17 @@ def test_spectra_are_those_of_welch(window, n, segment):
 
 def test_the_spectrum_without_window_obeys_parseval():
     v, temperature = random(5, (2, 300, 3, 3)) * 1e-3, 350.0
-    frequencies, ours = vdos(v, MASSES, 0.7, "none", 100, temperature)
+    frequencies, ours = as_numpy(vdos(v, MASSES, 0.7, "none", 100, temperature))
     kT_si = 1.380649e-23 * temperature
     twice_kinetic = np.einsum("n,rfnc->r", MASSES, v**2) / 300 * 1.66053906660e-27 * 1e10
     np.testing.assert_allclose(np.sum(ours, axis=1) * frequencies[1], twice_kinetic / kT_si, 1e-8)
 
 
 def test_the_spectrum_integrates_to_the_degrees_of_freedom():
-    v = oscillators([500.0, 1500.0, 3000.0], 400, 1.0, replicas=4000)
-    frequencies, spectra = vdos(v, MASSES, 1.0, temperature=300.0)
-    mean, error = mean_and_error(spectra.sum(axis=1) * frequencies[1], n_blocks=4000)
-    assert error < 0.05
+    v = oscillators([500.0, 1500.0, 3000.0], 100, 1.0, replicas=2000)
+    frequencies, spectra = as_numpy(vdos(v, MASSES, 1.0, temperature=300.0))
+    mean, error = mean_and_error(spectra.sum(axis=1) * frequencies[1], n_blocks=2000)
+    assert error < 0.1
     assert abs(mean - 9) < 4 * error
 
 
@@ -144,7 +150,7 @@ def test_an_oscillator_has_its_peak_at_its_frequency(dtype, tolerance):
     n, dt = 4096, 0.5
     spacing = units.WAVENUMBER_PER_FS / (n * dt)
     v = oscillators([800.3, 1700.7], n, dt)[0].astype(dtype)
-    frequencies, spectrum = vdos(v, MASSES[:2], dt)
+    frequencies, spectrum = as_numpy(vdos(v, MASSES[:2], dt))
     assert spectrum.dtype == frequencies.dtype == dtype
     for peak, low, high in ((800.3, 400, 1200), (1700.7, 1200, 2200)):
         inside = (frequencies >= low) & (frequencies <= high)
@@ -177,7 +183,6 @@ def test_gradients_are_those_of_finite_differences():
         lambda x: jnp.dot(target, velocity_autocorrelation(x, MASSES, normalized=True)),
         lambda x: jnp.dot(target[:6], vdos(x, MASSES, 0.5, segment=10, temperature=1.0)[1]),
     ):
-        f = jax.jit(f)
         expected = (f(x + h * direction) - f(x - h * direction)) / (2 * h)
         slope = jnp.sum(jax.jit(jax.grad(f))(x) * direction)
         np.testing.assert_allclose(slope, expected, rtol=1e-6)

@@ -22,29 +22,31 @@ KT = 0.0019872042586 * T  # kcal/mol
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_harmonic_samples_have_a_harmonic_free_energy(dtype):
-    k, n = 4.0, 200_000
+    k, n = 4.0, 50_000
     x = (np.sqrt(KT / k) * np.random.default_rng(0).normal(size=n)).astype(dtype)
     edges = np.linspace(-0.8, 0.8, 17)
     centres = 0.5 * (edges[1:] + edges[:-1])
-    estimate = free_energy_and_error(occupations(x, edges), edges, T, n_blocks=50)
-    assert estimate.mean.dtype == estimate.error.dtype == dtype
+    mean, error = map(
+        np.asarray, free_energy_and_error(occupations(x, edges), edges, T, n_blocks=50)
+    )
+    assert mean.dtype == error.dtype == dtype
     expected = 0.5 * k * centres**2
-    # By 8 from the minimum at the centre bins, whose noise shifts all; bins are narrow.
-    offset = np.mean((estimate.mean - expected)[6:10])
-    error = np.abs(estimate.mean - offset - expected)
-    np.testing.assert_array_less(error, 4 * estimate.error + 0.01)
-    np.testing.assert_allclose(error, 0, atol=0.06)
+    # Without the noise of the lowest bin, which shifts all.
+    offset = np.mean((mean - expected)[6:10])
+    np.testing.assert_array_less(np.abs(mean - offset - expected), 4 * error + 0.02)
+    assert error.max() < 0.1
 
 
 def test_error_bars_are_the_scatter_of_repeated_sampling():
-    x = np.random.default_rng(1).normal(size=(300, 2000))
+    x = np.random.default_rng(1).normal(size=(300, 1000))
     edges = np.linspace(-1.5, 1.5, 7)
 
     def profile(x):
         return free_energy_and_error(occupations(x, edges), edges, T, n_blocks=20)
 
-    mean, error = jax.jit(jax.vmap(profile))(x)
-    scatter = np.std(-KT * np.log(jax.vmap(lambda x: occupations(x, edges).mean(0))(x)), axis=0)
+    mean, error = map(np.asarray, jax.jit(jax.vmap(profile))(x))
+    shares = [np.histogram(row, edges)[0] / len(row) for row in x]
+    scatter = np.std(-KT * np.log(shares), axis=0)
     np.testing.assert_allclose(np.sqrt(np.mean(error**2, axis=0)), scatter, rtol=0.15)
     assert np.min(mean) == 0.0
 
@@ -71,12 +73,13 @@ def test_bins_that_were_not_visited_are_infinite_without_harm_to_gradients():
     edges = np.arange(5.0)
     x = np.array([0.5, 0.7, 2.5])
 
+    @jax.jit
     def profile(w):
         return free_energy(density(x, edges, weights=w), edges, T)
 
     w = np.full(3, 1 / 3)
     np.testing.assert_allclose(profile(w), [0, np.inf, KT * np.log(2), np.inf], rtol=1e-6)
-    slope = jax.grad(lambda w: profile(w)[2])(w)
+    slope = jax.jit(jax.grad(lambda w: profile(w)[2]))(w)
     # F = kT ln((w0 + w1)/w2)
     np.testing.assert_allclose(slope, KT * np.array([1.5, 1.5, -3]), rtol=1e-6)
     estimate = free_energy_and_error(occupations(x, edges), edges, T, n_blocks=3)
