@@ -25,9 +25,10 @@ def distances(positions, pairs, box=None) -> Array:
         box: edges of an orthorhombic box, (3,) Å, or () Å of a cubic one; none in vacuum.
 
     Raises:
-        InputError: indices that are not pairs of atoms of the frames.
+        InputError: indices that are not pairs of atoms of the frames, or a box of another shape.
     """
     positions = floating(positions)
+    check_box(box)
     return pair_distances(positions, checked_indices(positions, pairs, 2), box)
 
 
@@ -84,6 +85,16 @@ def atom_pairs(numbers, first: int | None = None, second: int | None = None) -> 
             "numbers of elements that are there, or None for any"
         )
     return np.stack([i[chosen], j[chosen]], axis=1)
+
+
+def check_box(box) -> None:
+    """InputError unless `box` is None, one edge or three, and positive as far as is known."""
+    if box is None:
+        return
+    if np.shape(box) not in ((), (3,)):
+        raise InputError(f"the box has shape {np.shape(box)}: give one edge, or three, in Å")
+    if not isinstance(box, jax.core.Tracer) and not np.all(np.asarray(box) > 0):
+        raise InputError(f"the box is {box}: its edges must be positive")
 
 
 def floating(values) -> Array:

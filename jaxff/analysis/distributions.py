@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.analysis.averages import average, checked_weights
-from jaxff.analysis.coordinates import checked_indices, floating, pair_distances
+from jaxff.analysis.coordinates import check_box, checked_indices, floating, pair_distances
 from jaxff.errors import InputError
 
 Array = jax.Array
@@ -84,6 +84,7 @@ def pair_occupations(positions, pairs, edges, width=None, box=None) -> Array:
     if positions.ndim != 3 or positions.shape[0] == 0:
         raise InputError(f"positions have shape {positions.shape}: (F, N, 3) with F > 0 is needed")
     _check_bins(edges, width, None)
+    check_box(box)
     if _known(box, edges) and box is not None and np.max(edges) > 0.5 * np.min(box) * (1 + 1e-6):
         raise InputError(
             f"the last edge, {np.max(edges):.6g} Å, is beyond half the box, "

@@ -86,5 +86,9 @@ def test_wrong_indices_are_refused():
         angles(frames(), PAIRS)
     with pytest.raises(InputError, match="float64"):
         torsion_angles(frames(), TORSIONS * 1.0)
+    with pytest.raises(InputError, match=r"box has shape \(3, 3\)"):
+        distances(frames(), PAIRS, np.eye(3))
+    with pytest.raises(InputError, match="must be positive"):
+        distances(frames(), PAIRS, [1.0, 0.0, 1.0])
     with pytest.raises(InputError, match="positions have shape"):
         distances(np.zeros((3, 2)), PAIRS)
