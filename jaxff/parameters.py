@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.potential import Column, Params, Potential, Program
@@ -25,11 +26,13 @@ class FreeParameters:
         start: the potential they belong to.
         columns: {(term, column): Column} of those that are free.
         beside: programs of other molecules that read the same parameters.
+        rows: {(term, column): (n,) booleans}, which rows are free where not all of them are.
     """
 
     start: Potential
     columns: dict[tuple[str, str], Column]
     beside: tuple[Program, ...] = ()
+    rows: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -40,6 +43,7 @@ class FreeParameters:
     ) -> FreeParameters:
         """Those whose dotted names match a pattern such as "bond.*"; None: what terms declare.
 
+        A pattern with a colon, such as "torsion.k:c3-c3-oh-ho*", frees the rows of that name alone.
         Columns that terms do not declare trainable, such as 1-4 factors, are free only where a
         pattern names the column itself, such as "nonbonded.lj14".
 
@@ -47,18 +51,27 @@ class FreeParameters:
             InputError: there are none.
         """
         patterns = [patterns] if isinstance(patterns, str) else patterns
-        columns = {}
+        columns, rows = {}, {}
+        parts = [pattern.partition(":") for pattern in patterns or ["*"]]
         for term, own in potential.columns.items():
             for key, column in own.items():
-                found = [p for p in patterns or ["*"] if fnmatchcase(f"{term}.{key}", p)]
-                named = any(p.rpartition(".")[2] == key for p in found)
+                found = [p for p in parts if fnmatchcase(f"{term}.{key}", p[0])]
+                named = any(p[0].rpartition(".")[2] == key for p in found)
                 if found and (column.trainable or named):
                     columns[term, key] = column
+                    if all(colon for _, colon, _ in found):
+                        names = _row_names(potential.program, term, key)
+                        rows[term, key] = np.array(
+                            [any(fnmatchcase(name, p[2]) for p in found) for name in names], bool
+                        )
+        columns = {key: c for key, c in columns.items() if key not in rows or rows[key].any()}
         if not sum(potential.params[term][key].size for term, key in columns):
             known = ", ".join(f"{t}.{c}" for t, own in potential.columns.items() for c in own)
             wanted = "is trainable" if patterns is None else f"matches {list(patterns)}"
             raise InputError(f"no parameter {wanted}; this potential has {known}")
-        return cls(potential, columns, tuple(beside))
+        return cls(
+            potential, columns, tuple(beside), {k: v for k, v in rows.items() if k in columns}
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,6 +86,10 @@ class FreeParameters:
         params = {term: dict(own) for term, own in self.start.params.items()}
         for (term, key), column in self.columns.items():
             params[term][key] = params[term][key] + column.scale * moves[term, key]
+        for (term, key), free in self.rows.items():
+            start = self.start.params[term][key]
+            free = free.reshape(-1, *(1,) * (start.ndim - 1))
+            params[term][key] = jnp.where(free, params[term][key], start)
         return params
 
     def moved(self, moves: Moves) -> Potential:
@@ -111,3 +128,12 @@ class FreeParameters:
             (term, key): (values[term, key] - start[term][key]) / column.scale
             for (term, key), column in self.columns.items()
         }
+
+
+def _row_names(program: Program, term: str, column: str) -> tuple[str, ...]:
+    """Names of the rows of a column; none if they have none."""
+    own = next(p.term for p in program.placed if p.name == term)
+    for table, (label, columns) in own.tables.items():
+        if label and column in columns:
+            return own.row_names(table)
+    return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from jaxff.learn.gradient import ENERGY_WEIGHT, Descent, Loss, force_matching
 from jaxff.learn.joint import Joint
 from jaxff.learn.problem import Problem
 from jaxff.learn.sanity import check_labels
+from jaxff.md.differentiable.reweighting import UntrustedWarning
 from jaxff.npz import NpzReader, digest, writable_file, write_npz
 from jaxff.potential import Potential
 
@@ -44,7 +46,8 @@ class Fit:
 
     Attributes:
         potentials: the best found, one for each molecule.
-        history: {"loss": by step or epoch, "valid_force_rmse": likewise, if validated}.
+        history: {"loss": by step or epoch, "valid_force_rmse": likewise, if validated}; with
+            ensembles' targets "effective_share" of their frames, and "draws" of them so far.
         trained: names of the parameters that were free.
         changes: each of their values: (name, label, start, fitted, standard error or None, unit).
         converged: whether the method came to rest by itself.
@@ -70,7 +73,7 @@ class Fit:
 
 def fit(
     potential: Potential | Sequence[Potential],
-    train: Dataset | Sequence[Dataset],
+    train: Dataset | Sequence[Dataset | None] | None = None,
     *,
     valid: Dataset | Sequence[Dataset] | None = None,
     method: str | None = None,
@@ -90,7 +93,7 @@ def fit(
     checkpoint=None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Fit:
-    """Fit the parameters of a potential, or of several molecules' at once, to data.
+    """Fit the parameters of a potential, or of several molecules' at once, to data and targets.
 
     Parameters move in units of their column's typical change, inside the column's bounds; total
     charges are conserved.  Potentials of several molecules share the rows of their tables by
@@ -98,16 +101,17 @@ def fit(
 
     Args:
         potential: the start; one for each molecule.
-        train: frames to fit; a data set for each molecule.
+        train: frames to fit; a data set for each molecule, or None where targets say it all.
         valid: frames that choose the best epoch (by gradient), and by which errors are reported;
             without them the last epoch counts.
         method: "least-squares" (Levenberg and Marquardt's, in tens of steps, for up to a few
             thousand values; the default), or "gradient" (stochastic, by optax, for any loss; the
             default where an `optimizer` or a `loss` is given).
-        trainable: patterns of parameter names such as ``["bond.*", "torsion.k"]``; default: what
-            each term declares trainable.
-        targets: Hessians, dipoles, torsion scans (`jaxff.learn.targets`); for several molecules a
-            sequence of them for each.
+        trainable: patterns of parameter names such as ``["bond.*", "torsion.k"]``, or of rows such
+            as ``"torsion.k:c3-c3-oh-ho*"``; default: what each term declares trainable.
+        targets: Hessians, dipoles, torsion scans (`jaxff.learn.targets`), ensemble averages,
+            relative entropies (`jaxff.learn.ensemble`); for several molecules a sequence of them
+            for each.
         energy_weight: of the energies' mean square error beside that of the forces, 1/Å².
         prior: pull towards the start by least squares, (kcal/mol/Å)² of a move of one scale,
             shared among all frames.
@@ -132,8 +136,13 @@ def fit(
         InputError: too few frames, no matching parameter, a loss that is not finite, labels that
             cannot be meant (forces of the wrong sign or unit, frames far off all others),
             potentials that cannot share tables, or a checkpoint of another fit.
+
+    Warns:
+        UntrustedWarning: averages at the end whose statistical error is beyond their tolerance.
     """
     potentials = [potential] if isinstance(potential, Potential) else list(potential)
+    if train is None:
+        train = [None] * len(potentials)
     train = [train] if isinstance(train, Dataset) else list(train)
     several = valid is not None and not isinstance(valid, Dataset)
     valid = list(valid) if several else None if valid is None else [valid]
@@ -144,19 +153,23 @@ def fit(
         raise InputError(f"method={method!r}: use {' or '.join(METHODS)}")
     if method == "least-squares" and (loss is not None or optimizer is not None):
         raise InputError('method="least-squares" has its own loss: leave loss and optimizer out')
-    data = [aligned(d, p) for d, p in zip(train, potentials, strict=True)]
+    data = [d and aligned(d, p) for d, p in zip(train, potentials, strict=True)]
     checked = valid and [aligned(d, p) for d, p in zip(valid, potentials, strict=True)]
     aims = _targets(targets, potentials)
+    if not any(data) and not any(aims):
+        raise InputError("there is nothing to fit to: give frames, or targets")
     problem = Problem(Joint.of(potentials), data, trainable, aims)
+    data = problem.data
     for k, own in enumerate(data if check else ()):
-        check_labels(own, *problem.predict(problem.start, k, own))
+        if len(own):
+            check_labels(own, *problem.predict(problem.start, k, own))
     options = (method, energy_weight, prior, seed, batch, epochs, patience, restarts, trainable)
     own = (optimizer is None, loss is None)
     keep = Checkpoint(checkpoint, problem, repr((*options, *own)), checked, aims)
     report = progress or (lambda phase, fraction: None)
     report("fit", 0.0)
     if method == "gradient":
-        count = sum(len(own) // min(batch, len(own)) for own in data)
+        count = sum(len(own) // min(batch, len(own)) for own in data if len(own)) or 1
         if optimizer is None:
             schedule = optax.cosine_decay_schedule(0.05, epochs * count)
             optimizer = optax.chain(optax.adam(schedule), optax.clip(0.1))
@@ -194,6 +207,12 @@ def fit(
     history = {"loss": np.array(state.losses)}
     if checked:
         history["valid_force_rmse"] = np.array(state.valid)
+    if problem.ensembles:
+        history["effective_share"] = np.array(state.shares)
+        history["draws"] = np.array(state.draws, int)
+        problem.ensembles.refresh(vector)
+        for doubt in problem.ensembles.doubts(vector):
+            warnings.warn(doubt, UntrustedWarning, stacklevel=2)
     fitted = problem.free.moved(problem.unravel(jnp.asarray(vector)))
     return Fit(
         problem.joint.potentials(fitted.params),
@@ -216,11 +235,11 @@ def _check_numbers(energy_weight, prior, steps, epochs, batch, restarts) -> None
 
 def _targets(targets, potentials: list[Potential]) -> list[list]:
     """The targets of each potential, each checked."""
-    single = hasattr(targets, "residuals")
+    single = hasattr(targets, "check")
     if len(potentials) == 1:
         aims = [[targets] if single else list(targets)]
     else:
-        aims = [] if single else [list(own) for own in targets if not hasattr(own, "residuals")]
+        aims = [] if single else [list(own) for own in targets if not hasattr(own, "check")]
         if len(aims) not in (0, len(potentials)) or len(aims) < len(targets if not single else [1]):
             raise InputError(
                 f"targets of {len(potentials)} molecules: give a list of targets for each of them"
@@ -243,7 +262,7 @@ def _check(potentials: list, train: list, valid: list | None) -> None:
             "sets: give one of each for each molecule"
         )
     for own in train:
-        if len(own) < 2:
+        if own is not None and len(own) < 2:
             raise InputError(
                 f"fitting needs at least 2 frames, {own.name or 'dataset'} gives {len(own)}"
             )
@@ -258,7 +277,11 @@ def _changes(problem: Problem, fitted: Potential, errors: np.ndarray | None) -> 
         known = free.columns[term, column]
         start, end = (np.asarray(p.params[term][column]) for p in (free.start, fitted))
         labels = _labels(problem.joint, term, column, start.shape)
+        rows = free.rows.get((term, column), np.ones(len(start) if start.ndim else 1, bool))
+        loose = np.repeat(rows, start.size // max(len(rows), 1))
         for k, (a, b) in enumerate(zip(start.ravel(), end.ravel(), strict=True)):
+            if not loose[k]:
+                continue
             error = None if errors is None else float(errors[place + k]) * known.scale
             yield Change(f"{term}.{column}", labels[k], float(a), float(b), error, known.unit)
         place += start.size
@@ -323,14 +346,20 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return fresh
         file = NpzReader(self.path, "checkpoint of a fit")
-        leaves = sum(key.startswith("optimizer/") for key in file)
-        if file.text("request") != self.request or leaves != len(getattr(fresh, "optimizer", ())):
+        leaves = {
+            name: sum(key.startswith(f"{name}/") for key in file)
+            for name in ("optimizer", "samples")
+        }
+        wanted = len(getattr(fresh, "optimizer", ()))
+        if file.text("request") != self.request or leaves["optimizer"] != wanted:
             raise InputError(f"{self.path} belongs to another fit: delete it, or name another file")
         known = {}
         for field in fields(fresh):
             value = getattr(fresh, field.name)
-            if field.name == "optimizer":
-                known[field.name] = [file.need(f"optimizer/{k}") for k in range(len(value))]
+            if field.name in leaves:
+                known[field.name] = [
+                    file.need(f"{field.name}/{k}") for k in range(leaves[field.name])
+                ]
             elif isinstance(value, np.ndarray):
                 known[field.name] = file.need(field.name)
             elif isinstance(value, list):
@@ -343,8 +372,9 @@ class Checkpoint:
         if self.path is None:
             return
         arrays = {f.name: getattr(state, f.name) for f in fields(state)}
-        for k, leaf in enumerate(arrays.pop("optimizer", ())):
-            arrays[f"optimizer/{k}"] = leaf
+        for name in ("optimizer", "samples"):
+            for k, leaf in enumerate(arrays.pop(name, ())):
+                arrays[f"{name}/{k}"] = leaf
         write_npz(self.path, {"request": np.array(self.request), **arrays})
 
 
@@ -354,3 +384,5 @@ def _numbers(thing) -> Iterator[np.ndarray | float]:
     for name in names:
         if isinstance(value := getattr(thing, name), np.ndarray | float):
             yield value
+        elif name == "sampling":
+            yield from _numbers(value)

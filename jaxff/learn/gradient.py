@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.learn.problem import Problem
+from jaxff.learn.problem import Frames, Problem
 
 ENERGY_WEIGHT = 0.1  # 1/Å²
 SLOWER = 0.3  # factor on the updates after each return to the best
@@ -53,6 +53,9 @@ class State:
         waited: epochs since the best one or the last return to it.
         returns: returns to the best so far.
         losses, valid: by epoch.
+        shares: effective share of the ensembles' frames after each epoch, if there are any.
+        draws: of frames up to each epoch.
+        samples: the ensembles' frames, as arrays.
     """
 
     vector: np.ndarray
@@ -64,6 +67,9 @@ class State:
     returns: int = 0
     losses: list[float] = field(default_factory=list)
     valid: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    draws: list[int] = field(default_factory=list)
+    samples: list[np.ndarray] = field(default_factory=list)
 
 
 class Descent:
@@ -97,10 +103,14 @@ class Descent:
         for g, k, group, arrays in problem.molecules():
             own = problem.data[k]
             most = max(len(problem.data[m]) for m in group.members)
+            nothing = np.zeros((0, group.n_atoms, 3))
             self._sweeps[k] = partial(
                 sweeps[g],
                 arrays=arrays,
-                frames=next(problem.chunks(group, own, most)),
+                frames=next(
+                    problem.chunks(group, own, most),
+                    Frames(nothing, np.zeros(0), nothing, np.zeros(0)),
+                ),
                 n_atoms=own.n_atoms,
                 with_energies=own.energies is not None,
             )
@@ -111,20 +121,21 @@ class Descent:
         leaves = jax.tree.leaves(self.optimizer.init(self.problem.start))
         return State(vector, vector, [np.asarray(leaf) for leaf in leaves])
 
-    def _sweep(self, loss, group, vector, state, pace, orders, *, frames, **molecule):
-        """An update by each batch (L, B) of frames."""
+    def _sweep(self, loss, group, vector, state, pace, orders, samples, *, frames, **molecule):
+        """An update by each batch (L, B) of frames; `samples` are those of the ensembles."""
 
         def step(carry, order):
             own = jax.tree.map(lambda x: x[order], frames)
-            *carry, value = self._step(loss, group, *carry, pace, own, **molecule)
+            *carry, value = self._step(loss, group, *carry, pace, samples, own, **molecule)
             return tuple(carry), value
 
         (vector, state), values = jax.lax.scan(step, (vector, state), orders)
         return vector, state, values
 
     def _step(
-        self, loss: Loss, group, vector, state, pace, frames, *, arrays, n_atoms, with_energies
-    ):
+        self, loss: Loss, group, vector, state, pace, samples, frames, *, arrays, n_atoms,
+        with_energies,
+    ):  # fmt: skip
         problem = self.problem
 
         def labels(energies, forces) -> Labels:
@@ -132,10 +143,13 @@ class Descent:
             return Labels(centred if with_energies else 0.0 * centred, forces[:, :n_atoms])
 
         def objective(vector):
+            value = sum(jnp.sum(r(vector) ** 2) for r in problem.targets)
+            value += problem.ensembles.value(vector, samples)
+            if not len(frames.R):
+                return value
             one = partial(problem.energy_and_forces, group, vector, arrays)
             predicted = labels(*jax.vmap(one)(frames.R))
-            value = loss(predicted, labels(frames.E, frames.F))
-            return value + sum(jnp.sum(r(vector) ** 2) for r in problem.targets)
+            return value + loss(predicted, labels(frames.E, frames.F))
 
         value, gradient = jax.value_and_grad(objective)(vector)
         updates, state = self.optimizer.update(gradient, state, vector)
@@ -145,17 +159,26 @@ class Descent:
     def epoch(self, state: State) -> None:
         """Pass once over all frames; `state` is changed, by its losses too."""
         rng = np.random.default_rng([self.seed, len(state.losses)])
-        blocks = []  # of one molecule each: all its batches if it is alone, or else one batch
+        ensembles = self.problem.ensembles
+        # Of one molecule each: all its batches if nothing needs a look between, or else one batch.
+        blocks = []
         for k, (own, size) in enumerate(zip(self.problem.data, self.sizes, strict=True)):
+            if not size:
+                continue
             orders = rng.permutation(len(own))[: len(own) // size * size].reshape(-1, size)
-            alone = len(self.sizes) == 1
+            alone = len(self.sizes) == 1 and not ensembles
             blocks += [(k, orders)] if alone else [(k, order[None]) for order in orders]
+        if not any(self.sizes):  # the targets alone
+            blocks = [(0, np.zeros((1, 0), int))]
         tree = jax.tree.structure(self.optimizer.init(self.problem.start))
         vector, optimizer = state.vector, jax.tree.unflatten(tree, state.optimizer)
         values = []
         for b in rng.permutation(len(blocks)):
             k, orders = blocks[b]
-            vector, optimizer, value = self._sweeps[k](vector, optimizer, state.pace, orders)
+            ensembles.refresh(vector)
+            vector, optimizer, value = self._sweeps[k](
+                vector, optimizer, state.pace, orders, ensembles.samples
+            )
             values.append(value)
         mean = float(np.concatenate(jax.device_get(values)).mean())
         if not np.isfinite(mean):
@@ -166,6 +189,8 @@ class Descent:
         state.vector = np.asarray(vector)
         state.optimizer = [np.asarray(leaf) for leaf in jax.tree.leaves(optimizer)]
         state.losses.append(mean)
+        if ensembles:
+            ensembles.log(state)
 
     def run(
         self,
@@ -182,6 +207,7 @@ class Descent:
         error on `valid` has not fallen for `patience` epochs, the descent goes on from the best
         with smaller updates, and after so many `returns` it stops.
         """
+        self.problem.ensembles.restore(state.samples)
         while len(state.losses) < epochs:
             if state.waited >= patience:
                 if state.returns >= returns:

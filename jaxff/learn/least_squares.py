@@ -1,5 +1,8 @@
 """Levenberg and Marquardt's method for force matching: few, well-informed steps.
 
+With targets of ensembles a step is no longer than their frames can tell, and the next one starts
+from new frames where too few of the old ones count.
+
 Sources: K. Levenberg, Q. Appl. Math. 2, 164 (1944); D. W. Marquardt, J. SIAM 11, 431 (1963).
 """
 
@@ -30,6 +33,9 @@ class State:
         calm: steps in a row that changed the objective by less than the tolerance.
         losses: the objective after each step.
         valid: what `after` returned after each step.
+        shares: effective share of the ensembles' frames after each step, if there are any.
+        draws: of frames up to each step.
+        samples: the ensembles' frames, as arrays.
     """
 
     vector: np.ndarray
@@ -37,6 +43,9 @@ class State:
     calm: int = 0
     losses: list[float] = field(default_factory=list)
     valid: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    draws: list[int] = field(default_factory=list)
+    samples: list[np.ndarray] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +110,13 @@ def levenberg_marquardt(
         A[np.diag_indices_from(A)] += weak
         return conserve.T @ A @ conserve, conserve.T @ (b + weak * vector)
 
+    ensembles = problem.ensembles
+    ensembles.restore(state.samples)
+    ensembles.refresh(state.vector)
     loss = objective(state.vector)
     for _ in range(len(state.losses), steps):
+        if ensembles.refresh(state.vector):  # other frames: another objective
+            loss, state.calm = objective(state.vector), 0
         if state.calm >= CALM:
             break
         A, b = equations(state.vector)
@@ -111,13 +125,16 @@ def levenberg_marquardt(
             # Nothing lower however small the step: at rest, unless a step promised to gain.
             step = _bounded(A, b, state.vector - high, state.vector - low)
             gain = 2.0 * step @ b - step @ A @ step
-            state.calm = CALM if gain <= 10.0 * tolerance * max(loss, NOTHING) else 0
+            state.calm = CALM if gain <= 10.0 * tolerance * max(abs(loss), NOTHING) else 0
             break
-        change = (loss - new) / max(loss, NOTHING)
+        # Relative entropies are known up to a constant: the objective may be negative.
+        change = (loss - new) / max(abs(loss), NOTHING)
         state.vector, loss = trial, new
         state.damping = max(state.damping / 8.0, SMALLEST)
         state.calm = state.calm + 1 if change < tolerance else 0
         state.losses.append(loss)
+        if ensembles:
+            ensembles.log(state)
         after(state)
     return Solution(
         state.vector, _covariance(problem, state.vector, energy_weight, weak, loss, conserve),
@@ -133,8 +150,10 @@ def _covariance(problem, vector, energy_weight, weak, loss, conserve) -> np.ndar
     """
     A, _, C = problem.statistics(vector, energy_weight)
     A[np.diag_indices_from(A)] += weak
-    # The objective is a mean over n components: the prior is one of variance loss/(n weak).
-    C[np.diag_indices_from(C)] += weak * loss / problem.n_forces
+    # The objective is a mean over n components: the prior is one of variance loss/(n weak), or,
+    # with no forces that tell an error, one of a column scale.
+    told = any(len(own) for own in problem.data)
+    C[np.diag_indices_from(C)] += weak * (max(loss, 0.0) / problem.n_forces if told else weak)
     A, C = (conserve.T @ M @ conserve for M in (A, C))
     inverse = np.linalg.pinv(A, hermitian=True)
     return inverse @ C @ inverse

@@ -12,9 +12,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxff.dataset import Dataset
+from jaxff.learn.ensemble import Ensemble, Ensembles, EnsembleTarget
 from jaxff.learn.joint import Group, Joint, ghost_positions, groups
 from jaxff.learn.targets import Target
 from jaxff.parameters import FreeParameters
+from jaxff.potential import Program
 
 MEMORY = 3e8  # bytes of Jacobians at once
 FRAMES = (32, 256)  # at once without Jacobians, for few and for many
@@ -38,7 +40,7 @@ class Problem:
 
     Args:
         joint: the molecules' potentials on common tables.
-        data: the frames of each, in the potential's atom order.
+        data: the frames of each, in the potential's atom order, or None.
         trainable: patterns of parameter names, see `FreeParameters.of`.
         targets: further targets of each molecule.
     """
@@ -46,11 +48,15 @@ class Problem:
     def __init__(
         self,
         joint: Joint,
-        data: Sequence[Dataset],
+        data: Sequence[Dataset | None],
         trainable: Sequence[str] | None = None,
         targets: Sequence[Sequence[Target]] = (),
     ):
-        self.joint, self.data = joint, tuple(data)
+        self.joint = joint
+        self.data = tuple(
+            _no_frames(program) if own is None else own
+            for own, program in zip(data, joint.programs, strict=True)
+        )
         self.free = FreeParameters.of(joint.first, trainable, beside=joint.programs[1:])
         self.start, self.unravel = ravel_pytree(self.free.no_moves())
         self.groups = tuple(groups(joint.programs))
@@ -58,14 +64,29 @@ class Problem:
             jax.jit(partial(self._target_residuals, target, program))
             for own, program in zip(targets, joint.programs, strict=False)
             for target in own
+            if not isinstance(target, EnsembleTarget)
         ]
-        self.n_frames = sum(map(len, self.data))
-        self.n_forces = sum(own.forces.size for own in self.data)
+        self.ensembles = Ensembles(self._ensembles(targets))
+        self.n_frames = max(sum(map(len, self.data)), 1)
+        self.n_forces = max(sum(own.forces.size for own in self.data), 1)
 
     # -- pieces ---------------------------------------------------------------------------
 
     def _target_residuals(self, target: Target, program, vector):
         return target.residuals(program, self.free.params(self.unravel(vector)))
+
+    def _ensembles(self, targets: Sequence[Sequence[Target]]) -> Iterator[Ensemble]:
+        """The targets of each molecule that share frames."""
+        for k, own in enumerate(targets):
+            kinds = [target for target in own if isinstance(target, EnsembleTarget)]
+            for sampling in dict.fromkeys(target.sampling for target in kinds):
+                alike = tuple(target for target in kinds if target.sampling is sampling)
+
+                def made(params, k=k):
+                    return self.joint.potentials(params)[k]
+
+                program = self.joint.programs[k]
+                yield Ensemble(sampling, alike, program, self.free, self.unravel, made)
 
     def energy(self, group: Group, vector, arrays, R):
         """() kcal/mol at R (n, 3) Å, ghosts included, after moves `vector`."""
@@ -111,6 +132,8 @@ class Problem:
 
     def chunks(self, group: Group, data: Dataset, size: int) -> Iterator[Frames]:
         """The frames of a molecule in chunks of `size`, the last one filled up."""
+        if not len(data):
+            return
         ghosts = ghost_positions(group.n_atoms - data.n_atoms)
         E = np.zeros(len(data)) if data.energies is None else data.energies
         E = E - E.mean()
@@ -129,12 +152,17 @@ class Problem:
 
     # -- what is minimised ------------------------------------------------------------------
 
-    def residuals(self, vector, data: Sequence[Dataset]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Errors of each molecule's energies (M,), their mean removed, and forces (M, N, 3)."""
+    def residuals(self, vector, data: Sequence[Dataset]) -> Iterator[tuple]:
+        """Each molecule's data, errors of energies (M,), their mean removed, and forces (M, N, 3).
+
+        Molecules without frames are left out.
+        """
         for k, own in enumerate(data):
+            if not len(own):
+                continue
             energies, forces = self.predict(vector, k, own)
             wrong = energies - (0.0 if own.energies is None else own.energies)
-            yield wrong - wrong.mean(), forces - own.forces
+            yield own, wrong - wrong.mean(), forces - own.forces
 
     def predict(self, vector, k: int, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
         """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of molecule k after moves."""
@@ -148,19 +176,21 @@ class Problem:
 
     def force_rmse(self, vector, data: Sequence[Dataset]) -> float:
         """Root mean square error of all force components, kcal/mol/Å."""
-        squares = sum((forces**2).sum() for _, forces in self.residuals(vector, data))
+        squares = sum((forces**2).sum() for *_, forces in self.residuals(vector, data))
         return float(np.sqrt(squares / sum(own.forces.size for own in data)))
 
     def objective(self, vector, energy_weight: float) -> float:
-        """mean |ΔF|² + energy_weight · mean ΔE² + Σ r² of the targets, (kcal/mol/Å)²."""
+        """mean |ΔF|² + energy_weight · mean ΔE² + Σ r² of the targets, (kcal/mol/Å)².
+
+        Infinite where the ensembles' frames cannot tell.
+        """
         total = 0.0
-        for own, (energies, forces) in zip(
-            self.data, self.residuals(vector, self.data), strict=True
-        ):
+        for own, energies, forces in self.residuals(vector, self.data):
             total += (forces**2).sum() / self.n_forces
             if own.energies is not None:
                 total += energy_weight * (energies**2).sum() / self.n_frames
-        return float(total + sum(float((r(vector) ** 2).sum()) for r in self.targets))
+        total += sum(float((r(vector) ** 2).sum()) for r in self.targets)
+        return float(total + self.ensembles.objective(vector))
 
     def normal_equations(self, vector, energy_weight: float) -> tuple[np.ndarray, np.ndarray]:
         """JᵀJ (P, P) and Jᵀr (P,) of the objective, in units of moves."""
@@ -172,6 +202,8 @@ class Problem:
         C = np.zeros_like(A)
         for g, k, group, arrays in self.molecules():
             data, active = self.data[k], self._active[k]
+            if not len(data):
+                continue
             weighted = 0.0 if data.energies is None else energy_weight
             real = np.arange(group.n_atoms) < data.n_atoms
             scales = (
@@ -204,6 +236,8 @@ class Problem:
         for residuals, jacobian in zip(self.targets, self._target_jacobians, strict=True):
             J, r = np.asarray(jacobian(vector)), np.asarray(residuals(vector))
             A, b, C = A + J.T @ J, b + J.T @ r, C + J.T @ J * (r @ r / len(r))
+        for curvature, slope, chance in self.ensembles.equations(vector):
+            A, b, C = A + curvature, b + slope, C + chance
         return A, b, C
 
     @cached_property
@@ -243,3 +277,8 @@ class Problem:
             for k in group.members:
                 out[k] = np.append(out[k], np.zeros(most - len(out[k]), int)).astype(np.int32)
         return out
+
+
+def _no_frames(program: Program) -> Dataset:
+    n = program.n_atoms or program.n_atoms_min
+    return Dataset(np.ones(n, int), np.zeros((0, n, 3)), np.zeros((0, n, 3)))

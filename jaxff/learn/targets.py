@@ -144,8 +144,10 @@ class TorsionScan(Target):
     weight: float = 1.0
 
     def __post_init__(self):
-        positions = _frames(self._name, self.positions)
-        energies = _values(self._name, "energies", self.energies, (len(positions),), "kcal/mol")
+        positions = checked_frames(self._name, self.positions)
+        energies = checked_values(
+            self._name, "energies", self.energies, (len(positions),), "kcal/mol"
+        )
         if len(positions) < 2:
             raise InputError(f"{self._name}: one geometry has no relative energy; give 2 or more")
         self._store(positions=positions, energies=energies)
@@ -188,8 +190,8 @@ class Dipole(Target):
     weight: float = 400.0
 
     def __post_init__(self):
-        positions = _frames(self._name, self.positions)
-        dipoles = _values(self._name, "dipoles", self.dipoles, (len(positions), 3), "e·Å")
+        positions = checked_frames(self._name, self.positions)
+        dipoles = checked_values(self._name, "dipoles", self.dipoles, (len(positions), 3), "e·Å")
         self._store(positions=positions, dipoles=dipoles)
 
     def residuals(self, program: Program, params: Params) -> Array:
@@ -233,7 +235,7 @@ def point_charges(program: Program, params: Params, n_atoms: int) -> Array:
     return charges
 
 
-def _frames(who: str, positions) -> np.ndarray:
+def checked_frames(who: str, positions) -> np.ndarray:
     R = np.asarray(positions, float)
     if R.ndim != 3 or R.shape[2] != 3 or 0 in R.shape:
         raise InputError(f"{who}: positions have shape {R.shape}, expected (M, N, 3) in Å")
@@ -242,7 +244,7 @@ def _frames(who: str, positions) -> np.ndarray:
     return R
 
 
-def _values(who: str, what: str, values, shape: tuple[int, ...], unit: str) -> np.ndarray:
+def checked_values(who: str, what: str, values, shape: tuple[int, ...], unit: str) -> np.ndarray:
     values = np.asarray(values, float)
     if values.shape != shape:
         raise InputError(f"{who}: {what} have shape {values.shape}, expected {shape} in {unit}")

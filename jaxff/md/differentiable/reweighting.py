@@ -1,0 +1,389 @@
+"""Ensemble averages of a changed potential from frames of another: thermodynamic reweighting.
+
+Frames drawn with the energies U_0 carry the weights w ∝ exp(−(U − U_0)/kT) under the energies U.
+Averages with these weights have a gradient with respect to every parameter of U,
+d⟨O⟩/dθ = ⟨dO/dθ⟩ − (⟨O dU/dθ⟩ − ⟨O⟩⟨dU/dθ⟩)/kT, with no derivative of the dynamics: that is
+DiffTRe, Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021); the weights are those of Zwanzig,
+J. Chem. Phys. 22, 1420 (1954).
+
+    frames = Sampling(molecule, temperature=300.0).draw(potential)
+    slope = jax.grad(lambda p: average(p, frames, observable(frames.positions)))(potential)
+
+Frames say nothing about a changed potential that lives elsewhere.  `reweight` tells, by the
+effective number of frames, when to draw new ones.  What the frames never visit it cannot see.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff import units
+from jaxff.errors import InputError
+from jaxff.molecule import Molecule
+from jaxff.potential import Params, Potential, Program
+
+Array = jax.Array
+
+LEAST = 0.5  # effective share of the frames, below which their weights are not believed
+BLOCKS = 10  # parts of the frames, taken as independent, at least
+
+
+class UntrustedWarning(UserWarning):
+    """A number whose statistical basis is too thin."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Frames:
+    """Geometries drawn from the canonical ensemble of some potential; a JAX pytree.
+
+    Attributes:
+        positions: (F, N, 3) Å.
+        energies: (F,) kcal/mol under the potential they were drawn with.
+        temperature: () K.
+        blocks: () number of independent parts of equal length, one after another.
+    """
+
+    positions: Array
+    energies: Array
+    temperature: Array
+    blocks: Array
+
+    @classmethod
+    def of(cls, potential: Potential, positions, temperature: float, blocks: int | None = None):
+        """Frames that were drawn with `potential`.
+
+        Args:
+            potential: its atoms in the order of the positions.
+            positions: (F, N, 3) Å in the order of time, or (R, F, N, 3) of R replicas.
+            temperature: K.
+            blocks: independent parts; default the replicas, of fewer than 10 equal parts of each.
+
+        Raises:
+            InputError: no frames, or positions, energies or a temperature that cannot be used.
+        """
+        R = np.asarray(positions, float)
+        if R.ndim not in (3, 4) or R.shape[-1] != 3 or 0 in R.shape:
+            raise InputError(f"frames have shape {R.shape}, expected (F, N, 3) in Å, F from 1")
+        if not (np.isfinite(temperature) and temperature > 0.0):
+            raise InputError(f"the frames' temperature is {temperature} K, it must be positive")
+        flat = R.reshape(-1, *R.shape[-2:])
+        replicas = len(R) if R.ndim == 4 else 1
+        blocks = blocks or min(replicas * -(-BLOCKS // replicas), len(flat))
+        if not 1 <= blocks <= len(flat):
+            raise InputError(f"blocks is {blocks}: {len(flat)} frames make 1 to {len(flat)}")
+        potential._checked(flat[0])
+        flat = flat.astype(jnp.promote_types(float, potential._dtype))
+        energies = np.asarray(_jit_energies(potential.program, potential.params, flat))
+        if not np.isfinite(energies).all():
+            frame = int(np.argmin(np.isfinite(energies)))
+            raise InputError(f"the energy of frame {frame} is not finite: remove that frame")
+        return cls(flat, energies, np.asarray(float(temperature)), np.asarray(blocks))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def kT(self) -> Array:
+        """() kcal/mol."""
+        return units.BOLTZMANN * self.temperature
+
+
+def energies_of(program: Program, params: Params, positions) -> Array:
+    """Energies (F,) kcal/mol of positions (F, N, 3) Å.
+
+    In chunks that a gradient computes again: its memory does not grow with the terms' work.
+    """
+    ready = program.jit_ready(params)
+
+    @jax.checkpoint
+    def one(R):
+        return program.energy(ready, R)
+
+    return by_frames(one, jnp.asarray(positions), program.frames_at_once(params))
+
+
+def by_frames(function, positions: Array, most: int):
+    """`function` of each frame of positions (F, N, 3), up to `most` at once."""
+    # A number that divides the frames compiles once; otherwise the rest compiles again.
+    even = max(n for n in range(1, most + 1) if len(positions) % n == 0)
+    size = even if 4 * even >= most else most
+    return jax.lax.map(function, positions, batch_size=min(size, max(len(positions), 1)))
+
+
+_jit_energies = jax.jit(energies_of, static_argnums=0)
+
+
+def _energies(potential: Potential, frames: Frames) -> Array:
+    return _jit_energies(potential.program, potential.params, frames.positions)
+
+
+def weights_of(energies, frames: Frames) -> Array:
+    """Weights (F,) of frames, summing to one, under new energies (F,) kcal/mol."""
+    return jax.nn.softmax(-(energies - frames.energies) / frames.kT)
+
+
+def weights(potential: Potential, frames: Frames) -> Array:
+    """Weights (F,) of frames under `potential`, summing to one: ∝ exp(−(U − U_0)/kT).
+
+    Differentiable with respect to the potential's parameters.
+    """
+    return weights_of(_energies(potential, frames), frames)
+
+
+def effective_frames(weights) -> Array:
+    """Effective number () of frames with weights (F,) that sum to one: exp(−Σ w ln w).
+
+    F for equal weights, 1 if one frame carries all; Thaler and Zavadlav (2021), eq. 6, after
+    Carmichael and Shell, J. Phys. Chem. B 116, 8383 (2012).
+    """
+    return jnp.exp(jax.scipy.special.entr(weights).sum())
+
+
+def average(
+    potential: Potential, frames: Frames, values: Array | Callable[[Array], Array]
+) -> Array:
+    """Average (...) of an observable under `potential`, from frames of another.
+
+    Differentiable with respect to the potential's parameters.  It says nothing of its trust,
+    since it may be traced: ask `reweight` with the same arguments.
+
+    Args:
+        potential: its atoms in the order of the frames.
+        frames: see `Frames`.
+        values: (F, ...) of the frames, or a function of the positions (F, N, 3) Å that gives them.
+
+    Raises:
+        InputError: another number of values than frames.
+    """
+    return jnp.tensordot(weights(potential, frames), _values(values, frames), axes=1)
+
+
+def free_energy_difference(potential: Potential, frames: Frames) -> Array:
+    """Free energy () kcal/mol of `potential` less that of the frames' own: −kT ln⟨exp(−ΔU/kT)⟩_0.
+
+    Zwanzig (1954); differentiable, its gradient is ⟨dU/dθ⟩ under `potential`.
+    """
+    return free_energy_of(_energies(potential, frames), frames)
+
+
+def free_energy_of(energies, frames: Frames) -> Array:
+    """`free_energy_difference` from new energies (F,) kcal/mol."""
+    exponents = -(energies - frames.energies) / frames.kT
+    return -frames.kT * (jax.nn.logsumexp(exponents) - jnp.log(len(frames)))
+
+
+class Average(NamedTuple):
+    """A mean (...) and its standard error (...), in the unit of the observable."""
+
+    mean: np.ndarray
+    error: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Reweighting:
+    """Frames as another potential weighs them, and whether that can be believed.
+
+    Attributes:
+        potential: under which they are weighed.
+        frames: what is weighed.
+        weights: (F,), summing to one.
+        share: effective number of frames over their number.
+        trusted: whether the share is not below the limit.
+        reason: why not, in words; empty if trusted.
+    """
+
+    potential: Potential
+    frames: Frames
+    weights: np.ndarray
+    share: float
+    trusted: bool
+    reason: str
+
+    def average(self, values) -> Average:
+        """Mean of an observable, and its standard error from the frames' blocks.
+
+        The error is that of a ratio of means, to first order.
+
+        Args:
+            values: (F, ...) of the frames, or a function of the positions (F, N, 3) Å.
+
+        Raises:
+            InputError: another number of values than frames.
+
+        Warns:
+            UntrustedWarning: the weights are not to be trusted.
+        """
+        self._warn("average")
+        values = np.asarray(_values(values, self.frames))
+        mean = np.tensordot(self.weights, values, axes=1)
+        parts = block_deviations(self.weights, values - mean, int(self.frames.blocks))
+        return Average(mean, np.sqrt((parts**2).sum(axis=0)))
+
+    def gradient(self, values) -> Params:
+        """Derivatives of the mean by the parameters: of each, (..., its shape).
+
+        Args:
+            values: as for `average`; what depends on the parameters is taken as constant.
+
+        Raises:
+            InputError: another number of values than frames.
+
+        Warns:
+            UntrustedWarning: the weights are not to be trusted.
+        """
+        self._warn("gradient")
+        return jax.jacrev(average)(self.potential, self.frames, values).params
+
+    def _warn(self, what: str) -> None:
+        if not self.trusted:
+            warnings.warn(f"{what} of {self.reason}", UntrustedWarning, stacklevel=3)
+
+
+def reweight(potential: Potential, frames: Frames, least: float = LEAST) -> Reweighting:
+    """Weigh frames under `potential`, and say whether averages and gradients can be believed.
+
+    Args:
+        potential: its atoms in the order of the frames.
+        frames: see `Frames`.
+        least: effective share of the frames from which their weights are trusted.
+    """
+    own = np.asarray(_energies(potential, frames))
+    if not np.isfinite(own).all():
+        frame = int(np.argmin(np.isfinite(own)))
+        reason = f"{len(frames)} frames: the energy of frame {frame} is not finite"
+        return Reweighting(potential, frames, np.full(len(own), np.nan), 0.0, False, reason)
+    weights = np.asarray(weights_of(own, frames))
+    effective = float(effective_frames(weights))
+    share = effective / len(frames)
+    reason = ""
+    if not share >= least:
+        reason = (
+            f"{len(frames)} frames of which only {effective:.3g} count effectively (less than "
+            f"{least:g} of them) under these parameters: draw new frames with them"
+        )
+    return Reweighting(potential, frames, weights, share, not reason, reason)
+
+
+def block_deviations(weights, deviations, blocks: int) -> np.ndarray:
+    """Deviations (blocks, ...) of a weighted mean, whose squares sum to its variance.
+
+    Args:
+        weights: (F,), summing to one.
+        deviations: (F, ...) of the values from their weighted mean.
+        blocks: equal parts of the frames, taken as independent; one part tells no error: NaN.
+    """
+    weighted = np.asarray(weights).reshape(-1, *(1,) * (np.ndim(deviations) - 1)) * deviations
+    if blocks < 2:
+        return np.full((1, *weighted.shape[1:]), np.nan)
+    starts = np.arange(blocks) * len(weighted) // blocks
+    return np.sqrt(blocks / (blocks - 1)) * np.add.reduceat(weighted, starts, axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """How to draw frames: Langevin dynamics of replicas at one temperature.
+
+    Each must cross all barriers that count, and forget its start in the equilibration: weights
+    cannot tell.  Fits warn where the two halves of the frames differ.
+
+    Attributes:
+        molecule: elements, masses, and where the first draw starts; in the potential's order.
+        temperature: K.
+        replicas: molecules that run at once, each on its own.
+        steps: of each that are recorded, a multiple of `record_every`.
+        equilibration: steps before them, likewise.
+        record_every: steps between frames.
+        dt: time step, fs.
+        friction: 1/ps.
+        seed: of starts, velocities and noise.
+        positions: (N, 3) or (R, N, 3) Å where the first draw starts, in place of the molecule's.
+
+    Raises:
+        InputError: numbers that cannot be used.
+    """
+
+    molecule: Molecule
+    temperature: float = 300.0
+    replicas: int = 16
+    steps: int = 10_000
+    equilibration: int = 5_000
+    record_every: int = 20
+    dt: float = 0.5
+    friction: float = 5.0
+    seed: int = 0
+    positions: np.ndarray | None = None
+
+    def __post_init__(self):
+        for name in ("steps", "equilibration"):
+            value, least = getattr(self, name), int(name == "steps")
+            if value < least or value % self.record_every:
+                raise InputError(
+                    f"{name} is {value}: use a multiple of record_every ({self.record_every}) "
+                    f"from {least * self.record_every}"
+                )
+        if not self.temperature > 0.0:
+            raise InputError(f"temperature is {self.temperature} K, it must be positive")
+
+    def draw(self, potential: Potential, number: int = 0, previous: Frames | None = None) -> Frames:
+        """Frames of the canonical ensemble of `potential`, replica after replica.
+
+        Args:
+            potential: what to simulate.
+            number: of the draw; others have other starts, velocities and noise.
+            previous: frames of a similar potential: the replicas start from some of them, chosen
+                by their weights under `potential`.
+
+        Raises:
+            InputError: the molecule's atoms are not in the potential's order.
+            SimulationError: the dynamics failed.
+        """
+        from jaxff.md.simulate import simulate
+
+        if potential.matched(self.molecule) is not potential:
+            raise InputError(
+                "the sampling's molecule has its atoms in another order than the potential: use "
+                "potential.molecule, or potential.matched(molecule)"
+            )
+        positions = self.positions
+        if previous is not None:
+            chosen = _systematic(reweight(potential, previous).weights, self.replicas, number)
+            positions = np.asarray(previous.positions)[chosen]
+        run = simulate(
+            potential,
+            self.molecule,
+            temperature=self.temperature,
+            steps=self.equilibration + self.steps,
+            dt=self.dt,
+            friction=self.friction,
+            record_every=self.record_every,
+            seed=self.seed + number * self.replicas,
+            replicas=self.replicas,
+            positions=positions,
+        )
+        first = self.equilibration // self.record_every + 1  # the start is a frame, too
+        return Frames.of(potential, run.positions[:, first:], self.temperature)
+
+
+def _systematic(weights: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Indices (count,) drawn with these weights at equal distances of their sum."""
+    if not np.isfinite(weights).all():
+        raise InputError("frames to start from have energies that are not finite")
+    points = (np.random.default_rng(seed).random() + np.arange(count)) / count
+    return np.minimum(np.searchsorted(np.cumsum(weights), points), len(weights) - 1)
+
+
+def _values(values, frames: Frames) -> Array:
+    values = jnp.asarray(values(frames.positions) if callable(values) else values)
+    if values.ndim == 0 or len(values) != len(frames):
+        raise InputError(
+            f"values have shape {values.shape}: {len(frames)} frames need ({len(frames)}, ...)"
+        )
+    return values
