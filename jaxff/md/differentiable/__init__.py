@@ -1,0 +1,40 @@
+"""Derivatives of simulations: through trajectories, and of ensemble averages by reweighting."""
+
+from jaxff.md.differentiable.reweighting import (
+    Average,
+    Frames,
+    Reweighting,
+    Sampling,
+    UntrustedWarning,
+    average,
+    effective_frames,
+    free_energy_difference,
+    reweight,
+    weights,
+)
+from jaxff.md.differentiable.rollout import Trajectory, rollout
+from jaxff.md.differentiable.trust import (
+    Gradient,
+    Trust,
+    perturbation_growth,
+    value_and_gradient,
+)
+
+__all__ = [
+    "Average",
+    "Frames",
+    "Gradient",
+    "Reweighting",
+    "Sampling",
+    "Trajectory",
+    "Trust",
+    "UntrustedWarning",
+    "average",
+    "effective_frames",
+    "free_energy_difference",
+    "perturbation_growth",
+    "reweight",
+    "rollout",
+    "value_and_gradient",
+    "weights",
+]

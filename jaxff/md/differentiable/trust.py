@@ -1,0 +1,213 @@
+"""Gradients of trajectories with a verdict on whether they mean anything.
+
+Two trajectories that start close together part exponentially in chaotic motion.  A gradient
+through it grows likewise: exact, but true only of changes so small that they are of no use
+(Metz et al., arXiv:2111.05803).  How a small change of the start grows tells how far a gradient
+reaches.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxff.md.differentiable.reweighting import UntrustedWarning
+from jaxff.md.differentiable.rollout import (
+    MISS,
+    Trajectory,
+    divisor_near,
+    rollout,
+    trajectory_and_miss,
+)
+from jaxff.parameters import FreeParameters
+from jaxff.potential import Array, Potential
+
+# Changes may grow by this factor, times that of free flight.
+GROWTH = 100.0
+# One over the angular frequency of a vibration at 1000 cm⁻¹, fs: makes lengths of velocities.
+VIBRATION = 5.3
+# Times at which the growth is looked at.
+LOOKS = 50
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whether a gradient through a trajectory can be believed.
+
+    Attributes:
+        times: (L,) fs.
+        growth: (L,) factor by which a small random change of the start has grown, in the norm
+            √Σ m (δr²/τ² + δv²), τ = 5.3 fs; of replicas the largest.
+        exponent: 1/fs, the finite-time Lyapunov exponent ln(growth)/time at the end.
+        horizon: fs, when the growth first passes `limit` times 1 + time/τ, which is the most that
+            free flight does; infinite if it does not.
+        miss: Å, by how much a reversible run missed its frames on the way back; None for others.
+        trusted: whether the run ends before the horizon, the miss is below 1e-3 Å, and value and
+            gradient are finite.
+        reason: why not, in words; empty if trusted.
+    """
+
+    times: np.ndarray
+    growth: np.ndarray
+    exponent: float
+    horizon: float
+    miss: float | None
+    trusted: bool
+    reason: str
+
+
+class Gradient(NamedTuple):
+    """A loss of a trajectory and its gradient.
+
+    Attributes:
+        value: the loss.
+        params: {term: {column: array}} of the free parameters, each in the loss's unit over its
+            own; zero where rows are not free.
+        trust: see `Trust`.
+    """
+
+    value: float
+    params: dict[str, dict[str, np.ndarray]]
+    trust: Trust
+
+
+def value_and_gradient(
+    loss: Callable[[Trajectory], Array],
+    potential: Potential,
+    positions,
+    velocities,
+    *,
+    trainable: Sequence[str] | None = None,
+    limit: float = GROWTH,
+    **settings,
+) -> Gradient:
+    """A loss of the trajectory, its gradient with respect to parameters, and whether to trust it.
+
+    Costs one forward-mode run on top of the gradient's own.
+
+    Args:
+        loss: a function of the `Trajectory` that JAX can differentiate, giving ().
+        potential: of N atoms.
+        positions: (N, 3) or (R, N, 3) Å.
+        velocities: likewise, Å/fs.
+        trainable: patterns of parameter names such as ["bond.k", "bond.k:c3-oh"], as in `fit`;
+            None: what each term declares trainable.
+        limit: see `Trust.horizon`.
+        settings: of `rollout`.  With the method "forward" the gradient is by forward mode, one
+            tangent a parameter.
+
+    Raises:
+        InputError: as `rollout`, or no parameter is free.
+
+    Warns:
+        UntrustedWarning: the gradient is not to be trusted; the verdict says why.
+    """
+    free = FreeParameters.of(potential, trainable)
+    theta = {key: potential.params[key[0]][key[1]] for key in free.columns}
+    masks = {key: _free_entries(x, free.rows.get(key)) for key, x in theta.items()}
+    method = settings.get("method", "checkpoint")
+
+    def loss_of(theta, miss):
+        params = {term: dict(own) for term, own in potential.params.items()}
+        for (term, key), value in theta.items():
+            params[term][key] = value
+        moved = Potential(potential.program, params, potential.molecule)
+        return loss(trajectory_and_miss(moved, positions, velocities, miss, **settings))
+
+    miss = None
+    if method == "forward":
+        value, gradient = _forward(lambda theta: loss_of(theta, 0.0), theta, masks)
+    elif method == "reversible":
+        value, (gradient, miss) = jax.value_and_grad(loss_of, argnums=(0, 1))(theta, 0.0)
+    else:
+        value, gradient = jax.value_and_grad(loss_of)(theta, 0.0)
+    params: dict[str, dict[str, np.ndarray]] = {}
+    for (term, key), x in gradient.items():
+        params.setdefault(term, {})[key] = np.where(masks[term, key], x, 0.0)
+    finite = all(np.isfinite(x).all() for x in jax.tree.leaves((value, params)))
+    times, growth = perturbation_growth(potential, positions, velocities, **settings)
+    miss = None if miss is None else float(miss)
+    trust = _verdict(times, growth, miss, finite, limit)
+    if not trust.trusted:
+        warnings.warn(f"the gradient is not to be trusted: {trust.reason}", UntrustedWarning, 2)
+    return Gradient(float(value), params, trust)
+
+
+def perturbation_growth(
+    potential: Potential, positions, velocities, *, steps: int, dt=0.5, **settings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Times (L,) fs, and the factor (L,) by which a small random change has grown, see `Trust`.
+
+    Args:
+        potential, positions, velocities, steps, dt, settings: as for `rollout`; about 50 looks
+            whatever its `record_every`.
+    """
+    every = divisor_near(steps, max(steps / LOOKS, 1.0))
+    settings |= {"steps": steps, "dt": dt, "record_every": every, "method": "forward"}
+    settings["segment"] = None
+    masses = settings.get("masses")
+    masses = np.asarray(potential.molecule.masses if masses is None else masses)[:, None]
+    rng, start = np.random.default_rng(0), [jnp.asarray(x) for x in (positions, velocities)]
+    changes = [
+        jnp.asarray(length * rng.standard_normal(x.shape) / np.sqrt(masses), x.dtype)
+        for length, x in zip((VIBRATION, 1.0), start, strict=True)
+    ]
+    run = partial(rollout, potential, **settings)
+    dR, dv = map(np.asarray, jax.jvp(run, start, changes)[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = np.sum(masses * ((dR / VIBRATION) ** 2 + dv**2), axis=(-2, -1), dtype=float)
+        growth = np.sqrt(square / square[..., :1])
+    growth = growth.max(axis=0) if growth.ndim == 2 else growth
+    return every * float(dt) * np.arange(len(growth)), growth
+
+
+def _free_entries(array, rows) -> np.ndarray:
+    """Booleans of the array's shape: all True, or True in the `rows` (n,) that are."""
+    if rows is None:
+        return np.ones(array.shape, bool)
+    return np.broadcast_to(rows.reshape(-1, *(1,) * (array.ndim - 1)), array.shape)
+
+
+def _forward(function, theta, masks):
+    """A function of arrays and its gradient, by forward mode in the entries that are free."""
+    vector, arrays = ravel_pytree(theta)
+    entries = np.flatnonzero(ravel_pytree(masks)[0])
+    directions = np.zeros((len(entries), len(vector)), vector.dtype)
+    directions[np.arange(len(entries)), entries] = 1.0
+
+    def slope(direction):
+        return jax.jvp(lambda vector: function(arrays(vector)), (vector,), (direction,))
+
+    values, slopes = jax.vmap(slope)(jnp.asarray(directions))
+    return values[0], arrays(jnp.zeros_like(vector).at[entries].set(slopes))
+
+
+def _verdict(times, growth, miss, finite: bool, limit: float) -> Trust:
+    past = ~(growth <= limit * (1.0 + times / VIBRATION))
+    horizon = float(times[np.argmax(past)]) if past.any() else math.inf
+    with np.errstate(divide="ignore"):
+        exponent = float(np.log(growth[-1]) / times[-1])
+    reasons = []
+    if past.any():
+        reasons.append(
+            f"small changes grow by {growth[-1]:.2g} in {times[-1]:g} fs, from {horizon:g} fs on "
+            f"more than {limit:g} times as much as in free flight: the motion is chaotic; end the "
+            "run before, or fit averages by reweighting"
+        )
+    if miss is not None and not miss <= MISS:
+        reasons.append(
+            f"on its way back the motion missed a frame by {miss:.2g} Å (at most {MISS:g}): record "
+            'more often, compute in float64, or use the method "checkpoint"'
+        )
+    if not finite and not reasons:
+        reasons.append("the loss or its gradient is not finite")
+    return Trust(times, growth, exponent, horizon, miss, not reasons, "; ".join(reasons))
