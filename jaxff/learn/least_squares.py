@@ -20,6 +20,7 @@ from jaxff.learn.problem import Problem
 
 FIRST_DAMPING, SMALLEST, LARGEST = 1e-3, 1e-9, 1e12
 NOTHING = 1e-12  # (kcal/mol/Å)², an objective below which there is nothing left to explain
+HALVINGS = 12  # of one step, at most
 CALM = 2  # steps in a row below the tolerance, after which it has come to rest
 
 
@@ -165,8 +166,14 @@ def _improved(A, b, low, high, conserve, state: State, loss, objective, confined
     while state.damping < LARGEST:
         damped = A + state.damping * np.diag(diagonal)
         step = _bounded(damped, b, state.vector - high, state.vector - low)
-        trial = confined(state.vector - conserve @ step)
-        new = objective(trial)
+        for _ in range(HALVINGS):
+            trial = confined(state.vector - conserve @ step)
+            new = objective(trial)
+            if new != np.inf:
+                break
+            # Beyond what frames can tell.  Damping would turn the step as well: towards parameters
+            # that change the ensemble much and the targets little.
+            step = 0.5 * step
         if np.isfinite(new) and new < loss:
             return trial, new
         state.damping *= 6.0

@@ -7,12 +7,13 @@ import optax
 import pytest
 from ensembles import KT, Exact, rotor, rotor_frames, well, well_frames
 
-from jaxff import Dataset, InputError, fit
-from jaxff.learn import EnsembleAverage, Hessian, RelativeEntropy
+import jaxff
+from jaxff import Dataset, InputError, Molecule, fit
+from jaxff.learn import EnsembleAverage, RelativeEntropy, TorsionScan
 from jaxff.learn.ensemble import LEAST
 from jaxff.learn.joint import Joint
 from jaxff.learn.problem import Problem
-from jaxff.md.differentiable.reweighting import UntrustedWarning
+from jaxff.md.differentiable.reweighting import Sampling, UntrustedWarning, reweight
 
 
 def square(R):
@@ -175,8 +176,41 @@ def test_a_checkpoint_goes_on_with_the_same_frames(method, tmp_path):
         fit(well(1.0), checkpoint=path, **options)
 
 
+@pytest.mark.slow
+def test_molecules_are_fitted_together_by_the_parameters_that_matter():
+    def bond(R):
+        return jnp.linalg.norm(R[:, 0] - R[:, 1], axis=-1)
+
+    def sampling(potential, seed=0):
+        return Sampling(
+            potential.molecule,
+            replicas=16,
+            steps=2000,
+            equilibration=1000,
+            friction=10.0,
+            seed=seed,
+        )
+
+    starts = [jaxff.gaff(Molecule.from_smiles(s), charges="gasteiger") for s in ("O", "CO")]
+    lengths, tolerance = (1.0, 1.4), 0.002  # of O-H in water and C-O in methanol
+    targets = [
+        [EnsembleAverage(sampling(potential), bond, length, tolerance)]
+        for potential, length in zip(starts, lengths, strict=True)
+    ]
+    found = fit(starts, targets=targets, trainable=["bond.*"])
+    assert found.converged
+    assert found.history["draws"][-1] >= 4
+    for potential, length in zip(found.potentials, lengths, strict=True):
+        check = reweight(potential, sampling(potential, 500).draw(potential)).average(bond)
+        assert abs(check.mean - length) < 4.0 * np.hypot(check.error, tolerance)
+    # Lengths move, not the force constants, on which averages hardly depend.
+    moved = {c.label: abs(c.fitted - c.start) for c in found.changes if c.name == "bond.k"}
+    assert max(moved.values()) < 10.0
+
+
 def test_targets_alone_are_enough():
-    target = Hessian(np.zeros((1, 3)), 2.0 * np.eye(3), weight=1.0)
+    R = np.random.default_rng(0).normal(size=(8, 1, 3))
+    target = TorsionScan(R, np.asarray(square(R)))  # energies of k = 2
     found = fit(well(1.5), targets=target, prior=0.0)
     assert constant(found) == pytest.approx(2.0, rel=1e-6)
     with pytest.raises(InputError, match="at least 2 frames"):

@@ -109,19 +109,18 @@ def test_populations_of_a_double_well_are_those_of_quadrature():
 
 
 def test_gradients_are_those_of_finite_differences():
-    frames = Exact(rotor_frames, 500).draw(rotor(0.5, 0.3))
-
-    start = rotor(0.6, 0.2)
+    frames = Exact(well_frames, 500).draw(well(2.0))
+    start = double_well(0.3, -1.0, 0.1)
 
     @jax.jit
-    def energy(k):  # an observable that reads the parameters, too
-        potential = start.replace({"torsion": {"k": k, "phase": jnp.zeros(2)}})
+    def energy(x):  # an observable that reads the parameters, too
+        potential = start.replace({"double": dict(zip("abc", x, strict=True))})
         return average(potential, frames, jax.vmap(potential)(frames.positions))
 
-    k, step = jnp.array([0.6, 0.2]), 1e-5
-    by_steps = [(energy(k + step * e) - energy(k - step * e)) / (2 * step) for e in jnp.eye(2)]
-    np.testing.assert_allclose(jax.grad(energy)(k), by_steps, rtol=1e-7)
-    np.testing.assert_allclose(jax.jacfwd(energy)(k), by_steps, rtol=1e-7)
+    x, step = jnp.array([0.5, -0.8, 0.2]), 1e-5
+    by_steps = [(energy(x + step * e) - energy(x - step * e)) / (2 * step) for e in jnp.eye(3)]
+    np.testing.assert_allclose(jax.grad(energy)(x), by_steps, rtol=1e-7)
+    np.testing.assert_allclose(jax.jacfwd(energy)(x), by_steps, rtol=1e-7)
 
 
 def test_the_error_is_the_scatter_of_repetitions():
