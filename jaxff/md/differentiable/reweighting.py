@@ -322,6 +322,8 @@ class Sampling:
     positions: np.ndarray | None = None
 
     def __post_init__(self):
+        if self.record_every < 1:
+            raise InputError(f"record_every is {self.record_every}, it must be a positive integer")
         for name in ("steps", "equilibration"):
             value, least = getattr(self, name), int(name == "steps")
             if value < least or value % self.record_every:
