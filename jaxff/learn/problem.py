@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from jaxff.potential import Program
 
 MEMORY = 3e8  # bytes of Jacobians at once
 FRAMES = (32, 256)  # at once without Jacobians, for few and for many
+DEAR = 1e10  # flops of a step's normal equations from which fewer frames go first
+TOLD = 8.0  # force components for each parameter that such frames have at least
 
 
 class Frames(NamedTuple):
@@ -149,6 +152,23 @@ class Problem:
         for g, group in enumerate(self.groups):
             for k, arrays in zip(group.members, group.arrays, strict=True):
                 yield g, k, group, arrays
+
+    def thinned(self) -> Problem | None:
+        """The same problem on fewer, evenly spaced frames, compiled functions and all, where steps
+        are dear and these frames tell all parameters several times over; else None.
+        """
+        count = len(self.start)
+        if 2.0 * self.n_forces * count**2 < DEAR or self.ensembles:
+            return None
+        share = max(TOLD * count / self.n_forces, FRAMES[1] / self.n_frames)
+        if share > 0.5:
+            return None
+        few = copy.copy(self)
+        few._normal, few._predict = self._normal, self._predict  # compiled once for both
+        few.data = tuple(own[:: int(1.0 / share)] for own in self.data)
+        few.n_frames = sum(map(len, few.data))
+        few.n_forces = sum(own.forces.size for own in few.data)
+        return few
 
     # -- what is minimised ------------------------------------------------------------------
 
