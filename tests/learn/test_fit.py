@@ -211,13 +211,11 @@ def test_targets_are_aimed_at(molecules):
     dipole = Dipole(R, 1.2 * np.einsum("i,mix->mx", charge, R))
     targets = [Hessian(R[0], hessian, weight=0.1), scan, dipole]
     for method, aims in (("least-squares", targets), ("gradient", [scan, dipole])):
-        plain, aimed = (
-            fit(start, same, method=method, steps=6, epochs=20, targets=own).potential
-            for own in ([], aims)
-        )
+        # The frames alone are met by the start already.
+        aimed = fit(start, same, method=method, steps=6, epochs=20, targets=aims).potential
         for target in aims:
             wrong = [
-                float((target.residuals(p.program, p.params) ** 2).sum()) for p in (plain, aimed)
+                float((target.residuals(p.program, p.params) ** 2).sum()) for p in (start, aimed)
             ]
             assert wrong[1] < 0.9 * wrong[0]
     with pytest.raises(InputError, match="atoms"):
