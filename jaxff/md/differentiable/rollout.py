@@ -10,7 +10,7 @@ Three ways to the same gradient of T steps, which differ in what they keep and c
   again from its key.  Memory is independent of T.  The adjoint steps are those of Greener, Chem.
   Sci. 15, 4897 (2024).
 - "forward": a plain loop, for `jax.jvp` and `jax.jacfwd` with few parameters; memory is independent
-  of T.  In reverse mode it keeps the work of every step.
+  of T.  In reverse mode, and for derivatives of derivatives, it keeps the work of every step.
 
 A gradient through chaotic motion is exact and useless; `value_and_gradient` tells.
 """
@@ -99,7 +99,7 @@ def rollout(
         seed: () integer, of the noise; replica r has that of seed + r.
         masses: (N,) amu; those of the potential's molecule if None.
         method: "checkpoint", "reversible" or "forward", see the module; static.  All run alike and
-            differ in their derivatives; forward mode (`jax.jvp`) is for the other two.
+            differ in their derivatives; only "forward" has those of forward mode (`jax.jvp`).
         segment: of "checkpoint", steps that a gradient keeps at once, static; it divides
             `record_every`.  None: its divisor nearest to its square root.
 
@@ -152,7 +152,7 @@ def trajectory_and_miss(
     dt = jnp.asarray(dt, dtype)
     m = jnp.broadcast_to(ensembles.scaled_masses(m, dt)[:, None], (*batch, len(m), 1))
     # Compiled on its own, once for all plans.
-    forces = _first_forces(plan.program, potential.params, R)
+    forces = _first_forces(plan.program, method, potential.params, R)
     start = Start(R, m * v * dt, forces, m, bath, key)
     R, p = _run(plan, method, potential.params, start, jnp.asarray(miss, dtype))
     if batch:
@@ -180,9 +180,9 @@ class Start(NamedTuple):
     key: Array
 
 
-@partial(jax.jit, static_argnums=0)
-def _first_forces(program: Program, params: Params, R):
-    forces = partial(_forces, program, params)
+@partial(jax.jit, static_argnums=(0, 1))
+def _first_forces(program: Program, method: str, params: Params, R):
+    forces = partial(_forces if method == "forward" else _pulled_forces, program, params)
     return jax.vmap(forces)(R) if R.ndim == 3 else forces(R)
 
 
@@ -192,12 +192,12 @@ def _run(plan: Plan, method: str, params: Params, start: Start, miss):
     ready = plan.program.jit_ready(params)
     if method == "reversible":
         return _reversible(plan, ready, start, miss)
-    return _loop(plan, ready, start, keep_segments=method == "checkpoint")
+    return _loop(plan, ready, start, method == "checkpoint")
 
 
-def _loop(plan: Plan, params: Params, start: Start, keep_segments: bool):
-    """Frame after frame; with `keep_segments` a gradient keeps their segments' starts alone."""
-    forces = partial(_forces, plan.program, params)
+def _loop(plan: Plan, params: Params, start: Start, checkpoint: bool):
+    """Frame after frame; with `checkpoint` a gradient keeps the starts of segments alone."""
+    forces = partial(_pulled_forces if checkpoint else _forces, plan.program, params)
     each = _each(start)
 
     def one_step(core, t):
@@ -207,7 +207,7 @@ def _loop(plan: Plan, params: Params, start: Start, keep_segments: bool):
     def one_segment(core, first):
         return jax.lax.scan(one_step, core, first + jnp.arange(plan.segment))[0], None
 
-    if keep_segments:
+    if checkpoint:
         one_segment = jax.checkpoint(one_segment, prevent_cse=False)
 
     def one_frame(core, first):
@@ -223,36 +223,27 @@ def _loop(plan: Plan, params: Params, start: Start, keep_segments: bool):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _reversible(plan: Plan, params: Params, start: Start, miss):
-    return _loop(plan, params, start, keep_segments=False)
+    return _loop(plan, params, start, checkpoint=False)
 
 
 def _forwards(plan: Plan, params, start, miss):
-    def value(x):
-        return x.value
-
-    # Parameters that nobody asks the gradient of are told from the others by their place.
-    moving = jax.tree.map(lambda x: x.value if x.perturbed else None, params, is_leaf=_primal)
-    fixed = jax.tree.map(lambda x: None if x.perturbed else x.value, params, is_leaf=_primal)
-    start = jax.tree.map(value, start, is_leaf=_primal)
-    params = jax.tree.map(value, params, is_leaf=_primal)
-    frames = _loop(plan, params, start, keep_segments=False)
+    moving, fixed, params = _parted(params)
+    start = _values(start)
+    frames = _loop(plan, params, start, checkpoint=False)
     return frames, (moving, fixed, start, frames)
 
 
 def _backwards(plan: Plan, kept, cotangents):
     """Cotangents of parameters, start and `miss`, by one way back through the steps.
 
-    The two half kicks around a frame or step are one evaluation of the forces and one product
-    with their derivatives.  Where a frame was recorded the motion goes on from there.
+    The half kicks that end a step and begin the next share one evaluation of the forces and one
+    product with their derivatives.  Where a frame was recorded the motion goes on from there.
     """
     moving, fixed, start, (recorded_R, recorded_p) = kept
     bar_frames, each = [_dense(bar) for bar in cotangents], _each(start)
 
-    def forces(moving, R):
-        params = jax.tree.map(
-            lambda m, f: f if m is None else m, moving, fixed, is_leaf=lambda x: x is None
-        )
-        return each(partial(_forces, plan.program, params))(R)
+    def energy(params, R):
+        return jnp.sum(each(partial(plan.program.energy, params))(R))
 
     def one_step(i, carry):
         """From just after step k back to just after step k − 1.
@@ -268,8 +259,8 @@ def _backwards(plan: Plan, kept, cotangents):
         bar_R = bar_R + jnp.where(recorded, bar_frames[0][frame], 0.0)
         bar_p = bar_kicked + jnp.where(recorded, bar_frames[1][frame], 0.0)
 
-        F, pull = jax.vjp(forces, moving, R)
-        bar_moving, more = pull(0.5 * (bar_kicked + jnp.where(k > 0, bar_p, 0.0)))
+        bar_F = 0.5 * (bar_kicked + jnp.where(k > 0, bar_p, 0.0))
+        F, bar_moving, more = _pull(energy, moving, fixed, R, bar_F)
         bar_R = bar_R + more
         flowed = jnp.where(recorded, p - 0.5 * F, kicked - F)
 
@@ -302,6 +293,52 @@ _reversible.defvjp(_forwards, _backwards, symbolic_zeros=True)
 
 def _forces(program: Program, params: Params, R):
     return -jax.grad(program.energy, argnums=1)(params, R)
+
+
+# The same for reverse mode, which keeps nothing but R and costs less than that of `_forces`.
+_pulled_forces = jax.custom_vjp(_forces, nondiff_argnums=(0,))
+
+
+def _forces_forwards(program: Program, params, R):
+    moving, fixed, params = _parted(params)
+    return _forces(program, params, R.value), (moving, fixed, R.value)
+
+
+def _forces_backwards(program: Program, kept, bar):
+    moving, fixed, R = kept
+    return _pull(program.energy, moving, fixed, R, _dense(bar))[1:]
+
+
+_pulled_forces.defvjp(_forces_forwards, _forces_backwards, symbolic_zeros=True)
+
+
+def _pull(energy, moving, fixed, R, bar):
+    """Forces at R, and cotangents of `moving` parameters and R for a cotangent of the forces.
+
+    Second derivatives are symmetric: the cotangents are minus the change, along `bar`, of the
+    energy's gradient.
+    """
+
+    def slopes(R):
+        def joined(moving, R):
+            params = jax.tree.map(lambda m, f: f if m is None else m, moving, fixed, is_leaf=_none)
+            return energy(params, R)
+
+        return jax.grad(joined, argnums=(0, 1))(moving, R)
+
+    (_, slope), changes = jax.jvp(slopes, (R,), (bar,))
+    return -slope, *jax.tree.map(jnp.negative, changes)
+
+
+def _parted(params):
+    """Parameters whose gradient is asked for, the others, with None in their places, and all."""
+    moving = jax.tree.map(lambda x: x.value if x.perturbed else None, params, is_leaf=_primal)
+    fixed = jax.tree.map(lambda x: None if x.perturbed else x.value, params, is_leaf=_primal)
+    return moving, fixed, _values(params)
+
+
+def _values(tree):
+    return jax.tree.map(lambda x: x.value, tree, is_leaf=_primal)
 
 
 def _step(ensemble: Ensemble, forces, t, core, start: Start):
@@ -344,6 +381,10 @@ def _each(start: Start):
 
 def _primal(x) -> bool:
     return hasattr(x, "perturbed")
+
+
+def _none(x) -> bool:
+    return x is None
 
 
 def _dense(x):
