@@ -73,7 +73,7 @@ def minimize(
     start = (R.reshape(-1, *R.shape[-2:]), jnp.asarray(tolerance, R.dtype), max_steps)
     found = _minimized(potential.program, method, params, *start)
     lead = R.shape[:-2]
-    positions, energy, force, steps = (np.asarray(x).reshape(*lead, *x.shape[1:]) for x in found)
+    positions, energy, force, steps = (np.asarray(x).reshape(lead + x.shape[1:]) for x in found)
     if not np.isfinite(energy).all():
         raise InputError("the energy is not finite at a starting geometry, or on the way from it")
     return Minimum(positions, energy, force, steps, force <= tolerance)

@@ -1,0 +1,90 @@
+"""Minima against ASE's and SciPy's from the same starts."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+from ase.optimize import BFGS
+from springs import springs
+
+import jaxff
+from jaxff import InputError, Molecule, md
+from jaxff.ase import Calculator
+from jaxff.cli import main
+
+
+@pytest.fixture(scope="module")
+def ethanol():
+    return Molecule.from_smiles("CCO")
+
+
+@pytest.fixture(scope="module")
+def gaff(ethanol):
+    return jaxff.gaff(ethanol)
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "fire"])
+def test_minima_are_those_of_ase_and_scipy(ethanol, gaff, method):
+    rng = np.random.default_rng()
+    starts = ethanol.positions + 0.1 * rng.normal(size=(4, 9, 3))
+    found = md.minimize(gaff, ethanol, positions=starts, method=method, tolerance=1e-5)
+    assert found.converged.all()
+    assert found.positions.shape == (4, 9, 3)
+    for start, positions, energy in zip(starts, found.positions, found.energy, strict=True):
+        forces = gaff.forces(positions)
+        assert np.linalg.norm(forces, axis=1).max() <= 1e-5
+        atoms = ethanol.to_ase()
+        atoms.positions = start
+        atoms.calc = Calculator(gaff)
+        BFGS(atoms, logfile=None).run(fmax=1e-5)
+        assert energy == pytest.approx(float(gaff(atoms.positions)), abs=1e-6)
+        other = scipy.optimize.minimize(
+            lambda x: float(gaff(x.reshape(9, 3))), start.ravel(), method="BFGS",
+            jac=lambda x: -np.ravel(gaff.forces(x.reshape(9, 3))),
+        )  # fmt: skip
+        assert energy == pytest.approx(other.fun, abs=1e-6)
+
+
+def test_one_geometry_has_no_leading_axis(ethanol, gaff):
+    found = md.minimize(gaff, ethanol)
+    assert found.positions.shape == (9, 3)
+    assert found.energy.shape == found.converged.shape == ()
+    assert found.energy <= float(gaff(ethanol.positions))
+
+
+def test_what_has_not_converged_says_so(ethanol, gaff):
+    found = md.minimize(gaff, ethanol, max_steps=2)
+    assert not found.converged
+    assert found.steps == 2
+    assert found.max_force > 1e-4
+
+
+def test_single_precision_reaches_what_it_can(ethanol, gaff):
+    found = md.minimize(gaff.astype("float32"), ethanol, tolerance=0.02)
+    assert found.converged
+    assert found.positions.dtype == np.float32
+
+
+def test_bad_input_is_named(ethanol, gaff):
+    with pytest.raises(InputError, match="unknown method"):
+        md.minimize(gaff, ethanol, method="newton")
+    with pytest.raises(InputError, match="positions have shape"):
+        md.minimize(gaff, ethanol, positions=np.zeros((2, 8, 3)))
+    with pytest.raises(InputError, match="must be positive"):
+        md.minimize(gaff, ethanol, tolerance=0.0)
+    water = Molecule.from_smiles("O")
+    with pytest.raises(InputError, match="not finite"):
+        md.minimize(springs(water, limit=0.5), water)
+
+
+def test_the_command_writes_the_minimum(ethanol, gaff, tmp_path, capsys):
+    import ase.io
+
+    model, start, out = tmp_path / "m.npz", tmp_path / "m.xyz", tmp_path / "out"
+    jaxff.save(model, gaff)
+    ase.io.write(start, ethanol.to_ase())
+    assert main(["minimize", str(model), str(start), "-o", str(out)]) == 0
+    assert "kcal/mol in" in capsys.readouterr().out
+    atoms = ase.io.read(out / "minimum.xyz")
+    assert np.linalg.norm(gaff.forces(atoms.positions), axis=1).max() < 1e-3
+    assert main(["minimize", str(model), str(start), "-o", str(out), "--max-steps", "1"]) == 1
+    assert "not converged" in capsys.readouterr().err
