@@ -16,6 +16,7 @@ from springs import springs
 import jaxff
 from jaxff import Dataset, InputError, Molecule, md
 from jaxff.ase import Calculator
+from jaxff.demo import packaged_dataset
 from jaxff.md.integrate import run_chunk
 
 
@@ -287,3 +288,18 @@ def test_gaff_ethanol_neither_drifts_nor_loses_its_temperature():
     assert abs(np.polyfit(run.times / 1000.0, total(run), 1)[0]) < 1e-3  # kcal/mol/ps
     warm = md.simulate(gaff, ethanol, temperature=300.0, friction=50.0, steps=100_000, seed=1)
     assert warm.temperatures.mean() == pytest.approx(300.0, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_kernels_and_hybrids_do_not_drift_in_100_ps(hybrid):
+    data = packaged_dataset("ethanol")
+    baseline = jaxff.gaff(data.molecule) if hybrid else None
+    potential = jaxff.gdml.train(data, 1000, sigma=20.0, baseline=baseline)
+    run = md.simulate(
+        potential, data.molecule, ensemble="nve", dt=0.5, steps=200_000, record_every=20,
+        keep=False,
+    )  # fmt: skip
+    drift = np.polyfit(run.times / 1000.0, total(run), 1)[0]
+    print(f"{drift:.2e} kcal/mol/ps")
+    assert abs(drift) < 1e-3
