@@ -200,8 +200,8 @@ def _verdict(times, growth, miss, finite: bool, limit: float) -> Trust:
     if past.any():
         reasons.append(
             f"small changes grow by {growth[-1]:.2g} in {times[-1]:g} fs, from {horizon:g} fs on "
-            f"more than {limit:g} times as much as in free flight: the motion is chaotic; end the "
-            "run before, or fit averages by reweighting"
+            f"more than {limit:g} times as much as in free flight: the motion is chaotic, and its "
+            "gradient holds for tiny steps only; end the run before, or fit averages by reweighting"
         )
     if miss is not None and not miss <= MISS:
         reasons.append(
