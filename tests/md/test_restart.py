@@ -45,8 +45,8 @@ def run_with_kills(kills, rng, *arguments) -> int:
             process.communicate()
             continue
         out, err = process.communicate()
-        assert process.returncode == 0, err
-        assert "done 60000" in line + out
+        # Killed after its last chunk it is done, and says so.
+        assert "at step 60000 already" in err if process.returncode else "done" in line + out, err
         return count
     raise AssertionError("never done")
 
