@@ -75,7 +75,8 @@ def main() -> None:
     parser.add_argument("--frames", default="1000,10000")
     arguments = parser.parse_args()
     potential = jaxff.gaff(jaxff.Molecule.from_smiles("CCO"))
-    print(f"{'steps':>7s} {'':22s} {'memory':>12s} {'time':>10s} {'of alone':>9s} {'compiling':>10s}")
+    heads = f"{'memory':>12s} {'time':>10s} {'of alone':>9s} {'compiling':>10s}"
+    print(f"{'steps':>7s} {'':22s} {heads}")
     for steps in map(int, arguments.steps.split(",")):
         compiled, memory, compiling = {}, {}, {}
         for name, function in candidates(potential, steps, arguments.replicas).items():

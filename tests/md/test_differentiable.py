@@ -452,6 +452,8 @@ def test_masses_are_asked_for(water):
     bare = Potential(springs(water).program, springs(water).params)
     with pytest.raises(InputError, match="give masses"):
         rollout(bare, water.positions, np.zeros((3, 3)), steps=10)
+    with pytest.raises(InputError, match="give masses"):
+        perturbation_growth(bare, water.positions, np.zeros((3, 3)), steps=10)
 
 
 # -- an experiment ------------------------------------------------------------------------------

@@ -419,12 +419,16 @@ def divisor_near(number: int, wanted: float) -> int:
     return min(divisors, key=lambda d: abs(math.log(d / wanted)))
 
 
+def masses_of(potential: Potential, masses):
+    """Masses (N,) amu as given, or those of the potential's molecule."""
+    if masses is None and potential.molecule is None:
+        raise InputError("the potential knows no molecule: give masses (N,) in amu")
+    return potential.molecule.masses if masses is None else masses
+
+
 def _arrays(potential: Potential, positions, velocities, masses, dtype):
     """Positions, velocities and masses of one shape and type, checked."""
-    if masses is None:
-        if potential.molecule is None:
-            raise InputError("the potential knows no molecule: give masses (N,) in amu")
-        masses = potential.molecule.masses
+    masses = masses_of(potential, masses)
     R, v, m = (jnp.asarray(x, dtype) for x in (positions, velocities, masses))
     n = len(m)
     if m.ndim != 1 or R.ndim not in (2, 3) or R.shape[-2:] != (n, 3):

@@ -25,6 +25,7 @@ from jaxff.md.differentiable.rollout import (
     MISS,
     Trajectory,
     divisor_near,
+    masses_of,
     rollout,
     trajectory_and_miss,
 )
@@ -154,9 +155,8 @@ def perturbation_growth(
     every = divisor_near(steps, max(steps / LOOKS, 1.0))
     settings |= {"steps": steps, "dt": dt, "record_every": every, "method": "forward"}
     settings["segment"] = None
-    masses = settings.get("masses")
-    masses = np.asarray(potential.molecule.masses if masses is None else masses)[:, None]
-    rng, start = np.random.default_rng(0), [jnp.asarray(x) for x in (positions, velocities)]
+    masses = np.asarray(masses_of(potential, settings.get("masses")))[:, None]
+    rng, start = np.random.default_rng(0), [jnp.asarray(x, float) for x in (positions, velocities)]
     changes = [
         jnp.asarray(length * rng.standard_normal(x.shape) / np.sqrt(masses), x.dtype)
         for length, x in zip((VIBRATION, 1.0), start, strict=True)
