@@ -76,16 +76,15 @@ class Guard:
         alone = frames.positions.ndim == 3
         if alone:
             frames = Frame(*(x[:, None] for x in frames))
-        for find in (self._not_finite, self._broken, self._exploded):
-            bad = find(frames)
-            if bad.any():
-                frame, replica = map(int, np.argwhere(bad)[0])
-                one = Frame(*(x[frame, replica] for x in frames))
-                atoms, what = self._describe(
-                    one, int(np.broadcast_to(self.freedom, bad.shape)[0, replica])
-                )
-                return Fault(frame, None if alone else replica, atoms, what)
-        return None
+        with np.errstate(invalid="ignore", over="ignore"):
+            # What is not finite compares as sound in the others.
+            bad = self._not_finite(frames) | self._broken(frames) | self._exploded(frames)
+        if not bad.any():
+            return None
+        frame, replica = map(int, np.argwhere(bad)[0])
+        one = Frame(*(x[frame, replica] for x in frames))
+        freedom = int(np.broadcast_to(self.freedom, bad.shape)[0, replica])
+        return Fault(frame, None if alone else replica, *self._describe(one, freedom))
 
     def _not_finite(self, frames):
         parts = [np.isfinite(x).reshape(*x.shape[:2], -1).all(axis=2) for x in frames]

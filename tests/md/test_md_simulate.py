@@ -17,7 +17,8 @@ import jaxff
 from jaxff import Dataset, InputError, Molecule, md
 from jaxff.ase import Calculator
 from jaxff.demo import packaged_dataset
-from jaxff.md.integrate import run_chunk
+from jaxff.md.guard import Guard
+from jaxff.md.integrate import Frame, run_chunk
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +207,20 @@ def test_a_run_stops_before_the_first_nan(water, record_every, tmp_path):
 def test_the_atom_is_named(water):
     with pytest.raises(md.SimulationError, match=r"atom [012] \([OH]\)"):
         md.simulate(springs(water, limit=1.02 * 1.53), water, temperature=500.0, ensemble="nve")
+
+
+def test_the_first_fault_counts_whatever_its_kind(water):
+    # An explosion is followed by numbers that are not finite, often in the same chunk.
+    still = np.zeros((6, 3, 3))
+    kinetic = np.array([1.0, 1.0, 1.0, 1e9, np.nan, 1.0])
+    positions = np.tile(water.positions, (6, 1, 1))
+    positions[5] = np.inf
+    frames = Frame(positions, still, still, np.zeros(6), kinetic)
+    fault = Guard.of(water, 300.0, 3, water.positions, 1.5).fault(frames)
+    assert (fault.frame, "the temperature is" in fault.what) == (3, True)
+    positions[2] *= 2.0
+    fault = Guard.of(water, 300.0, 3, water.positions, 1.5).fault(frames)
+    assert (fault.frame, "past its limit" in fault.what) == (2, True)
 
 
 def test_a_start_that_is_not_finite_is_refused_before_anything_is_written(water, tmp_path):
