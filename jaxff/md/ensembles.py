@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxff import units
 from jaxff.errors import InputError
 from jaxff.md import kinetics
+from jaxff.md.noise import normal
 
 ENSEMBLES = ("nve", "langevin", "nose-hoover", "csvr")
 CHAIN_LENGTH = 3
@@ -173,13 +174,7 @@ def _drift(state, steps):
 
 
 def _noise(state, t):
-    """Standard normal numbers, of the shape of the momenta.
-
-    Drawn in single precision, which is more than a random number needs and half the cost.
-    """
-    key = jax.random.fold_in(state.rng, t)
-    noise = jax.random.normal(key, state.momentum.shape, jnp.float32)
-    return noise.astype(state.momentum.dtype)
+    return normal(state.rng, t, state.momentum.shape, state.momentum.dtype)
 
 
 def _kinetic(momenta, masses):

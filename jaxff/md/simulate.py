@@ -146,6 +146,8 @@ def simulate(
         "trajectory": None if out is None else Path(out).name,
     }  # fmt: skip
     first, last, marks = state.step, state.step + steps, None
+    if last >= 2**31:
+        raise InputError(f"{last} steps in all are more than their counter of 31 bits holds")
     if restart_file is not None:
         if not fresh:
             raise InputError("give either a state or a restart file to continue from, not both")

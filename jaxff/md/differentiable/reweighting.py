@@ -36,7 +36,7 @@ BLOCKS = 10  # parts of the frames, taken as independent, at least
 
 
 class UntrustedWarning(UserWarning):
-    """A number whose statistical basis is too thin."""
+    """A number not to be trusted: too few frames count, or the motion is too chaotic."""
 
 
 @jax.tree_util.register_dataclass
