@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from ase import units as ase_units
 from springs import springs
-from wells import well
+from wells import Well, well
 
 import jaxff
 from jaxff import InputError, Molecule, md, units
 from jaxff.ase import Calculator
+from jaxff.potential import Potential
 
 THERMOSTATS = ("langevin", "nose-hoover", "csvr")
 HERE = Path(__file__).parent
@@ -74,6 +75,19 @@ def check_kinetic_energy(name, steps, error, ensemble):
     spread = variance.std(ddof=1) / 4
     assert spread < 5 * error
     assert abs(variance.mean() - 1.0) < 4 * spread + 0.01
+
+
+@pytest.mark.parametrize("k", [0.01, 1e-4])
+def test_a_weak_field_is_seen_beside_stiff_bonds(k):
+    ethanol = Molecule.from_smiles("CCO")
+    gaff = jaxff.gaff(ethanol)
+    zero = np.array(0.0)
+    field = Potential.of("well", Well(9), {"k": np.array(k), "a": zero, "c": zero}, ethanol)
+    for potential in (gaff, gaff.astype("float32")):
+        run = md.simulate(potential, ethanol, ensemble="csvr", steps=10)
+        assert run.degrees_of_freedom == 21
+    held = md.simulate(gaff + field, ethanol, ensemble="csvr", steps=10)
+    assert held.degrees_of_freedom == 27
 
 
 @pytest.mark.parametrize("ensemble", THERMOSTATS)
