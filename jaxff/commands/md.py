@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from jaxff.commands.shared import load_potential, writable_folder
+from jaxff.errors import InputError
 
 
 def run(arguments, console) -> dict:
@@ -13,15 +16,17 @@ def run(arguments, console) -> dict:
     from jaxff.molecule import Molecule
 
     out = writable_folder(arguments.output)
-    restart = out / "restart.npz"
-    if arguments.overwrite:
-        restart.unlink(missing_ok=True)
-    elif restart.is_file():
-        console.say(f"continuing from {restart}")
+    restart, aside = out / "restart.npz", out / "restart-before.npz"
     potential = load_potential(arguments.model).astype(jnp.dtype(arguments.precision))
     molecule = Molecule.read(arguments.start)
     temperatures = arguments.temperature
-    result = md.simulate(
+    if restart.is_file():
+        if arguments.overwrite:
+            restart.replace(aside)
+        else:
+            console.say(f"continuing from {restart}")
+    simulate = partial(
+        md.simulate,
         potential,
         molecule,
         ensemble=arguments.ensemble,
@@ -41,6 +46,15 @@ def run(arguments, console) -> dict:
         keep=False,
         progress=console,
     )
+    try:
+        result = simulate()
+    except InputError:
+        # Refused: what was to be overwritten is still there, and can still be continued.
+        if aside.is_file() and not restart.is_file():
+            aside.replace(restart)
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
     console.close()
     constant = arguments.ensemble != "nve" and arguments.final_temperature is None
     series = (result.potential_energies, result.kinetic_energies, result.temperatures)
@@ -51,9 +65,9 @@ def run(arguments, console) -> dict:
         figure.suptitle(f"mean of {arguments.replicas} replicas")
     figure.savefig(out / "energy_temperature.png", dpi=130)
     means = np.mean(result.temperatures, axis=-1)
-    steps = (len(result.times) - 1) * arguments.record_every
-    rate = steps * (arguments.replicas or 1) / max(result.seconds, 1e-9)
-    files = sorted(str(path) for path in out.glob(f"trajectory*.{arguments.format}"))
+    rate = result.ns_per_day / (0.0864 * arguments.dt)
+    names = [""] if arguments.replicas is None else [f"-{r}" for r in range(arguments.replicas)]
+    files = [str(out / f"trajectory{name}.{arguments.format}") for name in names]
     console.say(f"mean temperature {np.mean(means):.1f} K")
     console.say(f"{rate:.0f} steps/s, {result.ns_per_day:.3g} ns/day in all")
     console.say(f"wrote {', '.join(files[:3])}{', ...' * (len(files) > 3)}")

@@ -1,5 +1,6 @@
 """Simulations that are killed, stopped or failed, and go on as if nothing had happened."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -178,3 +179,39 @@ def test_the_command_continues_and_says_when_it_is_done(water, potential, tmp_pa
     assert main([*command, "--steps", "200", "--seed", "3", "--overwrite"]) == 0
     assert len(md.read_trajectory(out / "trajectory-0.h5")["times"]) == 21
     assert (out / "energy_temperature.png").is_file()
+
+
+def test_overwriting_loses_nothing_until_the_new_run_begins(water, tmp_path, capsys):
+    import ase.io
+
+    import jaxff
+
+    model, geometry, other = tmp_path / "m.npz", tmp_path / "m.xyz", tmp_path / "other.xyz"
+    jaxff.save(model, jaxff.gaff(water))
+    ase.io.write(geometry, water.to_ase())
+    ase.io.write(other, Molecule.from_smiles("S").to_ase())
+    out, report = tmp_path / "run", tmp_path / "report.json"
+    rest = ["-o", str(out), "--steps", "40", "--json", str(report)]
+    assert main(["md", str(model), str(geometry), *rest, "--replicas", "3"]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for bad in (
+        [str(tmp_path / "none.npz"), str(geometry)],
+        [str(model), str(tmp_path / "none.xyz")],
+        [str(model), str(other)],
+        [str(model), str(geometry), "--record-every", "7"],
+    ):
+        assert main(["md", *bad, *rest, "--overwrite"]) == 1
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    # Of what lies there, the report names the files of its own run.
+    assert main(["md", str(model), str(geometry), *rest, "--overwrite", "--replicas", "2"]) == 0
+    assert [Path(x).name for x in json.loads(report.read_text())["trajectory"]] == [
+        "trajectory-0.extxyz", "trajectory-1.extxyz"
+    ]  # fmt: skip
+    assert main(["md", str(model), str(geometry), *rest, "--overwrite"]) == 0
+    assert Path(json.loads(report.read_text())["trajectory"]).name == "trajectory.extxyz"
+    more = ["-o", str(out), "--steps", "50", "--json", str(report)]
+    assert main(["md", str(model), str(geometry), *more]) == 0
+    found = json.loads(report.read_text())
+    assert found["frames"] == 1  # the start of a continued run is no frame, but its steps count
+    assert found["steps_per_second"] == pytest.approx(found["ns_per_day"] / (0.0864 * 0.5))
+    assert not (out / "restart-before.npz").exists()
