@@ -124,7 +124,11 @@ def simulate(
             a broken bond.
     """
     check_ensemble(ensemble)
-    _check_arguments(dt, friction, relaxation, steps, record_every, replicas, stretch)
+    _check_arguments(dt, friction, relaxation, steps, record_every, replicas, stretch, seed)
+    # Plain numbers, as the restart file needs them, of NumPy's and the like.
+    steps, record_every, seed = int(steps), int(record_every), int(seed)
+    replicas = None if replicas is None else int(replicas)
+    dt, friction, relaxation = float(dt), float(friction), float(relaxation)
     potential = potential.matched(molecule)
     count = replicas if state is None else state.replicas
     warmth = [_temperatures(T, count) for T in (temperature, final_temperature) if T is not None]
@@ -194,15 +198,15 @@ def simulate(
             before, lap = record.state, clock.perf_counter()
             left = (last - before.step) // record_every
             wanted = min(wanted, left)
-            after, frames = advance(before, wanted, int(record_every))
+            after, frames = advance(before, wanted, record_every)
             fault = watch.fault(frames)
             if fault is not None:
                 good = Frame(*(x[: fault.frame] for x in frames))
                 record.add(good, record_every)
-                record.move(advance(before, fault.frame, int(record_every))[0])
+                record.move(advance(before, fault.frame, record_every)[0])
                 record.seconds = clock.perf_counter() - begun
                 record.save()
-                raise _failure(potential, record, watch, advance, int(record_every))
+                raise _failure(potential, record, watch, advance, record_every)
             record.add(frames, record_every)
             record.move(after)
             record.seconds = clock.perf_counter() - begun
@@ -315,7 +319,9 @@ def _temperatures(value, replicas: int | None) -> np.ndarray:
     return np.broadcast_to(value, shape).copy()
 
 
-def _check_arguments(dt, friction, relaxation, steps, record_every, replicas, stretch) -> None:
+def _check_arguments(
+    dt, friction, relaxation, steps, record_every, replicas, stretch, seed
+) -> None:
     for value, name, unit in ((dt, "dt", "fs"), (relaxation, "relaxation", "fs")):
         if not (np.isfinite(value) and value > 0):
             raise InputError(f"{name} is {value} {unit}, it must be positive")
@@ -325,8 +331,10 @@ def _check_arguments(dt, friction, relaxation, steps, record_every, replicas, st
         raise InputError(f"stretch is {stretch}, it must be above 1")
     counts = ((steps, "steps"), (record_every, "record_every"), (replicas, "replicas"))
     for value, name in counts:
-        if value is not None and (value != int(value) or value < 1):
+        if value is not None and not (value >= 1 and value % 1 == 0):
             raise InputError(f"{name} is {value}, it must be a positive integer")
+    if not (0 <= seed < 2**63 and seed % 1 == 0):
+        raise InputError(f"seed is {seed}, it must be an integer from 0 to 2⁶³ - 1")
     if steps % record_every:
         raise InputError(
             f"steps ({steps}) must be a multiple of record_every ({record_every}): the last frame "

@@ -240,6 +240,9 @@ def test_a_start_that_is_not_finite_is_refused_before_anything_is_written(water,
         ({"friction": -1.0}, "friction is"),
         ({"steps": 0}, "steps is"),
         ({"steps": 15}, "multiple of record_every"),
+        ({"steps": float("nan")}, "steps is"),
+        ({"seed": -1}, "seed is"),
+        ({"seed": 0.5}, "seed is"),
         ({"record_every": 0}, "record_every is"),
         ({"ensemble": "npt"}, "unknown ensemble"),
         ({"positions": np.zeros((2, 3))}, "positions have shape"),
@@ -263,6 +266,16 @@ def test_states_and_molecules_that_do_not_fit_are_refused(water, potential):
 
 
 # -- files ---------------------------------------------------------------------------------
+
+
+def test_numbers_of_other_types_count_as_plain_ones(water, potential, tmp_path):
+    common = {"replicas": 2, "steps": 20, "record_every": 10, "seed": 3, "dt": 0.5}
+    plain = md.simulate(potential, water, **common)
+    for kind in (np.float32, np.int64, float):
+        files = {"out": tmp_path / "run.h5", "restart_file": tmp_path / f"{kind.__name__}.npz"}
+        other = {k: kind(v) for k, v in common.items() if k != "dt"}
+        run = md.simulate(potential, water, dt=np.float32(0.5), **other, **files)
+        np.testing.assert_array_equal(run.positions, plain.positions)
 
 
 def test_the_trajectory_reads_back(water, potential, tmp_path):
