@@ -109,7 +109,7 @@ def step(ensemble: Ensemble, force_fn: Callable, state, bath: Bath, t) -> Any:
     if ensemble.name == "langevin":
         return _langevin(force_fn, state, kT, bath.rate, _noise(state, t))
     if ensemble.name == "nose-hoover":
-        return _nose_hoover(force_fn, state, kT)
+        return _nose_hoover(force_fn, state, kT, bath.rate)
     return _csvr(force_fn, state, kT, bath.rate, _noise(state, t).ravel()[: ensemble.freedom])
 
 
@@ -135,9 +135,9 @@ def _langevin(force_fn, state, kT, friction, noise):
     return _kick(state.set(force=force_fn(state.position)), 0.5)
 
 
-def _nose_hoover(force_fn, state, kT):
+def _nose_hoover(force_fn, state, kT, rate):
     """jax-md's chain: Tuckerman et al., J. Phys. A 39, 5629 (2006)."""
-    chain = _chain().update_mass(state.chain, kT)
+    chain = _chain().update_mass(state.chain.set(tau=1.0 / rate), kT)
     momentum, chain = _chain().half_step(state.momentum, chain, kT)
     state = _velocity_verlet(force_fn, state.set(momentum=momentum))
     chain = chain.set(kinetic_energy=_kinetic(state.momentum, state.mass))

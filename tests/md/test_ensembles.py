@@ -77,6 +77,24 @@ def check_kinetic_energy(name, steps, error, ensemble):
     assert abs(variance.mean() - 1.0) < 4 * spread + 0.01
 
 
+@pytest.mark.parametrize("replicas", [None, 2])
+def test_a_continued_chain_takes_its_new_relaxation_time(replicas):
+    ethanol = Molecule.from_smiles("CCO")
+    gaff = jaxff.gaff(ethanol)
+    common = {"ensemble": "nose-hoover", "steps": 1000, "temperature": 300.0, "replicas": replicas}
+    start = md.simulate(gaff, ethanol, relaxation=20.0, **common).state
+    hot = {**common, "temperature": 600.0, "state": start}
+    same, quick, slow = (
+        md.simulate(gaff, ethanol, relaxation=tau, **hot) for tau in (20.0, 20.0, 1e6)
+    )
+    np.testing.assert_array_equal(same.positions, quick.positions)
+    # A chain as slow as this leaves the energy alone.
+    total = slow.potential_energies + slow.kinetic_energies
+    assert np.ptp(total, axis=-1).max() < 0.5
+    total = quick.potential_energies + quick.kinetic_energies
+    assert np.ptp(total, axis=-1).min() > 2.0
+
+
 @pytest.mark.parametrize("k", [0.01, 1e-4])
 def test_a_weak_field_is_seen_beside_stiff_bonds(k):
     ethanol = Molecule.from_smiles("CCO")
