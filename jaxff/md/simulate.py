@@ -15,7 +15,7 @@ import numpy as np
 from jaxff import units
 from jaxff.errors import InputError
 from jaxff.md import guard, kinetics, restart, start
-from jaxff.md.ensembles import Bath, Ensemble, check_ensemble
+from jaxff.md.ensembles import Bath, Ensemble, check_ensemble, scaled_masses
 from jaxff.md.guard import Fault, Guard
 from jaxff.md.integrate import Frame, chunk_frames, run_chunk
 from jaxff.md.record import Record, Run, State, kelvin, trajectories
@@ -145,17 +145,22 @@ def simulate(
         "molecule": digest(molecule.numbers, state.dynamics.position if fresh else 0),
         "ensemble": ensemble, "dt": dt, "friction": friction, "relaxation": relaxation,
         "record_every": record_every, "seed": seed, "replicas": count,
+        "velocities": None if velocities is None else digest(np.asarray(velocities, float)),
+        "remove_rotation": bool(remove_rotation),
         "temperature": [w.tolist() for w in warmth],
         "steps of the ramp": steps if len(warmth) > 1 else None,
         "trajectory": None if out is None else Path(out).name,
     }  # fmt: skip
     first, last, marks = state.step, state.step + steps, None
+    origin = np.asarray(state.dynamics.position)
     if last >= 2**31:
         raise InputError(f"{last} steps in all are more than their counter of 31 bits holds")
     if restart_file is not None:
         if not fresh:
             raise InputError("give either a state or a restart file to continue from, not both")
         writable_file(restart_file)
+        if out is not None and Path(out).resolve() == Path(restart_file).resolve():
+            raise InputError(f"{out}: trajectory and restart file must be two files")
         if restart.exists(restart_file):
             found = restart.read_restart(restart_file, state.dynamics, settings)
             state, marks = replace(state, dynamics=found[0], step=found[1]), found[2]
@@ -182,7 +187,7 @@ def simulate(
     _, frames = advance(state, 1, 0)  # compiles, and observes the start
     compile_seconds = clock.perf_counter() - begun
     hottest = max(float(np.max(warmth)), float(np.max(kelvin(frames.kinetic, state))))
-    watch = Guard.of(molecule, hottest, state.degrees_of_freedom, frames.positions[0], stretch)
+    watch = Guard.of(molecule, hottest, state.degrees_of_freedom, origin, stretch)
     if (fault := watch.fault(frames)) is not None:
         raise InputError(f"at the starting geometry {fault.what}")
     with ExitStack() as stack:
@@ -354,3 +359,9 @@ def _check_state(state: State, ensemble: str, dt: float, molecule: Molecule) -> 
                 f"the state to continue from has {name} {old}, not {new}; to change it, start anew "
                 "from positions and velocities"
             )
+    masses = scaled_masses(molecule.masses, dt)
+    found = np.asarray(state.dynamics.mass, float).reshape(-1, n_atoms)
+    if not np.allclose(found, masses, rtol=1e-5, atol=0.0):
+        raise InputError(
+            "the state to continue from is of other atoms, or of these in another order"
+        )

@@ -263,6 +263,12 @@ def test_states_and_molecules_that_do_not_fit_are_refused(water, potential):
         md.simulate(potential, water, steps=10, ensemble="nve", state=run.state)
     with pytest.raises(InputError, match="cannot be matched"):
         md.simulate(potential, Molecule.from_smiles("S"), steps=10)
+    sulphide = Molecule.from_smiles("S")
+    with pytest.raises(InputError, match="of other atoms"):
+        md.simulate(springs(sulphide), sulphide, steps=10, state=run.state)
+    order = np.array([1, 0, 2])
+    with pytest.raises(InputError, match="in another order"):
+        md.simulate(potential, water.reorder(order), steps=10, state=run.state)
 
 
 # -- files ---------------------------------------------------------------------------------

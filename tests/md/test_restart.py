@@ -111,6 +111,8 @@ def test_more_steps_continue_a_finished_run(water, potential, tmp_path, suffix):
         ({"record_every": 5}, "another record_every"),
         ({"ensemble": "nve"}, "another ensemble"),
         ({"replicas": 2}, "another.* replicas"),
+        ({"velocities": np.zeros((3, 3))}, "another velocities"),
+        ({"remove_rotation": True}, "another remove_rotation"),
     ],
 )
 def test_a_restart_file_of_another_run_is_refused(water, potential, tmp_path, change, message):
@@ -120,6 +122,31 @@ def test_a_restart_file_of_another_run_is_refused(water, potential, tmp_path, ch
     with pytest.raises(InputError, match=message):
         md.simulate(potential, water, **{"steps": 40, **files, **change})
     assert files["out"].read_bytes() == before
+
+
+def test_a_trajectory_and_its_restart_file_are_two(water, potential, tmp_path):
+    with pytest.raises(InputError, match="two files"):
+        md.simulate(
+            potential, water, steps=20, out=tmp_path / "a.h5", restart_file=tmp_path / "a.h5"
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_bonds_stretch_from_the_start_and_not_from_the_restart(water, potential, tmp_path):
+    # Every bond 5 % longer than at rest; the run is cut where they are near their shortest.
+    common = {
+        "ensemble": "nve", "dt": 0.2, "record_every": 1, "velocities": np.zeros((3, 3)),
+        "positions": 1.05 * water.positions, "stretch": 1.02,
+    }  # fmt: skip
+    whole = md.simulate(potential, water, steps=400, **common)
+    i, j = water.bonds.T
+    lengths = np.linalg.norm(whole.positions[:, i] - whole.positions[:, j], axis=-1)
+    cut = int(np.argmin(lengths.max(axis=1)[:100]))
+    assert lengths.max() > 1.02 * lengths[cut].max()
+    files = {"restart_file": tmp_path / "restart.npz"}
+    md.simulate(potential, water, steps=cut, **common, **files)
+    rest = md.simulate(potential, water, steps=400, **common, **files)
+    np.testing.assert_array_equal(rest.positions, whole.positions[cut + 1 :])
 
 
 def test_another_potential_or_a_damaged_file_is_refused(water, potential, tmp_path):
