@@ -85,7 +85,8 @@ def simulate(
     The last two scale all velocities by one factor, which never changes the direction of total
     and angular momentum.  A free molecule therefore starts without either, stays so, and the
     temperature counts the other 3N − 6 degrees of freedom (5 for two atoms).  Where the potential
-    is found to depend on place or orientation nothing is removed, and all 3N count.
+    is found to depend on place nothing is removed, and all 3N count; where on orientation alone,
+    the motion of the centre of mass is, and 3N − 3 count.
 
     Args:
         potential: its atoms are matched to those of `molecule`.  It computes in the dtype of its
@@ -266,7 +267,7 @@ def _start(
     masses = molecule.masses
     freedom = start.degrees_of_freedom(masses, ensemble, positions, velocities, invariant)
     if ensemble in ("nose-hoover", "csvr"):
-        if (freedom < 1).any():
+        if molecule.n_atoms == 1 and invariant[0]:
             raise InputError(f"{ensemble} needs a molecule that can vibrate, not a free atom")
         if not kinetics.kinetic_energy(masses, velocities).all():
             raise InputError(f"{ensemble} scales velocities and cannot start from rest")
