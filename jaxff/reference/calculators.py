@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -21,13 +21,19 @@ class Known:
     """
 
     path: str
-    theory: str
+    theory: str | Callable[[Mapping[str, Any]], str]
     package: str
     extra: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _quantum_theory(options: Mapping[str, Any]) -> str:
+    dispersion = options.get("dispersion")
+    return f"{options['xc']}{f'-{dispersion}' if dispersion else ''}/{options['basis']}".upper()
+
+
 _XTB = {"accuracy": 0.1, "verbosity": 0}
+_PYSCF = "jaxff.reference.quantum:PySCF"
 KNOWN = {
     "gfn2-xtb": Known(
         "tblite.ase:TBLite", "GFN2-xTB", "tblite", "xtb", {"method": "GFN2-xTB", **_XTB}
@@ -35,6 +41,14 @@ KNOWN = {
     "gfn1-xtb": Known(
         "tblite.ase:TBLite", "GFN1-xTB", "tblite", "xtb", {"method": "GFN1-xTB", **_XTB}
     ),
+    "pbe-d3bj": Known(
+        _PYSCF,
+        _quantum_theory,
+        "pyscf",
+        "quantum",
+        {"xc": "pbe", "basis": "def2-svp", "dispersion": "d3bj"},
+    ),
+    "hf": Known(_PYSCF, _quantum_theory, "pyscf", "quantum", {"xc": "hf", "basis": "6-31g*"}),
     "emt": Known("ase.calculators.emt:EMT", "EMT", "ase"),
     "lj": Known("ase.calculators.lj:LennardJones", "Lennard-Jones", "ase"),
 }
@@ -64,7 +78,8 @@ class Method:
     @property
     def theory(self) -> str:
         """The level of theory in words, such as "GFN2-xTB (tblite 0.8.0)"."""
-        return f"{self.known.theory if self.known else self.name} ({self.version})"
+        theory = self.known.theory if self.known else self.name
+        return f"{theory(self.all_options) if callable(theory) else theory} ({self.version})"
 
     @property
     def version(self) -> str:
