@@ -82,27 +82,33 @@ def minimize(
 @partial(jax.jit, static_argnames=("program", "method"))
 def _minimized(program: Program, method: str, params: Params, R, tolerance, max_steps):
     """Positions, energies, largest forces and steps of geometries R (B, N, 3) Å."""
+    energy_fn = partial(program.energy, params)
+    return jax.vmap(lambda R: descend(energy_fn, R, method, tolerance, max_steps))(R)
+
+
+def descend(energy_fn, R, method: str, tolerance, max_steps):
+    """Downhill from R (N, 3) Å on `energy_fn`, to be called within `jit` and `vmap`.
+
+    Returns:
+        positions (N, 3) Å, energy () kcal/mol, largest force on an atom () kcal/mol/Å, steps ().
+    """
 
     def largest(gradient):
         return jnp.sqrt(jnp.max(jnp.sum(gradient**2, axis=-1)))
 
-    def one(R):
-        energy_fn = partial(program.energy, params)
-        init, step, gradient = (_lbfgs if method == "lbfgs" else _fire)(energy_fn)
+    init, step, gradient = (_lbfgs if method == "lbfgs" else _fire)(energy_fn)
 
-        def going(carry):
-            state, count = carry
-            # Not a number compares as at rest: it stops, and the energy tells.
-            return (count < max_steps) & (largest(gradient(state)) > tolerance)
+    def going(carry):
+        state, count = carry
+        # Not a number compares as at rest: it stops, and the energy tells.
+        return (count < max_steps) & (largest(gradient(state)) > tolerance)
 
-        state, count = jax.lax.while_loop(
-            going, lambda carry: (step(carry[0]), carry[1] + 1), (init(R), 0)
-        )
-        R = state[0] if method == "lbfgs" else state.position
-        energy, slope = jax.value_and_grad(energy_fn)(R)
-        return R, energy, largest(slope), count
-
-    return jax.vmap(one)(R)
+    state, count = jax.lax.while_loop(
+        going, lambda carry: (step(carry[0]), carry[1] + 1), (init(R), 0)
+    )
+    R = state[0] if method == "lbfgs" else state.position
+    energy, slope = jax.value_and_grad(energy_fn)(R)
+    return R, energy, largest(slope), count
 
 
 def _lbfgs(energy_fn):
