@@ -284,6 +284,35 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
     sub = command(
+        "spectrum",
+        "Vibrational density of states of molecular dynamics, its peaks and their shifts.",
+        "jaxff spectrum run-100K run-300K -o spectra",
+        "Folders that jaxff md wrote; replicas, or blocks of time, give the errors.",
+    )
+    sub.add_argument("runs", metavar="DIR-OF-MD", nargs="+", help="the coldest is the reference")
+    sub.add_argument(
+        "--resolution", type=positive(float), metavar="CM-1", help="default: 5, or what time allows"
+    )
+    sub.add_argument("--window", choices=("hann", "blackman", "none"), default="hann")
+    sub.add_argument(
+        "--skip", type=float, default=0.0, metavar="FS", help="left out at the start (default 0)"
+    )
+    sub.add_argument(
+        "--within", type=positive(float), default=40.0, metavar="CM-1", help="largest shift (40)"
+    )
+    sub.add_argument(
+        "--highest", type=positive(float), default=4000.0, metavar="CM-1", help="of the picture"
+    )
+    sub.add_argument(
+        "--keep-rotation", action="store_true", help="keep the motion of the molecule as a whole"
+    )
+    sub.add_argument(
+        "--no-step-correction", action="store_true",
+        help="leave the integrator's shift in, 19 cm-1 at 3700 cm-1 and 0.5 fs",
+    )  # fmt: skip
+    sub.add_argument("-o", "--output", required=True, metavar="DIR")
+
+    sub = command(
         "label",
         "Energies and forces from an ASE calculator, for given frames or along its own dynamics.",
         "jaxff label CCO --calculator gfn2-xtb --md --temperature 500 --frames 2000 -o ethanol.npz",

@@ -1,0 +1,214 @@
+"""Two samplings compared, and the time spent near minima; all with errors from blocks of time.
+
+What is compared are occupations of bins, frame by frame (`jaxff.analysis.distributions`), of a
+torsion, of two torsions at once, or of interatomic distances:
+
+    edges = np.linspace(-np.pi, np.pi, 37)
+    a, b = (occupations(torsion_angles(R, [[0, 1, 2, 3]])[:, 0], edges) for R in (first, second))
+    compare(a, b).overlap
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxff.analysis.averages import Estimate, mean_and_error
+from jaxff.errors import InputError
+
+
+class Agreement(NamedTuple):
+    """How far two distributions agree.
+
+    Attributes:
+        overlap: Σ min(p, q), 1 for equal distributions, 0 for disjoint ones.
+        divergence: of Jensen and Shannon, in bits: 0 for equal distributions, 1 for disjoint ones.
+        chance_overlap, chance_divergence: mean and standard deviation of both between samplings
+            of this length of one distribution, the two pooled: what is no further from perfect
+            agreement than these tells no difference.
+    """
+
+    overlap: Estimate
+    divergence: Estimate
+    chance_overlap: Estimate
+    chance_divergence: Estimate
+
+
+class Residence(NamedTuple):
+    """Time spent near minima.
+
+    Attributes:
+        nearest: (F,) index of the minimum that each frame belongs to, -1 for none.
+        shares: (K,) share of the frames at each minimum, with errors.
+        elsewhere: () share of the frames at none, with its error.
+    """
+
+    nearest: np.ndarray
+    shares: Estimate
+    elsewhere: Estimate
+
+
+def joint_occupations(first, second) -> np.ndarray:
+    """Share of each frame in each pair of bins (F, A, B) of two coordinates.
+
+    Args:
+        first, second: (F, A) and (F, B) occupations of single coordinates.
+
+    Raises:
+        InputError: numbers of frames that differ.
+    """
+    first, second = np.asarray(first), np.asarray(second)
+    if first.ndim != 2 or second.ndim != 2 or len(first) != len(second):
+        raise InputError(
+            f"occupations have shapes {first.shape} and {second.shape}: (F, bins) of the same "
+            "frames are needed"
+        )
+    return first[:, :, None] * second[:, None, :]
+
+
+def compare(first, second, *, n_blocks: int = 20, n_samples: int = 400, seed: int = 0) -> Agreement:
+    """Overlap and Jensen-Shannon divergence of two samplings of a distribution over bins.
+
+    Errors are those of a bootstrap of blocks of time (Künsch, Ann. Stat. 17, 1217 (1989)): blocks
+    must be longer than the correlation time.  Finite samplings of one distribution never agree
+    fully, by the less the finer the bins: see `Agreement.chance_overlap`.  Divergence: Lin, IEEE
+    Trans. Inf. Theory 37, 145 (1991).
+
+    Args:
+        first, second: (F, ...) and (G, ...) occupations of the same bins in the order of time;
+            replicas one after another.
+        n_blocks: blocks of the shorter sampling; of the longer, as many of the same length.
+        n_samples: draws of the bootstrap.
+        seed: of the draws.
+
+    Raises:
+        InputError: bins that differ, fewer frames than blocks, or a sampling that is never within
+            the bins.
+    """
+    a, b = (np.asarray(x, float) for x in (first, second))
+    if a.ndim < 2 or a.shape[1:] != b.shape[1:]:
+        raise InputError(
+            f"occupations have shapes {a.shape} and {b.shape}: (F, bins) of the same bins are "
+            "needed"
+        )
+    shorter = min(len(a), len(b))
+    if not 2 <= n_blocks <= shorter or n_samples < 2:
+        raise InputError(
+            f"n_blocks is {n_blocks}, of {shorter} frames, and n_samples {n_samples}: both must "
+            "be at least 2, and there can be no more blocks than frames"
+        )
+    a, b = (x.reshape(len(x), -1) for x in (a, b))
+    for x, which in ((a, "first"), (b, "second")):
+        if not x.sum() > 0.0:
+            raise InputError(f"no frame of the {which} sampling lies within the bins")
+    blocks = [_block_sums(x, shorter // n_blocks) for x in (a, b)]
+    rng = np.random.default_rng(seed)
+    drawn = _measures(*(_resampled(x, len(x), n_samples, rng) for x in blocks))
+    pool = np.concatenate(blocks)
+    same = _measures(*(_resampled(pool, len(x), n_samples, rng) for x in blocks))
+    plain = _measures(a.sum(axis=0), b.sum(axis=0))
+    errors = [Estimate(float(p), float(d.std(ddof=1))) for p, d in zip(plain, drawn, strict=True)]
+    chance = [Estimate(float(s.mean()), float(s.std(ddof=1))) for s in same]
+    return Agreement(*errors, *chance)
+
+
+def rmsd(positions, references, permutations=None, mirror: bool = False) -> np.ndarray:
+    """Root-mean-square distances (F, K) Å of frames from geometries, after superposition.
+
+    Translations, rotations and, where given, exchanges of equivalent atoms do not count.
+    Source: Kabsch, Acta Crystallogr. A 34, 827 (1978).
+
+    Args:
+        positions: (F, N, 3) Å.
+        references: (K, N, 3) Å.
+        permutations: (P, N) equivalent orders of the atoms, such as `gdml.find_symmetries` gives.
+        mirror: whether a geometry's mirror image is the same.
+
+    Raises:
+        InputError: shapes that do not fit.
+    """
+    x, y = (np.asarray(r, float) for r in (positions, references))
+    if x.ndim != 3 or y.ndim != 3 or x.shape[1:] != y.shape[1:] or x.shape[2] != 3:
+        raise InputError(
+            f"positions have shape {x.shape}, references {y.shape}: (F, N, 3) and (K, N, 3) of "
+            "the same atoms are needed"
+        )
+    n = x.shape[1]
+    orders = np.arange(n)[None] if permutations is None else np.asarray(permutations)
+    if orders.ndim != 2 or not (np.sort(orders, axis=1) == np.arange(n)).all():
+        raise InputError(f"permutations have shape {orders.shape}: (P, {n}), each of 0..{n - 1}")
+    x, y = (r - r.mean(axis=1, keepdims=True) for r in (x, y))
+    sizes = np.sum(x**2, axis=(1, 2))[:, None] + np.sum(y**2, axis=(1, 2))
+    common = np.full((len(x), len(y)), -np.inf)
+    for order in orders:
+        covariance = np.einsum("fnc,knd->fkcd", x, y[:, order])
+        values = np.linalg.svd(covariance, compute_uv=False)
+        if not mirror:
+            values[..., -1] *= np.where(np.linalg.det(covariance) < 0.0, -1.0, 1.0)
+        common = np.maximum(common, values.sum(axis=-1))
+    return np.sqrt(np.maximum(sizes - 2.0 * common, 0.0) / n)
+
+
+def torsion_distance(torsions, references) -> np.ndarray:
+    """Largest difference (F, K) rad in [0, π] between torsions (F, T) and those of minima (K, T).
+
+    Raises:
+        InputError: numbers of torsions that differ.
+    """
+    x, y = np.asarray(torsions, float), np.asarray(references, float)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise InputError(f"torsions have shapes {x.shape} and {y.shape}: (F, T) and (K, T)")
+    turn = x[:, None] - y[None]
+    return np.abs(turn - 2.0 * np.pi * np.round(turn / (2.0 * np.pi))).max(axis=-1)
+
+
+def residence(distances, within: float = np.inf, n_blocks: int | None = None) -> Residence:
+    """The share of the time that a trajectory spends near each of several minima.
+
+    A frame belongs to the nearest minimum, or to none if that is beyond `within`.
+
+    Args:
+        distances: (F, K) of the frames, in the order of time, from minima: `rmsd` in Å, or
+            `torsion_distance` in rad.
+        within: in the same unit.
+        n_blocks: as for `mean_and_error`.
+
+    Raises:
+        InputError: distances of another shape or not numbers, or fewer than two frames.
+    """
+    d = np.asarray(distances, float)
+    if d.ndim != 2 or not d.size or np.isnan(d).any():
+        raise InputError(f"distances have shape {d.shape}: (frames, minima) numbers are needed")
+    nearest = np.where(d.min(axis=1) <= within, d.argmin(axis=1), -1)
+    places = np.arange(-1, d.shape[1])
+    there = (nearest[:, None] == places).astype(float)
+    mean, error = (np.asarray(x) for x in mean_and_error(there, n_blocks))
+    return Residence(nearest, Estimate(mean[1:], error[1:]), Estimate(mean[0], error[0]))
+
+
+def _block_sums(occupations, length):
+    """Sums (blocks, bins) over blocks of at least `length` frames."""
+    count = len(occupations) // length
+    starts = np.arange(count) * len(occupations) // count
+    return np.add.reduceat(occupations, starts, axis=0)
+
+
+def _resampled(blocks, count, n_samples, rng):
+    """Sums (n_samples, bins) over `count` blocks drawn with replacement."""
+    share = np.full(len(blocks), 1.0 / len(blocks))
+    return rng.multinomial(count, share, size=n_samples) @ blocks
+
+
+def _measures(p, q):
+    """Overlap and divergence (...) of counts (..., bins)."""
+    p, q = (x / np.maximum(x.sum(axis=-1, keepdims=True), 1e-300) for x in (p, q))
+    middle = 0.5 * (p + q)
+
+    def relative(x):
+        there = x > 0.0
+        return np.sum(np.where(there, x * np.log2(np.where(there, x / middle, 1.0)), 0.0), axis=-1)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        divergence = 0.5 * (relative(p) + relative(q))
+    return np.minimum(p, q).sum(axis=-1), divergence

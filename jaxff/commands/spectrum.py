@@ -1,0 +1,196 @@
+"""Vibrational spectra of molecular dynamics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxff.commands.shared import writable_folder
+from jaxff.errors import InputError
+
+FORMAT = "jaxff spectra 1"
+# Stretches of hydrogen reach about 3,800 cm⁻¹; above half the sampling rate they would be folded.
+FASTEST = 4000.0
+
+
+class Sampled(NamedTuple):
+    """Replicas at one temperature: velocities and positions (R, F, N, 3), and their times, fs."""
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    velocities: np.ndarray
+    dt: float
+    step: float | None
+
+
+def run(arguments, console) -> dict:
+    from ase.data import atomic_masses_iupac2016
+
+    from jaxff import plot_sampling
+    from jaxff.analysis.spectra import peak_shifts, spectrum
+
+    out = writable_folder(arguments.output)
+    found, atoms = {}, None
+    for i, folder in enumerate(arguments.runs):
+        console("read", i / len(arguments.runs))
+        for temperature, files in sorted(temperatures(Path(folder)).items()):
+            sampled = read(files, arguments.skip)
+            if atoms is not None and not np.array_equal(atoms, sampled.numbers):
+                raise InputError(f"{folder}: its molecule is not that of {arguments.runs[0]}")
+            atoms = sampled.numbers
+            label = f"{Path(folder).name}, {temperature:g} K"
+            if label in found:
+                raise InputError(f"{folder}: another folder has this name and temperature, too")
+            found[label] = temperature, sampled
+    found = dict(sorted(found.items(), key=lambda item: item[1][0]))
+    spectra = {}
+    for label, (_, sampled) in found.items():
+        console("spectra", len(spectra) / len(found))
+        spectra[label] = spectrum(
+            sampled.velocities,
+            atomic_masses_iupac2016[atoms],
+            sampled.dt,
+            positions=None if arguments.keep_rotation else sampled.positions,
+            resolution=arguments.resolution,
+            window=arguments.window,
+            step=None if arguments.no_step_correction else sampled.step,
+        )
+    console.close()
+    rows = peak_shifts(list(spectra.values()), arguments.within)
+    written = write(out, spectra, rows)
+    figure = plot_sampling.spectra(spectra, arguments.highest)
+    figure.savefig(out / "spectrum.png", dpi=130)
+    first = next(iter(spectra.values()))
+    console.say(
+        f"resolution {first.resolution:.3g} cm⁻¹, errors from {first.n_blocks} blocks"
+        + ("" if first.n_blocks > 1 else ": too short for any")
+    )
+    shown = [[_with_error(p.wavenumber, p.error) for p in row["peaks"][:1]] for row in rows]
+    for cells, row in zip(shown, rows, strict=True):
+        shifts = zip(row["shifts"][1:], row["errors"][1:], strict=True)
+        cells += [_with_error(shift, error, "+") for shift, error in shifts]
+    names = list(spectra)
+    console.table([f"peaks of {names[0]}, cm⁻¹", *(f"shift at {n}" for n in names[1:])], shown)
+    console.say(f"wrote {', '.join(map(str, [*written, out / 'spectrum.png']))}")
+    return {
+        "spectra": {
+            label: {
+                "resolution": one.resolution,
+                "blocks": one.n_blocks,
+                "peaks": [peak._asdict() for peak in one.peaks],
+            }
+            for label, one in spectra.items()
+        },
+        "shifts": [{"shifts": row["shifts"], "errors": row["errors"]} for row in rows],
+        "files": [str(path) for path in [*written, out / "spectrum.png"]],
+    }
+
+
+def temperatures(folder: Path) -> dict[float, list[Path]]:
+    """The trajectories of a folder that `jaxff md` wrote, by temperature in K."""
+    from jaxff.npz import NpzReader
+
+    restart = folder / "restart.npz"
+    if not restart.is_file():
+        raise InputError(f"{folder}: not a folder that jaxff md wrote (it has no restart.npz)")
+    try:
+        settings = json.loads(NpzReader(restart, "restart file").text("header"))["settings"]
+        name, replicas, warmth = (settings[k] for k in ("trajectory", "replicas", "temperature"))
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{restart}: not a restart file of this version of jaxff") from error
+    if len(warmth) > 1:
+        raise InputError(f"{folder}: its temperature changed during the run; a spectrum needs one")
+    if name is None or Path(name).suffix == ".dcd":
+        raise InputError(
+            f"{folder}: its trajectory holds no velocities; run jaxff md with --format extxyz or h5"
+        )
+    stem, suffix = Path(name).stem, Path(name).suffix
+    names = [name] if replicas is None else [f"{stem}-{r}{suffix}" for r in range(replicas)]
+    groups: dict[float, list[Path]] = {}
+    for file, temperature in zip(names, np.ravel(warmth).tolist(), strict=True):
+        groups.setdefault(temperature, []).append(folder / file)
+    return groups
+
+
+def read(files: list[Path], skip: float) -> Sampled:
+    """Trajectories of equal replicas, without the first `skip` fs."""
+    from jaxff.md import read_trajectory
+
+    frames = [read_trajectory(path) for path in files]
+    times = frames[0]["times"]
+    kept = times >= times[0] + skip
+    if kept.sum() < 16:
+        raise InputError(f"{files[0]}: {kept.sum()} frames are left, a spectrum needs at least 16")
+    gaps = np.diff(times[kept])
+    if np.ptp(gaps) > 1e-6 * gaps[0] or any(len(f["times"]) != len(times) for f in frames):
+        raise InputError(f"{files[0]}: its frames, or those of the replicas, are not equally apart")
+    numbers = _numbers(files[0])
+    dt, step = float(gaps[0]), None
+    if "steps" in frames[0]:
+        step = dt / float(np.diff(frames[0]["steps"][kept])[0])
+    highest = _folding(dt)
+    if 1 in numbers and highest < FASTEST:
+        raise InputError(
+            f"{files[0]}: frames {dt:g} fs apart show nothing above {highest:.0f} cm⁻¹ and fold "
+            f"the stretches of hydrogen below it; run jaxff md with --record-every "
+            f"{max(int(dt / (step or dt) * highest / FASTEST), 1)} or less"
+        )
+    positions, velocities = (
+        np.stack([f[key][kept] for f in frames]) for key in ("positions", "velocities")
+    )
+    return Sampled(numbers, positions, velocities, dt, step)
+
+
+def write(out: Path, spectra: dict, rows: list[dict]) -> list[Path]:
+    """spectra.npz, spectra.csv and peaks.csv."""
+    from jaxff.npz import atomic_path, write_npz
+
+    arrays = {"format": np.array(FORMAT), "units": np.array("cm-1, 1/cm-1")}
+    arrays["labels"] = np.array(list(spectra))
+    lines = ["label,wavenumber (1/cm),density (cm),error (cm)"]
+    for i, (label, one) in enumerate(spectra.items()):
+        columns = {"wavenumbers": one.wavenumbers, "density": one.density, "error": one.error}
+        arrays |= {f"{key}_{i}": column for key, column in columns.items()}
+        arrays[f"peaks_{i}"] = np.array(one.peaks).reshape(-1, 3)
+        table = np.stack(list(columns.values()), axis=1).tolist()
+        lines += [f'"{label}",{x:.4f},{y:.8g},{e:.8g}' for x, y, e in table]
+    peaks = ["label,wavenumber (1/cm),error (1/cm),shift (1/cm),error of the shift (1/cm)"]
+    for i, label in enumerate(spectra):
+        for row in rows:
+            if (peak := row["peaks"][i]) is not None:
+                values = (peak.wavenumber, peak.error, row["shifts"][i], row["errors"][i])
+                peaks.append(f'"{label}",' + ",".join(f"{value:.3f}" for value in values))
+    write_npz(out / "spectra.npz", arrays)
+    for name, text in (("spectra.csv", lines), ("peaks.csv", peaks)):
+        with atomic_path(out / name) as temporary:
+            temporary.write_text("\n".join(text) + "\n")
+    return [out / name for name in ("spectra.npz", "spectra.csv", "peaks.csv")]
+
+
+def _folding(dt: float) -> float:
+    from jaxff import units
+
+    return 0.5 * units.WAVENUMBER_PER_FS / dt
+
+
+def _numbers(path: Path) -> np.ndarray:
+    """Atomic numbers of a trajectory file."""
+    from jaxff.molecule import Molecule
+
+    if path.suffix in (".extxyz", ".xyz"):
+        return Molecule.read(path).numbers
+    import h5py
+
+    from jaxff.md.h5md import GROUP
+
+    with h5py.File(path, "r") as file:
+        return file[f"{GROUP}/species"][()].astype(int)
+
+
+def _with_error(value: float, error: float, sign: str = "") -> str:
+    if np.isnan(value):
+        return "-"
+    return f"{value:{sign}.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
