@@ -82,6 +82,6 @@ def test_batches_and_hessians(potentials, name):
     potential, R = potentials[name]
     energies = jax.vmap(potential)(np.stack([R, R + 0.01 * np.sin(R)]))
     assert float(energies[0]) == pytest.approx(float(potential(R)), rel=1e-10)
-    hessian = jax.hessian(potential)(R).reshape(R.size, R.size)
+    hessian = jax.jit(jax.hessian(potential))(R).reshape(R.size, R.size)
     assert np.isfinite(hessian).all()
     np.testing.assert_allclose(hessian, hessian.T, atol=1e-6 * np.abs(hessian).max())

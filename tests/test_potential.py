@@ -72,7 +72,7 @@ def test_transforms(springs, R):
     np.testing.assert_allclose(energies, [potential(batch[0]), potential(batch[1])], rtol=1e-14)
     np.testing.assert_allclose(jax.jit(potential)(R), potential(R), rtol=1e-14)
     np.testing.assert_allclose(jax.grad(potential)(jnp.asarray(R)), -potential.forces(R))
-    hessian = jax.hessian(potential)(jnp.asarray(R)).reshape(18, 18)
+    hessian = jax.jit(jax.hessian(potential))(jnp.asarray(R)).reshape(18, 18)
     np.testing.assert_allclose(hessian, hessian.T, atol=1e-10)
     gradient = jax.grad(potential.energy_fn)(potential.params, R)
     assert jax.tree.structure(gradient) == jax.tree.structure(potential.params)

@@ -205,7 +205,7 @@ def test_targets_are_aimed_at(molecules):
     )
     energies, forces = start.predict(R)
     same = Dataset(data.numbers, R, forces, energies)
-    hessian = jax.hessian(other.energy_fn, argnums=1)(other.params, jnp.asarray(R[0]))
+    hessian = jax.jit(jax.hessian(other.energy_fn, argnums=1))(other.params, jnp.asarray(R[0]))
     scan = TorsionScan(R, other.predict(R)[0], weight=0.1)
     charge = np.asarray(own["nonbonded"]["charge"])[start.program.placed[-1].term.charge_rows]
     dipole = Dipole(R, 1.2 * np.einsum("i,mix->mx", charge, R))

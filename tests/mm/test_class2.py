@@ -64,7 +64,7 @@ def test_forces_are_the_slope_and_atom_order_does_not_count(molecule):
     slope = (potential(R + step * direction) - potential(R - step * direction)) / (2 * step)
     assert float(slope) == pytest.approx(-float(jnp.sum(potential.forces(R) * direction)), rel=1e-6)
     if molecule.n_atoms < 7:  # a linear angle among them
-        hessian = jax.hessian(potential.energy_fn, argnums=1)(potential.params, R)
+        hessian = jax.jit(jax.hessian(potential.energy_fn, argnums=1))(potential.params, R)
         assert np.isfinite(hessian).all()
     turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     assert float(potential(R @ turn)) == pytest.approx(float(potential(R)), abs=1e-8)
