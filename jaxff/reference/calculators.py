@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import jaxff
 from jaxff.errors import InputError
+from jaxff.molecule import Molecule
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,14 @@ def _quantum_theory(options: Mapping[str, Any]) -> str:
 
 _XTB = {"accuracy": 0.1, "verbosity": 0}
 _PYSCF = "jaxff.reference.quantum:PySCF"
+
+
+def _force_field(name: str, theory: str, package: str, extra: str | None = None) -> Known:
+    path = "jaxff.reference.force_fields:ForceField"
+    return Known(path, theory, package, extra, {"force_field": name})
+
+
+_BABEL = ("openbabel-wheel", "openbabel")
 KNOWN = {
     "gfn2-xtb": Known(
         "tblite.ase:TBLite", "GFN2-xTB", "tblite", "xtb", {"method": "GFN2-xTB", **_XTB}
@@ -49,9 +61,16 @@ KNOWN = {
         {"xc": "pbe", "basis": "def2-svp", "dispersion": "d3bj"},
     ),
     "hf": Known(_PYSCF, _quantum_theory, "pyscf", "quantum", {"xc": "hf", "basis": "6-31g*"}),
+    "uff": _force_field("uff", "UFF", *_BABEL),
+    "mmff94": _force_field("mmff94", "MMFF94", *_BABEL),
+    "ghemical": _force_field("ghemical", "Ghemical", *_BABEL),
+    "uff-rdkit": _force_field("uff-rdkit", "UFF", "rdkit"),
+    "mmff94-rdkit": _force_field("mmff94-rdkit", "MMFF94", "rdkit"),
     "emt": Known("ase.calculators.emt:EMT", "EMT", "ase"),
     "lj": Known("ase.calculators.lj:LennardJones", "Lennard-Jones", "ase"),
 }
+# Model files of jaxff, and force fields written by other programs.
+POTENTIAL_FILES = (".npz", ".prmtop", ".parm7", ".top", ".mol2", ".xml")
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,7 @@ class Method:
     """A calculator to be made: picklable, and comparable with the one of an earlier run.
 
     Attributes:
-        name: a known name, or an import path "package.module:Class".
+        name: a known name, an import path "package.module:Class", or a potential's file.
         options: keyword options, JSON values.
     """
 
@@ -71,6 +90,11 @@ class Method:
         return KNOWN.get(self.name.lower())
 
     @property
+    def is_potential(self) -> bool:
+        """Whether it is the file of a `Potential` rather than a calculator of its own."""
+        return Path(self.name).suffix.lower() in POTENTIAL_FILES
+
+    @property
     def all_options(self) -> dict[str, Any]:
         """The options with the defaults of the known calculators."""
         return {**(self.known.defaults if self.known else {}), **self.options}
@@ -78,12 +102,17 @@ class Method:
     @property
     def theory(self) -> str:
         """The level of theory in words, such as "GFN2-xTB (tblite 0.8.0)"."""
+        if self.is_potential:
+            return f"{Path(self.name).stem} ({self.version})"
         theory = self.known.theory if self.known else self.name
         return f"{theory(self.all_options) if callable(theory) else theory} ({self.version})"
 
     @property
     def version(self) -> str:
-        """Name and version of the package the calculator comes from."""
+        """Name and version of the package the calculator comes from, or of a potential's file."""
+        if self.is_potential:
+            digest = hashlib.md5(Path(self.name).read_bytes(), usedforsecurity=False).hexdigest()
+            return f"jaxff {jaxff.__version__}, md5 {digest[:8]}"
         package = (
             self.known.package if self.known else self.name.partition(":")[0].partition(".")[0]
         )
@@ -92,46 +121,96 @@ class Method:
         except metadata.PackageNotFoundError:
             return package
 
-    def make(self, charge: int = 0):
-        """The ASE calculator, for a molecule of this charge (see `calculator`)."""
+    @property
+    def takes_molecule(self) -> bool:
+        """Whether the calculator's energies depend on a molecule's bonds."""
+        return not self.is_potential and _takes("molecule", _resolve(self.name, self.known))
+
+    def potential(self):
+        """The `Potential` in the file `name`."""
+        if self.options:
+            raise InputError(f"{self.name} is a potential and takes no options: {self.options}")
+        if Path(self.name).suffix.lower() == ".npz":
+            from jaxff.files import load
+
+            return load(self.name)
+        from jaxff.mm import read_force_field
+
+        return read_force_field(self.name)
+
+    def make(self, charge: int | None = None, molecule: Molecule | None = None):
+        """The ASE calculator, for a molecule of this charge and these bonds (see `calculator`)."""
+        if charge is None:
+            charge = 0 if molecule is None else molecule.charge
+        if self.is_potential:
+            from jaxff.ase import Calculator
+
+            return Calculator(checked_charge(self.name, self.potential(), charge))
         maker = _resolve(self.name, self.known)
         options = self.all_options
-        if _takes_charge(maker):
+        if _takes("charge", maker):
             options.setdefault("charge", charge)
         elif charge != 0:
             raise InputError(
                 f"the calculator {self.name!r} takes no charge, but the molecule has charge "
                 f"{charge}; use another calculator, or set the molecule's charge to 0"
             )
+        if molecule is not None and _takes("molecule", maker):
+            options.setdefault("molecule", molecule)
         try:
             return maker(**options)
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(
                 f"the calculator {self.name!r} does not accept the options {options}: {error}"
             ) from error
 
 
-def calculator(name: str, *, charge: int = 0, **options):
+def calculator(
+    name: str, *, charge: int | None = None, molecule: Molecule | None = None, **options
+):
     """An ASE calculator.
 
     Args:
-        name: "gfn2-xtb", "gfn1-xtb", "emt", "lj", or an import path "package.module:Class" (any
-            callable that returns an ASE calculator).
-        charge: the molecule's net charge, e; passed on where the calculator knows a charge.
+        name: "gfn2-xtb", "gfn1-xtb", "pbe-d3bj", "hf", "uff", "mmff94", "ghemical", "uff-rdkit",
+            "mmff94-rdkit", "emt", "lj"; an import path "package.module:Class" (any callable that
+            returns an ASE calculator); or the file of a jaxff potential or of a force field
+            that `jaxff.read_force_field` reads.
+        charge: net charge, e (None: the molecule's, or 0); passed on where the calculator
+            knows a charge.
+        molecule: the molecule whose bonds give a force field its topology, with the atoms in the
+            order of the geometries; None: perceived from the first geometry.  Methods without
+            a topology have no use for it.
         options: keyword options of the calculator.
 
     Raises:
         InputError: unknown name, missing package, options it refuses, or a charge it cannot have.
     """
-    return Method(name, options).make(charge)
+    return Method(name, options).make(charge, molecule)
+
+
+def checked_charge(name: str, potential, charge: int):
+    """`potential`, made for a molecule of this charge as far as is known, or an InputError."""
+    own = None if potential.molecule is None else potential.molecule.charge
+    if own is not None and charge not in (0, own):
+        raise InputError(
+            f"{name} was made for charge {own:+d}, but the frames have charge {charge:+d}"
+        )
+    return potential
 
 
 def _resolve(name: str, known: Known | None):
     path = known.path if known else name
     module_name, _, attribute = path.partition(":")
+    if name.lower() == "gaff":
+        raise InputError(
+            'there is no calculator "gaff" (Open Babel\'s is not GAFF): make a model file with '
+            '"jaxff parametrize" and give that as the calculator'
+        )
     if not attribute:
         raise InputError(
-            f"unknown calculator {name!r}: use one of {', '.join(KNOWN)}, "
+            f"unknown calculator {name!r}: use one of {', '.join(KNOWN)}, the file of a potential, "
             'or an import path such as "package.module:Class"'
         )
     try:
@@ -145,9 +224,9 @@ def _resolve(name: str, known: Known | None):
         raise InputError(f"the module {module_name!r} has no {attribute!r}") from error
 
 
-def _takes_charge(maker) -> bool:
+def _takes(option: str, maker) -> bool:
     try:
         declared = inspect.signature(maker).parameters
     except (TypeError, ValueError):
         declared = {}
-    return "charge" in declared or "charge" in getattr(maker, "default_parameters", {})
+    return option in declared or option in getattr(maker, "default_parameters", {})

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +21,16 @@ from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule, perceive_bonds
 from jaxff.reference.calculators import Method
-from jaxff.reference.part import Rows, part_folder, run_tasks
+from jaxff.reference.part import Rows, part_folder
+from jaxff.reference.pools import here, open_pool, run_tasks
+
+if TYPE_CHECKING:
+    from jaxff.potential import Potential
 
 # Isolated molecules feel no net force; calculators on grids leave less than this, kcal/mol/Å.
 NET_FORCE_LIMIT = 1.0
+# Seconds after which a worker that writes no files hands over what it has done.
+RETURN_AFTER = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,24 +59,32 @@ def label_frames(
     calculator: str = "gfn2-xtb",
     options: Mapping[str, Any] | None = None,
     charge: int | None = None,
+    molecule: Molecule | None = None,
     workers: int = 2,
+    scheduler: str | None = None,
     skip_failed: bool = False,
     command: str = "",
     name: str | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Labelled:
-    """Label geometries with an ASE calculator and write the data set `out`.
+    """Label geometries with an ASE calculator, or with a potential, and write the data set `out`.
 
     What is done stands in the folder `OUT.part`; the same call after an interruption continues
-    from there and computes no frame twice.
+    from there and computes no frame twice.  Potentials are evaluated in batches in this process.
 
     Args:
         frames: path of an xyz, extxyz or npz file, a `Dataset`, or a sequence of `ase.Atoms` or
             `Molecule` with the same atoms in the same order.
         out: the npz file to write (sGDML's format, kcal/mol and Å).
         calculator, options: see `jaxff.reference.calculator`.
-        charge: net charge, e; None: that of the frames (0 where they state none).
+        charge: net charge, e; None: that of `molecule`, or of the frames (0 where they state none).
+        molecule: its bonds give a force field the topology of all frames, matched to the frames'
+            atoms by the bond graph of the first frame, or taken in order where only the elements
+            agree; None: the bonds of the first frame (of a `Dataset`: of its molecule).
         workers: number of processes, of one thread each.
+        scheduler: None: processes of this machine; the address of a Dask scheduler, such as
+            "tcp://host:8786"; or "local": a Dask cluster of `workers` processes made for this
+            run.  Only this process writes files then.
         skip_failed: leave frames out whose calculation fails, instead of stopping at the first.
         command: the command line, recorded in the file.
         name: the data set's name; None: that of the file `out`.
@@ -75,38 +92,57 @@ def label_frames(
 
     Raises:
         InputError: frames that cannot be read or differ in their atoms, a calculator that cannot
-            be made, a calculation that failed (with the frame's number), or an `OUT.part` left by
-            a run with other settings.
+            be made, a calculation that failed (with the frame's number), an `OUT.part` left by
+            a run with other settings, or a cluster that cannot be reached or broke down.
     """
-    numbers, positions, own_charge = read_frames(frames)
-    charge = own_charge if charge is None else int(charge)
+    first, positions = read_frames(frames)
+    molecule = topology(first, molecule, charge)
+    numbers = molecule.numbers
     method = Method(calculator, dict(options or {}))
-    method.make(charge)  # complain before any process starts
-    settings = run_settings(method, numbers, charge, positions)
+    made = method.make(molecule.charge, molecule)  # complain before any process starts
+    if method.is_potential and scheduler is not None:
+        raise InputError(
+            f"{calculator} is a potential, evaluated here in batches; leave out scheduler"
+        )
+    settings = run_settings(method, molecule, positions)
     n_frames = len(positions)
     with part_folder(out, settings) as folder:
         rows = Rows(folder / "rows.bin", n_frames, 1 + positions[0].size)
         todo = np.flatnonzero(~rows.read()[0])
-        size = int(np.clip(len(todo) // (4 * max(workers, 1)), 1, 32))
-        blocks = [todo[i : i + size] for i in range(0, len(todo), size)]
-        tasks = [
-            [(method, charge, numbers, positions[block], block, rows, skip_failed)]
-            for block in blocks
-        ]
         failed: dict[int, str] = {}
         ended = n_frames - len(todo)
-        for block_size, faults in run_tasks(_label_block, tasks, workers):
-            failed |= faults
-            ended += block_size
-            if failed and not skip_failed:
-                frame = min(failed)
-                raise InputError(
-                    f"frame {frame}: the calculation failed ({failed[frame]}); correct or remove "
-                    f"that frame, or leave such frames out with skip_failed; finished frames are "
-                    f"kept in {folder}"
+        with here() if method.is_potential else open_pool(scheduler, workers) as pool:
+            if method.is_potential:
+                function, size = partial(_predict_block, _placed(made.potential, molecule)), 1024
+            else:
+                function = _label_block
+                size = int(np.clip(len(todo) // (4 * max(pool.workers, 1)), 1, 32))
+            blocks = (
+                Block(
+                    method,
+                    method.version,
+                    molecule,
+                    todo[i : i + size],
+                    positions[todo[i : i + size]],
+                    rows if pool.shares_disk else None,
+                    skip_failed,
                 )
-            if progress is not None:
-                progress("labelling", ended / n_frames)
+                for i in range(0, len(todo), size)
+            )
+            for count, labels, faults in run_tasks(function, blocks, pool):
+                for index, values in labels.items():
+                    rows.write(index, values)
+                failed |= faults
+                ended += count
+                if failed and not skip_failed:
+                    frame = min(failed)
+                    raise InputError(
+                        f"frame {frame}: the calculation failed ({failed[frame]}); correct or "
+                        f"remove that frame, or leave such frames out with skip_failed; finished "
+                        f"frames are kept in {folder}"
+                    )
+                if progress is not None:
+                    progress("labelling", ended / n_frames)
         done, table = rows.read()
         if not done.any():
             raise InputError(f"every calculation failed (frame 0: {failed[0]})")
@@ -120,6 +156,8 @@ def label_frames(
             theory=method.theory,
         )
         extra = {"failed_frames": np.array(sorted(failed), int)} if failed else {}
+        if (found := getattr(made, "topology", None)) is not None:
+            extra["topology"] = found
         result = finish(dataset, out, method, command, failed=tuple(sorted(failed)), extra=extra)
     return result
 
@@ -174,12 +212,16 @@ def evaluate(calculator, atoms) -> tuple[float, np.ndarray]:
     return energy, forces
 
 
-def read_frames(frames) -> tuple[np.ndarray, np.ndarray, int]:
-    """Numbers (N,), positions (M, N, 3) Å and charge of frames in any of their forms."""
+def read_frames(frames) -> tuple[Molecule, np.ndarray]:
+    """The molecule of the first frame, and positions (M, N, 3) Å, of frames in any of their forms.
+
+    Its bonds are those a `Molecule` brings along, else perceived: from the first frame, or from
+    all frames of a `Dataset`.
+    """
     if isinstance(frames, str | Path):
         frames = _read_file(Path(frames))
     if isinstance(frames, Dataset):
-        return frames.numbers, frames.positions, 0
+        return frames.molecule, frames.positions
     frames = (
         [frames] if isinstance(frames, Molecule) or hasattr(frames, "get_positions") else frames
     )
@@ -192,8 +234,27 @@ def read_frames(frames) -> tuple[np.ndarray, np.ndarray, int]:
             raise InputError(f"frame {i} has other atoms or another order than frame 0")
         if molecule.charge != first.charge:
             raise InputError(f"frame {i} has charge {molecule.charge}, frame 0 {first.charge}")
-    positions = np.array([m.positions for m in molecules])
-    return first.numbers, positions, first.charge
+    return first, np.array([m.positions for m in molecules])
+
+
+def topology(first: Molecule, given: Molecule | None, charge: int | None) -> Molecule:
+    """The molecule that stands for all frames: `given` in the frames' order, or `first`.
+
+    Args:
+        first: the molecule of the first frame.
+        given: the molecule that the user names.
+        charge: the net charge that the user names, e.
+    """
+    molecule = first
+    if given is not None:
+        try:
+            molecule = given.reorder(first.match(given))
+        except InputError:
+            # A stretched first frame is bonded otherwise; then the order must be the frames' own.
+            if not np.array_equal(given.numbers, first.numbers):
+                raise
+            molecule = given
+    return molecule if charge is None else replace(molecule, charge=int(charge))
 
 
 def _read_file(path: Path) -> Dataset | Sequence:
@@ -211,34 +272,101 @@ def _read_file(path: Path) -> Dataset | Sequence:
         raise InputError(f"{path}: cannot be read as extxyz ({error})") from error
 
 
-def run_settings(method: Method, numbers: np.ndarray, charge: int, positions: np.ndarray) -> dict:
+def run_settings(method: Method, molecule: Molecule, positions: np.ndarray) -> dict:
     """What decides the numbers of a run: an unfinished one is continued only if all agree."""
+    bonds = {"bonds": molecule.bonds.tolist()} if method.takes_molecule else {}
     return {
         "format": "jaxff labels 1",
         "calculator": method.name,
         "options": method.all_options,
         "version": method.version,
-        "numbers": numbers.tolist(),
-        "charge": charge,
+        "numbers": molecule.numbers.tolist(),
+        "charge": molecule.charge,
         "geometries": hashlib.md5(positions.tobytes(), usedforsecurity=False).hexdigest(),
+        **bonds,
     }
 
 
-def _label_block(task) -> tuple[int, dict[int, str]]:
-    from ase import Atoms
+@dataclass(frozen=True)
+class Block:
+    """Frames to label in one go.
 
-    method, charge, numbers, positions, indices, rows, go_on = task
-    calculator = method.make(charge)
-    failed = {}
-    for index, frame in zip(indices, positions, strict=True):
-        atoms = Atoms(numbers=numbers, positions=frame)
+    Attributes:
+        method, version: the calculator, and the version that the labels are to come from.
+        molecule: charge and bonds for all frames of the run, those of other blocks included.
+        indices: (B,) numbers of the frames.
+        positions: (B, N, 3) Å.
+        rows: where to write the labels as they come; None: return them.
+        go_on: go on after a frame that failed.
+    """
+
+    method: Method
+    version: str
+    molecule: Molecule
+    indices: np.ndarray
+    positions: np.ndarray
+    rows: Rows | None
+    go_on: bool
+
+    def after(self, count: int) -> Block | None:
+        """What is left when the first `count` frames are done."""
+        if count == len(self.indices):
+            return None
+        return replace(self, indices=self.indices[count:], positions=self.positions[count:])
+
+
+# How many frames ended, labels to be written, and failures, by the frames' numbers; and the rest.
+Outcome = tuple[tuple[int, dict[int, np.ndarray], dict[int, str]], Block | None]
+
+
+def _label_block(block: Block) -> Outcome:
+    """Label frame by frame; where labels travel, give them back after RETURN_AFTER seconds."""
+    if block.method.version != block.version:
+        raise InputError(
+            f"the worker on {platform.node()} has {block.method.version}, not {block.version}; "
+            "install the same version there"
+        )
+    calculator = block.method.make(block.molecule.charge, block.molecule)
+    labels, failed = {}, {}
+    started, count = time.monotonic(), 0
+    for index, R in zip(block.indices.tolist(), block.positions, strict=True):
+        count += 1
         try:
-            energy, forces = evaluate(calculator, atoms)
+            energy, forces = evaluate(calculator, block.molecule.with_positions(R).to_ase())
         except Exception as error:
-            failed[int(index)] = f"{type(error).__name__}: {error}"
-            if not go_on:
+            failed[index] = f"{type(error).__name__}: {error}"
+            if not block.go_on:
                 break
-            calculator = method.make(charge)
+            calculator = block.method.make(block.molecule.charge, block.molecule)
             continue
-        rows.write(index, np.append(energy, forces))
-    return len(indices), failed
+        values = np.append(energy, forces)
+        if block.rows is None:
+            labels[index] = values
+            if time.monotonic() - started > RETURN_AFTER:
+                break
+        else:
+            block.rows.write(index, values)
+    stopped = failed and not block.go_on
+    return (count, labels, failed), None if stopped else block.after(count)
+
+
+def _predict_block(potential: Potential, block: Block) -> Outcome:
+    energies, forces = potential.predict(block.positions)
+    labels, failed = {}, {}
+    for index, energy, force in zip(block.indices.tolist(), energies, forces, strict=True):
+        if np.isfinite(energy) and np.isfinite(force).all():
+            labels[index] = np.append(energy, force)
+        else:
+            failed[index] = "the energy or a force is not finite"
+    return (len(energies), labels, failed), None
+
+
+def _placed(potential: Potential, molecule: Molecule) -> Potential:
+    """`potential` on the atoms of `molecule`: matched as `jaxff.ase.Calculator` does it."""
+    known = potential.molecule
+    try:
+        return potential.matched(molecule)
+    except InputError:
+        if known is None or not np.array_equal(known.numbers, molecule.numbers):
+            raise
+        return potential

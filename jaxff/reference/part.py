@@ -9,15 +9,10 @@ written at all, is never taken for a result.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -110,70 +105,3 @@ def _lock(folder: Path):
         except OSError as error:
             raise InputError(f"another run is at work in {folder}; wait until it ends") from error
         yield
-
-
-def run_tasks(function: Callable, chains: Iterable[Iterable], workers: int) -> Iterator:
-    """Yield ``function(task)`` of every task as they end, from `workers` processes.
-
-    The processes use one thread each, and end when this process ends, however it ends.
-
-    Args:
-        function: importable, with picklable arguments and result.
-        chains: sequences of tasks; the tasks of one sequence run one after another.
-        workers: number of processes.
-
-    Raises:
-        InputError: a process died.
-    """
-    chains = [iter(chain) for chain in chains]
-    context = multiprocessing.get_context("spawn")
-    size = max(1, min(workers, len(chains)))
-    with (
-        _one_thread_each(),
-        ProcessPoolExecutor(size, mp_context=context, initializer=_end_with_parent) as pool,
-    ):
-
-        def submit(chain) -> dict:
-            return {pool.submit(function, task): chain for task in islice(chain, 1)}
-
-        pending: dict = {}
-        try:
-            for chain in chains:
-                pending |= submit(chain)
-            while pending:
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    result = future.result()
-                    pending |= submit(pending.pop(future))
-                    yield result
-        except BrokenProcessPool as error:
-            raise InputError(
-                "a worker process died (out of memory, or a crash of the calculator); "
-                "run the same command again to continue from what is done"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _one_thread_each():
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))  # the libraries read it when they are loaded
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-
-    def watch():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -17,8 +17,9 @@ from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader, write_npz
 from jaxff.reference.calculators import Method
-from jaxff.reference.label import Labelled, finish, read_frames, run_settings
-from jaxff.reference.part import Rows, part_folder, run_tasks
+from jaxff.reference.label import Labelled, finish, read_frames, run_settings, topology
+from jaxff.reference.part import Rows, part_folder
+from jaxff.reference.pools import processes, run_tasks
 
 STRIDES_PER_TASK = 20
 
@@ -46,6 +47,7 @@ def label_md(
     calculator: str = "gfn2-xtb",
     options: Mapping[str, Any] | None = None,
     charge: int | None = None,
+    molecule: Molecule | None = None,
     temperature: float = 500.0,
     dt: float = 0.5,
     friction: float = 10.0,
@@ -69,7 +71,8 @@ def label_md(
 
     Args:
         start: as `frames` of `label_frames`; replica i starts from frame i (modulo their number).
-        out, calculator, options, charge, workers, command, name: see `label_frames`.
+        out, calculator, options, charge, molecule, workers, command, name: see `label_frames`; not
+            a potential, which `jaxff.md` samples far faster.
         temperature: K.
         dt: time step, fs.
         friction: 1/ps.
@@ -84,8 +87,9 @@ def label_md(
     Raises:
         InputError: as `label_frames`; a calculation that failed is named by replica and time.
     """
-    numbers, starts, own_charge = read_frames(start)
-    charge = own_charge if charge is None else int(charge)
+    first, starts = read_frames(start)
+    molecule = topology(first, molecule, charge)
+    numbers = molecule.numbers
     for value, label in ((temperature, "temperature"), (dt, "dt"), (friction, "friction")):
         if not (np.isfinite(value) and value > 0):
             raise InputError(f"{label} is {value}, it must be positive")
@@ -95,7 +99,11 @@ def label_md(
     if steps < 1 or abs(steps * dt - spacing) > 1e-9 * spacing:
         raise InputError(f"spacing ({spacing} fs) must be a multiple of dt ({dt} fs)")
     method = Method(calculator, dict(options or {}))
-    method.make(charge)  # complain before any process starts
+    if method.is_potential:
+        raise InputError(
+            f'{calculator} is a potential: sample it with "jaxff md", and label the trajectory'
+        )
+    made = method.make(molecule.charge, molecule)  # complain before any process starts
     replicas = min(replicas, n_frames)
     plan = Langevin(
         float(temperature),
@@ -107,7 +115,7 @@ def label_md(
         int(seed),
     )
     settings = {
-        **run_settings(method, numbers, charge, starts),
+        **run_settings(method, molecule, starts),
         "dynamics": vars(plan),
         "replicas": replicas,
     }
@@ -115,16 +123,17 @@ def label_md(
     with part_folder(out, settings) as folder:
         rows = Rows(folder / "rows.bin", replicas * plan.kept, 1 + 2 * starts[0].size)
         begun = [_strides_done(folder, replica) for replica in range(replicas)]
-        chains = []
-        for replica in range(replicas):
-            atoms = Molecule(numbers, starts[replica % len(starts)], [], charge)
-            task = (method, atoms, plan, replica, rows, folder)
-            chains.append([task] * -(-(strides - begun[replica]) // STRIDES_PER_TASK))
+        tasks = [
+            (method, molecule.with_positions(starts[i % len(starts)]), plan, i, rows, folder)
+            for i in range(replicas)
+            if begun[i] < strides
+        ]
         ended = sum(begun)
-        for advanced in run_tasks(_advance, chains, workers):
-            ended += advanced
-            if progress is not None:
-                progress("sampling", ended / (replicas * strides))
+        with processes(min(workers, replicas)) as pool:
+            for advanced in run_tasks(_advance, tasks, pool):
+                ended += advanced
+                if progress is not None:
+                    progress("sampling", ended / (replicas * strides))
         done, table = rows.read()
         if not done.all():
             raise InputError(f"{folder}: frames are missing; delete the folder and start again")
@@ -156,6 +165,8 @@ def label_md(
             "replica": order // plan.kept,
             "time_fs": (order % plan.kept + 1) * steps * plan.dt,
         }
+        if (found := getattr(made, "topology", None)) is not None:
+            extra["topology"] = found
         return finish(dataset, out, method, command, extra=extra)
 
 
@@ -168,8 +179,10 @@ def _strides_done(folder: Path, replica: int) -> int:
     return int(NpzReader(path).need("stride")) if path.exists() else 0
 
 
-def _advance(task) -> int:
-    """Run one replica on from its checkpoint by up to STRIDES_PER_TASK strides; how many it ran.
+def _advance(task) -> tuple[int, tuple | None]:
+    """Run one replica on from its checkpoint by up to STRIDES_PER_TASK strides.
+
+    Gives how many it ran, and the task again unless the replica is at its end.
 
     The calculator is made anew for each task, in an interrupted run as in one that was not:
     whatever it remembers of earlier geometries has the same extent in both.
@@ -191,7 +204,7 @@ def _advance(task) -> int:
         rng.bit_generator.state = json.loads(state.text("rng"))
     else:
         MaxwellBoltzmannDistribution(atoms, temperature_K=plan.temperature, rng=rng)
-    atoms.calc = method.make(molecule.charge)
+    atoms.calc = method.make(molecule.charge, molecule)
     dynamics = AseLangevin(
         atoms,
         timestep=plan.dt * ase_units.fs,
@@ -201,7 +214,8 @@ def _advance(task) -> int:
         rng=rng,
     )
     first = stride
-    last = min(stride + STRIDES_PER_TASK, plan.equilibration_strides + plan.kept)
+    end = plan.equilibration_strides + plan.kept
+    last = min(stride + STRIDES_PER_TASK, end)
     while stride < last:
         try:
             dynamics.run(plan.steps_per_stride)
@@ -230,7 +244,7 @@ def _advance(task) -> int:
             "rng": np.array(json.dumps(rng.bit_generator.state)),
         },
     )
-    return stride - first
+    return stride - first, task if stride < end else None
 
 
 def starting_geometries(start: str, replicas: int = 1, seed: int = 7) -> str | list[Molecule]:

@@ -1,0 +1,237 @@
+"""Force fields of Open Babel and RDKit as ASE calculators, with one topology for all geometries."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from ase import units as ase_units
+from ase.calculators.calculator import Calculator, all_changes
+
+from jaxff.errors import InputError
+from jaxff.molecule import Molecule
+
+Surface = Callable[[np.ndarray], tuple[float, np.ndarray]]
+
+# Å.  With four points the truncated fifth derivative and rounding both leave about 1e-9 of
+# forces near a minimum, and 1e-8 of those in a close contact.
+STEP = 2e-4
+STENCIL = ((1, 2.0 / 3.0), (2, -1.0 / 12.0))
+# Å, and multiples of the van der Waals minimum: no pair is left out at any geometry.
+EVERY_PAIR = 1e9
+_OPEN_BABEL = threading.Lock()  # its force fields are single objects of the whole process
+
+
+class ForceField(Calculator):
+    """Energy and forces of a molecule from a force field of Open Babel or RDKit.
+
+    Bond orders, formal charges, atom types and parameters are found once, from the bonds and the
+    net charge of one molecule (`jaxff.mm.lewis.lewis_structure`), and kept: no later geometry,
+    however stretched or twisted, changes them.  Open Babel's own gradients of UFF and MMFF94 are
+    wrong around planar centres; its forces here are central differences of its energies.
+
+    Args:
+        force_field: "uff", "mmff94", "ghemical" (Open Babel), "uff-rdkit" or "mmff94-rdkit".
+        molecule: the molecule whose bonds count, with the atoms in the order of the geometries;
+            None: that of the first geometry, with its bonds perceived there.
+        charge: net charge, e; None: the molecule's, or that stated by the first geometry.
+
+    Attributes:
+        molecule: the molecule that the topology was found for; None before the first geometry.
+        topology: what that is, in words: a SMILES string, and where the bonds come from.
+
+    Raises:
+        InputError: unknown force field, missing package, or a molecule without a Lewis structure
+            or parameters; on calculation, other atoms than the molecule's.
+    """
+
+    implemented_properties = ("energy", "free_energy", "forces")
+
+    def __init__(self, force_field: str, molecule: Molecule | None = None, charge=None):
+        super().__init__()
+        if force_field not in SURFACES:
+            raise InputError(
+                f"unknown force field {force_field!r}: use one of {', '.join(SURFACES)}"
+            )
+        if not force_field.endswith("-rdkit"):
+            _open_babel(force_field)  # complain now if it is missing
+        self.force_field, self.charge = force_field, charge
+        self.molecule: Molecule | None = None
+        self.topology = "to be found at the first geometry"
+        if molecule is not None:
+            self._found(molecule, "given bonds")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        if self.molecule is None:
+            self._found(Molecule.from_ase(self.atoms, self.charge), "bonds of the first geometry")
+        if not np.array_equal(self.atoms.numbers, self.molecule.numbers):
+            raise InputError(
+                f"{self.force_field} was set up for {self.molecule.formula} with its atoms in "
+                "another order, or for another molecule; make a calculator for each"
+            )
+        if np.any(self.atoms.pbc):
+            raise InputError("periodic structures are not supported: set atoms.pbc = False")
+        energy, forces = self._surface(self.atoms.positions)
+        unit = ase_units.kcal / ase_units.mol
+        self.results = {
+            "energy": energy * unit,
+            "free_energy": energy * unit,
+            "forces": forces * unit,
+        }
+
+    def _found(self, molecule: Molecule, source: str) -> None:
+        if self.charge is not None and self.charge != molecule.charge:
+            molecule = replace(molecule, charge=self.charge)
+        self._surface = SURFACES[self.force_field](molecule)
+        self.molecule, self.topology = molecule, f"{smiles(molecule)} ({source})"
+
+
+def smiles(molecule: Molecule) -> str:
+    """The canonical SMILES of the Lewis structure of `molecule`."""
+    from rdkit import Chem
+
+    from jaxff.mm.lewis import lewis_structure
+
+    return Chem.MolToSmiles(Chem.RemoveHs(lewis_structure(molecule).to_rdkit()))
+
+
+def central_differences(energy: Callable[[np.ndarray], float], R: np.ndarray) -> np.ndarray:
+    """Forces (N, 3): minus the slope of `energy` at R (N, 3) Å, by central differences."""
+    forces = np.zeros(R.shape)
+    for place in np.ndindex(R.shape):
+        moved = R.copy()
+        for steps, weight in STENCIL:
+            for sign in (1.0, -1.0):
+                moved[place] = R[place] + sign * steps * STEP
+                forces[place] -= sign * weight / STEP * energy(moved)
+    return forces
+
+
+def _known_to_rdkit(molecule: Molecule, force_field: str):
+    """The RDKit molecule; InputError unless `force_field` has parameters for all of it.
+
+    Open Babel takes defaults without a word where parameters are missing; RDKit says so.
+    """
+    from rdkit import rdBase
+    from rdkit.Chem import rdForceFieldHelpers
+
+    from jaxff.mm.lewis import lewis_structure
+
+    mol = lewis_structure(molecule).to_rdkit(conformer=True)
+    known = {
+        "mmff94": rdForceFieldHelpers.MMFFHasAllMoleculeParams,
+        "uff": rdForceFieldHelpers.UFFHasAllMoleculeParams,
+    }[force_field]
+    with rdBase.BlockLogs():
+        if not known(mol):
+            raise InputError(
+                f"{molecule.name or molecule.formula}: {force_field.upper()} lacks parameters "
+                "for it; use another calculator"
+            )
+    return mol
+
+
+def _rdkit_mmff94(molecule: Molecule) -> Surface:
+    from rdkit.Chem import rdForceFieldHelpers
+
+    mol = _known_to_rdkit(molecule, "mmff94")
+    properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol)
+    return _rdkit_surface(
+        mol,
+        rdForceFieldHelpers.MMFFGetMoleculeForceField(mol, properties, nonBondedThresh=EVERY_PAIR),
+    )
+
+
+def _rdkit_uff(molecule: Molecule) -> Surface:
+    from rdkit.Chem import rdForceFieldHelpers
+
+    mol = _known_to_rdkit(molecule, "uff")
+    return _rdkit_surface(
+        mol, rdForceFieldHelpers.UFFGetMoleculeForceField(mol, vdwThresh=EVERY_PAIR)
+    )
+
+
+def _rdkit_surface(mol, field) -> Surface:
+    field.Initialize()
+
+    def surface(R):
+        flat = R.ravel().tolist()
+        # `mol` must live as long as the field, which points into it.
+        return field.CalcEnergy(flat), -np.array(field.CalcGrad(flat)).reshape(mol.GetNumAtoms(), 3)
+
+    return surface
+
+
+def _open_babel(name: str):
+    try:
+        from openbabel import openbabel
+    except ImportError as error:
+        raise InputError(
+            f'Open Babel cannot be imported ({error}): pip install "jaxff[openbabel]"'
+        ) from error
+    field = openbabel.OBForceField.FindForceField(name)
+    if field is None:
+        raise InputError(f"this Open Babel has no force field {name!r}: install it anew")
+    return openbabel, field
+
+
+def _open_babel_surface(name: str, molecule: Molecule) -> Surface:
+    from jaxff.mm.lewis import lewis_structure
+
+    openbabel, field = _open_babel(name)
+    if name in ("mmff94", "uff"):
+        _known_to_rdkit(molecule, name)
+    lewis = lewis_structure(molecule)
+    start = np.array(molecule.positions)
+    with _OPEN_BABEL:
+        mol = openbabel.OBMol()
+        mol.BeginModify()
+        for z, charge in zip(molecule.numbers.tolist(), lewis.charges.tolist(), strict=True):
+            atom = mol.NewAtom()
+            atom.SetAtomicNum(z)
+            atom.SetFormalCharge(charge)
+        for (i, j), order in zip(molecule.bonds.tolist(), lewis.orders.tolist(), strict=True):
+            mol.AddBond(i + 1, j + 1, order)
+        mol.EndModify()
+        mol.SetTotalCharge(int(molecule.charge))
+        atoms = [mol.GetAtom(i + 1) for i in range(molecule.n_atoms)]
+        _place(atoms, start)
+        if not field.Setup(mol):
+            raise InputError(
+                f"{molecule.name or molecule.formula}: Open Babel finds no {name} types for it; "
+                "use another calculator"
+            )
+        unit = {"kcal/mol": 1.0, "kJ/mol": ase_units.kJ / ase_units.kcal}[field.GetUnit()]
+
+    def energy(R):
+        _place(atoms, R)
+        field.SetCoordinates(mol)
+        return field.Energy(False) * unit
+
+    def surface(R):
+        with _OPEN_BABEL:
+            # Another molecule may have been set up since; Setup takes isomers for the same one,
+            # unless something quite different lies between.
+            field.Setup(openbabel.OBMol())
+            _place(atoms, start)
+            field.Setup(mol)
+            return energy(R), central_differences(energy, R)
+
+    return surface
+
+
+def _place(atoms, R: np.ndarray) -> None:
+    for atom, (x, y, z) in zip(atoms, R.tolist(), strict=True):
+        atom.SetVector(x, y, z)
+
+
+SURFACES: dict[str, Callable[[Molecule], Surface]] = {
+    "uff": lambda molecule: _open_babel_surface("uff", molecule),
+    "mmff94": lambda molecule: _open_babel_surface("mmff94", molecule),
+    "ghemical": lambda molecule: _open_babel_surface("ghemical", molecule),
+    "uff-rdkit": _rdkit_uff,
+    "mmff94-rdkit": _rdkit_mmff94,
+}
