@@ -1,5 +1,9 @@
 """Minima against ASE's and SciPy's from the same starts."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
@@ -10,6 +14,7 @@ import jaxff
 from jaxff import InputError, Molecule, md
 from jaxff.ase import Calculator
 from jaxff.cli import main
+from jaxff.potential import Column, Potential, Term
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +77,51 @@ def test_bad_input_is_named(ethanol, gaff):
     with pytest.raises(InputError, match="must be positive"):
         md.minimize(gaff, ethanol, tolerance=0.0)
     water = Molecule.from_smiles("O")
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="not finite at the starting geometry: atoms 0 and"):
         md.minimize(springs(water, limit=0.5), water)
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "fire"])
+def test_bad_starts_of_a_batch_are_named(ethanol, gaff, method):
+    starts = np.tile(ethanol.positions, (5, 1, 1))
+    starts[3, 3] = starts[3, 8]  # two atoms in one place
+    with pytest.raises(InputError, match=r"geometry 3 \(of 5, from 0\): atoms 3 and 8 are 0 Å"):
+        md.minimize(gaff, ethanol, positions=starts, method=method)
+    starts[1, 0, 0] = np.nan
+    with pytest.raises(InputError, match=r"geometry 1, 3 \(of 5, from 0\): .* coordinates"):
+        md.minimize(gaff, ethanol, positions=starts, method=method)
+
+
+@dataclass(frozen=True, eq=False)
+class Cliff(Term):
+    """A bowl, k/2 r², where y > -1, and a slope in x elsewhere that beyond x = 0 is no number."""
+
+    n_atoms: int
+
+    kind = "test cliff"
+    columns: ClassVar = {"k": Column("kcal/mol/Å²")}
+
+    def energies(self, params, R, **context):
+        x, y, _ = R.T
+        inside = y > -1
+        bowl, slope = (
+            0.5 * params["k"] * jnp.sum(R**2, axis=1),
+            x + 0.0 * jnp.sqrt(jnp.where(inside, 1.0, x)),
+        )
+        return {"cliff": jnp.sum(jnp.where(inside, bowl, slope))}
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "fire"])
+def test_a_start_that_fails_on_the_way_leaves_the_others_intact(method):
+    molecule = Molecule(np.array([18]), np.zeros((1, 3)), np.zeros((0, 2), int))
+    cliff = Potential.of("cliff", Cliff(1), {"k": np.array(20.0)}, molecule)
+    starts = np.array([[[1.0, 1.0, 0.0]], [[1.0, -2.0, 0.0]], [[2.0, 0.5, 1.0]]])
+    found = md.minimize(cliff, molecule, positions=starts, method=method)
+    assert found.converged.tolist() == [True, False, True]
+    assert np.isfinite(found.positions).all()
+    assert np.isfinite([found.energy, found.max_force]).all()
+    alone = md.minimize(cliff, molecule, positions=starts[[0, 2]], method=method)
+    np.testing.assert_allclose(found.positions[[0, 2]], alone.positions, atol=1e-12)
 
 
 def test_the_command_writes_the_minimum(ethanol, gaff, tmp_path, capsys):
