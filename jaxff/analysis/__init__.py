@@ -15,6 +15,17 @@ from jaxff.analysis.distributions import (
     pair_occupations,
     radial_distribution,
 )
+from jaxff.analysis.minima import (
+    Minima,
+    Ordering,
+    StationaryPoints,
+    automorphisms,
+    conformers,
+    minima,
+    ordering,
+)
+from jaxff.analysis.modes import Modes, hessian, normal_modes
+from jaxff.analysis.relax import Relaxed, as_surface, relax
 from jaxff.analysis.sampling import (
     Agreement,
     Residence,
@@ -24,6 +35,7 @@ from jaxff.analysis.sampling import (
     rmsd,
     torsion_distance,
 )
+from jaxff.analysis.scan import Scan, difference, scan
 from jaxff.analysis.spectra import Peak, Spectrum, internal_velocities, peak_shifts, spectrum
 from jaxff.analysis.thermodynamics import free_energy, free_energy_and_error, heat_capacity
 from jaxff.analysis.torsions import rotatable_torsions, torsion_label
@@ -31,31 +43,47 @@ from jaxff.analysis.torsions import rotatable_torsions, torsion_label
 __all__ = [
     "Agreement",
     "Estimate",
+    "Minima",
+    "Modes",
+    "Ordering",
     "Peak",
+    "Relaxed",
     "Residence",
+    "Scan",
     "Spectrum",
+    "StationaryPoints",
     "angles",
+    "as_surface",
     "atom_pairs",
     "autocorrelation_time",
+    "automorphisms",
     "average",
     "compare",
+    "conformers",
     "density",
+    "difference",
     "distances",
     "free_energy",
     "free_energy_and_error",
     "heat_capacity",
+    "hessian",
     "internal_velocities",
     "joint_occupations",
     "mean_and_error",
     "mean_square_displacement",
+    "minima",
+    "normal_modes",
     "occupations",
+    "ordering",
     "pair_density",
     "pair_occupations",
     "peak_shifts",
     "radial_distribution",
+    "relax",
     "residence",
     "rmsd",
     "rotatable_torsions",
+    "scan",
     "spectral_centroid",
     "spectrum",
     "torsion_angles",

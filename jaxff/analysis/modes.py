@@ -1,0 +1,100 @@
+"""Normal modes and harmonic frequencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff import units
+from jaxff.errors import InputError
+from jaxff.potential import Params, Potential, Program
+
+# Wavenumber, cm⁻¹, of a force constant of 1 kcal/mol/Å² on 1 amu.
+WAVENUMBER = units.WAVENUMBER_PER_FS / (2.0 * np.pi * units.TIME)
+STEP = 0.005  # Å, of finite differences of forces
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Normal modes, from the lowest frequency up; F = 3N − 6 of them, 3N − 5 if linear.
+
+    Attributes:
+        frequencies: (F,) cm⁻¹; imaginary ones are negative.
+        vectors: (F, N, 3) Cartesian displacements, each of norm one.
+        reduced_masses: (F,) amu, of the coordinate along such a displacement.
+    """
+
+    frequencies: np.ndarray
+    vectors: np.ndarray
+    reduced_masses: np.ndarray
+
+
+def normal_modes(surface, positions, masses) -> Modes:
+    """Harmonic normal modes of a free molecule; motion of the whole is projected out.
+
+    The Hessian of a `Potential` is exact, that of another surface (see `jaxff.analysis.relax`) by
+    central differences of forces.  E. B. Wilson, J. C. Decius and P. C. Cross, Molecular
+    Vibrations (1955), ch. 2.
+
+    Args:
+        surface: a `Potential` in the atom order of `positions`, or a function of positions
+            (M, N, 3) Å giving energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å.
+        positions: (N, 3) Å, a stationary point; elsewhere frequencies mean little.
+        masses: (N,) amu.
+
+    Raises:
+        InputError: shapes that do not agree, masses that are not positive, or a Hessian that is
+            not finite.
+    """
+    R, masses = np.asarray(positions, float), np.asarray(masses, float)
+    if R.ndim != 2 or R.shape[1:] != (3,) or masses.shape != R.shape[:1]:
+        raise InputError(
+            f"positions have shape {R.shape} and masses {masses.shape}, expected (N, 3) and (N,)"
+        )
+    if not (masses > 0).all():
+        raise InputError("masses must be positive, in amu")
+    return modes_of(hessian(surface, R), R, masses)
+
+
+def hessian(surface, positions) -> np.ndarray:
+    """Second derivatives (N, 3, N, 3) kcal/mol/Å² of a surface at positions (N, 3) Å."""
+    if isinstance(surface, Potential):
+        params = surface.program.jit_ready(surface.params)
+        return np.asarray(_hessian(surface.program, params, jnp.asarray(positions)), float)
+    n = len(positions)
+    moves = STEP * np.eye(3 * n).reshape(3 * n, n, 3)
+    _, forces = surface(np.concatenate([positions + moves, positions - moves]))
+    slopes = -(forces[: 3 * n] - forces[3 * n :]) / (2.0 * STEP)
+    return slopes.reshape(n, 3, n, 3)
+
+
+def modes_of(hessian, positions, masses) -> Modes:
+    """Normal modes of a Hessian (N, 3, N, 3) kcal/mol/Å² at positions (N, 3) Å; masses (N,) amu."""
+    R = np.asarray(positions, float)
+    n = len(R)
+    H = np.reshape(hessian, (3 * n, 3 * n))
+    if not np.isfinite(H).all():
+        raise InputError("the Hessian is not finite at these positions")
+    weights = np.repeat(np.sqrt(masses), 3)
+    # Vectors that are no motion of the whole, orthonormal in mass-weighted coordinates.
+    arms = R - np.average(R, axis=0, weights=masses)
+    moves = [np.broadcast_to(axis, (n, 3)) for axis in np.eye(3)]
+    turns = [np.cross(axis, arms) for axis in np.eye(3)]
+    rigid = np.reshape(moves + turns, (6, 3 * n)) * weights
+    _, sizes, basis = np.linalg.svd(rigid)
+    inner = basis[np.count_nonzero(sizes > 1e-4 * sizes[0]) :]  # a linear molecule has 5
+    weighted = 0.5 * (H + H.T) / np.outer(weights, weights)
+    curvatures, mixing = np.linalg.eigh(inner @ weighted @ inner.T)
+    frequencies = WAVENUMBER * np.sign(curvatures) * np.sqrt(np.abs(curvatures))
+    vectors = (mixing.T @ inner) / weights
+    lengths = np.linalg.norm(vectors, axis=1)
+    return Modes(frequencies, (vectors / lengths[:, None]).reshape(-1, n, 3), lengths**-2)
+
+
+@partial(jax.jit, static_argnames="program")
+def _hessian(program: Program, params: Params, R):
+    return jax.hessian(program.energy, argnums=1)(params, R)
