@@ -270,6 +270,42 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
     sub = command(
+        "scan",
+        "Energies along one or two internal coordinates, rigid or relaxed.",
+        "jaxff scan model.npz start.xyz --torsion 0,1,2,8 --torsion 3,0,1,2 --relax -o scan",
+        "Atoms are counted from 0. Writes the scan (npz), its geometries (xyz) and a picture.",
+    )
+    sub.add_argument(
+        "model", metavar="MODEL.npz", help="a model file, a prmtop, or a calculator's name"
+    )
+    sub.add_argument("start", metavar="START.xyz", help="geometry: xyz, extxyz, sdf, mol2, pdb")
+    for name, number in (("torsion", 4), ("angle", 3), ("distance", 2)):
+        sub.add_argument(
+            f"--{name}", dest="coordinates", action="append", type=atoms(number),
+            metavar=",".join("IJKL"[:number]), help="to scan along; may be repeated",
+        )  # fmt: skip
+    sub.add_argument(
+        "--range", action="append", nargs=2, type=float, metavar=("LOW", "HIGH"),
+        help="degrees or Å, one for each coordinate (default: once around, torsions only)",
+    )  # fmt: skip
+    sub.add_argument("--points", type=positive(int), default=36, help="along each (default 36)")
+    sub.add_argument("--relax", action="store_true", help="minimise the rest at each point")
+    sub.add_argument(
+        "--sweeps", type=count, default=3, help="times again from the best neighbour, at most (3)"
+    )
+    sub.add_argument(
+        "--tolerance", type=positive(float), default=1e-3, help="largest force left, kcal/mol/Å"
+    )
+    sub.add_argument("--max-steps", type=positive(int), default=1000)
+    sub.add_argument(
+        "--minus", metavar="OTHER_MODEL", help="scan this likewise, and draw the difference"
+    )
+    sub.add_argument(
+        "--highest", type=positive(float), metavar="E", help="end of the scale, kcal/mol (up to 40)"
+    )
+    sub.add_argument("-o", "--output", required=True, metavar="DIR")
+
+    sub = command(
         "minimize",
         "The energy minimum downhill of a geometry.",
         "jaxff minimize hybrid.npz start.xyz -o minimum",
@@ -281,6 +317,11 @@ def parser() -> argparse.ArgumentParser:
         "--tolerance", type=positive(float), default=1e-4, help="largest force left, kcal/mol/Å"
     )
     sub.add_argument("--max-steps", type=positive(int), default=5000)
+    sub.add_argument(
+        "--conformers", type=positive(int), metavar="N",
+        help="from so many geometries of RDKit's ETKDG, all minima they lead to (--seed)",
+    )  # fmt: skip
+    sub.add_argument("--modes", action="store_true", help="harmonic frequencies")
     sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
     sub = command(
@@ -314,7 +355,7 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command(
         "label",
-        "Energies and forces from an ASE calculator, for given frames or along its own dynamics.",
+        "Energies and forces from a calculator or potential, for frames or along its own dynamics.",
         "jaxff label CCO --calculator gfn2-xtb --md --temperature 500 --frames 2000 -o ethanol.npz",
     )
     sub.add_argument("start", metavar="FRAMES", help="xyz, extxyz or npz file, or a SMILES string")
@@ -322,11 +363,18 @@ def parser() -> argparse.ArgumentParser:
         "--calculator",
         default="gfn2-xtb",
         metavar="NAME",
-        help="gfn2-xtb, gfn1-xtb, emt, lj, or an import path package.module:Class",
+        help="gfn2-xtb, gfn1-xtb, pbe-d3bj, hf, mmff94, uff, ghemical, mmff94-rdkit, uff-rdkit, emt, "
+        "lj, the file of a potential, or an import path package.module:Class",
     )
     sub.add_argument("--options", default="{}", metavar="JSON", help="the calculator's options")
     sub.add_argument("--charge", type=int, help="net charge, e (default: that of the frames)")
+    sub.add_argument(
+        "--molecule", metavar="SMILES|FILE", help="its bonds decide a force field's topology"
+    )
     sub.add_argument("--workers", type=positive(int), default=2, help="processes (default 2)")
+    sub.add_argument(
+        "--scheduler", metavar="ADDRESS|local", help="label on a Dask cluster instead of processes"
+    )
     sub.add_argument(
         "--skip-failed", action="store_true", help="leave frames out whose calculation fails"
     )
@@ -381,6 +429,16 @@ def numbers(text: str) -> list[float]:
 
 def indices(text: str) -> list[int]:
     return [count(part) for part in text.split(",")]
+
+
+def atoms(number: int) -> Callable[[str], list[int]]:
+    def convert(text: str) -> list[int]:
+        found = indices(text)
+        if len(set(found)) != number or len(found) != number:
+            raise argparse.ArgumentTypeError(f"{text} is not {number} different atoms")
+        return found
+
+    return convert
 
 
 def patterns(text: str) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 
-from jaxff.commands.shared import calculator_options
+from jaxff.commands.shared import calculator_options, load_molecule
+from jaxff.errors import InputError
 from jaxff.npz import writable_file
 
 
@@ -14,10 +15,17 @@ def run(arguments, console) -> dict:
     from jaxff.reference.sample import starting_geometries
 
     writable_file(arguments.output)
+    if arguments.md and arguments.scheduler is not None:
+        raise InputError(
+            "--md runs in processes of this machine: sample first, then label the frames "
+            "with --scheduler"
+        )
+    given = arguments.molecule
     common = {
         "calculator": arguments.calculator,
         "options": calculator_options(arguments.options),
         "charge": arguments.charge,
+        "molecule": None if given is None else load_molecule(given, arguments.charge, 0),
         "workers": arguments.workers,
         "command": shlex.join(["jaxff", *sys.argv[1:]]),
         "progress": lambda _, fraction: console("label", fraction),
@@ -38,10 +46,18 @@ def run(arguments, console) -> dict:
             **common,
         )
     else:
-        result = label_frames(frames, arguments.output, skip_failed=arguments.skip_failed, **common)
+        result = label_frames(
+            frames,
+            arguments.output,
+            skip_failed=arguments.skip_failed,
+            scheduler=arguments.scheduler,
+            **common,
+        )
     console.close()
     data = result.dataset
     console.say(f"{len(data)} frames at {data.theory} written to {arguments.output}")
+    if (topology := data.notes.get("topology")) is not None:
+        console.say(f"topology of all frames: {topology}")
     for what, found in (("failed", result.failed), ("bonded unlike the others", result.rebonded)):
         if found:
             console.say(f"{len(found)} frames {what}: {', '.join(map(str, found[:20]))}")
@@ -49,6 +65,7 @@ def run(arguments, console) -> dict:
         "data": str(arguments.output),
         "frames": len(data),
         "theory": data.theory,
+        "topology": topology,
         "failed": result.failed,
         "rebonded": result.rebonded,
         "net_force": result.net_force,

@@ -190,7 +190,8 @@ def finish(
         "versions": f"jaxff {jaxff.__version__}, {method.version}",
         **(extra or {}),
     }
-    replace(dataset, notes=notes).save(out)
+    dataset = replace(dataset, notes=notes)
+    dataset.save(out)
     bonds = [tuple(map(tuple, perceive_bonds(dataset.numbers, r))) for r in positions]
     usual = tuple(map(tuple, dataset.molecule.bonds))
     rebonded = tuple(i for i, graph in enumerate(bonds) if graph != usual)
