@@ -363,8 +363,8 @@ def parser() -> argparse.ArgumentParser:
         "--calculator",
         default="gfn2-xtb",
         metavar="NAME",
-        help="gfn2-xtb, gfn1-xtb, pbe-d3bj, hf, mmff94, uff, ghemical, mmff94-rdkit, uff-rdkit, emt, "
-        "lj, the file of a potential, or an import path package.module:Class",
+        help="gfn2-xtb, gfn1-xtb, pbe-d3bj, hf, mmff94, uff, ghemical, mmff94-rdkit, uff-rdkit, "
+        "emt, lj, the file of a potential, or an import path package.module:Class",
     )
     sub.add_argument("--options", default="{}", metavar="JSON", help="the calculator's options")
     sub.add_argument("--charge", type=int, help="net charge, e (default: that of the frames)")
@@ -380,6 +380,14 @@ def parser() -> argparse.ArgumentParser:
     )
     dynamics = sub.add_argument_group("dynamics, to sample the frames first")
     dynamics.add_argument("--md", action="store_true", help="Langevin dynamics from FRAMES")
+    dynamics.add_argument(
+        "--sample-with", metavar="MODEL.npz", help="the same, but with the forces of this potential"
+    )
+    dynamics.add_argument(
+        "--select", choices=("random", "energy", "farthest"), default="random",
+        help="how, of ten times the frames of --sample-with, those to label are chosen; or all of "
+        "as many (random, the default)",
+    )  # fmt: skip
     dynamics.add_argument("--temperature", type=positive(float), default=500.0, help="K")
     dynamics.add_argument("--dt", type=positive(float), default=0.5, help="time step, fs")
     dynamics.add_argument("--friction", type=positive(float), default=10.0, help="1/ps")
@@ -388,6 +396,68 @@ def parser() -> argparse.ArgumentParser:
     dynamics.add_argument("--equilibration", type=float, default=1000.0, help="before them, fs")
     dynamics.add_argument("--replicas", type=positive(int), default=2, help="independent runs")
     sub.add_argument("-o", "--output", required=True, metavar="DATA.npz")
+
+    sub = command(
+        "active",
+        "Active learning: sample with the model, label where it is unsure, train, and again.",
+        "jaxff active CCO --calculator gfn2-xtb --target 0.5 -n 20 -o ethanol",
+        "Interrupted, the same command goes on; a lower --target or more --max-frames go further.",
+    )
+    sub.add_argument("start", metavar="MOLECULE|START", help="SMILES, or file with a geometry")
+    sub.add_argument(
+        "--calculator", default="gfn2-xtb", metavar="NAME", help="that labels, as in jaxff label"
+    )
+    sub.add_argument("--options", default="{}", metavar="JSON", help="the calculator's options")
+    sub.add_argument("--charge", type=int, metavar="Q", help="net charge, where the file has none")
+    sub.add_argument("--workers", type=positive(int), default=2, help="processes (default 2)")
+    sub.add_argument(
+        "--target", type=positive(float), default=1.0, metavar="E",
+        help="force RMSE on newly labelled frames to stop at, kcal/mol/Å (default 1)",
+    )  # fmt: skip
+    sub.add_argument(
+        "-n", dest="n_round", type=positive(int), default=20, metavar="N",
+        help="frames labelled in a turn (default 20)",
+    )  # fmt: skip
+    sub.add_argument("--initial", type=positive(int), default=50, metavar="N", help="before (50)")
+    sub.add_argument(
+        "--max-frames", type=positive(int), default=500, metavar="N", help="in all (default 500)"
+    )
+    sub.add_argument(
+        "--candidates", type=positive(int), default=400, metavar="N", help="of each turn (400)"
+    )
+    sub.add_argument(
+        "--baseline", default="gaff", metavar="MODEL.npz|gaff|none",
+        help="whose residual the kernel learns (default gaff)",
+    )  # fmt: skip
+    sub.add_argument("--charges", default="gasteiger", help="of gaff, as in jaxff parametrize")
+    sub.add_argument(
+        "--sample-with", metavar="MODEL.npz", help="for the first frames (default: the baseline)"
+    )
+    sub.add_argument("--temperature", type=positive(float), default=500.0, help="K (500)")
+    sub.add_argument("--dt", type=positive(float), default=0.5, help="time step, fs (0.5)")
+    sub.add_argument("--friction", type=positive(float), default=10.0, help="1/ps (10)")
+    sub.add_argument("--spacing", type=positive(float), default=20.0, help="of frames, fs (20)")
+    sub.add_argument("--replicas", type=positive(int), default=4, help="dynamics at once (4)")
+    sub.add_argument("-o", "--output", required=True, metavar="DIR")
+
+    sub = command(
+        "reproduce",
+        "Experiments of Sauceda et al. (2020), beside what the paper reports.",
+        "jaxff reproduce table2 --data md17_ethanol.npz --data md17_aspirin.npz -o paper",
+        "Everything is kept in DIR; the same command goes on where it was interrupted.",
+    )
+    sub.add_argument(
+        "experiment",
+        choices=("all", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "table1", "table2", "fig9"),
+    )
+    sub.add_argument(
+        "--data", action="append", metavar="DATA.npz",
+        help="of ethanol, keto-malondialdehyde or aspirin, in place of the packaged set",
+    )  # fmt: skip
+    sub.add_argument("--length-unit", help="override the files' unit of length")
+    sub.add_argument("--energy-unit", help="override the files' unit of energy")
+    sub.add_argument("--small", action="store_true", help="in minutes: shows that it works")
+    sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
     sub = command(
         "info", "Versions, devices and precision, or what a file holds.", "jaxff info --check"

@@ -17,7 +17,7 @@ from jaxff.analysis.correlations import vdos
 from jaxff.errors import InputError
 
 RESOLUTION = 5.0  # cm⁻¹, unless the trajectories are too short
-SIGNIFICANCE = 4.0  # standard errors by which a peak stands above its surroundings
+SIGNIFICANCE = 2.5  # standard errors of its height by which a peak stands above its surroundings
 PROMINENCE = 0.01  # of the highest peak, likewise
 _MAX_BLOCKS = 32  # in all: enough for an error of the error of 13 %
 

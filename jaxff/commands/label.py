@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 
-from jaxff.commands.shared import calculator_options, load_molecule
+from jaxff.commands.shared import calculator_options, load_molecule, load_potential
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
 
@@ -20,6 +20,8 @@ def run(arguments, console) -> dict:
             "--md runs in processes of this machine: sample first, then label the frames "
             "with --scheduler"
         )
+    if arguments.md and arguments.sample_with is not None:
+        raise InputError("give either --md, dynamics of the calculator, or --sample-with, not both")
     given = arguments.molecule
     common = {
         "calculator": arguments.calculator,
@@ -30,7 +32,10 @@ def run(arguments, console) -> dict:
         "command": shlex.join(["jaxff", *sys.argv[1:]]),
         "progress": lambda _, fraction: console("label", fraction),
     }
-    frames = starting_geometries(arguments.start, arguments.replicas if arguments.md else 1)
+    if arguments.sample_with is not None:
+        frames = sampled(arguments, console)
+    else:
+        frames = starting_geometries(arguments.start, arguments.replicas if arguments.md else 1)
     if arguments.md:
         result = label_md(
             frames,
@@ -71,3 +76,25 @@ def run(arguments, console) -> dict:
         "net_force": result.net_force,
         "net_torque": result.net_torque,
     }
+
+
+def sampled(arguments, console) -> list:
+    """Frames of the dynamics of another potential, of which some are selected."""
+    from jaxff.reference import Sampler, select
+
+    potential = load_potential(arguments.sample_with)
+    molecule = load_molecule(arguments.start, arguments.charge, arguments.seed)
+    sampler = Sampler(
+        potential,
+        temperature=arguments.temperature,
+        spacing=arguments.spacing,
+        equilibration=arguments.equilibration,
+        replicas=arguments.replicas,
+        dt=arguments.dt,
+        friction=arguments.friction,
+        seed=arguments.seed,
+    )
+    by, n = arguments.select, arguments.frames
+    frames = sampler.sample(molecule, n if by == "random" else 10 * n, progress=console)
+    chosen = select(frames, n, by, model=potential.matched(molecule), seed=arguments.seed)
+    return [molecule.with_positions(frame) for frame in frames[chosen]]

@@ -33,7 +33,8 @@ def run(arguments, console) -> dict:
     from jaxff.analysis.spectra import peak_shifts, spectrum
 
     out = writable_folder(arguments.output)
-    found, atoms = {}, None
+    found: dict = {}
+    atoms = None
     for i, folder in enumerate(arguments.runs):
         console("read", i / len(arguments.runs))
         for temperature, files in sorted(temperatures(Path(folder)).items()):

@@ -99,7 +99,7 @@ def test_torsions_differ_the_short_way_round():
 
 
 def test_residence_is_the_share_of_a_two_state_chain():
-    """States that are left with rates a and b are occupied as b : a, and correlated by 1 − a − b."""
+    """Left with rates a and b, states are occupied as b : a and correlated by 1 − a − b."""
     rng, a, b, n = np.random.default_rng(5), 0.02, 0.06, 40_000
     draws, state = rng.random(n), np.empty(n, int)
     now = 0
