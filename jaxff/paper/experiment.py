@@ -1,0 +1,239 @@
+"""What the experiments share: their setting, their data and models, and what a result is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from jaxff import gdml, md
+from jaxff.dataset import Dataset, Split
+from jaxff.demo import packaged_dataset
+from jaxff.errors import InputError
+from jaxff.files import load, save
+from jaxff.molecule import Molecule
+from jaxff.npz import atomic_path
+from jaxff.potential import Potential
+
+T = TypeVar("T")
+
+MOLECULES = {
+    "ethanol": "CCO",
+    "keto-malondialdehyde": "O=CCC=O",
+    "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
+}
+PACKAGED = {"keto-malondialdehyde": "keto_malondialdehyde"}
+SURFACE_DATA = {
+    "ethanol": "ethanol",
+    "keto-malondialdehyde": "keto_malondialdehyde",
+}
+# Levels of theory at which a calculator can label further frames.
+CALCULATORS = {"GFN2-xTB": "gfn2-xtb", "GFN1-xTB": "gfn1-xtb"}
+FORCE_FIELDS = {"MMFF94": "mmff94-rdkit", "UFF": "uff-rdkit", "Ghemical": "ghemical"}
+VERDICTS = ("agrees", "partly agrees", "disagrees", "says nothing")
+
+
+class Table(NamedTuple):
+    """Rows under columns, with a caption."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence]
+
+
+class Picture(NamedTuple):
+    """A PNG file beside the result, with a caption."""
+
+    file: str
+    caption: str
+
+
+@dataclass
+class Result:
+    """What an experiment gave, beside what the paper reports.
+
+    Attributes:
+        title: of the figure or table.
+        level: of theory, and what the models were trained on.
+        reported: what the paper reports.
+        found: the same here, in numbers.
+        verdict: one of `VERDICTS`.
+        why: what the verdict rests on, and where it stops.
+        numbers: the results for programs.
+        tables, pictures: in the order of reading.
+    """
+
+    title: str
+    level: str
+    reported: str
+    found: str
+    verdict: str
+    why: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=1, default=_plain) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Result:
+        own = json.loads(path.read_text())
+        own["tables"] = [Table(*t) for t in own["tables"]]
+        own["pictures"] = [Picture(*p) for p in own["pictures"]]
+        return cls(**own)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the experiments run.
+
+    Attributes:
+        folder: where everything is kept: an experiment finds there what an earlier one has made.
+        small: sizes that show that all works, rather than the results.
+        seed: of every random choice.
+        given: data sets in place of the packaged ones, by molecule.
+        progress: called with what goes on and the fraction done.
+    """
+
+    folder: Path
+    small: bool = False
+    seed: int = 0
+    given: Mapping[str, Dataset] = field(default_factory=dict)
+    progress: Callable[[str, float], None] = lambda _, __: None
+
+    def size(self, full: T, small: T) -> T:
+        return small if self.small else full
+
+    def place(self, experiment: str) -> Path:
+        """The folder of an experiment, made if need be."""
+        folder = self.folder / experiment
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def dataset(self, molecule: str, surfaces: bool = False) -> Dataset:
+        """The data of a molecule; for energy surfaces, the packaged set of the better theory."""
+        if molecule in self.given:
+            return self.given[molecule]
+        packaged = SURFACE_DATA if surfaces else PACKAGED
+        return packaged_dataset(packaged.get(molecule, molecule))
+
+    def split(self, data: Dataset, n_train: int) -> Split:
+        """Training frames, as many as wanted or three quarters of all; 100 and at most 1,000 more.
+
+        Raises:
+            InputError: fewer than 40 frames.
+        """
+        if len(data) < 40:
+            raise InputError(f"{data.label}: {len(data)} frames are too few; 40 are needed")
+        n_valid = min(100, len(data) // 8)
+        n_train = min(n_train, 3 * len(data) // 4)
+        n_test = min(1000, len(data) - n_train - n_valid)
+        return data.split(n_train, n_valid, n_test, seed=self.seed)
+
+    def titled(self, title: str) -> Callable[[str, float], None]:
+        return lambda phase, fraction: self.progress(f"{title}: {phase}", fraction)
+
+    def kept(self, name: str, make: Callable[[], Potential]) -> Potential:
+        """The potential of this name in the folder `models`, made if it is not there."""
+        path = self.place("models") / f"{name}.npz"
+        if not path.is_file():
+            save(path, make())
+        return load(path)
+
+    def kernel(self, molecule: str, surfaces: bool = False) -> Potential:
+        """sGDML of a molecule: what stands for the reference wherever that must be quick."""
+        full = {"aspirin": 400}.get(molecule, 500)
+        n, name = self.size(full, 60), f"{molecule}-sgdml{'-surface' if surfaces else ''}"
+
+        def make():
+            part = self.split(self.dataset(molecule, surfaces), n)
+            sigma = self.size(None, 20.0)
+            progress = self.titled(f"sGDML of {molecule}")
+            return gdml.train(
+                part.train, sigma=sigma, valid=part.valid, seed=self.seed, progress=progress
+            )
+
+        return self.kept(name, make)
+
+    def kernel_error(self, molecule: str, surfaces: bool = False) -> dict[str, float]:
+        """Its errors on frames that it has not seen, as `jaxff.evaluate` gives them."""
+        from jaxff.learn import evaluate
+
+        data = self.dataset(molecule, surfaces)
+        n = self.size({"aspirin": 400}.get(molecule, 500), 60)
+        return evaluate(self.kernel(molecule, surfaces), self.split(data, n).test)
+
+    def sample(
+        self,
+        potential: Potential,
+        molecule: Molecule,
+        *,
+        name: str,
+        temperature: float,
+        ps: float,
+        replicas: int,
+        positions=None,
+        every: int = 20,
+        dt: float = 0.5,
+    ) -> md.Run:
+        """Langevin dynamics of replicas, of which the first fifth is left out by the callers."""
+        steps = int(round(1000 * ps / dt / every)) * every
+        return md.simulate(
+            potential, molecule, temperature=temperature, steps=steps, dt=dt, friction=5.0,
+            record_every=every, replicas=replicas, positions=positions, seed=self.seed,
+            progress=self.titled(name),
+        )  # fmt: skip
+
+
+def force_fields(setting: Setting, molecule: Molecule) -> dict[str, Any]:
+    """GAFF as a potential, the other classical force fields as calculators; UFF alone if small."""
+    from jaxff.mm import gaff
+    from jaxff.reference import calculator
+
+    names = setting.size(tuple(FORCE_FIELDS), ("UFF",))
+    others = {name: calculator(FORCE_FIELDS[name], molecule=molecule) for name in names}
+    return {"GAFF": gaff(molecule), **others}
+
+
+def settled(run: md.Run) -> np.ndarray:
+    """Positions (R F', N, 3) Å of replicas without their first fifth, one replica after another."""
+    frames = run.positions[:, run.positions.shape[1] // 5 :]
+    return frames.reshape(-1, *frames.shape[2:])
+
+
+def picture(folder: Path, name: str, figure, caption: str) -> Picture:
+    """Save a figure beside the result."""
+    figure.savefig(folder / name, dpi=120)
+    return Picture(name, caption)
+
+
+def identified(data: Dataset) -> str:
+    """Which of the paper's molecules a data set is of.
+
+    Raises:
+        InputError: none of them.
+    """
+    for name, smiles in MOLECULES.items():
+        try:
+            Molecule.from_smiles(smiles).match(data.molecule)
+        except InputError:
+            continue
+        return name
+    raise InputError(
+        f"{data.label} is none of the paper's molecules ({', '.join(MOLECULES)}): use scan, "
+        "minimize, md, spectrum and fit for others"
+    )
+
+
+def _plain(value):
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} in a result")

@@ -1,0 +1,115 @@
+"""Fig. 5: the lowest minima of aspirin, and how other potentials order them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from jaxff.analysis import conformers, minima, ordering
+from jaxff.analysis.minima import Minima
+from jaxff.npz import NpzReader, write_npz
+from jaxff.paper.experiment import CALCULATORS, Result, Setting, Table, force_fields
+
+MOLECULE = "aspirin"
+LOWEST = 3
+WINDOW = 20.0  # kcal/mol above the lowest: higher minima are not those of the intact molecule
+
+
+def run(setting: Setting) -> Result:
+    """The three lowest minima of sGDML's aspirin, and their energies by each potential."""
+    data, folder = setting.dataset(MOLECULE), setting.place("fig5")
+    found = lowest(setting)
+    others = {"sGDML": setting.kernel(MOLECULE), **force_fields(setting, data.molecule)}
+    reference = next((c for t, c in CALCULATORS.items() if data.theory.startswith(t)), None)
+    if reference is not None:
+        from jaxff.reference import calculator
+
+        others = {f"reference ({data.theory})": calculator(reference), **others}
+    order = ordering(found, others)
+    for k, R in enumerate(found.positions):
+        data.molecule.with_positions(R).write(folder / f"minimum-{k + 1}.xyz")
+    rows = [
+        [name, k + 1, float(unrelaxed), float(relaxed), onto + 1, float(rmsd)]
+        for name, k, unrelaxed, relaxed, onto, rmsd in (
+            (name, k, *(x[p, k] for x in (order.unrelaxed, order.relaxed, order.onto, order.rmsd)))
+            for p, name in enumerate(order.names)
+            for k in range(len(found))
+        )
+    ]
+    # sGDML's own order, or the reference's where that is known.
+    first = order.relaxed[0]
+    told = {
+        name: {
+            "same_order": bool((np.argsort(order.relaxed[p]) == np.argsort(first)).all()),
+            "fallen_together": len(set(order.onto[p].tolist())) < len(found),
+            "error": float(np.nanmax(np.abs(order.relaxed[p] - first))),
+        }
+        for p, name in enumerate(order.names)
+    }
+    mm = [n for n in told if n not in ("sGDML", order.names[0])]
+    wrong = [n for n in mm if not told[n]["same_order"] or told[n]["fallen_together"]]
+    return Result(
+        "Fig. 5: the lowest minima of aspirin",
+        f"{data.theory}; sGDML on it; force fields as they come",
+        "The learned force field has the reference's minima; classical force fields order the "
+        "three lowest minima of aspirin differently, because they lack the n→π* interaction of "
+        "carbonyl groups, and relax some to other geometries.",
+        f"{len(found)} lowest minima within {found.relative[-1]:.2f} kcal/mol by sGDML; largest "
+        "differences of relaxed energies from "
+        f"{order.names[0]}: "
+        + ", ".join(f"{n} {told[n]['error']:.2f}" for n in told if n != order.names[0])
+        + " kcal/mol",
+        *_verdict(told, mm, wrong, order.names[0]),
+        {"ordering": told, "energies": {n: order.relaxed[p] for p, n in enumerate(order.names)}},
+        [
+            Table(
+                "Energies (kcal/mol, from each potential's lowest) of sGDML's minima: as they are, "
+                "and relaxed by each potential; the minimum of sGDML that the relaxed geometry is "
+                "nearest to, and its distance (root mean square, Å)",
+                ["potential", "minimum", "as it is", "relaxed", "nearest", "distance"],
+                rows,
+            )
+        ],
+    )
+
+
+def lowest(setting: Setting) -> Minima:
+    """The lowest minima of aspirin by sGDML: from conformers, and from frames far apart."""
+    from jaxff.reference import select
+
+    data, potential = setting.dataset(MOLECULE), setting.kernel(MOLECULE)
+    path = setting.place("fig5") / "minima.npz"
+    if path.is_file():
+        starts = NpzReader(path, "minima").need("positions")
+    else:
+        n = setting.size(40, 6)
+        made = conformers(data.molecule, n, setting.seed)
+        starts = np.concatenate([made, data.positions[select(data, n, "farthest")]])
+    progress = setting.titled("minima of aspirin")
+    found = minima(potential, data.molecule, starts, tolerance=5e-3, progress=progress)
+    inside = int(np.sum(found.relative < WINDOW))
+    n = min(inside, LOWEST)
+    found = replace(
+        found, positions=found.positions[:n], energies=found.energies[:n],
+        frequencies=found.frequencies[:n], counts=found.counts[:n],
+    )  # fmt: skip
+    if not path.is_file():
+        write_npz(path, {"positions": found.positions, "numbers": data.numbers})
+    return found
+
+
+def _verdict(told, mm, wrong, first) -> tuple[str, str]:
+    sound = told["sGDML"]["same_order"] and not told["sGDML"]["fallen_together"]
+    if not sound:
+        return "disagrees", f"sGDML does not order the minima as {first} does."
+    if len(wrong) == len(mm):
+        return "agrees", (
+            "Every classical force field orders the minima differently or loses one of them."
+        )
+    if wrong:
+        return "partly agrees", (
+            f"{', '.join(wrong)} order the minima differently or lose one; "
+            f"{', '.join(n for n in mm if n not in wrong)} keep all in order."
+        )
+    return "disagrees", "Every classical force field has the same minima in the same order."

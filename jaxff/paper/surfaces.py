@@ -1,0 +1,210 @@
+"""Figs. 2 to 4: energy surfaces of two torsions, of sGDML and classical force fields."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxff import plot_surfaces
+from jaxff.analysis import rotatable_torsions, scan, torsion_angles
+from jaxff.analysis.scan import Scan, difference
+from jaxff.paper.experiment import Result, Setting, Table, force_fields, picture
+
+PAPER = {
+    "ethanol": "The learned surface of ethanol's hydroxyl and methyl rotors couples both; classical "
+    "force fields have its minima in about the right places, but wrong barriers and relative "
+    "energies.",
+    "keto-malondialdehyde": "On keto-malondialdehyde classical force fields differ from the learned "
+    "surface, and from each other, in the places and the order of the minima.",
+}
+THERMAL = 5.0  # kcal/mol above the lowest point, up to which surfaces are compared
+
+
+def ethanol(setting: Setting) -> Result:
+    """Fig. 2: the surface of ethanol's two rotors by five potentials."""
+    return _surfaces(setting, "fig2", "ethanol")
+
+
+def keto_malondialdehyde(setting: Setting) -> Result:
+    """Fig. 3: the same of keto-malondialdehyde's two torsions."""
+    return _surfaces(setting, "fig3", "keto-malondialdehyde")
+
+
+def differences(setting: Setting) -> Result:
+    """Fig. 4: classical force fields minus sGDML, on the surfaces of figs. 2 and 3."""
+    folder = setting.place("fig4")
+    rows, pictures, levels, errors = [], [], [], {}
+    for molecule in setting.size(tuple(PAPER), ("ethanol",)):
+        scans = _scans(setting, molecule)
+        levels.append(_level(setting, molecule))
+        reference = scans.pop("sGDML")
+        low = reference.relative < THERMAL
+        off = {name: difference(other, reference) for name, other in scans.items()}
+        for name, wrong in off.items():
+            inside = wrong[low] - wrong[low].mean()
+            errors[molecule, name] = float(np.sqrt((inside**2).mean()))
+            rows.append([
+                molecule, name, errors[molecule, name], float(wrong[low].min()),
+                float(wrong[low].max()),
+            ])  # fmt: skip
+        figure = plot_surfaces.differences(reference, scans)
+        caption = f"{molecule}: force fields minus sGDML, each from its own lowest point."
+        pictures.append(picture(folder, f"{molecule}.png", figure, caption))
+    mean = np.mean(list(errors.values()))
+    return Result(
+        "Fig. 4: force fields minus sGDML",
+        "; ".join(levels),
+        "Classical force fields deviate from the learned surfaces by energies comparable to the "
+        "barriers themselves.",
+        f"root mean square difference below {THERMAL:g} kcal/mol: "
+        + ", ".join(f"{n} ({m}) {e:.2f}" for (m, n), e in errors.items())
+        + " kcal/mol",
+        *(
+            ("agrees", "Differences of this size are those of kT at 500 K (1 kcal/mol) or more.")
+            if mean > 0.7
+            else (
+                "partly agrees",
+                "On average the differences stay below kT at 500 K (1 kcal/mol).",
+            )
+        ),
+        {"rmsd": {f"{m}, {n}": e for (m, n), e in errors.items()}},
+        [
+            Table(
+                f"Energies minus sGDML's where that is below {THERMAL:g} kcal/mol: root mean "
+                "square after the mean, lowest and highest (kcal/mol)",
+                ["molecule", "force field", "root mean square", "lowest", "highest"],
+                rows,
+            )
+        ],
+        pictures,
+    )
+
+
+def _surfaces(setting: Setting, name: str, molecule: str) -> Result:
+    folder, scans = setting.place(name), _scans(setting, molecule)
+    data = setting.dataset(molecule, surfaces=True)
+    reference = scans["sGDML"]
+    rows, kept = [], []
+    own = _lowest(reference)
+    for title, found in scans.items():
+        places = _lowest(found)
+        near = _near(places, own)
+        if title != "sGDML":
+            kept.append(len(near) == len(own) == len(places) and near == sorted(near))
+        rows.append([
+            title, len(places), "; ".join(f"{a:+.0f}°, {b:+.0f}°: {e:.2f}" for a, b, e in places[:4]),
+            float(found.relative.max()), int((~found.converged).sum()),
+        ])  # fmt: skip
+    figure = plot_surfaces.surfaces(scans)
+    caption = (
+        f"Relaxed energies of {molecule} over two torsions, kcal/mol from each potential's lowest."
+    )
+    far = _far_from_data(reference, data)
+    agreeing = [n for n, k in zip([t for t in scans if t != "sGDML"], kept, strict=True) if k]
+    return Result(
+        f"Fig. {name[-1]}: energy surfaces of {molecule}",
+        _level(setting, molecule),
+        PAPER[molecule],
+        f"minima on the grid by sGDML: {rows[0][2]}; with the same minima in the same order: "
+        f"{', '.join(agreeing) or 'no force field'}; {far:.0%} of the grid is farther than 30° "
+        "from any frame of the data set, where sGDML extrapolates",
+        *_verdict(agreeing, kept),
+        {"minima": {row[0]: row[2] for row in rows}, "far_from_data": far},
+        [
+            Table(
+                "Minima on the grid, mirror images counted once, with energies (kcal/mol); highest "
+                "energy of the surface (kcal/mol); grid points that did not converge",
+                ["potential", "minima", "lowest", "highest", "not converged"],
+                rows,
+            )
+        ],
+        [picture(folder, "surfaces.png", figure, caption)],
+    )
+
+
+def _scans(setting: Setting, molecule: str) -> dict[str, Scan]:
+    """Relaxed scans of two torsions by all potentials; kept in the folder `scans`."""
+    data, folder = setting.dataset(molecule, surfaces=True), setting.place("scans")
+    torsions = rotatable_torsions(data.molecule)[:2]
+    values = np.radians(np.arange(-180.0, 180.0, setting.size(20.0, 60.0)))
+    surfaces = {
+        "sGDML": setting.kernel(molecule, surfaces=True),
+        **force_fields(setting, data.molecule),
+    }
+    start = data.molecule.with_positions(data.positions[int(np.argmin(data.energies))])
+    found = {}
+    for name, surface in surfaces.items():
+        path = folder / f"{molecule}-{name.lower()}.npz"
+        if not path.is_file():
+            scan(
+                surface, start, torsions, [values, values], relax=True, tolerance=2e-2,
+                max_steps=400, progress=setting.titled(f"{name}, surface of {molecule}"),
+            ).save(path)  # fmt: skip
+        found[name] = Scan.load(path)
+    return found
+
+
+def _level(setting: Setting, molecule: str) -> str:
+    error = setting.kernel_error(molecule, surfaces=True)
+    theory = setting.dataset(molecule, surfaces=True).theory
+    return (
+        f"{theory}; sGDML on it (test force MAE {error['force_mae']:.2f} kcal/mol/Å); relaxed scans"
+    )
+
+
+def _lowest(found: Scan) -> list[tuple[float, float, float]]:
+    """Minima of a periodic grid, degrees and kcal/mol, from the lowest; one of mirror images."""
+    E = found.relative
+    moves = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
+    lower = np.all([E <= np.roll(E, move, axis=(0, 1)) for move in moves], axis=0)
+    places = sorted(
+        (
+            float(E[i, j]),
+            *(float(np.degrees(v[k])) for v, k in zip(found.values, (i, j), strict=True)),
+        )
+        for i, j in zip(*np.nonzero(lower), strict=True)
+    )
+    kept: list[tuple[float, float, float]] = []
+    for energy, a, b in places:
+        seen = any(min(_apart((a, b), k), _apart((-a, -b), k)) < 45.0 for k in kept)
+        if not seen:
+            kept.append((a, b, energy))
+    return kept
+
+
+def _apart(a, b) -> float:
+    """Largest difference of two pairs of angles, degrees."""
+    return max(abs((x - y + 180.0) % 360.0 - 180.0) for x, y in zip(a[:2], b[:2], strict=True))
+
+
+def _near(places, own) -> list[int]:
+    """Which of `own` each place is within 45° of, mirror images being one; those without left out."""
+    found = []
+    for a, b, _ in places:
+        apart = [min(_apart((a, b), o), _apart((-a, -b), o)) for o in own]
+        if apart and min(apart) < 45.0:
+            found.append(int(np.argmin(apart)))
+    return found
+
+
+def _far_from_data(found: Scan, data) -> float:
+    """Share of grid points without a frame within 30° in both torsions."""
+    seen = np.degrees(np.asarray(torsion_angles(data.positions, np.array(found.coordinates))))
+    first, second = (np.degrees(v) for v in found.values)
+    near = [
+        [bool((np.abs((seen - (a, b) + 180.0) % 360.0 - 180.0).max(axis=1) < 30.0).any())
+         for b in second]
+        for a in first
+    ]  # fmt: skip
+    return 1.0 - float(np.mean(near))
+
+
+def _verdict(agreeing, kept) -> tuple[str, str]:
+    caveat = (
+        "Levels of theory differ from the paper's CCSD(T); methyl rotors make equivalent minima "
+        "120° apart, all of which are listed."
+    )
+    if not agreeing:
+        return "agrees", f"No force field has the minima of sGDML in their order. {caveat}"
+    if len(agreeing) < len(kept):
+        return "partly agrees", f"{', '.join(agreeing)} has the minima of sGDML in order. {caveat}"
+    return "disagrees", f"All force fields have the minima of sGDML in their order. {caveat}"
