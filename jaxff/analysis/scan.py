@@ -106,7 +106,7 @@ def scan(
     values: Sequence,
     relax: bool = False,
     *,
-    sweeps: int = 1,
+    sweeps: int = 3,
     tolerance: float = 1e-3,
     max_steps: int = 1000,
     progress: Callable[[str, float], None] | None = None,

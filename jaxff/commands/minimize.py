@@ -9,15 +9,20 @@ from jaxff.errors import InputError
 
 
 def run(arguments, console) -> dict:
-    import ase.io
-
-    from jaxff import md
     from jaxff.molecule import Molecule
-    from jaxff.npz import atomic_path
 
     out = writable_folder(arguments.output)
     potential = load_potential(arguments.model)
     molecule = Molecule.read(arguments.start)
+    task = _one if arguments.conformers is None else _many
+    return task(arguments, console, potential, molecule, out)
+
+
+def _one(arguments, console, potential, molecule, out) -> dict:
+    """The minimum downhill of the start."""
+    from jaxff import md
+    from jaxff.analysis import normal_modes
+
     console("minimise", 0.0)
     before = float(potential.matched(molecule)(molecule.positions))
     found = md.minimize(
@@ -29,8 +34,7 @@ def run(arguments, console) -> dict:
     )
     console.close()
     path = out / "minimum.xyz"
-    with atomic_path(path) as temporary:
-        ase.io.write(temporary, replace(molecule, positions=found.positions).to_ase(), "extxyz")
+    _write(path, molecule, [found.positions])
     if not found.converged:
         raise InputError(
             f"not converged: the largest force is {float(found.max_force):.3g} kcal/mol/Å after "
@@ -44,11 +48,74 @@ def run(arguments, console) -> dict:
     )
     for name, part in potential.matched(molecule).terms(found.positions).items():
         console.say(f"  {name:12s} {float(part):14.6f}")
-    console.say(f"wrote {path}")
-    return {
+    results = {
         "energy_before": before,
         "energy": energy,
         "max_force": force,
         "steps": int(found.steps),
         "minimum": str(path),
     }
+    if arguments.modes:
+        modes = normal_modes(potential.matched(molecule), found.positions, molecule.masses)
+        results["frequencies"] = modes.frequencies.tolist()
+        _say_frequencies(console, modes.frequencies)
+    console.say(f"wrote {path}")
+    return results
+
+
+def _many(arguments, console, potential, molecule, out) -> dict:
+    """The minima that RDKit's conformers lead to."""
+    from jaxff.analysis import conformers, minima
+
+    console("minimise", 0.0)
+    starts = conformers(molecule, arguments.conformers, arguments.seed)
+    found = minima(
+        potential, molecule, starts, tolerance=arguments.tolerance, max_steps=arguments.max_steps
+    )
+    console.close()
+    path = out / "minima.xyz"
+    _write(path, molecule, found.positions, found.energies)
+    rows = [
+        [kind, energy - found.energies.min(), count, *map(float, frequencies[:1])]
+        for kind, points in (("minimum", found), ("saddle", found.saddles))
+        for energy, count, frequencies in zip(
+            points.energies, points.counts, points.frequencies, strict=True
+        )
+    ]
+    console.table(["stationary point", "energy", "starts", "lowest frequency"], rows)
+    console.say("energies in kcal/mol from the lowest minimum, frequencies in cm⁻¹")
+    if arguments.modes:
+        for k, frequencies in enumerate(found.frequencies):
+            console.say(f"minimum {k + 1}:")
+            _say_frequencies(console, frequencies)
+    lost = int(found.failed.sum())
+    if lost:
+        console.say(f"{lost} of {len(starts)} starts have not converged")
+    console.say(f"wrote {path}")
+    return {
+        "energies": found.energies.tolist(),
+        "counts": found.counts.tolist(),
+        "frequencies": [f.tolist() for f in found.frequencies],
+        "saddle_energies": found.saddles.energies.tolist(),
+        "saddle_frequencies": [f.tolist() for f in found.saddles.frequencies],
+        "not_converged": lost,
+        "minima": str(path),
+    }
+
+
+def _write(path, molecule, positions, energies=None) -> None:
+    """Geometries as extended xyz; energies, if any, in the comment lines in kcal/mol."""
+    import ase.io
+
+    from jaxff.npz import atomic_path
+
+    frames = [replace(molecule, positions=R).to_ase() for R in positions]
+    for atoms, energy in zip(frames, [] if energies is None else energies, strict=False):
+        atoms.info["energy_kcal_mol"] = float(energy)
+    with atomic_path(path) as temporary:
+        ase.io.write(temporary, frames, "extxyz")
+
+
+def _say_frequencies(console, frequencies) -> None:
+    for k in range(0, len(frequencies), 8):
+        console.say("  " + "".join(f"{f:9.1f}" for f in frequencies[k : k + 8]) + "  cm⁻¹")

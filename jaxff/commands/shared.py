@@ -61,6 +61,14 @@ def load_potential(path: str):
     return load(path)
 
 
+def load_surface(text: str, molecule):
+    """The potential in a file, or the ASE calculator of this name for the molecule."""
+    from jaxff.reference.calculators import Method
+
+    method = Method(text)
+    return load_potential(text) if method.is_potential else method.make(molecule=molecule)
+
+
 def calculator_options(text: str) -> dict:
     try:
         options = json.loads(text)

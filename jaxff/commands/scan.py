@@ -1,0 +1,109 @@
+"""Energies along internal coordinates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxff.commands.shared import load_surface, writable_folder
+from jaxff.errors import InputError
+
+
+def run(arguments, console) -> dict:
+    import numpy as np
+
+    from jaxff import plot_surfaces
+    from jaxff.analysis import scan
+    from jaxff.analysis.scan import difference
+    from jaxff.molecule import Molecule
+
+    out = writable_folder(arguments.output)
+    coordinates = [tuple(c) for c in arguments.coordinates or ()]
+    ranges = arguments.range or [None] * len(coordinates)
+    if len(coordinates) not in (1, 2) or len(ranges) != len(coordinates):
+        raise InputError(
+            "give one or two of --torsion, --angle and --distance, and one --range for each of "
+            "them if any (an angle or a distance has no other)"
+        )
+    molecule = Molecule.read(arguments.start)
+    values = [_values(c, r, arguments.points) for c, r in zip(coordinates, ranges, strict=True)]
+    models = [arguments.model] + ([arguments.minus] if arguments.minus else [])
+    surfaces = dict(zip(_names(models), (load_surface(m, molecule) for m in models), strict=True))
+    found, files = {}, []
+    for number, (name, surface) in enumerate(surfaces.items()):
+        console(f"scan {name}", 0.0)
+        found[name] = scan(
+            surface, molecule, coordinates, values, arguments.relax, sweeps=arguments.sweeps,
+            tolerance=arguments.tolerance, max_steps=arguments.max_steps,
+            progress=lambda _, fraction, name=name: console(f"scan {name}", fraction),
+        )  # fmt: skip
+        console.close()
+        stem = "scan" if number == 0 else "minus"
+        found[name].save(out / f"{stem}.npz")
+        _write_frames(out / f"{stem}.xyz", found[name], molecule)
+        files += [out / f"{stem}.npz", out / f"{stem}.xyz"]
+    draw = plot_surfaces.energy_curves if len(values) == 1 else plot_surfaces.energy_maps
+    draw(found, arguments.highest).savefig(out / "scan.png", dpi=130)
+    results = {"coordinates": found[name].names, "models": {}}
+    for name, one in found.items():
+        low, high = float(np.nanmin(one.energies)), float(np.nanmax(one.relative))
+        place = np.unravel_index(np.nanargmin(one.relative), one.relative.shape)
+        where = [float(plot_surfaces.shown_values(one, k)[i]) for k, i in enumerate(place)]
+        lost = int((~one.converged).sum())
+        what = ", ".join(f"{label} {v:.4g}" for label, v in zip(one.names, where, strict=True))
+        console.say(f"{name}: 0 to {high:.4g} kcal/mol, lowest at {what}")
+        if lost:
+            console.say(f"{name}: {lost} of {one.converged.size} points have not converged")
+        results["models"][name] = {
+            "lowest": low, "range": high, "lowest_at": where, "points": one.converged.size,
+            "not_converged": lost,
+        }  # fmt: skip
+    if len(found) == 2:
+        off = difference(*found.values())
+        results["difference"] = [float(np.nanmin(off)), float(np.nanmax(off))]
+        console.say("difference {:.4g} to {:.4g} kcal/mol".format(*results["difference"]))
+    files.append(out / "scan.png")
+    console.say(f"wrote {', '.join(map(str, files))}")
+    return {**results, "files": [str(file) for file in files]}
+
+
+def _values(atoms, limits, points: int):
+    """Radians or Å: once around for a torsion without limits, else both ends and between."""
+    import numpy as np
+
+    if limits is None:
+        if len(atoms) != 4:
+            raise InputError(
+                f"{'angle' if len(atoms) == 3 else 'distance'} {atoms} needs a --range"
+            )
+        return np.radians(-180.0 + 360.0 * np.arange(points) / points)
+    low, high = limits
+    degrees = np.linspace(low, high, points)
+    return degrees if len(atoms) == 2 else np.radians(degrees)
+
+
+def _names(models: list[str]) -> list[str]:
+    stems = [Path(m).stem if Path(m).is_file() else m for m in models]
+    return stems if len(set(stems)) == len(stems) else [f"{m} ({i})" for i, m in enumerate(models)]
+
+
+def _write_frames(path, scan, molecule) -> None:
+    """The geometries as extended xyz, with energies and coordinates in the comment lines."""
+    import ase.io
+    import numpy as np
+
+    from jaxff.npz import atomic_path
+    from jaxff.plot_surfaces import shown_values
+
+    axes = [shown_values(scan, k) for k in range(len(scan.values))]
+    frames = []
+    for index in np.ndindex(*scan.energies.shape):
+        atoms = molecule.with_positions(scan.positions[index]).to_ase()
+        # Not "energy", which ASE would take to be in eV.
+        atoms.info |= {
+            "coordinates": [float(axis[i]) for axis, i in zip(axes, index, strict=True)],
+            "energy_kcal_mol": float(scan.energies[index]),
+            "converged": bool(scan.converged[index]),
+        }
+        frames.append(atoms)
+    with atomic_path(path) as temporary:
+        ase.io.write(temporary, frames, "extxyz")

@@ -1,0 +1,146 @@
+"""Pictures of scans; each function returns a matplotlib Figure, drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxff.analysis import Scan, difference
+from jaxff.plot import COLOURS
+
+CLASH = 40.0  # kcal/mol: what is above is drawn alike, unless asked otherwise
+STYLES = ("-", "--", "-.", ":")
+
+
+def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
+    """Energies along one coordinate, a line a potential; of two, their difference below.
+
+    Args:
+        scans: {name: scan of one coordinate}, all of the same values.
+        highest: kcal/mol, the end of the axis (None: that of the energies, at most 40).
+    """
+    names, found = list(scans), list(scans.values())
+    pair = len(found) == 2
+    figure = Figure(figsize=(6.4, 6.0 if pair else 4.0), layout="constrained")
+    panels = figure.subplots(2 if pair else 1, 1, sharex=True, squeeze=False)[:, 0]
+    top = max(np.nanmax(scan.relative) for scan in found)
+    for k, (name, scan) in enumerate(scans.items()):
+        x, y = _around(scan, scan.relative)
+        colour = COLOURS[k % len(COLOURS)]
+        panels[0].plot(x[0], y, STYLES[k % 4], color=colour, label=name)
+        lost = ~_around(scan, scan.converged)[1].astype(bool)
+        if lost.any():
+            panels[0].plot(x[0][lost], y[lost], "x", color=colour, label=f"{name}: not converged")
+    panels[0].set_ylim(-0.03 * _ceiling(top, highest), 1.05 * _ceiling(top, highest))
+    panels[0].set_ylabel("energy, kcal/mol")
+    panels[0].legend(fontsize="small")
+    if pair:
+        x, y = _around(found[0], difference(*found))
+        panels[1].axhline(0.0, color="#888888", linewidth=0.8)
+        panels[1].plot(x[0], y, color=COLOURS[2])
+        panels[1].set_ylabel("difference, kcal/mol")
+        panels[1].set_title(_range(names, difference(*found)), fontsize="medium")
+    for ax in panels:
+        ax.grid(alpha=0.3)
+        _frame(ax.xaxis, ax.set_xlim, found[0], 0)
+    panels[-1].set_xlabel(_axis(found[0], 0))
+    return figure
+
+
+def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
+    """Contours over two coordinates, a panel a potential on one scale; of two, their difference.
+
+    A cross marks the lowest point of each panel, dots what has not converged.
+
+    Args:
+        scans: {name: scan of two coordinates}, all of the same values.
+        highest: kcal/mol, the end of the scale (None: that of the energies, at most 40).
+    """
+    names, found = list(scans), list(scans.values())
+    count = len(found) + (len(found) == 2)
+    figure = Figure(figsize=(0.6 + 4.4 * count, 4.6), layout="constrained")
+    panels = figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0]
+    top = max(np.nanmax(scan.relative) for scan in found)
+    ceiling = _ceiling(top, highest)
+    levels = np.linspace(0.0, ceiling, 21)
+    for ax, (name, scan) in zip(panels, scans.items(), strict=False):
+        (x, y), z = _around(scan, scan.relative)
+        over = "max" if top > ceiling else "neither"
+        # Outermost values are drawn even where rounding puts them off the scale.
+        z = z if over == "max" else np.clip(z, 0.0, ceiling)
+        filled = ax.contourf(x, y, z.T, levels, cmap="viridis", extend=over)
+        ax.contour(x, y, z.T, levels[::4], colors="white", linewidths=0.4, alpha=0.7)
+        _marks(ax, scan)
+        kind = "relaxed" if scan.relaxed else "rigid"
+        ax.set_title(f"{name} ({kind}): 0 to {np.nanmax(scan.relative):.3g} kcal/mol",
+                     fontsize="medium")  # fmt: skip
+    figure.colorbar(filled, ax=list(panels[: len(found)]), label="energy, kcal/mol")
+    if len(found) == 2:
+        ax, values = panels[-1], difference(*found)
+        (x, y), z = _around(found[0], values)
+        limit = min(max(np.nanmax(np.abs(values)), 1e-6), ceiling)
+        over = "both" if np.nanmax(np.abs(values)) > limit else "neither"
+        levels = np.linspace(-limit, limit, 22)
+        z = z if over == "both" else np.clip(z, -limit, limit)
+        filled = ax.contourf(x, y, z.T, levels, cmap="RdBu_r", extend=over)
+        ax.set_title(_range(names, values), fontsize="medium")
+        figure.colorbar(filled, ax=ax, label="difference, kcal/mol")
+    for ax in panels:
+        _frame(ax.xaxis, ax.set_xlim, found[0], 0)
+        _frame(ax.yaxis, ax.set_ylim, found[0], 1)
+        ax.set_xlabel(_axis(found[0], 0))
+    panels[0].set_ylabel(_axis(found[0], 1))
+    return figure
+
+
+def shown_values(scan: Scan, k: int) -> np.ndarray:
+    """Values (g,) of coordinate k as people read them: degrees, or Å."""
+    return scan.values[k] if len(scan.coordinates[k]) == 2 else np.degrees(scan.values[k])
+
+
+def _around(scan: Scan, z: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Coordinates to draw and values there; what goes around is continued past both ends."""
+    axes = []
+    for k, periodic in enumerate(scan.periodic):
+        x = shown_values(scan, k)
+        if periodic:
+            x = (x + 180.0) % 360.0 - 180.0
+        order = np.argsort(x)
+        if periodic:
+            order = np.concatenate([order[-1:], order, order[:1]])
+        x, z = x[order], np.take(z, order, axis=k)
+        if periodic:
+            x[0], x[-1] = x[0] - 360.0, x[-1] + 360.0
+        axes.append(x)
+    return axes, z
+
+
+def _marks(ax, scan: Scan) -> None:
+    x, y = shown_values(scan, 0), shown_values(scan, 1)
+    x, y = ((v + 180.0) % 360.0 - 180.0 if p else v
+            for v, p in zip((x, y), scan.periodic, strict=True))  # fmt: skip
+    a, b = np.unravel_index(np.nanargmin(scan.relative), scan.relative.shape)
+    ax.plot(x[a], y[b], "+", color="#D55E00", markersize=11, markeredgewidth=2, clip_on=False)
+    a, b = np.nonzero(~scan.converged)
+    ax.plot(x[a], y[b], ".", color="black", markersize=3)
+
+
+def _frame(axis, set_limits, scan: Scan, k: int) -> None:
+    if scan.periodic[k]:
+        set_limits(-180, 180)
+        axis.set_ticks(range(-180, 181, 60))
+
+
+def _axis(scan: Scan, k: int) -> str:
+    return f"{scan.names[k]}, {'Å' if len(scan.coordinates[k]) == 2 else 'degrees'}"
+
+
+def _range(names, values) -> str:
+    low, high = np.nanmin(values), np.nanmax(values)
+    return f"{names[0]} − {names[1]}: {low:.3g} to {high:.3g} kcal/mol"
+
+
+def _ceiling(top: float, highest: float | None) -> float:
+    return max(min(top, CLASH) if highest is None else highest, 1e-6)
