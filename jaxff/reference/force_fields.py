@@ -40,7 +40,7 @@ class ForceField(Calculator):
 
     Attributes:
         molecule: the molecule that the topology was found for; None before the first geometry.
-        topology: what that is, in words: a SMILES string, and where the bonds come from.
+        topology: its SMILES string; None before the first geometry.
 
     Raises:
         InputError: unknown force field, missing package, or a molecule without a Lewis structure
@@ -59,14 +59,14 @@ class ForceField(Calculator):
             _open_babel(force_field)  # complain now if it is missing
         self.force_field, self.charge = force_field, charge
         self.molecule: Molecule | None = None
-        self.topology = "to be found at the first geometry"
+        self.topology: str | None = None
         if molecule is not None:
-            self._found(molecule, "given bonds")
+            self._found(molecule)
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
         if self.molecule is None:
-            self._found(Molecule.from_ase(self.atoms, self.charge), "bonds of the first geometry")
+            self._found(Molecule.from_ase(self.atoms, self.charge))
         if not np.array_equal(self.atoms.numbers, self.molecule.numbers):
             raise InputError(
                 f"{self.force_field} was set up for {self.molecule.formula} with its atoms in "
@@ -82,11 +82,17 @@ class ForceField(Calculator):
             "forces": forces * unit,
         }
 
-    def _found(self, molecule: Molecule, source: str) -> None:
+    def _found(self, molecule: Molecule) -> None:
         if self.charge is not None and self.charge != molecule.charge:
             molecule = replace(molecule, charge=self.charge)
-        self._surface = SURFACES[self.force_field](molecule)
-        self.molecule, self.topology = molecule, f"{smiles(molecule)} ({source})"
+        try:
+            self._surface, self.topology = SURFACES[self.force_field](molecule), smiles(molecule)
+        except InputError as error:
+            raise InputError(
+                f"{self.force_field} finds no topology ({error}); where the bonds are wrong, give "
+                "a molecule with the right ones (label: --molecule SMILES|FILE)"
+            ) from error
+        self.molecule = molecule
 
 
 def smiles(molecule: Molecule) -> str:

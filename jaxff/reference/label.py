@@ -96,14 +96,17 @@ def label_frames(
             a run with other settings, or a cluster that cannot be reached or broke down.
     """
     first, positions = read_frames(frames)
+    source = "the frames'" if molecule is None else "as given"
     molecule = topology(first, molecule, charge)
     numbers = molecule.numbers
     method = Method(calculator, dict(options or {}))
     made = method.make(molecule.charge, molecule)  # complain before any process starts
-    if method.is_potential and scheduler is not None:
-        raise InputError(
-            f"{calculator} is a potential, evaluated here in batches; leave out scheduler"
-        )
+    if method.is_potential:
+        if scheduler is not None:
+            raise InputError(
+                f"{calculator} is a potential, evaluated here in batches; leave out scheduler"
+            )
+        potential = _in_float64(_placed(made.potential, molecule))
     settings = run_settings(method, molecule, positions)
     n_frames = len(positions)
     with part_folder(out, settings) as folder:
@@ -113,7 +116,7 @@ def label_frames(
         ended = n_frames - len(todo)
         with here() if method.is_potential else open_pool(scheduler, workers) as pool:
             if method.is_potential:
-                function, size = partial(_predict_block, _placed(made.potential, molecule)), 1024
+                function, size = partial(_predict_block, potential), 1024
             else:
                 function = _label_block
                 size = int(np.clip(len(todo) // (4 * max(pool.workers, 1)), 1, 32))
@@ -157,7 +160,7 @@ def label_frames(
         )
         extra = {"failed_frames": np.array(sorted(failed), int)} if failed else {}
         if (found := getattr(made, "topology", None)) is not None:
-            extra["topology"] = found
+            extra["topology"] = f"{found} ({source})"
         result = finish(dataset, out, method, command, failed=tuple(sorted(failed)), extra=extra)
     return result
 
@@ -360,6 +363,17 @@ def _predict_block(potential: Potential, block: Block) -> Outcome:
         else:
             failed[index] = "the energy or a force is not finite"
     return (len(energies), labels, failed), None
+
+
+def _in_float64(potential: Potential) -> Potential:
+    import jax
+
+    if not jax.config.jax_enable_x64:
+        raise InputError(
+            'labels need float64: call jax.config.update("jax_enable_x64", True) first, or set '
+            "JAX_ENABLE_X64=1"
+        )
+    return potential.astype(jax.numpy.float64)
 
 
 def _placed(potential: Potential, molecule: Molecule) -> Potential:

@@ -88,6 +88,7 @@ def label_md(
         InputError: as `label_frames`; a calculation that failed is named by replica and time.
     """
     first, starts = read_frames(start)
+    source = "the start's" if molecule is None else "as given"
     molecule = topology(first, molecule, charge)
     numbers = molecule.numbers
     for value, label in ((temperature, "temperature"), (dt, "dt"), (friction, "friction")):
@@ -166,7 +167,7 @@ def label_md(
             "time_fs": (order % plan.kept + 1) * steps * plan.dt,
         }
         if (found := getattr(made, "topology", None)) is not None:
-            extra["topology"] = found
+            extra["topology"] = f"{found} ({source})"
         return finish(dataset, out, method, command, extra=extra)
 
 
