@@ -1,28 +1,33 @@
-"""Labelling geometries, and sampling them, with any ASE calculator."""
+"""Labelling geometries, and sampling them, with any ASE calculator or potential."""
 
-from jaxff.reference.active import ActiveLearning, Round, active_learning
-from jaxff.reference.calculators import calculator
-from jaxff.reference.label import Labelled, label_frames
-from jaxff.reference.sample import label_md
-from jaxff.reference.select import select
-from jaxff.reference.two_step import (
-    CrossValidation,
-    Sampler,
-    cross_validate,
-    two_step,
-)
+from __future__ import annotations
 
-__all__ = [
-    "ActiveLearning",
-    "CrossValidation",
-    "Labelled",
-    "Round",
-    "Sampler",
-    "active_learning",
-    "calculator",
-    "cross_validate",
-    "label_frames",
-    "label_md",
-    "select",
-    "two_step",
-]
+import importlib
+
+# Imported when first asked for: the processes that label need neither dynamics nor kernels.
+_HOME = {
+    "ActiveLearning": "active",
+    "Round": "active",
+    "active_learning": "active",
+    "calculator": "calculators",
+    "Labelled": "label",
+    "label_frames": "label",
+    "label_md": "sample",
+    "select": "selection",
+    "CrossValidation": "generation",
+    "Sampler": "generation",
+    "cross_validate": "generation",
+    "two_step": "generation",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(f"jaxff.reference.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'jaxff.reference' has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

@@ -20,8 +20,8 @@ from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader, digest
 from jaxff.potential import Potential
 from jaxff.reference.calculators import Method
-from jaxff.reference.select import force_uncertainty, select
-from jaxff.reference.two_step import Labeller, Progress, Sampler, in_time, joined, label
+from jaxff.reference.generation import Labeller, Progress, Sampler, in_time, joined, label
+from jaxff.reference.selection import force_uncertainty, select
 
 FORMAT = "jaxff active learning 1"
 VALID_SHARE, MIN_VALID, MAX_VALID = 5, 4, 100  # one frame in five chooses the kernel's width

@@ -19,7 +19,7 @@ from jaxff.learn import evaluate
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 from jaxff.reference.label import label_frames
-from jaxff.reference.select import select
+from jaxff.reference.selection import select
 
 Progress = Callable[[str, float], None]
 Labeller = str | Potential
