@@ -166,7 +166,7 @@ def dask(scheduler: str, workers: int) -> Iterator[Pool]:
 
 
 def _cluster_failed(error: Exception) -> str:
-    from distributed import CommClosedError, KilledWorker
+    from distributed import KilledWorker
 
     again = "run the same command again to continue from what is done"
     if isinstance(error, KilledWorker):
@@ -174,7 +174,7 @@ def _cluster_failed(error: Exception) -> str:
             "several Dask workers died over the same frames (out of memory, or a crash of the "
             f"calculator); {again}"
         )
-    if isinstance(error, CancelledError | CommClosedError | OSError):
+    if isinstance(error, CancelledError | OSError):
         return f"the Dask scheduler is lost ({type(error).__name__}); {again}"
     return (
         f"a Dask worker cannot do its task ({type(error).__name__}: {error}); the workers need "
