@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxff.analysis import Scan, difference
 from jaxff.plot import COLOURS
@@ -59,40 +60,80 @@ def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figu
         highest: kcal/mol, the end of the scale (None: that of the energies, at most 40).
     """
     names, found = list(scans), list(scans.values())
-    count = len(found) + (len(found) == 2)
-    figure = Figure(figsize=(0.6 + 4.4 * count, 4.6), layout="constrained")
-    panels = figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0]
+    figure, panels = _panels(len(found) + (len(found) == 2))
     top = max(np.nanmax(scan.relative) for scan in found)
     ceiling = _ceiling(top, highest)
-    levels = np.linspace(0.0, ceiling, 21)
     for ax, (name, scan) in zip(panels, scans.items(), strict=False):
-        (x, y), z = _around(scan, scan.relative)
-        over = "max" if top > ceiling else "neither"
-        # Outermost values are drawn even where rounding puts them off the scale.
-        z = z if over == "max" else np.clip(z, 0.0, ceiling)
-        filled = ax.contourf(x, y, z.T, levels, cmap="viridis", extend=over)
-        ax.contour(x, y, z.T, levels[::4], colors="white", linewidths=0.4, alpha=0.7)
+        filled = _map(ax, scan, scan.relative, 0.0, ceiling, "viridis")
         _marks(ax, scan)
         kind = "relaxed" if scan.relaxed else "rigid"
         ax.set_title(f"{name} ({kind}): 0 to {np.nanmax(scan.relative):.3g} kcal/mol",
                      fontsize="medium")  # fmt: skip
-    figure.colorbar(filled, ax=list(panels[: len(found)]), label="energy, kcal/mol")
+    figure.colorbar(
+        filled, ax=list(panels[: len(found)]), label="energy, kcal/mol", ticks=MaxNLocator(6)
+    )
     if len(found) == 2:
-        ax, values = panels[-1], difference(*found)
-        (x, y), z = _around(found[0], values)
+        values = difference(*found)
         limit = min(max(np.nanmax(np.abs(values)), 1e-6), ceiling)
-        over = "both" if np.nanmax(np.abs(values)) > limit else "neither"
-        levels = np.linspace(-limit, limit, 22)
-        z = z if over == "both" else np.clip(z, -limit, limit)
-        filled = ax.contourf(x, y, z.T, levels, cmap="RdBu_r", extend=over)
-        ax.set_title(_range(names, values), fontsize="medium")
-        figure.colorbar(filled, ax=ax, label="difference, kcal/mol")
-    for ax in panels:
-        _frame(ax.xaxis, ax.set_xlim, found[0], 0)
-        _frame(ax.yaxis, ax.set_ylim, found[0], 1)
-        ax.set_xlabel(_axis(found[0], 0))
-    panels[0].set_ylabel(_axis(found[0], 1))
+        filled = _map(panels[-1], found[0], values, -limit, limit, "RdBu_r")
+        panels[-1].set_title(_range(names, values), fontsize="medium")
+        figure.colorbar(filled, ax=panels[-1], label="difference, kcal/mol", ticks=MaxNLocator(6))
     return figure
+
+
+def difference_maps(
+    name: str, reference: Scan, others: Mapping[str, Scan], highest: float = 10.0
+) -> Figure:
+    """Other scans of two coordinates minus a reference, a panel each, on one scale.
+
+    Each counts from its own lowest energy. Lines are contours of the reference, every 2 kcal/mol.
+
+    Args:
+        name, reference: what is subtracted.
+        others: {name: scan of the same coordinates and values}.
+        highest: kcal/mol; what differs by more is drawn alike.
+    """
+    figure, panels = _panels(len(others))
+    values = {key: difference(other, reference) for key, other in others.items()}
+    limit = min(max(max(np.nanmax(np.abs(v)) for v in values.values()), 1e-6), highest)
+    for ax, (key, off) in zip(panels, values.items(), strict=True):
+        filled = _map(ax, reference, off, -limit, limit, "RdBu_r")
+        (x, y), z = _around(reference, reference.relative)
+        lines = ax.contour(x, y, z.T, np.arange(2.0, 41.0, 2.0), colors="black", linewidths=0.5)
+        ax.clabel(lines, fontsize=7)
+        ax.set_title(_range((key, name), off), fontsize="medium")
+    figure.colorbar(filled, ax=list(panels), label="difference, kcal/mol", ticks=MaxNLocator(6))
+    return figure
+
+
+def _panels(count: int):
+    """A figure with so many square panels, at most three in a row."""
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(0.6 + 4.4 * columns, 0.2 + 4.4 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax in panels[count:]:
+        ax.set_visible(False)
+    return figure, panels[:count]
+
+
+def _map(ax, scan: Scan, values: np.ndarray, low: float, high: float, colours: str):
+    """Filled contours of values on the scan's grid, framed and labelled."""
+    (x, y), z = _around(scan, values)
+    above, below = np.nanmax(values) > high, np.nanmin(values) < low
+    over = {(1, 1): "both", (1, 0): "max", (0, 1): "min", (0, 0): "neither"}[above, below]
+    # Outermost values are drawn even where rounding puts them off the scale.
+    z = np.clip(z, None if below else low, None if above else high)
+    levels = np.linspace(low, high, 21)
+    filled = ax.contourf(x, y, z.T, levels, cmap=colours, extend=over)
+    if low == 0.0:
+        ax.contour(x, y, z.T, levels[::4], colors="white", linewidths=0.4, alpha=0.7)
+    _frame(ax.xaxis, ax.set_xlim, scan, 0)
+    _frame(ax.yaxis, ax.set_ylim, scan, 1)
+    ax.set_xlabel(_axis(scan, 0))
+    ax.set_ylabel(_axis(scan, 1))
+    ax.label_outer()
+    return filled
 
 
 def shown_values(scan: Scan, k: int) -> np.ndarray:

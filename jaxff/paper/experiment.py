@@ -183,7 +183,7 @@ class Setting:
         dt: float = 0.5,
     ) -> md.Run:
         """Langevin dynamics of replicas, of which the first fifth is left out by the callers."""
-        steps = int(round(1000 * ps / dt / every)) * every
+        steps = round(1000 * ps / dt / every) * every
         return md.simulate(
             potential, molecule, temperature=temperature, steps=steps, dt=dt, friction=5.0,
             record_every=every, replicas=replicas, positions=positions, seed=self.seed,

@@ -51,8 +51,8 @@ def run(setting: Setting) -> Result:
     numbers["difference"] = off
     return Result(
         "Fig. 9: time spent near each minimum of aspirin",
-        f"{data.theory}; sGDML on it stands for the reference; {TEMPERATURE:g} K; the correction is "
-        "a kernel on the ester and acid groups, trained on reference minus GAFF near the minima",
+        f"{data.theory}; sGDML on it stands for the reference; {TEMPERATURE:g} K; the correction "
+        "is a kernel on the ester and acid groups, trained on reference minus GAFF near the minima",
         "GAFF spends its time in other minima than the reference; with a kernel that corrects the "
         "n→π* interaction locally it spends it as the reference does.",
         "share of the time spent elsewhere than sGDML spends it: "

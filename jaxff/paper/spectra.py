@@ -21,6 +21,7 @@ def run(setting: Setting) -> Result:
     data, folder = setting.dataset(MOLECULE), setting.place("fig6")
     models = {"sGDML": setting.kernel(MOLECULE), "GAFF": gaff(data.molecule)}
     temperatures = setting.size(TEMPERATURES, (100.0, 400.0))
+
     pictures, rows, moved, numbers = [], [], {}, {}
     for name, potential in models.items():
         found = {f"{t:g} K": _spectrum(setting, potential, data, name, t) for t in temperatures}
@@ -96,7 +97,7 @@ def _spectrum(setting, potential, data, name, temperature):
     )  # fmt: skip
     return spectrum(
         run.velocities, data.molecule.masses, EVERY * STEP, positions=run.positions, step=STEP,
-        resolution=setting.size(5.0, 15.0),
+        resolution=setting.size(5.0, 20.0),
     )  # fmt: skip
 
 

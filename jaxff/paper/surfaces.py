@@ -5,17 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from jaxff import plot_surfaces
-from jaxff.analysis import rotatable_torsions, scan, torsion_angles
-from jaxff.analysis.scan import Scan, difference
+from jaxff.analysis import (
+    Scan,
+    automorphisms,
+    difference,
+    rmsd,
+    rotatable_torsions,
+    scan,
+    torsion_angles,
+)
 from jaxff.paper.experiment import Result, Setting, Table, force_fields, picture
 
 PAPER = {
-    "ethanol": "The learned surface of ethanol's hydroxyl and methyl rotors couples both; classical "
-    "force fields have its minima in about the right places, but wrong barriers and relative "
-    "energies.",
-    "keto-malondialdehyde": "On keto-malondialdehyde classical force fields differ from the learned "
-    "surface, and from each other, in the places and the order of the minima.",
+    "ethanol": "The learned surface of ethanol's hydroxyl and methyl rotors couples both; "
+    "classical force fields have its minima in about the right places, but wrong barriers and "
+    "relative energies.",
+    "keto-malondialdehyde": "On keto-malondialdehyde classical force fields differ from the "
+    "learned surface, and from each other, in the places and the order of the minima.",
 }
+ALIKE = 0.35  # Å, root mean square distance of geometries that count as one minimum
 THERMAL = 5.0  # kcal/mol above the lowest point, up to which surfaces are compared
 
 
@@ -46,7 +54,7 @@ def differences(setting: Setting) -> Result:
                 molecule, name, errors[molecule, name], float(wrong[low].min()),
                 float(wrong[low].max()),
             ])  # fmt: skip
-        figure = plot_surfaces.differences(reference, scans)
+        figure = plot_surfaces.difference_maps("sGDML", reference, scans)
         caption = f"{molecule}: force fields minus sGDML, each from its own lowest point."
         pictures.append(picture(folder, f"{molecule}.png", figure, caption))
     mean = np.mean(list(errors.values()))
@@ -59,7 +67,7 @@ def differences(setting: Setting) -> Result:
         + ", ".join(f"{n} ({m}) {e:.2f}" for (m, n), e in errors.items())
         + " kcal/mol",
         *(
-            ("agrees", "Differences of this size are those of kT at 500 K (1 kcal/mol) or more.")
+            ("agrees", "On average the differences exceed two thirds of kT at 500 K.")
             if mean > 0.7
             else (
                 "partly agrees",
@@ -84,17 +92,19 @@ def _surfaces(setting: Setting, name: str, molecule: str) -> Result:
     data = setting.dataset(molecule, surfaces=True)
     reference = scans["sGDML"]
     rows, kept = [], []
-    own = _lowest(reference)
+    symmetries = automorphisms(data.molecule)
+    own = _lowest(reference, symmetries)
     for title, found in scans.items():
-        places = _lowest(found)
-        near = _near(places, own)
+        places = _lowest(found, symmetries)
+        told = "; ".join(_told(found, place) for place in places[:4])
+        near = _near(found, places, reference, own, symmetries)
         if title != "sGDML":
             kept.append(len(near) == len(own) == len(places) and near == sorted(near))
         rows.append([
-            title, len(places), "; ".join(f"{a:+.0f}°, {b:+.0f}°: {e:.2f}" for a, b, e in places[:4]),
+            title, len(places), told,
             float(found.relative.max()), int((~found.converged).sum()),
         ])  # fmt: skip
-    figure = plot_surfaces.surfaces(scans)
+    figure = plot_surfaces.energy_maps(scans)
     caption = (
         f"Relaxed energies of {molecule} over two torsions, kcal/mol from each potential's lowest."
     )
@@ -111,8 +121,8 @@ def _surfaces(setting: Setting, name: str, molecule: str) -> Result:
         {"minima": {row[0]: row[2] for row in rows}, "far_from_data": far},
         [
             Table(
-                "Minima on the grid, mirror images counted once, with energies (kcal/mol); highest "
-                "energy of the surface (kcal/mol); grid points that did not converge",
+                "Minima on the grid, equivalent ones counted once, with energies (kcal/mol); "
+                "highest energy of the surface (kcal/mol); grid points that did not converge",
                 ["potential", "minima", "lowest", "highest", "not converged"],
                 rows,
             )
@@ -151,39 +161,35 @@ def _level(setting: Setting, molecule: str) -> str:
     )
 
 
-def _lowest(found: Scan) -> list[tuple[float, float, float]]:
-    """Minima of a periodic grid, degrees and kcal/mol, from the lowest; one of mirror images."""
-    E = found.relative
+def _lowest(found: Scan, symmetries) -> list[tuple[int, int]]:
+    """Minima on a periodic grid, from the lowest; equivalent ones once."""
+    E, R = found.relative, found.positions
     moves = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
-    lower = np.all([E <= np.roll(E, move, axis=(0, 1)) for move in moves], axis=0)
-    places = sorted(
-        (
-            float(E[i, j]),
-            *(float(np.degrees(v[k])) for v, k in zip(found.values, (i, j), strict=True)),
-        )
-        for i, j in zip(*np.nonzero(lower), strict=True)
-    )
-    kept: list[tuple[float, float, float]] = []
-    for energy, a, b in places:
-        seen = any(min(_apart((a, b), k), _apart((-a, -b), k)) < 45.0 for k in kept)
-        if not seen:
-            kept.append((a, b, energy))
+    lower = np.all([np.roll(E, move, axis=(0, 1)) >= E for move in moves], axis=0)
+    kept: list[tuple[int, int]] = []
+    for place in sorted(zip(*map(np.ndarray.tolist, np.nonzero(lower)), strict=True), key=E.item):
+        if all(_apart(R[place], R[other], symmetries) > ALIKE for other in kept):
+            kept.append(place)
     return kept
 
 
-def _apart(a, b) -> float:
-    """Largest difference of two pairs of angles, degrees."""
-    return max(abs((x - y + 180.0) % 360.0 - 180.0) for x, y in zip(a[:2], b[:2], strict=True))
+def _near(found: Scan, places, reference: Scan, own, symmetries) -> list[int]:
+    """Which of the reference's minima each minimum is; those that are none are left out."""
+    which = []
+    for place in places:
+        apart = [_apart(found.positions[place], reference.positions[o], symmetries) for o in own]
+        if min(apart) < ALIKE:
+            which.append(int(np.argmin(apart)))
+    return which
 
 
-def _near(places, own) -> list[int]:
-    """Which of `own` each place is within 45° of, mirror images being one; those without left out."""
-    found = []
-    for a, b, _ in places:
-        apart = [min(_apart((a, b), o), _apart((-a, -b), o)) for o in own]
-        if apart and min(apart) < 45.0:
-            found.append(int(np.argmin(apart)))
-    return found
+def _apart(R, other, symmetries) -> float:
+    return float(rmsd(R[None], other[None], symmetries, mirror=True)[0, 0])
+
+
+def _told(found: Scan, place) -> str:
+    a, b = (float(np.degrees(v[i])) for v, i in zip(found.values, place, strict=True))
+    return f"{a:+.0f}°, {b:+.0f}°: {found.relative[place]:.2f}"
 
 
 def _far_from_data(found: Scan, data) -> float:
@@ -200,8 +206,8 @@ def _far_from_data(found: Scan, data) -> float:
 
 def _verdict(agreeing, kept) -> tuple[str, str]:
     caveat = (
-        "Levels of theory differ from the paper's CCSD(T); methyl rotors make equivalent minima "
-        "120° apart, all of which are listed."
+        "The levels of theory differ from the paper's; minima count as the same within "
+        f"{ALIKE:g} Å."
     )
     if not agreeing:
         return "agrees", f"No force field has the minima of sGDML in their order. {caveat}"

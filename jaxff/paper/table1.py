@@ -112,5 +112,5 @@ def _verdict(factors) -> tuple[str, str]:
         )
     return (
         "disagrees",
-        f"For some molecule GAFF's frames train as well as the reference's. {caveat}",
+        f"For some molecule GAFF's frames train as well as its own. {caveat}",
     )
