@@ -19,6 +19,11 @@ Surface = Callable[[np.ndarray], tuple[float, np.ndarray]]
 # forces near a minimum, and 1e-8 of those in a close contact.
 STEP = 2e-4
 STENCIL = ((1, 2.0 / 3.0), (2, -1.0 / 12.0))
+# Open Babel takes an angle within 1e-5 rad of 180° for 0°; so far its centre is moved off, Å: less
+# than 1e-6 kcal/mol of bending.
+STRAIGHT, OFF_LINE = 2e-5, 4e-5
+# Of two programs' MMFF94 energies, kcal/mol and relative: rounded constants differ by far less.
+ALIKE, ALIKE_RELATIVE = 1.0, 0.02
 # Å, and multiples of the van der Waals minimum: no pair is left out at any geometry.
 EVERY_PAIR = 1e9
 _OPEN_BABEL = threading.Lock()  # its force fields are single objects of the whole process
@@ -114,6 +119,21 @@ def central_differences(energy: Callable[[np.ndarray], float], R: np.ndarray) ->
                 moved[place] = R[place] + sign * steps * STEP
                 forces[place] -= sign * weight / STEP * energy(moved)
     return forces
+
+
+def bent(R: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """R (N, 3) Å, with the centres of straight ones of the `angles` (A, 3) moved off the line."""
+    while len(angles):
+        a, b = R[angles[:, 0]] - R[angles[:, 1]], R[angles[:, 2]] - R[angles[:, 1]]
+        sine = np.linalg.norm(np.cross(a, b), axis=1)
+        straight = sine < -STRAIGHT * np.sum(a * b, axis=1)
+        if not straight.any():
+            break
+        first = int(np.argmax(straight))
+        across = np.cross(a[first], np.eye(3)[np.argmin(np.abs(a[first]))])
+        R = R.copy()
+        R[angles[first, 1]] += OFF_LINE * across / np.linalg.norm(across)
+    return R
 
 
 def _known_to_rdkit(molecule: Molecule, force_field: str):
@@ -212,8 +232,12 @@ def _open_babel_surface(name: str, molecule: Molecule) -> Surface:
             )
         unit = {"kcal/mol": 1.0, "kJ/mol": ase_units.kJ / ase_units.kcal}[field.GetUnit()]
 
+    angles = np.array(
+        [(n[0], j, n[1]) for j, n in enumerate(molecule.neighbours) if len(n) == 2], int
+    ).reshape(-1, 3)
+
     def energy(R):
-        _place(atoms, R)
+        _place(atoms, bent(R, angles))
         field.SetCoordinates(mol)
         return field.Energy(False) * unit
 
@@ -226,7 +250,17 @@ def _open_babel_surface(name: str, molecule: Molecule) -> Surface:
             field.Setup(mol)
             return energy(R), central_differences(energy, R)
 
+    if name == "mmff94":
+        _agree(molecule, surface(start)[0], _rdkit_mmff94(molecule)(start)[0])
     return surface
+
+
+def _agree(molecule: Molecule, energy: float, other: float) -> None:
+    if abs(energy - other) > ALIKE + ALIKE_RELATIVE * abs(other):
+        raise InputError(
+            f"{molecule.name or molecule.formula}: Open Babel lacks MMFF94 parameters for it (its "
+            f'energy is {energy:.6g} kcal/mol, RDKit\'s {other:.6g}); use "mmff94-rdkit"'
+        )
 
 
 def _place(atoms, R: np.ndarray) -> None:

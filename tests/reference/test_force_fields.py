@@ -84,6 +84,31 @@ def test_two_programs_agree_on_mmff94(smiles):
         np.testing.assert_allclose(f, f_other, atol=3e-4 * np.abs(f).max())
 
 
+@pytest.mark.parametrize("name", ["mmff94", "ghemical", "uff"])
+def test_straight_angles_are_not_taken_for_folded_ones(name):
+    """Exactly straight, Open Babel alone is off by 162 kcal/mol (MMFF94) and more."""
+    molecule = Molecule.from_smiles("C#C")
+    line = np.array([0.0, 1.2, -1.06, 2.26])[:, None] * [0.36, 0.48, 0.8]
+    calc = calculator(name, molecule=molecule)
+    across = 1e-3 * np.array([0.8, -0.6, 0.0])
+    nearly = line.copy()
+    nearly[0] += across
+    nearly[1] -= across
+    energy, forces = evaluated(calc, molecule, line)
+    assert energy == pytest.approx(evaluated(calc, molecule, nearly)[0], abs=0.05)
+    assert np.abs(forces - np.outer(forces @ line[1], line[1]) / 1.44).max() < 1e-2
+    if name == "mmff94":
+        expected = evaluated(calculator("mmff94-rdkit", molecule=molecule), molecule, line)
+        assert energy == pytest.approx(expected[0], abs=2e-3)
+        np.testing.assert_allclose(forces, expected[1], atol=2e-2)
+
+
+def test_mmff94_without_parameters_is_refused():
+    """Carbon dioxide at MMFF94's own minimum: 57 kcal/mol from Open Babel, without a word."""
+    with pytest.raises(InputError, match=r'Open Babel lacks MMFF94 parameters .*"mmff94-rdkit"'):
+        calculator("mmff94", molecule=Molecule.from_smiles("O=C=O"))
+
+
 def test_the_energies_are_the_packages_own(molecules):
     """Units: Open Babel's UFF and Ghemical are in kJ/mol, its MMFF94 in kcal/mol."""
     from openbabel import openbabel
@@ -287,3 +312,17 @@ def test_any_potential_labels_in_batches(molecules, tmp_path):
     )
     with jax.enable_x64(False), pytest.raises(InputError, match="labels need float64"):
         label_frames(tmp_path / "frames.xyz", tmp_path / "b.npz", **call)
+
+
+def test_the_command_line_takes_a_molecule(molecules, scan, tmp_path, capsys):
+    from jaxff.cli import main
+
+    frames, out = tmp_path / "frames.xyz", tmp_path / "out.npz"
+    ase.io.write(frames, scan[:0:-1], format="extxyz")
+    call = ["label", str(frames), "--calculator", "uff-rdkit", "--workers", "1", "-o", str(out)]
+    assert main(call) == 1
+    assert "--molecule SMILES|FILE" in capsys.readouterr().err
+    assert main([*call, "--molecule", PLANAR["acetamide"]]) == 0
+    assert "topology of all frames: CC(N)=O (as given)" in capsys.readouterr().out
+    assert main([*call, "--md", "--scheduler", "local"]) == 1
+    assert "then label the frames with --scheduler" in capsys.readouterr().err
