@@ -25,7 +25,7 @@ class Agreement(NamedTuple):
         overlap: Σ min(p, q), 1 for equal distributions, 0 for disjoint ones.
         divergence: of Jensen and Shannon, in bits: 0 for equal distributions, 1 for disjoint ones.
         chance_overlap, chance_divergence: mean and standard deviation of both between samplings
-            of this length of one distribution, the two pooled: what is no further from perfect
+            of this length of one distribution, either of the two: what is no further from perfect
             agreement than these tells no difference.
     """
 
@@ -105,8 +105,11 @@ def compare(first, second, *, n_blocks: int = 20, n_samples: int = 400, seed: in
     blocks = [_block_sums(x, shorter // n_blocks) for x in (a, b)]
     rng = np.random.default_rng(seed)
     drawn = _measures(*(_resampled(x, len(x), n_samples, rng) for x in blocks))
-    pool = np.concatenate(blocks)
-    same = _measures(*(_resampled(pool, len(x), n_samples, rng) for x in blocks))
+    # Blocks of either alone: of both pooled they would differ by more than chance.
+    same = np.concatenate(
+        [_measures(*(_resampled(own, len(x), n_samples, rng) for x in blocks)) for own in blocks],
+        axis=1,
+    )
     plain = _measures(a.sum(axis=0), b.sum(axis=0))
     errors = [Estimate(float(p), float(d.std(ddof=1))) for p, d in zip(plain, drawn, strict=True)]
     chance = [Estimate(float(s.mean()), float(s.std(ddof=1))) for s in same]

@@ -17,8 +17,9 @@ from jaxff.analysis.correlations import vdos
 from jaxff.errors import InputError
 
 RESOLUTION = 5.0  # cm⁻¹, unless the trajectories are too short
-SIGNIFICANCE = 2.5  # standard errors of its height by which a peak stands above its surroundings
-PROMINENCE = 0.01  # of the highest peak, likewise
+PROMINENCE = 0.01  # of the highest peak: what a peak stands above the valleys beside it
+SIGNIFICANCE = 2.5  # standard errors by which the logarithm of that ratio is above zero
+SCATTER = 0.5  # of the logarithm of one block's density, at least: few blocks tell it badly
 _MAX_BLOCKS = 32  # in all: enough for an error of the error of 13 %
 
 
@@ -117,7 +118,7 @@ def spectrum(
     density, error = parts.mean(axis=0), np.full(len(wavenumbers), np.nan)
     if len(parts) > 1:
         error = parts.std(axis=0, ddof=1) / np.sqrt(len(parts))
-    peaks = _peaks(wavenumbers, parts, error)
+    peaks = _peaks(wavenumbers, parts)
     return Spectrum(wavenumbers, density, error, peaks, spacing / length, len(parts))
 
 
@@ -197,13 +198,18 @@ def _exact(wavenumbers, step):
     return units.WAVENUMBER_PER_FS / (np.pi * step) * np.sin(phase), np.cos(phase)
 
 
-def _peaks(wavenumbers, parts, error) -> tuple[Peak, ...]:
+def _peaks(wavenumbers, parts) -> tuple[Peak, ...]:
     from scipy.signal import find_peaks
 
     density, n = parts.mean(axis=0), len(parts)
-    least = np.maximum(PROMINENCE * density.max(), SIGNIFICANCE * np.nan_to_num(error))
-    places, found = find_peaks(density, prominence=1e-300)
-    places = places[found["prominences"] > least[places]]
+    places, found = find_peaks(density, prominence=PROMINENCE * density.max())
+    sides = np.stack([found["left_bases"], found["right_bases"]])
+    valleys = np.where(density[sides[0]] > density[sides[1]], *sides)
+    # Logarithms, because a line's height follows the energy of its mode, which is seldom the same.
+    rise = np.log(np.maximum(parts[:, places], 1e-300) / np.maximum(parts[:, valleys], 1e-300))
+    if n > 1:
+        doubt = np.maximum(rise.std(axis=0, ddof=1), SCATTER) / np.sqrt(n)
+        places = places[rise.mean(axis=0) > SIGNIFICANCE * doubt]
     without = [] if n == 1 else [(n * density - part) / (n - 1) for part in parts]
     peaks = []
     for place in places:

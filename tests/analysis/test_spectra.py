@@ -1,11 +1,15 @@
 """Spectra: lines at the normal modes, errors that are those seen, shifts that were put in."""
 
+import contextlib
+import json
+
 import jax
 import numpy as np
 import pytest
 
-from jaxff import Molecule, gaff, md, units
+from jaxff import Molecule, gaff, md, save, units
 from jaxff.analysis.spectra import internal_velocities, peak_shifts, spectrum
+from jaxff.cli import main
 from jaxff.errors import InputError
 
 MASSES = np.array([12.0, 1.0, 16.0])
@@ -36,26 +40,56 @@ def harmonic_wavenumbers(potential, R, masses):
     return np.sqrt(np.abs(values)) / units.TIME / (2 * np.pi) * units.WAVENUMBER_PER_FS
 
 
-def test_peaks_of_a_harmonic_molecule_are_its_normal_modes():
+def test_peaks_of_a_harmonic_molecule_are_its_normal_modes(tmp_path, capsys):
     water = Molecule.from_smiles("O")
     potential = gaff(water, charges="gasteiger")
     found = md.minimize(potential, water, tolerance=1e-7)
     modes = harmonic_wavenumbers(potential, found.positions, water.masses)[-3:]
+    save(tmp_path / "model.npz", potential)
+    water.with_positions(found.positions).to_ase().write(tmp_path / "start.xyz", format="extxyz")
     # At 1 K anharmonicity is gone; 1 fs makes the error of the time step large: 44 cm⁻¹.
-    run = md.simulate(
-        potential, water.with_positions(found.positions), ensemble="nve", temperature=1.0,
-        dt=1.0, steps=16_384, record_every=4, seed=3,
-    )  # fmt: skip
-    of = {"positions": run.positions, "resolution": 4.0}
-    corrected = spectrum(run.velocities, water.masses, 4.0, step=1.0, **of)
-    peaks = [peak.wavenumber for peak in corrected.peaks]
-    np.testing.assert_allclose(peaks, modes, atol=0.5)
-    raw = [p.wavenumber for p in spectrum(run.velocities, water.masses, 4.0, **of).peaks]
+    simulate = "md model.npz start.xyz --ensemble nve --temperature 1,1,1.5,1.5 --replicas 4 "
+    simulate = (simulate + "--dt 1 --steps 10000 --record-every 4").split()
+    run(tmp_path, *simulate, "-o", "run")
+    run(tmp_path, "spectrum", "run", "--resolution", "5", "-o", "out", "--json", "out.json")
+    told = json.loads((tmp_path / "out.json").read_text())
+    assert list(told["spectra"]) == ["run, 1 K", "run, 1.5 K"]
+    for one in told["spectra"].values():
+        np.testing.assert_allclose([p["wavenumber"] for p in one["peaks"]], modes, atol=0.6)
+    assert np.abs([row["shifts"][1] for row in told["shifts"]]).max() < 0.5
+    assert (tmp_path / "out" / "spectrum.png").stat().st_size > 10_000
+    assert len((tmp_path / "out" / "peaks.csv").read_text().splitlines()) == 7
+
+    both = [md.read_trajectory(tmp_path / "run" / f"trajectory-{r}.extxyz") for r in (0, 1)]
+    of = {"positions": [frames["positions"] for frames in both], "resolution": 5.0}
+    velocities = np.array([frames["velocities"] for frames in both])
+    corrected = spectrum(velocities, water.masses, 4.0, step=1.0, **of)
+    with np.load(tmp_path / "out" / "spectra.npz") as file:
+        np.testing.assert_allclose(file["density_0"], corrected.density)
+    uncorrected = spectrum(velocities, water.masses, 4.0, **of)
+    raw = [peak.wavenumber for peak in uncorrected.peaks]
     seen = 2.0 * np.arcsin(np.pi * modes / units.WAVENUMBER_PER_FS)  # ω = 2/dt sin(ω' dt/2)
-    np.testing.assert_allclose(raw, seen * units.WAVENUMBER_PER_FS / (2 * np.pi), atol=0.5)
-    assert raw[-1] - peaks[-1] > 40.0
-    for found in (corrected, spectrum(run.velocities, water.masses, 4.0, **of)):
-        assert np.trapezoid(found.density, found.wavenumbers) == pytest.approx(1.0, abs=0.01)
+    np.testing.assert_allclose(raw, seen * units.WAVENUMBER_PER_FS / (2 * np.pi), atol=0.6)
+    assert raw[-1] - corrected.peaks[-1].wavenumber > 40.0
+    for one in (corrected, uncorrected):
+        assert np.trapezoid(one.density, one.wavenumbers) == pytest.approx(1.0, abs=0.02)
+
+    capsys.readouterr()
+    simulate[-1] = "8"
+    run(tmp_path, *simulate, "-o", "rare")
+    assert fails(tmp_path, capsys, "rare").endswith("with --record-every 4 or less")
+    assert "has no restart.npz" in fails(tmp_path, capsys, "out")
+    assert "2501 frames" in fails(tmp_path, capsys, "run", "--resolution", "0.1")
+
+
+def run(folder, *arguments, expected=0):
+    with contextlib.chdir(folder):
+        assert main(list(arguments)) == expected
+
+
+def fails(folder, capsys, *arguments) -> str:
+    run(folder, "spectrum", *arguments, "-o", "no", expected=1)
+    return capsys.readouterr().err.strip()
 
 
 def test_errors_are_the_scatter_of_repeated_runs():

@@ -1,0 +1,211 @@
+"""Frames from one potential, labels from another: selections, cross-validation, active learning."""
+
+import numpy as np
+import pytest
+from springs import springs
+
+from jaxff import Dataset, InputError, Molecule, evaluate, gdml, load
+from jaxff.reference import Sampler, active_learning, cross_validate, select, two_step
+from jaxff.reference.active import _explored
+
+TOY = "toy_calculators:Springs"
+TARGET = 2.0  # kcal/mol/Å
+
+
+@pytest.fixture(scope="module")
+def water():
+    return Molecule.from_smiles("O")
+
+
+@pytest.fixture(scope="module")
+def truth(water):
+    return springs(water)
+
+
+@pytest.fixture(scope="module")
+def data(water, truth):
+    R = water.positions + np.random.default_rng(0).normal(0.0, 0.06, (400, 3, 3))
+    energies, forces = truth.predict(R)
+    return Dataset(water.numbers, R, forces, energies, name="water")
+
+
+@pytest.fixture(scope="module")
+def unsure(data):
+    model = gdml.train(data[:20], sigma=10.0)
+    return gdml.uncertainty(model, data[:20], data[20:40])
+
+
+def inverse_distances(R):
+    i, j = np.triu_indices(R.shape[1], 1)
+    return 1.0 / np.linalg.norm(R[:, i] - R[:, j], axis=-1)
+
+
+# -- selection ---------------------------------------------------------------------------------
+
+
+def test_farthest_frames_are_those_of_brute_force(data):
+    points = inverse_distances(data.positions)
+    chosen = [int(np.argmax(np.linalg.norm(points - points.mean(axis=0), axis=1)))]
+    while len(chosen) < 12:
+        gaps = [min(np.linalg.norm(points[i] - points[j]) for j in chosen) for i in range(400)]
+        chosen.append(int(np.argmax(gaps)))
+    np.testing.assert_array_equal(select(data, 12, "farthest"), sorted(chosen))
+    known = data.positions[:5]
+    gaps = np.linalg.norm(points[:, None] - points[None, :5], axis=-1).min(axis=1)
+    assert select(data, 1, "farthest", known=known) == np.argmax(gaps)
+    copies = data.positions[[0, 0, 0, 1]]
+    np.testing.assert_array_equal(select(copies, 4, "farthest"), range(4))
+
+
+def test_energies_of_a_selection_are_distributed_as_all(data, truth):
+    chosen = select(data, 100, "energy", seed=1)
+    edges = np.quantile(data.energies, [0, 0.25, 0.5, 0.75, 1.0])
+    counts = np.histogram(data.energies[chosen], edges)[0]
+    np.testing.assert_allclose(counts, 25, atol=5)
+    np.testing.assert_array_equal(
+        select(data.positions, 100, "energy", model=truth, seed=1), chosen
+    )
+
+
+def test_uncertain_frames_are_chosen_apart(data, unsure):
+    left = data[40:]
+    errors = np.sqrt(np.mean(unsure.predict(left.positions)[1] ** 2, axis=(1, 2)))
+    chosen = select(left, 10, "uncertainty", model=unsure)
+    assert set(chosen) <= set(np.argsort(errors)[-40:])
+    assert (
+        select(left, 1, "uncertainty", model=unsure, known=data.positions[:20])
+        in (np.argsort(errors)[-4:])
+    )
+    assert len(set(chosen)) == 10
+
+
+def test_random_frames_follow_the_seed(data):
+    assert len(set(select(data, 50, seed=1))) == 50
+    np.testing.assert_array_equal(select(data, 50, seed=1), select(data.positions, 50, seed=1))
+    assert not np.array_equal(select(data, 50, seed=1), select(data, 50, seed=2))
+
+
+def test_selections_that_cannot_be_made_are_refused(data):
+    for arguments, message in (
+        ((data, 5, "best"), "use one of random, energy, farthest, uncertainty"),
+        ((data, 401), "401 frames are wanted of 400"),
+        ((data.positions, 5, "energy"), "needs frames with energies"),
+        ((data, 5, "uncertainty"), "selection by uncertainty needs model="),
+        ((data.positions[0], 5), r"\(M, N, 3\) is needed"),
+    ):
+        with pytest.raises(InputError, match=message):
+            select(*arguments)
+
+
+# -- two steps ---------------------------------------------------------------------------------
+
+
+def test_frames_are_of_one_potential_and_labels_of_another(water, truth, tmp_path):
+    sampler = Sampler(truth, temperature=300.0, spacing=10.0, equilibration=100.0, seed=3)
+    double = 2.0 * truth
+    made = two_step(sampler, double, water, 25, tmp_path / "a.npz", by="energy")
+    energies, forces = double.predict(made.positions)
+    np.testing.assert_allclose(made.energies, energies)
+    np.testing.assert_allclose(made.forces, forces)
+    kept = Dataset.load(tmp_path / "a.npz", energy_unit="kcal/mol")
+    np.testing.assert_array_equal(kept.positions, made.positions)
+    again = two_step(sampler, TOY, water, 25, tmp_path / "b.npz", by="energy", workers=1)
+    np.testing.assert_array_equal(again.positions, made.positions)
+    assert again.theory.startswith(TOY)
+    # Of a canonical ensemble of three springs in 3N - 6 = 3 dimensions: 3/2 kT each on average.
+    many = sampler.sample(water, 4000)
+    assert len(many) == 4000
+    kT = 0.0019872 * 300.0
+    assert truth.predict(many)[0].mean() == pytest.approx(1.5 * kT, rel=0.15)
+
+
+# -- cross-validation --------------------------------------------------------------------------
+
+
+def test_samplings_of_one_distribution_give_equal_errors(data, truth, water):
+    R = water.positions + np.random.default_rng(9).normal(0.0, 0.15, (200, 3, 3))
+    energies, forces = truth.predict(R)
+    wide = Dataset(data.numbers, R, forces, energies)
+    found = cross_validate(
+        {"first": data[:200], "second": data[200:], "wide": wide},
+        40, n_valid=0, n_test=150, seeds=(0, 1, 2, 3),
+        train=lambda train, valid, seed: gdml.train(train, sigma=10.0),
+    )  # fmt: skip
+    assert found.names == ("first", "second", "wide")
+    for metric in ("force_mae", "energy_mae", "force_rmse"):
+        mean, error = found.errors[metric]
+        same, bars = mean[:2, :2].ravel(), error[:2, :2].ravel()
+        assert (np.abs(same - same.mean()) < 4 * bars.max()).all()
+        assert mean[0, 2] > 3.0 * mean[0, 0]  # trained on the narrow one, tested on the wide
+        assert mean[2, 2] < mean[0, 2]
+    split = data[:200].split(40, 0, 150, seed=0)
+    one = cross_validate(
+        {"first": data[:200]}, 40, n_valid=0, n_test=150, seeds=[0],
+        train=lambda train, valid, seed: gdml.train(train, sigma=10.0),
+    )  # fmt: skip
+    expected = evaluate(gdml.train(split.train, sigma=10.0), split.test)
+    assert one.errors["force_mae"].mean[0, 0] == pytest.approx(expected["force_mae"])
+    assert np.isnan(one.errors["force_mae"].error[0, 0])
+    with pytest.raises(InputError, match="sampling 'b' has other atoms"):
+        cross_validate({"a": data, "b": data.reorder([1, 0, 2])}, 10)
+
+
+# -- active learning ---------------------------------------------------------------------------
+
+
+def loop(water, truth, out, **changed):
+    sampler = Sampler(truth, temperature=600.0, spacing=10.0, equilibration=50.0, seed=1)
+    settings = {
+        "target": 1e-9, "n_round": 6, "n_initial": 10, "max_frames": 22, "n_candidates": 60,
+        "training": {"sigma": 10.0},
+    } | changed  # fmt: skip
+    labeller = settings.pop("labeller", 1.2 * truth)
+    return active_learning(sampler, labeller, water, out, **settings)
+
+
+def test_active_learning_goes_on_to_its_budget_and_its_target(water, truth, tmp_path):
+    short = loop(water, truth, tmp_path / "a", max_frames=16)
+    assert not short.reached
+    assert [turn.n_frames for turn in short.rounds] == [10]
+    whole = loop(water, truth, tmp_path / "b", max_frames=20)
+    assert [turn.n_frames for turn in whole.rounds] == [10, 16]
+    assert len(whole.dataset) == 20  # the last turn takes what is left of the budget
+    resumed = loop(water, truth, tmp_path / "a", max_frames=20)
+    np.testing.assert_array_equal(resumed.dataset.positions, whole.dataset.positions)
+    assert resumed.rounds == whole.rounds
+    enough = loop(water, truth, tmp_path / "b", target=TARGET, max_frames=80)
+    assert enough.reached
+    assert enough.rounds[-1].force_rmse <= TARGET < enough.rounds[-2].force_rmse
+    assert enough.rounds[:2] == whole.rounds
+    kept = load(tmp_path / "a" / "model.npz")
+    R = whole.dataset.positions
+    np.testing.assert_allclose(kept.predict(R)[1], resumed.potential.predict(R)[1], atol=1e-10)
+    with pytest.raises(InputError, match=r"data.npz was made with another n_round"):
+        loop(water, truth, tmp_path / "a", n_round=5)
+    with pytest.raises(InputError, match=r"made with another labels"):
+        loop(water, truth, tmp_path / "a", labeller=truth)
+
+
+def test_dynamics_that_stop_give_what_was_sound(water, truth, data):
+    """Springs that are no number where one is stretched by a tenth: at 600 K soon reached."""
+    sampler = Sampler(springs(water, 1.62), temperature=600.0, spacing=2.0, replicas=2)
+    starts = data[np.argsort(data.energies)[:20]]
+    frames, fault = _explored(sampler, water, starts, 8, 2000, None)
+    assert "not finite" in fault
+    assert 8 <= len(frames) < 2000
+    assert np.isfinite(truth.predict(frames)[0]).all()
+    # Starts are labelled already.
+    assert not any((frames == start).all(axis=(1, 2)).any() for start in starts.positions)
+    with pytest.raises(InputError, match="stopped 5 times before giving 1999 frames"):
+        _explored(sampler, water, starts, 1999, 2000, None)
+
+
+def test_a_folder_of_another_kind_is_left_alone(water, truth, data, tmp_path):
+    data.save(tmp_path / "data.npz")
+    before = (tmp_path / "data.npz").read_bytes()
+    with pytest.raises(InputError, match="name another folder"):
+        loop(water, truth, tmp_path)
+    assert (tmp_path / "data.npz").read_bytes() == before
+    with pytest.raises(InputError, match="max_frames"):
+        loop(water, truth, tmp_path / "b", max_frames=5)
+    assert not (tmp_path / "b").exists()
