@@ -15,7 +15,7 @@ from jaxff.cli import main, parser
 from jaxff.commands.shared import load_potential
 from jaxff.demo import packaged_dataset
 
-COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "md", "label", "info")
+COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "scan", "md", "label", "info")
 
 
 @pytest.fixture(scope="module")
