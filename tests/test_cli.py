@@ -15,7 +15,8 @@ from jaxff.cli import main, parser
 from jaxff.commands.shared import load_potential
 from jaxff.demo import packaged_dataset
 
-COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "scan", "md", "label", "info")
+COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "scan", "md", "spectrum", "label")
+COMMANDS += ("active", "info")
 
 
 @pytest.fixture(scope="module")

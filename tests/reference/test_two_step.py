@@ -1,10 +1,13 @@
 """Frames from one potential, labels from another: selections, cross-validation, active learning."""
 
+import json
+
 import numpy as np
 import pytest
 from springs import springs
 
-from jaxff import Dataset, InputError, Molecule, evaluate, gdml, load
+from jaxff import Dataset, InputError, Molecule, evaluate, gaff, gdml, load, save
+from jaxff.cli import main
 from jaxff.reference import Sampler, active_learning, cross_validate, select, two_step
 from jaxff.reference.active import _explored
 
@@ -209,3 +212,23 @@ def test_a_folder_of_another_kind_is_left_alone(water, truth, data, tmp_path):
     with pytest.raises(InputError, match="max_frames"):
         loop(water, truth, tmp_path / "b", max_frames=5)
     assert not (tmp_path / "b").exists()
+
+
+def test_the_command_line_does_both(water, truth, tmp_path):
+    model, start = tmp_path / "gaff.npz", tmp_path / "start.xyz"
+    save(model, gaff(water, charges="gasteiger"))
+    water.to_ase().write(start, format="extxyz")
+    dynamics = ["--temperature", "300", "--spacing", "10", "--replicas", "2"]
+    arguments = ["label", start, "--sample-with", model, "--frames", "12", "--select", "farthest"]
+    arguments += ["--equilibration", "50", "--calculator", model, "-o", tmp_path / "data.npz"]
+    assert main([str(a) for a in [*arguments, *dynamics]]) == 0
+    assert len(Dataset.load(tmp_path / "data.npz", energy_unit="kcal/mol")) == 12
+    arguments = ["active", start, "--sample-with", model, "--baseline", "none", "--target", "50"]
+    arguments += ["--calculator", model, "--initial", "10", "-n", "4", "--max-frames", "14"]
+    arguments += ["--candidates", "20", "-o", tmp_path / "out", "--json", tmp_path / "out.json"]
+    assert main([str(a) for a in [*arguments, *dynamics]]) == 0
+    told = json.loads((tmp_path / "out.json").read_text())
+    assert told["frames"] == 14
+    assert [turn["n_frames"] for turn in told["rounds"]] == [10]
+    assert told["reached"] == (told["rounds"][0]["force_rmse"] <= 50.0)
+    assert (tmp_path / "out" / "errors.png").stat().st_size > 5_000
