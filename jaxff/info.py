@@ -87,7 +87,7 @@ def _describe_potential(path: str) -> dict[str, str]:
     if potential.molecule is not None:
         facts["atoms"] = " ".join(potential.molecule.symbols)
     for placed in potential.program.placed:
-        if placed.term.kind == "gdml":
+        if placed.term.kind in ("gdml", "gdml-local"):
             facts |= _describe_kernel(placed, potential)
     for name, columns in potential.columns.items():
         own = potential.params[name]

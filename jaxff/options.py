@@ -155,9 +155,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--lam",
         type=numbers,
-        default=[1e-10],
         metavar="L,L,...",
-        help="regularisations to choose among (default 1e-10)",
+        help="regularisations to choose among (default 1e-10; with --around 1e-4,1e-3,1e-2)",
     )
     sub.add_argument(
         "--baseline",
@@ -174,6 +173,13 @@ def parser() -> argparse.ArgumentParser:
         type=indices,
         metavar="I,J,...",
         help="atoms that the kernel acts on, from 0 (default: all)",
+    )
+    sub.add_argument(
+        "--around",
+        nargs="+",
+        metavar="FILE.xyz",
+        help="correct the baseline on --atoms near these structures only: the frames most like "
+        "them are learnt from and tested on, and the kernel ends smoothly beyond them",
     )
     sub.add_argument(
         "--hydrogen-weight",

@@ -6,9 +6,20 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from jaxff.commands.shared import METRICS, load_dataset, load_potential, shares, split_frames
+import numpy as np
+
+from jaxff.commands.shared import (
+    METRICS,
+    load_dataset,
+    load_molecule,
+    load_potential,
+    shares,
+    split_frames,
+)
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
+
+KINDS = ("gdml", "gdml-local")  # of the terms that training makes
 
 
 def run(arguments, console) -> dict:
@@ -21,10 +32,15 @@ def run(arguments, console) -> dict:
         writable_file(path)
     if arguments.adapt and not arguments.baseline:
         raise InputError("--adapt needs a --baseline whose parameters it re-estimates")
+    if arguments.around:
+        _check_local(arguments)
     data = load_dataset(arguments)
     baseline = load_potential(arguments.baseline) if arguments.baseline else None
     if arguments.uncertainty and shares(len(data), arguments)[1] == 0:
         raise InputError("--uncertainty is calibrated on validation frames: give --valid N")
+    background = None
+    if arguments.around:
+        data, background = _region(data, arguments, console)
     split = split_frames(data, arguments, console)
     descriptor, light = gdml.inverse_distances, arguments.hydrogen_weight != 1.0
     if light:
@@ -32,25 +48,28 @@ def run(arguments, console) -> dict:
         descriptor = gdml.light_hydrogens(numbers, arguments.hydrogen_weight)
     unfinished = Path(f"{arguments.output}.partial")
     trials: list[gdml.Trial] = []
-    potential = gdml.train(
-        split.train,
-        sigma=arguments.sigma,
-        lam=arguments.lam,
-        valid=split.valid if len(split.valid) else None,
-        baseline=baseline,
-        adapt=arguments.adapt,
-        atoms=arguments.atoms,
-        symmetries=None if arguments.no_symmetries else "auto",
-        energies=None if arguments.energies == "none" else arguments.energies,
-        descriptor=descriptor,
-        solver=arguments.solver,
-        tolerance=arguments.tolerance,
-        max_memory=arguments.max_memory,
-        checkpoint=unfinished,
-        seed=arguments.seed,
-        progress=console,
-        trials=trials,
-    )
+    if arguments.around:
+        potential = _local(split, background, baseline, arguments, console, trials)
+    else:
+        potential = gdml.train(
+            split.train,
+            sigma=arguments.sigma,
+            lam=arguments.lam or 1e-10,
+            valid=split.valid if len(split.valid) else None,
+            baseline=baseline,
+            adapt=arguments.adapt,
+            atoms=arguments.atoms,
+            symmetries=None if arguments.no_symmetries else "auto",
+            energies=None if arguments.energies == "none" else arguments.energies,
+            descriptor=descriptor,
+            solver=arguments.solver,
+            tolerance=arguments.tolerance,
+            max_memory=arguments.max_memory,
+            checkpoint=unfinished,
+            seed=arguments.seed,
+            progress=console,
+            trials=trials,
+        )
     parts: dict[str, Dataset] = {"train": split.train, "valid": split.valid, "test": split.test}
     scores = {key: evaluate(potential, part) for key, part in parts.items() if len(part)}
     # A plain kernel goes into the reference package's format, which that package reads too.
@@ -79,7 +98,7 @@ def run(arguments, console) -> dict:
     if coverage is not None:
         shares_within = ", ".join(f"{key} {value:.3f}" for key, value in coverage.items())
         console.say(f"test errors within 1 and 2 standard errors: {shares_within} (0.683, 0.954)")
-    placed = next(p for p in reversed(potential.program.placed) if p.term.kind == "gdml")
+    placed = next(p for p in reversed(potential.program.placed) if p.term.kind in KINDS)
     sigma = float(potential.params[placed.name]["sigma"])
     lam = float(potential.params[placed.name]["lam"])
     console.say(f"sigma {sigma:g}; energies in kcal/mol, forces in kcal/mol/Å")
@@ -93,3 +112,61 @@ def run(arguments, console) -> dict:
         "coverage": coverage,
         "model": str(arguments.output),
     }
+
+
+# -- local corrections ---------------------------------------------------------------------------
+
+
+def _check_local(arguments) -> None:
+    if not (arguments.baseline and arguments.atoms):
+        raise InputError("--around needs a --baseline to correct and the --atoms to correct it on")
+    refused = {
+        "--adapt": arguments.adapt,
+        "--uncertainty": arguments.uncertainty,
+        "--energies": arguments.energies != "offset",
+        "--hydrogen-weight": arguments.hydrogen_weight != 1.0,
+        "--solver": arguments.solver == "iterative",
+    }
+    if wrong := [name for name, given in refused.items() if given]:
+        raise InputError(f"{', '.join(wrong)} cannot be used with --around: leave it out")
+
+
+def _region(data, arguments, console):
+    """The frames most like the structures of --around, and those farther away, if any."""
+    from jaxff import gdml
+
+    n = arguments.n_train
+    arguments.valid = n // 4 if arguments.valid is None else arguments.valid
+    arguments.test = n // 2 if arguments.test is None else arguments.test
+    structures = []
+    for path in arguments.around:
+        molecule = load_molecule(path, None, 0)
+        structures.append(molecule.positions[data.molecule.match(molecule)])
+    count = n + arguments.valid + arguments.test
+    near = gdml.nearest_frames(data, structures, count, atoms=arguments.atoms, seed=arguments.seed)
+    far = np.setdiff1d(np.arange(len(data)), near)
+    console.say(
+        f"{data.label}: {len(near)} frames around {', '.join(arguments.around)}, {len(far)} "
+        "elsewhere, whose mean energy difference from the baseline is the correction's zero"
+    )
+    return data[near], data[far] if len(far) else None
+
+
+def _local(split, background, baseline, arguments, console, trials):
+    """The baseline, in the data's atom order, and its local correction."""
+    from jaxff import gdml
+
+    correction = gdml.train_correction(
+        split.train,
+        baseline,
+        arguments.atoms,
+        valid=split.valid if len(split.valid) else None,
+        background=background,
+        **{key: v for key in ("sigma", "lam") if (v := getattr(arguments, key)) is not None},
+        symmetries=None if arguments.no_symmetries else "auto",
+        max_memory=arguments.max_memory,
+        seed=arguments.seed,
+        progress=console,
+        trials=trials,
+    )
+    return baseline.matched(split.train.molecule) + correction.on(arguments.atoms)

@@ -2,6 +2,7 @@
 
 from jaxff.gdml.descriptor import inverse_distances, light_hydrogens
 from jaxff.gdml.files import load, save
+from jaxff.gdml.local import LocalKernelTerm, nearest_frames, train_correction
 from jaxff.gdml.model import KernelTerm
 from jaxff.gdml.operator import KernelOperator
 from jaxff.gdml.solvers import NotConverged
@@ -14,6 +15,7 @@ __all__ = [
     "KernelOperator",
     "KernelSystem",
     "KernelTerm",
+    "LocalKernelTerm",
     "NotConverged",
     "Trial",
     "Uncertainty",
@@ -23,8 +25,10 @@ __all__ = [
     "inverse_distances",
     "light_hydrogens",
     "load",
+    "nearest_frames",
     "residual",
     "save",
     "train",
+    "train_correction",
     "uncertainty",
 ]

@@ -98,7 +98,7 @@ def save(path, potential: Potential) -> None:
         InputError: the potential is not one plain sGDML model, or a parameter is not finite.
     """
     placed = potential.program.placed
-    plain = len(placed) == 1 and isinstance(placed[0].term, KernelTerm) and placed[0].atoms is None
+    plain = len(placed) == 1 and placed[0].term.kind == KernelTerm.kind and placed[0].atoms is None
     plain = plain and placed[0].term.descriptor is inverse_distances
     if not plain or "scale" in potential.params[placed[0].name] or potential.molecule is None:
         raise InputError(

@@ -99,6 +99,18 @@ def close(permutations: np.ndarray, max_order: int = MAX_ORDER) -> np.ndarray | 
         group = larger
 
 
+def restricted_to(permutations: np.ndarray, atoms) -> np.ndarray:
+    """What a group of permutations (P, N) does to `atoms` (K,), in their numbering, (Q, K).
+
+    Permutations that take one of the atoms elsewhere are left out; the others are a group.
+    """
+    permutations, atoms = np.asarray(permutations), np.asarray(atoms)
+    place = np.full(permutations.shape[1], -1)
+    place[atoms] = np.arange(len(atoms))
+    images = place[permutations[:, atoms]]
+    return np.unique(images[(images >= 0).all(axis=1)], axis=0)
+
+
 def preserves_bonds(permutations: np.ndarray, molecule: Molecule) -> np.ndarray:
     """(P,) which of the permutations (P, N) are automorphisms of the bond graph."""
     bonded = np.zeros((molecule.n_atoms, molecule.n_atoms), bool)

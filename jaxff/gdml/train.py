@@ -16,7 +16,7 @@ from jaxff.gdml.checkpoint import Checkpoint
 from jaxff.gdml.descriptor import Descriptor, inverse_distances
 from jaxff.gdml.search import search_width, widths_below
 from jaxff.gdml.solvers import Dense, Progress
-from jaxff.gdml.symmetry import check_symmetries, find_symmetries
+from jaxff.gdml.symmetry import check_symmetries, find_symmetries, restricted_to
 from jaxff.gdml.system import KernelSystem, require_float64, residual
 from jaxff.npz import digest
 from jaxff.potential import Potential
@@ -120,17 +120,20 @@ def train(
     if energies is None:
         dataset = replace(dataset, energies=None)
     report = progress or (lambda phase, fraction: None)
-    sigmas, lams = _several(sigma, "sigma"), _several(lam, "lam")
+    sigmas, lams = several(sigma, "sigma"), several(lam, "lam")
     choosing = sigmas is None or len(sigmas) > 1 or len(lams) > 1 or adapt
     drawn = not isinstance(valid, Dataset)
     frames, valid = _draw(dataset, n_train, valid, choosing, seed)
     if baseline is not None:
         baseline = baseline.matched(dataset.molecule)
-    atoms = _checked_atoms(atoms, dataset, adapt)
+    if atoms is not None:
+        atoms = checked_atoms(atoms, dataset)
+        if adapt:
+            raise InputError("adapt=True needs a kernel on all atoms: leave out atoms=")
     on_atoms = partial(_restricted, atoms=atoms)
 
     report("symmetries", 0.0)
-    permutations = _group(symmetries, on_atoms(dataset), seed)
+    permutations = group_on(dataset, atoms, symmetries, seed)
     report("symmetries", 1.0)
 
     provenance = {"train_md5": dataset.fingerprint(), "train_index": frames.index}
@@ -359,37 +362,41 @@ def _restricted(data: Dataset, atoms: tuple[int, ...] | None) -> Dataset:
     return data if atoms is None else data.reorder(atoms)
 
 
-def _checked_atoms(atoms, data: Dataset, adapt: bool) -> tuple[int, ...] | None:
-    if atoms is None:
-        return None
+def checked_atoms(atoms, data: Dataset, least: int = 2) -> tuple[int, ...]:
+    """`atoms` as integers; InputError unless they are `least` or more distinct atoms of `data`."""
     index = np.asarray(atoms)
     if (
         index.ndim != 1
         or index.dtype.kind not in "iu"
-        or len(index) < 2
+        or len(index) < least
         or len(set(index.tolist())) != len(index)
         or not ((index >= 0) & (index < data.n_atoms)).all()
     ):
         raise InputError(
-            f"{data.label}: atoms={atoms!r} must be two or more distinct atoms from 0 to "
-            f"{data.n_atoms - 1}"
+            f"{data.label}: atoms={atoms!r} must be {'two' if least == 2 else least} or more "
+            f"distinct atoms from 0 to {data.n_atoms - 1}"
         )
-    if adapt:
-        raise InputError("adapt=True needs a kernel on all atoms: leave out atoms=")
     return tuple(index.tolist())
 
 
-def _group(symmetries, data: Dataset, seed: int) -> np.ndarray:
+def group_on(data: Dataset, atoms: tuple[int, ...] | None, symmetries, seed: int) -> np.ndarray:
+    """The permutations (P, K) of `atoms` (K,), or of all, that `symmetries` asks for.
+
+    "auto" are those of the whole molecule that keep the atoms among themselves: alone they may
+    look more alike than they are.
+    """
     if symmetries is None:
-        return np.arange(data.n_atoms)[None]
+        return np.arange(data.n_atoms if atoms is None else len(atoms))[None]
     if not isinstance(symmetries, str):
-        return check_symmetries(symmetries, data.molecule)
+        return check_symmetries(symmetries, _restricted(data, atoms).molecule)
     if symmetries != "auto":
         raise InputError(f'symmetries={symmetries!r}: use "auto", None or permutations (P, N)')
-    return find_symmetries(data.positions, data.molecule, lattice=data.lattice, seed=seed)
+    whole = find_symmetries(data.positions, data.molecule, lattice=data.lattice, seed=seed)
+    return whole if atoms is None else restricted_to(whole, atoms)
 
 
-def _several(values, name: str) -> list[float] | None:
+def several(values, name: str) -> list[float] | None:
+    """`values`, one or several, as an ascending list; InputError unless they are positive."""
     if values is None and name == "sigma":
         return None
     try:

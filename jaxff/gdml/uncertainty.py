@@ -109,7 +109,7 @@ def uncertainty(
         InputError: no kernel or several in `potential`, no validation frames, float64 not enabled.
     """
     require_float64()
-    kernels = [p for p in potential.program.placed if isinstance(p.term, KernelTerm)]
+    kernels = [p for p in potential.program.placed if p.term.kind == KernelTerm.kind]
     if len(kernels) != 1:
         raise InputError(f"{potential!r} has {len(kernels)} kernels; uncertainty needs one")
     _check(potential, train, "training")
