@@ -113,8 +113,12 @@ def relax(
     limits = (jnp.asarray(tolerance, dtype), max_steps)
     if isinstance(surface, Potential):
         program, params = surface.program, surface.program.jit_ready(surface.params)
-        at_once = program.frames_at_once(surface.params)
-        state = _compiled(program, coordinates, min(at_once, len(R)), params, *start, limits)
+        chunks = -(-len(R) // program.frames_at_once(surface.params))
+        # Equal chunks, with the last geometry repeated: what is left over would compile again.
+        place = np.minimum(np.arange(chunks * -(-len(R) // chunks)), len(R) - 1)
+        full = (x[place].reshape(chunks, -1, *x.shape[1:]) for x in start)
+        state = _compiled(program, coordinates, params, *full, limits)
+        state = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: len(R)], state)
     else:
         state = _stepwise(surface, coordinates, *start, limits, progress)
     off = np.abs(jax.vmap(partial(misses, coordinates))(state.R, start[1]))
@@ -222,20 +226,18 @@ def _largest(vectors: Array) -> Array:
 # -- many ------------------------------------------------------------------------------------
 
 
-@partial(jax.jit, static_argnames=("program", "coordinates", "at_once"))
-def _compiled(program, coordinates: Coordinates, at_once: int, params, R, values, limits) -> _State:
-    """The last states of geometries R (M, N, 3) Å, `at_once` of them side by side."""
+@partial(jax.jit, static_argnames=("program", "coordinates"))
+def _compiled(program, coordinates: Coordinates, params, R, values, limits) -> _State:
+    """The last states of geometries R (chunks, M, N, 3) Å, chunk after chunk."""
 
-    def one(start):
-        R, values = start
-
+    def one(R, values):
         def step(state):
             energy, forces = program.energy_and_forces(params, state.trial)
             return _advance(coordinates, values, state, energy, forces)
 
         return jax.lax.while_loop(partial(_going, limits), step, _begin(coordinates, R, values))
 
-    return jax.lax.map(one, (R, values), batch_size=at_once)
+    return jax.lax.map(lambda start: jax.vmap(one)(*start), (R, values))
 
 
 def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) -> _State:

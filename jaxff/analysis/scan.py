@@ -154,6 +154,8 @@ def scan(
         R = starts
         energies = np.asarray(evaluate(surface, R)[0], float)
         converged = np.isfinite(energies)
+    if not np.isfinite(energies).any():
+        raise InputError("no point of the scan has a finite energy: look at the start's geometry")
     return Scan(
         tuple(label(start, atoms) for atoms in coordinates), coordinates, axes, start.numbers,
         R.reshape(*shape, *R.shape[1:]), energies.reshape(shape), converged.reshape(shape), relax,

@@ -179,6 +179,11 @@ def test_bad_coordinates_are_named(ethanol, gaff, coordinates, values, message):
         scan(gaff, ethanol, coordinates, values)
 
 
+def test_a_scan_without_any_energy_is_refused(ethanol):
+    with pytest.raises(InputError, match="no point of the scan has a finite energy"):
+        scan(lambda R: (np.full(len(R), np.nan), R), ethanol, [HYDROXYL], [[0.0, 1.0]])
+
+
 def test_files_hold_all_of_it(ethanol, gaff, tmp_path):
     axis = np.radians(np.arange(0.0, 360.0, 90.0))
     found = scan(gaff, ethanol, [HYDROXYL, (3, 0, 1)], [axis, [1.8, 1.9]])
