@@ -38,11 +38,12 @@ def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Fi
     panels[0].set_ylabel("energy, kcal/mol")
     panels[0].legend(fontsize="small")
     if pair:
-        x, y = _around(found[0], difference(*found))
+        values = shown_difference(scans, highest)
+        x, y = _around(found[0], values)
         panels[1].axhline(0.0, color="#888888", linewidth=0.8)
         panels[1].plot(x[0], y, color=COLOURS[2])
         panels[1].set_ylabel("difference, kcal/mol")
-        panels[1].set_title(_range(names, difference(*found)), fontsize="medium")
+        panels[1].set_title(_range(names, values), fontsize="medium")
     for ax in panels:
         ax.grid(alpha=0.3)
         _frame(ax.xaxis, ax.set_xlim, found[0], 0)
@@ -53,7 +54,8 @@ def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Fi
 def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
     """Contours over two coordinates, a panel a potential on one scale; of two, their difference.
 
-    A cross marks the lowest point of each panel, dots what has not converged.
+    A cross marks the lowest point of each panel, dots what has not converged; a difference is grey
+    where either energy is off the scale.
 
     Args:
         scans: {name: scan of two coordinates}, all of the same values.
@@ -73,8 +75,9 @@ def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figu
         filled, ax=list(panels[: len(found)]), label="energy, kcal/mol", ticks=MaxNLocator(6)
     )
     if len(found) == 2:
-        values = difference(*found)
-        limit = min(max(np.nanmax(np.abs(values)), 1e-6), ceiling)
+        values = shown_difference(scans, highest)
+        limit = max(np.nanmax(np.abs(values)), 1e-6)
+        panels[-1].set_facecolor("#cccccc")
         filled = _map(panels[-1], found[0], values, -limit, limit, "RdBu_r")
         panels[-1].set_title(_range(names, values), fontsize="medium")
         figure.colorbar(filled, ax=panels[-1], label="difference, kcal/mol", ticks=MaxNLocator(6))
@@ -134,6 +137,14 @@ def _map(ax, scan: Scan, values: np.ndarray, low: float, high: float, colours: s
     ax.set_ylabel(_axis(scan, 1))
     ax.label_outer()
     return filled
+
+
+def shown_difference(scans: Mapping[str, Scan], highest: float | None = None) -> np.ndarray:
+    """The first of two scans minus the second, kcal/mol; not a number where either is off scale."""
+    found = list(scans.values())
+    ceiling = _ceiling(max(np.nanmax(scan.relative) for scan in found), highest)
+    on_scale = np.all([scan.relative <= ceiling for scan in found], axis=0)
+    return np.where(on_scale | ~on_scale.any(), difference(*found), np.nan)
 
 
 def shown_values(scan: Scan, k: int) -> np.ndarray:

@@ -115,10 +115,11 @@ def relax(
         program, params = surface.program, surface.program.jit_ready(surface.params)
         chunks = -(-len(R) // program.frames_at_once(surface.params))
         # Equal chunks, with the last geometry repeated: what is left over would compile again.
-        place = np.minimum(np.arange(chunks * -(-len(R) // chunks)), len(R) - 1)
-        full = (x[place].reshape(chunks, -1, *x.shape[1:]) for x in start)
+        size = -(-len(R) // chunks)
+        place = np.minimum(np.arange(chunks * size), len(R) - 1)
+        full = (x[place].reshape(chunks, size, *x.shape[1:]) for x in start)
         state = _compiled(program, coordinates, params, *full, limits)
-        state = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: len(R)], state)
+        state = jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[: len(R)], state)
     else:
         state = _stepwise(surface, coordinates, *start, limits, progress)
     off = np.abs(jax.vmap(partial(misses, coordinates))(state.R, start[1]))

@@ -13,7 +13,6 @@ def run(arguments, console) -> dict:
 
     from jaxff import plot_surfaces
     from jaxff.analysis import scan
-    from jaxff.analysis.scan import difference
     from jaxff.molecule import Molecule
 
     out = writable_folder(arguments.output)
@@ -58,9 +57,10 @@ def run(arguments, console) -> dict:
             "not_converged": lost,
         }  # fmt: skip
     if len(found) == 2:
-        off = difference(*found.values())
+        off = plot_surfaces.shown_difference(found, arguments.highest)
         results["difference"] = [float(np.nanmin(off)), float(np.nanmax(off))]
-        console.say("difference {:.4g} to {:.4g} kcal/mol".format(*results["difference"]))
+        low, high = results["difference"]
+        console.say(f"difference {low:.4g} to {high:.4g} kcal/mol, where both are on the scale")
     files.append(out / "scan.png")
     console.say(f"wrote {', '.join(map(str, files))}")
     return {**results, "files": [str(file) for file in files]}
