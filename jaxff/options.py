@@ -442,7 +442,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--temperature", type=positive(float), default=500.0, help="K (500)")
     sub.add_argument("--dt", type=positive(float), default=0.5, help="time step, fs (0.5)")
     sub.add_argument("--friction", type=positive(float), default=10.0, help="1/ps (10)")
-    sub.add_argument("--spacing", type=positive(float), default=20.0, help="of frames, fs (20)")
+    sub.add_argument("--spacing", type=positive(float), default=100.0, help="of frames, fs (100)")
     sub.add_argument("--replicas", type=positive(int), default=4, help="dynamics at once (4)")
     sub.add_argument("-o", "--output", required=True, metavar="DIR")
 

@@ -43,7 +43,7 @@ class Sampler:
 
     potential: Potential
     temperature: float = 500.0
-    spacing: float = 20.0
+    spacing: float = 100.0
     equilibration: float = 1000.0
     replicas: int = 4
     dt: float = 0.5
