@@ -5,6 +5,7 @@ Format: https://ambermd.org/FileFormats.php#parm.dat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -131,8 +132,8 @@ def parse_table(text: str, name: str) -> ParameterTable:
             else:
                 section[key] = Entry(types, own, f"{name} {number}", remark)
 
-    def harmonic(scale: float):
-        return lambda w: ((float(w[0]), float(w[1]) * scale), " ".join(w[2:]))
+    def harmonic(unit):
+        return lambda w: ((float(w[0]), unit(float(w[1]))), " ".join(w[2:]))
 
     def fourier(divided: bool):
         def values(w):
@@ -142,8 +143,8 @@ def parse_table(text: str, name: str) -> ParameterTable:
 
         return values
 
-    read(table.bonds, 2, harmonic(1.0))
-    read(table.angles, 3, harmonic(DEGREE))
+    read(table.bonds, 2, harmonic(float))
+    read(table.angles, 3, harmonic(rest_angle))
     read(table.torsions, 4, fourier(True))
     read(table.impropers, 4, fourier(False))
     _finish(table.torsions)
@@ -217,9 +218,9 @@ def _frcmod_line(table: ParameterTable, own, heading: str, line: str, source: st
     types = tuple(line[3 * i : 3 * i + 2].strip() for i in range(width))
     words = line[3 * width - 1 :].split()
     if heading in ("BOND", "ANGL"):
-        scale = 1.0 if heading == "BOND" else DEGREE
+        unit = float if heading == "BOND" else rest_angle
         section = table.bonds if heading == "BOND" else table.angles
-        values = float(words[0]), float(words[1]) * scale
+        values = float(words[0]), unit(float(words[1]))
         section[directed(types)] = Entry(types, values, source, " ".join(words[2:]))
         return
     divisor, words = (float(words[0]), words[1:]) if heading == "DIHE" else (1.0, words)
@@ -230,6 +231,11 @@ def _frcmod_line(table: ParameterTable, own, heading: str, line: str, source: st
     before = own[heading].get(key)
     terms = (*before.values, term) if before is not None and _continues(before) else (term,)
     own[heading][key] = Entry(types, terms, source, " ".join(words[3:]))
+
+
+def rest_angle(degrees: float) -> float:
+    """Radians of an angle at rest; at most π, beyond which a straight angle would have a cusp."""
+    return min(degrees * DEGREE, math.pi)
 
 
 def _section(lines) -> Iterator[tuple[int, str]]:
