@@ -21,7 +21,8 @@ from jaxff.potential import Array, Column, Params, Potential
 
 # Widths of one to two predict alike; the wider the kernel, the worse it extrapolates to the rim.
 SIGMA, LAMS = 1.0, (1e-4, 1e-3, 1e-2)
-REACH = 1.5
+REACH = 2.0
+_MOST = 0.95  # share of the training frames that tells how far apart they are
 _AT_ONCE = 256  # frames compared with all others at once
 
 
@@ -82,9 +83,9 @@ class Reach(NamedTuple):
         """The reach that training frames give.
 
         The softness is the median of the squared distances d² from each frame to its nearest
-        neighbour.  `inner` is the largest smooth minimum that a frame has to all others, so that a
-        new frame as near as the loneliest of them is corrected in full; `outer` lies as much
-        above it as (factor d)² above d² for the largest d.
+        neighbour.  With the d² and the smooth minimum to all others that 95 % of the frames do not
+        exceed, `inner` is their sum, so that new frames like them, and those a spacing aside, are
+        corrected in full; `outer` lies as much above it as (factor d)² above d².
 
         Args:
             descriptors: (M, D) 1/Å.
@@ -96,8 +97,9 @@ class Reach(NamedTuple):
         nearest = np.concatenate([d.min(axis=(1, 2)) for d in apart])
         softness = float(np.median(nearest))
         soft = np.concatenate([np.asarray(_soft_rows(d, softness)) for d in apart])
-        inner = float(soft.max())
-        return cls(inner, inner + (factor**2 - 1.0) * float(nearest.max()), softness)
+        # A maximum would let one stray frame decide how far the correction goes.
+        own, spacing = (float(np.quantile(values, _MOST)) for values in (soft, nearest))
+        return cls(own + spacing, own + factor**2 * spacing, softness)
 
 
 _soft_rows = jax.jit(jax.vmap(soft_minimum, in_axes=(0, None)))
@@ -200,8 +202,8 @@ def train_correction(
     *What it learns.*  Reference minus baseline: the forces on the atoms, less their net force and
     torque, which no function of the distances among the atoms can have, and the energies.
     Whatever else depends on the rest of the molecule is noise to it: λ (and σ) are chosen by the
-    errors that the sum has on validation and background frames, each relative to the baseline's,
-    so that a correction that does harm around its region is not taken.
+    errors that the sum has on validation and background frames, relative to the baseline's, so
+    that a correction that does harm around its region is not taken.
 
     *Where it ends.*  A kernel alone does not vanish: at the widths that predict well it has hardly
     decayed anywhere that the molecule goes, and its energy drifts by tens of kcal/mol.  It is
@@ -224,7 +226,7 @@ def train_correction(
         sigma, lam: the widths, 1/Å, and regularisations to choose among, see `train`.
         symmetries: "auto" (recovered from the frames of the whole molecule), a group of
             permutations of the chosen atoms (P, K), or None.
-        reach: how far the switch extends, over the largest distance between neighbouring frames.
+        reach: how far the switch extends, in distances between neighbouring frames, see `Reach`.
         max_memory: GB that the process may hold (None: 80 % of the machine's).
         seed: of every random choice.
         progress: called with a phase and the fraction of it that is done.
@@ -280,7 +282,7 @@ def train_correction(
         if len(choices) == 1:
             return correction
         whole = baseline + correction.on(atoms)
-        score = sum(_left(whole, baseline, data, level) for data in scored)
+        score = _left(whole, baseline, scored, level)
         if trials is not None:
             trials.append(Trial(sigma, lam, None, len(frames), "dense", force_rmse(whole, valid)))
         if score < least:
@@ -299,12 +301,15 @@ def _ended(whole: Potential, level: float, reach: float, molecule) -> Potential:
     return Potential.of(LocalKernelTerm.kind, term, own, molecule)
 
 
-def _left(whole: Potential, baseline: Potential, data: Dataset, level: float) -> float:
+def _left(whole: Potential, baseline: Potential, parts: list[Dataset], level: float) -> float:
     """Shares of the baseline's mean square errors of forces and energies that are left, added."""
 
     def errors(potential):
-        energies, forces = potential.predict(data.positions)
-        wrong = energies + level - data.energies
-        return np.array([np.mean((forces - data.forces) ** 2), np.mean(wrong**2)])
+        out = np.full(2, np.finfo(float).tiny)  # a baseline may be exact
+        for data in parts:
+            energies, forces = potential.predict(data.positions)
+            wrong = energies + level - data.energies
+            out += np.mean((forces - data.forces) ** 2), np.mean(wrong**2)
+        return out
 
     return float(np.sum(errors(whole) / errors(baseline)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from jaxff import gdml
 from jaxff.dataset import Dataset
 from jaxff.mm import gaff
@@ -12,6 +14,7 @@ from jaxff.reference import Sampler, cross_validate, two_step
 
 EXPECTED = (1.4, 1.6)
 TEMPERATURE = 500.0  # K
+REPLICAS = 16
 
 
 def run(setting: Setting) -> Result:
@@ -26,12 +29,14 @@ def run(setting: Setting) -> Result:
         levels.append(f"{molecule}: {level}")
         out = folder / f"{molecule}-gaff-sampling.npz"
         if not out.is_file():
+            # From the reference's frames, which may hold several labellings of equivalent atoms.
+            places = np.random.default_rng(setting.seed).integers(len(data), size=REPLICAS)
             sampler = Sampler(
-                gaff(data.molecule), TEMPERATURE, spacing=40.0, equilibration=2000.0,
-                replicas=4, seed=setting.seed,
+                gaff(data.molecule), TEMPERATURE, spacing=100.0, equilibration=2000.0,
+                replicas=REPLICAS, seed=setting.seed,
             )  # fmt: skip
             two_step(
-                sampler, labeller, data.molecule, n_frames, out,
+                sampler, labeller, data.molecule, n_frames, out, starts=data.positions[places],
                 progress=setting.titled(f"{molecule} sampled by GAFF"),
             )  # fmt: skip
         samplings = {"reference": _labelled(data, labeller), "GAFF": Dataset.load(out)}

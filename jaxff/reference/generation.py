@@ -148,6 +148,7 @@ def two_step(
     by: str = "random",
     n_candidates: int | None = None,
     model=None,
+    starts=None,
     progress: Progress | None = None,
     **how,
 ) -> Dataset:
@@ -161,6 +162,8 @@ def two_step(
         out: the npz file to write.
         by, model: see `select`; energies are the sampling potential's where `model` is None.
         n_candidates: frames to select from (None: n if `by` is "random", else 10 n).
+        starts: (R, N, 3) Å, of the dynamics' replicas: molecules differ by which of their
+            equivalent atoms is where, and dynamics rarely exchange them.
         progress: called with what goes on and the fraction done.
         how: options, workers, scheduler, skip_failed and command of `label`.
 
@@ -169,7 +172,7 @@ def two_step(
         SimulationError: the dynamics did not stay sound.
     """
     n_candidates = n_candidates or (n if by == "random" else 10 * n)
-    frames = sampler.sample(molecule, n_candidates, progress=progress)
+    frames = sampler.sample(molecule, n_candidates, starts, progress)
     if model is None and by == "energy":
         model = sampler.potential.matched(molecule)
     chosen = select(frames, n, by, model=model, seed=sampler.seed)

@@ -1,0 +1,57 @@
+"""The paper's experiments run, are kept, and go on where they were stopped."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from jaxff import InputError, Molecule
+from jaxff.demo import packaged_dataset
+from jaxff.paper import EXPERIMENTS, reproduce
+from jaxff.paper.experiment import VERDICTS, identified
+
+QUICK = ("fig2", "fig4", "fig6", "table2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("paper")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in EXPERIMENTS]
+)
+def test_each_experiment_ends_in_numbers_and_a_verdict(folder, name):
+    result = reproduce(name, folder, small=True)[name]
+    assert result.verdict in VERDICTS
+    assert re.search(r"\d", result.found)
+    assert result.tables
+    for table in result.tables:
+        assert all(len(row) == len(table.columns) for row in table.rows)
+    for picture in result.pictures:
+        assert (folder / name / picture.file).read_bytes().startswith(b"\x89PNG")
+    page = (folder / "index.html").read_text()
+    assert result.title in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    # A second call computes nothing.
+    before = (folder / name / "result.json").stat().st_mtime_ns
+    assert reproduce(name, folder, small=True)[name].numbers == result.numbers
+    assert (folder / name / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_folder_keeps_to_its_settings(folder):
+    reproduce_nothing = json.loads((folder / "settings.json").read_text())
+    assert reproduce_nothing["small"] is True
+    with pytest.raises(InputError, match="holds results with seed 0, not 1"):
+        reproduce("table2", folder, small=True, seed=1)
+    with pytest.raises(InputError, match="unknown experiment 'fig8'"):
+        reproduce("fig8", folder)
+
+
+def test_data_are_known_by_their_molecule():
+    data = packaged_dataset("ethanol")[:50]
+    assert identified(data.reorder(np.random.default_rng(0).permutation(9))) == "ethanol"
+    ether = Molecule.from_smiles("COC")
+    with pytest.raises(InputError, match="none of the paper's molecules"):
+        identified(type(data)(ether.numbers, ether.positions[None], np.zeros((1, 9, 3))))
