@@ -19,12 +19,13 @@ import jax.numpy as jnp
 from jaxff import units
 from jaxff.errors import InputError
 from jaxff.md import kinetics
+from jaxff.md import origin as origins
 from jaxff.md.noise import normal
 
 ENSEMBLES = ("nve", "langevin", "nose-hoover", "csvr")
 CHAIN_LENGTH = 3
-# Steps between removals of the overall motion that rounding brings in.
-STILL_EVERY = 1000
+# Steps between removals of the overall motion that rounding brings in, and moves of the origin.
+TIDY_EVERY = 1000
 
 
 class Ensemble(NamedTuple):
@@ -34,19 +35,26 @@ class Ensemble(NamedTuple):
         name: one of ENSEMBLES.
         freedom: degrees of freedom that the thermostat heats; only nose-hoover and csvr ask.
         still: whether the molecule neither moves nor turns as a whole, and is kept from it.
+        followed: whether the origin goes with the molecule (see `jaxff.md.origin`).
     """
 
     name: str
     freedom: int = 0
     still: bool = False
+    followed: bool = False
+
+    @property
+    def tidy(self) -> bool:
+        """Whether there is something to do every TIDY_EVERY steps."""
+        return self.still or self.followed
 
 
 class Bath(NamedTuple):
     """What a thermostat is set to; for replicas, each field has a leading axis.
 
     Attributes:
-        kT: () kcal/mol, extrapolated to step 0.
-        heating: () kcal/mol per step: at step t it is kT + heating · t.
+        kT: () kcal/mol, extrapolated to the start.
+        heating: () kcal/mol per step: after t steps it is kT + heating · t.
         rate: () 1/step: the friction of Langevin, one over the relaxation time of the others.
     """
 
@@ -103,7 +111,8 @@ def step(ensemble: Ensemble, force_fn: Callable, state, bath: Bath, t) -> Any:
         bath: see `Bath`.
         t: () integer, steps before this one since the start.
     """
-    kT = bath.kT + bath.heating * t
+    # The last step of a ramp has its last temperature; rounding must not take it below zero.
+    kT = jnp.maximum(bath.kT + bath.heating * (t + 1), 0.0)
     if ensemble.name == "nve":
         return _velocity_verlet(force_fn, state)
     if ensemble.name == "langevin":
@@ -111,6 +120,13 @@ def step(ensemble: Ensemble, force_fn: Callable, state, bath: Bath, t) -> Any:
     if ensemble.name == "nose-hoover":
         return _nose_hoover(force_fn, state, kT, bath.rate)
     return _csvr(force_fn, state, kT, bath.rate, _noise(state, t).ravel()[: ensemble.freedom])
+
+
+def tidied(ensemble: Ensemble, state, origin):
+    """State and origin (3,) after what is done every TIDY_EVERY steps against rounding."""
+    if ensemble.still:
+        state = stilled(state)
+    return origins.followed(state, origin) if ensemble.followed else (state, origin)
 
 
 def stilled(state):

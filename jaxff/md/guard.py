@@ -16,6 +16,9 @@ from jaxff.potential import Potential
 
 # A kinetic energy this many times above one that chance brings once in 10¹² frames is none of it.
 EXPLOSION = 10.0
+# What velocity Verlet's energy may be off by, of the kinetic energy; steps near its limit, at which
+# a vibration explodes, reach a third.
+ERROR = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,35 +44,53 @@ class Guard:
 
     Attributes:
         molecule: elements and bonds.
-        hottest: K; the temperature that counts as an explosion.
         freedom: degrees of freedom, an integer or (R,).
+        hottest: K; the temperature that counts as an explosion.
+        drift: kcal/mol; the change of the total energy that does, or a share ERROR of the kinetic
+            energy if that is more.
+        energy: () or (R,) kcal/mol, the total energy at the start.
         lengths: (B,) Å; the bonds' lengths beyond which they count as broken; None: any.
     """
 
     molecule: Molecule
-    hottest: float
     freedom: np.ndarray
+    hottest: float = np.inf
+    drift: float = np.inf
+    energy: np.ndarray | float = 0.0
     lengths: np.ndarray | None = None
 
     @classmethod
-    def of(cls, molecule, temperature, freedom, start, stretch: float | None):
+    def of(
+        cls, molecule, start: Frame, freedom, temperature: float, stretch: float | None,
+        hottest: float | None, conserved: bool,
+    ):  # fmt: skip
         """For a simulation.
 
         Args:
             molecule: elements and bonds.
-            temperature: K, the highest asked for or started with.
+            start: the first frame alone.
             freedom: degrees of freedom, an integer or (R,).
-            start: (N, 3) Å, or (R, N, 3).
+            temperature: K, the highest asked for.
             stretch: longest bond allowed in units of the longest one it starts with; None: any.
+            hottest: K, the highest temperature allowed; None: what chance cannot bring, or if the
+                total energy is conserved, that it is.
+            conserved: whether it should be.
         """
-        least = max(int(np.min(freedom)), 1)
-        rare = chi2.isf(1e-12, least) / least
-        lengths = None
+        limits = {}
         if stretch is not None and len(molecule.bonds):
-            lengths = stretch * bond_lengths(molecule, start).reshape(-1, len(molecule.bonds)).max(
-                0
-            )
-        return cls(molecule, EXPLOSION * rare * max(temperature, 300.0), freedom, lengths)
+            lengths = bond_lengths(molecule, start.positions).reshape(-1, len(molecule.bonds))
+            limits["lengths"] = stretch * lengths.max(axis=0)
+        least = max(int(np.min(freedom)), 1)
+        warmest = max(
+            temperature, 300.0, float(np.max(kinetics.temperature(start.kinetic, freedom)))
+        )
+        rare = EXPLOSION * chi2.isf(1e-12, least) / least * warmest
+        if hottest is None and conserved:
+            limits["drift"] = 0.5 * np.max(freedom) * units.BOLTZMANN * rare
+            limits["energy"] = start.potential + start.kinetic
+        else:
+            limits["hottest"] = rare if hottest is None else hottest
+        return cls(molecule, freedom, **limits)
 
     def fault(self, frames: Frame) -> Fault | None:
         """The first thing wrong in frames, whose leading axis is theirs; None if all is well."""
@@ -83,8 +104,8 @@ class Guard:
             return None
         frame, replica = map(int, np.argwhere(bad)[0])
         one = Frame(*(x[frame, replica] for x in frames))
-        freedom = int(np.broadcast_to(self.freedom, bad.shape)[0, replica])
-        return Fault(frame, None if alone else replica, *self._describe(one, freedom))
+        own = (np.broadcast_to(x, bad.shape)[0, replica] for x in (self.freedom, self.energy))
+        return Fault(frame, None if alone else replica, *self._describe(one, *own))
 
     def _not_finite(self, frames):
         parts = [np.isfinite(x).reshape(*x.shape[:2], -1).all(axis=2) for x in frames]
@@ -96,9 +117,13 @@ class Guard:
         return (bond_lengths(self.molecule, frames.positions) > self.lengths).any(axis=-1)
 
     def _exploded(self, frames):
-        return frames.kinetic > 0.5 * self.freedom * units.BOLTZMANN * self.hottest
+        hot = kinetics.temperature(frames.kinetic, self.freedom) > self.hottest
+        return hot | (self._change(frames) > np.maximum(self.drift, ERROR * frames.kinetic))
 
-    def _describe(self, frame: Frame, freedom: int) -> tuple[tuple[int, ...], str]:
+    def _change(self, frames):
+        return np.abs(frames.potential + frames.kinetic - self.energy)
+
+    def _describe(self, frame: Frame, freedom, energy) -> tuple[tuple[int, ...], str]:
         symbols = self.molecule.symbols
 
         def named(atom):
@@ -123,7 +148,11 @@ class Guard:
         heat = float(kinetics.temperature(frame.kinetic, freedom))
         speeds = np.square(frame.displacements).sum(axis=1) * self.molecule.masses
         atom = int(np.argmax(speeds))
-        return (atom,), f"the temperature is {heat:.3g} K, {named(atom)} the hottest"
+        words = f"the temperature is {heat:.3g} K, {named(atom)} the hottest"
+        if heat <= self.hottest:
+            change = float(frame.potential + frame.kinetic - energy)
+            words = f"the total energy has changed by {change:.3g} kcal/mol: {words}"
+        return (atom,), words
 
 
 def bond_lengths(molecule: Molecule, positions) -> np.ndarray:

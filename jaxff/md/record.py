@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxff.md import kinetics, restart
+from jaxff.md import kinetics, origin, restart
 from jaxff.md.ensembles import Ensemble
 from jaxff.md.integrate import Frame
 from jaxff.md.trajectory import Writer, open_trajectory, resume_trajectory
@@ -28,20 +28,37 @@ class State:
         dt: time step, fs.
         step: steps done since the start.
         degrees_of_freedom: those that carry kinetic energy; (R,) of R replicas.
-        dynamics: jax-md's state; of replicas each array has a leading axis.
+        potential: fingerprint of the potential whose forces it has.
+        invariant: whether moving, and whether turning, the molecule leaves that one's energy alone.
+        dynamics: jax-md's state, its positions from `origin`; of replicas each array has a leading
+            axis.
+        origin: (3,) or (R, 3) integers, see `jaxff.md.origin`; zero in float64.
     """
 
     ensemble: Ensemble
     dt: float
     step: int
     degrees_of_freedom: np.ndarray
+    potential: str
+    invariant: tuple[bool, bool]
     dynamics: Any
+    origin: Any
 
     @property
     def replicas(self) -> int | None:
         """Their number, None without that axis."""
         position = self.dynamics.position
         return len(position) if position.ndim == 3 else None
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(N, 3) or (R, N, 3) Å, in float64."""
+        return origin.absolute(self.dynamics.position, self.origin)
+
+    @property
+    def velocities(self) -> np.ndarray:
+        """(N, 3) or (R, N, 3) Å/fs, in float64."""
+        return np.asarray(self.dynamics.velocity, float) / self.dt
 
 
 @dataclass(frozen=True)
@@ -99,7 +116,7 @@ class Record:
         frames = Frame(*(x.astype(float) for x in frames))
         steps = self.state.step + every * np.arange(1, len(frames.positions) + 1)
         part = {
-            "positions": frames.positions,
+            "positions": origin.absolute(frames.positions, frames.origin),
             "velocities": frames.displacements / self.state.dt,
             "forces": frames.forces,
             "potential_energies": frames.potential,
@@ -127,7 +144,11 @@ class Record:
         marks = [file.mark() for file in self.files]
         if self.restart_file is not None:
             restart.write_restart(
-                self.restart_file, self.state.dynamics, self.settings, self.state.step, marks
+                self.restart_file,
+                (self.state.dynamics, self.state.origin),
+                self.settings,
+                self.state.step,
+                marks,
             )
         self.saved = clock.perf_counter()
 

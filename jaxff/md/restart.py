@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.npz import NpzReader, write_npz
+from jaxff.npz import NpzReader, digest, write_npz
+from jaxff.potential import Potential
 
-FORMAT = "jaxff restart 1"
+FORMAT = "jaxff restart 2"
 
 
-def write_restart(path, dynamics, settings: dict, step: int, marks: list[dict]) -> None:
+def write_restart(path, state, settings: dict, step: int, marks: list[dict]) -> None:
     """Write a restart file, whole or not at all.
 
     Args:
         path: the file, replaced.
-        dynamics: jax-md's state.
+        state: arrays in any nesting: jax-md's state and its origin.
         settings: what must be the same when continuing, as JSON-like values.
         step: steps done.
         marks: where each trajectory file stands.
     """
     header = {"format": FORMAT, "settings": settings, "step": step, "marks": marks}
-    leaves = map(_plain, jax.tree.leaves(dynamics))
+    leaves = map(_plain, jax.tree.leaves(state))
     arrays = {f"state/{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     write_npz(path, {"header": np.array(json.dumps(header)), **arrays})
 
@@ -35,7 +38,7 @@ def read_restart(path, start, settings: dict):
 
     Args:
         path: the file.
-        start: jax-md's state at the start of such a simulation.
+        start: the state at the start of such a simulation.
         settings: those of the simulation to continue.
 
     Raises:
@@ -68,6 +71,31 @@ def read_restart(path, start, settings: dict):
         )
         found.append(_like(leaf, value))
     return jax.tree.unflatten(structure, found), int(step), marks
+
+
+def fingerprint(potential: Potential) -> str:
+    """What tells a potential from others, in this process and the next: terms and parameters."""
+    terms = [
+        (
+            p.name,
+            p.term.kind,
+            str(p.atoms),
+            [_told(getattr(p.term, f.name)) for f in fields(p.term)],
+        )
+        for p in potential.program.placed
+    ]
+    return digest(terms, potential.params)
+
+
+def _told(value):
+    """A field of a term as an array or text; functions by their names, as addresses change."""
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, partial):
+        return [_told(value.func), repr(value.args), repr(value.keywords)]
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}:{value.__qualname__}"
+    return repr(value)
 
 
 def exists(path) -> bool:

@@ -14,11 +14,11 @@ import numpy as np
 
 from jaxff import units
 from jaxff.errors import InputError
-from jaxff.md import guard, kinetics, restart, start
-from jaxff.md.ensembles import Bath, Ensemble, check_ensemble, scaled_masses
+from jaxff.md import check, guard, kinetics, restart, start
+from jaxff.md.ensembles import Bath, Ensemble, check_ensemble
 from jaxff.md.guard import Fault, Guard
 from jaxff.md.integrate import Frame, chunk_frames, run_chunk
-from jaxff.md.record import Record, Run, State, kelvin, trajectories
+from jaxff.md.record import Record, Run, State, trajectories
 from jaxff.molecule import Molecule
 from jaxff.npz import digest, writable_file
 from jaxff.potential import Potential
@@ -63,6 +63,7 @@ def simulate(
     velocities=None,
     remove_rotation: bool = False,
     stretch: float | None = None,
+    max_temperature: float | None = None,
     state: State | None = None,
     out=None,
     restart_file=None,
@@ -106,10 +107,14 @@ def simulate(
             are several; None for one without a replicas' axis.
         positions: (N, 3) or (R, N, 3) Å, in place of the molecule's.
         velocities: likewise, Å/fs, in place of drawn ones.
-        remove_rotation: see above.
+        remove_rotation: of "nve", see above; the last two never rotate, and Langevin always does.
         stretch: a bond this many times as long as at the start (the longest start of the
             replicas) stops the run; None: bonds may break.
+        max_temperature: K, beyond which the run stops; np.inf: never.  None: far beyond chance, or
+            in "nve", where the total energy tells, once that has changed as much.
         state: continue from there; positions, velocities, seed and replicas do not count then.
+            With another potential, its forces count from the start; it must be in the state's
+            precision, and free to move and turn if that one was.
         out: trajectory file, replaced at the start and appended to as the simulation goes; the
             suffix tells the format: .extxyz, .h5 (H5MD) or .dcd.  Of replicas, run.h5 becomes
             run-0.h5, run-1.h5 and so on.
@@ -121,18 +126,23 @@ def simulate(
 
     Raises:
         InputError: arguments that cannot be used; a start that is not finite.
-        SimulationError: a number that is not finite on the way, a temperature far beyond chance,
-            a broken bond.
+        SimulationError: a number that is not finite on the way, an explosion, a broken bond.
     """
     check_ensemble(ensemble)
-    _check_arguments(dt, friction, relaxation, steps, record_every, replicas, stretch, seed)
+    check.check_arguments(
+        ensemble, dt, friction, relaxation, steps, record_every, replicas, stretch, max_temperature,
+        remove_rotation, seed,
+    )  # fmt: skip
     # Plain numbers, as the restart file needs them, of NumPy's and the like.
     steps, record_every, seed = int(steps), int(record_every), int(seed)
     replicas = None if replicas is None else int(replicas)
     dt, friction, relaxation = float(dt), float(friction), float(relaxation)
     potential = potential.matched(molecule)
     count = replicas if state is None else state.replicas
-    warmth = [_temperatures(T, count) for T in (temperature, final_temperature) if T is not None]
+    warmth = [
+        check.temperatures(T, count) for T in (temperature, final_temperature) if T is not None
+    ]
+    check.check_warmth(ensemble, warmth)
     fresh = state is None
     if fresh:
         state = _start(
@@ -140,10 +150,11 @@ def simulate(
             positions, velocities, remove_rotation,
         )  # fmt: skip
     else:
-        _check_state(state, ensemble, dt, molecule)
+        check.check_state(state, ensemble, dt, molecule, potential)
+        state = _taken_over(state, potential)
     settings = {
-        "potential": digest(potential.params),
-        "molecule": digest(molecule.numbers, state.dynamics.position if fresh else 0),
+        "potential": state.potential,
+        "molecule": digest(molecule.numbers, state.positions if fresh else 0),
         "ensemble": ensemble, "dt": dt, "friction": friction, "relaxation": relaxation,
         "record_every": record_every, "seed": seed, "replicas": count,
         "velocities": None if velocities is None else digest(np.asarray(velocities, float)),
@@ -152,8 +163,7 @@ def simulate(
         "steps of the ramp": steps if len(warmth) > 1 else None,
         "trajectory": None if out is None else Path(out).name,
     }  # fmt: skip
-    first, last, marks = state.step, state.step + steps, None
-    origin = np.asarray(state.dynamics.position)
+    first, last, marks, initial = state.step, state.step + steps, None, state
     if last >= 2**31:
         raise InputError(f"{last} steps in all are more than their counter of 31 bits holds")
     if restart_file is not None:
@@ -163,32 +173,34 @@ def simulate(
         if out is not None and Path(out).resolve() == Path(restart_file).resolve():
             raise InputError(f"{out}: trajectory and restart file must be two files")
         if restart.exists(restart_file):
-            found = restart.read_restart(restart_file, state.dynamics, settings)
-            state, marks = replace(state, dynamics=found[0], step=found[1]), found[2]
+            found = restart.read_restart(restart_file, (state.dynamics, state.origin), settings)
+            (dynamics, origin), step, marks = found
+            state = replace(state, dynamics=dynamics, origin=origin, step=step)
             if state.step >= last:
                 raise InputError(
                     f"{restart_file}: that simulation is at step {state.step} already; ask for "
                     "more steps, or name another file (folder) to start anew"
                 )
-    bath = _bath(state, warmth, friction, relaxation, first, steps)
+    bath = _spread(_bath(state, warmth, friction, relaxation, first, steps), count)
     params = potential.program.jit_ready(potential.params)
 
     def advance(state: State, n_frames: int, every: int):
         """The state after, and the frames, on the host."""
-        done, frames = run_chunk(
-            potential.program, state.ensemble, params, state.dynamics, bath, state.step, n_frames,
-            every,
-        )  # fmt: skip
+        moving = _spread((state.dynamics, state.origin), count)
+        (dynamics, origin), frames = run_chunk(
+            potential.program, state.ensemble, params, *moving, bath, state.step, n_frames, every
+        )
         frames = Frame(*(np.asarray(x)[:n_frames] for x in frames))
-        return replace(state, dynamics=done, step=state.step + n_frames * every), frames
+        step = state.step + n_frames * every
+        return replace(state, dynamics=dynamics, origin=origin, step=step), frames
 
-    state = replace(state, dynamics=_spread(state.dynamics, count))
-    bath = _spread(bath, count)
     begun = clock.perf_counter()
-    _, frames = advance(state, 1, 0)  # compiles, and observes the start
+    _, frames = advance(initial, 1, 0)  # compiles, and observes the start
     compile_seconds = clock.perf_counter() - begun
-    hottest = max(float(np.max(warmth)), float(np.max(kelvin(frames.kinetic, state))))
-    watch = Guard.of(molecule, hottest, state.degrees_of_freedom, origin, stretch)
+    watch = Guard.of(
+        molecule, Frame(*(x[0] for x in frames)), state.degrees_of_freedom, float(np.max(warmth)),
+        stretch, max_temperature, ensemble == "nve",
+    )  # fmt: skip
     if (fault := watch.fault(frames)) is not None:
         raise InputError(f"at the starting geometry {fault.what}")
     with ExitStack() as stack:
@@ -273,31 +285,45 @@ def _start(
             raise InputError(f"{ensemble} scales velocities and cannot start from rest")
         if not temperature.all():
             raise InputError(f"{ensemble} needs a temperature above 0 K")
-    kind = Ensemble(ensemble)
+    kind = Ensemble(ensemble, followed=start.follows(potential, invariant))
     if ensemble in ("nose-hoover", "csvr"):
-        kind = Ensemble(ensemble, int(freedom.min()), invariant[1] and molecule.n_atoms > 1)
-    state = State(kind, float(dt), 0, freedom, None)
+        still = invariant[1] and molecule.n_atoms > 1
+        kind = kind._replace(freedom=int(freedom.min()), still=still)
     dtype = start.dtype_of(potential)
-    bath = _thermostat(dtype, state, temperature, 0.0 * temperature, friction, relaxation)
-    dynamics = start.dynamics(
-        potential, state.ensemble, positions, velocities, masses, dt, bath, seeds
-    )
-    return replace(state, dynamics=dynamics)
+    bath = _thermostat(kind, dt, dtype, temperature, 0.0 * temperature, friction, relaxation)
+    found = start.dynamics(potential, kind, positions, velocities, masses, dt, bath, seeds)
+    return State(kind, dt, 0, freedom, restart.fingerprint(potential), invariant, *found)
+
+
+def _taken_over(state: State, potential: Potential) -> State:
+    """The state with the forces of this potential, which may be another than it had."""
+    mark = restart.fingerprint(potential)
+    if mark == state.potential:
+        return state  # its forces are those of the last step to the last bit
+    n_atoms = state.dynamics.position.shape[-2]
+    invariant = start.invariances(potential, state.positions.reshape(-1, n_atoms, 3)[0])
+    if invariant != state.invariant:
+        raise InputError(
+            "of the potential to continue with and that of the state only one lets the molecule "
+            "move and turn freely; start anew from the state's positions and velocities"
+        )
+    forces = start.forces(potential, state.dynamics.position)
+    return replace(state, potential=mark, dynamics=state.dynamics.set(force=forces))
 
 
 def _bath(state: State, warmth: list[np.ndarray], friction, relaxation, first, steps) -> Bath:
     """The thermostat's settings: constant, or from the first temperature to the last in `steps`."""
     heating = (warmth[-1] - warmth[0]) / steps
-    dtype = state.dynamics.position.dtype
-    return _thermostat(dtype, state, warmth[0] - heating * first, heating, friction, relaxation)
+    kind, dtype, begin = state.ensemble, state.dynamics.position.dtype, warmth[0] - heating * first
+    return _thermostat(kind, state.dt, dtype, begin, heating, friction, relaxation)
 
 
-def _thermostat(dtype, state: State, temperature, heating, friction, relaxation) -> Bath:
-    rate = friction / 1000.0 if state.ensemble.name == "langevin" else 1.0 / relaxation
+def _thermostat(kind: Ensemble, dt, dtype, temperature, heating, friction, relaxation) -> Bath:
+    rate = friction / 1000.0 if kind.name == "langevin" else 1.0 / relaxation
     values = (
         units.BOLTZMANN * temperature,
         units.BOLTZMANN * heating,
-        np.full_like(temperature, rate * state.dt),
+        np.full_like(temperature, rate * dt),
     )
     return Bath(*(jnp.asarray(value, dtype) for value in values))
 
@@ -310,59 +336,3 @@ def _spread(tree, replicas: int | None):
     mesh = jax.make_mesh((len(devices),), ("replica",), (jax.sharding.AxisType.Auto,))
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("replica"))
     return jax.device_put(tree, place)
-
-
-def _temperatures(value, replicas: int | None) -> np.ndarray:
-    value = np.asarray(value, float)
-    if not (np.isfinite(value).all() and (value >= 0).all()):
-        raise InputError(f"temperature is {value} K, it must not be negative")
-    shape = () if replicas is None else (replicas,)
-    if value.shape not in ((), shape):
-        raise InputError(
-            f"there are {value.size} temperatures for {replicas or 1} replicas: give one, or one a "
-            "replica"
-        )
-    return np.broadcast_to(value, shape).copy()
-
-
-def _check_arguments(
-    dt, friction, relaxation, steps, record_every, replicas, stretch, seed
-) -> None:
-    for value, name, unit in ((dt, "dt", "fs"), (relaxation, "relaxation", "fs")):
-        if not (np.isfinite(value) and value > 0):
-            raise InputError(f"{name} is {value} {unit}, it must be positive")
-    if not (np.isfinite(friction) and friction >= 0):
-        raise InputError(f"friction is {friction} 1/ps, it must not be negative")
-    if stretch is not None and not stretch > 1.0:
-        raise InputError(f"stretch is {stretch}, it must be above 1")
-    counts = ((steps, "steps"), (record_every, "record_every"), (replicas, "replicas"))
-    for value, name in counts:
-        if value is not None and not (value >= 1 and value % 1 == 0):
-            raise InputError(f"{name} is {value}, it must be a positive integer")
-    if not (0 <= seed < 2**63 and seed % 1 == 0):
-        raise InputError(f"seed is {seed}, it must be an integer from 0 to 2⁶³ - 1")
-    if steps % record_every:
-        raise InputError(
-            f"steps ({steps}) must be a multiple of record_every ({record_every}): the last frame "
-            "is the end of the run"
-        )
-
-
-def _check_state(state: State, ensemble: str, dt: float, molecule: Molecule) -> None:
-    n_atoms = state.dynamics.position.shape[-2]
-    for name, old, new in (
-        ("ensemble", state.ensemble.name, ensemble),
-        ("dt", state.dt, dt),
-        ("number of atoms", n_atoms, molecule.n_atoms),
-    ):
-        if old != new:
-            raise InputError(
-                f"the state to continue from has {name} {old}, not {new}; to change it, start anew "
-                "from positions and velocities"
-            )
-    masses = scaled_masses(molecule.masses, dt)
-    found = np.asarray(state.dynamics.mass, float).reshape(-1, n_atoms)
-    if not np.allclose(found, masses, rtol=1e-5, atol=0.0):
-        raise InputError(
-            "the state to continue from is of other atoms, or of these in another order"
-        )

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.md import kinetics
+from jaxff.md import origin as origins
 from jaxff.md.ensembles import Bath, Ensemble, initial_state, scaled_masses
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
@@ -31,9 +32,10 @@ def invariances(potential: Potential, positions) -> tuple[bool, bool]:
         positions: (N, 3) Å.
     """
     rng = np.random.default_rng(0)
-    R = positions + 0.05 * rng.standard_normal(positions.shape)
+    R = jnp.asarray(positions + 0.05 * rng.standard_normal(positions.shape))
     forces = potential.forces(R)
-    dtype, forces = forces.dtype, np.asarray(forces, float)
+    # Far away, rounded as the potential sees them: the torque is to be of the same geometry.
+    dtype, R, forces = forces.dtype, np.asarray(R, float), np.asarray(forces, float)
     centred = R - R.mean(axis=0)
     # Rounding alone leaves some eps; a weak field beside stiff bonds must still show.
     limit = np.sqrt(np.finfo(dtype).eps) * max(np.abs(forces).sum(), 1e-6)
@@ -120,6 +122,14 @@ def degrees_of_freedom(
     return (whole - np.array(still)).reshape(positions.shape[:-2])
 
 
+def follows(potential: Potential, invariant: tuple[bool, bool]) -> bool:
+    """Whether positions count from an origin that goes with the molecule, see `jaxff.md.origin`.
+
+    Where the molecule may be anywhere, and digits are short.
+    """
+    return invariant[0] and jnp.finfo(dtype_of(potential)).bits < 64
+
+
 def dynamics(
     potential: Potential,
     ensemble: Ensemble,
@@ -130,18 +140,32 @@ def dynamics(
     bath: Bath,
     seeds: list[int],
 ):
-    """jax-md's state, of replicas where positions are (R, N, 3); in the potential's precision."""
+    """jax-md's state, of replicas where positions are (R, N, 3), and the origin of its positions.
+
+    In the potential's precision.
+    """
     dtype = dtype_of(potential)
-    R = jnp.asarray(positions, dtype)
+    origin = np.zeros(positions[..., 0, :].shape, np.int32)
+    if ensemble.followed:
+        origin = origins.nearest(positions)
+    R = jnp.asarray(origins.relative(positions, origin), dtype)
     displacements = jnp.asarray(velocities * dt, dtype)
     scaled = jnp.asarray(scaled_masses(masses, dt), dtype)
     build = partial(initial_state, ensemble)
     if R.ndim == 2:
-        return build(R, displacements, potential.forces(R), scaled, jax.random.key(seeds[0]), bath)
-    keys = jax.vmap(jax.random.key)(np.array(seeds))
-    forces = jnp.asarray(potential.predict(R)[1], dtype)
-    build = jax.vmap(build, in_axes=(0, 0, 0, None, 0, 0))
-    return build(R, displacements, forces, scaled, keys, bath)
+        keys = jax.random.key(seeds[0])
+    else:
+        keys = jax.vmap(jax.random.key)(np.array(seeds))
+        build = jax.vmap(build, in_axes=(0, 0, 0, None, 0, 0))
+    state = build(R, displacements, forces(potential, R), scaled, keys, bath)
+    return state, jnp.asarray(origin)
+
+
+def forces(potential: Potential, R):
+    """Forces kcal/mol/Å, in its precision, at R (N, 3) or (R, N, 3) Å."""
+    if R.ndim == 2:
+        return potential.forces(R)
+    return jnp.asarray(potential.predict(R)[1], R.dtype)
 
 
 def _vectors(name: str, value, n_atoms: int, replicas: int | None) -> np.ndarray:

@@ -227,6 +227,31 @@ def test_the_temperature_follows_a_ramp():
         assert run.temperatures[there].mean() == pytest.approx(100.0 + 400.0 * share, rel=0.06)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_ramp_ends_at_its_last_temperature(dtype):
+    # Friction that leaves nothing of the velocities: each step has those of its own temperature.
+    free, atoms = well(n_atoms=400, k=0.0)
+    common = {"friction": 1e6, "record_every": 1, "dt": 1.0}
+    for steps in (1, 3, 7, 11, 13):  # of the shares of 300 K some round to less than 0 K
+        run = md.simulate(free.astype(dtype), atoms, final_temperature=0.0, steps=steps, **common)
+        assert np.isfinite(run.temperatures).all()
+        assert run.temperatures[-1] < 1e-4
+    run = md.simulate(
+        free.astype(dtype), atoms, temperature=100.0, final_temperature=500.0, steps=4, **common
+    )
+    np.testing.assert_allclose(run.temperatures, [100.0, 200.0, 300.0, 400.0, 500.0], rtol=0.15)
+
+
+def test_a_list_of_one_temperature_is_that_temperature():
+    water = Molecule.from_smiles("O")
+    for replicas in (None, 2):
+        runs = [
+            md.simulate(springs(water), water, temperature=T, steps=10, replicas=replicas)
+            for T in (250.0, [250.0])
+        ]
+        np.testing.assert_array_equal(runs[0].positions, runs[1].positions)
+
+
 def test_replicas_are_the_single_runs_of_their_seeds():
     water = Molecule.from_smiles("O")
     potential = springs(water)
@@ -288,7 +313,7 @@ def test_states_keep_double_precision():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"temperature": [300.0, 400.0]}, "2 temperatures for 1 replicas"),
+        ({"temperature": [300.0, 400.0]}, "2 temperatures for one molecule"),
         ({"temperature": [300.0, 400.0], "replicas": 3}, "2 temperatures for 3 replicas"),
         ({"replicas": 0}, "replicas is 0"),
         ({"relaxation": 0.0}, "relaxation is"),

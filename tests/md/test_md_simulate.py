@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import ase.io
 import jax
@@ -215,11 +216,15 @@ def test_the_first_fault_counts_whatever_its_kind(water):
     kinetic = np.array([1.0, 1.0, 1.0, 1e9, np.nan, 1.0])
     positions = np.tile(water.positions, (6, 1, 1))
     positions[5] = np.inf
-    frames = Frame(positions, still, still, np.zeros(6), kinetic)
-    fault = Guard.of(water, 300.0, 3, water.positions, 1.5).fault(frames)
-    assert (fault.frame, "the temperature is" in fault.what) == (3, True)
+    frames = Frame(positions, still, still, np.zeros(6), kinetic, np.zeros((6, 3), int))
+    start = Frame(water.positions, still[0], still[0], 0.0, 1.0, np.zeros(3, int))
+    watch = partial(Guard.of, water, start, 3, 300.0, 1.5, None)
+    for conserved in (False, True):
+        fault = watch(conserved).fault(frames)
+        assert (fault.frame, "the temperature is" in fault.what) == (3, True)
+        assert ("the total energy has changed by 1e+09 kcal/mol" in fault.what) == conserved
     positions[2] *= 2.0
-    fault = Guard.of(water, 300.0, 3, water.positions, 1.5).fault(frames)
+    fault = watch(False).fault(frames)
     assert (fault.frame, "past its limit" in fault.what) == (2, True)
 
 
@@ -245,6 +250,10 @@ def test_a_start_that_is_not_finite_is_refused_before_anything_is_written(water,
         ({"seed": 0.5}, "seed is"),
         ({"record_every": 0}, "record_every is"),
         ({"ensemble": "npt"}, "unknown ensemble"),
+        ({"remove_rotation": True}, "no use with langevin"),
+        ({"max_temperature": 0.0}, "max_temperature is"),
+        ({"ensemble": "nose-hoover", "relaxation": 0.1}, r"at least 2 time steps \(1 fs\)"),
+        ({"ensemble": "nose-hoover", "final_temperature": 0.0}, "above 0 K, at the end"),
         ({"positions": np.zeros((2, 3))}, "positions have shape"),
         ({"velocities": np.full((3, 3), np.nan)}, "velocities of atom 0"),
         ({"out": "/no/such/folder/run.extxyz"}, "cannot write"),
@@ -255,20 +264,32 @@ def test_unusable_arguments_are_named(water, potential, change, message):
         md.simulate(potential, water, **{"steps": 20, **change})
 
 
-def test_states_and_molecules_that_do_not_fit_are_refused(water, potential):
-    run = md.simulate(potential, water, steps=10)
-    with pytest.raises(InputError, match=r"dt 0\.5, not 0\.4"):
-        md.simulate(potential, water, steps=10, dt=0.4, state=run.state)
-    with pytest.raises(InputError, match="ensemble langevin, not nve"):
-        md.simulate(potential, water, steps=10, ensemble="nve", state=run.state)
-    with pytest.raises(InputError, match="cannot be matched"):
-        md.simulate(potential, Molecule.from_smiles("S"), steps=10)
-    sulphide = Molecule.from_smiles("S")
-    with pytest.raises(InputError, match="of other atoms"):
-        md.simulate(springs(sulphide), sulphide, steps=10, state=run.state)
-    order = np.array([1, 0, 2])
-    with pytest.raises(InputError, match="in another order"):
-        md.simulate(potential, water.reorder(order), steps=10, state=run.state)
+# -- what stops a run that need not stop ---------------------------------------------------------
+
+
+def test_much_energy_at_the_start_is_no_explosion_where_it_is_conserved(water, potential):
+    # Springs drawn to three times their length: 3000 kcal/mol, that all become motion.
+    start = {"positions": 3.0 * water.positions, "velocities": np.zeros((3, 3))}
+    run = md.simulate(potential, water, ensemble="nve", dt=0.05, steps=2000, **start)
+    assert run.kinetic_energies.max() > 1000.0
+    assert np.ptp(total(run)) < 0.01 * run.kinetic_energies.max()
+    with pytest.raises(md.SimulationError, match="total energy has changed by"):
+        md.simulate(potential, water, ensemble="nve", dt=12.0, steps=2000)
+
+
+def test_the_highest_temperature_can_be_set(water, potential):
+    start = {"positions": 3.0 * water.positions, "dt": 0.1, "steps": 2000}
+    with pytest.raises(md.SimulationError, match="the temperature is"):
+        md.simulate(potential, water, **start)
+    run = md.simulate(potential, water, max_temperature=np.inf, **start)
+    assert run.temperatures.max() > 1e4
+    strained = {"positions": 1.1 * water.positions, "velocities": np.zeros((3, 3))}
+    for ensemble in ("nve", "langevin"):
+        common = {"ensemble": ensemble, "dt": 0.1, "steps": 2000, "record_every": 1, **strained}
+        hottest = md.simulate(potential, water, **common).temperatures.max()
+        with pytest.raises(md.SimulationError, match=r"the temperature is .* K, atom"):
+            md.simulate(potential, water, max_temperature=0.9 * hottest, **common)
+        md.simulate(potential, water, max_temperature=1.1 * hottest, **common)
 
 
 # -- files ---------------------------------------------------------------------------------
