@@ -256,6 +256,10 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--remove-rotation", action="store_true", help="NVE without rotation")
     sub.add_argument(
+        "--max-temperature", type=float, metavar="K",
+        help="stop above it; inf: never (default: far beyond chance; NVE: by the total energy)",
+    )  # fmt: skip
+    sub.add_argument(
         "--replicas", type=positive(int), metavar="R", help="molecules at once, seeds from --seed"
     )
     sub.add_argument("--record-every", type=positive(int), default=10, metavar="STEPS")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 from jaxff.commands.shared import load_potential, writable_folder
 from jaxff.errors import InputError
+
+TRAJECTORY = re.compile(r"trajectory(-\d+)?\.(extxyz|h5|dcd)")
 
 
 def run(arguments, console) -> dict:
@@ -40,21 +43,27 @@ def run(arguments, console) -> dict:
         seed=arguments.seed,
         replicas=arguments.replicas,
         stretch=arguments.stretch,
+        max_temperature=arguments.max_temperature,
         remove_rotation=arguments.remove_rotation,
         out=out / f"trajectory.{arguments.format}",
         restart_file=restart,
         keep=False,
         progress=console,
     )
+    names = [""] if arguments.replicas is None else [f"-{r}" for r in range(arguments.replicas)]
+    files = [out / f"trajectory{name}.{arguments.format}" for name in names]
+    stale = set(_trajectories(out)) - set(files) if arguments.overwrite else ()
     try:
         result = simulate()
     except InputError:
+        stale = ()
         # Refused: what was to be overwritten is still there, and can still be continued.
         if aside.is_file() and not restart.is_file():
             aside.replace(restart)
         raise
     finally:
-        aside.unlink(missing_ok=True)
+        for path in (aside, *stale):
+            path.unlink(missing_ok=True)
     console.close()
     constant = arguments.ensemble != "nve" and arguments.final_temperature is None
     series = (result.potential_energies, result.kinetic_energies, result.temperatures)
@@ -65,9 +74,7 @@ def run(arguments, console) -> dict:
         figure.suptitle(f"mean of {arguments.replicas} replicas")
     figure.savefig(out / "energy_temperature.png", dpi=130)
     means = np.mean(result.temperatures, axis=-1)
-    rate = result.ns_per_day / (0.0864 * arguments.dt)
-    names = [""] if arguments.replicas is None else [f"-{r}" for r in range(arguments.replicas)]
-    files = [str(out / f"trajectory{name}.{arguments.format}") for name in names]
+    rate, files = result.ns_per_day / (0.0864 * arguments.dt), list(map(str, files))
     console.say(f"mean temperature {np.mean(means):.1f} K")
     console.say(f"{rate:.0f} steps/s, {result.ns_per_day:.3g} ns/day in all")
     console.say(f"wrote {', '.join(files[:3])}{', ...' * (len(files) > 3)}")
@@ -80,3 +87,8 @@ def run(arguments, console) -> dict:
         "ns_per_day": result.ns_per_day,
         "trajectory": files if arguments.replicas else files[0],
     }
+
+
+def _trajectories(folder):
+    """The files that runs of this command write to a folder."""
+    return [path for path in folder.iterdir() if TRAJECTORY.fullmatch(path.name)]

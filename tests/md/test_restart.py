@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,24 +29,28 @@ def potential(water):
     return springs(water)
 
 
-def start(*arguments):
+def start(errors, *arguments):
+    """The worker; what it says of errors goes to a file, as a pipe that nobody reads gets full."""
     return subprocess.Popen(
         [sys.executable, WORKER, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=errors, text=True,
     )  # fmt: skip
 
 
 def run_with_kills(kills, rng, *arguments) -> int:
     """How many kills there were before the run was done."""
     for count in range(1000):
-        process = start(*arguments)
-        line = process.stdout.readline()
-        if count < kills and line.startswith("chunk"):
-            time.sleep(rng.exponential(0.05))
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            continue
-        out, err = process.communicate()
+        with tempfile.TemporaryFile("w+") as errors:
+            process = start(errors, *arguments)
+            line = process.stdout.readline()
+            if count < kills and line.startswith("chunk"):
+                time.sleep(rng.exponential(0.05))
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+                continue
+            out, _ = process.communicate()
+            errors.seek(0)
+            err = errors.read()
         # Killed after its last chunk it is done, and says so.
         assert "at step 60000 already" in err if process.returncode else "done" in line + out, err
         return count
@@ -112,7 +117,6 @@ def test_more_steps_continue_a_finished_run(water, potential, tmp_path, suffix):
         ({"ensemble": "nve"}, "another ensemble"),
         ({"replicas": 2}, "another.* replicas"),
         ({"velocities": np.zeros((3, 3))}, "another velocities"),
-        ({"remove_rotation": True}, "another remove_rotation"),
     ],
 )
 def test_a_restart_file_of_another_run_is_refused(water, potential, tmp_path, change, message):
@@ -122,6 +126,13 @@ def test_a_restart_file_of_another_run_is_refused(water, potential, tmp_path, ch
     with pytest.raises(InputError, match=message):
         md.simulate(potential, water, **{"steps": 40, **files, **change})
     assert files["out"].read_bytes() == before
+
+
+def test_a_restart_file_knows_whether_the_molecule_turned(water, potential, tmp_path):
+    common = {"ensemble": "nve", "restart_file": tmp_path / "restart.npz"}
+    md.simulate(potential, water, steps=20, **common)
+    with pytest.raises(InputError, match="another remove_rotation"):
+        md.simulate(potential, water, steps=40, remove_rotation=True, **common)
 
 
 def test_a_trajectory_and_its_restart_file_are_two(water, potential, tmp_path):
@@ -208,6 +219,23 @@ def test_the_command_continues_and_says_when_it_is_done(water, potential, tmp_pa
     assert (out / "energy_temperature.png").is_file()
 
 
+def test_the_command_stops_where_it_is_told_to(water, tmp_path, capsys):
+    import ase.io
+
+    import jaxff
+
+    model, geometry = tmp_path / "m.npz", tmp_path / "m.xyz"
+    jaxff.save(model, jaxff.gaff(water))
+    ase.io.write(geometry, water.to_ase())
+    command = [
+        "md", str(model), str(geometry), "--steps", "2000", "-o", str(tmp_path / "run"),
+        "--temperature", "500", "--friction", "100",
+    ]  # fmt: skip
+    assert main([*command, "--max-temperature", "550"]) == 1
+    assert "the temperature is" in capsys.readouterr().err
+    assert main([*command, "--overwrite", "--max-temperature", "inf"]) == 0
+
+
 def test_overwriting_loses_nothing_until_the_new_run_begins(water, tmp_path, capsys):
     import ase.io
 
@@ -229,12 +257,19 @@ def test_overwriting_loses_nothing_until_the_new_run_begins(water, tmp_path, cap
     ):
         assert main(["md", *bad, *rest, "--overwrite"]) == 1
         assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    # Of what lies there, the report names the files of its own run.
+    # Of what lies there, the report names the files of its own run, and the others go.
     assert main(["md", str(model), str(geometry), *rest, "--overwrite", "--replicas", "2"]) == 0
     assert [Path(x).name for x in json.loads(report.read_text())["trajectory"]] == [
         "trajectory-0.extxyz", "trajectory-1.extxyz"
     ]  # fmt: skip
+    assert not (out / "trajectory-2.extxyz").exists()
+    h5 = ["--overwrite", "--format", "h5"]
+    assert main(["md", str(model), str(geometry), *rest, *h5]) == 0
+    assert [path.name for path in out.glob("traj*")] == ["trajectory.h5"]
+    (out / "trajectory-mine.extxyz").write_text("precious")
     assert main(["md", str(model), str(geometry), *rest, "--overwrite"]) == 0
+    assert not (out / "trajectory.h5").exists()
+    assert (out / "trajectory-mine.extxyz").exists()
     assert Path(json.loads(report.read_text())["trajectory"]).name == "trajectory.extxyz"
     more = ["-o", str(out), "--steps", "50", "--json", str(report)]
     assert main(["md", str(model), str(geometry), *more]) == 0
