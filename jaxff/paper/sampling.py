@@ -101,7 +101,7 @@ def _bins(data, samplings):
             occupations(phi[:, t], TORSION_EDGES, period=2 * np.pi) for t in range(len(torsions))
         ]
         turned[name] = bins[0] if len(bins) == 1 else joint_occupations(*bins)
-        apart[name] = np.asarray(pair_occupations(R, atom_pairs(data.molecule.n_atoms), edges))
+        apart[name] = np.asarray(pair_occupations(R, atom_pairs(data.numbers), edges))
     return turned, apart
 
 
@@ -126,7 +126,7 @@ def _pictures(folder, molecule, data, samplings):
                     f"Torsions of {molecule} at {TEMPERATURE:g} K, probability density.")
         )  # fmt: skip
     edges = _distance_edges(data)
-    pairs = atom_pairs(data.molecule.n_atoms)
+    pairs = atom_pairs(data.numbers)
     curves = {}
     for name, R in samplings.items():
         mean, error = mean_and_error(np.asarray(pair_occupations(R, pairs, edges)), 16)
