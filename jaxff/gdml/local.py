@@ -203,7 +203,7 @@ def train_correction(
     torque, which no function of the distances among the atoms can have, and the energies.
     Whatever else depends on the rest of the molecule is noise to it: λ (and σ) are chosen by the
     errors that the sum has on validation and background frames, relative to the baseline's, so
-    that a correction that does harm around its region is not taken.
+    that harm around the region counts.
 
     *Where it ends.*  A kernel alone does not vanish: at the widths that predict well it has hardly
     decayed anywhere that the molecule goes, and its energy drifts by tens of kcal/mol.  It is
