@@ -15,6 +15,14 @@ from jaxff.potential import Column, Potential, Term
 
 jax.config.update("jax_enable_x64", True)
 
+# Most of the time goes into compiling programs that run once: XLA compiles four times as fast when
+# it optimises little.  XLA_FLAGS="" gives the code that users run.  The second flag is gone in
+# later releases, where an unknown one ends the process.
+if "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    if jax.__version_info__ < (0, 10):
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+
 # What one test has compiled the others need not: in one run, by all its processes.
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 MINE = CACHE not in os.environ

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import gammainccinv
 
 from jaxff import units
 from jaxff.md import kinetics
@@ -84,7 +84,7 @@ class Guard:
         warmest = max(
             temperature, 300.0, float(np.max(kinetics.temperature(start.kinetic, freedom)))
         )
-        rare = EXPLOSION * chi2.isf(1e-12, least) / least * warmest
+        rare = EXPLOSION * 2.0 * gammainccinv(least / 2.0, 1e-12) / least * warmest
         if hottest is None and conserved:
             limits["drift"] = 0.5 * np.max(freedom) * units.BOLTZMANN * rare
             limits["energy"] = start.potential + start.kinetic

@@ -10,7 +10,8 @@ from pathlib import Path
 
 processes, rank, port = map(int, sys.argv[1:])
 if processes == 1:
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8"
 
 import jax  # noqa: E402
 

@@ -278,9 +278,10 @@ def test_replicas_on_several_devices_are_those_on_one(tmp_path):
         "np.save(sys.argv[1], run.positions)"
     )
     path = tmp_path / "two.npy"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, "-c", code, path],
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        env={**os.environ, "XLA_FLAGS": flags},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["2"]
