@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
+from jaxff.interaction import Interactions, total
 from jaxff.molecule import Molecule
 
 Array = jax.Array
@@ -58,6 +59,13 @@ class Term:
     def energies(self, params: Params, R: Array, **context) -> dict[str, Array]:
         """Energies by name, each () kcal/mol, at positions R (n_atoms, 3) Å."""
         raise NotImplementedError
+
+    def interactions(self, params: Params) -> Interactions | None:
+        """The interactions whose energies are all of this term's, if it is a sum of such.
+
+        A potential computes the interactions of all its terms together.
+        """
+        return None
 
     def derived(self, params: Params) -> Params:
         """What `energies` needs of the parameters alone, under names of its own.
@@ -104,6 +112,17 @@ class Placed:
         suffix = self.name.partition("#")[2]
         return {f"{key}#{suffix}": e for key, e in energies.items()} if suffix else energies
 
+    def interactions(self, params: Params) -> Interactions | None:
+        """Those of the term, if it is a sum of such, between atoms of the whole system."""
+        own = self.ready(params)
+        found = self.term.interactions(own)
+        if found is None:
+            return None
+        if self.atoms is not None:
+            xp = np if isinstance(found.atoms, np.ndarray) else jnp
+            found = replace(found, atoms=xp.asarray(self.atoms)[found.atoms], matrices=None)
+        return replace(found, scale=own.get("scale"))
+
     def ready(self, params: Params) -> Params:
         """This term's parameters with what it derives from them, unless that is there already."""
         own = params[self.name]
@@ -126,7 +145,15 @@ class Program:
 
     def energy(self, params: Params, R: Array, **context) -> Array:
         """Energy, () kcal/mol, at positions R (N, 3) Å."""
-        return sum(self.terms(params, R, **context).values(), jnp.zeros((), jnp.result_type(R)))
+        R = jnp.asarray(R)
+        energy, found = jnp.zeros((), R.dtype), []
+        for placed in self.placed:
+            interactions = placed.interactions(params)
+            if interactions is None:
+                energy += sum(placed.energies(params, R, **context).values())
+            else:
+                found.append(interactions)
+        return energy + total(found, R) if found else energy
 
     def energy_and_forces(self, params: Params, R: Array, **context) -> tuple[Array, Array]:
         """Energy () kcal/mol and forces (N, 3) kcal/mol/Å."""

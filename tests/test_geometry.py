@@ -151,6 +151,34 @@ def test_hessian_of_an_exactly_straight_angle_at_its_equilibrium(dtype):
     assert np.allclose(jax.jit(jax.hessian(energy))(X), exact, atol=tolerance)
 
 
+def test_fourth_derivative_of_a_straight_angle():
+    """(θ − π)² = atan² y = y² − 2/3 y⁴ + ... with an end atom moved sideways by y."""
+    x, y = jnp.array([1.0, 0, 0]), jnp.array([0, 1.0, 0])
+
+    def energy(s):
+        return geometry.squared_angle_deviation(-x, 0 * x, x + s * y, np.pi)
+
+    second = jax.jacfwd(jax.grad(energy))
+    fourth = jax.jacfwd(jax.jacfwd(second))
+    assert np.allclose(jax.jit(lambda s: (second(s), fourth(s)))(0.0), (2.0, -16.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("end", [(1.0, 1.0), (0.0, 1.0), (-1.0, 1.0)])
+def test_hessian_where_forms_of_the_arctangent_meet(end):
+    """At 45°, 90° and 135°, with θ_x = −y/r², θ_y = x/r² of the end (x, y)."""
+    reference, (x, y) = 1.2, end
+
+    def energy(end):
+        start = jnp.array([1.0, 0, 0])
+        return geometry.squared_angle_deviation(start, 0 * start, jnp.append(end, 0.0), reference)
+
+    r2, deviation = x * x + y * y, np.arctan2(y, x) - reference
+    slope = np.array([-y, x]) / r2
+    curvature = np.array([[2 * x * y, y * y - x * x], [y * y - x * x, -2 * x * y]]) / r2**2
+    exact = 2 * np.outer(slope, slope) + 2 * deviation * curvature
+    assert np.allclose(jax.hessian(energy)(jnp.array(end)), exact, atol=1e-14)
+
+
 @pytest.mark.parametrize("reference", [1.9, 3.0, np.pi])
 def test_hessian_of_bent_and_nearly_straight_angles(reference):
     @jax.jit

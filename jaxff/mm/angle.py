@@ -8,13 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from jaxff import geometry
-from jaxff.mm.interaction import over
+from jaxff.interaction import Interactions
 from jaxff.potential import Column, Term
 
 
-def harmonic_angle(a, b, c, k, angle):
-    """k (θ − angle)² () kcal/mol of points (3,) Å, b the vertex; k kcal/mol/rad² (no ½)."""
-    return k * geometry.squared_angle_deviation(a, b, c, angle)
+def harmonic_angle(b1, b2, k, angle):
+    """k (θ − angle)² () kcal/mol of bond vectors (3,) Å that meet at θ; k kcal/mol/rad² (no ½)."""
+    return k * geometry.squared_deviation(-b1, b2, angle)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,9 @@ class HarmonicAngle(Term):
     rows: np.ndarray
     labels: tuple[str, ...]
 
+    def interactions(self, params):
+        own = (params["k"][self.rows], params["angle"][self.rows])
+        return Interactions(harmonic_angle, self.atoms.T, own)
+
     def energies(self, params, R, **context):
-        k, angle = params["k"][self.rows], params["angle"][self.rows]
-        return {"angle": over(harmonic_angle, R, self.atoms, k, angle).sum()}
+        return {"angle": self.interactions(params).each(R).sum()}

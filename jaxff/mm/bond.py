@@ -8,13 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from jaxff import geometry
-from jaxff.mm.interaction import over
+from jaxff.interaction import Interactions
 from jaxff.potential import Column, Term
 
 
-def harmonic_bond(a, b, k, length):
-    """k (r − length)² () kcal/mol of points a, b (3,) Å; k kcal/mol/Å² (no ½), length Å."""
-    return k * (geometry.distance(a, b) - length) ** 2
+def harmonic_bond(d, k, length):
+    """k (r − length)² () kcal/mol of a vector (3,) Å; k kcal/mol/Å² (no ½), length Å."""
+    return k * (geometry.length(d) - length) ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,9 @@ class HarmonicBond(Term):
     rows: np.ndarray
     labels: tuple[str, ...]
 
+    def interactions(self, params):
+        own = (params["k"][self.rows], params["length"][self.rows])
+        return Interactions(harmonic_bond, self.atoms.T, own)
+
     def energies(self, params, R, **context):
-        k, length = params["k"][self.rows], params["length"][self.rows]
-        return {"bond": over(harmonic_bond, R, self.atoms, k, length).sum()}
+        return {"bond": self.interactions(params).each(R).sum()}

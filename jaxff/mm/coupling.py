@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff import geometry
-from jaxff.mm.interaction import over
+from jaxff.interaction import over
 from jaxff.potential import Column, Term
 
 STRETCH, BEND = 0.5, 1.0  # Å and rad at which displacements level off

@@ -9,21 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff import geometry
-from jaxff.mm.interaction import over
+from jaxff.interaction import Interactions
 from jaxff.potential import Column, Term
 
 
-def morse_bond(a, b, depth, width, length):
-    """depth (1 − exp(−width (r − length)))² () kcal/mol of points a, b (3,) Å.
+def morse_bond(d, depth, width, length):
+    """depth (1 − exp(−width (r − length)))² () kcal/mol of a vector d (3,) Å.
 
     Args:
-        a, b: (3,) Å.
+        d: (3,) Å.
         depth: kcal/mol.
         width: 1/Å.
         length: Å.
     """
     # expm1 keeps the digits near the minimum.
-    return depth * jnp.expm1(-width * (geometry.distance(a, b) - length)) ** 2
+    return depth * jnp.expm1(-width * (geometry.length(d) - length)) ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,9 @@ class MorseBond(Term):
     rows: np.ndarray
     labels: tuple[str, ...]
 
+    def interactions(self, params):
+        own = tuple(params[column][self.rows] for column in self.columns)
+        return Interactions(morse_bond, self.atoms.T, own)
+
     def energies(self, params, R, **context):
-        own = (params[column][self.rows] for column in self.columns)
-        return {"bond": over(morse_bond, R, self.atoms, *own).sum()}
+        return {"bond": self.interactions(params).each(R).sum()}

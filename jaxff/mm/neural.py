@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff import geometry
+from jaxff.interaction import over
 from jaxff.mm.coupling import STRAIGHT, STRETCH, _ends_first, _numbered
-from jaxff.mm.interaction import over
 from jaxff.mm.torsion import FourierTorsion
 from jaxff.potential import Column, Term
 
@@ -224,8 +224,11 @@ class NeuralTorsion(FourierTorsion):
     palindromic: np.ndarray
     type_labels: tuple[str, ...]
 
+    def interactions(self, params):
+        return None  # the network couples several coordinates
+
     def energies(self, params, R, **context):
-        fourier = super().energies(params, R, **context)[self.energy_name]
+        fourier = self.fourier(params).each(R).sum()
         if not len(self.atoms):
             return {self.energy_name: fourier}
 
@@ -260,8 +263,11 @@ class NeuralImproper(FourierTorsion):
     type_rows: np.ndarray
     type_labels: tuple[str, ...]
 
+    def interactions(self, params):
+        return None  # the network couples several coordinates
+
     def energies(self, params, R, **context):
-        fourier = super().energies(params, R, **context)[self.energy_name]
+        fourier = self.fourier(params).each(R).sum()
         if not len(self.atoms):
             return {self.energy_name: fourier}
         x, fade = over(dihedral_features, R, self.atoms)

@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxff import geometry
-from jaxff.mm.interaction import over
+from jaxff.interaction import Interactions
 from jaxff.potential import Column, Term
 
+MATRIX_ATOMS = 256  # to which the parameters of pairs are kept as matrices, too
 
-def lennard_jones_coulomb(a, b, c12, c6, qq):
-    """c12/r¹² − c6/r⁶ and qq/r, each () kcal/mol, of points a, b (3,) Å."""
-    inverse = geometry.inverse_distance(a, b)
-    inverse6 = (inverse * inverse) ** 3
-    return (c12 * inverse6 - c6) * inverse6, qq * inverse
+
+def lennard_jones_coulomb(d, c12, c6, qq):
+    """c12/r¹² − c6/r⁶ and qq/r, each () kcal/mol, of a vector d (3,) Å."""
+    inverse2 = 1.0 / geometry.square(d)
+    inverse6 = inverse2 * inverse2 * inverse2
+    return (c12 * inverse6 - c6) * inverse6, qq * jnp.sqrt(inverse2)
+
+
+def pair_energy(d, c12, c6, qq):
+    """c12/r¹² − c6/r⁶ + qq/r () kcal/mol of a vector d (3,) Å."""
+    return _pair_energy(geometry.square(d), c12, c6, qq)
+
+
+@jax.custom_jvp
+def _pair_energy(square, c12, c6, qq):
+    inverse2 = 1.0 / square
+    inverse6 = inverse2 * inverse2 * inverse2
+    return (c12 * inverse6 - c6) * inverse6 + qq * jnp.sqrt(inverse2)
+
+
+@_pair_energy.defjvp
+def _pair_energy_jvp(primals, tangents):
+    # Autodiff of the powers costs a kernel more for each; and what ends in a division XLA computes
+    # once, not again for each axis of the vector.
+    square, c12, c6, qq = primals
+    by_square, by_c12, by_c6, by_qq = tangents
+    inverse2 = 1.0 / square
+    inverse6, inverse = inverse2 * inverse2 * inverse2, jnp.sqrt(inverse2)
+    slope = ((3.0 * c6 - 6.0 * c12 * inverse6) * inverse6 - 0.5 * qq * inverse) / square
+    tangent = slope * by_square + (by_c12 * inverse6 - by_c6) * inverse6 + by_qq * inverse
+    return _pair_energy(*primals), tangent
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,19 +131,50 @@ class Nonbonded(Term):
         excess = count @ (params["charge"] - start["charge"])
         return {**params, "charge": params["charge"] - count * (excess / (count @ count))}
 
-    def energies(self, params, R, **context):
+    def derived(self, params):
+        """c12, c6 and q q of each pair, then those of each 1-4 pair with its factors."""
         # NumPy's functions where the arrays are constants: nothing of this is left when running.
         xp = np if isinstance(self.pairs, np.ndarray) else jnp
-        atoms = xp.concatenate([self.pairs, self.pairs14.astype(np.int32)])
+        atoms = self._all_pairs
         own = xp.asarray(self._where)[self.lj_rows[atoms[:, 0]], self.lj_rows[atoms[:, 1]]]
         c12, c6 = (x[own] for x in self.coefficients(params))
         charge = params["charge"][self.charge_rows]
         qq = params["coulomb_constant"] * charge[atoms[:, 0]] * charge[atoms[:, 1]]
-        lj, coulomb = over(lennard_jones_coulomb, R, atoms, c12, c6, qq)
+        n = len(self.pairs)
+        lj14, coulomb14 = params["lj14"][self.rows14], params["coulomb14"][self.rows14]
+        pairs = {
+            "pair_c12": c12.at[n:].multiply(lj14),
+            "pair_c6": c6.at[n:].multiply(lj14),
+            "pair_qq": qq.at[n:].multiply(coulomb14),
+        }
+        if self.n_atoms > MATRIX_ATOMS:
+            return pairs
+        i, j = atoms.T
+        empty = jnp.zeros((self.n_atoms, self.n_atoms), qq.dtype)
+        return pairs | {
+            key.replace("pair", "matrix"): empty.at[i, j].add(v).at[j, i].add(v)
+            for key, v in pairs.items()
+        }
+
+    def interactions(self, params):
+        def own(kind):
+            return tuple(params[f"{kind}_{key}"] for key in ("c12", "c6", "qq"))
+
+        matrices = own("matrix") if self.n_atoms <= MATRIX_ATOMS else None
+        return Interactions(pair_energy, self._all_pairs.T, own("pair"), matrices=matrices)
+
+    def energies(self, params, R, **context):
+        apart = replace(self.interactions(params), energy=lennard_jones_coulomb)
+        lj, coulomb = apart.each(R)
         n = len(self.pairs)
         return {
             "lj": lj[:n].sum(),
-            "lj14": (params["lj14"][self.rows14] * lj[n:]).sum(),
+            "lj14": lj[n:].sum(),
             "coulomb": coulomb[:n].sum(),
-            "coulomb14": (params["coulomb14"][self.rows14] * coulomb[n:]).sum(),
+            "coulomb14": coulomb[n:].sum(),
         }
+
+    @property
+    def _all_pairs(self):
+        xp = np if isinstance(self.pairs, np.ndarray) else jnp
+        return xp.concatenate([self.pairs, self.pairs14.astype(np.int32)])

@@ -4,35 +4,39 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxff import geometry
-from jaxff.mm.interaction import over
+from jaxff.interaction import Interactions
 from jaxff.potential import Column, Term
 
+USUAL = (1, 2, 3)  # periodicities; torsions and impropers then mostly are of one form
 
-def fourier_torsion(a, b, c, d, k, cos_phase, sin_phase, *, periodicities):
-    """Σ k (1 + cos(nφ − δ)) () kcal/mol over S Fourier terms of the dihedral a-b-c-d.
 
-    Args:
-        a, b, c, d: points (3,) Å.
-        k: (S,) kcal/mol.
-        cos_phase, sin_phase: (S,) cosine and sine of the phases δ.
-        periodicities: S integers n ≥ 0.
+@dataclass(frozen=True)
+class FourierSeries:
+    """Σ k (1 + cos(nφ − δ)) () kcal/mol over S Fourier terms of a dihedral φ.
+
+    `periodicities` are S integers n ≥ 0; called with bond vectors b1, b2, b3 (3,) Å, k (S,)
+    kcal/mol, and cosine and sine (S,) of the phases δ.
     """
-    cos, sin = geometry.dihedral_cos_sin(a, b, c, d)
-    multiples = [(jnp.ones_like(cos), jnp.zeros_like(sin)), (cos, sin)]  # of cos nφ, sin nφ
-    for _ in range(max(periodicities, default=0) - 1):
-        cos_n, sin_n = multiples[-1]
-        multiples.append((cos_n * cos - sin_n * sin, sin_n * cos + cos_n * sin))
-    energy = jnp.zeros_like(cos)
-    for s, n in enumerate(periodicities):
-        energy += k[s] * (1.0 + multiples[n][0] * cos_phase[s] + multiples[n][1] * sin_phase[s])
-    return energy
+
+    periodicities: tuple[int, ...]
+
+    def __call__(self, b1, b2, b3, k, cos_phase, sin_phase):
+        cos, sin = geometry.torsion_cos_sin(b1, b2, b3)
+        multiples = [(jnp.ones_like(cos), jnp.zeros_like(sin)), (cos, sin)]  # of cos nφ, sin nφ
+        for _ in range(max(self.periodicities, default=0) - 1):
+            cos_n, sin_n = multiples[-1]
+            multiples.append((cos_n * cos - sin_n * sin, sin_n * cos + cos_n * sin))
+        energy = jnp.zeros_like(cos)
+        for s, n in enumerate(self.periodicities):
+            cos_n, sin_n = multiples[n]
+            energy += k[s] * (1.0 + cos_n * cos_phase[s] + sin_n * sin_phase[s])
+        return energy
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,22 +96,34 @@ class FourierTorsion(Term):
         """With places for the Fourier terms of all of `others`."""
         counts = [Counter(other.periodicities) for other in others]
         most = {n: max(count[n] for count in counts) for n in set().union(*counts)}
-        slots = tuple(sorted(Counter(most).elements()))
-        left = list(slots)
-        rows = np.full((len(self.atoms), len(slots)), -1, self.rows.dtype)
-        for s, n in enumerate(self.periodicities):
-            place = left.index(n)
-            rows[:, place], left[place] = self.rows[:, s], None
-        return replace(self, rows=rows, periodicities=slots)
+        return self._with_slots(Counter(most))
+
+    def _with_slots(self, count: Counter):
+        """With so many Fourier terms of each periodicity, empty ones where it has fewer."""
+        slots, left, own = sorted(count.elements()), list(self.periodicities), []
+        for n in slots:
+            own.append(left.index(n) if n in left else -1)
+            if n in left:
+                left[own[-1]] = None
+        xp = np if isinstance(self.rows, np.ndarray) else jnp
+        none = xp.full((len(self.rows), 1), -1, self.rows.dtype)
+        rows = xp.concatenate([self.rows, none], axis=1)[:, np.array(own, int)]
+        return replace(self, rows=rows, periodicities=tuple(slots))
+
+    def fourier(self, params) -> Interactions:
+        """The Fourier terms, with places for those of `USUAL`."""
+        own = self._with_slots(Counter(self.periodicities) | Counter(USUAL))
+        rows = own.rows
+        k = jnp.where(rows < 0, 0.0, params["k"][rows])
+        cos_phase, sin_phase = jnp.cos(params["phase"]), jnp.sin(params["phase"])
+        series = FourierSeries(own.periodicities)
+        return Interactions(series, self.atoms.T, (k, cos_phase[rows], sin_phase[rows]))
+
+    def interactions(self, params):
+        return self.fourier(params)
 
     def energies(self, params, R, **context):
-        if not len(self.atoms):
-            return {self.energy_name: jnp.zeros((), R.dtype)}
-        k = jnp.where(self.rows < 0, 0.0, params["k"][self.rows])
-        cos_phase, sin_phase = jnp.cos(params["phase"]), jnp.sin(params["phase"])
-        one = partial(fourier_torsion, periodicities=self.periodicities)
-        energies = over(one, R, self.atoms, k, cos_phase[self.rows], sin_phase[self.rows])
-        return {self.energy_name: energies.sum()}
+        return {self.energy_name: self.fourier(params).each(R).sum()}
 
 
 @dataclass(frozen=True, eq=False)

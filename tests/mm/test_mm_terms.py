@@ -1,5 +1,6 @@
 """Each term's energies and forces against OpenMM, and what holds for every molecule."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -163,6 +164,54 @@ def test_mirror_image_has_the_same_energy_where_phases_are_0_or_180_degrees(etha
 def test_batch_equals_loop(ethanol):
     potential, frames = ethanol
     assert np.allclose(jax.vmap(potential)(frames), [potential(R) for R in frames], rtol=1e-13)
+
+
+def test_every_derivative_is_that_of_the_sum_of_the_terms(ethanol):
+    """Energies bring their own gradients, of one geometry and of a batch: beside plain autodiff."""
+    potential, frames = ethanol
+    potential = potential + 0.3 * potential.on(np.roll(np.arange(9), 2))
+    energy, program, params = potential.energy_fn, potential.program, potential.params
+
+    def plain(params, R):
+        return sum(program.terms(params, R).values())
+
+    def mismatch(energy):
+        """Through forces of a batch, as a fit has it."""
+
+        def loss(params):
+            forces = jax.vmap(jax.grad(energy, argnums=1), in_axes=(None, 0))(params, frames)
+            return (forces**2).sum() + jax.vmap(energy, in_axes=(None, 0))(params, frames).sum()
+
+        return ravel_pytree(jax.jit(jax.grad(loss))(params))[0]
+
+    def of_one(energy):
+        R = frames[1]
+        return ravel_pytree(
+            jax.jit(
+                lambda R: (
+                    jax.value_and_grad(energy, argnums=1)(params, R),
+                    jax.jvp(partial(energy, params), (R,), (R**2,)),
+                    jax.hessian(energy, argnums=1)(params, R),
+                )
+            )(jnp.asarray(R))
+        )[0]
+
+    for values in (mismatch, of_one):
+        exact = values(plain)
+        assert np.allclose(values(energy), exact, rtol=1e-9, atol=1e-11 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_excluded_atoms_may_coincide(ethanol, dtype):
+    potential = jaxff.mm.read_amber(DATA / "ethanol.prmtop").astype(dtype)
+    R = jnp.asarray(ethanol[1][1], dtype)
+    hydrogens = np.flatnonzero(potential.molecule.numbers == 1)[:2]  # of the methyl group
+    R = R.at[hydrogens[1]].set(R[hydrogens[0]])
+    assert np.isfinite(potential.forces(R)).all()
+    nonbonded = potential.only("nonbonded")
+    batch = jax.vmap(nonbonded.forces)(R[None])
+    assert np.isfinite(batch).all()
+    assert np.allclose(batch[0], nonbonded.forces(R), rtol=1e-4, atol=1e-4)
 
 
 def test_new_positions_and_parameters_never_compile_again(ethanol):
