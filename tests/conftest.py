@@ -22,6 +22,8 @@ if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     if jax.__version_info__ < (0, 10):
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+# The processes of the run share the cores: threads of quantum chemistry would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What one test has compiled the others need not: in one run, by all its processes.
 CACHE = "JAX_COMPILATION_CACHE_DIR"

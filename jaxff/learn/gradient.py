@@ -226,4 +226,5 @@ class Descent:
                 state.waited += 1
             after(state)
         last = state.losses[-10:]
-        return len(last) == 10 and abs(np.mean(last[:5]) / np.mean(last[5:]) - 1.0) < SETTLED
+        first, second = np.mean(last[:5]), np.mean(last[5:])
+        return len(last) == 10 and abs(first - second) <= SETTLED * abs(second)

@@ -172,7 +172,9 @@ def test_gradients_are_those_of_finite_differences(make, ensemble):
     a, b = (jax.tree_util.tree_leaves_with_path(gradients[method]) for method in REVERSE)
     for (path, x), (_, y) in zip(a, b, strict=True):
         scale = np.abs(np.asarray(x)).max(initial=1e-9)
-        np.testing.assert_allclose(x, y, atol=1e-8 * scale, err_msg=jax.tree_util.keystr(path))
+        np.testing.assert_allclose(
+            x, y, rtol=1e-6, atol=1e-8 * scale, err_msg=jax.tree_util.keystr(path)
+        )
 
     run = jax.jit(lambda *x: jax.jvp(partial(loss, method="forward"), *x))
     # One group of arguments at a time, with a step that suits it.
@@ -413,8 +415,8 @@ def test_a_way_back_that_misses_is_seen(well, inside):
     # Frames in between hold it.
     found, exact = (grad(record_every=50, method=method) for method in ("reversible", "checkpoint"))
     assert found.trust.trusted
-    assert found.trust.miss < 1e-9
-    assert found.params["well"]["size"] == pytest.approx(exact.params["well"]["size"], rel=1e-7)
+    assert found.trust.miss < 1e-6
+    assert found.params["well"]["size"] == pytest.approx(exact.params["well"]["size"], rel=1e-6)
 
 
 def test_numbers_that_are_not_finite_are_not_trusted(well, inside):

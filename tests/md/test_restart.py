@@ -52,7 +52,8 @@ def run_with_kills(kills, rng, *arguments) -> int:
             errors.seek(0)
             err = errors.read()
         # Killed after its last chunk it is done, and says so.
-        assert "at step 60000 already" in err if process.returncode else "done" in line + out, err
+        done = "at step 60000 already" in err if process.returncode else "done" in line + out
+        assert done, f"exit status {process.returncode}: {err}"
         return count
     raise AssertionError("never done")
 
