@@ -226,5 +226,7 @@ class Descent:
                 state.waited += 1
             after(state)
         last = state.losses[-10:]
+        if len(last) < 10:
+            return False
         first, second = np.mean(last[:5]), np.mean(last[5:])
-        return len(last) == 10 and abs(first - second) <= SETTLED * abs(second)
+        return abs(first - second) <= SETTLED * abs(second)
