@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from functools import partial
 
 from jaxff.commands.shared import load_potential, writable_folder
@@ -12,6 +14,8 @@ TRAJECTORY = re.compile(r"trajectory(-\d+)?\.(extxyz|h5|dcd)")
 
 
 def run(arguments, console) -> dict:
+    _spread_over_cores(arguments.replicas)
+
     import jax.numpy as jnp
     import numpy as np
 
@@ -92,3 +96,19 @@ def run(arguments, console) -> dict:
 def _trajectories(folder):
     """The files that runs of this command write to a folder."""
     return [path for path in folder.iterdir() if TRAJECTORY.fullmatch(path.name)]
+
+
+def _spread_over_cores(replicas: int | None) -> None:
+    """Each core a device of JAX's, where that leaves each as many replicas, two or more.
+
+    XLA alone shares the short loops of a small molecule among cores poorly.
+    """
+    import jax
+
+    cores = os.cpu_count()
+    if not replicas or cores == 1 or replicas % cores or replicas < 2 * cores:
+        return
+    if "device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    with suppress(RuntimeError):  # where JAX is at work already, its devices stay
+        jax.config.update("jax_num_cpu_devices", cores)
