@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_num_cpu_devices", os.cpu_count())  # as `jaxff md` does for replicas
 
 import jaxff  # noqa: E402
 from jaxff import gdml, md  # noqa: E402
@@ -129,7 +130,7 @@ def main() -> None:
             potential = gaff.astype(name)
             rows[f"GAFF aspirin, {name}"] = lambda p=potential: rate(p, aspirin, STEPS)
             rows[f"GAFF aspirin, {name}, {many} replicas"] = lambda p=potential: rate(
-                p, aspirin, max(STEPS // many // 20, 1) * 20, many
+                p, aspirin, STEPS // 10, many
             )
         package = None
         if arguments.sgdml_python:
