@@ -15,9 +15,12 @@ from jaxff.dataset import Dataset, Split
 from jaxff.demo import packaged_dataset
 from jaxff.errors import InputError
 from jaxff.files import load, save
+from jaxff.learn import evaluate
+from jaxff.mm import gaff
 from jaxff.molecule import Molecule
 from jaxff.npz import atomic_path
 from jaxff.potential import Potential
+from jaxff.reference import calculator
 
 T = TypeVar("T")
 
@@ -27,10 +30,6 @@ MOLECULES = {
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
 }
 PACKAGED = {"keto-malondialdehyde": "keto_malondialdehyde"}
-SURFACE_DATA = {
-    "ethanol": "ethanol",
-    "keto-malondialdehyde": "keto_malondialdehyde",
-}
 # Levels of theory at which a calculator can label further frames.
 CALCULATORS = {"GFN2-xTB": "gfn2-xtb", "GFN1-xTB": "gfn1-xtb"}
 FORCE_FIELDS = {"MMFF94": "mmff94-rdkit", "UFF": "uff-rdkit", "Ghemical": "ghemical"}
@@ -116,12 +115,11 @@ class Setting:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def dataset(self, molecule: str, surfaces: bool = False) -> Dataset:
-        """The data of a molecule; for energy surfaces, the packaged set of the better theory."""
+    def dataset(self, molecule: str) -> Dataset:
+        """The data of a molecule: given, or packaged."""
         if molecule in self.given:
             return self.given[molecule]
-        packaged = SURFACE_DATA if surfaces else PACKAGED
-        return packaged_dataset(packaged.get(molecule, molecule))
+        return packaged_dataset(PACKAGED.get(molecule, molecule))
 
     def split(self, data: Dataset, n_train: int) -> Split:
         """Training frames, as many as wanted or three quarters of all; 100 and at most 1,000 more.
@@ -146,28 +144,26 @@ class Setting:
             save(path, make())
         return load(path)
 
-    def kernel(self, molecule: str, surfaces: bool = False) -> Potential:
+    def kernel(self, molecule: str) -> Potential:
         """sGDML of a molecule: what stands for the reference wherever that must be quick."""
-        full = {"aspirin": 400}.get(molecule, 500)
-        n, name = self.size(full, 60), f"{molecule}-sgdml{'-surface' if surfaces else ''}"
 
         def make():
-            part = self.split(self.dataset(molecule, surfaces), n)
+            part = self._kernel_frames(molecule)
             sigma = self.size(None, 20.0)
             progress = self.titled(f"sGDML of {molecule}")
             return gdml.train(
                 part.train, sigma=sigma, valid=part.valid, seed=self.seed, progress=progress
             )
 
-        return self.kept(name, make)
+        return self.kept(f"{molecule}-sgdml", make)
 
-    def kernel_error(self, molecule: str, surfaces: bool = False) -> dict[str, float]:
+    def kernel_error(self, molecule: str) -> dict[str, float]:
         """Its errors on frames that it has not seen, as `jaxff.evaluate` gives them."""
-        from jaxff.learn import evaluate
+        return evaluate(self.kernel(molecule), self._kernel_frames(molecule).test)
 
-        data = self.dataset(molecule, surfaces)
-        n = self.size({"aspirin": 400}.get(molecule, 500), 60)
-        return evaluate(self.kernel(molecule, surfaces), self.split(data, n).test)
+    def _kernel_frames(self, molecule: str) -> Split:
+        n_train = self.size({"aspirin": 400}.get(molecule, 500), 60)
+        return self.split(self.dataset(molecule), n_train)
 
     def sample(
         self,
@@ -193,9 +189,6 @@ class Setting:
 
 def force_fields(setting: Setting, molecule: Molecule) -> dict[str, Any]:
     """GAFF as a potential, the other classical force fields as calculators; UFF alone if small."""
-    from jaxff.mm import gaff
-    from jaxff.reference import calculator
-
     names = setting.size(tuple(FORCE_FIELDS), ("UFF",))
     others = {name: calculator(FORCE_FIELDS[name], molecule=molecule) for name in names}
     return {"GAFF": gaff(molecule), **others}

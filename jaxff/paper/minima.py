@@ -10,6 +10,7 @@ from jaxff.analysis import conformers, minima, ordering
 from jaxff.analysis.minima import Minima
 from jaxff.npz import NpzReader, write_npz
 from jaxff.paper.experiment import CALCULATORS, Result, Setting, Table, force_fields
+from jaxff.reference import calculator, select
 
 MOLECULE = "aspirin"
 LOWEST = 3
@@ -23,8 +24,6 @@ def run(setting: Setting) -> Result:
     others = {"sGDML": setting.kernel(MOLECULE), **force_fields(setting, data.molecule)}
     reference = next((c for t, c in CALCULATORS.items() if data.theory.startswith(t)), None)
     if reference is not None:
-        from jaxff.reference import calculator
-
         others = {f"reference ({data.theory})": calculator(reference), **others}
     order = ordering(found, others)
     for k, R in enumerate(found.positions):
@@ -76,8 +75,6 @@ def run(setting: Setting) -> Result:
 
 def lowest(setting: Setting) -> Minima:
     """The lowest minima of aspirin by sGDML: from conformers, and from frames far apart."""
-    from jaxff.reference import select
-
     data, potential = setting.dataset(MOLECULE), setting.kernel(MOLECULE)
     path = setting.place("fig5") / "minima.npz"
     if path.is_file():

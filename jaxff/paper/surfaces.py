@@ -89,7 +89,7 @@ def differences(setting: Setting) -> Result:
 
 def _surfaces(setting: Setting, name: str, molecule: str) -> Result:
     folder, scans = setting.place(name), _scans(setting, molecule)
-    data = setting.dataset(molecule, surfaces=True)
+    data = setting.dataset(molecule)
     reference = scans["sGDML"]
     rows, kept = [], []
     symmetries = automorphisms(data.molecule)
@@ -133,11 +133,11 @@ def _surfaces(setting: Setting, name: str, molecule: str) -> Result:
 
 def _scans(setting: Setting, molecule: str) -> dict[str, Scan]:
     """Relaxed scans of two torsions by all potentials; kept in the folder `scans`."""
-    data, folder = setting.dataset(molecule, surfaces=True), setting.place("scans")
+    data, folder = setting.dataset(molecule), setting.place("scans")
     torsions = rotatable_torsions(data.molecule)[:2]
     values = np.radians(np.arange(-180.0, 180.0, setting.size(20.0, 60.0)))
     surfaces = {
-        "sGDML": setting.kernel(molecule, surfaces=True),
+        "sGDML": setting.kernel(molecule),
         **force_fields(setting, data.molecule),
     }
     start = data.molecule.with_positions(data.positions[int(np.argmin(data.energies))])
@@ -154,8 +154,8 @@ def _scans(setting: Setting, molecule: str) -> dict[str, Scan]:
 
 
 def _level(setting: Setting, molecule: str) -> str:
-    error = setting.kernel_error(molecule, surfaces=True)
-    theory = setting.dataset(molecule, surfaces=True).theory
+    error = setting.kernel_error(molecule)
+    theory = setting.dataset(molecule).theory
     return (
         f"{theory}; sGDML on it (test force MAE {error['force_mae']:.2f} kcal/mol/Å); relaxed scans"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from jaxff import plot
 from jaxff.learn import evaluate, fit
 from jaxff.mm import FORMS, gaff
 from jaxff.npz import atomic_path
@@ -25,8 +26,6 @@ def run(setting: Setting) -> Result:
     folder = setting.place("table2")
     molecules = setting.size(("ethanol", "aspirin"), ("ethanol",))
     sizes, forms = setting.size((110, 1100), (40,)), setting.size(tuple(TITLES), ("gaff", "morse"))
-    from jaxff import plot
-
     rows, table, levels = [], [], []
     for molecule in molecules:
         data = setting.dataset(molecule)
@@ -78,10 +77,10 @@ def run(setting: Setting) -> Result:
 
 def _fitted(setting, folder, molecule, data, form, n) -> dict:
     """Errors of one fit; kept, because the larger ones take minutes."""
-    part = setting.split(data, n)
     kept = folder / f"{molecule}-{form}-{n}.json"
     if kept.is_file():
         return json.loads(kept.read_text())
+    part = setting.split(data, n)
     progress = setting.titled(f"{TITLES[form]} of {molecule}, {n} frames")
     start = gaff(data.molecule, **FORMS[form])
     found = fit(start, part.train, seed=setting.seed, progress=progress)
