@@ -29,7 +29,12 @@ MOLECULES = {
     "keto-malondialdehyde": "O=CCC=O",
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
 }
-PACKAGED = {"keto-malondialdehyde": "keto_malondialdehyde"}
+# Files of the packaged sets whose names differ from those of the sets.
+PACKAGED = {
+    "keto-malondialdehyde": "keto_malondialdehyde",
+    "ethanol-pbe": "ethanol_pbe",
+    "keto-malondialdehyde-pbe": "keto_malondialdehyde_pbe",
+}
 # Levels of theory at which a calculator can label further frames.
 CALCULATORS = {"GFN2-xTB": "gfn2-xtb", "GFN1-xTB": "gfn1-xtb"}
 FORCE_FIELDS = {"MMFF94": "mmff94-rdkit", "UFF": "uff-rdkit", "Ghemical": "ghemical"}
@@ -115,11 +120,15 @@ class Setting:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def dataset(self, molecule: str) -> Dataset:
-        """The data of a molecule: given, or packaged."""
-        if molecule in self.given:
-            return self.given[molecule]
-        return packaged_dataset(PACKAGED.get(molecule, molecule))
+    def dataset(self, name: str) -> Dataset:
+        """The data of this name, which is a molecule's or `surface_set`'s: given, or packaged."""
+        if name in self.given:
+            return self.given[name]
+        return packaged_dataset(PACKAGED.get(name, name))
+
+    def surface_set(self, molecule: str) -> str:
+        """Name of the data that a molecule's surface is learnt from: few, at a higher level."""
+        return molecule if molecule in self.given else f"{molecule}-pbe"
 
     def split(self, data: Dataset, n_train: int) -> Split:
         """Training frames, as many as wanted or three quarters of all; 100 and at most 1,000 more.
@@ -144,26 +153,26 @@ class Setting:
             save(path, make())
         return load(path)
 
-    def kernel(self, molecule: str) -> Potential:
-        """sGDML of a molecule: what stands for the reference wherever that must be quick."""
+    def kernel(self, name: str) -> Potential:
+        """sGDML on the data of this name: the reference wherever that must be quick."""
 
         def make():
-            part = self._kernel_frames(molecule)
+            part = self._kernel_frames(name)
             sigma = self.size(None, 20.0)
-            progress = self.titled(f"sGDML of {molecule}")
+            progress = self.titled(f"sGDML of {name}")
             return gdml.train(
                 part.train, sigma=sigma, valid=part.valid, seed=self.seed, progress=progress
             )
 
-        return self.kept(f"{molecule}-sgdml", make)
+        return self.kept(f"{name}-sgdml", make)
 
-    def kernel_error(self, molecule: str) -> dict[str, float]:
+    def kernel_error(self, name: str) -> dict[str, float]:
         """Its errors on frames that it has not seen, as `jaxff.evaluate` gives them."""
-        return evaluate(self.kernel(molecule), self._kernel_frames(molecule).test)
+        return evaluate(self.kernel(name), self._kernel_frames(name).test)
 
-    def _kernel_frames(self, molecule: str) -> Split:
-        n_train = self.size({"aspirin": 400}.get(molecule, 500), 60)
-        return self.split(self.dataset(molecule), n_train)
+    def _kernel_frames(self, name: str) -> Split:
+        n_train = self.size({"aspirin": 400}.get(name, 500), 60)
+        return self.split(self.dataset(name), n_train)
 
     def sample(
         self,

@@ -89,7 +89,7 @@ def differences(setting: Setting) -> Result:
 
 def _surfaces(setting: Setting, name: str, molecule: str) -> Result:
     folder, scans = setting.place(name), _scans(setting, molecule)
-    data = setting.dataset(molecule)
+    data = setting.dataset(setting.surface_set(molecule))
     reference = scans["sGDML"]
     rows, kept = [], []
     symmetries = automorphisms(data.molecule)
@@ -133,11 +133,12 @@ def _surfaces(setting: Setting, name: str, molecule: str) -> Result:
 
 def _scans(setting: Setting, molecule: str) -> dict[str, Scan]:
     """Relaxed scans of two torsions by all potentials; kept in the folder `scans`."""
-    data, folder = setting.dataset(molecule), setting.place("scans")
+    learnt_from = setting.surface_set(molecule)
+    data, folder = setting.dataset(learnt_from), setting.place("scans")
     torsions = rotatable_torsions(data.molecule)[:2]
     values = np.radians(np.arange(-180.0, 180.0, setting.size(20.0, 60.0)))
     surfaces = {
-        "sGDML": setting.kernel(molecule),
+        "sGDML": setting.kernel(learnt_from),
         **force_fields(setting, data.molecule),
     }
     start = data.molecule.with_positions(data.positions[int(np.argmin(data.energies))])
@@ -154,8 +155,9 @@ def _scans(setting: Setting, molecule: str) -> dict[str, Scan]:
 
 
 def _level(setting: Setting, molecule: str) -> str:
-    error = setting.kernel_error(molecule)
-    theory = setting.dataset(molecule).theory
+    learnt_from = setting.surface_set(molecule)
+    error = setting.kernel_error(learnt_from)
+    theory = setting.dataset(learnt_from).theory
     return (
         f"{theory}; sGDML on it (test force MAE {error['force_mae']:.2f} kcal/mol/Å); relaxed scans"
     )
