@@ -194,6 +194,10 @@ def write_report(path: Path, data: Dataset, scores: dict, dynamics: dict, sigmas
         f"{N_TEST} other frames. Energies in kcal/mol after removing the mean offset, forces in "
         "kcal/mol/Å per Cartesian component."
     )
+    lowest = data.molecule.with_positions(data.positions[data.energies.argmin()])
+    report.molecules(
+        {"": lowest}, "The frame of lowest energy. Drag, or use the arrow keys, to turn it."
+    )
     report.heading("Errors on held-out frames")
     report.table(["model", *METRICS], score_rows(scores))
     report.text(

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import base64
 import html
+import importlib.resources
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from ase.build import minimize_rotation_and_translation
+from ase.data import chemical_symbols, covalent_radii
+from ase.data.colors import jmol_colors
+
+from jaxff.molecule import Molecule
 from jaxff.npz import atomic_path
 
 STYLE = """
@@ -18,6 +27,8 @@ border-bottom:1px solid #e3e3e3}td:first-child,th:first-child{text-align:left}
 th{border-bottom:2px solid #555}img{max-width:100%;height:auto}figure{margin:1rem 0}
 figcaption,footer{color:#555;font-size:.92rem}code{background:#f2f2f2;padding:.1rem .3rem}
 pre{background:#f2f2f2;padding:.7rem;overflow-x:auto}
+.molecules{display:flex;flex-wrap:wrap;gap:1rem}.molecules div{flex:1 1 14rem;text-align:center}
+canvas{width:100%;height:15rem;cursor:grab;touch-action:none;background:#fafafa}
 """
 
 
@@ -60,16 +71,60 @@ class Report:
             f"<figcaption>{text}</figcaption></figure>"
         )
 
+    def molecules(self, shown: Mapping[str, Molecule], caption: str) -> None:
+        """Molecules side by side under their titles, to be turned with the mouse or the keys."""
+        drawn = "".join(
+            f'<div><canvas tabindex="0" role="img" aria-label="{html.escape(title)}" '
+            f'data-molecule="{html.escape(_drawing(molecule))}"></canvas>{html.escape(title)}</div>'
+            for title, molecule in zip(shown, _facing(list(shown.values())), strict=True)
+        )
+        self.parts.append(
+            f'<figure><div class="molecules">{drawn}</div>'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
+
     def write(self, path) -> None:
         """Write the page, whole or not at all."""
+        viewer = ""
+        if any("<canvas" in part for part in self.parts):
+            script = (importlib.resources.files("jaxff") / "viewer.js").read_text("utf-8")
+            viewer = f"<script>{script}</script>"
         page = (
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width,initial-scale=1">'
             f"<title>{html.escape(self.title)}</title><style>{STYLE}</style></head><body>"
-            f"<h1>{html.escape(self.title)}</h1>{''.join(self.parts)}</body></html>\n"
+            f"<h1>{html.escape(self.title)}</h1>{''.join(self.parts)}{viewer}</body></html>\n"
         )
         with atomic_path(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
+
+
+def _facing(molecules: list[Molecule]) -> list[Molecule]:
+    """The first with its flattest side to the viewer, others of the same atoms laid upon it."""
+    first, *others = (molecule.to_ase() for molecule in molecules)
+    first.positions -= first.positions.mean(axis=0)
+    axes = np.linalg.svd(first.positions)[2]
+    axes[2] *= np.linalg.det(axes)  # a rotation, no mirror
+    first.positions = first.positions @ axes.T
+    for other in others:
+        if np.array_equal(other.numbers, first.numbers):
+            minimize_rotation_and_translation(first, other)
+    return [m.with_positions(a.positions) for m, a in zip(molecules, (first, *others), strict=True)]
+
+
+def _drawing(molecule: Molecule) -> str:
+    """What viewer.js draws: places in Å, colours and radii of atoms, and pairs of bonded ones."""
+    atoms = [
+        {
+            "symbol": chemical_symbols[z],
+            "at": [round(float(x), 3) for x in r],
+            "colour": "#" + "".join(f"{round(255 * c):02x}" for c in jmol_colors[z]),
+            "radius": round(0.45 * float(covalent_radii[z]) + 0.08, 3),
+        }
+        for z, r in zip(molecule.numbers, molecule.positions, strict=True)
+    ]
+    bonds = [[int(i), int(j)] for i, j in molecule.bonds]
+    return json.dumps({"atoms": atoms, "bonds": bonds})
 
 
 def _cell(value) -> str:

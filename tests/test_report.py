@@ -1,11 +1,15 @@
 """Pictures and reports: what they hold, and that they need no network."""
 
+import json
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib import image
 
-from jaxff import plot
+from jaxff import Molecule, plot
 from jaxff.console import Console, plain_table
 from jaxff.report import Report
 
@@ -13,9 +17,10 @@ from jaxff.report import Report
 class Collector(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.sources, self.text = [], []
+        self.sources, self.text, self.molecules = [], [], []
 
     def handle_starttag(self, tag, attrs):
+        self.molecules += [json.loads(value) for key, value in attrs if key == "data-molecule"]
         self.sources += [value for key, value in attrs if key in ("src", "href")]
 
     def handle_data(self, data):
@@ -85,3 +90,45 @@ def test_table_aligns_columns():
     lines = plain_table(["model", "mae"], [["a", 1.23456], ["longer", 10.0]]).splitlines()
     assert lines[2].endswith("1.235")
     assert len({len(line) for line in lines}) == 1
+
+
+@pytest.fixture
+def turned(tmp_path):
+    """A page with a molecule twice, the second time turned and moved; and the molecule."""
+    molecule = Molecule.from_smiles("C[C@H](N)C(=O)O")
+    axes = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
+    moved = molecule.positions @ (axes * np.linalg.det(axes)) + 5.0
+    report = Report("Alanine")
+    report.molecules({"a <b>": molecule, "again": molecule.with_positions(moved)}, "twice")
+    report.write(tmp_path / "page.html")
+    return molecule, tmp_path / "page.html"
+
+
+def test_molecules_are_laid_upon_each_other_and_keep_their_shape(turned):
+    molecule, path = turned
+    page = Collector()
+    page.feed(path.read_text())
+    assert not page.sources
+    R, again = (np.array([atom["at"] for atom in m["atoms"]]) for m in page.molecules)
+    np.testing.assert_allclose(again, R, atol=2e-3)
+    span = [np.linalg.norm(x[:, None] - x, axis=-1) for x in (R, molecule.positions)]
+    np.testing.assert_allclose(*span, atol=2e-3)
+    # The same hand: no mirror image.
+    hand = [np.linalg.det(x[[2, 3, 4]] - x[1]) for x in (R, molecule.positions)]
+    assert hand[0] == pytest.approx(hand[1], rel=1e-2)
+    assert page.molecules[0]["bonds"] == molecule.bonds.tolist()
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_a_browser_draws_the_molecules(turned, tmp_path):
+    _, path = turned
+    size = "--window-size=800,600"
+    subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", size,
+         f"--user-data-dir={tmp_path}", f"--screenshot={tmp_path / 'page.png'}", path.as_uri()],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    pixels = image.imread(tmp_path / "page.png")[..., :3]
+    red = (pixels[..., 0] > 0.9) & (pixels[..., 1:] < 0.2).all(axis=-1)
+    assert red[:, :400].sum() > 100  # the oxygens of each
+    assert red[:, 400:].sum() > 100

@@ -56,6 +56,13 @@ class Picture(NamedTuple):
     caption: str
 
 
+class Structures(NamedTuple):
+    """Geometries in xyz files beside the result, by title, to be turned on the page."""
+
+    files: Mapping[str, str]
+    caption: str
+
+
 @dataclass
 class Result:
     """What an experiment gave, beside what the paper reports.
@@ -68,7 +75,7 @@ class Result:
         verdict: one of `VERDICTS`.
         why: what the verdict rests on, and where it stops.
         numbers: the results for programs.
-        tables, pictures: in the order of reading.
+        tables, pictures, structures: in the order of reading.
     """
 
     title: str
@@ -80,6 +87,7 @@ class Result:
     numbers: dict[str, Any] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    structures: list[Structures] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         with atomic_path(path) as temporary:
@@ -90,6 +98,7 @@ class Result:
         own = json.loads(path.read_text())
         own["tables"] = [Table(*t) for t in own["tables"]]
         own["pictures"] = [Picture(*p) for p in own["pictures"]]
+        own["structures"] = [Structures(*s) for s in own["structures"]]
         return cls(**own)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxff.analysis import conformers, minima, ordering
 from jaxff.analysis.minima import Minima
 from jaxff.npz import NpzReader, write_npz
-from jaxff.paper.experiment import CALCULATORS, Result, Setting, Table, force_fields
+from jaxff.paper.experiment import CALCULATORS, Result, Setting, Structures, Table, force_fields
 from jaxff.reference import calculator, select
 
 MOLECULE = "aspirin"
@@ -26,7 +26,9 @@ def run(setting: Setting) -> Result:
     if reference is not None:
         others = {f"reference ({data.theory})": calculator(reference), **others}
     order = ordering(found, others)
-    for k, R in enumerate(found.positions):
+    files = {}
+    for k, (R, energy) in enumerate(zip(found.positions, found.relative, strict=True)):
+        files[f"{k + 1}: {energy:.2f} kcal/mol"] = f"minimum-{k + 1}.xyz"
         data.molecule.with_positions(R).write(folder / f"minimum-{k + 1}.xyz")
     rows = [
         [name, k + 1, float(unrelaxed), float(relaxed), onto + 1, float(rmsd)]
@@ -70,6 +72,7 @@ def run(setting: Setting) -> Result:
                 rows,
             )
         ],
+        structures=[Structures(files, "The minima of sGDML, with its energies.")],
     )
 
 

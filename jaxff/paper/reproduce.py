@@ -11,6 +11,7 @@ from pathlib import Path
 from jaxff import __version__
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
+from jaxff.molecule import Molecule
 from jaxff.npz import atomic_path
 from jaxff.paper.experiment import Result, Setting, identified
 from jaxff.report import Report
@@ -140,4 +141,10 @@ def write_page(setting: Setting) -> None:
             report.table(list(table.columns), [list(row) for row in table.rows])
         for picture in result.pictures:
             report.picture(setting.folder / name / picture.file, picture.caption)
+        for structures in result.structures:
+            shown = {
+                title: Molecule.read(setting.folder / name / file)
+                for title, file in structures.files.items()
+            }
+            report.molecules(shown, f"{structures.caption} Drag, or use the arrow keys, to turn.")
     report.write(setting.folder / "index.html")
