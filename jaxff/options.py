@@ -35,6 +35,23 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--length-unit", help="override the file's unit of length")
         sub.add_argument("--energy-unit", help="override the file's unit of energy")
 
+    def sampling_options(sub, spacing: float, replicas: int):
+        for name, default, text in (
+            ("temperature", 500.0, "K"),
+            ("dt", 0.5, "time step, fs"),
+            ("friction", 10.0, "1/ps"),
+            ("spacing", spacing, "of frames, fs"),
+        ):
+            sub.add_argument(
+                f"--{name}", type=positive(float), default=default, help=f"{text} ({default:g})"
+            )
+        sub.add_argument(
+            "--equilibration", type=float, default=1000.0, help="before the first frame, fs (1000)"
+        )
+        sub.add_argument(
+            "--replicas", type=positive(int), default=replicas, help=f"runs at once ({replicas})"
+        )
+
     def split_options(sub, n_train: int):
         sub.add_argument(
             "-n",
@@ -398,13 +415,8 @@ def parser() -> argparse.ArgumentParser:
         help="how, of ten times the frames of --sample-with, those to label are chosen; or all of "
         "as many (random, the default)",
     )  # fmt: skip
-    dynamics.add_argument("--temperature", type=positive(float), default=500.0, help="K")
-    dynamics.add_argument("--dt", type=positive(float), default=0.5, help="time step, fs")
-    dynamics.add_argument("--friction", type=positive(float), default=10.0, help="1/ps")
-    dynamics.add_argument("--frames", type=positive(int), default=2000, help="frames in all")
-    dynamics.add_argument("--spacing", type=positive(float), default=10.0, help="of frames, fs")
-    dynamics.add_argument("--equilibration", type=float, default=1000.0, help="before them, fs")
-    dynamics.add_argument("--replicas", type=positive(int), default=2, help="independent runs")
+    dynamics.add_argument("--frames", type=positive(int), default=2000, help="in all (2000)")
+    sampling_options(dynamics, spacing=10.0, replicas=2)
     sub.add_argument("-o", "--output", required=True, metavar="DATA.npz")
 
     sub = command(
@@ -443,11 +455,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--sample-with", metavar="MODEL.npz", help="for the first frames (default: the baseline)"
     )
-    sub.add_argument("--temperature", type=positive(float), default=500.0, help="K (500)")
-    sub.add_argument("--dt", type=positive(float), default=0.5, help="time step, fs (0.5)")
-    sub.add_argument("--friction", type=positive(float), default=10.0, help="1/ps (10)")
-    sub.add_argument("--spacing", type=positive(float), default=100.0, help="of frames, fs (100)")
-    sub.add_argument("--replicas", type=positive(int), default=4, help="dynamics at once (4)")
+    sampling_options(sub, spacing=100.0, replicas=4)
     sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
     sub = command(

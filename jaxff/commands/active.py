@@ -9,13 +9,14 @@ from jaxff.commands.shared import (
     calculator_options,
     load_molecule,
     load_potential,
+    sampler,
     writable_folder,
 )
 
 
 def run(arguments, console) -> dict:
     from jaxff import mm, plot_sampling
-    from jaxff.reference import Sampler, active_learning
+    from jaxff.reference import active_learning
 
     out = writable_folder(arguments.output)
     molecule = load_molecule(arguments.start, arguments.charge, arguments.seed)
@@ -29,17 +30,8 @@ def run(arguments, console) -> dict:
     first = load_potential(arguments.sample_with) if arguments.sample_with else baseline
     if first is None:
         first = mm.gaff(molecule, charges=arguments.charges)
-    sampler = Sampler(
-        first,
-        temperature=arguments.temperature,
-        spacing=arguments.spacing,
-        replicas=arguments.replicas,
-        dt=arguments.dt,
-        friction=arguments.friction,
-        seed=arguments.seed,
-    )
     found = active_learning(
-        sampler,
+        sampler(arguments, first),
         arguments.calculator,
         molecule,
         out,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 
-from jaxff.commands.shared import calculator_options, load_molecule, load_potential
+from jaxff.commands.shared import calculator_options, load_molecule, load_potential, sampler
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
 
@@ -80,21 +80,12 @@ def run(arguments, console) -> dict:
 
 def sampled(arguments, console) -> list:
     """Frames of the dynamics of another potential, of which some are selected."""
-    from jaxff.reference import Sampler, select
+    from jaxff.reference import select
 
     potential = load_potential(arguments.sample_with)
     molecule = load_molecule(arguments.start, arguments.charge, arguments.seed)
-    sampler = Sampler(
-        potential,
-        temperature=arguments.temperature,
-        spacing=arguments.spacing,
-        equilibration=arguments.equilibration,
-        replicas=arguments.replicas,
-        dt=arguments.dt,
-        friction=arguments.friction,
-        seed=arguments.seed,
-    )
     by, n = arguments.select, arguments.frames
-    frames = sampler.sample(molecule, n if by == "random" else 10 * n, progress=console)
+    wanted = n if by == "random" else 10 * n
+    frames = sampler(arguments, potential).sample(molecule, wanted, progress=console)
     chosen = select(frames, n, by, model=potential.matched(molecule), seed=arguments.seed)
     return [molecule.with_positions(frame) for frame in frames[chosen]]

@@ -50,6 +50,22 @@ def load_form(arguments, data, charge: int | None = None):
     return gaff(molecule, charges=arguments.charges, **form)
 
 
+def sampler(arguments, potential):
+    """The dynamics of a command that samples, with the forces of a potential."""
+    from jaxff.reference import Sampler
+
+    return Sampler(
+        potential,
+        temperature=arguments.temperature,
+        spacing=arguments.spacing,
+        equilibration=arguments.equilibration,
+        replicas=arguments.replicas,
+        dt=arguments.dt,
+        friction=arguments.friction,
+        seed=arguments.seed,
+    )
+
+
 def load_potential(path: str):
     """A potential from a model file or a force field of another program."""
     if Path(path).suffix.lower() in (".prmtop", ".parm7", ".top", ".mol2", ".xml"):
