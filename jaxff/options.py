@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from jaxff import __version__
 
+START = "geometry: xyz, extxyz, sdf, mol2, pdb; inpcrd of a prmtop"
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of every command; `command` in its result names the one chosen."""
@@ -253,7 +255,7 @@ def parser() -> argparse.ArgumentParser:
         "The same command again continues a run that was interrupted, bit for bit.",
     )
     sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
-    sub.add_argument("start", metavar="START.xyz", help="geometry: xyz, extxyz, sdf, mol2, pdb")
+    sub.add_argument("start", metavar="START.xyz", help=START)
     sub.add_argument(
         "--ensemble", choices=("nve", "langevin", "nose-hoover", "csvr"), default="langevin"
     )
@@ -338,7 +340,7 @@ def parser() -> argparse.ArgumentParser:
         "jaxff minimize hybrid.npz start.xyz -o minimum",
     )
     sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
-    sub.add_argument("start", metavar="START.xyz", help="geometry: xyz, extxyz, sdf, mol2, pdb")
+    sub.add_argument("start", metavar="START.xyz", help=START)
     sub.add_argument("--method", choices=("lbfgs", "fire"), default="lbfgs")
     sub.add_argument(
         "--tolerance", type=positive(float), default=1e-4, help="largest force left, kcal/mol/Å"

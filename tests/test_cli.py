@@ -1,6 +1,7 @@
 """The command line: exit codes, one-sentence errors, and what the commands leave."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -152,6 +153,25 @@ def test_md_leaves_a_trajectory_and_a_picture(model, tmp_path, ensemble):
     assert len(frames) == 11
     assert (out / "energy_temperature.png").stat().st_size > 10_000
     assert json.loads((tmp_path / "md.json").read_text())["frames"] == 11
+
+
+def test_amber_files_are_run_as_they_come(tmp_path, capsys):
+    from jaxff import gaff, write_force_field
+
+    molecule = packaged_dataset("ethanol").molecule
+    potential = gaff(molecule, charges="gasteiger")
+    write_force_field(tmp_path / "e.prmtop", potential)
+    shutil.copy(tmp_path / "e.inpcrd", tmp_path / "e.rst7")
+    arguments = ["minimize", str(tmp_path / "e.prmtop"), str(tmp_path / "e.rst7")]
+    arguments += ["-o", str(tmp_path / "out"), "--json", str(tmp_path / "out.json")]
+    assert main(arguments) == 0
+    # Coordinates of an inpcrd have seven decimals.
+    before = json.loads((tmp_path / "out.json").read_text())["energy_before"]
+    assert before == pytest.approx(float(potential(molecule.positions)), abs=1e-4)
+    write_force_field(tmp_path / "water.prmtop", gaff(Molecule.from_smiles("O")))
+    arguments[2] = str(tmp_path / "water.inpcrd")
+    assert main(arguments) == 1
+    assert "coordinates of 3 atoms, the model is of 9" in capsys.readouterr().err
 
 
 def test_label_records_its_command(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from functools import partial
 
-from jaxff.commands.shared import load_potential, writable_folder
+from jaxff.commands.shared import load_potential, load_start, writable_folder
 from jaxff.errors import InputError
 
 TRAJECTORY = re.compile(r"trajectory(-\d+)?\.(extxyz|h5|dcd)")
@@ -20,12 +20,11 @@ def run(arguments, console) -> dict:
     import numpy as np
 
     from jaxff import md, plot
-    from jaxff.molecule import Molecule
 
     out = writable_folder(arguments.output)
     restart, aside = out / "restart.npz", out / "restart-before.npz"
     potential = load_potential(arguments.model).astype(jnp.dtype(arguments.precision))
-    molecule = Molecule.read(arguments.start)
+    molecule = load_start(arguments.start, potential)
     temperatures = arguments.temperature
     if restart.is_file():
         if arguments.overwrite:

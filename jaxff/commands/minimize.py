@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jaxff.commands.shared import load_potential, writable_folder
+from jaxff.commands.shared import load_potential, load_start, writable_folder
 from jaxff.errors import InputError
 
 
 def run(arguments, console) -> dict:
-    from jaxff.molecule import Molecule
-
     out = writable_folder(arguments.output)
     potential = load_potential(arguments.model)
-    molecule = Molecule.read(arguments.start)
+    molecule = load_start(arguments.start, potential)
     task = _one if arguments.conformers is None else _many
     return task(arguments, console, potential, molecule, out)
 

@@ -35,6 +35,23 @@ def load_molecule(text: str, charge: int | None, seed: int):
     return molecule
 
 
+def load_start(path: str, potential):
+    """A geometry to run a potential from; of AMBER's coordinates it tells the atoms, in order."""
+    from jaxff.molecule import Molecule
+
+    if Path(path).suffix.lower() not in (".inpcrd", ".rst7"):
+        return Molecule.read(path)
+    from jaxff.mm import read_inpcrd
+
+    positions, molecule = read_inpcrd(path), potential.molecule
+    if len(positions) != molecule.n_atoms:
+        raise InputError(
+            f"{path} holds coordinates of {len(positions)} atoms, the model is of "
+            f"{molecule.n_atoms}: give those of the same topology"
+        )
+    return molecule.with_positions(positions)
+
+
 def load_form(arguments, data, charge: int | None = None):
     """The potential to fit: GAFF, or a form made of it, for the molecule of a data set."""
     from jaxff.mm import FORMS, gaff
