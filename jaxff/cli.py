@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
 from importlib import import_module
 
+from jaxff import __version__
 from jaxff.commands.shared import write_json
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
-from jaxff.options import parser
+from jaxff.options import count
+
+# Each is a module of `jaxff.commands`: HELP, EXAMPLE, perhaps MORE, `options` and `run`.
+COMMANDS = (
+    "demo",
+    "parametrize",
+    "fit",
+    "train",
+    "evaluate",
+    "md",
+    "scan",
+    "minimize",
+    "spectrum",
+    "label",
+    "active",
+    "reproduce",
+    "info",
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command; `command` in its result names the one chosen."""
+    top = argparse.ArgumentParser(
+        prog="jaxff", description="Differentiable force fields on JAX: sGDML, GAFF, hybrids."
+    )
+    top.add_argument("--version", action="version", version=f"jaxff {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        command = import_module(f"jaxff.commands.{name}")
+        sub = commands.add_parser(
+            name,
+            help=command.HELP,
+            description=f"{command.HELP}\n{getattr(command, 'MORE', '')}".strip(),
+            epilog=f"example:\n  {command.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--seed", type=count, default=0, help="of every random choice (default 0)")
+        sub.add_argument("--json", metavar="FILE", help="write the results for programs")
+        command.options(sub)
+    return top
 
 
 def main(argv: list[str] | None = None) -> int:

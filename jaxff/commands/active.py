@@ -12,6 +12,46 @@ from jaxff.commands.shared import (
     sampler,
     writable_folder,
 )
+from jaxff.options import positive, sampling_options
+
+HELP = "Active learning: sample with the model, label where it is unsure, train, and again."
+MORE = "Interrupted, the same command goes on; a lower --target or more --max-frames go further."
+EXAMPLE = "jaxff active CCO --calculator gfn2-xtb --target 0.5 -n 20 -o ethanol"
+
+
+def options(sub) -> None:
+    sub.add_argument("start", metavar="MOLECULE|START", help="SMILES, or file with a geometry")
+    sub.add_argument(
+        "--calculator", default="gfn2-xtb", metavar="NAME", help="that labels, as in jaxff label"
+    )
+    sub.add_argument("--options", default="{}", metavar="JSON", help="the calculator's options")
+    sub.add_argument("--charge", type=int, metavar="Q", help="net charge, where the file has none")
+    sub.add_argument("--workers", type=positive(int), default=2, help="processes (default 2)")
+    sub.add_argument(
+        "--target", type=positive(float), default=1.0, metavar="E",
+        help="force RMSE on newly labelled frames to stop at, kcal/mol/Å (default 1)",
+    )  # fmt: skip
+    sub.add_argument(
+        "-n", dest="n_round", type=positive(int), default=20, metavar="N",
+        help="frames labelled in a turn (default 20)",
+    )  # fmt: skip
+    sub.add_argument("--initial", type=positive(int), default=50, metavar="N", help="before (50)")
+    sub.add_argument(
+        "--max-frames", type=positive(int), default=500, metavar="N", help="in all (default 500)"
+    )
+    sub.add_argument(
+        "--candidates", type=positive(int), default=400, metavar="N", help="of each turn (400)"
+    )
+    sub.add_argument(
+        "--baseline", default="gaff", metavar="MODEL.npz|gaff|none",
+        help="whose residual the kernel learns (default gaff)",
+    )  # fmt: skip
+    sub.add_argument("--charges", default="gasteiger", help="of gaff, as in jaxff parametrize")
+    sub.add_argument(
+        "--sample-with", metavar="MODEL.npz", help="for the first frames (default: the baseline)"
+    )
+    sampling_options(sub, spacing=100.0, replicas=4)
+    sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
 
 def run(arguments, console) -> dict:

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from jaxff.commands.shared import writable_folder
 
+HELP = "The main job on packaged data: GAFF, its refit, sGDML and their hybrid."
+EXAMPLE = "jaxff demo aspirin -o aspirin-demo"
+
+
+def options(sub) -> None:
+    sub.add_argument("molecule", nargs="?", default="ethanol", choices=("ethanol", "aspirin"))
+    sub.add_argument("-o", "--output", metavar="DIR", help="default: jaxff-demo-MOLECULE")
+
 
 def run(arguments, console) -> dict:
     out = writable_folder(arguments.output or f"jaxff-demo-{arguments.molecule}")

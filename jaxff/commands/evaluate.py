@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from jaxff.commands.shared import load_dataset, load_potential
+from jaxff.options import data_options
+
+HELP = "Errors of a model on a data set."
+EXAMPLE = "jaxff evaluate model.npz ethanol.npz"
+
+
+def options(sub) -> None:
+    sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
+    data_options(sub)
 
 
 def run(arguments, console) -> dict:

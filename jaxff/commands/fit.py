@@ -7,6 +7,67 @@ from pathlib import Path
 from jaxff.commands.shared import METRICS, load_dataset, load_form, split_frames
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
+from jaxff.options import charges, count, data_options, patterns, positive, split_options
+
+HELP = "Refit GAFF, or a richer form made of it, to forces and energies."
+MORE = (
+    "Several data sets give one table of parameters, and a model for each molecule.\n"
+    "Interrupted, the same command goes on from MODEL.npz.partial, where its state is kept."
+)
+EXAMPLE = "jaxff fit ethanol.npz --form class2 -n 110 --plus sgdml -o ethanol_class2.npz"
+
+
+def options(sub) -> None:
+    data_options(sub, nargs="+")
+    sub.add_argument(
+        "--topology",
+        metavar="FILE.prmtop|SMILES|FILE",
+        help="the start (default: GAFF of the data's molecule)",
+    )
+    sub.add_argument("--charges", default="auto", help="of a start made by GAFF, as parametrize")
+    sub.add_argument(
+        "--charge", type=charges, metavar="Q,Q,...", help="net charge of each data set's molecule"
+    )
+    sub.add_argument(
+        "--form",
+        choices=("gaff", "morse", "nn", "class2"),
+        default="gaff",
+        help="gaff; morse (and six Fourier terms); nn (networks); class2 (and all couplings)",
+    )
+    split_options(sub, 110)
+    sub.add_argument(
+        "--trainable", type=patterns, metavar="P,P,...", help='such as "bond.*,torsion.k"'
+    )
+    sub.add_argument(
+        "--method",
+        choices=("least-squares", "gradient"),
+        default="least-squares",
+        help="Levenberg and Marquardt's (default), or Adam",
+    )
+    sub.add_argument(
+        "--energy-weight",
+        type=positive(float),
+        default=0.1,
+        metavar="W",
+        help="of the energies' mean square error beside that of forces, 1/Å² (0.1)",
+    )
+    sub.add_argument(
+        "--prior",
+        type=positive(float),
+        default=0.005,
+        metavar="P",
+        help="pull towards the start, (kcal/mol/Å)² of a typical change over all frames (0.005)",
+    )
+    sub.add_argument(
+        "--epochs", type=positive(int), default=150, help="of the gradient method (150)"
+    )
+    sub.add_argument(
+        "--no-check", action="store_true", help="take labels however unlike the start they are"
+    )
+    sub.add_argument("--plus", choices=("sgdml",), help="then a kernel on what is left over")
+    sub.add_argument("--show", type=count, default=20, metavar="N", help="changes to print (20)")
+    sub.add_argument("--plot", metavar="FILE.png", help="forces against the reference, and history")
+    sub.add_argument("-o", "--output", metavar="MODEL.npz", required=True)
 
 
 def run(arguments, console) -> dict:

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+HELP = "Versions, devices and precision, or what a file holds."
+EXAMPLE = "jaxff info --check"
+
+
+def options(sub) -> None:
+    sub.add_argument("file", nargs="?", help="a model, data set or topology to describe")
+    sub.add_argument(
+        "--check",
+        action="store_true",
+        help="compare compiled, eager and NumPy energies of a small molecule",
+    )
+
 
 def run(arguments, console) -> dict:
     from jaxff.info import canary, describe

@@ -8,6 +8,48 @@ import sys
 from jaxff.commands.shared import calculator_options, load_molecule, load_potential, sampler
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
+from jaxff.options import positive, sampling_options
+
+HELP = "Energies and forces from a calculator or potential, for frames or along its own dynamics."
+EXAMPLE = (
+    "jaxff label CCO --calculator gfn2-xtb --md --temperature 500 --frames 2000 -o ethanol.npz"
+)
+
+
+def options(sub) -> None:
+    sub.add_argument("start", metavar="FRAMES", help="xyz, extxyz or npz file, or a SMILES string")
+    sub.add_argument(
+        "--calculator",
+        default="gfn2-xtb",
+        metavar="NAME",
+        help="gfn2-xtb, gfn1-xtb, pbe-d3bj, hf, mmff94, uff, ghemical, mmff94-rdkit, uff-rdkit, "
+        "emt, lj, the file of a potential, or an import path package.module:Class",
+    )
+    sub.add_argument("--options", default="{}", metavar="JSON", help="the calculator's options")
+    sub.add_argument("--charge", type=int, help="net charge, e (default: that of the frames)")
+    sub.add_argument(
+        "--molecule", metavar="SMILES|FILE", help="its bonds decide a force field's topology"
+    )
+    sub.add_argument("--workers", type=positive(int), default=2, help="processes (default 2)")
+    sub.add_argument(
+        "--scheduler", metavar="ADDRESS|local", help="label on a Dask cluster instead of processes"
+    )
+    sub.add_argument(
+        "--skip-failed", action="store_true", help="leave frames out whose calculation fails"
+    )
+    dynamics = sub.add_argument_group("dynamics, to sample the frames first")
+    dynamics.add_argument("--md", action="store_true", help="Langevin dynamics from FRAMES")
+    dynamics.add_argument(
+        "--sample-with", metavar="MODEL.npz", help="the same, but with the forces of this potential"
+    )
+    dynamics.add_argument(
+        "--select", choices=("random", "energy", "farthest"), default="random",
+        help="how, of ten times the frames of --sample-with, those to label are chosen; or all of "
+        "as many (random, the default)",
+    )  # fmt: skip
+    dynamics.add_argument("--frames", type=positive(int), default=2000, help="in all (2000)")
+    sampling_options(dynamics, spacing=10.0, replicas=2)
+    sub.add_argument("-o", "--output", required=True, metavar="DATA.npz")
 
 
 def run(arguments, console) -> dict:

@@ -9,8 +9,59 @@ from functools import partial
 
 from jaxff.commands.shared import load_potential, load_start, writable_folder
 from jaxff.errors import InputError
+from jaxff.options import START, numbers, positive
+
+HELP = "Molecular dynamics of a model."
+MORE = "The same command again continues a run that was interrupted, bit for bit."
+EXAMPLE = "jaxff md hybrid.npz start.xyz --ensemble langevin --temperature 300 --steps 10000 -o run"
 
 TRAJECTORY = re.compile(r"trajectory(-\d+)?\.(extxyz|h5|dcd)")
+
+
+def options(sub) -> None:
+    sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
+    sub.add_argument("start", metavar="START.xyz", help=START)
+    sub.add_argument(
+        "--ensemble", choices=("nve", "langevin", "nose-hoover", "csvr"), default="langevin"
+    )
+    sub.add_argument(
+        "--temperature", type=numbers, default=[300.0], metavar="K[,K...]",
+        help="K; one, or one a replica (default 300)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--final-temperature", type=positive(float), metavar="K",
+        help="reached at a constant rate at the last step",
+    )  # fmt: skip
+    sub.add_argument("--dt", type=positive(float), default=0.5, help="time step, fs")
+    sub.add_argument("--steps", type=positive(int), default=10_000, help="in all (default 10000)")
+    sub.add_argument("--friction", type=positive(float), default=1.0, help="Langevin, 1/ps")
+    sub.add_argument(
+        "--relaxation", type=positive(float), default=100.0, help="Nosé-Hoover and CSVR, fs"
+    )
+    sub.add_argument("--remove-rotation", action="store_true", help="NVE without rotation")
+    sub.add_argument(
+        "--max-temperature", type=float, metavar="K",
+        help="stop above it; inf: never (default: far beyond chance; NVE: by the total energy)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--replicas", type=positive(int), metavar="R", help="molecules at once, seeds from --seed"
+    )
+    sub.add_argument("--record-every", type=positive(int), default=10, metavar="STEPS")
+    sub.add_argument(
+        "--format", choices=("extxyz", "h5", "dcd"), default="extxyz", help="of the trajectory"
+    )
+    sub.add_argument(
+        "--stretch", type=positive(float), metavar="FACTOR",
+        help="stop where a bond is so many times as long as at the start",
+    )  # fmt: skip
+    sub.add_argument("--precision", choices=("float32", "float64"), default="float64")
+    sub.add_argument(
+        "--overwrite", action="store_true", help="start anew instead of continuing what is in DIR"
+    )
+    sub.add_argument(
+        "--compilation-cache", metavar="FOLDER", help="keeps compiled code for the next run"
+    )
+    sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
 
 def run(arguments, console) -> dict:

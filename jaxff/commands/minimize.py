@@ -6,6 +6,26 @@ from dataclasses import replace
 
 from jaxff.commands.shared import load_potential, load_start, writable_folder
 from jaxff.errors import InputError
+from jaxff.options import START, positive
+
+HELP = "The energy minimum downhill of a geometry."
+EXAMPLE = "jaxff minimize hybrid.npz start.xyz -o minimum"
+
+
+def options(sub) -> None:
+    sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
+    sub.add_argument("start", metavar="START.xyz", help=START)
+    sub.add_argument("--method", choices=("lbfgs", "fire"), default="lbfgs")
+    sub.add_argument(
+        "--tolerance", type=positive(float), default=1e-4, help="largest force left, kcal/mol/Å"
+    )
+    sub.add_argument("--max-steps", type=positive(int), default=5000)
+    sub.add_argument(
+        "--conformers", type=positive(int), metavar="N",
+        help="from so many geometries of RDKit's ETKDG, all minima they lead to (--seed)",
+    )  # fmt: skip
+    sub.add_argument("--modes", action="store_true", help="harmonic frequencies")
+    sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
 
 def run(arguments, console) -> dict:

@@ -6,6 +6,32 @@ from pathlib import Path
 
 from jaxff.commands.shared import load_molecule, writable_folder
 from jaxff.errors import InputError
+from jaxff.options import words
+
+HELP = "GAFF for a molecule: types, charges, parameters, and where each is from."
+MORE = "Writes a potential (npz), files of other programs, a drawing and the summary."
+EXAMPLE = "jaxff parametrize 'CC(=O)Nc1ccc(O)cc1' --charges resp -o paracetamol"
+
+
+def options(sub) -> None:
+    sub.add_argument("molecule", metavar="SMILES|FILE", help="sdf, mol, mol2, pdb, xyz or SMILES")
+    sub.add_argument(
+        "--charges",
+        default="auto",
+        metavar="METHOD|FILE.mol2",
+        help="resp (PySCF; default), gasteiger (crude), am1bcc (antechamber) or a mol2 file",
+    )
+    sub.add_argument("--charge", type=int, metavar="Q", help="net charge, where the file has none")
+    sub.add_argument(
+        "--formats",
+        type=words,
+        default=["prmtop", "mol2"],
+        metavar="F,F,...",
+        help="of prmtop (and inpcrd), mol2 (and frcmod), top (and gro), xml (default prmtop,mol2)",
+    )
+    sub.add_argument("--name", help="of the files (default: molecule)")
+    sub.add_argument("--no-cache", action="store_true", help="compute charges anew")
+    sub.add_argument("-o", "--output", metavar="DIR", required=True)
 
 
 def run(arguments, console) -> dict:

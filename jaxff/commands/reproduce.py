@@ -6,6 +6,25 @@ from dataclasses import asdict
 
 from jaxff.commands.shared import load_dataset, writable_folder
 
+HELP = "Experiments of Sauceda et al. (2020), beside what the paper reports."
+MORE = "Everything is kept in DIR; the same command goes on where it was interrupted."
+EXAMPLE = "jaxff reproduce table2 --data md17_ethanol.npz --data md17_aspirin.npz -o paper"
+
+
+def options(sub) -> None:
+    sub.add_argument(
+        "experiment",
+        choices=("all", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "table1", "table2", "fig9"),
+    )
+    sub.add_argument(
+        "--data", action="append", metavar="DATA.npz",
+        help="of ethanol, keto-malondialdehyde or aspirin, in place of the packaged set",
+    )  # fmt: skip
+    sub.add_argument("--length-unit", help="override the files' unit of length")
+    sub.add_argument("--energy-unit", help="override the files' unit of energy")
+    sub.add_argument("--small", action="store_true", help="in minutes: shows that it works")
+    sub.add_argument("-o", "--output", required=True, metavar="DIR")
+
 
 def run(arguments, console) -> dict:
     from jaxff.paper import reproduce

@@ -6,6 +6,43 @@ from pathlib import Path
 
 from jaxff.commands.shared import load_surface, writable_folder
 from jaxff.errors import InputError
+from jaxff.options import atoms, count, positive
+
+HELP = "Energies along one or two internal coordinates, rigid or relaxed."
+MORE = "Atoms are counted from 0. Writes the scan (npz), its geometries (xyz) and a picture."
+EXAMPLE = "jaxff scan model.npz start.xyz --torsion 0,1,2,8 --torsion 3,0,1,2 --relax -o scan"
+
+
+def options(sub) -> None:
+    sub.add_argument(
+        "model", metavar="MODEL.npz", help="a model file, a prmtop, or a calculator's name"
+    )
+    sub.add_argument("start", metavar="START.xyz", help="geometry: xyz, extxyz, sdf, mol2, pdb")
+    for name, number in (("torsion", 4), ("angle", 3), ("distance", 2)):
+        sub.add_argument(
+            f"--{name}", dest="coordinates", action="append", type=atoms(number),
+            metavar=",".join("IJKL"[:number]), help="to scan along; may be repeated",
+        )  # fmt: skip
+    sub.add_argument(
+        "--range", action="append", nargs=2, type=float, metavar=("LOW", "HIGH"),
+        help="degrees or Å, one for each coordinate (default: once around, torsions only)",
+    )  # fmt: skip
+    sub.add_argument("--points", type=positive(int), default=36, help="along each (default 36)")
+    sub.add_argument("--relax", action="store_true", help="minimise the rest at each point")
+    sub.add_argument(
+        "--sweeps", type=count, default=3, help="times again from the best neighbour, at most (3)"
+    )
+    sub.add_argument(
+        "--tolerance", type=positive(float), default=1e-3, help="largest force left, kcal/mol/Å"
+    )
+    sub.add_argument("--max-steps", type=positive(int), default=1000)
+    sub.add_argument(
+        "--minus", metavar="OTHER_MODEL", help="scan this likewise, and draw the difference"
+    )
+    sub.add_argument(
+        "--highest", type=positive(float), metavar="E", help="end of the scale, kcal/mol (up to 40)"
+    )
+    sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
 
 def run(arguments, console) -> dict:

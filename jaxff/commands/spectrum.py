@@ -10,6 +10,11 @@ import numpy as np
 
 from jaxff.commands.shared import writable_folder
 from jaxff.errors import InputError
+from jaxff.options import positive
+
+HELP = "Vibrational density of states of molecular dynamics, its peaks and their shifts."
+MORE = "Folders that jaxff md wrote; replicas, or blocks of time, give the errors."
+EXAMPLE = "jaxff spectrum run-100K run-300K -o spectra"
 
 FORMAT = "jaxff spectra 1"
 # Stretches of hydrogen reach about 3,800 cm⁻¹; above half the sampling rate they would be folded.
@@ -24,6 +29,31 @@ class Sampled(NamedTuple):
     velocities: np.ndarray
     dt: float
     step: float | None
+
+
+def options(sub) -> None:
+    sub.add_argument("runs", metavar="DIR-OF-MD", nargs="+", help="the coldest is the reference")
+    sub.add_argument(
+        "--resolution", type=positive(float), metavar="CM-1", help="default: 5, or what time allows"
+    )
+    sub.add_argument("--window", choices=("hann", "blackman", "none"), default="hann")
+    sub.add_argument(
+        "--skip", type=float, default=0.0, metavar="FS", help="left out at the start (default 0)"
+    )
+    sub.add_argument(
+        "--within", type=positive(float), default=40.0, metavar="CM-1", help="largest shift (40)"
+    )
+    sub.add_argument(
+        "--highest", type=positive(float), default=4000.0, metavar="CM-1", help="of the picture"
+    )
+    sub.add_argument(
+        "--keep-rotation", action="store_true", help="keep the motion of the molecule as a whole"
+    )
+    sub.add_argument(
+        "--no-step-correction", action="store_true",
+        help="leave the integrator's shift in, 19 cm-1 at 3700 cm-1 and 0.5 fs",
+    )  # fmt: skip
+    sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
 
 def run(arguments, console) -> dict:

@@ -18,8 +18,92 @@ from jaxff.commands.shared import (
 )
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
+from jaxff.options import data_options, indices, numbers, positive, split_options
+
+HELP = "Train an sGDML kernel, on the data or on the residual of a baseline."
+MORE = "Interrupted, the same command goes on from MODEL.npz.partial, where its state is kept."
+EXAMPLE = "jaxff train ethanol.npz -n 200 --valid 100 --test 1000 --sigma 10,20,40 -o model.npz"
 
 KINDS = ("gdml", "gdml-local")  # of the terms that training makes
+
+
+def options(sub) -> None:
+    data_options(sub)
+    split_options(sub, 1000)
+    sub.add_argument(
+        "--sigma",
+        type=numbers,
+        metavar="S,S,...",
+        help="kernel widths to choose among, going up (default: searched for)",
+    )
+    sub.add_argument(
+        "--lam",
+        type=numbers,
+        metavar="L,L,...",
+        help="regularisations to choose among (default 1e-10; with --around 1e-4,1e-3,1e-2)",
+    )
+    sub.add_argument(
+        "--baseline",
+        metavar="MODEL.npz|X.prmtop",
+        help="potential whose residual is learnt: the result is the hybrid",
+    )
+    sub.add_argument(
+        "--adapt",
+        action="store_true",
+        help="re-estimate the baseline's parameters together with the kernel",
+    )
+    sub.add_argument(
+        "--atoms",
+        type=indices,
+        metavar="I,J,...",
+        help="atoms that the kernel acts on, from 0 (default: all)",
+    )
+    sub.add_argument(
+        "--around",
+        nargs="+",
+        metavar="FILE.xyz",
+        help="correct the baseline on --atoms near these structures only: the frames most like "
+        "them are learnt from and tested on, and the kernel ends smoothly beyond them",
+    )
+    sub.add_argument(
+        "--hydrogen-weight",
+        type=positive(float),
+        default=1.0,
+        metavar="W",
+        help="weight of hydrogens in the descriptor: below 1 often helps (default 1)",
+    )
+    sub.add_argument("--no-symmetries", action="store_true", help="GDML: no permutations")
+    sub.add_argument(
+        "--energies",
+        choices=("offset", "constrain", "none"),
+        default="offset",
+        help="what energies do: set the zero (default), be fitted beside the forces, or nothing",
+    )
+    sub.add_argument(
+        "--solver",
+        choices=("auto", "dense", "iterative"),
+        default="auto",
+        help="a Cholesky factor, or conjugate gradients (default: by size)",
+    )
+    sub.add_argument(
+        "--tolerance",
+        type=positive(float),
+        default=1e-4,
+        help="relative residual of the iterative solver (default 1e-4)",
+    )
+    sub.add_argument(
+        "--max-memory",
+        type=positive(float),
+        metavar="GB",
+        help="that the process may hold (default: 80 %% of the machine's)",
+    )
+    sub.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="calibrate standard errors on the validation frames, report their test coverage",
+    )
+    sub.add_argument("--plot", metavar="PNG", help="picture of the validation errors against sigma")
+    sub.add_argument("-o", "--output", required=True, metavar="MODEL.npz")
 
 
 def run(arguments, console) -> dict:
