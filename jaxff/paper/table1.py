@@ -47,8 +47,7 @@ def run(setting: Setting) -> Result:
         )  # fmt: skip
         error = found.errors["force_mae"]
         for i, trained in enumerate(found.names):
-            cells = [f"{m:.3f} ± {e:.3f}" for m, e in zip(error.mean[i], error.error[i],
-                                                          strict=True)]  # fmt: skip
+            cells = map(_told, error.mean[i], error.error[i])
             rows.append([molecule, trained, *cells])
         factors[molecule] = float(error.mean[1, 0] / error.mean[0, 0])
         numbers[molecule] = {
@@ -92,6 +91,10 @@ def _labelled(data: Dataset, labeller) -> Dataset:
         return data
     energies, forces = labeller.predict(data.positions)
     return replace(data, energies=energies, forces=forces)
+
+
+def _told(mean: float, error: float) -> str:
+    return f"{mean:.3f} ± {error:.3f}" if np.isfinite(error) else f"{mean:.3f}"  # one seed
 
 
 def _kernel(setting: Setting):
