@@ -51,6 +51,23 @@ def implausible_units(data: Dataset) -> str | None:
     )
 
 
+def unit_mistakes(power: int) -> dict[str, float]:
+    """How many times too large a mistake of units makes numbers in kcal/mol/Å^power.
+
+    "A taken for B" says that numbers in A were given as if they were in B.
+    """
+    exponent = ("", "", "²")[power]
+    per = {unit: f"/{unit}{exponent}" if power else "" for unit in ("Å", "Bohr")}
+    right, bohr = f"kcal/mol{per['Å']}", units.length_factor("Bohr") ** power
+    wrong = {f"{unit}{per['Å']}": units.energy_factor(unit) for unit in ("eV", "kJ/mol", "Hartree")}
+    if power:
+        wrong[f"kcal/mol{per['Bohr']}"] = 1.0 / bohr
+        wrong[f"Hartree{per['Bohr']}"] = units.energy_factor("Hartree") / bohr
+    return {f"{unit} taken for {right}": 1.0 / factor for unit, factor in wrong.items()} | {
+        f"{right} taken for {unit}": factor for unit, factor in wrong.items()
+    }
+
+
 def _nearest_neighbour_ratio(data: Dataset) -> float | None:
     if data.n_atoms < 2 or len(data) == 0:
         return None

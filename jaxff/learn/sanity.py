@@ -6,20 +6,8 @@ import numpy as np
 
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
+from jaxff.plausibility import unit_mistakes
 
-# Ratios of labels to a starting potential that are a mistake of units, and what it is.
-MISTAKES = {
-    23.06: "eV taken for kcal/mol",
-    1.0 / 23.06: "kcal/mol taken for eV",
-    627.5: "hartree taken for kcal/mol",
-    1.0 / 627.5: "kcal/mol taken for hartree",
-    4.184: "kcal/mol taken for kJ/mol",
-    1.0 / 4.184: "kJ/mol taken for kcal/mol",
-    1.0 / 0.529: "per Å taken for per Bohr",
-    0.529: "per Bohr taken for per Å",
-    627.5 / 0.529: "hartree/Bohr taken for kcal/mol/Å",
-    0.529 / 627.5: "kcal/mol/Å taken for hartree/Bohr",
-}
 # GAFF's forces were found within a factor of 1.5 of the reference wherever they correlate above
 # 0.8 (45 molecules at 500 K), and its energies' spread then within 1.3 of what the forces say.
 USUAL, CONSISTENT = 1.6, 1.65
@@ -56,7 +44,7 @@ def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Non
     # Medians of frames, so that a few bad ones do not decide.
     ratio = np.median(np.linalg.norm(data.forces, axis=(1, 2)))
     ratio /= np.median(np.linalg.norm(forces, axis=(1, 2)))
-    _check_ratio(data, "forces", ratio, alike)
+    _check_ratio(data, "forces", 1, ratio, alike)
     if data.energies is None or len(data) < 20 or np.ptp(energies) < 0.1:
         return
     mine, own = (e - np.median(e) for e in (energies, data.energies))
@@ -76,7 +64,7 @@ def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Non
         )
     spread = np.std(own) / np.std(mine)
     if not 0.25 < spread < 4.0:
-        _check_ratio(data, "energies", spread, alike_energies, near=2.5)
+        _check_ratio(data, "energies", 0, spread, alike_energies, near=2.5)
     if min(alike, alike_energies) > VERY_ALIKE:
         both = ratio / spread
         if not 1.0 / CONSISTENT < both < CONSISTENT:
@@ -86,15 +74,15 @@ def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Non
             )
 
 
-def _check_ratio(data: Dataset, what: str, ratio: float, alike: float, near: float = USUAL) -> None:
+def _check_ratio(data, what: str, power: int, ratio: float, alike: float, near=USUAL) -> None:
     """InputError where labels that correlate so with the potential are larger by a known ratio."""
-    mistake = min(MISTAKES, key=lambda mistake: abs(np.log(ratio / mistake)))
-    is_near = 1.0 / near < ratio / mistake < near
+    mistake, factor = min(unit_mistakes(power).items(), key=lambda m: abs(np.log(ratio / m[1])))
+    is_near = 1.0 / near < ratio / factor < near
     far = USUAL if alike > ALIKE else 2.5
     if alike > 0.5 and is_near and not 1.0 / far < ratio < far:
         raise InputError(
             f"{data.label}: {what} are {ratio:.3g} times those of the starting potential: "
-            f"{MISTAKES[mistake]}? give the right unit, or check=False if the start is that far off"
+            f"{mistake}? give the right unit, or check=False if the start is that far off"
         )
 
 

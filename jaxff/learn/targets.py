@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.hessian import checked_hessian
+from jaxff.plausibility import unit_mistakes
 from jaxff.potential import Params, Potential, Program
 
 Array = jax.Array
@@ -119,11 +120,7 @@ class Hessian(Target):
                 "collide there, or a straight angle is not at rest at 180° (seminario with "
                 "equilibrium=True sets it)"
             )
-        mistakes = {
-            "eV/Å² taken for kcal/mol/Å²": 1.0 / 23.06,
-            "kJ/mol/Å² taken for kcal/mol/Å²": 4.184,
-        }
-        self._check_unit(self.hessian, own, mistakes)
+        self._check_unit(self.hessian, own, unit_mistakes(2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,10 +158,7 @@ class TorsionScan(Target):
     def _check_values(self, potential: Potential) -> None:
         own, _ = potential.predict(self.positions)
         # Barriers of a start may be off by any small factor: only gross units show.
-        mistakes = {
-            "eV taken for kcal/mol": 1.0 / 23.06,
-            "hartree taken for kcal/mol": 1.0 / 627.5,
-        }
+        mistakes = {k: ratio for k, ratio in unit_mistakes(0).items() if not 0.1 < ratio < 10.0}
         self._check_unit(self.energies - self.energies.mean(), own - own.mean(), mistakes)
 
 

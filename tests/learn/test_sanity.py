@@ -34,15 +34,15 @@ def test_sound_labels_pass(known):
     ("factors", "message"),
     [
         ((-1.0, 1.0), "gradients; change their sign"),
-        ((23.06, 23.06), "eV taken for kcal/mol"),
-        ((1 / 23.06, 1 / 23.06), "kcal/mol taken for eV"),
-        ((4.184, 4.184), "kcal/mol taken for kJ/mol"),
-        ((1 / 1185.8, 1 / 627.5), "kcal/mol/Å taken for hartree/Bohr"),
-        ((0.529, 1.0), "forces are 0.*per Bohr|another unit"),
+        ((23.06, 23.06), "kcal/mol/Å taken for eV/Å"),
+        ((1 / 23.06, 1 / 23.06), "eV/Å taken for kcal/mol/Å"),
+        ((4.184, 4.184), "kJ/mol/Å taken for kcal/mol/Å"),
+        ((1 / 1185.8, 1 / 627.5), "Hartree/Bohr taken for kcal/mol/Å"),
+        ((0.529, 1.0), "forces are 0.*kcal/mol/Bohr|another unit"),
         ((0.0, 1.0), "all forces are zero"),
         ((1.0, -1.0), "energies fall where"),
-        ((1.0, 23.06), "energies are .* eV|another unit"),
-        ((1.0, 1 / 627.5), "energies are 0.0.* hartree|another unit"),
+        ((1.0, 23.06), "energies are .*kcal/mol taken for eV|another unit"),
+        ((1.0, 1 / 627.5), "energies are 0.0.*Hartree taken|another unit"),
     ],
 )
 def test_wrong_units_and_signs_are_named(known, factors, message):

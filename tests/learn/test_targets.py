@@ -174,7 +174,7 @@ def test_sound_targets_pass_and_other_units_do_not(water, frames):
     for target, message in (
         (Hessian(R, H / 23.06), "eV/Å² taken for kcal/mol/Å²"),
         (Hessian(R, 4.3 * H), "4.3 times those of the potential: kJ/mol/Å²"),
-        (TorsionScan(frames, energies / 627.5), "hartree taken for kcal/mol"),
+        (TorsionScan(frames, energies / 627.5), "Hartree taken for kcal/mol"),
         (Dipole(frames, dipoles / 0.208), "debye taken for e·Å"),
     ):
         with pytest.raises(InputError, match=message):
