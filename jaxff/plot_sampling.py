@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxff.analysis.averages import Estimate
+from jaxff.analysis.sampling import Residence
 from jaxff.analysis.spectra import Spectrum
 from jaxff.plot import COLOURS
 
@@ -103,6 +104,30 @@ def density_maps(
             axis.set_ticks(np.arange(np.ceil(own[0] / 60) * 60, own[-1] + 1, 60))
     panels[0].set_ylabel(f"{labels[1]}, degrees")
     figure.colorbar(image, ax=panels, label="probability density, 1/degree²", extend="min")
+    return figure
+
+
+def residences(found: Mapping[str, Residence]) -> Figure:
+    """Shares of time near each minimum and elsewhere, a bar a potential, with two standard errors.
+
+    Args:
+        found: {potential: residence near the same minima}.
+    """
+    figure = Figure(figsize=(7.0, 3.8), layout="constrained")
+    ax = figure.subplots()
+    wide = 0.8 / len(found)
+    for i, (name, one) in enumerate(found.items()):
+        share, error = (np.append(a, b) for a, b in zip(one.shares, one.elsewhere, strict=True))
+        place = np.arange(len(share)) + (i - 0.5 * (len(found) - 1)) * wide
+        ax.bar(
+            place, 100.0 * share, wide, yerr=200.0 * error, color=COLOURS[i % len(COLOURS)],
+            capsize=3.0, label=name, edgecolor="white", hatch=("", "//", "..", "xx")[i % 4],
+        )  # fmt: skip
+    labels = [*(f"minimum {k + 1}" for k in range(len(share) - 1)), "elsewhere"]
+    ax.set_xticks(range(len(share)), labels)
+    ax.set_ylim(bottom=0.0)
+    ax.set_ylabel("share of the time, %")
+    ax.legend(fontsize="small")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Pictures of scans; each function returns a matplotlib Figure, drawn without a display."""
+"""Pictures of scans and minima; each function returns a Figure, drawn without a display."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxff.analysis import Scan, difference
+from jaxff.analysis.minima import Ordering
 from jaxff.plot import COLOURS
 
 CLASH = 40.0  # kcal/mol: what is above is drawn alike, unless asked otherwise
 STYLES = ("-", "--", "-.", ":")
+MARKERS = "osD^vPX"
 
 
 def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
@@ -106,6 +108,34 @@ def difference_maps(
         ax.clabel(lines, fontsize=7)
         ax.set_title(_range((key, name), off), fontsize="medium")
     figure.colorbar(filled, ax=list(panels), label="difference, kcal/mol", ticks=MaxNLocator(6))
+    return figure
+
+
+def minima_levels(order: Ordering) -> Figure:
+    """How several potentials order the same minima, a column a potential, dotted lines between.
+
+    Levels are the energies after relaxation; a hollow one has left its minimum for another's.
+    """
+    figure = Figure(figsize=(1.6 + 1.3 * len(order.names), 4.2), layout="constrained")
+    ax = figure.subplots()
+    columns = np.arange(len(order.names))
+    for k in range(order.relaxed.shape[1]):
+        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        stays = order.onto[:, k] == k
+        ax.plot(columns, order.relaxed[:, k], ":", color=colour, linewidth=1.2)
+        for shown, fill in ((stays, colour), (~stays, "white")):
+            ax.plot(
+                columns[shown], order.relaxed[shown, k], marker, color=colour, markersize=9,
+                markerfacecolor=fill, markeredgewidth=1.6,
+            )  # fmt: skip
+        ax.plot([], [], marker + ":", color=colour, markersize=9, label=f"minimum {k + 1}")
+    if (order.onto != np.arange(order.onto.shape[1])).any():
+        ax.plot([], [], "o", color="#444444", markersize=9, markerfacecolor="white",
+                label="fell into another")  # fmt: skip
+    ax.set_xticks(columns, [name.replace(" (", "\n(") for name in order.names])
+    ax.set_xlim(-0.5, len(columns) - 0.5)
+    ax.set_ylabel("relaxed energy, kcal/mol")
+    ax.legend(fontsize="small")
     return figure
 
 

@@ -6,10 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 
+from jaxff import plot_surfaces
 from jaxff.analysis import conformers, minima, ordering
 from jaxff.analysis.minima import Minima
 from jaxff.npz import NpzReader, write_npz
-from jaxff.paper.experiment import CALCULATORS, Result, Setting, Structures, Table, force_fields
+from jaxff.paper.experiment import (
+    CALCULATORS,
+    Result,
+    Setting,
+    Structures,
+    Table,
+    force_fields,
+    picture,
+)
 from jaxff.reference import calculator, select
 
 MOLECULE = "aspirin"
@@ -30,14 +39,6 @@ def run(setting: Setting) -> Result:
     for k, (R, energy) in enumerate(zip(found.positions, found.relative, strict=True)):
         files[f"{k + 1}: {energy:.2f} kcal/mol"] = f"minimum-{k + 1}.xyz"
         data.molecule.with_positions(R).write(folder / f"minimum-{k + 1}.xyz")
-    rows = [
-        [name, k + 1, float(unrelaxed), float(relaxed), onto + 1, float(rmsd)]
-        for name, k, unrelaxed, relaxed, onto, rmsd in (
-            (name, k, *(x[p, k] for x in (order.unrelaxed, order.relaxed, order.onto, order.rmsd)))
-            for p, name in enumerate(order.names)
-            for k in range(len(found))
-        )
-    ]
     # sGDML's own order, or the reference's where that is known.
     first = order.relaxed[0]
     told = {
@@ -69,11 +70,17 @@ def run(setting: Setting) -> Result:
                 "and relaxed by each potential; the minimum of sGDML that the relaxed geometry is "
                 "nearest to, and its distance (root mean square, Å)",
                 ["potential", "minimum", "as it is", "relaxed", "nearest", "distance"],
-                rows,
+                order.rows(),
+            )
+        ],
+        [
+            picture(
+                folder, "levels.png", plot_surfaces.minima_levels(order),
+                "Energies of the minima after relaxation by each potential, from its lowest.",
             )
         ],
         structures=[Structures(files, "The minima of sGDML, with its energies.")],
-    )
+    )  # fmt: skip
 
 
 def lowest(setting: Setting) -> Minima:
