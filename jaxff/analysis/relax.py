@@ -268,8 +268,9 @@ def _calculated(calculator, molecule: Molecule, positions) -> tuple[np.ndarray, 
     for m, R in enumerate(np.asarray(positions)):
         atoms.positions = R
         try:
-            energies[m] = atoms.get_potential_energy() * units.EV
+            # Forces first: for energies alone, some calculators do not compute them.
             forces[m] = atoms.get_forces() * units.EV
+            energies[m] = atoms.get_potential_energy() * units.EV
         except CalculatorError:
             continue
     return energies, forces

@@ -209,8 +209,9 @@ def evaluate(calculator, atoms) -> tuple[float, np.ndarray]:
     """
     calculator.reset()
     atoms.calc = calculator
-    energy = atoms.get_potential_energy() * units.EV
+    # Forces first: asked for energies, some calculators leave the forces to a second calculation.
     forces = atoms.get_forces() * units.EV
+    energy = atoms.get_potential_energy() * units.EV
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise ValueError("the energy or a force is not finite")
     return energy, forces
