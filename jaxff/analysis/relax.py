@@ -6,6 +6,7 @@ energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -271,6 +272,13 @@ def _calculated(calculator, molecule: Molecule, positions) -> tuple[np.ndarray, 
             # Forces first: for energies alone, some calculators do not compute them.
             forces[m] = atoms.get_forces() * units.EV
             energies[m] = atoms.get_potential_energy() * units.EV
+        except InputError:
+            raise
         except CalculatorError:
             continue
+        except Exception as error:  # one geometry's failure must not lose the others
+            warnings.warn(
+                f"a calculation failed and is left out ({type(error).__name__}: {error})",
+                stacklevel=2,
+            )
     return energies, forces

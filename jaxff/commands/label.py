@@ -37,13 +37,14 @@ def options(sub) -> None:
     sub.add_argument(
         "--skip-failed", action="store_true", help="leave frames out whose calculation fails"
     )
+    sub.add_argument("--overwrite", action="store_true", help="replace another run's output")
     dynamics = sub.add_argument_group("dynamics, to sample the frames first")
     dynamics.add_argument("--md", action="store_true", help="Langevin dynamics from FRAMES")
     dynamics.add_argument(
         "--sample-with", metavar="MODEL.npz", help="the same, but with the forces of this potential"
     )
     dynamics.add_argument(
-        "--select", choices=("random", "energy", "farthest"), default="random",
+        "--select", choices=("random", "energy", "farthest"),
         help="how, of ten times the frames of --sample-with, those to label are chosen; or all of "
         "as many (random, the default)",
     )  # fmt: skip
@@ -64,6 +65,8 @@ def run(arguments, console) -> dict:
         )
     if arguments.md and arguments.sample_with is not None:
         raise InputError("give either --md, dynamics of the calculator, or --sample-with, not both")
+    if arguments.select is not None and arguments.sample_with is None:
+        raise InputError("--select chooses among the frames of --sample-with, which is not given")
     given = arguments.molecule
     common = {
         "calculator": arguments.calculator,
@@ -71,6 +74,7 @@ def run(arguments, console) -> dict:
         "charge": arguments.charge,
         "molecule": None if given is None else load_molecule(given, arguments.charge, 0),
         "workers": arguments.workers,
+        "overwrite": arguments.overwrite,
         "command": shlex.join(["jaxff", *sys.argv[1:]]),
         "progress": lambda _, fraction: console("label", fraction),
     }
@@ -126,7 +130,7 @@ def sampled(arguments, console) -> list:
 
     potential = load_potential(arguments.sample_with)
     molecule = load_molecule(arguments.start, arguments.charge, arguments.seed)
-    by, n = arguments.select, arguments.frames
+    by, n = arguments.select or "random", arguments.frames
     wanted = n if by == "random" else 10 * n
     frames = sampler(arguments, potential).sample(molecule, wanted, progress=console)
     chosen = select(frames, n, by, model=potential.matched(molecule), seed=arguments.seed)

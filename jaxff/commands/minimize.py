@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jaxff.commands.shared import load_potential, load_start, writable_folder
+from jaxff.commands.shared import load_surface_and_start, writable_folder
 from jaxff.errors import InputError
 from jaxff.options import START, positive
 
@@ -13,7 +13,9 @@ EXAMPLE = "jaxff minimize hybrid.npz start.xyz -o minimum"
 
 
 def options(sub) -> None:
-    sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
+    sub.add_argument(
+        "model", metavar="MODEL.npz", help="a model file, a prmtop, or a calculator's name"
+    )
     sub.add_argument("start", metavar="START.xyz", help=START)
     sub.add_argument("--method", choices=("lbfgs", "fire"), default="lbfgs")
     sub.add_argument(
@@ -30,26 +32,21 @@ def options(sub) -> None:
 
 def run(arguments, console) -> dict:
     out = writable_folder(arguments.output)
-    potential = load_potential(arguments.model)
-    molecule = load_start(arguments.start, potential)
+    surface, molecule = load_surface_and_start(arguments.model, arguments.start)
     task = _one if arguments.conformers is None else _many
-    return task(arguments, console, potential, molecule, out)
+    return task(arguments, console, surface, molecule, out)
 
 
-def _one(arguments, console, potential, molecule, out) -> dict:
+def _one(arguments, console, surface, molecule, out) -> dict:
     """The minimum downhill of the start."""
-    from jaxff import md
     from jaxff.analysis import normal_modes
+    from jaxff.analysis.relax import as_surface, evaluate
+    from jaxff.potential import Potential
 
     console("minimise", 0.0)
-    before = float(potential.matched(molecule)(molecule.positions))
-    found = md.minimize(
-        potential,
-        molecule,
-        method=arguments.method,
-        tolerance=arguments.tolerance,
-        max_steps=arguments.max_steps,
-    )
+    surface = as_surface(surface, molecule)
+    before = float(evaluate(surface, molecule.positions[None])[0][0])
+    found = _downhill(arguments, surface, molecule)
     console.close()
     path = out / "minimum.xyz"
     _write(path, molecule, [found.positions])
@@ -64,8 +61,9 @@ def _one(arguments, console, potential, molecule, out) -> dict:
         f"{before:.6f} -> {energy:.6f} kcal/mol in {int(found.steps)} steps, largest force "
         f"{force:.2g} kcal/mol/Å"
     )
-    for name, part in potential.matched(molecule).terms(found.positions).items():
-        console.say(f"  {name:12s} {float(part):14.6f}")
+    if isinstance(surface, Potential):
+        for name, part in surface.terms(found.positions).items():
+            console.say(f"  {name:12s} {float(part):14.6f}")
     results = {
         "energy_before": before,
         "energy": energy,
@@ -74,24 +72,50 @@ def _one(arguments, console, potential, molecule, out) -> dict:
         "minimum": str(path),
     }
     if arguments.modes:
-        modes = normal_modes(potential.matched(molecule), found.positions, molecule.masses)
+        modes = normal_modes(surface, found.positions, molecule.masses)
         results["frequencies"] = modes.frequencies.tolist()
         _say_frequencies(console, modes.frequencies)
     console.say(f"wrote {path}")
     return results
 
 
-def _many(arguments, console, potential, molecule, out) -> dict:
+def _downhill(arguments, surface, molecule):
+    """One geometry downhill: of a potential in one compiled call, of a calculator step by step."""
+    from jaxff import md
+    from jaxff.analysis.relax import relax
+    from jaxff.potential import Potential
+
+    limits = {"tolerance": arguments.tolerance, "max_steps": arguments.max_steps}
+    if isinstance(surface, Potential):
+        return md.minimize(surface, molecule, method=arguments.method, **limits)
+    if arguments.method != "lbfgs":
+        raise InputError("a calculator goes downhill by L-BFGS only: leave --method out")
+    found = relax(surface, molecule.positions[None], **limits)
+    return md.Minimum(
+        found.positions[0], found.energies[0], found.max_forces[0], found.steps[0],
+        found.converged[0],
+    )  # fmt: skip
+
+
+def _many(arguments, console, surface, molecule, out) -> dict:
     """The minima that RDKit's conformers lead to."""
     from jaxff.analysis import conformers, minima
 
+    if arguments.method != "lbfgs":
+        raise InputError("--conformers go downhill by L-BFGS only: leave --method out")
     console("minimise", 0.0)
     starts = conformers(molecule, arguments.conformers, arguments.seed)
     found = minima(
-        potential, molecule, starts, tolerance=arguments.tolerance, max_steps=arguments.max_steps
+        surface, molecule, starts, tolerance=arguments.tolerance, max_steps=arguments.max_steps
     )
     console.close()
     path = out / "minima.xyz"
+    if not len(found):
+        raise InputError(
+            f"of {len(starts)} conformers none led to a minimum: {int(found.failed.sum())} have "
+            f"not converged, others ended at {len(found.saddles.energies)} saddle points; raise "
+            "--max-steps or --conformers, or lower --tolerance"
+        )
     _write(path, molecule, found.positions, found.energies)
     rows = [
         [kind, energy - found.energies.min(), count, *map(float, frequencies[:1])]

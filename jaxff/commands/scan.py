@@ -64,6 +64,8 @@ def run(arguments, console) -> dict:
     values = [_values(c, r, arguments.points) for c, r in zip(coordinates, ranges, strict=True)]
     models = [arguments.model] + ([arguments.minus] if arguments.minus else [])
     surfaces = dict(zip(_names(models), (load_surface(m, molecule) for m in models), strict=True))
+    for name in ("scan.npz", "scan.xyz", "minus.npz", "minus.xyz", "scan.png"):
+        (out / name).unlink(missing_ok=True)  # nothing of an earlier scan stands beside this one
     found, files = {}, []
     for number, (name, surface) in enumerate(surfaces.items()):
         console(f"scan {name}", 0.0)

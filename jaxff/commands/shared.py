@@ -35,11 +35,11 @@ def load_molecule(text: str, charge: int | None, seed: int):
     return molecule
 
 
-def load_start(path: str, potential):
-    """A geometry to run a potential from; of AMBER's coordinates it tells the atoms, in order."""
+def load_start(path: str, potential=None):
+    """A geometry to start from; of AMBER's coordinates the potential tells the atoms, in order."""
     from jaxff.molecule import Molecule
 
-    if Path(path).suffix.lower() not in (".inpcrd", ".rst7"):
+    if Path(path).suffix.lower() not in (".inpcrd", ".rst7") or potential is None:
         return Molecule.read(path)
     from jaxff.mm import read_inpcrd
 
@@ -100,6 +100,17 @@ def load_surface(text: str, molecule):
 
     method = Method(text)
     return load_potential(text) if method.is_potential else method.make(molecule=molecule)
+
+
+def load_surface_and_start(model: str, start: str):
+    """A potential or calculator, and the geometry to start from."""
+    from jaxff.reference.calculators import Method
+
+    if Method(model).is_potential:
+        potential = load_potential(model)
+        return potential, load_start(start, potential)
+    molecule = load_start(start)
+    return load_surface(model, molecule), molecule
 
 
 def calculator_options(text: str) -> dict:

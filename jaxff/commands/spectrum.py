@@ -38,7 +38,11 @@ def options(sub) -> None:
     )
     sub.add_argument("--window", choices=("hann", "blackman", "none"), default="hann")
     sub.add_argument(
-        "--skip", type=float, default=0.0, metavar="FS", help="left out at the start (default 0)"
+        "--skip",
+        type=positive(float),
+        default=0.0,
+        metavar="FS",
+        help="left out at the start (default 0)",
     )
     sub.add_argument(
         "--within", type=positive(float), default=40.0, metavar="CM-1", help="largest shift (40)"

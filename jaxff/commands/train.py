@@ -219,14 +219,21 @@ def _region(data, arguments, console):
     """The frames most like the structures of --around, and those farther away, if any."""
     from jaxff import gdml
 
-    n = arguments.n_train
-    arguments.valid = n // 4 if arguments.valid is None else arguments.valid
-    arguments.test = n // 2 if arguments.test is None else arguments.test
+    n, left = arguments.n_train, len(data) - arguments.n_train
+    if arguments.valid is None:
+        arguments.valid = max(min(n // 4, left // 2), 0)
+    if arguments.test is None:
+        arguments.test = max(min(n // 2, left - arguments.valid), 0)
     structures = []
     for path in arguments.around:
         molecule = load_molecule(path, None, 0)
         structures.append(molecule.positions[data.molecule.match(molecule)])
     count = n + arguments.valid + arguments.test
+    if count > len(data):
+        raise InputError(
+            f"{data.label}: {n} training, {arguments.valid} validation and {arguments.test} test "
+            f"frames are wanted, {len(data)} are there: lower -n, --valid or --test"
+        )
     near = gdml.nearest_frames(data, structures, count, atoms=arguments.atoms, seed=arguments.seed)
     far = np.setdiff1d(np.arange(len(data)), near)
     console.say(

@@ -17,6 +17,7 @@ from jaxff.gdml.model import KernelTerm
 from jaxff.gdml.solvers import Progress
 from jaxff.gdml.system import require_float64, residual
 from jaxff.gdml.train import Trial, checked_atoms, force_rmse, group_on, several, train
+from jaxff.molecule import Molecule
 from jaxff.potential import Array, Column, Params, Potential
 
 # Widths of one to two predict alike; the wider the kernel, the worse it extrapolates to the rim.
@@ -151,6 +152,8 @@ def nearest_frames(
     Raises:
         InputError: structures of another shape, or fewer frames than wanted.
     """
+    if isinstance(structures, Molecule):
+        structures = structures.positions
     structures = np.asarray(structures, float)
     structures = structures[None] if structures.ndim == 2 else structures
     if structures.ndim != 3 or structures.shape[1:] != (dataset.n_atoms, 3) or not len(structures):
@@ -158,6 +161,8 @@ def nearest_frames(
             f"{dataset.label}: structures have shape {structures.shape}, expected "
             f"(S, {dataset.n_atoms}, 3) in Å"
         )
+    if not np.isfinite(structures).all():
+        raise InputError(f"{dataset.label}: the structures hold numbers that are not finite")
     if not 0 < count <= len(dataset):
         raise InputError(f"{dataset.label}: {count} frames wanted, {len(dataset)} are there")
     atoms = checked_atoms(range(dataset.n_atoms) if atoms is None else atoms, dataset)

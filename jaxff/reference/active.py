@@ -121,7 +121,12 @@ def active_learning(
     if baseline is not None:  # bonds perceived from a few hot frames must not speak for its own
         baseline = baseline.matched(molecule)
         baseline = Potential(baseline.program, baseline.params)
-    how = {"options": options, "workers": workers, "scheduler": scheduler, "progress": progress}
+    if isinstance(labeller, str):  # complain before any dynamics
+        Method(labeller, dict(options or {})).make(molecule.charge, molecule)
+    how = {
+        "options": options, "workers": workers, "scheduler": scheduler, "progress": progress,
+        "skip_failed": True, "overwrite": True,
+    }  # fmt: skip
     settings = {
         "molecule": digest(molecule.numbers, molecule.positions, molecule.charge),
         "labels": _identity(labeller, molecule, options),
@@ -137,7 +142,7 @@ def active_learning(
     if data is None:
         frames = sampler.sample(molecule, 10 * n_initial, progress=progress)
         frames = frames[select(frames, n_initial, "farthest")]
-        data = label(frames, molecule, labeller, out / "new.npz", skip_failed=True, **how)
+        data = label(frames, molecule, labeller, out / "new.npz", **how)
         state.write(data, rounds)
     while True:
         split = _parts(data, sampler.seed)
@@ -157,7 +162,7 @@ def active_learning(
         doubts = force_uncertainty(unsure, frames)
         chosen = select(frames, n, "uncertainty", model=doubts, known=data.positions)
         expected = np.sqrt(np.mean(doubts[chosen] ** 2))
-        new = label(frames[chosen], molecule, labeller, out / "new.npz", skip_failed=True, **how)
+        new = label(frames[chosen], molecule, labeller, out / "new.npz", **how)
         score = errors(new, *potential.predict(new.positions))
         turn = Round(len(data), score["force_rmse"], score["force_mae"], float(expected), fault)
         rounds, data = [*rounds, turn], joined(data, new)

@@ -21,7 +21,8 @@ class Known:
     """A calculator known by name: where it lives, its theory in words, its package, what it needs.
 
     `defaults` are options set unless the caller sets them: silence, and convergence tight enough
-    for labels (xTB at accuracy 0.1: forces to 1e-3 kcal/mol/Å).
+    for labels (xTB at accuracy 0.1: forces to 1e-3 kcal/mol/Å).  `spin` is the option that says
+    how many electrons are unpaired, and what it is for one.
     """
 
     path: str
@@ -29,6 +30,7 @@ class Known:
     package: str
     extra: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    spin: tuple[str, int] | None = None
 
 
 def _quantum_theory(options: Mapping[str, Any]) -> str:
@@ -36,8 +38,14 @@ def _quantum_theory(options: Mapping[str, Any]) -> str:
     return f"{options['xc']}{f'-{dispersion}' if dispersion else ''}/{options['basis']}".upper()
 
 
-_XTB = {"accuracy": 0.1, "verbosity": 0}
-_PYSCF = "jaxff.reference.quantum:PySCF"
+def _xtb(method: str) -> Known:
+    defaults = {"method": method, "accuracy": 0.1, "verbosity": 0}
+    return Known("tblite.ase:TBLite", method, "tblite", "xtb", defaults, ("multiplicity", 2))
+
+
+def _pyscf(**defaults) -> Known:
+    path = "jaxff.reference.quantum:PySCF"
+    return Known(path, _quantum_theory, "pyscf", "quantum", defaults, ("spin", 1))
 
 
 def _force_field(name: str, theory: str, package: str, extra: str | None = None) -> Known:
@@ -47,20 +55,10 @@ def _force_field(name: str, theory: str, package: str, extra: str | None = None)
 
 _BABEL = ("openbabel-wheel", "openbabel")
 KNOWN = {
-    "gfn2-xtb": Known(
-        "tblite.ase:TBLite", "GFN2-xTB", "tblite", "xtb", {"method": "GFN2-xTB", **_XTB}
-    ),
-    "gfn1-xtb": Known(
-        "tblite.ase:TBLite", "GFN1-xTB", "tblite", "xtb", {"method": "GFN1-xTB", **_XTB}
-    ),
-    "pbe-d3bj": Known(
-        _PYSCF,
-        _quantum_theory,
-        "pyscf",
-        "quantum",
-        {"xc": "pbe", "basis": "def2-svp", "dispersion": "d3bj"},
-    ),
-    "hf": Known(_PYSCF, _quantum_theory, "pyscf", "quantum", {"xc": "hf", "basis": "6-31g*"}),
+    "gfn2-xtb": _xtb("GFN2-xTB"),
+    "gfn1-xtb": _xtb("GFN1-xTB"),
+    "pbe-d3bj": _pyscf(xc="pbe", basis="def2-svp", dispersion="d3bj"),
+    "hf": _pyscf(xc="hf", basis="6-31g*"),
     "uff": _force_field("uff", "UFF", *_BABEL),
     "mmff94": _force_field("mmff94", "MMFF94", *_BABEL),
     "ghemical": _force_field("ghemical", "Ghemical", *_BABEL),
@@ -157,6 +155,14 @@ class Method:
             )
         if molecule is not None and _takes("molecule", maker):
             options.setdefault("molecule", molecule)
+        if molecule is not None and self.known and self.known.spin:
+            name, one = self.known.spin
+            if (int(molecule.numbers.sum()) - charge) % 2 and options.get(name) is None:
+                raise InputError(
+                    f"{molecule.formula} with charge {charge:+d} has an odd number of electrons: "
+                    f"give its charge or, for a radical, the option {name} ({one} for one unpaired "
+                    "electron)"
+                )
         try:
             return maker(**options)
         except InputError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,6 +106,7 @@ def label(
     workers: int = 2,
     scheduler: str | None = None,
     skip_failed: bool = False,
+    overwrite: bool = False,
     command: str = "",
     progress: Progress | None = None,
 ) -> Dataset:
@@ -115,8 +117,8 @@ def label(
         molecule: elements and charge.
         labeller: a `Potential`, or the name of a calculator.
         out: the npz file to write.
-        options, workers, scheduler, skip_failed, command, progress: see `label_frames`; all but
-            `command` are of calculators.
+        options, workers, scheduler, skip_failed, overwrite, command, progress: see `label_frames`;
+            all but `overwrite` and `command` are of calculators.
 
     Raises:
         InputError: as `label_frames`.
@@ -125,9 +127,11 @@ def label(
         frames = [molecule.with_positions(r) for r in positions]
         return label_frames(
             frames, out, calculator=labeller, options=options, molecule=molecule, workers=workers,
-            scheduler=scheduler, skip_failed=skip_failed, command=command, progress=progress,
-            name=molecule.name or None,
+            scheduler=scheduler, skip_failed=skip_failed, overwrite=overwrite, command=command,
+            progress=progress, name=molecule.name or None,
         ).dataset  # fmt: skip
+    if Path(out).exists() and not overwrite:
+        raise InputError(f"{out} is there already: choose another output, or say overwrite")
     energies, forces = labeller.matched(molecule).predict(positions)
     theory = " + ".join(dict.fromkeys(p.term.kind for p in labeller.program.placed))
     data = Dataset(

@@ -20,6 +20,7 @@ from jaxff import units
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule, perceive_bonds
+from jaxff.npz import NpzReader
 from jaxff.reference.calculators import Method
 from jaxff.reference.part import Rows, part_folder
 from jaxff.reference.pools import here, open_pool, run_tasks
@@ -63,6 +64,7 @@ def label_frames(
     workers: int = 2,
     scheduler: str | None = None,
     skip_failed: bool = False,
+    overwrite: bool = False,
     command: str = "",
     name: str | None = None,
     progress: Callable[[str, float], None] | None = None,
@@ -70,7 +72,8 @@ def label_frames(
     """Label geometries with an ASE calculator, or with a potential, and write the data set `out`.
 
     What is done stands in the folder `OUT.part`; the same call after an interruption continues
-    from there and computes no frame twice.  Potentials are evaluated in batches in this process.
+    from there and computes no frame twice; where `out` is finished, it returns what is there.
+    Potentials are evaluated in batches in this process.
 
     Args:
         frames: path of an xyz, extxyz or npz file, a `Dataset`, or a sequence of `ase.Atoms` or
@@ -86,14 +89,16 @@ def label_frames(
             "tcp://host:8786"; or "local": a Dask cluster of `workers` processes made for this
             run.  Only this process writes files then.
         skip_failed: leave frames out whose calculation fails, instead of stopping at the first.
+        overwrite: replace what another run has written to `out`.
         command: the command line, recorded in the file.
         name: the data set's name; None: that of the file `out`.
         progress: called now and then with what goes on and the fraction done.
 
     Raises:
         InputError: frames that cannot be read or differ in their atoms, a calculator that cannot
-            be made, a calculation that failed (with the frame's number), an `OUT.part` left by
-            a run with other settings, or a cluster that cannot be reached or broke down.
+            be made, a calculation that failed (with the frame's number), an `out` or an
+            `OUT.part` of a run with other settings, or a cluster that cannot be reached or
+            broke down.
     """
     first, positions = read_frames(frames)
     source = "the frames'" if molecule is None else "as given"
@@ -108,6 +113,8 @@ def label_frames(
             )
         potential = _in_float64(_placed(made.potential, molecule))
     settings = run_settings(method, molecule, positions)
+    if (there := finished(out, settings, overwrite)) is not None:
+        return there
     n_frames = len(positions)
     with part_folder(out, settings) as folder:
         rows = Rows(folder / "rows.bin", n_frames, 1 + positions[0].size)
@@ -158,11 +165,39 @@ def label_frames(
             name=Path(out).stem if name is None else name,
             theory=method.theory,
         )
-        extra = {"failed_frames": np.array(sorted(failed), int)} if failed else {}
+        extra = {"settings": json.dumps(settings)}
+        if failed:
+            extra["failed_frames"] = np.array(sorted(failed), int)
         if (found := getattr(made, "topology", None)) is not None:
             extra["topology"] = f"{found} ({source})"
-        result = finish(dataset, out, method, command, failed=tuple(sorted(failed)), extra=extra)
-    return result
+        return finish(dataset, out, method, command, extra, tuple(sorted(failed)))
+
+
+def finished(out, settings: Mapping, overwrite: bool) -> Labelled | None:
+    """What a run of these settings has written to `out`; None where nothing stands in the way.
+
+    Raises:
+        InputError: `out` is something else, and not to be overwritten.
+    """
+    out = Path(out)
+    if not out.is_file():
+        return None
+    try:
+        file = NpzReader(out, "data set")
+        same = json.loads(file.text("settings", "null")) == json.loads(json.dumps(settings))
+    except (InputError, ValueError):
+        same = False
+    if same:
+        # Units are known; whether they can be right was asked before.
+        dataset = Dataset.load(out, energy_unit="kcal/mol")
+        failed = file.get("failed_frames")
+        return _described(dataset, () if failed is None else tuple(failed.tolist()))
+    if not overwrite:
+        raise InputError(
+            f"{out} is there already, from something else than this run: choose another output, "
+            "or say overwrite"
+        )
+    return None
 
 
 def finish(
@@ -170,35 +205,40 @@ def finish(
     out,
     method: Method,
     command: str,
-    *,
+    extra: Mapping,
     failed: tuple[int, ...] = (),
-    extra: Mapping[str, np.ndarray] | None = None,
 ) -> Labelled:
     """Check labelled frames, write them with their provenance, and say what was found."""
-    forces, positions = dataset.forces, dataset.positions
-    centred = positions - positions.mean(axis=1, keepdims=True)
-    net_force = float(np.linalg.norm(forces.sum(axis=1), axis=1).max())
-    net_torque = float(np.linalg.norm(np.cross(centred, forces).sum(axis=1), axis=1).max())
-    if net_force > NET_FORCE_LIMIT:
-        warnings.warn(
-            f"{out}: a frame has a net force of {net_force:.3g} kcal/mol/Å; these are not the "
-            "forces of an isolated molecule",
-            stacklevel=3,
-        )
-    options = method.all_options
     notes = {
         "calculator": method.name,
-        "options": json.dumps(options, sort_keys=True),
+        "options": json.dumps(method.all_options, sort_keys=True),
         "command": command,
         "versions": f"jaxff {jaxff.__version__}, {method.version}",
-        **(extra or {}),
+        **extra,
     }
-    dataset = replace(dataset, notes=notes)
-    dataset.save(out)
+    result = _described(replace(dataset, notes=notes), failed)
+    if result.net_force > NET_FORCE_LIMIT:
+        warnings.warn(
+            f"{out}: a frame has a net force of {result.net_force:.3g} kcal/mol/Å; these are not "
+            "the forces of an isolated molecule",
+            stacklevel=3,
+        )
+    result.dataset.save(out)
+    return result
+
+
+def _described(dataset: Dataset, failed: tuple[int, ...]) -> Labelled:
+    forces, positions = dataset.forces, dataset.positions
+    centred = positions - positions.mean(axis=1, keepdims=True)
     bonds = [tuple(map(tuple, perceive_bonds(dataset.numbers, r))) for r in positions]
     usual = tuple(map(tuple, dataset.molecule.bonds))
-    rebonded = tuple(i for i, graph in enumerate(bonds) if graph != usual)
-    return Labelled(dataset, failed, rebonded, net_force, net_torque)
+    return Labelled(
+        dataset,
+        failed=failed,
+        rebonded=tuple(i for i, graph in enumerate(bonds) if graph != usual),
+        net_force=float(np.linalg.norm(forces.sum(axis=1), axis=1).max()),
+        net_torque=float(np.linalg.norm(np.cross(centred, forces).sum(axis=1), axis=1).max()),
+    )
 
 
 def evaluate(calculator, atoms) -> tuple[float, np.ndarray]:

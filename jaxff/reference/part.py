@@ -80,8 +80,16 @@ def _check_settings(path: Path, settings: dict, out: Path) -> None:
     if path.exists():
         old = json.loads(path.read_text())
         differing = [k for k in {**old, **settings} if old.get(k) != settings.get(k)]
+        if differing and not _begun(path.parent):
+            path.unlink()
+            return _check_settings(path, settings, out)
         if differing:
-            changes = ", ".join(f"{k} {old.get(k)!r} → {settings.get(k)!r}" for k in differing)
+            changes = ", ".join(
+                "other geometries"
+                if k == "geometries"
+                else f"{k} {old.get(k)!r} → {settings.get(k)!r}"
+                for k in differing
+            )
             raise InputError(
                 f"{path.parent} holds an unfinished run with other settings ({changes}): run with "
                 f"those settings to finish it, delete the folder to start again, or choose "
@@ -90,6 +98,12 @@ def _check_settings(path: Path, settings: dict, out: Path) -> None:
     else:
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=1))
+
+
+def _begun(folder: Path) -> bool:
+    """Whether anything but the settings stands in a part folder."""
+    others = (f for f in folder.iterdir() if f.name not in ("settings.json", "lock"))
+    return any(f.stat().st_size for f in others)
 
 
 @contextmanager

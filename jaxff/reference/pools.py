@@ -20,6 +20,7 @@ from jaxff.errors import InputError
 AHEAD = 2000
 # Waiting for a scheduler to answer, and for its first worker, s.
 PATIENCE = 60.0
+CONNECT = 10.0
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def dask(scheduler: str, workers: int) -> Iterator[Pool]:
                 )
             )
         try:
-            client = Client(address, timeout=PATIENCE, set_as_default=False)
+            client = Client(address, timeout=CONNECT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"no Dask scheduler answers at {scheduler!r} ({error}); start one with "

@@ -17,7 +17,7 @@ from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader, write_npz
 from jaxff.reference.calculators import Method
-from jaxff.reference.label import Labelled, finish, read_frames, run_settings, topology
+from jaxff.reference.label import Labelled, finish, finished, read_frames, run_settings, topology
 from jaxff.reference.part import Rows, part_folder
 from jaxff.reference.pools import processes, run_tasks
 
@@ -57,6 +57,7 @@ def label_md(
     replicas: int = 2,
     seed: int = 0,
     workers: int = 2,
+    overwrite: bool = False,
     command: str = "",
     name: str | None = None,
     progress: Callable[[str, float], None] | None = None,
@@ -67,7 +68,8 @@ def label_md(
     Vanden-Eijnden and Ciccotti (Chem. Phys. Lett. 429, 310 (2006), eq. 23) of ASE, centre of mass
     free.  Frames are ordered by time, and at equal times by replica; the arrays ``replica`` and
     ``time_fs`` (from the end of the equilibration) in the file tell them apart.  An interrupted run
-    continues from the folder `OUT.part` and ends with the very same numbers.
+    continues from the folder `OUT.part` and ends with the very same numbers; of a finished one the
+    same call returns what is there.
 
     Args:
         start: as `frames` of `label_frames`; replica i starts from frame i (modulo their number).
@@ -82,6 +84,7 @@ def label_md(
         n_frames: frames in all.
         replicas: independent runs.
         seed: of velocities and noise.
+        overwrite: replace what another run has written to `out`.
         progress: called now and then with what goes on and the fraction done.
 
     Raises:
@@ -118,8 +121,11 @@ def label_md(
     settings = {
         **run_settings(method, molecule, starts),
         "dynamics": vars(plan),
+        "frames": n_frames,
         "replicas": replicas,
     }
+    if (there := finished(out, settings, overwrite)) is not None:
+        return there
     strides = plan.equilibration_strides + plan.kept
     with part_folder(out, settings) as folder:
         rows = Rows(folder / "rows.bin", replicas * plan.kept, 1 + 2 * starts[0].size)
@@ -151,6 +157,7 @@ def label_md(
             theory=method.theory,
         )
         extra = {
+            "settings": json.dumps(settings),
             "dynamics": json.dumps(
                 {
                     "ensemble": "Langevin (ASE, fixcm=False)",
@@ -168,7 +175,7 @@ def label_md(
         }
         if (found := getattr(made, "topology", None)) is not None:
             extra["topology"] = f"{found} ({source})"
-        return finish(dataset, out, method, command, extra=extra)
+        return finish(dataset, out, method, command, extra)
 
 
 def _checkpoint(folder: Path, replica: int) -> Path:
@@ -220,8 +227,8 @@ def _advance(task) -> tuple[int, tuple | None]:
     while stride < last:
         try:
             dynamics.run(plan.steps_per_stride)
-            energy = atoms.get_potential_energy() * units.EV
             forces = atoms.get_forces() * units.EV
+            energy = atoms.get_potential_energy() * units.EV
             if not (np.isfinite(energy) and np.isfinite(forces).all()):
                 raise ValueError("the energy or a force is not finite")
         except Exception as error:

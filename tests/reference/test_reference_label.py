@@ -168,8 +168,48 @@ def test_unfinished_runs_are_continued_only_as_they_were(frames, tmp_path):
         label_frames(moved, out, options={"fail_above": 8.0}, **call)
     with pytest.raises(InputError, match=r"other settings \(options .*delete the folder"):
         label_frames(moved, out, options={"fail_above": 20.0}, **call)
-    with pytest.raises(InputError, match=r"other settings \(geometries "):
+    with pytest.raises(InputError, match=r"other settings \(other geometries\)"):
         label_frames(frames[:4], out, options={"fail_above": 8.0}, **call)
+
+
+def test_a_run_that_has_done_nothing_is_in_nobody_s_way(frames, tmp_path):
+    out = tmp_path / "out.npz"
+    with pytest.raises(InputError, match="frame 0"):
+        label_frames(frames, out, calculator=TOY, options={"fail_above": -100.0}, workers=1)
+    assert len(label_frames(frames, out, calculator=TOY, workers=1).dataset) == len(frames)
+
+
+def test_what_is_finished_is_neither_lost_nor_computed_again(frames, tmp_path):
+    out, call = tmp_path / "out.npz", {"calculator": TOY, "workers": 1}
+    moved = [a.copy() for a in frames[:4]]
+    moved[1].positions += 9.0
+    options = {"fail_above": 8.0}
+    first = label_frames(moved, out, options=options, skip_failed=True, **call)
+    written = out.read_bytes()
+    again = label_frames(moved, out, options=options, skip_failed=True, **call)
+    assert out.read_bytes() == written
+    assert again.failed == first.failed == (1,)
+    np.testing.assert_array_equal(again.dataset.forces, first.dataset.forces)
+    with pytest.raises(InputError, match="is there already"):
+        label_frames(frames[:4], out, options=options, **call)
+    with pytest.raises(InputError, match="is there already"):
+        label_frames(out, out, **call)
+    assert out.read_bytes() == written
+    assert len(label_frames(frames[:4], out, overwrite=True, **call).dataset) == 4
+    (tmp_path / "text.npz").write_text("mine")
+    with pytest.raises(InputError, match="is there already"):
+        label_frames(frames, tmp_path / "text.npz", **call)
+
+
+@pytest.mark.parametrize(("name", "option"), [("gfn2-xtb", "multiplicity"), ("hf", "spin")])
+def test_an_odd_number_of_electrons_is_asked_about(name, option, tmp_path):
+    pytest.importorskip({"gfn2-xtb": "tblite", "hf": "pyscf"}[name])
+    methyl = Molecule.from_smiles("C")
+    methyl = Molecule(methyl.numbers[:4], methyl.positions[:4], methyl.bonds[:3])
+    with pytest.raises(InputError, match=f"odd number of electrons.*option {option}"):
+        label_frames(methyl, tmp_path / "out.npz", calculator=name)
+    calculator(name, molecule=methyl, charge=1)
+    calculator(name, molecule=methyl, **{option: 2 if option == "multiplicity" else 1})
 
 
 def test_frames_that_cannot_be_labelled_are_named(frames, tmp_path, water):
