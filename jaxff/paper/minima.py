@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import ase.io
 import numpy as np
 
 from jaxff import plot_surfaces
@@ -38,7 +39,8 @@ def run(setting: Setting) -> Result:
     files = {}
     for k, (R, energy) in enumerate(zip(found.positions, found.relative, strict=True)):
         files[f"{k + 1}: {energy:.2f} kcal/mol"] = f"minimum-{k + 1}.xyz"
-        data.molecule.with_positions(R).write(folder / f"minimum-{k + 1}.xyz")
+        atoms = data.molecule.with_positions(R).to_ase()
+        ase.io.write(folder / f"minimum-{k + 1}.xyz", atoms, format="xyz")
     # sGDML's own order, or the reference's where that is known.
     first = order.relaxed[0]
     told = {
