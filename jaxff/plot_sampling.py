@@ -37,7 +37,9 @@ def spectra(found: Mapping[str, Spectrum], highest: float = 4000.0) -> Figure:
         ax.plot(x, y, color=colour, linewidth=1.0)
         for peak in first.peaks:
             ax.axvline(peak.wavenumber, color="#666666", linestyle=":", linewidth=0.6)
-        ax.text(0.5, 0.93, label, transform=ax.transAxes, va="top", ha="center")
+        # White, because the dotted lines would cross the words.
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        ax.text(0.5, 0.93, label, transform=ax.transAxes, va="top", ha="center", bbox=box)
     panels[0].set_xlim(0.0, min(highest, max(one.wavenumbers[-1] for one in found.values())))
     panels[0].set_ylim(bottom=0.0)
     figure.supxlabel("wavenumber, cm⁻¹")

@@ -20,6 +20,7 @@ RESOLUTION = 5.0  # cm⁻¹, unless the trajectories are too short
 PROMINENCE = 0.01  # of the highest peak: what a peak stands above the valleys beside it
 SIGNIFICANCE = 2.5  # standard errors by which the logarithm of that ratio is above zero
 SCATTER = 0.5  # of the logarithm of one block's density, at least: few blocks tell it badly
+BENT = np.radians(30.0)  # root mean square: linear molecules bend by less, bent ones stand beyond
 _MAX_BLOCKS = 32  # in all: enough for an error of the error of 13 %
 
 
@@ -86,18 +87,41 @@ def spectrum(
             19 cm⁻¹ too high at 3,700 cm⁻¹ and 0.5 fs.
 
     Raises:
-        InputError: arrays of other shapes, a dt, step or resolution that is not positive, or
-            trajectories too short for the resolution.
+        InputError: arrays of other shapes, velocities or positions that are not numbers, no
+            motion, masses, dt, step or resolution that are not positive, a step longer than dt,
+            or trajectories too short for the resolution.
     """
     v = np.asarray(velocities)
-    v = v[None] if v.ndim == 3 else v
-    if v.ndim != 4 or v.shape[-1] != 3:
+    if v.ndim not in (3, 4) or v.shape[-1] != 3 or not v.size:
         raise InputError(f"velocities have shape {v.shape}: (frames, atoms, 3) is needed")
     for value, name in ((dt, "dt"), (step, "step"), (resolution, "resolution")):
         if value is not None and not (np.isfinite(value) and value > 0):
             raise InputError(f"{name} is {value}, it must be positive")
+    if step is not None and step > dt * (1.0 + 1e-6):
+        raise InputError(f"step is {step:g} fs, longer than the {dt:g} fs between frames")
+    masses = np.asarray(masses, float)
+    if masses.shape != v.shape[-2:-1] or not (np.isfinite(masses) & (masses > 0.0)).all():
+        raise InputError(
+            f"masses have shape {masses.shape}, the lowest is {masses.min(initial=np.inf):g}: "
+            f"({v.shape[-2]},) positive ones are needed, in amu"
+        )
+    _check_finite(v, "velocities")
+    fastest = np.abs(v).max()
     if positions is not None:
-        v = internal_velocities(np.reshape(positions, v.shape), v, masses)
+        r = np.asarray(positions)
+        if r.shape != v.shape:
+            raise InputError(
+                f"positions have shape {r.shape}, velocities {v.shape}: give equal ones"
+            )
+        _check_finite(r, "positions")
+        v = internal_velocities(r, v, masses)
+    if not np.abs(v).max() > 1e-12 * fastest:
+        raise InputError(
+            "no velocity differs from zero: there is no spectrum"
+            if positions is None or fastest == 0.0
+            else "the molecule moves as a whole only: there is no spectrum of its vibrations"
+        )
+    v = v[None] if v.ndim == 3 else v
     replicas, n = v.shape[:2]
     spacing = units.WAVENUMBER_PER_FS / dt
     length = round(spacing / (RESOLUTION if resolution is None else resolution))
@@ -127,9 +151,11 @@ def internal_velocities(positions, velocities, masses) -> np.ndarray:
 
     Centre-of-mass and angular velocity are taken off, and what is left is turned with the frame
     onto the first one (least squares by mass: Eckart's axes, to first order in the vibrations).
+    Linear molecules, which bend by less than 30° (root mean square), do not turn about their axis:
+    there only the motion of the axis is taken off.
 
     Args:
-        positions: (..., F, N, 3) Å.
+        positions: (..., F, N, 3) Å, frames in the order of time.
         velocities: likewise, Å/fs.
         masses: (N,) amu.
 
@@ -144,10 +170,15 @@ def internal_velocities(positions, velocities, masses) -> np.ndarray:
         )
     share = m / m.sum()
     r, v = (x - np.einsum("n,...nc->...c", share, x)[..., None, :] for x in (r, v))
+    return (_along_axis if _is_linear(r) else _turned_back)(r, v, m)
+
+
+def _turned_back(r, v, m) -> np.ndarray:
+    """`internal_velocities` of a molecule that is not linear, its centre of mass at rest in 0."""
     momentum = np.einsum("n,...nc->...c", m, np.cross(r, v))
     squares = np.einsum("n,...nc,...nd->...cd", m, r, r)
     inertia = np.trace(squares, axis1=-2, axis2=-1)[..., None, None] * np.eye(3) - squares
-    # The pseudo-inverse, because nothing turns about the axis of a linear molecule.
+    # The pseudo-inverse, for a single atom.
     turn = np.einsum("...cd,...d->...c", np.linalg.pinv(inertia, 1e-9, hermitian=True), momentum)
     v = v - np.cross(turn[..., None, :], r)
     first = r.reshape(-1, *r.shape[-2:])[0]
@@ -155,6 +186,66 @@ def internal_velocities(positions, velocities, masses) -> np.ndarray:
     sign = np.where(np.linalg.det(u @ wt) < 0.0, -1.0, 1.0)
     u[..., :, -1] *= sign[..., None]
     return v @ (u @ wt)
+
+
+def _along_axis(r, v, m) -> np.ndarray:
+    """The same of a linear molecule: its axes follow its axis and never turn about it.
+
+    A vibrating linear molecule is never straight: by its inertia about the axis, its bends would
+    be rotations about it.
+    """
+    first = r.reshape(-1, *r.shape[-2:])[0]
+    weights = m * (first @ _main_axis(first, m))
+    # Eckart's axis, about which the moments of what the bends displace vanish.
+    axis, rate = (np.einsum("n,...nc->...c", weights, x) for x in (r, v))
+    length = np.linalg.norm(axis, axis=-1, keepdims=True)
+    axis = axis / length
+    v = v - np.cross(np.cross(axis, rate / length)[..., None, :], r)
+    # Any two normals of the axis, and the angle by which those carried along from the frame
+    # before by the shortest turn stand beyond them.
+    side = np.cross(axis, np.eye(3)[np.abs(axis).argmin(axis=-1)])
+    side /= np.linalg.norm(side, axis=-1, keepdims=True)
+    other = np.cross(axis, side)
+    old, new = axis[..., :-1, :], axis[..., 1:, :]
+    carried = side[..., :-1, :]
+    overlap = _dot(carried, new) / np.maximum(1.0 + _dot(old, new), 1e-12)
+    carried = carried - overlap[..., None] * (old + new)
+    angle = np.arctan2(_dot(carried, other[..., 1:, :]), _dot(carried, side[..., 1:, :]))
+    angle = np.cumsum(np.pad(angle, [*[(0, 0)] * (angle.ndim - 1), (1, 0)]), axis=-1)
+    cos, sin = np.cos(angle)[..., None], np.sin(angle)[..., None]
+    axes = np.stack([cos * side + sin * other, cos * other - sin * side, axis], axis=-2)
+    return v @ np.swapaxes(axes, -1, -2) @ axes.reshape(-1, 3, 3)[0]
+
+
+def _is_linear(r) -> bool:
+    """Whether atoms at r (..., F, N, 3) Å stand in line but for their bends.
+
+    Told by angles between neighbours along the molecule, because moments of inertia are small
+    also about the axes of long rods with a bent end or a methyl group.
+    """
+    if r.shape[-2] < 2:
+        return False
+    first = r.reshape(-1, *r.shape[-2:])[0]
+    steps = np.diff(r[..., np.argsort(first @ _main_axis(first, 1.0)), :], axis=-2)
+    a, b = steps[..., :-1, :], steps[..., 1:, :]
+    bends = np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), _dot(a, b))
+    squares = np.square(bends).mean(axis=tuple(range(bends.ndim - 1)))
+    return bool((squares < BENT**2).all())
+
+
+def _main_axis(r, m) -> np.ndarray:
+    """The direction (3,) in which centred atoms r (N, 3), of masses m, spread most."""
+    return np.linalg.eigh(np.einsum("nc,nd->cd", r * np.reshape(m, (-1, 1)), r))[1][:, -1]
+
+
+def _dot(a, b) -> np.ndarray:
+    return np.einsum("...c,...c->...", a, b)
+
+
+def _check_finite(values, name: str) -> None:
+    if not np.isfinite(values).all():
+        frame = np.argwhere(~np.isfinite(values))[0][-3]
+        raise InputError(f"{name} are not finite, first in frame {frame}: leave such frames out")
 
 
 def peak_shifts(spectra: Sequence[Spectrum], within: float = 40.0) -> list[dict]:

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from jaxff import Molecule, gaff, md, save, units
 from jaxff.analysis.spectra import internal_velocities, peak_shifts, spectrum
@@ -157,16 +158,109 @@ def test_motion_as_a_whole_is_taken_off_and_nothing_else():
     np.testing.assert_allclose(internal_velocities(line, spinning, MASSES), stretch, atol=1e-12)
 
 
+def chain_modes(z, masses, stretches, bends):
+    """Normal modes of atoms in line: wavenumbers (3N − 5,) cm⁻¹ and displacements (3N − 5, N, 3).
+
+    Springs (kcal/mol/Å²) hold neighbours and springs (kcal/mol/rad²) hold angles: Wilson's GF.
+    """
+    n, root = len(z), np.sqrt(masses)
+    along = np.diff(np.eye(n), axis=0)
+    slopes = along / np.diff(z)[:, None]
+    across = np.diff(slopes, axis=0)  # angle from straight = difference of the slopes
+    found = []
+    for B, k, axes in ((along, stretches, [2]), (across, bends, [0, 1])):
+        hessian = np.einsum("ki,k,kj->ij", B, k, B) / np.outer(root, root)
+        values, vectors = np.linalg.eigh(hessian)
+        for value, vector in list(zip(values, vectors.T, strict=True))[n - len(B) :]:
+            for axis in axes:
+                omega = np.sqrt(value) / units.TIME
+                found.append((omega, np.outer(vector / root, np.eye(3)[axis])))
+    found.sort(key=lambda pair: pair[0])
+    omega, shapes = (np.array(x) for x in zip(*found, strict=True))
+    return omega / (2 * np.pi) * units.WAVENUMBER_PER_FS, shapes
+
+
+@pytest.mark.parametrize("turning", [False, True])
+@pytest.mark.parametrize(
+    ("z", "masses", "stretches", "bends"),
+    [
+        ([0.0, 1.065, 2.218], [1.008, 12.011, 14.007], [840.0, 2600.0], [37.0]),
+        ([-1.66, -0.6, 0.6, 1.66], [1.008, 12.011, 12.011, 1.008], [850, 2250, 850], [35.0, 35.0]),
+        ([0.0, 0.74], [1.008, 1.008], [830.0], []),
+    ],
+)  # fmt: skip
+def test_linear_molecules_keep_their_bends(z, masses, stretches, bends, turning):
+    rng = np.random.default_rng()
+    z, masses = np.array(z), np.array(masses)
+    modes, shapes = chain_modes(z, masses, np.array(stretches), np.array(bends))
+    assert len(modes) == 3 * len(z) - 5
+    dt, replicas, n = 2.0, 4, 8000
+    t, omega = dt * np.arange(n), 2 * np.pi * modes / units.WAVENUMBER_PER_FS
+    phase = rng.uniform(0, 2 * np.pi, (replicas, 1, len(modes))) + np.outer(t, omega)
+    size = np.sqrt(2 * 0.0019872 * 200.0) / units.TIME  # 200 K in each mode
+    R = np.einsum("rtk,kna->rtna", size / omega * np.sin(phase), shapes)
+    R += (z - masses @ z / masses.sum())[:, None] * [0.0, 0.0, 1.0]
+    v = np.einsum("rtk,kna->rtna", size * np.cos(phase), shapes)
+    if turning:
+        spin = 0.002 * np.array([0.8, -0.6, 0.0])  # rad/fs
+        turns = Rotation.from_rotvec(np.outer(t, spin)).as_matrix()
+        R, v = (np.einsum("tab,rtnb->rtna", turns, x) for x in (R, v))
+        v = v + np.cross(spin, R) + 0.01
+        R = R + 0.01 * t[:, None, None]
+    found = spectrum(v, masses, dt, positions=R, resolution=5.0)
+    lines = np.unique(modes.round(6))
+    np.testing.assert_allclose([p.wavenumber for p in found.peaks], lines, atol=1.0)
+    share = [
+        found.density[np.abs(found.wavenumbers - line) < 40.0].sum() * found.resolution
+        for line in lines
+    ]
+    expected = [np.isclose(modes, line).mean() for line in lines]
+    np.testing.assert_allclose(share, expected, rtol=0.03)
+    assert found.density[np.abs(found.wavenumbers[:, None] - lines).min(axis=1) > 100].max() < (
+        1e-3 * found.density.max()
+    )
+
+
+@pytest.mark.parametrize(
+    "R",
+    [
+        [[0.76, 0.59, 0.0], [0.0, 0.0, 0.0], [-0.76, 0.59, 0.0]],  # water
+        [[-0.7, 0.7, 0.0], [0.0, 0.0, 0.0], [1.2, 0.0, 0.0], [2.76, 0.0, 0.0]],  # HNCS
+    ],
+)  # fmt: skip
+def test_bent_molecules_turn_about_every_axis(R):
+    R = np.array(R)
+    masses = np.array([1.008, 15.999, 1.008] if len(R) == 3 else [1.008, 14.007, 12.011, 32.06])
+    R = R - masses @ R / masses.sum()
+    spin = np.random.default_rng().normal(size=3)
+    v = np.cross(spin, R)
+    np.testing.assert_allclose(internal_velocities(R[None], v[None], masses), 0.0, atol=1e-12)
+
+
 def test_bad_input_is_one_sentence():
-    v = np.zeros((100, 3, 3))
+    v = np.random.default_rng(0).normal(size=(100, 3, 3))
+    bad = v.copy()
+    bad[7, 1, 2] = np.nan
     for arguments, message in (
         ((v[0], MASSES, 1.0), "velocities have shape"),
         ((v, MASSES, -1.0), "dt is -1.0, it must be positive"),
         ((v, MASSES[:2], 1.0), "masses have shape"),
+        ((v, MASSES * [1, 1, -1], 1.0), "the lowest is -16: .* positive"),
+        ((v, MASSES * [1, np.nan, 1], 1.0), "positive"),
+        ((bad, MASSES, 1.0), "velocities are not finite, first in frame 7"),
+        ((0.0 * v, MASSES, 1.0), "no velocity differs from zero"),
     ):
         with pytest.raises(InputError, match=message):
             spectrum(*arguments)
-    with pytest.raises(InputError, match=r"100 frames of 1 fs cannot show 5 cm⁻¹: that takes 6671"):
-        spectrum(v, MASSES, 1.0, resolution=5.0)
+    for options, message in (
+        ({"step": 2.0}, "step is 2 fs, longer than the 1 fs between frames"),
+        ({"positions": v[:10]}, "positions have shape"),
+        ({"positions": bad}, "positions are not finite, first in frame 7"),
+        ({"resolution": 5.0}, r"100 frames of 1 fs cannot show 5 cm⁻¹: that takes 6671"),
+    ):
+        with pytest.raises(InputError, match=message):
+            spectrum(v, MASSES, 1.0, **options)
+    with pytest.raises(InputError, match="moves as a whole only"):
+        spectrum(v[:, :1], MASSES[:1], 1.0, positions=v[:, :1])
     with pytest.raises(InputError, match="do not fit"):
         internal_velocities(v, v[:50], MASSES)
