@@ -162,7 +162,7 @@ def learning_curves(rows: Sequence[Mapping], title: str = "") -> Figure:
             kcal/mol.
         title: of the picture.
     """
-    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    figure = Figure(figsize=(9.0, 4.2), layout="constrained")
     panels = {"force_rmse": "force RMSE, kcal/mol/Å", "energy_rmse": "energy RMSE, kcal/mol"}
     models = list(dict.fromkeys(row["model"] for row in rows))
     markers = "osD^vPX"
@@ -179,16 +179,25 @@ def learning_curves(rows: Sequence[Mapping], title: str = "") -> Figure:
             )
         ax.set_xscale("log")
         ax.set_yscale("log")
-        ticks = sorted({row["n"] for row in rows})
+        ticks: list[int] = []
+        for n in sorted({row["n"] for row in rows}):
+            if not ticks or n > 1.3 * ticks[-1]:  # labels of nearer ones would touch
+                ticks.append(n)
         ax.set_xticks(ticks, list(map(str, ticks)))
         ax.minorticks_off()
         low, high = ax.get_ylim()
-        ticks = [v for p in range(-3, 3) for f in (1, 2, 5) if low <= (v := f * 10.0**p) <= high]
+        ticks = [
+            v
+            for p in range(-3, 3)
+            for f in (1, 1.5, 2, 3, 5, 7)
+            if low <= (v := f * 10.0**p) <= high
+        ]
         ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.set_xlabel("training frames")
         ax.set_ylabel(label)
         ax.grid(alpha=0.3)
-        ax.legend()
+    lines, labels = ax.get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=min(len(labels), 4))
     figure.suptitle(title)
     return figure
 
