@@ -186,13 +186,9 @@ def learning_curves(rows: Sequence[Mapping], title: str = "") -> Figure:
         ax.set_xticks(ticks, list(map(str, ticks)))
         ax.minorticks_off()
         low, high = ax.get_ylim()
-        ticks = [
-            v
-            for p in range(-3, 3)
-            for f in (1, 1.5, 2, 3, 5, 7)
-            if low <= (v := f * 10.0**p) <= high
-        ]
-        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        round_values = np.outer(10.0 ** np.arange(-3, 3), [1, 1.5, 2, 3, 5, 7]).ravel()
+        shown = round_values[(round_values >= low) & (round_values <= high)]
+        ax.set_yticks(shown, [f"{value:g}" for value in shown])
         ax.set_xlabel("training frames")
         ax.set_ylabel(label)
         ax.grid(alpha=0.3)

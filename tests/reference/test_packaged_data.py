@@ -15,6 +15,8 @@ SETS = {
     "ethanol": ("CCO", 2500),
     "keto_malondialdehyde": ("O=CCC=O", 2500),
     "aspirin": ("CC(=O)Oc1ccccc1C(=O)O", 2000),
+    "ethanol_pbe": ("CCO", 600),
+    "keto_malondialdehyde_pbe": ("O=CCC=O", 600),
 }
 
 
@@ -32,19 +34,24 @@ def test_every_frame_is_the_molecule(name, data):
     smiles, frames = SETS[name]
     molecule = Molecule.from_smiles(smiles)
     assert len(data) == len(np.unique(data.positions, axis=0)) == frames
-    assert data.name == name
+    assert data.name == name.removesuffix("_pbe")
     np.testing.assert_array_equal(data.numbers, molecule.numbers)
     graphs = (perceive_bonds(data.numbers, frame) for frame in data.positions)
     assert all(np.array_equal(bonds, molecule.bonds) for bonds in graphs)
 
 
-def test_labels_are_gfn2_s(data):
-    pytest.importorskip("tblite")
-    assert data.theory.startswith("GFN2-xTB")
-    frames = np.random.default_rng(0).choice(len(data), 2, replace=False)
-    for frame in frames:
+def test_labels_are_those_of_the_theory(name, data):
+    if name.endswith("_pbe"):
+        pytest.importorskip("pyscf")
+        pytest.importorskip("pyscf.dispersion")
+        own, count, theory = calculator("pbe-d3bj"), 1, "PBE-D3BJ/DEF2-SVP"
+    else:
+        pytest.importorskip("tblite")
+        own, count, theory = calculator("gfn2-xtb", accuracy=0.01), 2, "GFN2-xTB"
+    assert data.theory.startswith(theory)
+    for frame in np.random.default_rng(0).choice(len(data), count, replace=False):
         atoms = data.molecule.with_positions(data.positions[frame]).to_ase()
-        atoms.calc = calculator("gfn2-xtb", accuracy=0.01)
+        atoms.calc = own
         assert atoms.get_potential_energy() * units.EV == pytest.approx(
             data.energies[frame], abs=1e-4
         )
@@ -61,10 +68,17 @@ def test_no_net_force_and_no_net_torque(data):
 
 def test_the_files_say_how_they_were_made(name):
     with np.load(DATA / f"{name}.npz") as file:
-        assert str(file["command"]).startswith(f"jaxff label '{SETS[name][0]}'")
+        assert str(file["command"]).startswith("jaxff label")
         assert str(file["command"]) in (DATA / "README.md").read_text()
-        assert json.loads(str(file["dynamics"]))["temperature_K"] == 500.0
-        assert len(file["replica"]) == len(file["time_fs"]) == SETS[name][1]
+        if not name.endswith("_pbe"):
+            assert json.loads(str(file["dynamics"]))["temperature_K"] == 500.0
+            assert len(file["replica"]) == len(file["time_fs"]) == SETS[name][1]
+
+
+def test_frames_of_higher_level_are_one_replica_of_the_lower(name, data):
+    if name.endswith("_pbe"):
+        whole = Dataset.load(DATA / f"{name.removesuffix('_pbe')}.npz")
+        np.testing.assert_array_equal(data.positions, whole.positions[:2400:4])
 
 
 def test_the_package_stays_small():
