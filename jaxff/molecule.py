@@ -174,7 +174,8 @@ class Molecule:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except Exception as error:
-            raise InputError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from error
+            why = str(error) or "it is empty or cut off"
+            raise InputError(f"{path}: cannot be read as {path.suffix[1:]} ({why})") from error
         return molecule if molecule.name else replace(molecule, name=path.stem)
 
     @classmethod

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # Isolated molecules feel no net force; calculators on grids leave less than this, kcal/mol/Å.
 NET_FORCE_LIMIT = 1.0
+COINCIDENT = 0.1  # Å
 # Seconds after which a worker that writes no files hands over what it has done.
 RETURN_AFTER = 5.0
 
@@ -118,8 +119,9 @@ def label_frames(
     n_frames = len(positions)
     with part_folder(out, settings) as folder:
         rows = Rows(folder / "rows.bin", n_frames, 1 + positions[0].size)
-        todo = np.flatnonzero(~rows.read()[0])
-        failed: dict[int, str] = {}
+        failed = _coinciding(positions)
+        _refuse(failed, skip_failed, folder)
+        todo = np.setdiff1d(np.flatnonzero(~rows.read()[0]), list(failed))
         ended = n_frames - len(todo)
         with here() if method.is_potential else open_pool(scheduler, workers) as pool:
             if method.is_potential:
@@ -144,13 +146,7 @@ def label_frames(
                     rows.write(index, values)
                 failed |= faults
                 ended += count
-                if failed and not skip_failed:
-                    frame = min(failed)
-                    raise InputError(
-                        f"frame {frame}: the calculation failed ({failed[frame]}); correct or "
-                        f"remove that frame, or leave such frames out with skip_failed; finished "
-                        f"frames are kept in {folder}"
-                    )
+                _refuse(failed, skip_failed, folder)
                 if progress is not None:
                     progress("labelling", ended / n_frames)
         done, table = rows.read()
@@ -171,6 +167,28 @@ def label_frames(
         if (found := getattr(made, "topology", None)) is not None:
             extra["topology"] = f"{found} ({source})"
         return finish(dataset, out, method, command, extra, tuple(sorted(failed)))
+
+
+def _coinciding(positions: np.ndarray) -> dict[int, str]:
+    """Frames with two atoms at one place, which some calculators give labels to all the same."""
+    found = {}
+    first, second = np.triu_indices(positions.shape[1], 1)
+    for m, R in enumerate(positions):
+        apart = np.linalg.norm(R[first] - R[second], axis=1)
+        if len(apart) and apart.min() < COINCIDENT:
+            k = int(apart.argmin())
+            found[m] = f"atoms {first[k]} and {second[k]} are {apart[k]:.2g} Å apart"
+    return found
+
+
+def _refuse(failed: Mapping[int, str], skip_failed: bool, folder: Path) -> None:
+    if failed and not skip_failed:
+        frame = min(failed)
+        raise InputError(
+            f"frame {frame}: the calculation failed ({failed[frame]}); correct or remove that "
+            f"frame, or leave such frames out with skip_failed; finished frames are kept in "
+            f"{folder}"
+        )
 
 
 def finished(out, settings: Mapping, overwrite: bool) -> Labelled | None:

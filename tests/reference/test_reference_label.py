@@ -212,6 +212,16 @@ def test_an_odd_number_of_electrons_is_asked_about(name, option, tmp_path):
     calculator(name, molecule=methyl, **{option: 2 if option == "multiplicity" else 1})
 
 
+def test_atoms_at_one_place_are_refused_whatever_the_calculator_says(frames, tmp_path):
+    touching = [a.copy() for a in frames[:3]]
+    touching[1].positions[2] = touching[1].positions[0] + 0.01
+    with pytest.raises(InputError, match=r"frame 1: .*atoms 0 and 2 are 0\.017 Å apart"):
+        label_frames(touching, tmp_path / "out.npz", calculator=TOY, workers=1)
+    left = label_frames(touching, tmp_path / "out.npz", calculator=TOY, workers=1, skip_failed=True)
+    assert left.failed == (1,)
+    assert len(left.dataset) == 2
+
+
 def test_frames_that_cannot_be_labelled_are_named(frames, tmp_path, water):
     out = tmp_path / "out.npz"
     with pytest.raises(InputError, match="frame 1 has other atoms"):
