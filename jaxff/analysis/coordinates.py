@@ -25,7 +25,8 @@ def distances(positions, pairs, box=None) -> Array:
         box: edges of an orthorhombic box, (3,) Å, or () Å of a cubic one; none in vacuum.
 
     Raises:
-        InputError: indices that are not pairs of atoms of the frames, or a box of another shape.
+        InputError: indices that are not pairs of different atoms of the frames, or a box of
+            another shape.
     """
     positions = floating(positions)
     check_box(box)
@@ -40,7 +41,7 @@ def angles(positions, triples) -> Array:
         triples: (A, 3) atom indices.
 
     Raises:
-        InputError: indices that are not triples of atoms of the frames.
+        InputError: indices that are not triples of different atoms of the frames.
     """
     positions = floating(positions)
     atoms = checked_indices(positions, triples, 3)
@@ -55,7 +56,7 @@ def torsion_angles(positions, torsions) -> Array:
         torsions: (T, 4) atom indices.
 
     Raises:
-        InputError: indices that are not quadruples of atoms of the frames.
+        InputError: indices that are not quadruples of different atoms of the frames.
     """
     positions = floating(positions)
     atoms = checked_indices(positions, torsions, 4)
@@ -131,4 +132,7 @@ def checked_indices(positions: Array, atoms, n: int) -> np.ndarray:
             f"atom indices run from {atoms.min()} to {atoms.max()}, "
             f"but the frames have atoms 0 to {positions.shape[-2] - 1}"
         )
+    repeated = (np.diff(np.sort(atoms, axis=1), axis=1) == 0).any(axis=1)
+    if repeated.any():
+        raise InputError(f"{atoms[repeated][0].tolist()} names an atom twice: give different ones")
     return atoms

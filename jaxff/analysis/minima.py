@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from math import factorial, prod
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class Minima(StationaryPoints):
         failed: (B,) bool, starts that did not converge.
         permutations: (P, N) of equivalent atoms.
         mirror: whether mirror images count as one.
+        exchangeable: atoms that besides are matched freely, see `rmsd`.
     """
 
     molecule: Molecule
@@ -63,6 +65,7 @@ class Minima(StationaryPoints):
     failed: np.ndarray
     permutations: np.ndarray
     mirror: bool
+    exchangeable: tuple[tuple[int, ...], ...] = ()
 
 
 def conformers(molecule: Molecule, n: int, seed: int = 0) -> np.ndarray:
@@ -115,7 +118,9 @@ def minima(
     """The different minima downhill of many starts, each verified by its Hessian.
 
     Two geometries are one where their energies agree to 0.05 kcal/mol and their atoms, laid upon
-    each other with equivalent ones exchanged, to `distance`.
+    each other with equivalent ones exchanged, to `distance`. Where all exchanges are more than
+    20,000, those of like atoms at the end of one atom's bonds, such as a methyl group's hydrogens,
+    are matched after superposition (see `rmsd`) instead of tried one by one.
 
     Args:
         surface: a `Potential`, an ASE calculator, or a function (see `jaxff.analysis.relax`).
@@ -129,12 +134,16 @@ def minima(
         progress: called with what goes on and the fraction done.
 
     Raises:
-        InputError: starts of another shape, or none of them converged.
+        InputError: starts of another shape, none of them converged, or more than 20,000
+            permutations without those of end atoms.
     """
     R = np.asarray(starts, float)
     if R.ndim != 3 or R.shape[1:] != (molecule.n_atoms, 3) or len(R) == 0:
         raise InputError(f"starts have shape {R.shape}, expected (B, {molecule.n_atoms}, 3)")
-    permutations = automorphisms(molecule) if permutations is None else np.asarray(permutations)
+    exchangeable: tuple[tuple[int, ...], ...] = ()
+    if permutations is None:
+        permutations, exchangeable = _equivalences(molecule)
+    permutations = np.asarray(permutations)
     surface = as_surface(surface, molecule)
     options = {"tolerance": tolerance, "max_steps": max_steps, "progress": progress}
     found = relax(surface, R, **options)
@@ -143,7 +152,7 @@ def minima(
             f"none of {len(R)} starts converged: the smallest largest force is "
             f"{found.max_forces.min():.2g} kcal/mol/Å; raise max_steps or tolerance"
         )
-    first, group = _grouped(found, distance, permutations, mirror)
+    first, group = _grouped(found, distance, permutations, mirror, exchangeable)
     modes = [normal_modes(surface, found.positions[b], molecule.masses) for b in first]
     frequencies = [m.frequencies for m in modes]
     sound = np.array([len(f) == 0 or f[0] > -FLAT for f in frequencies])
@@ -164,6 +173,7 @@ def minima(
     return Minima(
         **chosen(sound), molecule=molecule, saddles=StationaryPoints(**chosen(~sound)),
         led_to=led_to, failed=~found.converged, permutations=permutations, mirror=mirror,
+        exchangeable=exchangeable,
     )  # fmt: skip
 
 
@@ -173,32 +183,72 @@ def automorphisms(molecule: Molecule) -> np.ndarray:
     Raises:
         InputError: they are more than 20,000.
     """
+    permutations, exchangeable = _equivalences(molecule)
+    if exchangeable:
+        raise _too_many(molecule)
+    return permutations
+
+
+def _equivalences(molecule: Molecule) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
+    """All permutations (P, N) and nothing, or those up to exchanges of end atoms, and these atoms.
+
+    The second where the first are more than `MOST`.
+    """
     from networkx.algorithms.isomorphism import GraphMatcher
 
-    graph = molecule.graph
-    matcher = GraphMatcher(graph, graph, node_match=lambda a, b: a["element"] == b["element"])
-    found = [
-        [mapping[i] for i in range(molecule.n_atoms)]
-        for mapping in islice(matcher.isomorphisms_iter(), MOST + 1)
-    ]
+    graph = molecule.graph.copy()
+    ends: dict[tuple[int, int], list[int]] = {}
+    for atom, degree in molecule.graph.degree:
+        parent = next(iter(molecule.graph[atom]), atom)
+        if degree == 1 and molecule.graph.degree[parent] > 1:
+            ends.setdefault((parent, int(molecule.numbers[atom])), []).append(atom)
+    # One end atom stands for all those like it.
+    alike = {atoms[0]: tuple(atoms) for atoms in ends.values()}
+    for first, *others in alike.values():
+        graph.nodes[first]["count"] = 1 + len(others)
+        graph.remove_nodes_from(others)
+    matcher = GraphMatcher(graph, graph, node_match=lambda a, b: a == b)
+    found = []
+    for mapping in itertools.islice(matcher.isomorphisms_iter(), MOST + 1):
+        order = np.arange(molecule.n_atoms)
+        for atom, image in mapping.items():
+            order[list(alike.get(atom, (atom,)))] = alike.get(image, (image,))
+        found.append(order)
     if len(found) > MOST:
-        raise InputError(
-            f"{molecule.name or molecule.formula} has more than {MOST} permutations of equivalent "
-            "atoms: give those to be tried as permutations="
-        )
-    return np.array(sorted(found))
+        raise _too_many(molecule)
+    exchangeable = tuple(atoms for atoms in alike.values() if len(atoms) > 1)
+    if len(found) * prod(factorial(len(atoms)) for atoms in exchangeable) > MOST:
+        return np.array(sorted(found, key=tuple)), exchangeable
+    for atoms in exchangeable:
+        exchanged = []
+        for order in itertools.permutations(atoms):
+            exchange = np.arange(molecule.n_atoms)
+            exchange[list(atoms)] = order
+            exchanged.append(exchange)
+        found = [order[exchange] for order in found for exchange in exchanged]
+    return np.array(sorted(found, key=tuple)), ()
 
 
-def _grouped(found: Relaxed, distance: float, permutations, mirror) -> tuple[list, np.ndarray]:
+def _too_many(molecule: Molecule) -> InputError:
+    return InputError(
+        f"{molecule.name or molecule.formula} has more than {MOST} permutations of equivalent "
+        "atoms: give those to be tried as permutations="
+    )
+
+
+def _grouped(
+    found: Relaxed, distance: float, permutations, mirror, exchangeable=()
+) -> tuple[list, np.ndarray]:
     """Starts that stand for different points, lowest first; which of them (B,) each is, or −1."""
     first: list[int] = []
     group = np.full(len(found.energies), -1)
+    equivalent = (permutations, mirror, exchangeable)
     for b in np.argsort(found.energies, kind="stable"):
         if not found.converged[b]:
             continue
         near = [k for k, a in enumerate(first) if found.energies[b] - found.energies[a] < ALIKE]
         others = found.positions[[first[k] for k in near]]
-        away = rmsd(found.positions[[b]], others, permutations, mirror)[0] if near else []
+        away = rmsd(found.positions[[b]], others, *equivalent)[0] if near else []
         same = [k for k, d in zip(near, away, strict=True) if d < distance]
         group[b] = same[0] if same else len(first)
         first.extend([] if same else [int(b)])
@@ -248,14 +298,28 @@ def ordering(
         found: the minima to compare, of one of the potentials or another.
         surfaces: {name: potential or calculator}.
         tolerance, max_steps: of the minimisations, as `minima`.
+
+    Raises:
+        InputError: there are no minima, or no potentials.
     """
+    if not len(found) or not surfaces:
+        raise InputError(
+            f"{len(found)} minima and {len(surfaces)} potentials: there is nothing to order"
+        )
     rows: list[Sequence] = []
     for surface in surfaces.values():
         surface = as_surface(surface, found.molecule)
         unrelaxed = np.asarray(evaluate(surface, found.positions)[0], float)
         own = relax(surface, found.positions, tolerance=tolerance, max_steps=max_steps)
-        away = rmsd(own.positions, found.positions, found.permutations, found.mirror)
+        away = rmsd(own.positions, found.positions, found.permutations, found.mirror,
+                    found.exchangeable)  # fmt: skip
         relaxed = np.where(own.converged, own.energies, np.nan)
-        rows.append((unrelaxed - np.nanmin(unrelaxed), relaxed - np.nanmin(relaxed),
-                     away.argmin(axis=1), away.min(axis=1)))  # fmt: skip
+        rows.append((_from_lowest(unrelaxed), _from_lowest(relaxed), away.argmin(axis=1),
+                     away.min(axis=1)))  # fmt: skip
     return Ordering(tuple(surfaces), *map(np.array, zip(*rows, strict=True)))
+
+
+def _from_lowest(energies) -> np.ndarray:
+    """Energies above the lowest, all not a number where none is finite."""
+    energies = np.where(np.isfinite(energies), energies, np.nan)
+    return energies - np.min(energies, where=~np.isnan(energies), initial=np.inf)

@@ -10,6 +10,8 @@ torsion, of two torsions at once, or of interatomic distances:
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -116,7 +118,13 @@ def compare(first, second, *, n_blocks: int = 20, n_samples: int = 400, seed: in
     return Agreement(*errors, *chance)
 
 
-def rmsd(positions, references, permutations=None, mirror: bool = False) -> np.ndarray:
+def rmsd(
+    positions,
+    references,
+    permutations=None,
+    mirror: bool = False,
+    exchangeable: Sequence[Sequence[int]] = (),
+) -> np.ndarray:
     """Root-mean-square distances (F, K) Å of frames from geometries, after superposition.
 
     Translations, rotations and, where given, exchanges of equivalent atoms do not count.
@@ -127,9 +135,13 @@ def rmsd(positions, references, permutations=None, mirror: bool = False) -> np.n
         references: (K, N, 3) Å.
         permutations: (P, N) equivalent orders of the atoms, such as `gdml.find_symmetries` gives.
         mirror: whether a geometry's mirror image is the same.
+        exchangeable: groups of atoms that besides may stand in any order, such as the hydrogens
+            of each methyl group, where all orders are too many: they are matched after the
+            superposition of the other atoms and the groups' centres, and superposed and matched
+            again until nothing changes. Small distances are exact, larger ones upper bounds.
 
     Raises:
-        InputError: shapes that do not fit.
+        InputError: shapes that do not fit, or positions that are not finite.
     """
     x, y = (np.asarray(r, float) for r in (positions, references))
     if x.ndim != 3 or y.ndim != 3 or x.shape[1:] != y.shape[1:] or x.shape[2] != 3:
@@ -137,20 +149,81 @@ def rmsd(positions, references, permutations=None, mirror: bool = False) -> np.n
             f"positions have shape {x.shape}, references {y.shape}: (F, N, 3) and (K, N, 3) of "
             "the same atoms are needed"
         )
+    for r, name in ((x, "positions"), (y, "references")):
+        if not np.isfinite(r).all():
+            bad = np.flatnonzero(~np.isfinite(r).all(axis=(1, 2)))[0]
+            raise InputError(f"{name} are not finite, first in geometry {bad}: leave it out")
     n = x.shape[1]
     orders = np.arange(n)[None] if permutations is None else np.asarray(permutations)
     if orders.ndim != 2 or not (np.sort(orders, axis=1) == np.arange(n)).all():
         raise InputError(f"permutations have shape {orders.shape}: (P, {n}), each of 0..{n - 1}")
     x, y = (r - r.mean(axis=1, keepdims=True) for r in (x, y))
+    if len(exchangeable):
+        return _matched(x, y, orders, mirror, [np.asarray(atoms) for atoms in exchangeable])
     sizes = np.sum(x**2, axis=(1, 2))[:, None] + np.sum(y**2, axis=(1, 2))
     common = np.full((len(x), len(y)), -np.inf)
     for order in orders:
         covariance = np.einsum("fnc,knd->fkcd", x, y[:, order])
-        values = np.linalg.svd(covariance, compute_uv=False)
-        if not mirror:
-            values[..., -1] *= np.where(np.linalg.det(covariance) < 0.0, -1.0, 1.0)
-        common = np.maximum(common, values.sum(axis=-1))
+        common = np.maximum(common, _common(covariance, mirror))
     return np.sqrt(np.maximum(sizes - 2.0 * common, 0.0) / n)
+
+
+def _common(covariance, mirror=False) -> np.ndarray:
+    """Largest trace (...) of a covariance (..., 3, 3) times a rotation, or also a reflection."""
+    values = np.linalg.svd(covariance, compute_uv=False)
+    if not mirror:
+        values[..., -1] *= np.where(np.linalg.det(covariance) < 0.0, -1.0, 1.0)
+    return values.sum(axis=-1)
+
+
+def _matched(x, y, orders, mirror, groups) -> np.ndarray:
+    """`rmsd` (F, K) of centred geometries whose groups of atoms may stand in any order."""
+    n, centres = x.shape[1], np.arange(x.shape[1])
+    for atoms in groups:
+        centres[atoms] = atoms[0]
+    average = (centres[:, None] == centres).astype(float)
+    average /= average.sum(axis=1, keepdims=True)
+    if any((np.linalg.svd(average @ r, compute_uv=False)[:, 1] < 0.05).any() for r in (x, y)):
+        warnings.warn(
+            "the atoms that are not exchangeable stand in line: equivalent geometries can be "
+            "missed, give all permutations instead",
+            stacklevel=3,
+        )
+    found = np.empty((len(x), len(y)))
+    for f, k in np.ndindex(*found.shape):
+        images = np.concatenate([y[k, orders], -y[k, orders]] if mirror else [y[k, orders]])
+        # Centres alone are never farther apart than their atoms: what is beyond the best is out.
+        a, b = average @ x[f], average @ images
+        bound = np.sum(a**2) + np.sum(b**2, axis=(1, 2))
+        bound -= 2.0 * _common(np.einsum("nc,pnd->pcd", a, b))
+        best = np.inf
+        for p in np.argsort(bound):
+            if bound[p] >= best:
+                break
+            best = min(best, _match(x[f], images[p], a.T @ b[p], groups))
+        found[f, k] = np.sqrt(best / n)
+    return found
+
+
+def _match(x, y, covariance, groups) -> float:
+    """Sum of squared distances Å² of x from y (N, 3), with the groups' atoms in the best order.
+
+    That of the first superposition, by the covariance (3, 3), then of those that improve on it.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    least = np.inf
+    while True:
+        u, _, wt = np.linalg.svd(covariance)
+        u[:, -1] *= np.sign(np.linalg.det(u @ wt))
+        turned, order = y @ (u @ wt).T, np.arange(len(y))
+        for atoms in groups:
+            order[atoms] = atoms[linear_sum_assignment(-x[atoms] @ turned[atoms].T)[1]]
+        covariance = x.T @ y[order]
+        square = max(np.sum(x**2) + np.sum(y**2) - 2.0 * float(_common(covariance)), 0.0)
+        if not square < least - 1e-12:
+            return min(square, least)
+        least = square
 
 
 def torsion_distance(torsions, references) -> np.ndarray:

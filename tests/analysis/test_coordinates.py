@@ -92,3 +92,10 @@ def test_wrong_indices_are_refused():
         distances(frames(), PAIRS, [1.0, 0.0, 1.0])
     with pytest.raises(InputError, match="positions have shape"):
         distances(np.zeros((3, 2)), PAIRS)
+    for function, atoms in (
+        (distances, [[0, 1], [2, 2]]),
+        (angles, [[0, 1, 0]]),
+        (torsion_angles, [[0, 0, 1, 2]]),
+    ):
+        with pytest.raises(InputError, match=r"\] names an atom twice"):
+            function(frames(), atoms)

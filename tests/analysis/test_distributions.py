@@ -253,6 +253,7 @@ def test_what_cannot_be_binned_is_refused():
         ("weights have shape", lambda: density(x, EDGES, weights=[1.0])),
         ("half the box", lambda: pair_occupations(np.zeros((1, 2, 3)), [[0, 1]], EDGES + 1, box=4)),
         ("no pairs", lambda: pair_density(np.zeros((1, 2, 3)), np.zeros((0, 2), int), EDGES)),
+        ("an atom twice", lambda: pair_occupations(np.zeros((1, 2, 3)), [[0, 0]], EDGES)),
         ("positions have shape", lambda: pair_density(np.zeros((2, 3)), [[0, 1]], EDGES)),
     ):
         with pytest.raises(InputError, match=message):

@@ -1,10 +1,15 @@
 """Minima from many starts against ASE's from the same starts, and what is the same minimum."""
 
+import dataclasses
+
 import ase.io
+import networkx
 import numpy as np
 import pytest
 from ase.optimize import BFGS
+from networkx.algorithms.isomorphism import GraphMatcher
 from rdkit import Chem
+from scipy.spatial.transform import Rotation
 
 import jaxff
 from jaxff import InputError, Molecule
@@ -56,6 +61,60 @@ def test_mirror_images_and_names_of_atoms_make_no_difference(ethanol, gaff, star
     np.testing.assert_allclose(handed.relative, one.relative[[0, 1, 1]], atol=1e-5)
 
 
+def relabelled(molecule, rng) -> np.ndarray:
+    """An order of the atoms that keeps elements and bonds, by networkx of a shuffled copy."""
+    shuffle = rng.permutation(molecule.n_atoms)
+    graph = molecule.graph
+    copy = networkx.relabel_nodes(graph, dict(enumerate(shuffle.tolist())))
+    other = networkx.Graph()
+    other.add_nodes_from(sorted(copy.nodes(data=True)))
+    other.add_edges_from(rng.permutation(list(copy.edges)).tolist())
+    matcher = GraphMatcher(graph, other, node_match=lambda a, b: a["element"] == b["element"])
+    assert matcher.is_isomorphic()
+    back = np.argsort(shuffle)
+    return np.array([back[matcher.mapping[i]] for i in range(molecule.n_atoms)])
+
+
+@pytest.mark.parametrize(("smiles", "kinds"), [("CC(C)(C)C", 1), ("CCCCCCCCCCC", 4)])
+def test_molecules_of_many_methyl_groups_have_their_minima_told_apart(smiles, kinds):
+    rng = np.random.default_rng()
+    molecule = Molecule.from_smiles(smiles)
+    with pytest.raises(InputError, match="more than 20000 permutations"):
+        automorphisms(molecule)
+    R = conformers(molecule, kinds, seed=1)
+    orders = [relabelled(molecule, rng) for _ in range(4 * kinds)]
+    graph = molecule.graph
+    assert all(graph.has_edge(order[a], order[b]) for order in orders for a, b in graph.edges)
+    turns = Rotation.random(4 * kinds, rng=rng).as_matrix() * rng.choice([-1, 1], (4 * kinds, 1, 1))
+    copies = [
+        R[k % kinds][order] @ turn.T + 0.01 * rng.normal(size=R[0].shape) + rng.normal(size=3)
+        for k, (order, turn) in enumerate(zip(orders, turns, strict=True))
+    ]
+
+    def flat(R):  # geometries stay as they are, and have one energy
+        return np.zeros(len(R)), np.zeros(np.shape(R))
+
+    found = minima(flat, molecule, [*R, *copies])
+    assert len(found) == kinds
+    np.testing.assert_array_equal(found.led_to, np.tile(np.arange(kinds), 5))
+    again = ordering(found, {"flat": flat})
+    assert again.onto.tolist() == [list(range(kinds))]
+    assert again.rmsd.max() < 1e-6
+
+
+def test_all_permutations_are_those_of_networkx():
+    for smiles in ("CC(C)C", "FC(F)(F)S(F)(F)(F)(F)F", "O", "[H][H]", "O.O", "[Ar]"):
+        molecule = Molecule.from_smiles(smiles, geometry=False)
+        matcher = GraphMatcher(molecule.graph, molecule.graph,
+                               node_match=lambda a, b: a["element"] == b["element"])  # fmt: skip
+        expected = {tuple(m[i] for i in range(molecule.n_atoms))
+                    for m in matcher.isomorphisms_iter()}  # fmt: skip
+        found = automorphisms(molecule)
+        assert set(map(tuple, found.tolist())) == expected
+        assert len(found) == len(expected)
+        assert found[0].tolist() == list(range(molecule.n_atoms))
+
+
 def test_a_saddle_is_named_and_not_a_minimum():
     """Planar ammonia stays planar; both pyramids are one minimum."""
     molecule = Molecule.from_smiles("N")
@@ -96,6 +155,26 @@ def test_ordering_tells_what_each_potential_makes_of_the_minima(ethanol, gaff, s
     assert table.rmsd[:2].max() < 1e-3
     np.testing.assert_allclose(table.relaxed[2], 0.0, atol=1e-5)
     assert len(table.rows()) == 6
+
+
+def test_ordering_of_nothing_is_refused_and_without_convergence_has_no_energies(
+    ethanol, gaff, starts
+):
+    found = minima(gaff, ethanol, starts, tolerance=1e-4)
+
+    def hill(R):
+        return np.zeros(len(R)), np.full(np.shape(R), 50.0)
+
+    def nothing(R):
+        return np.full(len(R), np.nan), np.full(np.shape(R), np.nan)
+
+    table = ordering(found, {"hill": hill, "nothing": nothing}, max_steps=3)
+    assert np.isnan(table.relaxed).all()
+    assert table.unrelaxed[0].tolist() == [0.0, 0.0]
+    assert np.isnan(table.unrelaxed[1]).all()
+    none = dataclasses.replace(found, positions=found.positions[:0], energies=found.energies[:0])
+    with pytest.raises(InputError, match="0 minima and 1 potentials"):
+        ordering(none, {"gaff": gaff})
 
 
 def test_what_does_not_converge_says_so(ethanol, gaff, starts):

@@ -1,5 +1,7 @@
 """Samplings compared, against closed forms, SciPy and the scatter of repeated draws."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
@@ -93,6 +95,38 @@ def test_distances_are_those_of_every_superposition_and_exchange(mirror):
         assert rmsd(-frames[:1], frames[:1])[0, 0] > 0.1
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+def test_matched_atoms_are_as_near_as_in_the_best_of_all_orders(mirror):
+    rng = np.random.default_rng()
+    frames = rng.normal(size=(3, 9, 3))
+    groups = [(1, 4, 6), (2, 8)]
+    orders = []
+    for first, second in itertools.product(*(itertools.permutations(g) for g in groups)):
+        order = np.arange(9)
+        order[[1, 4, 6]], order[[2, 8]] = first, second
+        orders.append(order)
+    exact = rmsd(frames, frames, orders, mirror)
+    moved = np.array([R[orders[rng.integers(12)]] for R in frames])
+    moved += 0.02 * rng.normal(size=moved.shape)
+    moved = moved @ (Rotation.random(rng=rng).as_matrix() * (-1 if mirror else 1)) + 3.0
+    found = rmsd(moved, frames, mirror=mirror, exchangeable=groups)
+    exact = rmsd(moved, frames, orders, mirror)
+    np.testing.assert_allclose(np.diag(found), np.diag(exact), atol=1e-7)
+    assert np.diag(found).max() < 0.06
+    assert (found > exact - 1e-7).all()
+    # Orders of all the atoms come on top.
+    swap = np.array([np.arange(9), [0, 1, 2, 5, 4, 3, 6, 7, 8]])
+    assert rmsd(moved[:1, swap[1]], frames[:1], swap, mirror, groups)[0, 0] < 0.06
+
+
+def test_a_line_does_not_tell_how_to_match():
+    rod = np.zeros((1, 5, 3))
+    rod[0, :, 2] = [0.0, 1.0, 2.0, 2.5, 2.5]
+    rod[0, 3:, 0] = [0.8, -0.8]
+    with pytest.warns(UserWarning, match="stand in line"):
+        rmsd(rod, rod, exchangeable=[(3, 4)])
+
+
 def test_torsions_differ_the_short_way_round():
     found = torsion_distance(np.radians([[175.0, 10.0]]), np.radians([[-175.0, 0.0], [0.0, 0.0]]))
     np.testing.assert_allclose(np.degrees(found), [[10.0, 175.0]])
@@ -133,5 +167,9 @@ def test_bad_input_is_one_sentence():
         rmsd(np.zeros((2, 3, 3)), np.zeros((2, 4, 3)))
     with pytest.raises(InputError, match=r"each of 0\.\.2"):
         rmsd(np.zeros((2, 3, 3)), np.zeros((2, 3, 3)), [[0, 0, 1]])
+    bad = np.zeros((2, 3, 3))
+    bad[1, 0, 0] = np.nan
+    with pytest.raises(InputError, match="references are not finite, first in geometry 1"):
+        rmsd(np.zeros((2, 3, 3)), bad)
     with pytest.raises(InputError, match="numbers are needed"):
         residence(np.full((4, 2), np.nan))
