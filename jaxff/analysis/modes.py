@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff import units
+from jaxff.analysis.coordinates import angles
 from jaxff.errors import InputError
 from jaxff.potential import Params, Potential, Program
 
 # Wavenumber, cm⁻¹, of a force constant of 1 kcal/mol/Å² on 1 amu.
 WAVENUMBER = units.WAVENUMBER_PER_FS / (2.0 * np.pi * units.TIME)
 STEP = 0.005  # Å, of finite differences of forces
+CUSP = np.radians(2.0)  # from straight: at the cusp of an angle's energy there is no Hessian
+STRAIGHT = 1e-3  # rad, within which a rest angle is straight, and its energy without a cusp
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,9 @@ def normal_modes(surface, positions, masses) -> Modes:
 
     The Hessian of a `Potential` is exact, that of another surface (see `jaxff.analysis.relax`) by
     central differences of forces.  E. B. Wilson, J. C. Decius and P. C. Cross, Molecular
-    Vibrations (1955), ch. 2.
+    Vibrations (1955), ch. 2.  A warning tells where an angle of a potential is within 2° of
+    straight and its rest angle is not straight: the energy has a cusp so near that the
+    frequencies of such bends mean little.
 
     Args:
         surface: a `Potential` in the atom order of `positions`, or a function of positions
@@ -57,6 +63,14 @@ def normal_modes(surface, positions, masses) -> Modes:
         )
     if not (masses > 0).all():
         raise InputError("masses must be positive, in amu")
+    near = _near_cusps(surface, R) if isinstance(surface, Potential) else []
+    if near:
+        warnings.warn(
+            f"the angles at atoms {', '.join(map(str, near))} (counted from 0) are within 2° of "
+            "straight but rest elsewhere: frequencies of these bends depend on how the Hessian is "
+            "made",
+            stacklevel=2,
+        )
     return modes_of(hessian(surface, R), R, masses)
 
 
@@ -70,6 +84,23 @@ def hessian(surface, positions) -> np.ndarray:
     _, forces = surface(np.concatenate([positions + moves, positions - moves]))
     slopes = -(forces[: 3 * n] - forces[3 * n :]) / (2.0 * STEP)
     return slopes.reshape(n, 3, n, 3)
+
+
+def _near_cusps(potential: Potential, R) -> list[int]:
+    """Middle atoms of nearly straight angles at R (N, 3) Å whose rest angles are not straight."""
+    found: set[int] = set()
+    for placed in potential.program.placed:
+        term = placed.term
+        for field, (_, columns) in term.tables.items():
+            atoms = getattr(term, "atoms" if field == "rows" else "angles", None)
+            if "angle" not in columns or np.shape(atoms)[1:] != (3,):
+                continue
+            if placed.atoms is not None:
+                atoms = np.asarray(placed.atoms)[atoms]
+            rest = np.asarray(potential.params[placed.name]["angle"])[getattr(term, field)]
+            near = np.asarray(angles(R, atoms)) > np.pi - CUSP
+            found.update(atoms[near & (np.abs(rest - np.pi) > STRAIGHT), 1].tolist())
+    return sorted(found)
 
 
 def modes_of(hessian, positions, masses) -> Modes:

@@ -67,6 +67,19 @@ def test_frequencies_are_those_of_ase(smiles, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(modes.vectors, axis=(1, 2)), 1.0)
 
 
+def test_bends_beside_a_cusp_are_warned_of():
+    """Acetylene rests at 179.1° in GAFF; CO2, at 180°, has no cusp."""
+    molecule = Molecule.from_smiles("C#C")
+    gaff = jaxff.gaff(molecule, charges="gasteiger")
+    with pytest.warns(UserWarning, match=r"angles at atoms 0, 1 \(counted from 0\) are within 2°"):
+        normal_modes(gaff, molecule.positions, molecule.masses)
+    order = np.array([4, 2, 1, 3])
+    apart = np.zeros((5, 3))
+    apart[order], apart[0] = molecule.positions, 9.0
+    with pytest.warns(UserWarning, match="at atoms 2, 4 "):
+        normal_modes(gaff.on(order), apart, np.ones(5))
+
+
 def test_negative_curvature_is_a_negative_frequency(springs):
     modes = normal_modes(springs(2, k=-100.0, length=1.0), [[0, 0, 0], [0, 0, 1.0]], [1.0, 1.0])
     assert modes.frequencies == pytest.approx([-CM * np.sqrt(200.0)])
