@@ -123,9 +123,10 @@ def minima_levels(order: Ordering) -> Figure:
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
         stays = order.onto[:, k] == k
         ax.plot(columns, order.relaxed[:, k], ":", color=colour, linewidth=1.2)
-        for shown, fill in ((stays, colour), (~stays, "white")):
+        # Hollow ones are larger: they lie upon the level of the other.
+        for shown, fill, size in ((stays, colour, 9), (~stays, "none", 15)):
             ax.plot(
-                columns[shown], order.relaxed[shown, k], marker, color=colour, markersize=9,
+                columns[shown], order.relaxed[shown, k], marker, color=colour, markersize=size,
                 markerfacecolor=fill, markeredgewidth=1.6,
             )  # fmt: skip
         ax.plot([], [], marker + ":", color=colour, markersize=9, label=f"minimum {k + 1}")
