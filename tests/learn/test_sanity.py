@@ -64,6 +64,21 @@ def test_frames_far_off_are_named(known):
             check_labels(bad, *predicted)
 
 
+def test_what_the_start_takes_for_a_clash_is_not_the_labels_fault(known):
+    data, (energies, forces) = known
+    energies, forces = energies.copy(), forces.copy()
+    energies[7] += 1000.0
+    forces[11] *= 50.0
+    check_labels(data, energies, forces)
+
+
+def test_the_packaged_sets_are_sound_by_gaff():
+    # Two frames of aspirin have a contact that GAFF takes for a clash of 64 kcal/mol.
+    data = packaged_dataset("aspirin").split(1100, 100, 100, seed=0).train
+    start = jaxff.gaff(data.molecule)
+    check_labels(aligned(data, start), *start.predict(data.positions))
+
+
 @pytest.mark.parametrize("method", ["gradient", "least-squares"])
 def test_fits_look_first_unless_told_not_to(method):
     data = packaged_dataset("ethanol")[:40]
