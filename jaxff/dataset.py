@@ -142,6 +142,10 @@ class Dataset:
             forces=self.forces[:, order],
         )
 
+    def distinct(self) -> np.ndarray:
+        """Places of the frames without copies of earlier ones, in their order."""
+        return np.sort(np.unique(self.positions, axis=0, return_index=True)[1])
+
     def split(
         self,
         train: int,
@@ -160,7 +164,7 @@ class Dataset:
         Raises:
             InputError: more frames asked for than there are.
         """
-        distinct = np.sort(np.unique(self.positions, axis=0, return_index=True)[1])
+        distinct = self.distinct()
         rest = len(distinct) - train - valid
         wanted = max(rest, 0) if test is None else test
         if min(train, valid, wanted) < 0 or rest < wanted:

@@ -115,6 +115,7 @@ def test_split_is_disjoint_reproducible_and_free_of_copies(data):
         energies=np.concatenate([data.energies, data.energies]),
         index=None,
     )
+    np.testing.assert_array_equal(doubled.distinct(), np.arange(60))
     split = doubled.split(20, 10, None, seed=3)
     assert [len(part) for part in split] == [20, 10, 30]
     seen = np.concatenate([part.positions for part in split])

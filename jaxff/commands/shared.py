@@ -133,7 +133,7 @@ def shares(n_frames: int, arguments) -> tuple[int, int, int]:
 
 def split_frames(data, arguments, console):
     """The training, validation and test frames of a command, told to the user."""
-    split = data.split(*shares(len(data), arguments), seed=arguments.seed, stratify=True)
+    split = data.split(*shares(len(data.distinct()), arguments), seed=arguments.seed, stratify=True)
     console.say(
         f"{data.name}: {len(split.train)} training, {len(split.valid)} validation, "
         f"{len(split.test)} test frames ({data.theory})"

@@ -120,7 +120,7 @@ def run(arguments, console) -> dict:
         _check_local(arguments)
     data = load_dataset(arguments)
     baseline = load_potential(arguments.baseline) if arguments.baseline else None
-    if arguments.uncertainty and shares(len(data), arguments)[1] == 0:
+    if arguments.uncertainty and shares(len(data.distinct()), arguments)[1] == 0:
         raise InputError("--uncertainty is calibrated on validation frames: give --valid N")
     background = None
     if arguments.around:
@@ -219,6 +219,7 @@ def _region(data, arguments, console):
     """The frames most like the structures of --around, and those farther away, if any."""
     from jaxff import gdml
 
+    data = data[data.distinct()]
     n, left = arguments.n_train, len(data) - arguments.n_train
     if arguments.valid is None:
         arguments.valid = max(min(n // 4, left // 2), 0)

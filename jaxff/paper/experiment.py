@@ -145,11 +145,12 @@ class Setting:
         Raises:
             InputError: fewer than 40 frames.
         """
-        if len(data) < 40:
-            raise InputError(f"{data.label}: {len(data)} frames are too few; 40 are needed")
-        n_valid = min(100, len(data) // 8)
-        n_train = min(n_train, 3 * len(data) // 4)
-        n_test = min(1000, len(data) - n_train - n_valid)
+        n = len(data.distinct())
+        if n < 40:
+            raise InputError(f"{data.label}: {n} frames are too few; 40 are needed")
+        n_valid = min(100, n // 8)
+        n_train = min(n_train, 3 * n // 4)
+        n_test = min(1000, n - n_train - n_valid)
         return data.split(n_train, n_valid, n_test, seed=self.seed)
 
     def titled(self, title: str) -> Callable[[str, float], None]:

@@ -79,6 +79,7 @@ def run(setting: Setting) -> Result:
 def corrected(setting: Setting, structures: np.ndarray) -> Potential:
     """GAFF with a kernel on the interacting groups, trained near given structures (S, N, 3) Å."""
     data = setting.dataset(MOLECULE)
+    data = data[data.distinct()]
     order = Molecule.from_smiles(MOLECULES[MOLECULE]).match(data.molecule)
     atoms = order[list(INTERACTING)]
     start = gaff(data.molecule)
