@@ -27,7 +27,10 @@ def sampling_options(sub, spacing: float, replicas: int):
             f"--{name}", type=positive(float), default=default, help=f"{text} ({default:g})"
         )
     sub.add_argument(
-        "--equilibration", type=float, default=1000.0, help="before the first frame, fs (1000)"
+        "--equilibration",
+        type=not_negative,
+        default=1000.0,
+        help="before the first frame, fs (1000)",
     )
     sub.add_argument(
         "--replicas", type=positive(int), default=replicas, help=f"runs at once ({replicas})"
@@ -56,6 +59,13 @@ def positive(kind: Callable):
 
     convert.__name__ = f"positive {kind.__name__}"
     return convert
+
+
+def not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is negative, or no finite number")
+    return value
 
 
 def charges(text: str) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxff.commands.shared import writable_folder
 from jaxff.errors import InputError
-from jaxff.options import positive
+from jaxff.options import not_negative, positive
 
 HELP = "Vibrational density of states of molecular dynamics, its peaks and their shifts."
 MORE = "Folders that jaxff md wrote; replicas, or blocks of time, give the errors."
@@ -39,7 +39,7 @@ def options(sub) -> None:
     sub.add_argument("--window", choices=("hann", "blackman", "none"), default="hann")
     sub.add_argument(
         "--skip",
-        type=positive(float),
+        type=not_negative,
         default=0.0,
         metavar="FS",
         help="left out at the start (default 0)",
