@@ -187,7 +187,7 @@ def write_report(path: Path, data: Dataset, scores: dict, dynamics: dict, sigmas
     folder = path.parent
     best = min(scores, key=lambda key: scores[key]["force_mae"])
     gain = scores["sgdml"]["force_mae"] / scores["hybrid"]["force_mae"]
-    report = Report(f"{data.name.replace('_', ' ').capitalize()}: four force fields compared")
+    report = Report(f"{data.name.replace('_', ' ').capitalize()}: five force fields compared")
     report.text(
         f"Reference: {data.theory}, {len(data)} frames. Each model saw the same {N_TRAIN} training "
         f"frames ({N_VALID} more chose the kernel widths); the errors are on "
