@@ -1,5 +1,6 @@
 """Minima against ASE's and SciPy's from the same starts."""
 
+import json
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -136,3 +137,23 @@ def test_the_command_writes_the_minimum(ethanol, gaff, tmp_path, capsys):
     assert np.linalg.norm(gaff.forces(atoms.positions), axis=1).max() < 1e-3
     assert main(["minimize", str(model), str(start), "-o", str(out), "--max-steps", "1"]) == 1
     assert "not converged" in capsys.readouterr().err
+
+
+def test_the_command_takes_a_calculator(tmp_path, capsys):
+    import ase.io
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    mol = Chem.AddHs(Chem.MolFromSmiles("CCCO"))
+    AllChem.EmbedMolecule(mol, randomSeed=5)
+    start, out, report = tmp_path / "m.xyz", tmp_path / "out", tmp_path / "out.json"
+    ase.io.write(start, ase.Atoms([a.GetSymbol() for a in mol.GetAtoms()],
+                                  mol.GetConformer().GetPositions()))  # fmt: skip
+    arguments = ["minimize", "mmff94-rdkit", str(start), "-o", str(out)]
+    assert main([*arguments, "--tolerance", "1e-3", "--json", str(report)]) == 0
+    field = AllChem.MMFFGetMoleculeForceField(mol, AllChem.MMFFGetMoleculeProperties(mol))
+    while field.Minimize(maxIts=1000, forceTol=1e-7, energyTol=1e-10):
+        pass
+    assert json.loads(report.read_text())["energy"] == pytest.approx(field.CalcEnergy(), abs=1e-4)
+    assert main([*arguments, "--method", "fire"]) == 1
+    assert "leave --method out" in capsys.readouterr().err
