@@ -238,3 +238,22 @@ def test_the_command_says_what_is_missing(ethanol, gaff, tmp_path, capsys):
     ):
         assert main(list(map(str, [*common, *more]))) == 1
         assert message in capsys.readouterr().err
+
+
+def test_one_failed_calculation_loses_its_geometry_only():
+    from ase.calculators.lj import LennardJones
+
+    from jaxff.analysis.relax import as_surface
+
+    class Fails(LennardJones):
+        def calculate(self, atoms=None, *rest):
+            if atoms.get_distance(0, 1) > 2.0:
+                raise RuntimeError("no density")
+            super().calculate(atoms, *rest)
+
+    molecule = Molecule([18, 18], [[0.0, 0.0, 0.0], [1.2, 0.0, 0.0]], [[0, 1]])
+    positions = molecule.positions * np.array([1.0, 2.5, 1.1])[:, None, None]
+    with pytest.warns(UserWarning, match=r"left out \(RuntimeError: no density\)"):
+        energies, forces = as_surface(Fails(rc=10.0), molecule)(positions)
+    assert np.isfinite(energies).tolist() == [True, False, True]
+    assert np.isfinite(forces).all(axis=(1, 2)).tolist() == [True, False, True]
