@@ -76,28 +76,22 @@ def part_folder(out, settings: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _check_settings(path: Path, settings: dict, out: Path) -> None:
-    settings = json.loads(json.dumps(settings))
-    if path.exists():
-        old = json.loads(path.read_text())
-        differing = [k for k in {**old, **settings} if old.get(k) != settings.get(k)]
-        if differing and not _begun(path.parent):
-            path.unlink()
-            return _check_settings(path, settings, out)
-        if differing:
-            changes = ", ".join(
-                "other geometries"
-                if k == "geometries"
-                else f"{k} {old.get(k)!r} → {settings.get(k)!r}"
-                for k in differing
-            )
-            raise InputError(
-                f"{path.parent} holds an unfinished run with other settings ({changes}): run with "
-                f"those settings to finish it, delete the folder to start again, or choose "
-                f"another output than {out}"
-            )
-    else:
+    if not (path.exists() and _begun(path.parent)):
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=1))
+        return
+    old, settings = json.loads(path.read_text()), json.loads(json.dumps(settings))
+    differing = [k for k in {**old, **settings} if old.get(k) != settings.get(k)]
+    if differing:
+        changes = ", ".join(
+            "other geometries" if k == "geometries" else f"{k} {old.get(k)!r} → {settings.get(k)!r}"
+            for k in differing
+        )
+        raise InputError(
+            f"{path.parent} holds an unfinished run with other settings ({changes}): run with "
+            f"those settings to finish it, delete the folder to start again, or choose "
+            f"another output than {out}"
+        )
 
 
 def _begun(folder: Path) -> bool:

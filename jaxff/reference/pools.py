@@ -19,8 +19,8 @@ from jaxff.errors import InputError
 # Tasks handed over at once: more than any cluster has cores, few enough to lie in memory.
 AHEAD = 2000
 # Waiting for a scheduler to answer, and for its first worker, s.
-PATIENCE = 60.0
 CONNECT = 10.0
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
