@@ -1,5 +1,6 @@
 """Shared by all tests: float64, where the optional reference data lie, and a toy potential."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -33,6 +34,20 @@ if MINE:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+# Each compiled program holds some nine memory maps, eager operations too, and Linux grants a process
+# 65,530: beyond them the compiler dies of a segmentation fault.
+MAPS = Path("/proc/self/maps")
+MANY = 20_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Forget the compiled programs of earlier files before they are too many."""
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY:
+        jax.clear_caches()
+        gc.collect()
 
 
 def pytest_unconfigure():
