@@ -36,8 +36,8 @@ jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-# Each compiled program holds some nine memory maps, eager operations too, and Linux grants a process
-# 65,530: beyond them the compiler dies of a segmentation fault.
+# Each compiled program, of a single operation too, holds some nine memory maps, and Linux grants a
+# process 65,530: beyond them the compiler dies of a segmentation fault.
 MAPS = Path("/proc/self/maps")
 MANY = 20_000
 
