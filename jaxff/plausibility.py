@@ -81,20 +81,34 @@ def _nearest_neighbour_ratio(data: Dataset) -> float | None:
 
 def _bond_force_constant(data: Dataset) -> tuple[float | None, bool]:
     """Median force constant over bonds, kcal/mol/Å² (None: the frames do not tell)."""
-    if len(data) < 10:
-        return None, False
     bonds = data.molecule.bonds
     with_hydrogen = (data.numbers[bonds] == 1).any(axis=1)
     hydrogen = bool(with_hydrogen.any())
-    constants = []
-    for i, j in bonds[with_hydrogen] if hydrogen else bonds:
+    constants = bond_force_constants(data, data.forces)[with_hydrogen if hydrogen else slice(None)]
+    constants = constants[np.isfinite(constants)]
+    return (float(np.median(constants)) if len(constants) else None), hydrogen
+
+
+def bond_force_constants(data: Dataset, forces: np.ndarray) -> np.ndarray:
+    """(B,) kcal/mol/Å², minus the slope of the force along each bond against its length.
+
+    NaN where the frames do not tell: fewer than 10, or force and length that hardly correlate.
+
+    Args:
+        data: gives positions, masses and bonds.
+        forces: (M, N, 3) kcal/mol/Å at its positions.
+    """
+    constants = np.full(len(data.molecule.bonds), np.nan)
+    if len(data) < 10:
+        return constants
+    for k, (i, j) in enumerate(data.molecule.bonds):
         bond = data.positions[:, i] - data.positions[:, j]
         length = np.linalg.norm(bond, axis=1)
         m_i, m_j = data.molecule.masses[[i, j]]
-        relative = (m_j * data.forces[:, i] - m_i * data.forces[:, j]) / (m_i + m_j)
+        relative = (m_j * forces[:, i] - m_i * forces[:, j]) / (m_i + m_j)
         force = np.einsum("ma,ma->m", relative, bond) / length
         if length.std() < 1e-3 or force.std() == 0:
             continue
         if abs(np.corrcoef(length, force)[0, 1]) > 0.7:
-            constants.append(-np.polyfit(length, force, 1)[0])
-    return (float(np.median(constants)) if constants else None), hydrogen
+            constants[k] = -np.polyfit(length, force, 1)[0]
+    return constants

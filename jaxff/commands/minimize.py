@@ -32,9 +32,12 @@ def options(sub) -> None:
 
 def run(arguments, console) -> dict:
     out = writable_folder(arguments.output)
+    from jaxff.reference.remembered import resumable
+
     surface, molecule = load_surface_and_start(arguments.model, arguments.start)
-    task = _one if arguments.conformers is None else _many
-    return task(arguments, console, surface, molecule, out)
+    task, name = (_one, "minimum") if arguments.conformers is None else (_many, "minima")
+    with resumable(arguments.model, surface, molecule, out / f"{name}.xyz") as surface:
+        return task(arguments, console, surface, molecule, out)
 
 
 def _one(arguments, console, surface, molecule, out) -> dict:

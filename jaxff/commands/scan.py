@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from jaxff.commands.shared import load_surface, writable_folder
@@ -51,6 +52,7 @@ def run(arguments, console) -> dict:
     from jaxff import plot_surfaces
     from jaxff.analysis import scan
     from jaxff.molecule import Molecule
+    from jaxff.reference.remembered import resumable
 
     out = writable_folder(arguments.output)
     coordinates = [tuple(c) for c in arguments.coordinates or ()]
@@ -67,18 +69,21 @@ def run(arguments, console) -> dict:
     for name in ("scan.npz", "scan.xyz", "minus.npz", "minus.xyz", "scan.png"):
         (out / name).unlink(missing_ok=True)  # nothing of an earlier scan stands beside this one
     found, files = {}, []
-    for number, (name, surface) in enumerate(surfaces.items()):
-        console(f"scan {name}", 0.0)
-        found[name] = scan(
-            surface, molecule, coordinates, values, arguments.relax, sweeps=arguments.sweeps,
-            tolerance=arguments.tolerance, max_steps=arguments.max_steps,
-            progress=lambda _, fraction, name=name: console(f"scan {name}", fraction),
-        )  # fmt: skip
-        console.close()
-        stem = "scan" if number == 0 else "minus"
-        found[name].save(out / f"{stem}.npz")
-        _write_frames(out / f"{stem}.xyz", found[name], molecule)
-        files += [out / f"{stem}.npz", out / f"{stem}.xyz"]
+    with ExitStack() as stack:  # what the first has computed is kept until the second is done
+        for stem, model, (name, surface) in zip(
+            ("scan", "minus"), models, surfaces.items(), strict=False
+        ):
+            console(f"scan {name}", 0.0)
+            found[name] = scan(
+                stack.enter_context(resumable(model, surface, molecule, out / f"{stem}.npz")),
+                molecule, coordinates, values, arguments.relax, sweeps=arguments.sweeps,
+                tolerance=arguments.tolerance, max_steps=arguments.max_steps,
+                progress=lambda _, fraction, name=name: console(f"scan {name}", fraction),
+            )  # fmt: skip
+            console.close()
+            found[name].save(out / f"{stem}.npz")
+            _write_frames(out / f"{stem}.xyz", found[name], molecule)
+            files += [out / f"{stem}.npz", out / f"{stem}.xyz"]
     draw = plot_surfaces.energy_curves if len(values) == 1 else plot_surfaces.energy_maps
     draw(found, arguments.highest).savefig(out / "scan.png", dpi=130)
     results = {"coordinates": found[name].names, "models": {}}

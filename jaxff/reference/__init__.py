@@ -13,6 +13,7 @@ _HOME = {
     "Labelled": "label",
     "label_frames": "label",
     "label_md": "sample",
+    "Remembered": "remembered",
     "select": "selection",
     "CrossValidation": "generation",
     "Sampler": "generation",

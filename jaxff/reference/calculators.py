@@ -124,6 +124,18 @@ class Method:
         """Whether the calculator's energies depend on a molecule's bonds."""
         return not self.is_potential and _takes("molecule", _resolve(self.name, self.known))
 
+    def settings(self, molecule: Molecule) -> dict[str, Any]:
+        """What decides the energies of a molecule's geometries, as JSON values."""
+        bonds = {"bonds": molecule.bonds.tolist()} if self.takes_molecule else {}
+        return {
+            "calculator": self.name,
+            "options": self.all_options,
+            "version": self.version,
+            "numbers": molecule.numbers.tolist(),
+            "charge": molecule.charge,
+            **bonds,
+        }
+
     def potential(self):
         """The `Potential` in the file `name`."""
         if self.options:

@@ -337,16 +337,10 @@ def _read_file(path: Path) -> Dataset | Sequence:
 
 def run_settings(method: Method, molecule: Molecule, positions: np.ndarray) -> dict:
     """What decides the numbers of a run: an unfinished one is continued only if all agree."""
-    bonds = {"bonds": molecule.bonds.tolist()} if method.takes_molecule else {}
     return {
         "format": "jaxff labels 1",
-        "calculator": method.name,
-        "options": method.all_options,
-        "version": method.version,
-        "numbers": molecule.numbers.tolist(),
-        "charge": molecule.charge,
+        **method.settings(molecule),
         "geometries": hashlib.md5(positions.tobytes(), usedforsecurity=False).hexdigest(),
-        **bonds,
     }
 
 

@@ -19,7 +19,7 @@ from jaxff.errors import InputError
 # Tasks handed over at once: more than any cluster has cores, few enough to lie in memory.
 AHEAD = 2000
 # Waiting for a scheduler to answer, and for its first worker, s.
-CONNECT = 10.0
+CONNECT = 30.0
 PATIENCE = 60.0
 
 

@@ -119,6 +119,7 @@ def test_a_cluster_made_here_labels_with_one_topology(tmp_path):
 def test_what_is_missing_is_said(frames, cluster, tmp_path, monkeypatch):
     out = tmp_path / "out.npz"
     monkeypatch.setattr(pools, "PATIENCE", 0.3)
+    monkeypatch.setattr(pools, "CONNECT", 2.0)
     with pytest.raises(InputError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9'"):
         label_frames(frames, out, calculator=TOY, scheduler="tcp://127.0.0.1:9")
     with pytest.raises(InputError, match="no Dask scheduler answers at 'nonsense'"):

@@ -1,0 +1,91 @@
+"""Scans and minima on calculators go on where they were stopped, to the same end."""
+
+import ase.io
+import numpy as np
+import pytest
+import toy_calculators
+from ase.calculators.calculator import all_changes
+
+from jaxff import Molecule
+from jaxff.cli import main
+from jaxff.reference import Remembered, calculator
+
+NAME = "toy_calculators:Stops"
+
+
+class Stops(toy_calculators.Springs):
+    """Springs that end the run at a given calculation, counted over all runs."""
+
+    calls, last = 0, np.inf
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        Stops.calls += 1
+        if Stops.calls > Stops.last:
+            raise KeyboardInterrupt
+        super().calculate(atoms, properties, system_changes)
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """Runs a command of at most so many calculations; gives its exit status and their number."""
+    monkeypatch.setattr(toy_calculators, "Stops", Stops, raising=False)
+
+    def run(arguments, last=np.inf):
+        Stops.calls, Stops.last = 0, last
+        return main(list(map(str, arguments))), min(Stops.calls, last)
+
+    return run
+
+
+@pytest.mark.parametrize("task", ["scan", "minimize"])
+def test_a_stopped_run_goes_on(task, count, tmp_path, capsys):
+    start, out, whole = tmp_path / "water.xyz", tmp_path / "out", tmp_path / "whole"
+    ase.io.write(start, Molecule.from_smiles("O").to_ase())
+    command = [task, NAME, start, "--tolerance", "1e-4"]
+    if task == "scan":
+        command += ["--angle", "1,0,2", "--range", "90", "110", "--points", "4", "--relax"]
+    code, all_calls = count([*command, "-o", whole])
+    assert code == 0
+    assert all_calls > 5
+    assert count([*command, "-o", out], last=all_calls // 2)[0] == 1
+    kept = next(out.glob("*.part")) / "calculations.jsonl"
+    assert len(kept.read_text().splitlines()) == all_calls // 2
+    with kept.open("a") as file:
+        file.write('{"geometry": "half a li')
+    other = [command[0], "emt", *command[2:], "-o", out]
+    assert main(list(map(str, other))) == 1
+    assert "unfinished run with other settings (calculator" in capsys.readouterr().err
+    assert count([*command, "-o", out]) == (0, all_calls - all_calls // 2)
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())
+    if task == "scan":
+        with np.load(out / "scan.npz") as a, np.load(whole / "scan.npz") as b:
+            np.testing.assert_array_equal(a["energies"], b["energies"])
+    else:
+        assert (out / "minimum.xyz").read_text() == (whole / "minimum.xyz").read_text()
+
+
+def test_results_are_the_calculators_own(tmp_path):
+    water = Molecule.from_smiles("O")
+    log = tmp_path / "log"
+    made = calculator("toy_calculators:Springs", log=str(log))
+    for _ in range(2):
+        for shift in (0.0, 0.1):
+            atoms = water.with_positions(water.positions * (1.0 + shift)).to_ase()
+            atoms.calc = Remembered(made, tmp_path / "done.jsonl")
+            energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+            atoms.calc = toy_calculators.Springs()
+            assert energy == atoms.get_potential_energy()
+            np.testing.assert_array_equal(forces, atoms.get_forces())
+    assert len(log.read_bytes()) == 2
+
+
+def test_failures_are_not_remembered(tmp_path):
+    atoms = Molecule.from_smiles("O").to_ase()
+    for limit, fails in ((-100.0, True), (100.0, False)):
+        made = calculator("toy_calculators:Springs", fail_above=limit)
+        atoms.calc = Remembered(made, tmp_path / "done.jsonl")
+        if fails:
+            with pytest.raises(Exception, match="no convergence"):
+                atoms.get_forces()
+        else:
+            assert np.isfinite(atoms.get_forces()).all()
