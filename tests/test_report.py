@@ -126,7 +126,7 @@ def test_a_browser_draws_the_molecules(turned, tmp_path):
     subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", size,
          f"--user-data-dir={tmp_path}", f"--screenshot={tmp_path / 'page.png'}", path.as_uri()],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True, timeout=300,
     )  # fmt: skip
     pixels = image.imread(tmp_path / "page.png")[..., :3]
     red = (pixels[..., 0] > 0.9) & (pixels[..., 1:] < 0.2).all(axis=-1)

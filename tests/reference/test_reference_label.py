@@ -309,7 +309,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("kind", ["frames", "md"])
 def test_a_killed_run_continues_to_the_same_file(kind, tmp_path):
     log = tmp_path / "log"
-    options = {"delay": 0.01 if kind == "frames" else 0.001, "log": str(log)}
+    options = {"delay": 0.01 if kind == "frames" else 0.003, "log": str(log)}
     script = tmp_path / "run.py"
     script.write_text(SCRIPT.format(here=str(HERE), kind=kind, options=options))
     whole, out = tmp_path / "whole.npz", tmp_path / "out.npz"
