@@ -16,6 +16,13 @@ def data_options(sub, **several):
     sub.add_argument("--energy-unit", help="override the file's unit of energy")
 
 
+def method_options(sub):
+    sub.add_argument("--options", default="{}", metavar="JSON", help="a calculator's own options")
+    sub.add_argument(
+        "--charge", type=int, metavar="Q", help="net charge, e (default: that of the geometry)"
+    )
+
+
 def sampling_options(sub, spacing: float, replicas: int):
     for name, default, text in (
         ("temperature", 500.0, "K"),

@@ -12,7 +12,7 @@ from jaxff.commands.shared import (
     sampler,
     writable_folder,
 )
-from jaxff.options import positive, sampling_options
+from jaxff.options import method_options, positive, sampling_options
 
 HELP = "Active learning: sample with the model, label where it is unsure, train, and again."
 MORE = "Interrupted, the same command goes on; a lower --target or more --max-frames go further."
@@ -24,8 +24,7 @@ def options(sub) -> None:
     sub.add_argument(
         "--calculator", default="gfn2-xtb", metavar="NAME", help="that labels, as in jaxff label"
     )
-    sub.add_argument("--options", default="{}", metavar="JSON", help="the calculator's options")
-    sub.add_argument("--charge", type=int, metavar="Q", help="net charge, where the file has none")
+    method_options(sub)
     sub.add_argument("--workers", type=positive(int), default=2, help="processes (default 2)")
     sub.add_argument(
         "--target", type=positive(float), default=1.0, metavar="E",

@@ -8,7 +8,7 @@ import sys
 from jaxff.commands.shared import calculator_options, load_molecule, load_potential, sampler
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
-from jaxff.options import positive, sampling_options
+from jaxff.options import method_options, positive, sampling_options
 
 HELP = "Energies and forces from a calculator or potential, for frames or along its own dynamics."
 EXAMPLE = (
@@ -25,8 +25,7 @@ def options(sub) -> None:
         help="gfn2-xtb, gfn1-xtb, pbe-d3bj, hf, mmff94, uff, ghemical, mmff94-rdkit, uff-rdkit, "
         "emt, lj, the file of a potential, or an import path package.module:Class",
     )
-    sub.add_argument("--options", default="{}", metavar="JSON", help="the calculator's options")
-    sub.add_argument("--charge", type=int, help="net charge, e (default: that of the frames)")
+    method_options(sub)
     sub.add_argument(
         "--molecule", metavar="SMILES|FILE", help="its bonds decide a force field's topology"
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from jaxff.commands.shared import load_surface_and_start, writable_folder
 from jaxff.errors import InputError
-from jaxff.options import START, positive
+from jaxff.options import START, method_options, positive
 
 HELP = "The energy minimum downhill of a geometry."
 EXAMPLE = "jaxff minimize hybrid.npz start.xyz -o minimum"
@@ -17,6 +17,7 @@ def options(sub) -> None:
         "model", metavar="MODEL.npz", help="a model file, a prmtop, or a calculator's name"
     )
     sub.add_argument("start", metavar="START.xyz", help=START)
+    method_options(sub)
     sub.add_argument("--method", choices=("lbfgs", "fire"), default="lbfgs")
     sub.add_argument(
         "--tolerance", type=positive(float), default=1e-4, help="largest force left, kcal/mol/Å"
@@ -34,9 +35,9 @@ def run(arguments, console) -> dict:
     out = writable_folder(arguments.output)
     from jaxff.reference.remembered import resumable
 
-    surface, molecule = load_surface_and_start(arguments.model, arguments.start)
+    method, surface, molecule = load_surface_and_start(arguments)
     task, name = (_one, "minimum") if arguments.conformers is None else (_many, "minima")
-    with resumable(arguments.model, surface, molecule, out / f"{name}.xyz") as surface:
+    with resumable(method, surface, molecule, out / f"{name}.xyz") as surface:
         return task(arguments, console, surface, molecule, out)
 
 

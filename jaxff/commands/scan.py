@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from jaxff.commands.shared import load_surface, writable_folder
+from jaxff.commands.shared import load_surface, load_surface_and_start, writable_folder
 from jaxff.errors import InputError
-from jaxff.options import atoms, count, positive
+from jaxff.options import START, atoms, count, method_options, positive
 
 HELP = "Energies along one or two internal coordinates, rigid or relaxed."
 MORE = "Atoms are counted from 0. Writes the scan (npz), its geometries (xyz) and a picture."
@@ -18,7 +18,8 @@ def options(sub) -> None:
     sub.add_argument(
         "model", metavar="MODEL.npz", help="a model file, a prmtop, or a calculator's name"
     )
-    sub.add_argument("start", metavar="START.xyz", help="geometry: xyz, extxyz, sdf, mol2, pdb")
+    sub.add_argument("start", metavar="START.xyz", help=START)
+    method_options(sub)
     for name, number in (("torsion", 4), ("angle", 3), ("distance", 2)):
         sub.add_argument(
             f"--{name}", dest="coordinates", action="append", type=atoms(number),
@@ -51,7 +52,7 @@ def run(arguments, console) -> dict:
 
     from jaxff import plot_surfaces
     from jaxff.analysis import scan
-    from jaxff.molecule import Molecule
+    from jaxff.reference.calculators import Method
     from jaxff.reference.remembered import resumable
 
     out = writable_folder(arguments.output)
@@ -62,20 +63,22 @@ def run(arguments, console) -> dict:
             "give one or two of --torsion, --angle and --distance, and one --range for each of "
             "them if any (an angle or a distance has no other)"
         )
-    molecule = Molecule.read(arguments.start)
+    first, surface, molecule = load_surface_and_start(arguments)
+    methods, surfaces = [first], [surface]
+    if arguments.minus:
+        methods.append(Method(arguments.minus))
+        surfaces.append(load_surface(methods[1], molecule))
     values = [_values(c, r, arguments.points) for c, r in zip(coordinates, ranges, strict=True)]
-    models = [arguments.model] + ([arguments.minus] if arguments.minus else [])
-    surfaces = dict(zip(_names(models), (load_surface(m, molecule) for m in models), strict=True))
     for name in ("scan.npz", "scan.xyz", "minus.npz", "minus.xyz", "scan.png"):
         (out / name).unlink(missing_ok=True)  # nothing of an earlier scan stands beside this one
     found, files = {}, []
     with ExitStack() as stack:  # what the first has computed is kept until the second is done
-        for stem, model, (name, surface) in zip(
-            ("scan", "minus"), models, surfaces.items(), strict=False
+        for stem, name, method, surface in zip(
+            ("scan", "minus"), _names(methods), methods, surfaces, strict=False
         ):
             console(f"scan {name}", 0.0)
             found[name] = scan(
-                stack.enter_context(resumable(model, surface, molecule, out / f"{stem}.npz")),
+                stack.enter_context(resumable(method, surface, molecule, out / f"{stem}.npz")),
                 molecule, coordinates, values, arguments.relax, sweeps=arguments.sweeps,
                 tolerance=arguments.tolerance, max_steps=arguments.max_steps,
                 progress=lambda _, fraction, name=name: console(f"scan {name}", fraction),
@@ -125,9 +128,10 @@ def _values(atoms, limits, points: int):
     return degrees if len(atoms) == 2 else np.radians(degrees)
 
 
-def _names(models: list[str]) -> list[str]:
-    stems = [Path(m).stem if Path(m).is_file() else m for m in models]
-    return stems if len(set(stems)) == len(stems) else [f"{m} ({i})" for i, m in enumerate(models)]
+def _names(methods) -> list[str]:
+    stems = [Path(m.name).stem if Path(m.name).is_file() else m.name for m in methods]
+    whole = [f"{m.name} ({i})" for i, m in enumerate(methods)]
+    return stems if len(set(stems)) == len(stems) else whole
 
 
 def _write_frames(path, scan, molecule) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from jaxff.errors import InputError
 
 METRICS = ("energy_mae", "energy_rmse", "force_mae", "force_rmse")
+USUAL = (500, 1000)  # validation and test frames
 
 
 def load_dataset(arguments, path=None):
@@ -94,23 +95,21 @@ def load_potential(path: str):
     return load(path)
 
 
-def load_surface(text: str, molecule):
-    """The potential in a file, or the ASE calculator of this name for the molecule."""
+def load_surface(method, molecule):
+    """The `Potential` of a `Method`, or its ASE calculator for the molecule."""
+    return method.potential() if method.is_potential else method.make(molecule=molecule)
+
+
+def load_surface_and_start(arguments):
+    """The method of a command, its potential or calculator, and the geometry to start from."""
     from jaxff.reference.calculators import Method
 
-    method = Method(text)
-    return load_potential(text) if method.is_potential else method.make(molecule=molecule)
-
-
-def load_surface_and_start(model: str, start: str):
-    """A potential or calculator, and the geometry to start from."""
-    from jaxff.reference.calculators import Method
-
-    if Method(model).is_potential:
-        potential = load_potential(model)
-        return potential, load_start(start, potential)
-    molecule = load_start(start)
-    return load_surface(model, molecule), molecule
+    method = Method(arguments.model, calculator_options(arguments.options))
+    potential = method.potential() if method.is_potential else None
+    molecule = load_start(arguments.start, potential)
+    if arguments.charge is not None:
+        molecule = replace(molecule, charge=arguments.charge)
+    return method, potential or load_surface(method, molecule), molecule
 
 
 def calculator_options(text: str) -> dict:
@@ -123,17 +122,18 @@ def calculator_options(text: str) -> dict:
     return options
 
 
-def shares(n_frames: int, arguments) -> tuple[int, int, int]:
-    """Training, validation and test frames: as asked, defaults cut to what the data leave."""
+def shares(n_frames: int, arguments, usual: tuple[int, int] = USUAL) -> tuple[int, int, int]:
+    """Training, validation and test frames: as asked, the `usual` ones cut to what there is."""
     left = n_frames - arguments.n_train
-    valid = arguments.valid if arguments.valid is not None else max(min(500, left // 2), 0)
-    test = arguments.test if arguments.test is not None else max(min(1000, left - valid), 0)
+    valid = arguments.valid if arguments.valid is not None else max(min(usual[0], left // 2), 0)
+    test = arguments.test if arguments.test is not None else max(min(usual[1], left - valid), 0)
     return arguments.n_train, valid, test
 
 
-def split_frames(data, arguments, console):
+def split_frames(data, arguments, console, usual: tuple[int, int] = USUAL):
     """The training, validation and test frames of a command, told to the user."""
-    split = data.split(*shares(len(data.distinct()), arguments), seed=arguments.seed, stratify=True)
+    parts = shares(len(data.distinct()), arguments, usual)
+    split = data.split(*parts, seed=arguments.seed, stratify=True)
     console.say(
         f"{data.name}: {len(split.train)} training, {len(split.valid)} validation, "
         f"{len(split.test)} test frames ({data.theory})"

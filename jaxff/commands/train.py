@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxff.commands.shared import (
     METRICS,
+    USUAL,
     load_dataset,
     load_molecule,
     load_potential,
@@ -122,10 +123,12 @@ def run(arguments, console) -> dict:
     baseline = load_potential(arguments.baseline) if arguments.baseline else None
     if arguments.uncertainty and shares(len(data.distinct()), arguments)[1] == 0:
         raise InputError("--uncertainty is calibrated on validation frames: give --valid N")
-    background = None
+    background, usual = None, USUAL
     if arguments.around:
-        data, background = _region(data, arguments, console)
-    split = split_frames(data, arguments, console)
+        # Frames farther away are of no use to a local correction: few are taken.
+        usual = (arguments.n_train // 4, arguments.n_train // 2)
+        data, background = _region(data, arguments, console, usual)
+    split = split_frames(data, arguments, console, usual)
     descriptor, light = gdml.inverse_distances, arguments.hydrogen_weight != 1.0
     if light:
         numbers = data.numbers[arguments.atoms] if arguments.atoms else data.numbers
@@ -215,25 +218,21 @@ def _check_local(arguments) -> None:
         raise InputError(f"{', '.join(wrong)} cannot be used with --around: leave it out")
 
 
-def _region(data, arguments, console):
+def _region(data, arguments, console, usual):
     """The frames most like the structures of --around, and those farther away, if any."""
     from jaxff import gdml
 
     data = data[data.distinct()]
-    n, left = arguments.n_train, len(data) - arguments.n_train
-    if arguments.valid is None:
-        arguments.valid = max(min(n // 4, left // 2), 0)
-    if arguments.test is None:
-        arguments.test = max(min(n // 2, left - arguments.valid), 0)
+    n, valid, test = shares(len(data), arguments, usual)
     structures = []
     for path in arguments.around:
         molecule = load_molecule(path, None, 0)
         structures.append(molecule.positions[data.molecule.match(molecule)])
-    count = n + arguments.valid + arguments.test
+    count = n + valid + test
     if count > len(data):
         raise InputError(
-            f"{data.label}: {n} training, {arguments.valid} validation and {arguments.test} test "
-            f"frames are wanted, {len(data)} are there: lower -n, --valid or --test"
+            f"{data.label}: {n} training, {valid} validation and {test} test frames are wanted, "
+            f"{len(data)} are there: lower -n, --valid or --test"
         )
     near = gdml.nearest_frames(data, structures, count, atoms=arguments.atoms, seed=arguments.seed)
     far = np.setdiff1d(np.arange(len(data)), near)

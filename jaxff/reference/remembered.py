@@ -50,12 +50,12 @@ class Remembered(Calculator):
 
 
 @contextmanager
-def resumable(name: str, surface: Any, molecule: Molecule, out) -> Iterator[Any]:
+def resumable(method: Method, surface: Any, molecule: Molecule, out) -> Iterator[Any]:
     """The same surface; a calculator's results stand in `OUT.part` until the block ends well.
 
     Args:
-        name: the calculator's name or import path.
-        surface: that calculator; a `Potential` is given back as it is.
+        method: what the calculator was made by.
+        surface: the calculator; a `Potential` is given back as it is.
         molecule: the molecule it was made for.
         out: the file that the block is to write.
 
@@ -65,7 +65,7 @@ def resumable(name: str, surface: Any, molecule: Molecule, out) -> Iterator[Any]
     if not isinstance(surface, BaseCalculator):
         yield surface
         return
-    settings = {"format": "jaxff calculations 1", **Method(name).settings(molecule)}
+    settings = {"format": "jaxff calculations 1", **method.settings(molecule)}
     with part_folder(out, settings) as folder:
         yield Remembered(surface, folder / "calculations.jsonl")
 

@@ -52,9 +52,9 @@ def test_a_stopped_run_goes_on(task, count, tmp_path, capsys):
     assert len(kept.read_text().splitlines()) == all_calls // 2
     with kept.open("a") as file:
         file.write('{"geometry": "half a li')
-    other = [command[0], "emt", *command[2:], "-o", out]
-    assert main(list(map(str, other))) == 1
-    assert "unfinished run with other settings (calculator" in capsys.readouterr().err
+    other = [*command, "--options", '{"delay": 0.001}', "-o", out]
+    assert count(other)[0] == 1
+    assert "unfinished run with other settings (options" in capsys.readouterr().err
     assert count([*command, "-o", out]) == (0, all_calls - all_calls // 2)
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())
     if task == "scan":
