@@ -300,3 +300,34 @@ def test_standard_errors_are_those_of_repeated_samples():
     assert 0.6 < np.median(ratios) < 1.6
     assert (ratios > 0.2).all()
     assert (ratios < 3.0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["gaff", "morse"])
+def test_the_end_hardly_depends_on_the_start(form):
+    """Least squares end at the same error from starts far off: that of the functional form."""
+    split = packaged_dataset("ethanol").split(200, 10, 300, seed=0)
+    start = jaxff.gaff(split.train.molecule, charges="gasteiger", **FORMS[form])
+    rng = np.random.default_rng()
+
+    def moved(name, column, value):
+        if not column.trainable or name == "charge":
+            return value
+        if name in ("epsilon", "sigma"):
+            low, high = {"epsilon": (1e-3, 0.3), "sigma": (0.5, 3.5)}[name]
+            return np.exp(rng.uniform(np.log(low), np.log(high), value.shape))
+        step = 3.0 * column.scale * rng.standard_normal(value.shape)
+        return np.clip(value + step, column.lower, column.upper)
+
+    errors = []
+    for number in range(4):
+        params = jax.tree.map(np.array, start.params)
+        for term, columns in start.columns.items() if number else ():
+            for name, column in columns.items():
+                params[term][name] = moved(name, column, params[term][name])
+        found = fit(start.replace(params), split.train, check=False)
+        assert found.converged
+        errors.append(
+            [evaluate(found.potential, x)["force_rmse"] for x in (split.train, split.test)]
+        )
+    assert np.ptp(errors, axis=0).max() < 0.01 * np.mean(errors)
