@@ -45,7 +45,8 @@ class FreeParameters:
 
         A pattern with a colon, such as "torsion.k:c3-c3-oh-ho*", frees the rows of that name alone.
         Columns that terms do not declare trainable, such as 1-4 factors, are free only where a
-        pattern names the column itself, such as "nonbonded.lj14".
+        pattern names the column itself, such as "nonbonded.lj14"; rows that mean nothing, such as
+        those of torsions about a straight angle, only where a pattern names rows.
 
         Raises:
             InputError: there are none.
@@ -64,6 +65,12 @@ class FreeParameters:
                         rows[term, key] = np.array(
                             [any(fnmatchcase(name, p[2]) for p in found) for name in names], bool
                         )
+        at_rest = _angles_at_rest(potential)
+        for placed in potential.program.placed:
+            for key in (key for term, key in columns if term == placed.name):
+                undefined = placed.term.undefined_rows(key, at_rest)
+                if undefined.any() and (placed.name, key) not in rows:
+                    rows[placed.name, key] = ~undefined
         columns = {key: c for key, c in columns.items() if key not in rows or rows[key].any()}
         if not sum(potential.params[term][key].size for term, key in columns):
             known = ", ".join(f"{t}.{c}" for t, own in potential.columns.items() for c in own)
@@ -128,6 +135,17 @@ class FreeParameters:
             (term, key): (values[term, key] - start[term][key]) / column.scale
             for (term, key), column in self.columns.items()
         }
+
+
+def _angles_at_rest(potential: Potential) -> dict[str, float]:
+    """Radians by the names of the rows, of all terms with a column of angles."""
+    found: dict[str, float] = {}
+    for placed in potential.program.placed:
+        if "angle" in placed.term.columns:
+            names = _row_names(potential.program, placed.name, "angle")
+            values = np.asarray(potential.params[placed.name]["angle"]).tolist()
+            found |= dict(zip(names, values, strict=False))
+    return found
 
 
 def _row_names(program: Program, term: str, column: str) -> tuple[str, ...]:

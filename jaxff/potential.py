@@ -92,6 +92,15 @@ class Term:
         net charge; the identity unless a term says otherwise."""
         return params
 
+    def undefined_rows(self, column: str, beside: dict[str, float]) -> np.ndarray:
+        """Rows (n,) of a column that mean nothing, and that training leaves alone.
+
+        Args:
+            column: one of its own.
+            beside: angles at rest, rad, by the types of their atoms, of all terms it stands with.
+        """
+        return np.zeros(0, bool)
+
 
 @dataclass(frozen=True, eq=False)
 class Placed:

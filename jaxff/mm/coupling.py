@@ -31,8 +31,8 @@ class ClassTwo(Term):
 
     Bonds are Morse's.  An angle has k Δ² exp(cubic s + quartic s²), which is never negative; the
     couplings are products of displacements s = w tanh(Δ/w) of two bonds at an atom, of an angle
-    and a bond at its vertex, of two angles at an atom, of the outer bonds of a dihedral; and of
-    cos nφ (n = 1, 2, 3) with its bonds and angles, of cos φ with both angles.
+    and a bond at its vertex, of two angles at an atom; of cos nφ (n = 1, 2, 3) of a dihedral with
+    its bonds and its angles; and (n = 0, 1, 2, 3) with both outer bonds, and with both angles.
 
     Attributes:
         n_atoms: N.
@@ -50,9 +50,11 @@ class ClassTwo(Term):
     columns: ClassVar[dict[str, Column]] = {
         "depth": Column("kcal/mol", scale=20.0, lower=10.0, upper=1000.0),
         "width": Column("1/Å", scale=0.2, lower=0.3, upper=6.0),
-        "length": Column("Å", scale=0.01, lower=0.5, upper=5.0),
+        # Where angles and bonds are at rest is known better than couplings with a linear part tell
+        # it: without the narrow scales fits end at angles of 80°, and not always at the same ones.
+        "length": Column("Å", scale=0.0025, lower=0.5, upper=5.0),
         "k": Column("kcal/mol/rad²", scale=5.0, lower=1.0),
-        "angle": Column("rad", scale=0.02, lower=0.5, upper=3.1416),
+        "angle": Column("rad", scale=0.005, lower=0.5, upper=3.1416),
         "cubic": Column("1/rad", scale=0.2, lower=-2.0, upper=2.0),
         "quartic": Column("1/rad²", scale=0.4, lower=-2.0, upper=2.0),
         "bond_bond": Column("kcal/mol/Å²", scale=20.0),
@@ -204,7 +206,13 @@ class ClassTwo(Term):
             for field, (_, columns) in self.tables.items()
             for column in columns
         }
-        waves = {"bond_dihedral": (len(HARMONICS),), "angle_dihedral": (len(HARMONICS),)}
+        one, both = (len(HARMONICS),), (1 + len(HARMONICS),)
+        waves = {
+            "bond_dihedral": one,
+            "angle_dihedral": one,
+            "outer_bonds": both,
+            "angle_angle_dihedral": both,
+        }
         return {column: (count, *waves.get(column, ())) for column, count in rows.items()}
 
     def energies(self, params, R, **context):
@@ -242,16 +250,17 @@ class ClassTwo(Term):
             with_angles = jnp.einsum(
                 "tbn,tn->tb", p["angle_dihedral"][self.angle_dihedral_rows], waves
             )
-            both = p["angle_angle_dihedral"][self.dihedral_rows] * t2[:, 0] * t2[:, 1] * cos
-            outer = p["outer_bonds"][self.dihedral_rows] * s3[:, 0] * s3[:, 2]
+            waves = jnp.concatenate([jnp.ones_like(waves[:, :1]), waves], axis=1)
+            own = (p[name][self.dihedral_rows] for name in ("outer_bonds", "angle_angle_dihedral"))
+            outer, both = (jnp.sum(k * waves, axis=1) for k in own)
             # Where three atoms are in line there is no dihedral: couplings fade with both angles.
             sin2 = 1.0 - over(geometry.angle_cos, R, self.angles) ** 2
             fade = geometry.fade(jnp.prod(sin2[self.dihedral_angles], axis=1) / STRAIGHT)
             out |= {
-                "outer_bonds": outer.sum(),
+                "outer_bonds": (fade * outer * s3[:, 0] * s3[:, 2]).sum(),
                 "bond_dihedral": (fade * (with_bonds * s3).sum(axis=1)).sum(),
                 "angle_dihedral": (fade * (with_angles * t2).sum(axis=1)).sum(),
-                "angle_angle_dihedral": (fade * both).sum(),
+                "angle_angle_dihedral": (fade * both * t2[:, 0] * t2[:, 1]).sum(),
             }
         return out
 

@@ -13,6 +13,7 @@ from jaxff import geometry
 from jaxff.interaction import Interactions
 from jaxff.potential import Column, Term
 
+STRAIGHT = np.radians(170.0)
 USUAL = (1, 2, 3)  # periodicities; torsions and impropers then mostly are of one form
 
 
@@ -82,6 +83,16 @@ class FourierTorsion(Term):
             quadruple, row = np.array(slots[key]).T
             table[quadruple, s] = row
         return cls(n_atoms, quadruples, table, tuple(n for n, _ in sorted(slots)), tuple(labels))
+
+    def undefined_rows(self, column, beside):
+        """Those of dihedrals through a straight angle, about which there is nothing to turn."""
+
+        def straight(label: str) -> bool:
+            types = label.split("-")
+            inner = ("-".join(min(a, a[::-1])) for a in (types[:3], types[1:]))
+            return any(beside.get(name, 0.0) > STRAIGHT for name in inner)
+
+        return np.array([straight(label) for label in self.labels], bool)
 
     def row_names(self, field: str) -> tuple[str, ...]:
         names = super().row_names(field)

@@ -169,3 +169,38 @@ def test_straight_angles_have_no_kink():
         for h in (-1e-5, 1e-5)
     ]
     assert abs(slopes[1] - slopes[0]) < 0.1
+
+
+@pytest.mark.parametrize("form", ["morse", "class2"])
+def test_fits_leave_torsions_about_straight_angles_alone(form):
+    """A dihedral through a nitrile has no angle: energies stay single-valued on its line."""
+    molecule = Molecule.from_smiles("CCC#N")
+    start = jaxff.gaff(molecule, charges="gasteiger", **jaxff.mm.FORMS[form])
+    rng = np.random.default_rng()
+    R = molecule.positions + 0.05 * rng.standard_normal((40, molecule.n_atoms, 3))
+    E, F = start.predict(R)
+    data = Dataset(molecule.numbers, R, F + 5.0 * rng.standard_normal(F.shape), E)
+    found = jaxff.fit(start, data, check=False, steps=3).potential
+    nitrogen = int(np.flatnonzero(molecule.numbers == 7)[0])
+    carbon = next(int(j + i - nitrogen) for i, j in molecule.bonds if nitrogen in (i, j))
+    first = next(
+        int(j + i - carbon)
+        for i, j in molecule.bonds
+        if carbon in (i, j) and nitrogen not in (i, j)
+    )
+    axis = molecule.positions[carbon] - molecule.positions[first]
+    axis /= np.linalg.norm(axis)
+    side = np.cross(axis, rng.standard_normal(3))
+    side /= np.linalg.norm(side)
+    around = [side, -side, np.cross(axis, side), -np.cross(axis, side)]
+    near = np.tile(molecule.positions, (4, 1, 1))
+    near[:, nitrogen] = molecule.positions[carbon] + 1.15 * axis + 1e-4 * np.array(around)
+    energies, forces = found.predict(near)
+    assert np.ptp(energies) < 0.02
+    assert np.abs(forces[:, nitrogen]).max() < 200.0
+    torsion = next(p.term for p in found.program.placed if p.name == "torsion")
+    moved = np.asarray(found.params["torsion"]["k"]) != np.asarray(start.params["torsion"]["k"])
+    through = np.array(["c1" in label.split("-")[1:3] for label in torsion.labels])
+    assert through.any()
+    assert not moved[through].any()
+    assert moved[~through].any()
