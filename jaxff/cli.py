@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import os
 import sys
+import threading
 import time
 from importlib import import_module
 
@@ -57,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when done, 1 when it failed, 2 for wrong usage."""
     arguments = parser().parse_args(argv)
+    otherwise, sys.unraisablehook = sys.unraisablehook, _interrupts_again(sys.unraisablehook)
     try:
         if arguments.json is not None:
             writable_file(arguments.json)
@@ -70,6 +73,21 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"jaxff {arguments.command}: interrupted", file=sys.stderr)
         return 1
+    finally:
+        sys.unraisablehook = otherwise
+
+
+def _interrupts_again(otherwise):
+    """A hook for exceptions that have nowhere to go: Ctrl-C during JAX's callbacks of the garbage
+    collector is one, and would be lost."""
+
+    def hook(lost) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            threading.Timer(0.05, _thread.interrupt_main).start()  # once this hook has returned
+        else:
+            otherwise(lost)
+
+    return hook
 
 
 def run(arguments) -> dict:
@@ -94,8 +112,10 @@ def run(arguments) -> dict:
     try:
         command = import_module(f"jaxff.commands.{arguments.command}")
         results = command.run(arguments, console)
-    finally:
-        console.close()
+    except BaseException:
+        console.close("stopped")
+        raise
+    console.close()
     return {
         **results,
         "command": arguments.command,

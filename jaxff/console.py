@@ -47,18 +47,19 @@ class Console:
             self._spoken = now
             self.say(f"  {shown}: {fraction:.0%} after {now - self._started:.0f} s")
 
-    def close(self) -> None:
-        """End the running phase."""
+    def close(self, how: str = "done") -> None:
+        """End the running phase, and say how it ended."""
         if self._phase is None:
             return
         spent = time.perf_counter() - self._started
         self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + spent
         if self._bar is not None:
-            self._bar.update(self._task, completed=1.0)
+            if how == "done":
+                self._bar.update(self._task, completed=1.0)
             self._bar.stop()
             self._bar = None
         else:
-            self.say(f"  {self._phase}: done in {spent:.1f} s")
+            self.say(f"  {self._phase}: {how} in {spent:.1f} s")
         self._phase = None
 
     def say(self, text: str = "") -> None:

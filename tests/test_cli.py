@@ -292,3 +292,25 @@ def test_fit_of_two_molecules_leaves_two_models(ethanol, tmp_path, capsys):
     assert not (tmp_path / "m.npz.partial").exists()
     assert main([*arguments, "--topology", "CCO"]) == 1
     assert "--topology is of one molecule" in capsys.readouterr().err
+
+
+def test_an_interrupt_that_would_be_lost_still_counts(monkeypatch, capsys):
+    """Raised in a callback of the garbage collector, an exception has nowhere to go."""
+    from jaxff.commands import info
+
+    class Callback:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def run(arguments, console):
+        console("work", 0.0)
+        Callback()
+        for _ in range(100):
+            time.sleep(0.01)
+        return {}
+
+    monkeypatch.setattr(info, "run", run)
+    assert main(["info"]) == 1
+    shown = capsys.readouterr()
+    assert "jaxff info: interrupted" in shown.err
+    assert "work: stopped in" in shown.out

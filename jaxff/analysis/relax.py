@@ -67,7 +67,7 @@ def as_surface(surface: Any, molecule: Molecule) -> Surface:
     if isinstance(surface, Potential):
         return surface.matched(molecule)
     if isinstance(surface, BaseCalculator):
-        return partial(_calculated, surface, molecule)
+        return _Calculated(surface, molecule)
     if callable(surface):
         return surface
     raise InputError(f"{surface!r} is no energy surface: give a Potential or an ASE calculator")
@@ -259,26 +259,36 @@ def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) ->
     return state
 
 
-def _calculated(calculator, molecule: Molecule, positions) -> tuple[np.ndarray, np.ndarray]:
-    """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å, not a number where it fails."""
-    from ase.calculators.calculator import CalculatorError
+class _Calculated:
+    """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å, not a number where it fails.
 
-    atoms = molecule.to_ase()
-    atoms.calc = calculator
-    energies, forces = np.full(len(positions), np.nan), np.full(np.shape(positions), np.nan)
-    for m, R in enumerate(np.asarray(positions)):
-        atoms.positions = R
-        try:
-            # Forces first: for energies alone, some calculators do not compute them.
-            forces[m] = atoms.get_forces() * units.EV
-            energies[m] = atoms.get_potential_energy() * units.EV
-        except InputError:
-            raise
-        except CalculatorError:
-            continue
-        except Exception as error:  # one geometry's failure must not lose the others
-            warnings.warn(
-                f"a calculation failed and is left out ({type(error).__name__}: {error})",
-                stacklevel=2,
-            )
-    return energies, forces
+    Raises:
+        InputError: the first geometries fail, all of them.
+    """
+
+    def __init__(self, calculator, molecule: Molecule):
+        self.calculator, self.molecule = calculator, molecule
+        self._works = False
+        self._said: set[str] = set()
+
+    def __call__(self, positions) -> tuple[np.ndarray, np.ndarray]:
+        atoms, failure = self.molecule.to_ase(), None
+        atoms.calc = self.calculator
+        energies, forces = np.full(len(positions), np.nan), np.full(np.shape(positions), np.nan)
+        for m, R in enumerate(np.asarray(positions)):
+            atoms.positions = R
+            try:
+                # Forces first: for energies alone, some calculators do not compute them.
+                forces[m] = atoms.get_forces() * units.EV
+                energies[m] = atoms.get_potential_energy() * units.EV
+                self._works = True
+            except InputError:
+                raise
+            except Exception as error:  # one geometry's failure must not lose the others
+                failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if failure is not None and not self._works:
+            raise InputError(f"the calculation fails ({failure})")
+        if failure is not None and failure not in self._said:
+            self._said.add(failure)
+            warnings.warn(f"a calculation failed and is left out ({failure})", stacklevel=2)
+        return energies, forces

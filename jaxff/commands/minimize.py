@@ -20,8 +20,9 @@ def options(sub) -> None:
     method_options(sub)
     sub.add_argument("--method", choices=("lbfgs", "fire"), default="lbfgs")
     sub.add_argument(
-        "--tolerance", type=positive(float), default=1e-4, help="largest force left, kcal/mol/Å"
-    )
+        "--tolerance", type=positive(float),
+        help="largest force left, kcal/mol/Å (1e-4; 1e-3 for a calculator)",
+    )  # fmt: skip
     sub.add_argument("--max-steps", type=positive(int), default=5000)
     sub.add_argument(
         "--conformers", type=positive(int), metavar="N",
@@ -32,10 +33,12 @@ def options(sub) -> None:
 
 
 def run(arguments, console) -> dict:
-    out = writable_folder(arguments.output)
     from jaxff.reference.remembered import resumable
 
+    out = writable_folder(arguments.output)
     method, surface, molecule = load_surface_and_start(arguments)
+    if arguments.tolerance is None:
+        arguments.tolerance = 1e-4 if method.is_potential else 1e-3
     task, name = (_one, "minimum") if arguments.conformers is None else (_many, "minima")
     with resumable(method, surface, molecule, out / f"{name}.xyz") as surface:
         return task(arguments, console, surface, molecule, out)
@@ -55,10 +58,16 @@ def _one(arguments, console, surface, molecule, out) -> dict:
     path = out / "minimum.xyz"
     _write(path, molecule, [found.positions])
     if not found.converged:
+        stuck = int(found.steps) < arguments.max_steps
         raise InputError(
             f"not converged: the largest force is {float(found.max_force):.3g} kcal/mol/Å after "
             f"{int(found.steps)} steps (the geometry is in {path}); "
-            "raise --max-steps or --tolerance"
+            + (
+                "no step leads further down, energies and forces are not more exact: raise "
+                "--tolerance"
+                if stuck
+                else "raise --max-steps or --tolerance"
+            )
         )
     energy, force = float(found.energy), float(found.max_force)
     console.say(

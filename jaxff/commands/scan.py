@@ -69,12 +69,11 @@ def run(arguments, console) -> dict:
         methods.append(Method(arguments.minus))
         surfaces.append(load_surface(methods[1], molecule))
     values = [_values(c, r, arguments.points) for c, r in zip(coordinates, ranges, strict=True)]
-    for name in ("scan.npz", "scan.xyz", "minus.npz", "minus.xyz", "scan.png"):
-        (out / name).unlink(missing_ok=True)  # nothing of an earlier scan stands beside this one
-    found, files = {}, []
+    draw = plot_surfaces.energy_curves if len(values) == 1 else plot_surfaces.energy_maps
+    found, files, stems = {}, [], ("scan", "minus")[: len(methods)]
     with ExitStack() as stack:  # what the first has computed is kept until the second is done
         for stem, name, method, surface in zip(
-            ("scan", "minus"), _names(methods), methods, surfaces, strict=False
+            stems, _names(methods), methods, surfaces, strict=True
         ):
             console(f"scan {name}", 0.0)
             found[name] = scan(
@@ -84,12 +83,14 @@ def run(arguments, console) -> dict:
                 progress=lambda _, fraction, name=name: console(f"scan {name}", fraction),
             )  # fmt: skip
             console.close()
-            found[name].save(out / f"{stem}.npz")
-            _write_frames(out / f"{stem}.xyz", found[name], molecule)
+        for earlier in ("minus.npz", "minus.xyz"):
+            (out / earlier).unlink(missing_ok=True)
+        for stem, one in zip(stems, found.values(), strict=True):
+            one.save(out / f"{stem}.npz")
+            _write_frames(out / f"{stem}.xyz", one, molecule)
             files += [out / f"{stem}.npz", out / f"{stem}.xyz"]
-    draw = plot_surfaces.energy_curves if len(values) == 1 else plot_surfaces.energy_maps
-    draw(found, arguments.highest).savefig(out / "scan.png", dpi=130)
-    results = {"coordinates": found[name].names, "models": {}}
+        draw(found, arguments.highest).savefig(out / "scan.png", dpi=130)
+    results = {"coordinates": next(iter(found.values())).names, "models": {}}
     for name, one in found.items():
         low, high = float(np.nanmin(one.energies)), float(np.nanmax(one.relative))
         place = np.unravel_index(np.nanargmin(one.relative), one.relative.shape)

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 from ase.calculators.calculator import BaseCalculator, Calculator, all_changes
 
+from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.reference.calculators import Method
 from jaxff.reference.part import part_folder
+
+BEGIN = b'{"geometry": '
 
 
 class Remembered(Calculator):
@@ -23,7 +26,10 @@ class Remembered(Calculator):
     Args:
         calculator: an ASE calculator with energies and forces.
         path: file of one JSON line a calculation; made with the first. It must come from the same
-            calculator with the same options.
+            calculator with the same options, which nothing in it tells.
+
+    Raises:
+        InputError: the file holds something else.
     """
 
     implemented_properties = ("energy", "forces")
@@ -32,6 +38,7 @@ class Remembered(Calculator):
         super().__init__()
         self.calculator, self.path = calculator, Path(path)
         self._done = _read(self.path)
+        self._ended = not self.path.exists() or self.path.read_bytes()[-1:] in (b"", b"\n")
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -42,8 +49,11 @@ class Remembered(Calculator):
             # Forces first: for energies alone, some calculators do not compute them.
             forces = own.get_forces()
             found = {"energy": float(own.get_potential_energy()), "forces": forces.tolist()}
-            with self.path.open("a") as file:
-                file.write(json.dumps({"geometry": key, **found}) + "\n")
+            with self.path.open("ab") as file:
+                if not self._ended:  # a line that a crash cut off
+                    file.write(b"\n")
+                file.write(json.dumps({"geometry": key, **found}).encode() + b"\n")
+            self._ended = True
             self._done[key] = found
         energy, forces = self._done[key]["energy"], np.array(self._done[key]["forces"])
         self.results = {"energy": energy, "forces": forces}
@@ -77,10 +87,19 @@ def _key(atoms) -> str:
 
 
 def _read(path: Path) -> dict[str, dict]:
-    """Calculations by geometry; a last line that was cut off is removed."""
-    if not path.exists():
-        return {}
-    whole, newline, cut = path.read_text().rpartition("\n")
-    if cut:
-        path.write_text(whole + newline)
-    return {line.pop("geometry"): line for line in map(json.loads, whole.splitlines())}
+    """Calculations by geometry; lines that a crash left broken are passed over.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    done: dict[str, dict] = {}
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for line in lines:
+        try:
+            found = json.loads(line)
+            done[found["geometry"]] = {key: found[key] for key in ("energy", "forces")}
+        except (ValueError, KeyError, TypeError):
+            continue
+    if lines and not done and not lines[0].startswith(BEGIN[: len(lines[0])]):
+        raise InputError(f"{path} is no file of calculations: give another, or delete it")
+    return done

@@ -1,5 +1,6 @@
 """Labels that cannot be meant are named before anything is fitted to them."""
 
+import numpy as np
 import pytest
 
 import jaxff
@@ -61,6 +62,56 @@ def test_frames_far_off_are_named(known):
         bad = Dataset(data.numbers, data.positions, *own)
         with pytest.raises(InputError, match=rf"frames {frame} are"):
             check_labels(bad, *predicted)
+
+
+def test_labels_of_other_frames_or_atoms_are_named(known):
+    data, predicted = known
+    order = np.roll(np.arange(len(data)), 7)
+    atoms = np.roll(np.arange(data.n_atoms), 3)
+    flipped = data.forces.copy()
+    flipped[[3, 20]] *= -1.0
+    swapped = data.positions.copy()
+    first, last = np.flatnonzero(data.numbers == 1)[[0, -1]]
+    swapped[::4, [first, last]] = swapped[::4, [last, first]]
+    for R, F, E, message in (
+        (data.positions, data.forces[order], data.energies, "forces have little to do with"),
+        (data.positions, data.forces[:, atoms], data.energies, "forces have little to do with"),
+        (data.positions, flipped, data.energies, "forces of frames 3, 20 are far off"),
+        (data.positions, data.forces, data.energies[order], "energies have little to do with"),
+        (swapped, data.forces, data.energies, "in 15 frames .* bonds are more than 1.6 times"),
+    ):
+        bad = Dataset(data.numbers, R, F, E)
+        with pytest.raises(InputError, match=message):
+            check_labels(bad, *predicted)
+
+
+def test_a_few_frames_tell_too(known):
+    data, (energies, forces) = known
+    data, predicted = data[:12], (energies[:12], forces[:12])
+    check_labels(data, *predicted)
+    bad = data.forces.copy()
+    bad[[2, 5]] *= 50.0
+    for F, E, message in (
+        (bad, data.energies, "forces of frames 2, 5 are far off"),
+        (data.forces, 23.06 * data.energies, "energies are .* times"),
+        (0.529 * data.forces, data.energies, "kcal/mol/Bohr taken for kcal/mol/Å"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_labels(Dataset(data.numbers, data.positions, F, E), *predicted)
+
+
+def test_strained_geometries_are_not_the_labels_fault(known):
+    """A frame whose compressed bond pushes harder than the start's harmonic one."""
+    data, (energies, forces) = known
+    i, j = data.molecule.bonds[0]
+    R, F, E = data.positions.copy(), data.forces.copy(), data.energies.copy()
+    bond = R[4, j] - R[4, i]
+    R[4, j] = R[4, i] + 0.7 * bond
+    push = 900.0 * bond / np.linalg.norm(bond)
+    F[4, j] += push
+    F[4, i] -= push
+    E[4] += 150.0
+    check_labels(Dataset(data.numbers, R, F, E), energies, forces)
 
 
 def test_what_the_start_takes_for_a_clash_is_not_the_labels_fault(known):

@@ -1,12 +1,14 @@
 """Scans and minima on calculators go on where they were stopped, to the same end."""
 
+import shutil
+
 import ase.io
 import numpy as np
 import pytest
 import toy_calculators
 from ase.calculators.calculator import all_changes
 
-from jaxff import Molecule
+from jaxff import InputError, Molecule
 from jaxff.cli import main
 from jaxff.reference import Remembered, calculator
 
@@ -64,6 +66,24 @@ def test_a_stopped_run_goes_on(task, count, tmp_path, capsys):
         assert (out / "minimum.xyz").read_text() == (whole / "minimum.xyz").read_text()
 
 
+@pytest.mark.parametrize("task", ["scan", "minimize"])
+def test_a_run_that_fails_leaves_what_an_earlier_one_wrote(task, count, tmp_path, capsys):
+    start, out = tmp_path / "water.xyz", tmp_path / "out"
+    ase.io.write(start, Molecule.from_smiles("O").to_ase())
+    command = [task, NAME, start, "-o", out]
+    if task == "scan":
+        command += ["--angle", "1,0,2", "--range", "90", "110", "--points", "3"]
+    assert count(command)[0] == 0
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    assert count(command, last=1)[0] == 1
+    assert count([*command, "--options", '{"fail_above": -100.0}'])[0] == 1
+    assert "unfinished run" in capsys.readouterr().err
+    shutil.rmtree(next(out.glob("*.part")))
+    assert count([*command, "--options", '{"fail_above": -100.0}'])[0] == 1
+    assert "the calculation fails (CalculationFailed: no convergence)" in capsys.readouterr().err
+    assert {name: (out / name).read_bytes() for name in before} == before
+
+
 def test_results_are_the_calculators_own(tmp_path):
     water = Molecule.from_smiles("O")
     log = tmp_path / "log"
@@ -77,6 +97,28 @@ def test_results_are_the_calculators_own(tmp_path):
             assert energy == atoms.get_potential_energy()
             np.testing.assert_array_equal(forces, atoms.get_forces())
     assert len(log.read_bytes()) == 2
+
+
+def test_what_a_crash_broke_is_passed_over_and_foreign_files_are_left_alone(tmp_path):
+    path, calls = tmp_path / "done.jsonl", tmp_path / "log"
+    made = calculator("toy_calculators:Springs", log=str(calls))
+    atoms = Molecule.from_smiles("O").to_ase()
+    for tail in (b'{"geometry": "ab', b"\0" * 300 + b"\n", b""):
+        atoms.calc = Remembered(made, path)
+        atoms.positions[0, 0] += 0.01
+        atoms.get_forces()
+        with path.open("ab") as file:
+            file.write(tail)
+    for _ in range(3):
+        atoms.calc = Remembered(made, path)
+        atoms.get_forces()
+        atoms.positions[0, 0] -= 0.01
+    assert len(calls.read_bytes()) == 3
+    other = tmp_path / "start.xyz"
+    other.write_text("C 0 0 0\nH 1 0 0")
+    with pytest.raises(InputError, match="is no file of calculations"):
+        Remembered(made, other)
+    assert other.read_text() == "C 0 0 0\nH 1 0 0"
 
 
 def test_failures_are_not_remembered(tmp_path):
