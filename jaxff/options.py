@@ -23,6 +23,14 @@ def method_options(sub):
     )
 
 
+def surface_options(sub):
+    sub.add_argument(
+        "model", metavar="MODEL.npz", help="a model file, a prmtop, or a calculator's name"
+    )
+    sub.add_argument("start", metavar="START.xyz", help=START)
+    method_options(sub)
+
+
 def sampling_options(sub, spacing: float, replicas: int):
     for name, default, text in (
         ("temperature", 500.0, "K"),

@@ -6,18 +6,14 @@ from dataclasses import replace
 
 from jaxff.commands.shared import load_surface_and_start, writable_folder
 from jaxff.errors import InputError
-from jaxff.options import START, method_options, positive
+from jaxff.options import positive, surface_options
 
 HELP = "The energy minimum downhill of a geometry."
 EXAMPLE = "jaxff minimize hybrid.npz start.xyz -o minimum"
 
 
 def options(sub) -> None:
-    sub.add_argument(
-        "model", metavar="MODEL.npz", help="a model file, a prmtop, or a calculator's name"
-    )
-    sub.add_argument("start", metavar="START.xyz", help=START)
-    method_options(sub)
+    surface_options(sub)
     sub.add_argument("--method", choices=("lbfgs", "fire"), default="lbfgs")
     sub.add_argument(
         "--tolerance", type=positive(float),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxff.commands.shared import load_surface, load_surface_and_start, writable_folder
 from jaxff.errors import InputError
-from jaxff.options import START, atoms, count, method_options, positive
+from jaxff.options import atoms, count, positive, surface_options
 
 HELP = "Energies along one or two internal coordinates, rigid or relaxed."
 MORE = "Atoms are counted from 0. Writes the scan (npz), its geometries (xyz) and a picture."
@@ -15,11 +15,7 @@ EXAMPLE = "jaxff scan model.npz start.xyz --torsion 0,1,2,8 --torsion 3,0,1,2 --
 
 
 def options(sub) -> None:
-    sub.add_argument(
-        "model", metavar="MODEL.npz", help="a model file, a prmtop, or a calculator's name"
-    )
-    sub.add_argument("start", metavar="START.xyz", help=START)
-    method_options(sub)
+    surface_options(sub)
     for name, number in (("torsion", 4), ("angle", 3), ("distance", 2)):
         sub.add_argument(
             f"--{name}", dest="coordinates", action="append", type=atoms(number),

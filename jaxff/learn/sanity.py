@@ -43,12 +43,15 @@ def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Non
     """
     if len(data) < 4 or not np.isfinite(forces).all() or not forces.any():
         return
-    _refuse_torn(data)
+    stretches = _stretches(data)
+    _refuse_torn(data, stretches)
+    # Where a bond is far from its usual length, no potential need be right.
+    strained = (np.abs(stretches - 1.0) > STRAINED).any(axis=1)
     if not data.forces.any():
         if data.energies is not None and np.ptp(data.energies) > 1.0:
             raise InputError(f"{data.label}: all forces are zero, while energies vary")
         return
-    _refuse_outliers(data, forces)
+    _refuse_outliers(data, forces, strained)
     strength = np.linalg.norm(forces, axis=(1, 2))
     calm = strength <= 3.0 * np.median(strength)  # not what the potential takes for a clash
     alike = np.corrcoef(forces[calm].ravel(), data.forces[calm].ravel())[0, 1]
@@ -71,25 +74,24 @@ def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Non
     else:
         _check_ratio(data, "forces", 1, stiffness, 1.0, usual=USUAL_STIFFNESS)
     if data.energies is not None and len(data) >= FEW and np.ptp(energies) > 0.1:
-        _check_energies(data, energies, alike, own / mine)
+        _check_energies(data, energies, strained, alike, own / mine)
 
 
-def _check_energies(data: Dataset, energies: np.ndarray, alike: float, ratio: float) -> None:
+def _check_energies(data: Dataset, energies, strained, alike: float, ratio: float) -> None:
     """InputErrors for energies (M,); the forces correlate so, and are larger by such a ratio."""
     mine, own = (e - np.median(e) for e in (energies, data.energies))
     left = np.abs(own - mine)
-    off = (left > OUTLYING * np.median(left)) & (left > 20.0)
+    far = left > OUTLYING * np.median(left)
     # Where the potential's value is the odd one, as at a contact that it takes for a clash, or
     # where the geometry is strained, the labels are not to blame.
-    off &= (np.abs(own) > np.abs(mine)) & ~_strained(data)
+    off = far & (left > 20.0) & (np.abs(own) > np.abs(mine)) & ~strained
     if 0 < off.sum() <= 0.25 * len(data):
         raise InputError(
             f"{data.label}: the energies of frames {_some(data, np.flatnonzero(off))} are up to "
             f"{left[off].max():.3g} kcal/mol off, {np.median(left):.3g} is usual; remove these "
             f"frames, compute them again, {REMEDY}"
         )
-    near = left <= OUTLYING * np.median(left)
-    mine, own = mine[near], own[near]
+    mine, own = mine[~far], own[~far]
     alike_energies = np.corrcoef(mine, own)[0, 1]
     if alike_energies < -0.5:
         raise InputError(
@@ -122,13 +124,8 @@ def _stretches(data: Dataset) -> np.ndarray:
     return lengths / np.median(lengths, axis=0)
 
 
-def _strained(data: Dataset) -> np.ndarray:
-    """(M,) whether a bond is far from its usual length, where no potential need be right."""
-    return (np.abs(_stretches(data) - 1.0) > STRAINED).any(axis=1)
-
-
-def _refuse_torn(data: Dataset) -> None:
-    torn = np.flatnonzero((_stretches(data) > TORN).any(axis=1))
+def _refuse_torn(data: Dataset, stretches: np.ndarray) -> None:
+    torn = np.flatnonzero((stretches > TORN).any(axis=1))
     if len(torn):
         raise InputError(
             f"{data.label}: in {len(torn)} frames ({_some(data, torn)}) bonds are more than {TORN} "
@@ -158,12 +155,12 @@ def _check_ratio(
         )
 
 
-def _refuse_outliers(data: Dataset, forces: np.ndarray) -> None:
+def _refuse_outliers(data: Dataset, forces: np.ndarray, strained: np.ndarray) -> None:
     wrong, predicted, labelled = (
         np.sqrt(np.mean(f**2, axis=(1, 2))) for f in (forces - data.forces, forces, data.forces)
     )
     usual = np.median(wrong)
-    suspect = (predicted < 2.0 * labelled) & (wrong > 0.7 * labelled) & ~_strained(data)
+    suspect = (predicted < 2.0 * labelled) & (wrong > 0.7 * labelled) & ~strained
     cosine = np.mean(forces * data.forces, axis=(1, 2)) / np.maximum(predicted * labelled, 1e-300)
     turned = (cosine < -0.5) & (np.median(cosine) > 0.5) & (wrong > 2.0 * usual)
     off = np.flatnonzero((wrong > OUTLYING * usual) & suspect | turned)

@@ -37,8 +37,9 @@ class Remembered(Calculator):
     def __init__(self, calculator: BaseCalculator, path):
         super().__init__()
         self.calculator, self.path = calculator, Path(path)
-        self._done = _read(self.path)
-        self._ended = not self.path.exists() or self.path.read_bytes()[-1:] in (b"", b"\n")
+        raw = self.path.read_bytes() if self.path.exists() else b""
+        self._done = _read(raw, self.path)
+        self._ended = raw[-1:] in (b"", b"\n")
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -86,14 +87,14 @@ def _key(atoms) -> str:
     return hashlib.md5(raw, usedforsecurity=False).hexdigest()
 
 
-def _read(path: Path) -> dict[str, dict]:
-    """Calculations by geometry; lines that a crash left broken are passed over.
+def _read(raw: bytes, path: Path) -> dict[str, dict]:
+    """Calculations in a file by geometry; lines that a crash left broken are passed over.
 
     Raises:
         InputError: the file holds something else.
     """
     done: dict[str, dict] = {}
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    lines = raw.splitlines()
     for line in lines:
         try:
             found = json.loads(line)
