@@ -92,6 +92,8 @@ class FourierTorsion(Term):
             inner = ("-".join(min(a, a[::-1])) for a in (types[:3], types[1:]))
             return any(beside.get(name, 0.0) > STRAIGHT for name in inner)
 
+        if column not in self.columns:  # such as a scale of all
+            return super().undefined_rows(column, beside)
         return np.array([straight(label) for label in self.labels], bool)
 
     def row_names(self, field: str) -> tuple[str, ...]:
@@ -143,3 +145,7 @@ class FourierImproper(FourierTorsion):
 
     kind: ClassVar[str] = "fourier_improper"
     energy_name: ClassVar[str] = "improper"
+
+    def undefined_rows(self, column, beside):
+        """None: its atoms are no chain of bonds."""
+        return np.zeros(0, bool)

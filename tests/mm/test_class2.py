@@ -204,3 +204,13 @@ def test_fits_leave_torsions_about_straight_angles_alone(form):
     assert through.any()
     assert not moved[through].any()
     assert moved[~through].any()
+
+
+def test_the_scale_of_all_torsions_is_one_number_about_straight_angles_too():
+    from jaxff.parameters import FreeParameters
+
+    potential = 2.0 * jaxff.gaff(Molecule.from_smiles("CCC#N"), charges="gasteiger")
+    free = FreeParameters.of(potential, ["torsion.scale"])
+    moved = free.params({("torsion", "scale"): jnp.ones(())})
+    assert np.shape(moved["torsion"]["scale"]) == ()
+    assert moved["torsion"]["scale"] != potential.params["torsion"]["scale"]
