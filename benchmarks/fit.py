@@ -29,8 +29,8 @@ from fit_torch import ENERGY_WEIGHT, LEARNING_RATE, Torch, problem
 from timing import alternate
 
 import jaxff
+from jaxff.gaff import FORMS
 from jaxff.learn import aligned
-from jaxff.mm import FORMS
 from jaxff.parameters import FreeParameters
 
 TEST, WITHIN, AGREEMENT, MATMUL = 2000, 0.01, 1e-8, 3000

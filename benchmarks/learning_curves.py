@@ -15,14 +15,16 @@ import jax
 import numpy as np
 
 import jaxff
-from jaxff import gdml, mm, plot
+from jaxff import gdml
+from jaxff.gaff import FORMS
+from jaxff.report import plot
 
 VALID, TEST = 300, 2000
 FORMS = {
-    "GAFF": mm.FORMS["gaff"],
-    "GAFF-Morse": mm.FORMS["morse"],
-    "GAFF-NN": mm.FORMS["nn"],
-    "class-II": mm.FORMS["class2"],
+    "GAFF": FORMS["gaff"],
+    "GAFF-Morse": FORMS["morse"],
+    "GAFF-NN": FORMS["nn"],
+    "class-II": FORMS["class2"],
 }
 KERNEL, PLUS = "sGDML", " + sGDML"
 

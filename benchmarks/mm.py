@@ -21,7 +21,7 @@ import openmm  # noqa: E402
 from openmm import app  # noqa: E402
 from timing import alternate  # noqa: E402
 
-import jaxff.mm  # noqa: E402
+import jaxff  # noqa: E402
 from jaxff.molecule import Molecule  # noqa: E402
 
 CALLS, STEPS, BATCH = 300, 20_000, 256
@@ -29,7 +29,7 @@ CALLS, STEPS, BATCH = 300, 20_000, 256
 
 def jaxff_candidates(molecule: Molecule, dtype) -> tuple[dict, dict, float]:
     """Candidates, evaluations of each, and flops of one evaluation by XLA's count."""
-    potential = jaxff.mm.gaff(molecule).astype(dtype)
+    potential = jaxff.gaff.forms(molecule).astype(dtype)
     R = jnp.array(molecule.positions, dtype)
     batch = jnp.tile(R, (BATCH, 1, 1))
     name = jnp.dtype(dtype).name

@@ -11,29 +11,38 @@ __version__ = "0.1.0"
 _HOME = {
     "Dataset": "jaxff.dataset",
     "InputError": "jaxff.errors",
-    "load": "jaxff.files",
-    "save": "jaxff.files",
+    "load": "jaxff.saved",
+    "save": "jaxff.saved",
     "evaluate": "jaxff.learn",
     "fit": "jaxff.learn",
-    "gaff": "jaxff.mm",
-    "parametrize": "jaxff.mm",
-    "read_amber": "jaxff.mm",
-    "read_force_field": "jaxff.mm",
-    "write_force_field": "jaxff.mm",
+    "parametrize": "jaxff.gaff",
+    "read_amber": "jaxff.formats",
+    "read_force_field": "jaxff.formats",
+    "write_force_field": "jaxff.formats",
     "Molecule": "jaxff.molecule",
     "Column": "jaxff.potential",
     "Potential": "jaxff.potential",
     "Term": "jaxff.potential",
 }
-_ROOMS = ("analysis", "ase", "gdml", "learn", "md", "mm", "reference", "units")
+_PACKAGES = (
+    "analysis",
+    "ase",
+    "formats",
+    "gaff",
+    "gdml",
+    "learn",
+    "md",
+    "reference",
+    "units",
+)
 
-__all__ = sorted([*_HOME, *_ROOMS])
+__all__ = sorted([*_HOME, *_PACKAGES])
 
 
 def __getattr__(name: str):
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
-    if name in _ROOMS:
+    if name in _PACKAGES:
         return importlib.import_module(f"jaxff.{name}")
     raise AttributeError(f"module 'jaxff' has no attribute {name!r}")
 

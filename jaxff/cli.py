@@ -11,10 +11,10 @@ import time
 from importlib import import_module
 
 from jaxff import __version__
+from jaxff.commands.options import count
 from jaxff.commands.shared import write_json
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
-from jaxff.options import count
 
 # Each is a module of `jaxff.commands`: HELP, EXAMPLE, perhaps MORE, `options` and `run`.
 COMMANDS = (

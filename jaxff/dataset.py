@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -372,3 +373,10 @@ def _read_extxyz(path: Path) -> tuple[dict, tuple[str, str]]:
         str(info.get("energy_unit", "kcal/mol" if own else "eV")),
     )
     return fields, declared
+
+
+def packaged_dataset(name: str) -> Dataset:
+    """A data set that the package carries: ethanol, keto_malondialdehyde or aspirin."""
+    folder = importlib.resources.files("jaxff") / "data"
+    with importlib.resources.as_file(folder / f"{name}.npz") as path:
+        return Dataset.load(path)

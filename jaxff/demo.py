@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from pathlib import Path
 
-from jaxff import gdml, md, plot
+from jaxff import gdml, md
 from jaxff.analysis import rotatable_torsions, torsion_angles, torsion_label
 from jaxff.console import Console
-from jaxff.dataset import Dataset
-from jaxff.files import save
+from jaxff.dataset import Dataset, packaged_dataset
+from jaxff.gaff import gaff
 from jaxff.learn import errors, fit
-from jaxff.mm import gaff
 from jaxff.potential import Potential
-from jaxff.report import Report
+from jaxff.report import plot
+from jaxff.report.page import Report
+from jaxff.saved import save
 
 MOLECULES = ("ethanol", "aspirin")
 METRICS = ("energy_mae", "energy_rmse", "force_mae", "force_rmse")
@@ -28,13 +28,6 @@ N_TRAIN, N_VALID, N_TEST = 200, 100, 1000
 SIGMAS = (10.0, 20.0, 40.0)
 TEMPERATURE = 300.0  # K
 TIME_STEP = 0.5  # fs
-
-
-def packaged_dataset(name: str) -> Dataset:
-    """A data set that the package carries: ethanol, keto_malondialdehyde or aspirin."""
-    folder = importlib.resources.files("jaxff") / "data"
-    with importlib.resources.as_file(folder / f"{name}.npz") as path:
-        return Dataset.load(path)
 
 
 def demo(name: str, out: Path, seed: int, console: Console) -> dict:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.md.differentiable.reweighting import Frames
-from jaxff.mm.torsion import FourierTorsion
 from jaxff.potential import Column, Potential, Term
+from jaxff.terms.torsion import FourierTorsion
 from jaxff.units import BOLTZMANN
 
 T = 300.0

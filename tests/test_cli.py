@@ -14,7 +14,7 @@ import pytest
 from jaxff import Dataset, Molecule, load
 from jaxff.cli import main, parser
 from jaxff.commands.shared import load_potential
-from jaxff.demo import packaged_dataset
+from jaxff.dataset import packaged_dataset
 
 COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "scan", "md", "spectrum", "label")
 COMMANDS += ("active", "info")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from jaxff import gaff, gdml
-from jaxff.demo import packaged_dataset
+from jaxff.dataset import packaged_dataset
 
 SCATTERED = [11, 2, 7, 0, 9, 5, 13, 3, 8]  # where ethanol's atoms stand among 14
 

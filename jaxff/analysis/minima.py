@@ -85,7 +85,7 @@ def conformers(molecule: Molecule, n: int, seed: int = 0) -> np.ndarray:
     from rdkit import Chem, rdBase
     from rdkit.Chem import AllChem
 
-    from jaxff.mm.lewis import lewis_structure
+    from jaxff.gaff.lewis import lewis_structure
 
     if n < 1:
         raise InputError(f"{n} conformers asked for: at least one is needed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 
+from jaxff.commands.options import method_options, positive, sampling_options
 from jaxff.commands.shared import (
     calculator_options,
     load_molecule,
@@ -12,7 +13,6 @@ from jaxff.commands.shared import (
     sampler,
     writable_folder,
 )
-from jaxff.options import method_options, positive, sampling_options
 
 HELP = "Active learning: sample with the model, label where it is unsure, train, and again."
 MORE = "Interrupted, the same command goes on; a lower --target or more --max-frames go further."
@@ -54,8 +54,9 @@ def options(sub) -> None:
 
 
 def run(arguments, console) -> dict:
-    from jaxff import mm, plot_sampling
+    from jaxff.gaff import gaff
     from jaxff.reference import active_learning
+    from jaxff.report import plot_sampling
 
     out = writable_folder(arguments.output)
     molecule = load_molecule(arguments.start, arguments.charge, arguments.seed)
@@ -63,12 +64,12 @@ def run(arguments, console) -> dict:
         baseline = None
     elif arguments.baseline == "gaff":
         console("parametrize", 0.0)
-        baseline = mm.gaff(molecule, charges=arguments.charges)
+        baseline = gaff(molecule, charges=arguments.charges)
     else:
         baseline = load_potential(arguments.baseline)
     first = load_potential(arguments.sample_with) if arguments.sample_with else baseline
     if first is None:
-        first = mm.gaff(molecule, charges=arguments.charges)
+        first = gaff(molecule, charges=arguments.charges)
     found = active_learning(
         sampler(arguments, first),
         arguments.calculator,

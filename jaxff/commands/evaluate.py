@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from jaxff.commands.options import data_options
 from jaxff.commands.shared import load_dataset, load_potential
-from jaxff.options import data_options
 
 HELP = "Errors of a model on a data set."
 EXAMPLE = "jaxff evaluate model.npz ethanol.npz"

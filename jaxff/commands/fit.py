@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jaxff.commands.options import charges, count, data_options, patterns, positive, split_options
 from jaxff.commands.shared import METRICS, load_dataset, load_form, split_frames
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
-from jaxff.options import charges, count, data_options, patterns, positive, split_options
 
 HELP = "Refit GAFF, or a richer form made of it, to forces and energies."
 MORE = (
@@ -71,8 +71,8 @@ def options(sub) -> None:
 
 
 def run(arguments, console) -> dict:
-    from jaxff.files import save
     from jaxff.learn import evaluate, fit
+    from jaxff.saved import save
 
     outputs = _outputs(arguments)
     for path in filter(None, (*outputs, arguments.plot)):
@@ -172,8 +172,8 @@ def _error(change) -> str:
 
 def _draw(path, history, pictured, console) -> None:
     """The forces of every molecule at `path`, and beside it the history of the fit."""
-    from jaxff import plot
     from jaxff.learn import aligned
+    from jaxff.report import plot
 
     path = Path(path)
     written = [path.with_name(f"{path.stem}-history{path.suffix}")]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 import sys
 
+from jaxff.commands.options import method_options, positive, sampling_options
 from jaxff.commands.shared import calculator_options, load_molecule, load_potential, sampler
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
-from jaxff.options import method_options, positive, sampling_options
 
 HELP = "Energies and forces from a calculator or potential, for frames or along its own dynamics."
 EXAMPLE = (

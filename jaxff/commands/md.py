@@ -7,9 +7,9 @@ import re
 from contextlib import suppress
 from functools import partial
 
+from jaxff.commands.options import START, numbers, positive
 from jaxff.commands.shared import load_potential, load_start, writable_folder
 from jaxff.errors import InputError
-from jaxff.options import START, numbers, positive
 
 HELP = "Molecular dynamics of a model."
 MORE = "The same command again continues a run that was interrupted, bit for bit."
@@ -70,7 +70,8 @@ def run(arguments, console) -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxff import md, plot
+    from jaxff import md
+    from jaxff.report import plot
 
     out = writable_folder(arguments.output)
     restart, aside = out / "restart.npz", out / "restart-before.npz"

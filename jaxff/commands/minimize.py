@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from jaxff.commands.options import positive, surface_options
 from jaxff.commands.shared import load_surface_and_start, writable_folder
 from jaxff.errors import InputError
-from jaxff.options import positive, surface_options
 
 HELP = "The energy minimum downhill of a geometry."
 EXAMPLE = "jaxff minimize hybrid.npz start.xyz -o minimum"

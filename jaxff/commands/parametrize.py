@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jaxff.commands.options import words
 from jaxff.commands.shared import load_molecule, writable_folder
 from jaxff.errors import InputError
-from jaxff.options import words
 
 HELP = "GAFF for a molecule: types, charges, parameters, and where each is from."
 MORE = "Writes a potential (npz), files of other programs, a drawing and the summary."
@@ -35,10 +35,11 @@ def options(sub) -> None:
 
 
 def run(arguments, console) -> dict:
-    from jaxff.files import save
-    from jaxff.mm import depict, write_force_field
-    from jaxff.mm import parametrize as find_parameters
+    from jaxff.formats import write_force_field
+    from jaxff.gaff import depict
+    from jaxff.gaff import parametrize as find_parameters
     from jaxff.npz import atomic_path
+    from jaxff.saved import save
 
     out, stem = writable_folder(arguments.output), arguments.name or "molecule"
     if Path(stem).name != stem:

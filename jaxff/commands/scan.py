@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+from jaxff.commands.options import atoms, count, positive, surface_options
 from jaxff.commands.shared import load_surface, load_surface_and_start, writable_folder
 from jaxff.errors import InputError
-from jaxff.options import atoms, count, positive, surface_options
 
 HELP = "Energies along one or two internal coordinates, rigid or relaxed."
 MORE = "Atoms are counted from 0. Writes the scan (npz), its geometries (xyz) and a picture."
@@ -46,10 +46,10 @@ def options(sub) -> None:
 def run(arguments, console) -> dict:
     import numpy as np
 
-    from jaxff import plot_surfaces
     from jaxff.analysis import scan
     from jaxff.reference.calculators import Method
     from jaxff.reference.remembered import resumable
+    from jaxff.report import plot_surfaces
 
     out = writable_folder(arguments.output)
     coordinates = [tuple(c) for c in arguments.coordinates or ()]
@@ -137,7 +137,7 @@ def _write_frames(path, scan, molecule) -> None:
     import numpy as np
 
     from jaxff.npz import atomic_path
-    from jaxff.plot_surfaces import shown_values
+    from jaxff.report.plot_surfaces import shown_values
 
     axes = [shown_values(scan, k) for k in range(len(scan.values))]
     frames = []

@@ -42,7 +42,7 @@ def load_start(path: str, potential=None):
 
     if Path(path).suffix.lower() not in (".inpcrd", ".rst7") or potential is None:
         return Molecule.read(path)
-    from jaxff.mm import read_inpcrd
+    from jaxff.formats import read_inpcrd
 
     positions, molecule = read_inpcrd(path), potential.molecule
     if len(positions) != molecule.n_atoms:
@@ -55,8 +55,8 @@ def load_start(path: str, potential=None):
 
 def load_form(arguments, data, charge: int | None = None):
     """The potential to fit: GAFF, or a form made of it, for the molecule of a data set."""
-    from jaxff.mm import FORMS, gaff
-    from jaxff.mm.amber import read_topology
+    from jaxff.formats.amber import read_topology
+    from jaxff.gaff import FORMS, gaff
 
     form, where = FORMS[arguments.form], arguments.topology
     if where is None:
@@ -87,10 +87,10 @@ def sampler(arguments, potential):
 def load_potential(path: str):
     """A potential from a model file or a force field of another program."""
     if Path(path).suffix.lower() in (".prmtop", ".parm7", ".top", ".mol2", ".xml"):
-        from jaxff.mm import read_force_field
+        from jaxff.formats import read_force_field
 
         return read_force_field(path)
-    from jaxff.files import load
+    from jaxff.saved import load
 
     return load(path)
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxff.commands.options import not_negative, positive
 from jaxff.commands.shared import writable_folder
 from jaxff.errors import InputError
-from jaxff.options import not_negative, positive
 
 HELP = "Vibrational density of states of molecular dynamics, its peaks and their shifts."
 MORE = "Folders that jaxff md wrote; replicas, or blocks of time, give the errors."
@@ -63,8 +63,8 @@ def options(sub) -> None:
 def run(arguments, console) -> dict:
     from ase.data import atomic_masses_iupac2016
 
-    from jaxff import plot_sampling
     from jaxff.analysis.spectra import peak_shifts, spectrum
+    from jaxff.report import plot_sampling
 
     out = writable_folder(arguments.output)
     found: dict = {}

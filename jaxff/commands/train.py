@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxff.commands.options import data_options, indices, numbers, positive, split_options
 from jaxff.commands.shared import (
     METRICS,
     USUAL,
@@ -19,7 +20,6 @@ from jaxff.commands.shared import (
 )
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
-from jaxff.options import data_options, indices, numbers, positive, split_options
 
 HELP = "Train an sGDML kernel, on the data or on the residual of a baseline."
 MORE = "Interrupted, the same command goes on from MODEL.npz.partial, where its state is kept."
@@ -110,8 +110,8 @@ def options(sub) -> None:
 def run(arguments, console) -> dict:
     from jaxff import gdml
     from jaxff.dataset import Dataset
-    from jaxff.files import save
     from jaxff.learn import evaluate
+    from jaxff.saved import save
 
     for path in filter(None, (arguments.output, arguments.plot)):
         writable_file(path)
@@ -176,7 +176,7 @@ def run(arguments, console) -> dict:
             [[f"{t.sigma:g}", t.lam, t.prior, t.n_train, t.solver, t.valid_rmse] for t in trials],
         )
     if arguments.plot:
-        from jaxff import plot
+        from jaxff.report import plot
 
         plot.widths(trials).savefig(arguments.plot, dpi=130)
     console.table(

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.files import load, save
 from jaxff.npz import atomic_path
 from jaxff.potential import Potential
+from jaxff.saved import load, save
 
 # Names of the files in such a folder: the request, trials, solvers' states, unfinished writes.
 _OWN = re.compile(r"request\.json|\d+-.*\.(json|npz)|solver-.*\.npz|\..*")

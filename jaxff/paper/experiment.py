@@ -11,16 +11,15 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from jaxff import gdml, md
-from jaxff.dataset import Dataset, Split
-from jaxff.demo import packaged_dataset
+from jaxff.dataset import Dataset, Split, packaged_dataset
 from jaxff.errors import InputError
-from jaxff.files import load, save
+from jaxff.gaff import gaff
 from jaxff.learn import evaluate
-from jaxff.mm import gaff
 from jaxff.molecule import Molecule
 from jaxff.npz import atomic_path
 from jaxff.potential import Potential
 from jaxff.reference import calculator
+from jaxff.saved import load, save
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import ase.io
 import numpy as np
 
-from jaxff import plot_surfaces
 from jaxff.analysis import conformers, minima, ordering
 from jaxff.analysis.minima import Minima
 from jaxff.npz import NpzReader, write_npz
@@ -21,6 +20,7 @@ from jaxff.paper.experiment import (
     picture,
 )
 from jaxff.reference import calculator, select
+from jaxff.report import plot_surfaces
 
 MOLECULE = "aspirin"
 LOWEST = 3

@@ -14,7 +14,7 @@ from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.npz import atomic_path
 from jaxff.paper.experiment import Result, Setting, identified
-from jaxff.report import Report
+from jaxff.report.page import Report
 
 # Name: module and function; in an order in which later ones find models that earlier ones made.
 EXPERIMENTS = {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxff import gdml, plot_sampling
+from jaxff import gdml
 from jaxff.analysis import residence, rotatable_torsions, torsion_angles, torsion_distance
-from jaxff.mm import gaff
+from jaxff.gaff import gaff
 from jaxff.molecule import Molecule
 from jaxff.paper.experiment import MOLECULES, Result, Setting, Table, picture, settled
 from jaxff.paper.minima import MOLECULE, lowest
 from jaxff.potential import Potential
+from jaxff.report import plot_sampling
 
 TEMPERATURE = 300.0  # K
 WITHIN = np.radians(60.0)

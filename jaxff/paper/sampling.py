@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxff import plot_sampling
 from jaxff.analysis import (
     Estimate,
     atom_pairs,
@@ -17,8 +16,9 @@ from jaxff.analysis import (
     torsion_angles,
     torsion_label,
 )
-from jaxff.mm import gaff
+from jaxff.gaff import gaff
 from jaxff.paper.experiment import MOLECULES, Result, Setting, Table, picture, settled
+from jaxff.report import plot_sampling
 
 TEMPERATURE = 500.0  # K
 TORSION_EDGES = np.radians(np.linspace(-180.0, 180.0, 37))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxff import md, plot_sampling
+from jaxff import md
 from jaxff.analysis import peak_shifts, spectrum
-from jaxff.mm import gaff
+from jaxff.gaff import gaff
 from jaxff.paper.experiment import Result, Setting, Table, picture
+from jaxff.report import plot_sampling
 
 MOLECULE = "ethanol"
 TEMPERATURES = (100.0, 200.0, 300.0, 400.0)

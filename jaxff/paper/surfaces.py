@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxff import plot_surfaces
 from jaxff.analysis import (
     Scan,
     automorphisms,
@@ -15,6 +14,7 @@ from jaxff.analysis import (
     torsion_angles,
 )
 from jaxff.paper.experiment import Result, Setting, Table, force_fields, picture
+from jaxff.report import plot_surfaces
 
 PAPER = {
     "ethanol": "The learned surface of ethanol's hydroxyl and methyl rotors couples both; "

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxff import gdml
 from jaxff.dataset import Dataset
-from jaxff.mm import gaff
+from jaxff.gaff import gaff
 from jaxff.paper.experiment import CALCULATORS, Result, Setting, Table
 from jaxff.reference import Sampler, cross_validate, two_step
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from jaxff import plot
+from jaxff.gaff import FORMS, gaff
 from jaxff.learn import evaluate, fit
-from jaxff.mm import FORMS, gaff
 from jaxff.npz import atomic_path
 from jaxff.paper.experiment import Result, Setting, Table, picture
+from jaxff.report import plot
 
 TITLES = {"gaff": "GAFF", "morse": "GAFF-Morse", "nn": "GAFF-NN", "class2": "class-II"}
 # Test RMSE of forces (kcal/mol/Å) and energies (kcal/mol) in the paper, by frames.

@@ -13,7 +13,6 @@ import numpy as np
 from jaxff import gdml
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.files import save
 from jaxff.learn import errors
 from jaxff.md import SimulationError
 from jaxff.molecule import Molecule
@@ -22,6 +21,7 @@ from jaxff.potential import Potential
 from jaxff.reference.calculators import Method
 from jaxff.reference.generation import Labeller, Progress, Sampler, in_time, joined, label
 from jaxff.reference.selection import force_uncertainty, select
+from jaxff.saved import save
 
 FORMAT = "jaxff active learning 1"
 VALID_SHARE, MIN_VALID, MAX_VALID = 5, 4, 100  # one frame in five chooses the kernel's width

@@ -141,10 +141,10 @@ class Method:
         if self.options:
             raise InputError(f"{self.name} is a potential and takes no options: {self.options}")
         if Path(self.name).suffix.lower() == ".npz":
-            from jaxff.files import load
+            from jaxff.saved import load
 
             return load(self.name)
-        from jaxff.mm import read_force_field
+        from jaxff.formats import read_force_field
 
         return read_force_field(self.name)
 

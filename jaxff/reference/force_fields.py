@@ -33,7 +33,7 @@ class ForceField(Calculator):
     """Energy and forces of a molecule from a force field of Open Babel or RDKit.
 
     Bond orders, formal charges, atom types and parameters are found once, from the bonds and the
-    net charge of one molecule (`jaxff.mm.lewis.lewis_structure`), and kept: no later geometry,
+    net charge of one molecule (`jaxff.gaff.lewis.lewis_structure`), and kept: no later geometry,
     however stretched or twisted, changes them.  Open Babel's own gradients of UFF and MMFF94 are
     wrong around planar centres; its forces here are central differences of its energies.
 
@@ -104,7 +104,7 @@ def smiles(molecule: Molecule) -> str:
     """The canonical SMILES of the Lewis structure of `molecule`."""
     from rdkit import Chem
 
-    from jaxff.mm.lewis import lewis_structure
+    from jaxff.gaff.lewis import lewis_structure
 
     return Chem.MolToSmiles(Chem.RemoveHs(lewis_structure(molecule).to_rdkit()))
 
@@ -144,7 +144,7 @@ def _known_to_rdkit(molecule: Molecule, force_field: str):
     from rdkit import rdBase
     from rdkit.Chem import rdForceFieldHelpers
 
-    from jaxff.mm.lewis import lewis_structure
+    from jaxff.gaff.lewis import lewis_structure
 
     mol = lewis_structure(molecule).to_rdkit(conformer=True)
     known = {
@@ -205,7 +205,7 @@ def _open_babel(name: str):
 
 
 def _open_babel_surface(name: str, molecule: Molecule) -> Surface:
-    from jaxff.mm.lewis import lewis_structure
+    from jaxff.gaff.lewis import lewis_structure
 
     openbabel, field = _open_babel(name)
     if name in ("mmff94", "uff"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxff import Dataset, Molecule, evaluate, gaff, gdml
-from jaxff.demo import packaged_dataset
+from jaxff.dataset import packaged_dataset
 from jaxff.gdml.adapt import adapted
 from jaxff.gdml.system import KernelSystem
 from jaxff.gdml.train import force_rmse

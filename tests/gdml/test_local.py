@@ -10,8 +10,7 @@ import pytest
 import jaxff
 from jaxff import gdml
 from jaxff.cli import main
-from jaxff.dataset import Dataset
-from jaxff.demo import packaged_dataset
+from jaxff.dataset import Dataset, packaged_dataset
 from jaxff.errors import InputError
 from jaxff.gdml.local import LocalKernelTerm
 from jaxff.gdml.symmetry import restricted_to

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 import jaxff
 from jaxff import Dataset, InputError, evaluate, fit
-from jaxff.demo import packaged_dataset
+from jaxff.dataset import packaged_dataset
 from jaxff.learn import Dipole, Hessian, TorsionScan, aligned
 from jaxff.learn.joint import Joint
 from jaxff.learn.problem import Problem

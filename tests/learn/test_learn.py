@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from jaxff import Dataset, InputError, Molecule, evaluate, fit, gaff
-from jaxff.demo import packaged_dataset
+from jaxff.dataset import packaged_dataset
 
 
 @pytest.fixture

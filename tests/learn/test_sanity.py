@@ -5,7 +5,7 @@ import pytest
 
 import jaxff
 from jaxff import Dataset, InputError
-from jaxff.demo import packaged_dataset
+from jaxff.dataset import packaged_dataset
 from jaxff.learn import aligned
 from jaxff.learn.sanity import check_labels
 

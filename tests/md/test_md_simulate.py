@@ -17,7 +17,7 @@ from springs import springs
 import jaxff
 from jaxff import Dataset, InputError, Molecule, md
 from jaxff.ase import Calculator
-from jaxff.demo import packaged_dataset
+from jaxff.dataset import packaged_dataset
 from jaxff.md.guard import Guard
 from jaxff.md.integrate import Frame, run_chunk
 

@@ -21,7 +21,7 @@ from ensembles import (
 import jaxff
 from jaxff import InputError
 from jaxff.analysis import occupations, torsion_angles
-from jaxff.demo import packaged_dataset
+from jaxff.dataset import packaged_dataset
 from jaxff.learn import EnsembleAverage
 from jaxff.md.differentiable.reweighting import (
     Frames,

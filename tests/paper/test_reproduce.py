@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxff import InputError, Molecule
-from jaxff.demo import packaged_dataset
+from jaxff.dataset import packaged_dataset
 from jaxff.paper import EXPERIMENTS, reproduce
 from jaxff.paper.experiment import VERDICTS, identified
 

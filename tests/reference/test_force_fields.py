@@ -114,7 +114,7 @@ def test_the_energies_are_the_packages_own(molecules):
     from openbabel import openbabel
     from rdkit import Chem
 
-    from jaxff.mm.lewis import lewis_structure
+    from jaxff.gaff.lewis import lewis_structure
 
     molecule = molecules["acetamide"]
     block = Chem.MolToMolBlock(lewis_structure(molecule).to_rdkit(conformer=True))

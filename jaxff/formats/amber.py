@@ -1,0 +1,357 @@
+"""AMBER files: topologies (prmtop, https://ambermd.org/prmtop.pdf) and coordinates (inpcrd)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from ase.data import atomic_masses_iupac2016
+
+from jaxff.errors import InputError
+from jaxff.gaff.topology import Table, Topology, centre_third
+from jaxff.molecule import Molecule
+from jaxff.potential import Potential
+from jaxff.units import AMBER_CHARGE
+
+# Places in section POINTERS of what is read here.
+_POINTERS = {
+    "NATOM": 0,
+    "NTYPES": 1,
+    "NBONH": 2,
+    "NTHETH": 4,
+    "NPHIH": 6,
+    "NBONA": 12,
+    "NTHETA": 13,
+    "NPHIA": 14,
+    "NUMBND": 15,
+    "NUMANG": 16,
+    "NPTRA": 17,
+    "NPHB": 19,
+    "IFPERT": 20,
+    "IFBOX": 27,
+    "IFCAP": 29,
+    "NUMEXTRA": 30,
+}
+
+# What stands in a topology that this reader would otherwise silently leave out.
+_UNSUPPORTED_SECTIONS = {
+    r"CTITLE|FORCE_FIELD_TYPE|CHARMM.*UREY.*|.*IMPROPER.*": "is a CHAMBER (CHARMM) topology",
+    r".*CMAP.*": "has CMAP terms",
+    r"AMOEBA.*": "is an AMOEBA topology",
+    r"POLARIZABILITY|DIPOLE_DAMP_FACTOR": "is polarisable",
+}
+_UNSUPPORTED_POINTERS = {
+    "IFBOX": "has a periodic box; strip solvent and box first (cpptraj: strip :WAT, box nobox)",
+    "IFCAP": "has a solvent cap",
+    "IFPERT": "has perturbation information",
+    "NUMEXTRA": "has extra points (virtual sites)",
+}
+
+
+def read_amber(path, coulomb_constant: float | None = None, coordinates=None) -> Potential:
+    """The potential of an AMBER topology file, in the gas phase and without cutoff.
+
+    Args:
+        path: a prmtop file in the %FLAG format.
+        coulomb_constant: kcal/mol Å/e²; AMBER's own (18.2223²) by default.
+        coordinates: an inpcrd file for the positions of ``potential.molecule``, which are zero
+            without one.
+
+    Raises:
+        InputError: a file that is missing, damaged, or describes what jaxff does not compute.
+    """
+    topology = read_topology(path)
+    if coordinates is not None:
+        positions = read_inpcrd(coordinates)
+        if len(positions) != topology.molecule.n_atoms:
+            raise InputError(
+                f"{coordinates} has {len(positions)} atoms, {path} has "
+                f"{topology.molecule.n_atoms}: give the coordinates of the same system"
+            )
+        topology = replace(topology, molecule=topology.molecule.with_positions(positions))
+    return topology.potential(coulomb_constant)
+
+
+def read_topology(path) -> Topology:
+    """The `Topology` of an AMBER prmtop file; raises as `read_amber`."""
+    return _Prmtop(path).topology()
+
+
+def read_inpcrd(path) -> np.ndarray:
+    """Positions (N, 3) Å of an AMBER coordinate file (inpcrd, ASCII rst7).
+
+    Raises:
+        InputError: a file that is missing, binary, truncated or not of this format.
+    """
+    lines = _text(path, "an ASCII AMBER coordinate file (inpcrd, rst7)").splitlines()
+    try:
+        n = int(lines[1].split()[0])
+        rows = lines[2 : 2 + (n + 1) // 2]
+        fields = [row[i : i + 12] for row in rows for i in range(0, len(row.rstrip()), 12)]
+        positions = np.array([float(x) for x in fields[: 3 * n]])
+    except (IndexError, ValueError) as error:
+        raise InputError(f"{path} is not an ASCII AMBER coordinate file: {error}") from error
+    if len(positions) != 3 * n or not np.isfinite(positions).all():
+        raise InputError(f"{path} is truncated: {3 * n} finite coordinates expected")
+    return positions.reshape(-1, 3)
+
+
+class _Prmtop:
+    """The sections of a prmtop file, checked as they are read."""
+
+    def __init__(self, path):
+        self.path = path
+        text = _text(path, "an AMBER topology file")
+        if "%FLAG" not in text:
+            raise InputError(
+                f"{path} is not an AMBER topology in the %FLAG format; "
+                "convert files of AMBER 6 and earlier with ParmEd or new2oldparm's inverse"
+            )
+        self.sections: dict[str, tuple[str, list[str]]] = {}
+        for block in re.split(r"^%FLAG", text, flags=re.MULTILINE)[1:]:
+            name, *lines = block.splitlines()
+            form = next((line for line in lines if line.startswith("%FORMAT")), "")
+            self.sections[name.strip()] = form, [line for line in lines if line[:1] != "%"]
+        self._refuse_sections()
+        pointers = [*self.integers("POINTERS", None).tolist(), 0]  # NUMEXTRA came with AMBER 7
+        if len(pointers) < 31:
+            raise self.error(
+                f"section POINTERS is truncated: {len(pointers) - 1} values, 30 expected"
+            )
+        self.pointers = {key: pointers[place] for key, place in _POINTERS.items()}
+        self.n_atoms = self.pointers["NATOM"]
+        self._refuse_pointers()
+
+    # -- reading --------------------------------------------------------------------------
+
+    def error(self, what: str) -> InputError:
+        return InputError(f"{self.path}: {what}")
+
+    def floats(self, name: str, count: int | None) -> np.ndarray:
+        """The (count,) numbers of a section; all of them if count is None."""
+        return np.array(self._values(name, count, lambda s: float(s.replace("D", "E"))), float)
+
+    def integers(self, name: str, count: int | None) -> np.ndarray:
+        """The (count,) integers of a section; all of them if count is None."""
+        return np.array(self._values(name, count, int), int)
+
+    def strings(self, name: str, count: int) -> tuple[str, ...]:
+        """The (count,) words of a section, without blanks."""
+        return tuple(self._values(name, count, str.strip))
+
+    def _values(self, name: str, count: int | None, convert: Callable) -> list:
+        if name not in self.sections:
+            raise self.error(f"section {name} is missing; write the topology again with tleap")
+        form, lines = self.sections[name]
+        match = re.match(r"%FORMAT\s*\(\s*(\d+)\s*[aAiIeEfF]\s*(\d+)", form)
+        if match is None:
+            raise self.error(f"section {name} has the unknown format {form!r}")
+        per_line, width = int(match[1]), int(match[2])
+        fields = []
+        for line in lines:
+            line = line.ljust(per_line * width) if convert is str.strip else line.rstrip()
+            fields += [line[i : i + width] for i in range(0, len(line), width)]
+        if convert is not str.strip:
+            fields = [field for field in fields if field.strip()]
+        if count is not None and len(fields) < count:
+            raise self.error(f"section {name} is truncated: {len(fields)} values, {count} expected")
+        try:
+            return [convert(field) for field in fields[:count]]
+        except ValueError as error:
+            raise self.error(f"section {name} cannot be read: {error}") from error
+
+    # -- what is not computed here ---------------------------------------------------------
+
+    def _refuse_sections(self):
+        for pattern, what in _UNSUPPORTED_SECTIONS.items():
+            found = [name for name in self.sections if re.fullmatch(pattern, name)]
+            if found:
+                raise self.error(f"{what} (section {found[0]}), which is not supported")
+        ion_dipole = "LENNARD_JONES_CCOEF"
+        if ion_dipole in self.sections and self.floats(ion_dipole, None).any():
+            raise self.error(f"has 12-6-4 terms ({ion_dipole}), which are not supported")
+        if "IPOL" in self.sections and self.integers("IPOL", 1).any():
+            raise self.error("is polarisable (section IPOL), which is not supported")
+
+    def _refuse_pointers(self):
+        for name, what in _UNSUPPORTED_POINTERS.items():
+            if self.pointers[name] > 0:
+                raise self.error(f"{what} ({name} = {self.pointers[name]}): not supported")
+        if self.n_atoms < 1:
+            raise self.error("has no atoms")
+        hydrogen_bonds = self.pointers["NPHB"]
+        if hydrogen_bonds and any(
+            self.floats(name, hydrogen_bonds).any() for name in ("HBOND_ACOEF", "HBOND_BCOEF")
+        ):
+            raise self.error("has 10-12 hydrogen bond terms (HBOND_ACOEF), not supported")
+
+    # -- the topology ----------------------------------------------------------------------
+
+    def topology(self) -> Topology:
+        types = self.strings("AMBER_ATOM_TYPE", self.n_atoms)
+        charges = self.floats("CHARGE", self.n_atoms) / AMBER_CHARGE
+        lj, lj_overrides = self._lennard_jones(types)
+        bonds = self._harmonic("BOND", 2, ("NBONH", "NBONA", "NUMBND"), "length", types)
+        torsions, impropers, pairs14 = self._dihedrals(types, bonds.atoms)
+        angles = self._harmonic("ANGLE", 3, ("NTHETH", "NTHETA", "NUMANG"), "angle", types)
+        molecule = Molecule(
+            numbers=self._numbers(),
+            positions=np.zeros((self.n_atoms, 3)),
+            bonds=np.unique(np.sort(bonds.atoms, axis=1), axis=0),
+            charge=round(float(charges.sum())),
+            name=Path(self.path).stem,
+        )
+        return Topology(
+            molecule=molecule,
+            atom_types=types,
+            charges=charges,
+            bonds=bonds,
+            angles=angles,
+            torsions=torsions,
+            impropers=impropers,
+            lj=lj,
+            lj_overrides=lj_overrides,
+            pairs14=pairs14,
+            exclusions=self._exclusions(),
+        )
+
+    def _numbers(self) -> np.ndarray:
+        if "ATOMIC_NUMBER" in self.sections:
+            numbers = self.integers("ATOMIC_NUMBER", self.n_atoms)
+            if (numbers <= 0).any():
+                atom = int(np.argmax(numbers <= 0))
+                raise self.error(f"atom {atom} is an extra point (atomic number {numbers[atom]})")
+            return numbers
+        masses = self.floats("MASS", self.n_atoms)
+        known = atomic_masses_iupac2016[1:]
+        numbers = np.argmin(np.abs(masses[:, None] - known), axis=1) + 1
+        unlike = np.abs(masses - known[numbers - 1]) > 0.1
+        if unlike.any():
+            atom = int(np.argmax(unlike))
+            raise self.error(
+                f"section ATOMIC_NUMBER is missing and the mass {masses[atom]} of atom {atom} is "
+                "no element's; write the topology again with tleap"
+            )
+        return numbers
+
+    def _entries(self, name: str, n_atoms: int, counts: tuple[str, str], n_types: int):
+        """Atoms (n, k), signed as in the file, and types (n,) of bonds, angles or dihedrals."""
+        parts = [
+            self.integers(f"{name}S_{which}_HYDROGEN", (n_atoms + 1) * self.pointers[count])
+            for which, count in zip(("INC", "WITHOUT"), counts, strict=True)
+        ]
+        entries = np.concatenate(parts).reshape(-1, n_atoms + 1)
+        atoms, types = entries[:, :-1], entries[:, -1] - 1
+        if (np.abs(atoms) // 3 >= self.n_atoms).any() or (types < 0).any():
+            raise self.error(f"a {name.lower()} names an atom or a type that does not exist")
+        if (types >= n_types).any():
+            raise self.error(f"a {name.lower()} names type {types.max() + 1} of {n_types}")
+        return atoms, types
+
+    def _harmonic(self, name, n_atoms, counts, reference, types) -> Table:
+        n_types = self.pointers[counts[2]]
+        k = self.floats(f"{name}_FORCE_CONSTANT", n_types)
+        value = self.floats(f"{name}_EQUIL_VALUE", n_types)
+        atoms, rows = self._entries(name, n_atoms, counts[:2], n_types)
+        atoms = atoms // 3
+        return Table.of(atoms, _labels(atoms, types), {"k": k[rows], reference: value[rows]})
+
+    def _dihedrals(self, types, bonds) -> tuple[Table, Table, Table]:
+        """Torsions, impropers and 1-4 pairs."""
+        n_types = self.pointers["NPTRA"]
+        k, n, phase = (
+            self.floats(f"DIHEDRAL_{what}", n_types)
+            for what in ("FORCE_CONSTANT", "PERIODICITY", "PHASE")
+        )
+        if (n != np.round(n)).any() or (n < 0).any():
+            raise self.error("section DIHEDRAL_PERIODICITY has a value that is no natural number")
+        signed, rows = self._entries("DIHEDRAL", 4, ("NPHIH", "NPHIA"), n_types)
+        atoms = np.abs(signed) // 3
+        improper, paired = signed[:, 3] < 0, (signed[:, 2:] >= 0).all(axis=1)
+        atoms[improper] = centre_third(atoms[improper], bonds)
+
+        def fourier(which, reversible):
+            values = {
+                "k": k[rows],
+                "periodicity": np.abs(n[rows]).astype(int),
+                "phase": phase[rows],
+            }
+            labels = _labels(atoms[which], types, reversible)
+            return Table.of(atoms[which], labels, {c: v[which] for c, v in values.items()})
+
+        # Absent sections stand for AMBER's documented defaults.
+        scee, scnb = (
+            self.floats(name, n_types) if name in self.sections else np.full(n_types, default)
+            for name, default in (("SCEE_SCALE_FACTOR", 1.2), ("SCNB_SCALE_FACTOR", 2.0))
+        )
+        scee, scnb = scee[rows[paired]], scnb[rows[paired]]
+        if (scee <= 0.0).any() or (scnb <= 0.0).any():
+            raise self.error("a torsion with a 1-4 pair has no positive SCEE or SCNB scale factor")
+        scales = {"lj14": 1.0 / scnb, "coulomb14": 1.0 / scee}
+        pairs14 = Table.of(atoms[paired][:, [0, 3]], np.full(paired.sum(), "1-4"), scales)
+        return fourier(~improper, True), fourier(improper, False), pairs14
+
+    def _exclusions(self) -> np.ndarray:
+        counts = self.integers("NUMBER_EXCLUDED_ATOMS", self.n_atoms)
+        listed = self.integers("EXCLUDED_ATOMS_LIST", int(counts.sum()))
+        if (listed < 0).any() or (listed > self.n_atoms).any():
+            raise self.error("section EXCLUDED_ATOMS_LIST names an atom that does not exist")
+        pairs = np.stack([np.repeat(np.arange(self.n_atoms), counts), listed - 1], axis=1)
+        return pairs[listed > 0].astype(np.int32)  # a zero stands for an empty list
+
+    def _lennard_jones(self, types) -> tuple[Table, Table]:
+        """σ and ε by type, and c12, c6 of the pairs of types that do not follow from them."""
+        n = self.pointers["NTYPES"]
+        index = self.integers("ATOM_TYPE_INDEX", self.n_atoms) - 1
+        matrix = self.integers("NONBONDED_PARM_INDEX", n * n).reshape(n, n) - 1
+        count = n * (n + 1) // 2
+        c12, c6 = (self.floats(f"LENNARD_JONES_{x}COEF", count) for x in "AB")
+        if (index < 0).any() or (index >= n).any() or (matrix >= count).any():
+            raise self.error("ATOM_TYPE_INDEX or NONBONDED_PARM_INDEX names a type beyond NTYPES")
+        # A negative index is a 10-12 pair; those left here have zero coefficients.
+        c12, c6 = (np.where(matrix >= 0, c[np.maximum(matrix, 0)], 0.0) for c in (c12, c6))
+
+        a, b = np.diag(c12), np.diag(c6)
+        attractive = (a > 0.0) & (b > 0.0)
+        a, b = np.where(attractive, a, 1.0), np.where(attractive, b, 1.0)
+        sigma = np.where(attractive, (a / b) ** (1 / 6), 1.0)
+        epsilon = np.where(attractive, b**2 / (4.0 * a), 0.0)
+        lj = Table.of(
+            np.arange(self.n_atoms)[:, None],
+            np.array(types),
+            {"sigma": sigma[index], "epsilon": epsilon[index], "type": index},
+        )
+
+        sigma6 = (0.5 * (sigma[:, None] + sigma)) ** 6
+        combined6 = 4.0 * np.sqrt(epsilon[:, None] * epsilon) * sigma6
+        follows = np.isclose(c12, combined6 * sigma6, rtol=1e-6, atol=1e-12)
+        follows &= np.isclose(c6, combined6, rtol=1e-6, atol=1e-12)
+        of_type = lj.values.pop("type")
+        i, j = np.triu_indices(len(of_type))
+        own = ~follows[of_type[i], of_type[j]]
+        rows = np.stack([i[own], j[own]], axis=1)
+        values = {
+            name: c[of_type[i[own]], of_type[j[own]]] for name, c in (("c12", c12), ("c6", c6))
+        }
+        labels = tuple(f"{lj.labels[x]}-{lj.labels[y]}" for x, y in rows)
+        return lj, Table(rows.astype(np.int32), np.arange(len(rows)), labels, values)
+
+
+def _labels(atoms, types, reversible=True) -> np.ndarray:
+    """Names of the types of atoms (n, k), such as "c3-hc", the same from either end."""
+    names = [[types[i] for i in row] for row in atoms.tolist()]
+    if reversible:
+        names = [min(row, row[::-1]) for row in names]
+    return np.array(["-".join(row) for row in names], dtype=str)
+
+
+def _text(path, what: str) -> str:
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        return Path(path).read_text(encoding="ascii", errors="strict")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not {what}: it is not a text file") from error

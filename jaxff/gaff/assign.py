@@ -1,0 +1,233 @@
+"""Parameters of every interaction of a typed molecule, each with where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.gaff.analogy import Estimate, similar_angle, similar_bond, similar_torsion
+from jaxff.gaff.table import DEGREE, Entry, ParameterTable, Types, directed
+from jaxff.gaff.topology import SCEE, SCNB, Table, Topology
+from jaxff.molecule import Molecule
+
+IMPROPER = ((1.1, 2, 180.0 * DEGREE),)  # GAFF's for a planar centre without an entry of its own
+# Centres that are planar with three neighbours, by type.
+PLANAR = frozenset(
+    [
+        *("c", "c2", "ca", "cc", "cd", "ce", "cf", "cp", "cq", "cu", "cv", "cz"),
+        *("n", "na", "nh", "ni", "nj", "nm", "nn", "no"),
+    ]
+)
+ACID_OXYGENS = {"o", "oh", "os", "op", "oq"}
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """The parameters of one interaction.
+
+    Attributes:
+        kind: "bond", "angle", "torsion", "improper" or "lj".
+        atoms: from 0; the centre of an improper is the third.
+        types: of these atoms.
+        values: as in `Entry`.
+        source: the entry's place in the parameter file, or the rule.
+        analogy: in words, where the file has no entry for these types; else empty.
+        penalty: how far the analogy goes; 0 without one.
+    """
+
+    kind: str
+    atoms: tuple[int, ...]
+    types: Types
+    values: tuple
+    source: str
+    analogy: str = ""
+    penalty: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of the types, such as "c3-hc"; the same from either end, but for impropers."""
+        types = self.types if self.kind == "improper" else directed(self.types)
+        return "-".join(types)
+
+
+def assign(
+    molecule: Molecule, types: Types, table: ParameterTable, *, strict: bool = False
+) -> list[Assigned]:
+    """Every bonded interaction and Lennard-Jones type of a molecule.
+
+    Args:
+        molecule: its bonds.
+        types: (N,) of its atoms.
+        table: the parameters.
+        strict: only what the table has, as LEaP: no analogies, no impropers by default.
+
+    Raises:
+        InputError: parameters that neither the table nor an analogy gives, all of them named.
+    """
+    analogy = (lambda *_: None) if strict else None
+    like_bond, like_angle, like_torsion = (
+        analogy or f for f in (similar_bond, similar_angle, similar_torsion)
+    )
+    neighbours = molecule.neighbours
+    missing: list[str] = []
+    known: dict[tuple[str, Types], Entry | Estimate | None] = {}
+    lengths: dict[tuple[int, int], float] = {}
+    found: list[Assigned] = []
+
+    def add(kind: str, atoms: tuple[int, ...], find) -> None:
+        names = tuple(types[a] for a in atoms)
+        if (kind, names) not in known:
+            known[kind, names] = find(names)
+        entry = known[kind, names]
+        if entry is None:
+            missing.append(f"{kind} {'-'.join(names)}")
+        else:
+            found.append(_assigned(kind, atoms, names, entry))
+
+    for i, j in molecule.bonds.tolist():
+        add("bond", (i, j), lambda names: table.bond(names) or like_bond(table, names))
+        if not missing:
+            lengths[i, j] = lengths[j, i] = found[-1].values[1]
+    _refuse(missing, molecule)
+    symbols = molecule.symbols
+    for i, j, k in angles(neighbours):
+        add("angle", (i, j, k), lambda names: table.angle(names) or like_angle(
+            table, names, (lengths[i, j], lengths[j, k]), (symbols[i], symbols[j], symbols[k])
+        ))  # fmt: skip
+    for atoms in torsions(neighbours, molecule.bonds.tolist()):
+        add("torsion", atoms, lambda names: table.torsion(names) or like_torsion(table, names))
+    seen: set[tuple] = set()  # the types of impropers that there are already
+    for centre, around in enumerate(neighbours):
+        if len(around) != 3:
+            continue
+        outer = tuple(sorted(types[a] for a in around))
+        entry = table.improper(types[centre], outer)
+        wanted = entry is not None if strict else types[centre] in PLANAR
+        if wanted:
+            first = (types[centre], outer) not in seen
+            seen.add((types[centre], outer))
+            found.append(_improper(centre, around, types, entry, first, None if strict else table))
+    for atom in range(molecule.n_atoms):
+        add("lj", (atom,), lambda names: table.lj.get(names[0]))
+    _refuse(missing, molecule)
+    return found
+
+
+def angles(neighbours: list[list[int]]) -> Iterator[tuple[int, int, int]]:
+    """Every angle i-j-k, i < k."""
+    for j, around in enumerate(neighbours):
+        for a, i in enumerate(sorted(around)):
+            for k in sorted(around)[a + 1 :]:
+                yield i, j, k
+
+
+def torsions(neighbours: list[list[int]], bonds) -> Iterator[tuple[int, int, int, int]]:
+    """Every chain i-j-k-l of four atoms, each once."""
+    for j, k in bonds:
+        for i in sorted(neighbours[j]):
+            for last in sorted(neighbours[k]):
+                if i != k and last not in (j, i):
+                    yield i, j, k, last
+
+
+def topology(
+    molecule: Molecule, types: Types, charges: np.ndarray, assigned: list[Assigned]
+) -> Topology:
+    """The topology of assigned parameters and charges (N,) e."""
+
+    def of(kind: str, columns: tuple[str, ...]) -> Table:
+        own = [a for a in assigned if a.kind == kind]
+        width = {"bond": 2, "angle": 3, "lj": 1}[kind]
+        values = np.array([a.values for a in own], float).reshape(-1, len(columns))
+        return Table.of(
+            np.array([a.atoms for a in own], int).reshape(-1, width),
+            np.array([a.name for a in own], str),
+            dict(zip(columns, values.T, strict=True)),
+        )
+
+    def fourier(kind: str) -> Table:
+        own = [(a, term) for a in assigned if a.kind == kind for term in a.values]
+        values = np.array([term for _, term in own], float).reshape(-1, 3)
+        return Table.of(
+            np.array([a.atoms for a, _ in own], int).reshape(-1, 4),
+            np.array([a.name for a, _ in own], str),
+            {"k": values[:, 0], "periodicity": values[:, 1].astype(int), "phase": values[:, 2]},
+        )
+
+    bonded = {tuple(sorted(b)) for b in molecule.bonds.tolist()}
+    near = {tuple(sorted((a.atoms[0], a.atoms[2]))) for a in assigned if a.kind == "angle"}
+    ends = {tuple(sorted((a.atoms[0], a.atoms[3]))) for a in assigned if a.kind == "torsion"}
+    pairs14 = np.array(sorted(ends - bonded - near), int).reshape(-1, 2)
+    excluded = np.array(sorted(bonded | near | ends), np.int32).reshape(-1, 2)
+    count = len(pairs14)
+    return Topology(
+        molecule=molecule,
+        atom_types=types,
+        charges=np.asarray(charges, float),
+        bonds=of("bond", ("k", "length")),
+        angles=of("angle", ("k", "angle")),
+        torsions=fourier("torsion"),
+        impropers=fourier("improper"),
+        lj=of("lj", ("sigma", "epsilon")),
+        lj_overrides=Table.empty(2),
+        pairs14=Table.of(
+            pairs14,
+            np.full(count, "1-4"),
+            {"lj14": np.full(count, 1.0 / SCNB), "coulomb14": np.full(count, 1.0 / SCEE)},
+        ),
+        exclusions=excluded,
+    )
+
+
+def _improper(
+    centre: int,
+    around: list[int],
+    types: Types,
+    entry: Entry | None,
+    first: bool,
+    table: ParameterTable | None,
+) -> Assigned:
+    """The improper of a planar centre, its atoms in the order that LEaP gives them.
+
+    They go by the names of their types, then by number; but where an entry names all types, the
+    `first` improper of these types in a molecule has the entry's order.  Given a `table`, acids
+    and esters are taken to be like X-o-c-o.
+    """
+    by_name = sorted(around, key=lambda a: (types[a], a))
+    if first and entry is not None and "X" not in entry.types:
+        left, order = list(by_name), []
+        for name in (entry.types[0], entry.types[1], entry.types[3]):
+            order.append(next(a for a in left if types[a] == name))
+            left.remove(order[-1])
+        by_name = order
+    a, b, d = by_name
+    atoms = (a, b, centre, d)
+    names = tuple(types[x] for x in atoms)
+    acid = [types[a] for a in around if types[a] in ACID_OXYGENS]
+    named = entry is not None and "X" not in entry.types
+    if table is not None and types[centre] == "c" and len(acid) > 1 and not named:
+        entry = table.improper("c", ("X", "o", "o"))
+        exact = sorted(acid)[:2] == ["o", "o"]
+        estimate = Estimate(entry.values, entry.source, f"like {entry.name}", 2.0)
+        return _assigned("improper", atoms, names, entry if exact else estimate)
+    if entry is None:
+        return Assigned("improper", atoms, names, IMPROPER, "GAFF's default for a planar centre")
+    return _assigned("improper", atoms, names, entry)
+
+
+def _assigned(kind, atoms, names, entry: Entry | Estimate) -> Assigned:
+    base = Assigned(kind, atoms, names, entry.values, entry.source)
+    if isinstance(entry, Estimate):
+        return replace(base, analogy=entry.reason, penalty=entry.penalty)
+    return base
+
+
+def _refuse(missing: list[str], molecule: Molecule) -> None:
+    if missing:
+        raise InputError(
+            f"{molecule.name or molecule.formula}: GAFF has no parameters, nor any like them, for "
+            f"{', '.join(sorted(set(missing)))}; a frcmod file beside a mol2 file may give them"
+        )

@@ -1,0 +1,465 @@
+"""GAFF atom types from a Lewis structure: a table of rules, and the alternation of paired types.
+
+Sources: the type descriptions of gaff.dat 1.81, and J. Wang, R. M. Wolf, J. W. Caldwell,
+P. A. Kollman, D. A. Case, J. Comput. Chem. 25, 1157 (2004), tables 1 and 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from jaxff.errors import InputError
+from jaxff.gaff.lewis import Lewis, canonical_ranks
+
+# Both types of a pair have the same parameters.  Along a conjugated system they alternate: atoms
+# joined by a double (or triple) bond get different ones, atoms joined by a single bond the same.
+PAIRS = {
+    "cc": "cd",
+    "ce": "cf",
+    "cg": "ch",
+    "cp": "cq",
+    "nc": "nd",
+    "ne": "nf",
+    "pc": "pd",
+    "pe": "pf",
+}
+ELECTRONEGATIVE = {"N", "O", "F", "Cl", "Br", "I", "S"}
+
+
+@dataclass(frozen=True, eq=False)
+class Environment:
+    """What the rules ask of a Lewis structure; atoms are counted from 0.
+
+    Attributes:
+        lewis: the structure.
+        rings: smallest rings, each the set of its atoms.
+        aromatic: atoms of purely aromatic rings (benzene, pyridine, their fused kin).
+        planar: atoms of other rings all of whose members are sp2 (pyrrole, quinone, azulene).
+    """
+
+    lewis: Lewis
+    rings: tuple[frozenset[int], ...]
+    aromatic: frozenset[int]
+    planar: frozenset[int]
+    aromatic_bonds: frozenset[frozenset[int]]
+
+    @classmethod
+    def of(cls, lewis: Lewis) -> Environment:
+        from rdkit import Chem
+
+        rings = tuple(frozenset(ring) for ring in Chem.GetSymmSSSR(lewis.to_rdkit()))
+        bare = cls(lewis, rings, frozenset(), frozenset(), frozenset())
+        pure = [ring for ring in rings if bare._is_pure(ring)]
+        bonds = {
+            frozenset((i, j))
+            for ring in pure
+            for i in ring
+            for j in bare.neighbours[i]
+            if j in ring
+        }
+        aromatic = frozenset().union(*pure)
+        flat = [r for r in rings if r not in pure and all(map(bare.is_flat, r))]
+        return cls(lewis, rings, aromatic, frozenset().union(*flat), frozenset(bonds))
+
+    # -- single atoms -----------------------------------------------------------------------
+
+    @cached_property
+    def symbols(self) -> list[str]:
+        return self.lewis.molecule.symbols
+
+    @cached_property
+    def orders(self) -> dict[tuple[int, int], int]:
+        """Bond orders by pair of atoms, both ways round."""
+        pairs = self.lewis.molecule.bonds.tolist()
+        both = {}
+        for (i, j), order in zip(pairs, self.lewis.orders.tolist(), strict=True):
+            both[i, j] = both[j, i] = order
+        return both
+
+    @property
+    def neighbours(self) -> list[list[int]]:
+        return self.lewis.molecule.neighbours
+
+    def degree(self, a: int) -> int:
+        return len(self.neighbours[a])
+
+    def multiple(self, a: int) -> list[int]:
+        """Neighbours joined by a double or triple bond."""
+        return [b for b in self.neighbours[a] if self.orders[a, b] > 1]
+
+    def single(self, a: int) -> list[int]:
+        return [b for b in self.neighbours[a] if self.orders[a, b] == 1]
+
+    def beside(self, a: int, *elements: str) -> bool:
+        """Whether a neighbour is one of the elements."""
+        return any(self.symbols[b] in elements for b in self.neighbours[a])
+
+    def in_ring(self, a: int, size: int) -> bool:
+        return any(len(ring) == size and a in ring for ring in self.rings)
+
+    def share_ring(self, a: int, b: int, size: int | None = None) -> bool:
+        return any(a in ring and b in ring and size in (None, len(ring)) for ring in self.rings)
+
+    def has_oxide(self, a: int) -> bool:
+        """Whether a neighbour is O⁻ (or S⁻), so that all such bonds are alike."""
+        return any(
+            self.lewis.charges[b] < 0 and self.symbols[b] in "OS" for b in self.neighbours[a]
+        )
+
+    def is_carbonyl(self, a: int) -> bool:
+        """C=O or C=S with three neighbours, or the CO2⁻ of an acid's anion."""
+        return (
+            self.symbols[a] == "C"
+            and self.degree(a) == 3
+            and any(self.symbols[b] in "OS" and self.degree(b) == 1 for b in self.multiple(a))
+        )
+
+    def is_sp2(self, a: int) -> bool:
+        """C and N whose π orbital carries part of a double bond, not two of them."""
+        degree = {"C": (3,), "N": (2, 3)}.get(self.symbols[a], ())
+        return self.degree(a) in degree and len(self.multiple(a)) == 1
+
+    def conjugates(self, a: int) -> bool:
+        """Whether a single bond to this atom is conjugated with a double bond beyond it."""
+        symbol, degree, multiple = self.symbols[a], self.degree(a), self.multiple(a)
+        if symbol == "C":
+            return degree <= 3 and bool(multiple)
+        if symbol in "NP" and degree <= 2:
+            return bool(multiple)
+        if symbol in "SP" and degree in (3, 4):
+            return len(self.single(a)) < degree and not self.has_oxide(a)
+        return False
+
+    def is_inner(self, a: int) -> bool:
+        """One end of a multiple bond that also has a conjugated single bond."""
+        return any(self.conjugates(b) for b in self.single(a))
+
+    def is_flat(self, a: int) -> bool:
+        """Whether a ring through this atom can be planar and conjugated."""
+        symbol, degree = self.symbols[a], self.degree(a)
+        if symbol == "C":
+            return degree == 3
+        if symbol in "NP":
+            return degree in (2, 3) and not (symbol == "P" and len(self.multiple(a)) > 1)
+        return symbol in "OS" and degree == 2
+
+    def _is_pure(self, ring: frozenset[int]) -> bool:
+        """Six sp2 atoms, no double bond of which leaves the rings that its atoms share."""
+        return len(ring) == 6 and all(
+            self.symbols[a] in "CNP"
+            and self.is_flat(a)
+            and len(self.multiple(a)) == 1
+            and self.share_ring(a, *self.multiple(a))
+            for a in ring
+        )
+
+
+# -- the rules -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A type, the condition for it in words and in code, and a molecule that has it."""
+
+    type: str
+    words: str
+    holds: Callable[[Environment, int], bool]
+    example: str
+
+
+def _aromatic_or_planar(e: Environment, a: int) -> bool:
+    return a in e.aromatic or a in e.planar
+
+
+def _bridges_rings(e: Environment, a: int) -> bool:
+    """Whether a bond joins this atom to that of another aromatic ring (not as part of a third)."""
+    return any(
+        b in e.aromatic
+        and frozenset((a, b)) not in e.aromatic_bonds
+        and not e.share_ring(a, b, size=6)
+        for b in e.neighbours[a]
+    )
+
+
+def _is_amide(e: Environment, a: int) -> bool:
+    return e.degree(a) == 3 and any(e.is_carbonyl(b) for b in e.neighbours[a])
+
+
+def _lone_pair_conjugates(e: Environment, a: int) -> bool:
+    """An amine's N on an aromatic ring or another sp2 atom, or the N⁺ of C=N⁺."""
+    return bool(e.multiple(a)) or any(
+        b in e.aromatic or e.is_sp2(b) for b in e.neighbours[a] if e.symbols[b] in "CNP"
+    )
+
+
+def _guanidinium(e: Environment, a: int) -> bool:
+    around = e.neighbours[a]
+    return (
+        e.degree(a) == 3
+        and all(e.symbols[b] == "N" and e.degree(b) == 3 for b in around)
+        and a not in e.planar
+    )
+
+
+def _nitro(e: Environment, a: int) -> bool:
+    ends = [b for b in e.neighbours[a] if e.symbols[b] == "O" and e.degree(b) == 1]
+    return e.degree(a) == 3 and len(ends) == 2
+
+
+def _double_to(elements: str) -> Callable[[Environment, int], bool]:
+    return lambda e, a: any(e.symbols[b] in elements for b in e.multiple(a))
+
+
+def _ring(size: int) -> Callable[[Environment, int], bool]:
+    return lambda e, a: e.in_ring(a, size)
+
+
+def _degree(*degrees: int) -> Callable[[Environment, int], bool]:
+    return lambda e, a: e.degree(a) in degrees
+
+
+def _all(*conditions: Callable[[Environment, int], bool]) -> Callable[[Environment, int], bool]:
+    return lambda e, a: all(condition(e, a) for condition in conditions)
+
+
+def _in_planar(e: Environment, a: int) -> bool:
+    return a in e.planar
+
+
+def _in_conjugated_ring(e: Environment, a: int) -> bool:
+    """In a planar ring, with the double bond conjugated to another one."""
+    return a in e.planar and any(e.is_inner(b) for b in (a, *e.multiple(a)))
+
+
+def _in_aromatic(e: Environment, a: int) -> bool:
+    return a in e.aromatic
+
+
+def _inner(e: Environment, a: int) -> bool:
+    return e.is_inner(a)
+
+
+def _conjugated_oxide(e: Environment, a: int) -> bool:
+    """S or P with =O next to a C=C, C=N or an aromatic ring, but not as part of an anion."""
+    return not e.has_oxide(a) and any(
+        b in e.aromatic or (e.is_sp2(b) and not e.is_carbonyl(b)) for b in e.single(a)
+    )
+
+
+def _always(e: Environment, a: int) -> bool:
+    return True
+
+
+# The first rule that holds decides; those of hydrogen follow from the neighbour, below.
+RULES: dict[str, tuple[Rule, ...]] = {
+    "C": (
+        Rule("c3", "sp3", _all(_degree(4), lambda e, a: not (_ring(3)(e, a) or _ring(4)(e, a))),
+             "CC"),
+        Rule("cx", "sp3 in a three-membered ring", _all(_degree(4), _ring(3)), "C1CC1"),
+        Rule("cy", "sp3 in a four-membered ring", _degree(4), "C1CCC1"),
+        Rule("cg", "sp, next to a conjugated atom",
+             _all(_degree(1, 2), lambda e, a: any(
+                 e.conjugates(b) for b in e.single(a) if e.symbols[b] in "CN")), "C#CC#C"),
+        Rule("c1", "sp", _degree(1, 2), "CC#C"),
+        Rule("c", "C=O, C=S", lambda e, a: e.is_carbonyl(a), "CC(C)=O"),
+        Rule("cp", "aromatic, at the bond between two rings (biphenyl)",
+             _all(_in_aromatic, _bridges_rings), "c1ccc(cc1)-c1ccccc1"),
+        Rule("ca", "aromatic", _in_aromatic, "c1ccccc1"),
+        Rule("cc", "sp2 in a planar ring that is not purely aromatic", _in_planar, "c1ccoc1"),
+        Rule("cz", "guanidinium", _guanidinium, "NC(N)=[NH2+]"),
+        Rule("ce", "sp2, inside a conjugated chain", _inner, "C=CC=C"),
+        Rule("cu", "sp2 in a three-membered ring", _ring(3), "C1=CC1"),
+        Rule("cv", "sp2 in a four-membered ring", _ring(4), "C1=CCC1"),
+        Rule("c2", "sp2", _degree(3), "C=C"),
+    ),
+    "N": (
+        Rule("nk", "four neighbours, in a three-membered ring", _all(_degree(4), _ring(3)),
+             "C1C[NH2+]1"),
+        Rule("nl", "four neighbours, in a four-membered ring", _all(_degree(4), _ring(4)),
+             "C1CC[NH2+]1"),
+        Rule("n4", "four neighbours", _degree(4), "C[NH3+]"),
+        Rule("n1", "sp", lambda e, a: e.degree(a) == 1
+             or (e.degree(a) == 2 and sum(e.orders[a, b] for b in e.neighbours[a]) == 4), "CC#N"),
+        Rule("no", "nitro", _nitro, "C[N+](=O)[O-]"),
+        Rule("ni", "amide in a three-membered ring", _all(_is_amide, _ring(3)), "O=C1CN1"),
+        Rule("nj", "amide in a four-membered ring", _all(_is_amide, _ring(4)), "O=C1CCN1"),
+        Rule("n", "amide, also of C=S", _is_amide, "CNC(C)=O"),
+        Rule("na", "three neighbours, in an aromatic or planar ring",
+             _all(_degree(3), _aromatic_or_planar), "c1cc[nH]c1"),
+        Rule("nm", "conjugated amine in a three-membered ring",
+             _all(_degree(3), _lone_pair_conjugates, _ring(3)), "C=CN1CC1"),
+        Rule("nn", "conjugated amine in a four-membered ring",
+             _all(_degree(3), _lone_pair_conjugates, _ring(4)), "C=CN1CCC1"),
+        Rule("nh", "amine on an aromatic ring or another sp2 atom",
+             _all(_degree(3), _lone_pair_conjugates), "Nc1ccccc1"),
+        Rule("np", "amine in a three-membered ring", _all(_degree(3), _ring(3)), "C1CN1"),
+        Rule("nq", "amine in a four-membered ring", _all(_degree(3), _ring(4)), "C1CCN1"),
+        Rule("n3", "amine", _degree(3), "CN"),
+        Rule("nb", "two neighbours, aromatic", _in_aromatic, "c1ccncc1"),
+        Rule("nc", "two neighbours, conjugated, in a planar ring not purely aromatic",
+             _in_conjugated_ring, "c1c[nH]cn1"),
+        Rule("ne", "two neighbours, inside a conjugated chain",
+             _all(_double_to("CNPS"), _inner), "C=NN=C"),
+        Rule("n2", "two neighbours, a double bond", _degree(2), "CC=N"),
+    ),
+    "O": (
+        Rule("o", "one neighbour", lambda e, a: e.degree(a) == 1 and not e.beside(a, "H"),
+             "CC(C)=O"),
+        Rule("oh", "with a hydrogen", lambda e, a: e.beside(a, "H") and e.degree(a) == 2, "CO"),
+        Rule("op", "ether in a three-membered ring", _all(_degree(2), _ring(3)), "C1CO1"),
+        Rule("oq", "ether in a four-membered ring", _all(_degree(2), _ring(4)), "C1COC1"),
+        Rule("os", "ether, ester", _degree(2), "COC"),
+    ),
+    "S": (
+        Rule("s", "one neighbour", _degree(1), "CC(C)=S"),
+        Rule("s2", "two neighbours, a double bond",
+             lambda e, a: e.degree(a) == 2 and len(e.multiple(a)) > 0 and a not in e.planar,
+             "CN=S=NC"),
+        Rule("sh", "with a hydrogen", _all(_degree(2), lambda e, a: e.beside(a, "H")), "CS"),
+        Rule("sp", "sulfide in a three-membered ring", _all(_degree(2), _ring(3)), "C1CS1"),
+        Rule("sq", "sulfide in a four-membered ring", _all(_degree(2), _ring(4)), "C1CSC1"),
+        Rule("ss", "sulfide, disulfide, thioester", _degree(2), "CSC"),
+        Rule("sx", "three neighbours, conjugated",
+             _all(_degree(3), _double_to("ONS"), _conjugated_oxide), "CS(=O)c1ccccc1"),
+        Rule("s4", "three neighbours", _degree(3), "CS(C)=O"),
+        Rule("sy", "four neighbours, conjugated", _all(_degree(4), _conjugated_oxide),
+             "CS(=O)(=O)c1ccccc1"),
+        Rule("s6", "four neighbours", _degree(4, 6), "CS(C)(=O)=O"),
+    ),
+    "P": (
+        Rule("pb", "two neighbours, aromatic", _all(_degree(2), _in_aromatic), "c1ccpcc1"),
+        Rule("pc", "two neighbours, in a planar ring that is not purely aromatic",
+             _all(_degree(2), _in_planar), "c1cpc[nH]1"),
+        Rule("pe", "two neighbours, inside a conjugated chain", _all(_degree(2), _inner),
+             "C=CP=C"),
+        Rule("p2", "one or two neighbours, a multiple bond", _degree(1, 2), "CP=C"),
+        Rule("px", "three neighbours and a double bond, conjugated",
+             _all(_degree(3), lambda e, a: bool(e.multiple(a)), _conjugated_oxide,
+                  lambda e, a: not e.beside(a, "H")), "O=P(=O)c1ccccc1"),
+        Rule("p4", "three neighbours, a double bond",
+             _all(_degree(3), lambda e, a: bool(e.multiple(a))), "CP(=O)=O"),
+        Rule("p3", "three neighbours", _degree(3), "CP"),
+        Rule("py", "four neighbours, conjugated", _all(_degree(4), _conjugated_oxide),
+             "CP(C)(=O)c1ccccc1"),
+        Rule("p5", "four neighbours", _degree(4, 5), "COP(=O)(O)O"),
+    ),
+    "F": (Rule("f", "fluorine", _degree(1), "CF"),),
+    "Cl": (Rule("cl", "chlorine", _degree(1), "CCl"),),
+    "Br": (Rule("br", "bromine", _degree(1), "CBr"),),
+    "I": (Rule("i", "iodine", _degree(1), "CI"),),
+}  # fmt: skip
+
+# Hydrogen by its neighbour; on carbon by how many electronegative atoms that carbon has.
+ON_HETERO = {"N": "hn", "O": "ho", "S": "hs", "P": "hp"}
+ON_SP3 = ("hc", "h1", "h2", "h3")
+ON_SP2 = ("ha", "h4", "h5")
+NEXT_TO_CATION = "hx"
+HYDROGEN_WORDS = {
+    "hc": "on sp3 carbon",
+    "h1": "on sp3 carbon with one electronegative neighbour",
+    "h2": "on sp3 carbon with two electronegative neighbours",
+    "h3": "on sp3 carbon with three electronegative neighbours",
+    "hx": "on carbon next to a cation's nitrogen",
+    "ha": "on sp2 or sp carbon",
+    "h4": "on sp2 carbon with one electronegative neighbour",
+    "h5": "on sp2 carbon with two electronegative neighbours",
+    "hn": "on nitrogen",
+    "ho": "on oxygen",
+    "hs": "on sulfur",
+    "hp": "on phosphorus",
+}
+HYDROGEN_EXAMPLES = {
+    "hc": "CC", "h1": "CO", "h2": "ClCCl", "h3": "ClC(Cl)Cl", "hx": "C[NH3+]",
+    "ha": "c1ccccc1", "h4": "CC=O", "h5": "CN(C)C=O",
+    "hn": "CN", "ho": "CO", "hs": "CS", "hp": "CP",
+}  # fmt: skip
+
+
+def atom_types(lewis: Lewis) -> tuple[str, ...]:
+    """(N,) GAFF types of the atoms of a Lewis structure.
+
+    Raises:
+        InputError: an atom for which GAFF has no type.
+    """
+    environment = Environment.of(lewis)
+    _refuse_bent(environment)
+    types = [_type(environment, a) for a in range(len(environment.symbols))]
+    return tuple(_alternated(environment, types))
+
+
+def _refuse_bent(e: Environment) -> None:
+    """InputError for sp carbons in small rings: what is left of rings without their hydrogens."""
+    for ring in e.rings:
+        for a in ring:
+            if len(ring) < 8 and e.symbols[a] == "C" and e.degree(a) == 2:
+                molecule = e.lewis.molecule
+                raise InputError(
+                    f"{molecule.name or molecule.formula}: C{a + 1} has two neighbours, in a ring "
+                    f"of {len(ring)} atoms: hydrogens are missing (or GAFF has no type for it)"
+                )
+
+
+def rule_of(environment: Environment, atom: int) -> Rule:
+    """The rule that decides on a heavy atom."""
+    for rule in RULES[environment.symbols[atom]]:
+        if rule.holds(environment, atom):
+            return rule
+    molecule = environment.lewis.molecule
+    charge = int(environment.lewis.charges[atom])
+    raise InputError(
+        f"{molecule.name or molecule.formula}: GAFF has no type for atom "
+        f"{molecule.symbols[atom]}{atom + 1} with {environment.degree(atom)} neighbours"
+        + (f" and charge {charge:+d}" if charge else "")
+    )
+
+
+def _type(e: Environment, a: int) -> str:
+    if e.symbols[a] != "H":
+        return rule_of(e, a).type
+    around = e.neighbours[a]
+    if not around or e.symbols[around[0]] in ("H", "F", "Cl", "Br", "I"):
+        molecule = e.lewis.molecule
+        beside = f"on {e.symbols[around[0]]}" if around else "without a neighbour"
+        raise InputError(
+            f"{molecule.name or molecule.formula}: GAFF has no type for the hydrogen H{a + 1} "
+            f"{beside}"
+        )
+    (carrier,) = around
+    if e.symbols[carrier] != "C":
+        return ON_HETERO[e.symbols[carrier]]
+    others = [e.symbols[b] for b in e.neighbours[carrier]]
+    count = sum(symbol in ELECTRONEGATIVE for symbol in others)
+    if e.degree(carrier) < 4:
+        return ON_SP2[min(count, 2)] if e.degree(carrier) == 3 else ON_SP2[0]
+    if any(e.symbols[b] == "N" and e.degree(b) == 4 for b in e.neighbours[carrier]):
+        return NEXT_TO_CATION
+    return ON_SP3[min(count, 3)]
+
+
+# -- paired types ----------------------------------------------------------------------------
+
+
+def _alternated(e: Environment, types: list[str]) -> Iterator[str]:
+    """The types with the second of each pair where the alternation along bonds asks for it."""
+    ranks = canonical_ranks(e.lewis.molecule)
+    second: dict[int, bool] = {}
+    for start in sorted((a for a, t in enumerate(types) if t in PAIRS), key=ranks.__getitem__):
+        if start in second:
+            continue
+        second[start], queue = False, [start]
+        while queue:
+            a = queue.pop(0)
+            for b in sorted(e.neighbours[a], key=ranks.__getitem__):
+                if b in second or types[b] not in PAIRS:
+                    continue
+                second[b] = second[a] != _differ(e, a, b)
+                queue.append(b)
+    for a, kind in enumerate(types):
+        yield PAIRS[kind] if second.get(a, False) else kind
+
+
+def _differ(e: Environment, a: int, b: int) -> bool:
+    """Whether neighbours of paired types get different ones."""
+    return e.orders[a, b] > 1 or frozenset((a, b)) in e.aromatic_bonds

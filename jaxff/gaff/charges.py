@@ -1,0 +1,203 @@
+"""Partial charges: RESP, AM1-BCC, Gasteiger's, or given ones; their totals are exact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.gaff.lewis import Lewis
+from jaxff.gaff.topology import equivalent_atoms
+from jaxff.molecule import Molecule, mol2_rows
+from jaxff.npz import atomic_path
+
+METHODS = ("resp", "gasteiger", "am1bcc")
+GIVEN_TOTAL = 0.02  # e, by which the rounded charges of a file may miss it
+
+
+@dataclass(frozen=True, eq=False)
+class Charges:
+    """Charges (N,) e and the method in words."""
+
+    values: np.ndarray
+    method: str
+
+
+def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
+    """Charges of a molecule.
+
+    Args:
+        lewis: its Lewis structure; RESP and AM1-BCC read its geometry, too.
+        charges: "resp" (HF/6-31G*, needs PySCF), "am1bcc" (needs antechamber on PATH),
+            "gasteiger" (RDKit; crude), the path of a mol2 file of the same molecule, or an array
+            (N,) e.  None: "resp".
+        cache: keep what RESP and AM1-BCC give in the user's cache folder, and look there first.
+
+    Raises:
+        InputError: an unknown method, a missing program, charges that do not sum to the net charge.
+    """
+    method = "resp" if charges is None else charges
+    if isinstance(method, (str, Path)):
+        if str(method).lower().endswith(".mol2"):
+            return from_mol2(lewis.molecule, method)
+        if method not in METHODS:
+            raise InputError(
+                f"charges={str(method)!r}: use {', '.join(METHODS)}, a mol2 file or an array"
+            )
+        if method == "gasteiger":
+            return gasteiger(lewis)
+        find = _resp if method == "resp" else am1bcc
+        return _cached(lewis.molecule, str(method), find) if cache else find(lewis.molecule)
+    return given(lewis.molecule, method)
+
+
+def given(molecule: Molecule, charges) -> Charges:
+    """Charges (N,) e as given; what rounding has taken from their sum is spread over the atoms."""
+    try:
+        if np.iscomplexobj(np.asarray(charges)):
+            raise ValueError("not complex ones")
+        values = np.array(charges, float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{_who(molecule)}: charges must be numbers, {error}") from error
+    if values.shape != (molecule.n_atoms,) or not np.isfinite(values).all():
+        raise InputError(
+            f"{_who(molecule)}: charges have shape {values.shape}, {molecule.n_atoms} finite "
+            "numbers are needed"
+        )
+    missing = molecule.charge - values.sum()
+    if abs(missing) > GIVEN_TOTAL:
+        raise InputError(
+            f"{_who(molecule)}: the charges sum to {values.sum():+.4f}, the net charge is "
+            f"{molecule.charge:+d}; correct either"
+        )
+    return Charges(_exact(values, molecule.charge), "given")
+
+
+def from_mol2(molecule: Molecule, path) -> Charges:
+    """The charges of a mol2 file, its atoms matched by the bond graph.
+
+    Raises:
+        InputError: another molecule, or no charges.
+    """
+    other, rows = Molecule.read(path), mol2_rows(path)["ATOM"]
+    if any(len(row) < 9 for row in rows):
+        raise InputError(f"{path}: its atoms carry no charges; give a mol2 file with charges")
+    values = np.array([float(row[8]) for row in rows])
+    try:
+        own = given(molecule, values[molecule.match(other)])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return Charges(own.values, f"from {Path(path).name}")
+
+
+def gasteiger(lewis: Lewis) -> Charges:
+    """Gasteiger's charges by RDKit, averaged over equivalent atoms: quick and crude.
+
+    Source: J. Gasteiger, M. Marsili, Tetrahedron 36, 3219 (1980).
+    """
+    from rdkit.Chem import rdPartialCharges
+
+    mol = lewis.to_rdkit()
+    rdPartialCharges.ComputeGasteigerCharges(mol, nIter=50)
+    values = np.array([atom.GetDoubleProp("_GasteigerCharge") for atom in mol.GetAtoms()])
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"{_who(lewis.molecule)}: Gasteiger's method has no parameters for one of its atoms; "
+            "use charges='resp' or give charges"
+        )
+    values = averaged(lewis.molecule, values)
+    return Charges(_exact(values, lewis.molecule.charge), "Gasteiger (crude)")
+
+
+def am1bcc(molecule: Molecule) -> Charges:
+    """AM1-BCC charges by AmberTools' antechamber, which must be on PATH.
+
+    Source: A. Jakalian, D. B. Jack, C. I. Bayly, J. Comput. Chem. 23, 1623 (2002).
+    """
+    program = shutil.which("antechamber")
+    if program is None:
+        raise InputError(
+            "AM1-BCC charges need AmberTools' antechamber on PATH (conda install -c conda-forge "
+            "ambertools); charges='resp' needs PySCF only"
+        )
+    from jaxff.gaff.lewis import lewis_structure
+
+    with tempfile.TemporaryDirectory() as folder:
+        _write_sdf(lewis_structure(molecule), Path(folder) / "in.sdf")
+        # -dr n: the structure has been checked here; not every installation can do that.
+        command = f"{program} -i in.sdf -fi sdf -o out.mol2 -fo mol2 -c bcc -at gaff -pf y -dr n"
+        command = [*command.split(), "-nc", str(molecule.charge)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        out = Path(folder) / "out.mol2"
+        if not out.is_file():
+            last = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["no message"]
+            raise InputError(f"{_who(molecule)}: antechamber failed: {last[0]}")
+        values = from_mol2(molecule, out).values
+    return Charges(values, "AM1-BCC (antechamber)")
+
+
+def averaged(molecule: Molecule, values: np.ndarray) -> np.ndarray:
+    """Values (N,) averaged over equivalent atoms."""
+    classes = equivalent_atoms(molecule)
+    return (np.bincount(classes, values) / np.bincount(classes))[classes]
+
+
+def _resp(molecule: Molecule) -> Charges:
+    from jaxff.gaff.resp import resp
+
+    return Charges(resp(molecule), "RESP (HF/6-31G*)")
+
+
+def _exact(values: np.ndarray, charge: int) -> np.ndarray:
+    for _ in range(3):  # the first leaves rounding, the second none
+        values = values + (charge - values.sum()) / len(values)
+    return values
+
+
+def _write_sdf(lewis: Lewis, path: Path) -> None:
+    from rdkit import Chem
+
+    mol = lewis.to_rdkit(conformer=True)
+    Chem.Kekulize(mol, clearAromaticFlags=True)
+    with Chem.SDWriter(str(path)) as writer:
+        writer.SetKekulize(False)
+        writer.write(mol)
+
+
+def _cached(molecule: Molecule, method: str, find) -> Charges:
+    digest = hashlib.sha256()
+    for part in (molecule.numbers, molecule.bonds, np.round(molecule.positions, 4) + 0.0):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    digest.update(f"{method} {molecule.charge} 1".encode())
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxff" / "charges"
+    path = folder / f"{digest.hexdigest()[:32]}.json"
+    if path.is_file():
+        try:
+            known = json.loads(path.read_text())
+            return Charges(
+                _exact(np.array(known["charges"], float), molecule.charge), known["method"]
+            )
+        except (ValueError, KeyError, TypeError):
+            path.unlink()
+    found = find(molecule)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_text(
+                json.dumps({"method": found.method, "charges": found.values.tolist()})
+            )
+    except (OSError, InputError):  # a read-only home costs time, nothing else
+        pass
+    return found
+
+
+def _who(molecule: Molecule) -> str:
+    return molecule.name or molecule.formula

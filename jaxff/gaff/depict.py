@@ -1,0 +1,48 @@
+"""A parametrized molecule drawn flat, with types and charges at the atoms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxff.errors import InputError
+from jaxff.gaff.parametrize import Parametrization
+from jaxff.npz import atomic_path
+
+SIZE = 120  # pixels per atom of the longer side, within limits
+SMALLEST, LARGEST = 500, 1600
+
+
+def depict(parametrization: Parametrization, path) -> None:
+    """Draw the molecule with the type and charge of each atom, as ``x.svg`` or ``x.png``.
+
+    Raises:
+        InputError: another format, or a file that cannot be written.
+    """
+    from rdkit.Chem import rdDepictor
+    from rdkit.Chem.Draw import rdMolDraw2D
+
+    kind = Path(path).suffix.lower()
+    if kind not in (".svg", ".png"):
+        raise InputError(f"{path}: a picture is an svg or a png file")
+    mol = parametrization.lewis.to_rdkit()
+    rdDepictor.SetPreferCoordGen(True)
+    rdDepictor.Compute2DCoords(mol)
+    for atom, (type_, charge) in enumerate(
+        zip(parametrization.atom_types, parametrization.charges, strict=True)
+    ):
+        mol.GetAtomWithIdx(atom).SetProp("atomNote", f"{type_} {charge:+.2f}")
+    side = min(max(SMALLEST, round(SIZE * mol.GetNumAtoms() ** 0.75)), LARGEST)
+    drawer = (rdMolDraw2D.MolDraw2DSVG if kind == ".svg" else rdMolDraw2D.MolDraw2DCairo)(
+        side, round(0.75 * side)
+    )
+    options = drawer.drawOptions()
+    options.annotationFontScale = 0.55
+    options.addStereoAnnotation = False
+    options.setAtomPalette({-1: (0.0, 0.0, 0.0)})
+    options.setAnnotationColour((0.0, 0.27, 0.55))
+    drawer.DrawMolecule(mol)
+    drawer.FinishDrawing()
+    picture = drawer.GetDrawingText()
+    with atomic_path(path) as temporary:
+        data = picture.encode() if isinstance(picture, str) else picture
+        Path(temporary).write_bytes(data)

@@ -1,0 +1,222 @@
+"""GAFF for a molecule: types, charges and parameters, with a full account of where each is from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.gaff.assign import Assigned, assign, topology
+from jaxff.gaff.atom_types import HYDROGEN_WORDS, Environment, rule_of
+from jaxff.gaff.atom_types import atom_types as find_types
+from jaxff.gaff.charges import Charges, find_charges, from_mol2
+from jaxff.gaff.lewis import Lewis, lewis_structure
+from jaxff.gaff.table import ParameterTable, gaff_table
+from jaxff.gaff.topology import Topology
+from jaxff.molecule import Molecule
+from jaxff.potential import Potential
+
+CARRIED = ("ethanol", "keto_malondialdehyde", "aspirin")  # whose AM1-BCC charges are at hand
+KINDS = ("bond", "angle", "torsion", "improper")
+DOUBTFUL = 5.0  # a penalty from which an estimate deserves a look
+
+
+@dataclass(frozen=True, eq=False)
+class Parametrization:
+    """A molecule with GAFF's types, charges and parameters.
+
+    Attributes:
+        molecule: the atoms, in their own order.
+        lewis: bond orders and formal charges that the types follow from.
+        atom_types: (N,) GAFF types.
+        charges: (N,) e, summing to the net charge.
+        charge_method: in words.
+        table: the parameter file.
+        assigned: every interaction with its parameters, their source, analogy and penalty.
+    """
+
+    molecule: Molecule
+    lewis: Lewis
+    atom_types: tuple[str, ...]
+    charges: np.ndarray
+    charge_method: str
+    table: ParameterTable
+    assigned: tuple[Assigned, ...]
+
+    @cached_property
+    def topology(self) -> Topology:
+        return topology(self.molecule, self.atom_types, self.charges, list(self.assigned))
+
+    def potential(self, coulomb_constant: float | None = None, **form) -> Potential:
+        """The potential; it remembers this parametrization as its `origin`.
+
+        Args:
+            coulomb_constant: kcal/mol Å/e²; AMBER's own (18.2223²) by default.
+            **form: bonds, bonded, fourier_terms, see `Topology.potential`.
+        """
+        return self.topology.potential(coulomb_constant, **form).with_origin(self)
+
+    @property
+    def estimates(self) -> tuple[Assigned, ...]:
+        """What is not in the parameter file but taken from something similar, worst first."""
+        found = {(a.kind, a.name): a for a in self.assigned if a.penalty}
+        return tuple(sorted(found.values(), key=lambda a: (-a.penalty, a.kind, a.types)))
+
+    def reasons(self) -> list[str]:
+        """(N,) why each atom has its type, in words."""
+        environment = Environment.of(self.lewis)
+        return [
+            HYDROGEN_WORDS[kind] if z == 1 else rule_of(environment, atom).words
+            for atom, (z, kind) in enumerate(
+                zip(self.molecule.numbers, self.atom_types, strict=True)
+            )
+        ]
+
+    def summary(self) -> str:
+        """Atoms, terms with their sources, estimates and penalties, as text."""
+        from jaxff.console import plain_table
+
+        symbols, formal = self.molecule.symbols, self.lewis.charges
+        atoms = [
+            [f"{symbols[a]}{a + 1}", kind, f"{self.charges[a]:+.4f}", why]
+            for a, (kind, why) in enumerate(zip(self.atom_types, self.reasons(), strict=True))
+        ]
+        who = self.molecule.name or self.molecule.formula
+        lines = [
+            f"{who}: {self.molecule.formula}, net charge {self.molecule.charge:+d}"
+            + (f", formal charges on {self._charged(formal)}" if formal.any() else ""),
+            f"parameters: {self.table.title}",
+            f"charges: {self.charge_method}",
+            "",
+            plain_table(["atom", "type", "charge", "because"], atoms),
+            "",
+            plain_table(["term", "types", "times", "parameters", "source"], self._terms()),
+            "",
+        ]
+        if self.estimates:
+            rows = [[a.kind, a.name, a.analogy, a.source, f"{a.penalty:g}"] for a in self.estimates]
+            lines += [
+                f"{len(rows)} estimates for what the parameter file lacks "
+                f"(look at penalties from {DOUBTFUL:g} on):",
+                plain_table(["term", "types", "estimate", "from", "penalty"], rows),
+            ]
+        else:
+            lines.append("every parameter is the file's own: no estimates")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict:
+        """The same for programs."""
+        return {
+            "name": self.molecule.name,
+            "formula": self.molecule.formula,
+            "net_charge": self.molecule.charge,
+            "charge_method": self.charge_method,
+            "parameters": self.table.title,
+            "atoms": [
+                {"element": symbol, "type": kind, "charge": float(charge), "because": why}
+                for symbol, kind, charge, why in zip(
+                    self.molecule.symbols,
+                    self.atom_types,
+                    self.charges,
+                    self.reasons(),
+                    strict=True,
+                )
+            ],
+            "terms": [
+                {
+                    "kind": a.kind,
+                    "atoms": list(a.atoms),
+                    "types": list(a.types),
+                    "values": np.array(a.values, float).tolist(),
+                    "source": a.source,
+                    "analogy": a.analogy,
+                    "penalty": a.penalty,
+                }
+                for a in self.assigned
+            ],
+        }
+
+    def _charged(self, formal) -> str:
+        atoms = np.flatnonzero(formal)
+        return ", ".join(f"{self.molecule.symbols[a]}{a + 1} {formal[a]:+d}" for a in atoms)
+
+    def _terms(self) -> list[list]:
+        groups: dict[tuple, list[Assigned]] = {}
+        for a in self.assigned:
+            if a.kind in KINDS:
+                groups.setdefault((KINDS.index(a.kind), a.name, a.values, a.source), []).append(a)
+        rows = []
+        for (kind, name, values, source), members in groups.items():
+            rows.append([KINDS[kind], name, len(members), _in_words(KINDS[kind], values), source])
+        return sorted(rows, key=lambda row: (KINDS.index(row[0]), row[1]))
+
+
+def parametrize(
+    mol: Molecule, charges="auto", *, atom_types: tuple[str, ...] | None = None, cache: bool = True
+) -> Parametrization:
+    """GAFF 1.81 for any organic molecule of H, C, N, O, S, P, F, Cl, Br and I.
+
+    Args:
+        mol: the molecule with all hydrogens and its net charge; bond orders as drawn do not count.
+        charges: "resp", "gasteiger", "am1bcc", a mol2 file or an array (N,) e, see
+            `jaxff.gaff.charges.find_charges`; "auto": those carried for ethanol,
+            keto-malondialdehyde and aspirin (AM1-BCC), else "resp".
+        atom_types: (N,) GAFF types, in place of the ones found.
+        cache: keep charges from quantum chemistry in the user's cache folder.
+
+    Raises:
+        InputError: radicals, metals and other elements, several molecules, a net charge that the
+            structure cannot have, atoms without a type, interactions without parameters, charges
+            that cannot be found.
+
+    Source: Wang et al., J. Comput. Chem. 25, 1157 (2004), doi:10.1002/jcc.20035.
+    """
+    lewis, table = lewis_structure(mol), gaff_table()
+    types = find_types(lewis) if atom_types is None else _checked_types(mol, atom_types, table)
+    assigned = assign(mol, types, table)  # before the charges, which may take minutes
+    found = None
+    if isinstance(charges, str) and charges == "auto":
+        found = _carried(mol)
+        charges = "resp"
+    if found is None:
+        found = find_charges(lewis, charges, cache=cache)
+    return Parametrization(mol, lewis, types, found.values, found.method, table, tuple(assigned))
+
+
+def _checked_types(mol: Molecule, types, table: ParameterTable) -> tuple[str, ...]:
+    types = tuple(map(str, types))
+    unknown = sorted(set(types) - set(table.masses))
+    if len(types) != mol.n_atoms or unknown:
+        raise InputError(
+            f"{mol.name or mol.formula}: {len(types)} atom types for {mol.n_atoms} atoms"
+            + (f", of which GAFF does not know {', '.join(unknown)}" if unknown else "")
+        )
+    for atom, (kind, mass) in enumerate(zip(types, mol.masses, strict=True)):
+        if abs(table.masses[kind] - mass) > 0.6:
+            raise InputError(
+                f"{mol.name or mol.formula}: atom {mol.symbols[atom]}{atom + 1} cannot be of type "
+                f"{kind} ({table.descriptions[kind]})"
+            )
+    return types
+
+
+def _carried(mol: Molecule) -> Charges | None:
+    for name in CARRIED:
+        try:
+            with resources.as_file(resources.files("jaxff") / "data" / "gaff") as folder:
+                known = from_mol2(mol, folder / f"{name}.mol2")
+        except InputError:  # another molecule
+            continue
+        return Charges(known.values, "AM1-BCC (antechamber), carried by jaxff")
+    return None
+
+
+def _in_words(kind: str, values: tuple) -> str:
+    if kind == "bond":
+        return f"k {values[0]:.1f}, {values[1]:.4f} Å"
+    if kind == "angle":
+        return f"k {values[0]:.1f}, {np.rad2deg(values[1]):.2f}°"
+    return "; ".join(f"k {k:.3f}, n {n}, {np.rad2deg(phase):.0f}°" for k, n, phase in values)

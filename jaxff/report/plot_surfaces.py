@@ -1,0 +1,229 @@
+"""Pictures of scans and minima; each function returns a Figure, drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxff.analysis import Scan, difference
+from jaxff.analysis.minima import Ordering
+from jaxff.report.plot import COLOURS
+
+CLASH = 40.0  # kcal/mol: what is above is drawn alike, unless asked otherwise
+STYLES = ("-", "--", "-.", ":")
+MARKERS = "osD^vPX"
+
+
+def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
+    """Energies along one coordinate, a line a potential; of two, their difference below.
+
+    Args:
+        scans: {name: scan of one coordinate}, all of the same values.
+        highest: kcal/mol, the end of the axis (None: that of the energies, at most 40).
+    """
+    names, found = list(scans), list(scans.values())
+    pair = len(found) == 2
+    figure = Figure(figsize=(6.4, 6.0 if pair else 4.0), layout="constrained")
+    panels = figure.subplots(2 if pair else 1, 1, sharex=True, squeeze=False)[:, 0]
+    top = max(np.nanmax(scan.relative) for scan in found)
+    for k, (name, scan) in enumerate(scans.items()):
+        x, y = _around(scan, scan.relative)
+        colour = COLOURS[k % len(COLOURS)]
+        panels[0].plot(x[0], y, STYLES[k % 4], color=colour, label=name)
+        lost = ~_around(scan, scan.converged)[1].astype(bool)
+        if lost.any():
+            panels[0].plot(x[0][lost], y[lost], "x", color=colour, label=f"{name}: not converged")
+    panels[0].set_ylim(-0.03 * _ceiling(top, highest), 1.05 * _ceiling(top, highest))
+    panels[0].set_ylabel("energy, kcal/mol")
+    panels[0].legend(fontsize="small")
+    if pair:
+        values = shown_difference(scans, highest)
+        x, y = _around(found[0], values)
+        panels[1].axhline(0.0, color="#888888", linewidth=0.8)
+        panels[1].plot(x[0], y, color=COLOURS[2])
+        panels[1].set_ylabel("difference, kcal/mol")
+        panels[1].set_title(_range(names, values), fontsize="medium")
+    for ax in panels:
+        ax.grid(alpha=0.3)
+        _frame(ax.xaxis, ax.set_xlim, found[0], 0)
+    panels[-1].set_xlabel(_axis(found[0], 0))
+    return figure
+
+
+def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
+    """Contours over two coordinates, a panel a potential on one scale; of two, their difference.
+
+    A cross marks the lowest point of each panel, dots what has not converged; a difference is grey
+    where either energy is off the scale.
+
+    Args:
+        scans: {name: scan of two coordinates}, all of the same values.
+        highest: kcal/mol, the end of the scale (None: that of the energies, at most 40).
+    """
+    names, found = list(scans), list(scans.values())
+    figure, panels = _panels(len(found) + (len(found) == 2))
+    top = max(np.nanmax(scan.relative) for scan in found)
+    ceiling = _ceiling(top, highest)
+    for ax, (name, scan) in zip(panels, scans.items(), strict=False):
+        filled = _map(ax, scan, scan.relative, 0.0, ceiling, "viridis")
+        _marks(ax, scan)
+        kind = "relaxed" if scan.relaxed else "rigid"
+        ax.set_title(f"{name} ({kind}): 0 to {np.nanmax(scan.relative):.3g} kcal/mol",
+                     fontsize="medium")  # fmt: skip
+    figure.colorbar(
+        filled, ax=list(panels[: len(found)]), label="energy, kcal/mol", ticks=MaxNLocator(6)
+    )
+    if len(found) == 2:
+        values = shown_difference(scans, highest)
+        limit = max(np.nanmax(np.abs(values)), 1e-6)
+        panels[-1].set_facecolor("#cccccc")
+        filled = _map(panels[-1], found[0], values, -limit, limit, "RdBu_r")
+        panels[-1].set_title(_range(names, values), fontsize="medium")
+        figure.colorbar(filled, ax=panels[-1], label="difference, kcal/mol", ticks=MaxNLocator(6))
+    return figure
+
+
+def difference_maps(
+    name: str, reference: Scan, others: Mapping[str, Scan], highest: float = 10.0
+) -> Figure:
+    """Other scans of two coordinates minus a reference, a panel each, on one scale.
+
+    Each counts from its own lowest energy. Lines are contours of the reference, every 2 kcal/mol.
+
+    Args:
+        name, reference: what is subtracted.
+        others: {name: scan of the same coordinates and values}.
+        highest: kcal/mol; what differs by more is drawn alike.
+    """
+    figure, panels = _panels(len(others))
+    values = {key: difference(other, reference) for key, other in others.items()}
+    limit = min(max(max(np.nanmax(np.abs(v)) for v in values.values()), 1e-6), highest)
+    for ax, (key, off) in zip(panels, values.items(), strict=True):
+        filled = _map(ax, reference, off, -limit, limit, "RdBu_r")
+        (x, y), z = _around(reference, reference.relative)
+        lines = ax.contour(x, y, z.T, np.arange(2.0, 41.0, 2.0), colors="black", linewidths=0.5)
+        ax.clabel(lines, fontsize=7)
+        ax.set_title(_range((key, name), off), fontsize="medium")
+    figure.colorbar(filled, ax=list(panels), label="difference, kcal/mol", ticks=MaxNLocator(6))
+    return figure
+
+
+def minima_levels(order: Ordering) -> Figure:
+    """How several potentials order the same minima, a column a potential, dotted lines between.
+
+    Levels are the energies after relaxation; a hollow one has left its minimum for another's.
+    """
+    figure = Figure(figsize=(1.6 + 1.3 * len(order.names), 4.2), layout="constrained")
+    ax = figure.subplots()
+    columns = np.arange(len(order.names))
+    for k in range(order.relaxed.shape[1]):
+        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        stays = order.onto[:, k] == k
+        ax.plot(columns, order.relaxed[:, k], ":", color=colour, linewidth=1.2)
+        # Hollow ones are larger: they lie upon the level of the other.
+        for shown, fill, size in ((stays, colour, 9), (~stays, "none", 15)):
+            ax.plot(
+                columns[shown], order.relaxed[shown, k], marker, color=colour, markersize=size,
+                markerfacecolor=fill, markeredgewidth=1.6,
+            )  # fmt: skip
+        ax.plot([], [], marker + ":", color=colour, markersize=9, label=f"minimum {k + 1}")
+    if (order.onto != np.arange(order.onto.shape[1])).any():
+        ax.plot([], [], "o", color="#444444", markersize=9, markerfacecolor="white",
+                label="fell into another")  # fmt: skip
+    ax.set_xticks(columns, [name.replace(" (", "\n(") for name in order.names])
+    ax.set_xlim(-0.5, len(columns) - 0.5)
+    ax.set_ylabel("relaxed energy, kcal/mol")
+    ax.legend(fontsize="small")
+    return figure
+
+
+def _panels(count: int):
+    """A figure with so many square panels, at most three in a row."""
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(0.6 + 4.4 * columns, 0.2 + 4.4 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax in panels[count:]:
+        ax.set_visible(False)
+    return figure, panels[:count]
+
+
+def _map(ax, scan: Scan, values: np.ndarray, low: float, high: float, colours: str):
+    """Filled contours of values on the scan's grid, framed and labelled."""
+    (x, y), z = _around(scan, values)
+    above, below = np.nanmax(values) > high, np.nanmin(values) < low
+    over = {(1, 1): "both", (1, 0): "max", (0, 1): "min", (0, 0): "neither"}[above, below]
+    # Outermost values are drawn even where rounding puts them off the scale.
+    z = np.clip(z, None if below else low, None if above else high)
+    levels = np.linspace(low, high, 21)
+    filled = ax.contourf(x, y, z.T, levels, cmap=colours, extend=over)
+    if low == 0.0:
+        ax.contour(x, y, z.T, levels[::4], colors="white", linewidths=0.4, alpha=0.7)
+    _frame(ax.xaxis, ax.set_xlim, scan, 0)
+    _frame(ax.yaxis, ax.set_ylim, scan, 1)
+    ax.set_xlabel(_axis(scan, 0))
+    ax.set_ylabel(_axis(scan, 1))
+    ax.label_outer()
+    return filled
+
+
+def shown_difference(scans: Mapping[str, Scan], highest: float | None = None) -> np.ndarray:
+    """The first of two scans minus the second, kcal/mol; not a number where either is off scale."""
+    found = list(scans.values())
+    ceiling = _ceiling(max(np.nanmax(scan.relative) for scan in found), highest)
+    on_scale = np.all([scan.relative <= ceiling for scan in found], axis=0)
+    return np.where(on_scale | ~on_scale.any(), difference(*found), np.nan)
+
+
+def shown_values(scan: Scan, k: int) -> np.ndarray:
+    """Values (g,) of coordinate k as people read them: degrees, or Å."""
+    return scan.values[k] if len(scan.coordinates[k]) == 2 else np.degrees(scan.values[k])
+
+
+def _around(scan: Scan, z: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Coordinates to draw and values there; what goes around is continued past both ends."""
+    axes = []
+    for k, periodic in enumerate(scan.periodic):
+        x = shown_values(scan, k)
+        if periodic:
+            x = (x + 180.0) % 360.0 - 180.0
+        order = np.argsort(x)
+        if periodic:
+            order = np.concatenate([order[-1:], order, order[:1]])
+        x, z = x[order], np.take(z, order, axis=k)
+        if periodic:
+            x[0], x[-1] = x[0] - 360.0, x[-1] + 360.0
+        axes.append(x)
+    return axes, z
+
+
+def _marks(ax, scan: Scan) -> None:
+    x, y = shown_values(scan, 0), shown_values(scan, 1)
+    x, y = ((v + 180.0) % 360.0 - 180.0 if p else v
+            for v, p in zip((x, y), scan.periodic, strict=True))  # fmt: skip
+    a, b = np.unravel_index(np.nanargmin(scan.relative), scan.relative.shape)
+    ax.plot(x[a], y[b], "+", color="#D55E00", markersize=11, markeredgewidth=2, clip_on=False)
+    a, b = np.nonzero(~scan.converged)
+    ax.plot(x[a], y[b], ".", color="black", markersize=3)
+
+
+def _frame(axis, set_limits, scan: Scan, k: int) -> None:
+    if scan.periodic[k]:
+        set_limits(-180, 180)
+        axis.set_ticks(range(-180, 181, 60))
+
+
+def _axis(scan: Scan, k: int) -> str:
+    return f"{scan.names[k]}, {'Å' if len(scan.coordinates[k]) == 2 else 'degrees'}"
+
+
+def _range(names, values) -> str:
+    low, high = np.nanmin(values), np.nanmax(values)
+    return f"{names[0]} − {names[1]}: {low:.3g} to {high:.3g} kcal/mol"
+
+
+def _ceiling(top: float, highest: float | None) -> float:
+    return max(min(top, CLASH) if highest is None else highest, 1e-6)

@@ -1,0 +1,1 @@
+"""The terms of potentials, one module for each functional form."""
