@@ -1,0 +1,351 @@
+"""Stores: the state of unfinished work on disk, together with the request that it belongs to.
+
+A request is everything that decides the result: settings, data and versions, as nested dicts and
+lists of JSON values and arrays. Of arrays only a checksum is kept. Work that was interrupted is
+continued by the same call with the same request. Another request is refused, with the names of the
+settings that differ.
+
+`Store` keeps the state in one npz file. `claim` and `locked` do the same for a folder of many
+pieces, and `Rows` is a file that several processes fill with rows of numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.npz import NpzReader, atomic_path, writable_file, write_npz
+
+FORMAT = "jaxff store 1"
+REQUEST = "request.json"
+LOCK = "lock"
+SHOWN = 40  # longer values are left out of messages about settings that differ
+
+
+class Store:
+    """The state of unfinished work in one npz file.
+
+    Args:
+        path: the file; with None `load` finds nothing and `save` does nothing.
+        request: everything that decides the result; see `described`.
+        what: the kind of work, a noun such as "training", for messages.
+        replace: ignore and replace the state of another request, instead of refusing it.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        request: Mapping[str, Any],
+        what: str = "calculation",
+        *,
+        replace: bool = False,
+    ):
+        self.path = None if path is None else Path(path)
+        self.what, self.replace = what, replace
+        if self.path is not None:
+            writable_file(self.path)
+            self.request = described(request)
+
+    def load(self, like: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """Read the state that `save` wrote last; None if there is none.
+
+        Args:
+            like: entries of the state that are pytrees of JAX arrays or random keys, each with a
+                pytree of the same structure, shapes and dtypes. All other entries are returned as
+                dicts, lists, JSON values and NumPy arrays.
+
+        Raises:
+            InputError: the file is damaged, or belongs to another request or kind of work.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        file = NpzReader(self.path, f"state of a {self.what}")
+        try:
+            header = json.loads(file.text("header"))
+            known, state = header["request"], header["state"]
+            if (header["format"], header["what"]) != (FORMAT, self.what):
+                raise KeyError("format")
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.path} is not the state of a {self.what} ({FORMAT}): delete it to start "
+                "anew, or name another file"
+            ) from error
+        if self.replace and differences(known, self.request):
+            return None
+        check_request(self.path, known, self.request, self.what)
+        state = _decoded(state, file)
+        for key, template in (like or {}).items():
+            state[key] = self._restored(state.get(key), template, key)
+        return state
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replace the state on disk, completely or not at all.
+
+        Args:
+            state: nested dicts, lists and other pytrees of arrays, random keys and JSON values.
+        """
+        if self.path is None:
+            return
+        arrays: list[np.ndarray] = []
+        header = {
+            "format": FORMAT,
+            "what": self.what,
+            "request": self.request,
+            "state": _encoded(dict(state), arrays),
+        }
+        named = {f"array_{i}": array for i, array in enumerate(arrays)}
+        write_npz(self.path, {"header": np.array(json.dumps(header)), **named})
+
+    def remove(self) -> None:
+        """Delete the file, if there is one."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _restored(self, value: Any, template: Any, key: str) -> Any:
+        """`value` in the structure of `template`, with its arrays as JAX arrays."""
+        import jax
+
+        leaves, structure = jax.tree.flatten(template)
+        found = jax.tree.leaves(value)
+        kinds = [[(np.shape(x), getattr(x, "dtype", type(x))) for x in y] for y in (found, leaves)]
+        if kinds[0] != kinds[1]:
+            raise InputError(
+                f"{self.path}: the arrays of {key!r} have other shapes or types than those of this "
+                f"{self.what}: delete the file to start anew, or name another file"
+            )
+        found = [jax.numpy.asarray(x) if isinstance(x, np.ndarray) else x for x in found]
+        return jax.tree.unflatten(structure, found)
+
+
+def described(request: Any) -> Any:
+    """A request as JSON values, with a checksum in place of each array.
+
+    Args:
+        request: nested dicts, lists and tuples of arrays, JSON values and paths.
+
+    Raises:
+        TypeError: a value is none of these.
+    """
+    if request is None or isinstance(request, bool | int | float | str):
+        return request
+    if isinstance(request, Mapping):
+        return {str(key): described(value) for key, value in request.items()}
+    if isinstance(request, list | tuple):
+        return [described(value) for value in request]
+    if isinstance(request, np.generic):
+        return request.item()
+    if isinstance(request, Path):
+        return str(request)
+    if hasattr(request, "__array__"):
+        array = np.ascontiguousarray(request)
+        if array.dtype != object:
+            checksum = hashlib.md5(array.tobytes(), usedforsecurity=False).hexdigest()
+            return f"{array.dtype} {np.shape(request)} md5 {checksum}"
+    raise TypeError(f"a request cannot contain a {type(request).__name__}")
+
+
+def differences(known: Any, wanted: Any, name: str = "") -> list[str]:
+    """Names of the settings in which two described requests differ, with short values."""
+    if isinstance(known, dict) and isinstance(wanted, dict):
+        keys = dict.fromkeys([*known, *wanted])
+        return [
+            found
+            for key in keys
+            for found in differences(
+                known.get(key), wanted.get(key), f"{name}.{key}" if name else str(key)
+            )
+        ]
+    old, new = json.dumps(known, sort_keys=True), json.dumps(wanted, sort_keys=True)
+    if old == new:
+        return []
+    return [f"{name} {old} → {new}" if max(len(old), len(new)) <= SHOWN else name]
+
+
+def check_request(path: str | Path, known: Any, wanted: Any, what: str) -> None:
+    """Refuse earlier work that belongs to another request.
+
+    Args:
+        path: the file or folder with the earlier work.
+        known: its described request.
+        wanted: the described request of this call.
+        what: the kind of work.
+
+    Raises:
+        InputError: the requests differ; the message names the settings.
+    """
+    changed = differences(known, wanted)
+    if changed:
+        raise InputError(
+            f"{path} holds a {what} with other settings ({'; '.join(changed)}): use those settings "
+            f"to continue it, delete {path} to start anew, or choose another path"
+        )
+
+
+def claim(
+    folder: str | Path,
+    request: Mapping[str, Any],
+    what: str,
+    *,
+    files: str | None = None,
+    replace: bool = False,
+) -> bool:
+    """Make a folder that of a request, and return whether it holds earlier work on it.
+
+    The request is kept in the file request.json in the folder. A folder in which nothing but this
+    file was written can be claimed by any request.
+
+    Args:
+        folder: created if it does not exist.
+        request: everything that decides the result; see `described`.
+        what: the kind of work, a noun such as "training", for messages.
+        files: regular expression for the names of the files that this kind of work writes. With
+            it, a folder with other files is refused, and the files of another request, or of
+            none, are deleted where they may be replaced.
+        replace: replace the work of another request, instead of refusing it.
+
+    Raises:
+        InputError: the folder cannot be written, contains files that this kind of work does not
+            write, or holds work on another request.
+    """
+    folder, wanted = Path(folder), described(request)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, not a folder for a {what}: name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    # Names with a dot are the temporary files of a process that was killed while writing.
+    pieces = [path for path in folder.iterdir() if path.name not in (REQUEST, LOCK)]
+    foreign = [
+        path.name for path in pieces if files and not re.fullmatch(rf"{files}|\..*", path.name)
+    ]
+    if foreign:
+        raise InputError(
+            f"{folder} is not the folder of a {what}, as it contains {min(foreign)}: name another "
+            "folder, or empty this one"
+        )
+    label = folder / REQUEST
+    if label.is_file():
+        try:
+            known = json.loads(label.read_text())["request"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{label} is damaged: delete {folder} to start anew") from error
+        begun = any(path.stat().st_size for path in pieces)
+        if not differences(known, wanted):
+            return begun
+        if begun and not replace:
+            check_request(folder, known, wanted, what)
+    if files:
+        for path in pieces:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with atomic_path(label) as temporary:
+        temporary.write_text(json.dumps({"format": FORMAT, "request": wanted}, indent=1) + "\n")
+    return False
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep other processes out of a folder until the block ends.
+
+    Raises:
+        InputError: another process has locked it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock: users must not start two runs at once there.
+        yield
+        return
+    with (Path(folder) / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"another run is at work in {folder}: wait until it ends") from error
+        yield
+
+
+class Rows:
+    """Rows of float64 numbers in one file, each written once, by any process, in any order.
+
+    A row ends with its number, counted from one, so that rows which were written partly or not at
+    all are recognised.
+
+    Args:
+        path: the file, created by the first `write`.
+        count: number of rows.
+        width: numbers in a row.
+    """
+
+    def __init__(self, path: str | Path, count: int, width: int):
+        self.path, self.count, self.width = Path(path), count, width
+
+    def write(self, row: int, values: np.ndarray) -> None:
+        """Write `values` (width,) as row number `row`, counted from zero."""
+        record = np.append(np.asarray(values, np.float64), float(row + 1))
+        with open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+            file.seek(row * record.nbytes)
+            file.write(record.tobytes())
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows are complete (count,), and their values (count, width), 0 for the others."""
+        table = np.zeros((self.count, self.width + 1))
+        if self.path.exists():
+            raw = np.fromfile(self.path, np.float64)[: table.size]
+            table.reshape(-1)[: len(raw)] = raw
+        done = table[:, -1] == np.arange(1, self.count + 1)
+        return done, np.where(done[:, None], table[:, :-1], 0.0)
+
+
+def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
+    """A state as JSON values; arrays are appended to `arrays` and replaced by their numbers."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return {key: _encoded(item, arrays) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encoded(item, arrays) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        if value.dtype == object:
+            raise TypeError("a state cannot contain arrays of objects")
+        arrays.append(value)
+        return {"$array": len(arrays) - 1}
+    import jax
+
+    if isinstance(value, jax.Array):
+        if not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            return _encoded(np.asarray(value), arrays)
+        data = _encoded(np.asarray(jax.random.key_data(value)), arrays)
+        return {"$key": data["$array"], "kind": str(jax.random.key_impl(value))}
+    leaves = jax.tree.leaves(value)
+    if len(leaves) == 1 and leaves[0] is value:
+        raise TypeError(f"a state cannot contain a {type(value).__name__}")
+    return [_encoded(leaf, arrays) for leaf in leaves]
+
+
+def _decoded(value: Any, file: NpzReader) -> Any:
+    """The inverse of `_encoded`, with pytrees of other types as lists of their leaves."""
+    if isinstance(value, list):
+        return [_decoded(item, file) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$array" in value:
+        return file.need(f"array_{value['$array']}")
+    if "$key" in value:
+        import jax
+
+        return jax.random.wrap_key_data(file.need(f"array_{value['$key']}"), impl=value["kind"])
+    return {key: _decoded(item, file) for key, item in value.items()}
