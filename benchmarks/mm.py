@@ -29,7 +29,7 @@ CALLS, STEPS, BATCH = 300, 20_000, 256
 
 def jaxff_candidates(molecule: Molecule, dtype) -> tuple[dict, dict, float]:
     """Candidates, evaluations of each, and flops of one evaluation by XLA's count."""
-    potential = jaxff.gaff.forms(molecule).astype(dtype)
+    potential = jaxff.gaff(molecule).astype(dtype)
     R = jnp.array(molecule.positions, dtype)
     batch = jnp.tile(R, (BATCH, 1, 1))
     name = jnp.dtype(dtype).name

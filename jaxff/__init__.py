@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxff import analysis, ase, formats, gdml, learn, md, reference, units
+    from jaxff.dataset import Dataset
+    from jaxff.errors import InputError
+    from jaxff.formats import read_amber, read_force_field, write_force_field
+    from jaxff.gaff import Parametrization, gaff, parametrize
+    from jaxff.learn import evaluate, fit
+    from jaxff.molecule import Molecule
+    from jaxff.potential import Column, Potential, Term
+    from jaxff.saved import load, save
 
 __version__ = "0.1.0"
 
-# Everything is imported when first asked for: `import jaxff` is quick, and the command line
-# can say what is wrong before a heavy library loads.
+# Every name is imported at its first use.  `import jaxff` and `jaxff --help` are quick, and the
+# command line can report wrong usage before a large library is imported.
 _HOME = {
     "Dataset": "jaxff.dataset",
     "InputError": "jaxff.errors",
@@ -15,6 +27,7 @@ _HOME = {
     "save": "jaxff.saved",
     "evaluate": "jaxff.learn",
     "fit": "jaxff.learn",
+    "Parametrization": "jaxff.gaff",
     "parametrize": "jaxff.gaff",
     "read_amber": "jaxff.formats",
     "read_force_field": "jaxff.formats",
@@ -36,10 +49,35 @@ _PACKAGES = (
     "units",
 )
 
-__all__ = sorted([*_HOME, *_PACKAGES])
+__all__ = [
+    "Column",
+    "Dataset",
+    "InputError",
+    "Molecule",
+    "Parametrization",
+    "Potential",
+    "Term",
+    "analysis",
+    "ase",
+    "evaluate",
+    "fit",
+    "formats",
+    "gaff",
+    "gdml",
+    "learn",
+    "load",
+    "md",
+    "parametrize",
+    "read_amber",
+    "read_force_field",
+    "reference",
+    "save",
+    "units",
+    "write_force_field",
+]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     if name in _PACKAGES:
@@ -47,5 +85,5 @@ def __getattr__(name: str):
     raise AttributeError(f"module 'jaxff' has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__
