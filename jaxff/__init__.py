@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from jaxff import analysis, ase, formats, gdml, learn, md, reference, units
     from jaxff.dataset import Dataset
     from jaxff.errors import InputError
-    from jaxff.formats import read_amber, read_force_field, write_force_field
+    from jaxff.formats import load, read_amber, read_force_field, write_force_field
     from jaxff.gaff import Parametrization, gaff, parametrize
     from jaxff.learn import evaluate, fit
     from jaxff.molecule import Molecule
     from jaxff.potential import Column, Potential, Term
-    from jaxff.saved import load, save
+    from jaxff.saved import save
 
 __version__ = "0.1.0"
 
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Dataset": "jaxff.dataset",
     "InputError": "jaxff.errors",
-    "load": "jaxff.saved",
+    "load": "jaxff.formats",
     "save": "jaxff.saved",
     "evaluate": "jaxff.learn",
     "fit": "jaxff.learn",

@@ -237,7 +237,7 @@ class Dataset:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         if length_unit is None and energy_unit is None:
-            fault = implausible_units(data)
+            fault = implausible_units(data.molecule, data.positions, data.forces)
             if fault:
                 raise InputError(f"{path}: {fault}")
         return data

@@ -10,8 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxff import gdml
+from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.npz import NpzReader
+from jaxff.formats.potentials import model_of, read_potential
+from jaxff.formats.registry import MODEL_SUFFIX, is_potential, suffix_of
+from jaxff.molecule import Molecule
 
 PACKAGES = ("jaxff", "jax", "jaxlib", "jax-md", "flax", "optax", "numpy", "scipy", "ase", "rdkit")
 
@@ -44,14 +48,10 @@ def describe(path: str | None = None) -> dict[str, str]:
         }
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
-    if Path(path).suffix.lower() == ".npz":
-        file = NpzReader(path)
-        is_model = any(key in file for key in ("header", "R_d_desc_alpha", "Rt_d_desc_alpha"))
-        return _describe_potential(path) if is_model else _describe_dataset(path)
-    if Path(path).suffix.lower() in (".prmtop", ".parm7", ".top"):
+    if suffix_of(path) == MODEL_SUFFIX and model_of(path) is None:
+        return _describe_dataset(path)
+    if is_potential(path) and suffix_of(path) not in Molecule.FORMATS:
         return _describe_potential(path)
-    from jaxff.molecule import Molecule
-
     molecule = Molecule.read(path)
     return {
         "molecule": molecule.name,
@@ -62,8 +62,6 @@ def describe(path: str | None = None) -> dict[str, str]:
 
 
 def _describe_dataset(path: str) -> dict[str, str]:
-    from jaxff.dataset import Dataset
-
     data = Dataset.load(path)
     facts = {
         "data set": data.name,
@@ -80,9 +78,7 @@ def _describe_dataset(path: str) -> dict[str, str]:
 
 
 def _describe_potential(path: str) -> dict[str, str]:
-    from jaxff.commands.shared import load_potential
-
-    potential = load_potential(path)
+    potential = read_potential(path)
     facts = {"potential": repr(potential)}
     if potential.molecule is not None:
         facts["atoms"] = " ".join(potential.molecule.symbols)
@@ -98,8 +94,6 @@ def _describe_potential(path: str) -> dict[str, str]:
 
 
 def _describe_kernel(placed, potential) -> dict[str, str]:
-    from jaxff import gdml
-
     term, own, name = placed.term, potential.params[placed.name], placed.name
     facts = {
         f"{name} trained on": f"{len(own['descriptors'])} frames of {term.dataset or 'no name'} "

@@ -1,39 +1,48 @@
-"""Whether the numbers of a data set can be in Å and kcal/mol."""
+"""Checks that positions and forces can be in Å and kcal/mol/Å."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import covalent_radii
 
 from jaxff import units
+from jaxff.molecule import Molecule
 
-if TYPE_CHECKING:
-    from jaxff.dataset import Dataset
+# Standard deviation of bond lengths, Å, up to which a bond is a spring.  At 500 K it was at most
+# 0.095 in 48 molecules.
+THERMAL = 0.115
+FRAMES = 500  # that are examined
 
 
-THERMAL = 0.115  # Å; of bonds at 500 K it was up to 0.095 in 48 molecules
+def implausible_units(molecule: Molecule, positions: np.ndarray, forces: np.ndarray) -> str | None:
+    """Explain why the units cannot be Å and kcal/mol/Å; None if they can.
 
+    Lengths are compared with covalent radii, using the nearest neighbour of each atom.  Forces
+    are judged by the force constants of bonds to hydrogen, or of all bonds, within wider limits,
+    if there is no hydrogen.
 
-def implausible_units(data: Dataset) -> str | None:
-    """Why the lengths or forces of `data` cannot be in Å and kcal/mol, or None.
-
-    Lengths are judged by each atom's nearest neighbour against covalent radii; forces by the
-    force constants of bonds to hydrogen (of all bonds, within wider limits, where there are none):
-    minus the slope of the force along a bond against its length.
+    Args:
+        molecule: masses and bonds.
+        positions: (M, N, 3) Å.
+        forces: (M, N, 3) kcal/mol/Å.
     """
-    sample = data[:: max(1, len(data) // 500)]
-    ratio = _nearest_neighbour_ratio(sample)
+    sample = slice(None, None, max(1, len(positions) // FRAMES))
+    positions, forces = positions[sample], forces[sample]
+    ratio = _nearest_neighbour_ratio(molecule, positions)
     for unit, low, high in (("nm", 0.05, 0.2), ("Bohr", 1.65, 2.2)):
         if ratio is not None and low < ratio < high:
             return (
                 f"interatomic distances look like {unit}, not Å (nearest neighbours at "
                 f'{ratio:.2f} times covalent radii): pass length_unit="{unit}"'
             )
-    constant, hydrogen = _bond_force_constant(sample)
-    if constant is None:
+    with_hydrogen = (molecule.numbers[molecule.bonds] == 1).any(axis=1)
+    hydrogen = bool(with_hydrogen.any())
+    constants = bond_force_constants(molecule, positions, forces)
+    constants = constants[with_hydrogen] if hydrogen else constants
+    constants = constants[np.isfinite(constants)]
+    if not len(constants):
         return None
+    constant = float(np.median(constants))
     low, high = (250.0, 1750.0) if hydrogen else (60.0, 7000.0)
     if low < constant < high:
         return None
@@ -46,18 +55,18 @@ def implausible_units(data: Dataset) -> str | None:
         unit: abs(np.log(constant * units.energy_factor(unit) / 800.0))
         for unit in ("eV", "kJ/mol", "Hartree")
     }
-    guess = min(guesses, key=guesses.get)
+    guess = min(guesses, key=lambda unit: guesses[unit])
     return (
         f"forces look like {guess}/Å, not kcal/mol/Å (bond force constants near {constant:.3g}, "
         f'expected about 800): pass energy_unit="{guess}", or energy_unit="kcal/mol" '
-        "to take them as they are"
+        "to use them unchanged"
     )
 
 
 def unit_mistakes(power: int) -> dict[str, float]:
-    """How many times too large a mistake of units makes numbers in kcal/mol/Å^power.
+    """Factors by which mistaken units multiply numbers in kcal/mol/Å^power.
 
-    "A taken for B" says that numbers in A were given as if they were in B.
+    The key "A taken for B" means that numbers in the unit A were given as if they were in B.
     """
     exponent = ("", "", "²")[power]
     per = {unit: f"/{unit}{exponent}" if power else "" for unit in ("Å", "Bohr")}
@@ -71,44 +80,27 @@ def unit_mistakes(power: int) -> dict[str, float]:
     }
 
 
-def _nearest_neighbour_ratio(data: Dataset) -> float | None:
-    if data.n_atoms < 2 or len(data) == 0:
-        return None
-    i, j = np.triu_indices(data.n_atoms, 1)
-    distance = np.median(np.linalg.norm(data.positions[:, i] - data.positions[:, j], axis=-1), 0)
-    ratio = np.full((data.n_atoms, data.n_atoms), np.inf)
-    radii = covalent_radii[data.numbers]
-    ratio[i, j] = ratio[j, i] = distance / (radii[i] + radii[j])
-    return float(np.median(ratio.min(axis=1)))
+def bond_force_constants(
+    molecule: Molecule, positions: np.ndarray, forces: np.ndarray
+) -> np.ndarray:
+    """Force constants (B,) of the bonds, kcal/mol/Å², estimated from frames.
 
-
-def _bond_force_constant(data: Dataset) -> tuple[float | None, bool]:
-    """Median force constant over bonds, kcal/mol/Å² (None: the frames do not tell)."""
-    bonds = data.molecule.bonds
-    with_hydrogen = (data.numbers[bonds] == 1).any(axis=1)
-    hydrogen = bool(with_hydrogen.any())
-    constants = bond_force_constants(data, data.forces)[with_hydrogen if hydrogen else slice(None)]
-    constants = constants[np.isfinite(constants)]
-    return (float(np.median(constants)) if len(constants) else None), hydrogen
-
-
-def bond_force_constants(data: Dataset, forces: np.ndarray) -> np.ndarray:
-    """(B,) kcal/mol/Å², minus the slope of the force along each bond against its length.
-
-    NaN where the frames do not tell: fewer than 10, lengths beyond what heat does to a bond (where
-    it is no spring), or force and length that hardly correlate.
+    Each is minus the slope of the force along the bond against its length.  It is NaN if there are
+    fewer than 10 frames, if the length varies more than at thermal energies, where the bond is no
+    longer a spring, or if force and length hardly correlate.
 
     Args:
-        data: gives positions, masses and bonds.
-        forces: (M, N, 3) kcal/mol/Å at its positions.
+        molecule: masses and bonds.
+        positions: (M, N, 3) Å.
+        forces: (M, N, 3) kcal/mol/Å.
     """
-    constants = np.full(len(data.molecule.bonds), np.nan)
-    if len(data) < 10:
+    constants = np.full(len(molecule.bonds), np.nan)
+    if len(positions) < 10:
         return constants
-    for k, (i, j) in enumerate(data.molecule.bonds):
-        bond = data.positions[:, i] - data.positions[:, j]
+    for k, (i, j) in enumerate(molecule.bonds):
+        bond = positions[:, i] - positions[:, j]
         length = np.linalg.norm(bond, axis=1)
-        m_i, m_j = data.molecule.masses[[i, j]]
+        m_i, m_j = molecule.masses[[i, j]]
         relative = (m_j * forces[:, i] - m_i * forces[:, j]) / (m_i + m_j)
         force = np.einsum("ma,ma->m", relative, bond) / length
         if not 1e-3 < length.std() < THERMAL or force.std() == 0:
@@ -116,3 +108,16 @@ def bond_force_constants(data: Dataset, forces: np.ndarray) -> np.ndarray:
         if abs(np.corrcoef(length, force)[0, 1]) > 0.7:
             constants[k] = -np.polyfit(length, force, 1)[0]
     return constants
+
+
+def _nearest_neighbour_ratio(molecule: Molecule, positions: np.ndarray) -> float | None:
+    """Median over atoms of the nearest distance divided by the sum of covalent radii."""
+    n = molecule.n_atoms
+    if n < 2 or len(positions) == 0:
+        return None
+    i, j = np.triu_indices(n, 1)
+    distance = np.median(np.linalg.norm(positions[:, i] - positions[:, j], axis=-1), 0)
+    ratio = np.full((n, n), np.inf)
+    radii = covalent_radii[molecule.numbers]
+    ratio[i, j] = ratio[j, i] = distance / (radii[i] + radii[j])
+    return float(np.median(ratio.min(axis=1)))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from jaxff.errors import InputError
+from jaxff.formats.registry import AMBER, suffix_of
 
 METRICS = ("energy_mae", "energy_rmse", "force_mae", "force_rmse")
 USUAL = (500, 1000)  # validation and test frames
@@ -40,7 +42,7 @@ def load_start(path: str, potential=None):
     """A geometry to start from; of AMBER's coordinates the potential tells the atoms, in order."""
     from jaxff.molecule import Molecule
 
-    if Path(path).suffix.lower() not in (".inpcrd", ".rst7") or potential is None:
+    if potential is None or suffix_of(path) not in AMBER.companions:
         return Molecule.read(path)
     from jaxff.formats import read_inpcrd
 
@@ -55,14 +57,14 @@ def load_start(path: str, potential=None):
 
 def load_form(arguments, data, charge: int | None = None):
     """The potential to fit: GAFF, or a form made of it, for the molecule of a data set."""
-    from jaxff.formats.amber import read_topology
+    from jaxff.formats import read_topology
     from jaxff.gaff import FORMS, gaff
 
     form, where = FORMS[arguments.form], arguments.topology
     if where is None:
         molecule = data.molecule if charge is None else replace(data.molecule, charge=charge)
         return gaff(molecule, charges=arguments.charges, **form)
-    if Path(where).suffix.lower() in (".prmtop", ".parm7"):
+    if suffix_of(where) in AMBER.suffixes:
         return read_topology(where).potential(**form).matched(data.molecule)
     molecule = load_molecule(where, charge, 0)
     return gaff(molecule, charges=arguments.charges, **form)
@@ -84,15 +86,11 @@ def sampler(arguments, potential):
     )
 
 
-def load_potential(path: str):
-    """A potential from a model file or a force field of another program."""
-    if Path(path).suffix.lower() in (".prmtop", ".parm7", ".top", ".mol2", ".xml"):
-        from jaxff.formats import read_force_field
+def load_potential(path: str, trust: Sequence[str] = ()):
+    """The potential in a model file or in a force-field file of another program."""
+    from jaxff.formats import read_potential
 
-        return read_force_field(path)
-    from jaxff.saved import load
-
-    return load(path)
+    return read_potential(path, trust)
 
 
 def load_surface(method, molecule):

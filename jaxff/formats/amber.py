@@ -11,6 +11,7 @@ import numpy as np
 from ase.data import atomic_masses_iupac2016
 
 from jaxff.errors import InputError
+from jaxff.formats.amber_write import write_inpcrd, write_prmtop
 from jaxff.gaff.topology import Table, Topology, centre_third
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
@@ -49,6 +50,19 @@ _UNSUPPORTED_POINTERS = {
     "IFPERT": "has perturbation information",
     "NUMEXTRA": "has extra points (virtual sites)",
 }
+
+
+def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> Potential:
+    """Read a prmtop file; an inpcrd file gives the positions."""
+    return read_amber(path, coulomb_constant, *companions)
+
+
+def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
+    """Write x.prmtop and x.inpcrd."""
+    coordinates = path.with_suffix(".inpcrd")
+    write_prmtop(path, topology)
+    write_inpcrd(coordinates, topology.molecule)
+    return [path, coordinates]
 
 
 def read_amber(path, coulomb_constant: float | None = None, coordinates=None) -> Potential:
@@ -226,11 +240,8 @@ class _Prmtop:
                 raise self.error(f"atom {atom} is an extra point (atomic number {numbers[atom]})")
             return numbers
         masses = self.floats("MASS", self.n_atoms)
-        known = atomic_masses_iupac2016[1:]
-        numbers = np.argmin(np.abs(masses[:, None] - known), axis=1) + 1
-        unlike = np.abs(masses - known[numbers - 1]) > 0.1
-        if unlike.any():
-            atom = int(np.argmax(unlike))
+        numbers, atom = elements_of_masses(masses)
+        if atom is not None:
             raise self.error(
                 f"section ATOMIC_NUMBER is missing and the mass {masses[atom]} of atom {atom} is "
                 "no element's; write the topology again with tleap"
@@ -338,6 +349,18 @@ class _Prmtop:
         }
         labels = tuple(f"{lj.labels[x]}-{lj.labels[y]}" for x, y in rows)
         return lj, Table(rows.astype(np.int32), np.arange(len(rows)), labels, values)
+
+
+def elements_of_masses(masses: np.ndarray) -> tuple[np.ndarray, int | None]:
+    """Atomic numbers (N,) of the elements nearest in mass, and the first atom that none matches.
+
+    Args:
+        masses: (N,) amu; an element matches within 0.1.
+    """
+    known = atomic_masses_iupac2016[1:]
+    numbers = np.argmin(np.abs(masses[:, None] - known), axis=1) + 1
+    unlike = np.abs(masses - known[numbers - 1]) > 0.1
+    return numbers, int(np.argmax(unlike)) if unlike.any() else None
 
 
 def _labels(atoms, types, reversible=True) -> np.ndarray:

@@ -136,7 +136,8 @@ def _refuse_torn(data: Dataset, stretches: np.ndarray) -> None:
 
 def _stiffness(data: Dataset, forces: np.ndarray) -> float | None:
     """How much stiffer bonds are by the labels than by the potential (None: frames do not tell)."""
-    ratios = bond_force_constants(data, data.forces) / bond_force_constants(data, forces)
+    frames = data.molecule, data.positions
+    ratios = bond_force_constants(*frames, data.forces) / bond_force_constants(*frames, forces)
     ratios = ratios[np.isfinite(ratios)]
     return float(np.median(ratios)) if len(ratios) >= BONDS else None
 

@@ -1,0 +1,52 @@
+"""Mol2 files with GAFF types and charges, and their frcmod files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.formats.amber_write import write_frcmod, write_mol2
+from jaxff.gaff.assign import assign, topology
+from jaxff.gaff.table import gaff_table, with_frcmod
+from jaxff.gaff.topology import Topology
+from jaxff.molecule import Molecule, mol2_rows
+from jaxff.potential import Potential
+
+
+def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> Potential:
+    """Read a mol2 file; frcmod files add to and replace the parameters of gaff.dat."""
+    table = gaff_table()
+    for file in companions:
+        try:
+            text = file.read_text()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file}: not a text file") from error
+        table = with_frcmod(table, text, file.name)
+    molecule = Molecule.read(path)
+    if molecule.n_atoms > 1 and not len(molecule.bonds):
+        raise InputError(f"{path}: it has no bonds; write it again with @<TRIPOS>BOND")
+    rows = mol2_rows(path)["ATOM"]
+    types = tuple(row[5] for row in rows)
+    if unknown := sorted(set(types) - set(table.lj)):
+        raise InputError(
+            f"{path}: neither GAFF nor a frcmod file defines the types {', '.join(unknown)}"
+        )
+    if any(len(row) < 9 for row in rows):
+        raise InputError(f"{path}: its atoms have no charges; write it again with charges")
+    charges = np.array([float(row[8]) for row in rows])  # not brought to an exact total
+    try:
+        assigned = assign(molecule, types, table, strict=True)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return topology(molecule, types, charges, assigned).potential(coulomb_constant)
+
+
+def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
+    """Write x.mol2 and x.frcmod."""
+    files = [path.with_suffix(".mol2"), path.with_suffix(".frcmod")]
+    lewis = getattr(potential.origin, "lewis", None)
+    write_frcmod(files[1], topology)  # first, because it may raise
+    write_mol2(files[0], topology, None if lewis is None else lewis.orders)
+    return files

@@ -1,0 +1,226 @@
+"""OpenMM Systems (xml): read from the XML itself, written by OpenMM."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.formats import amber
+from jaxff.formats.force_fields import optional_module
+from jaxff.gaff.topology import SCEE, SCNB, Table, Topology, centre_third
+from jaxff.molecule import Molecule, perceive_bonds
+from jaxff.npz import atomic_path
+from jaxff.potential import Potential
+from jaxff.units import KJ_MOL
+
+_NM = 10.0  # Å
+_FORCES = {
+    "HarmonicBondForce",
+    "HarmonicAngleForce",
+    "PeriodicTorsionForce",
+    "NonbondedForce",
+    "CMMotionRemover",
+}
+
+
+def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> Potential:
+    """Read an OpenMM System; a molecule file gives elements and positions."""
+    geometry = Molecule.read(companions[0]) if companions else None
+    try:
+        system = _System(path.read_text())
+        topology = system.topology(path.stem, geometry)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (ElementTree.ParseError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not an OpenMM System ({error})") from error
+    return topology.potential(coulomb_constant)
+
+
+class _System:
+    """The forces of a serialised OpenMM System that consists of AMBER's terms."""
+
+    def __init__(self, text: str):
+        self.root = ElementTree.fromstring(text)
+        forces = self.root.findall("Forces/Force")
+        self.forces = {force.attrib["type"]: force for force in forces}
+        self.particles = self.root.findall("Particles/Particle")
+        unknown = sorted(set(self.forces) - _FORCES)
+        if unknown or len(self.forces) != len(forces) or self.root.findall("Constraints/*"):
+            what = ", ".join(unknown) or "constraints, or two forces of one kind"
+            raise InputError(f"it has {what}, which jaxff does not compute")
+        nonbonded = self.forces.get("NonbondedForce")
+        if nonbonded is None or nonbonded.attrib["method"] != "0":
+            raise InputError("a NonbondedForce without cutoff is needed")
+        if any(force.get("usesPeriodic", "0") != "0" for force in forces):
+            raise InputError("it is periodic, which is not supported")
+        if nonbonded.findall("*/Offset"):
+            raise InputError("it has parameter offsets, which are not supported")
+        if any(len(particle) for particle in self.particles):
+            raise InputError("it has virtual sites, which are not supported")
+
+    def _columns(
+        self, force: str, tag: str, width: int, keys: Sequence[str]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Atoms (n, width) of the elements of a force, and the columns (n,) of their values."""
+        parent = self.forces.get(force)
+        rows = [] if parent is None else [row.attrib for row in parent.iter(tag)]
+        atoms = np.array([[int(row[f"p{i + 1}"]) for i in range(width)] for row in rows], int)
+        atoms = atoms.reshape(len(rows), width)
+        values = [np.array([float(row[key]) for row in rows]) for key in keys]
+        if (atoms < 0).any() or (atoms >= len(self.particles)).any():
+            raise InputError(f"a {tag} of its {force} names an atom that does not exist")
+        if not all(np.isfinite(column).all() for column in values):
+            raise InputError(f"a {tag} of its {force} has a value that is not finite")
+        return atoms, values
+
+    def _numbers(self, geometry: Molecule | None) -> np.ndarray:
+        masses = np.array([float(particle.attrib["mass"]) for particle in self.particles])
+        if geometry is not None and geometry.n_atoms == len(masses):
+            return geometry.numbers
+        numbers, atom = amber.elements_of_masses(masses)
+        if atom is not None:
+            raise InputError(
+                f"the mass {masses[atom]:g} of atom {atom} is no element's; if masses were "
+                "repartitioned, also give a file with the molecule"
+            )
+        if geometry is not None:
+            raise InputError(
+                f"it has {len(masses)} atoms, but the molecule {geometry.formula} has "
+                f"{geometry.n_atoms}"
+            )
+        return numbers
+
+    def topology(self, name: str, geometry: Molecule | None) -> Topology:
+        n, numbers = len(self.particles), self._numbers(geometry)
+        _, (charges, sigma, epsilon) = self._columns(
+            "NonbondedForce", "Particle", 0, ("q", "sig", "eps")
+        )
+        if len(charges) != n:
+            raise InputError(f"its NonbondedForce has {len(charges)} particles for {n} atoms")
+        sigma, epsilon = sigma * _NM, epsilon * KJ_MOL
+        _, lj_rows = np.unique(np.stack([numbers, sigma, epsilon]), axis=1, return_inverse=True)
+        molecule = Molecule(
+            numbers,
+            np.zeros((n, 3)),
+            np.zeros((0, 2), int),
+            charge=round(float(charges.sum())),
+            name=name,
+        )
+        types = tuple(
+            f"{symbol}{row}" for symbol, row in zip(molecule.symbols, lj_rows.flat, strict=True)
+        )
+
+        def table(atoms: np.ndarray, **values: np.ndarray) -> Table:
+            names = ["-".join(types[a] for a in row) for row in atoms.tolist()]
+            return Table.of(atoms, names, values)
+
+        atoms, (length, k) = self._columns("HarmonicBondForce", "Bond", 2, ("d", "k"))
+        bonds = table(atoms, k=k * KJ_MOL / _NM**2 / 2.0, length=length * _NM)
+        pairs = np.unique(np.sort(atoms, axis=1), axis=0)
+        atoms, (angle, k) = self._columns("HarmonicAngleForce", "Angle", 3, ("a", "k"))
+        angles = table(atoms, k=k * KJ_MOL / 2.0, angle=angle)
+        atoms, (k, periodicity, phase) = self._columns(
+            "PeriodicTorsionForce", "Torsion", 4, ("k", "periodicity", "phase")
+        )
+        bonded = set(map(tuple, pairs.tolist()))
+        chain = np.array(
+            [all(tuple(sorted(p)) in bonded for p in pairwise(row)) for row in atoms.tolist()], bool
+        )
+        torsions, impropers = (
+            table(
+                atoms[part],
+                k=k[part] * KJ_MOL,
+                periodicity=periodicity[part].astype(int),
+                phase=phase[part],
+            )
+            for part in (chain, ~chain)
+        )
+        if geometry is not None:
+            bonds_of = pairs if len(pairs) else perceive_bonds(numbers, geometry.positions)
+            molecule = replace(molecule, positions=geometry.positions, bonds=bonds_of)
+        else:
+            molecule = replace(molecule, bonds=pairs)
+        pairs14, exclusions = self._exceptions(charges, sigma, epsilon)
+        return Topology(
+            molecule=molecule,
+            atom_types=types,
+            charges=charges,
+            bonds=bonds,
+            angles=angles,
+            torsions=torsions,
+            impropers=replace(impropers, atoms=centre_third(impropers.atoms, pairs)),
+            lj=Table.of(np.arange(n)[:, None], types, {"sigma": sigma, "epsilon": epsilon}),
+            lj_overrides=Table.empty(2),
+            pairs14=pairs14,
+            exclusions=exclusions,
+        )
+
+    def _exceptions(
+        self, charges: np.ndarray, sigma: np.ndarray, epsilon: np.ndarray
+    ) -> tuple[Table, np.ndarray]:
+        """The 1-4 pairs with their scale factors, and all excluded pairs (E, 2)."""
+        atoms, (coulomb, size, depth) = self._columns(
+            "NonbondedForce", "Exception", 2, ("q", "sig", "eps")
+        )
+        i, j = atoms.T
+        depth, own_depth = depth * KJ_MOL, np.sqrt(epsilon[i] * epsilon[j])
+        product, mean = charges[i] * charges[j], 0.5 * (sigma[i] + sigma[j])
+        multiple = ((coulomb == 0.0) | (product != 0.0)) & ((depth == 0.0) | (own_depth != 0.0))
+        other_size = (own_depth > 0.0) & (depth > 0.0) & ~np.isclose(size * _NM, mean, rtol=1e-5)
+        for wrong, what in (
+            (~multiple, "is no multiple of the product of the atoms' charges or √ε"),
+            (other_size, "has another σ than the mean of the atoms'"),
+        ):
+            if wrong.any():
+                a, b = atoms[np.argmax(wrong)]
+                raise InputError(f"the exception of atoms {a} and {b} {what}")
+        scaled = (coulomb != 0.0) | (depth != 0.0)
+        lj14, coulomb14 = np.full(len(atoms), 1.0 / SCNB), np.full(len(atoms), 1.0 / SCEE)
+        np.divide(depth, own_depth, out=lj14, where=own_depth > 0.0)
+        np.divide(coulomb, product, out=coulomb14, where=product != 0.0)
+        scales = {"lj14": lj14[scaled], "coulomb14": coulomb14[scaled]}
+        scales = {key: np.array([round(x, 9) for x in v.tolist()]) for key, v in scales.items()}
+        return Table.of(atoms[scaled], ["1-4"] * scaled.sum(), scales), atoms.astype(np.int32)
+
+
+def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
+    """Write an OpenMM System, with Morse bonds as a CustomBondForce."""
+    app = optional_module("openmm.app", "OpenMM", "openmm")
+    import openmm
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = amber.write(Path(folder) / "x.prmtop", topology, potential)
+        system = app.AmberPrmtopFile(str(files[0])).createSystem(
+            nonbondedMethod=app.NoCutoff, removeCMMotion=False
+        )
+    for placed in potential.program.placed:
+        if placed.term.kind == "morse_bond":
+            params = potential.params[placed.name]
+            if placed.atoms is not None or "scale" in params:
+                raise InputError(
+                    f"{path}: the term {placed.name!r} is scaled or acts on some atoms only, which "
+                    "the file cannot express"
+                )
+            system.addForce(_morse(openmm, placed.term, params))
+    with atomic_path(path) as temporary:
+        Path(temporary).write_text(openmm.XmlSerializer.serialize(system))
+    return [path]
+
+
+def _morse(openmm, term, params):
+    """Morse bonds as a CustomBondForce, in OpenMM's kJ/mol and nm."""
+    force = openmm.CustomBondForce("depth*(1-exp(-width*(r-length)))^2")
+    for name in ("depth", "width", "length"):
+        force.addPerBondParameter(name)
+    own = {key: np.asarray(value, float)[term.rows] for key, value in params.items()}
+    for k, (i, j) in enumerate(term.atoms.tolist()):
+        values = own["depth"][k] / KJ_MOL, own["width"][k] * _NM, own["length"][k] / _NM
+        force.addBond(i, j, values)
+    return force

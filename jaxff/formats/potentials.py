@@ -1,0 +1,76 @@
+"""Potentials from files: model files, recognised by their arrays, and force fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxff import saved
+from jaxff.errors import InputError
+from jaxff.formats.force_fields import read_force_field
+from jaxff.formats.registry import is_force_field
+from jaxff.gdml.files import load as load_gdml
+from jaxff.npz import NpzReader
+from jaxff.potential import Potential
+
+
+class Model(NamedTuple):
+    """A kind of npz file that contains a potential.
+
+    Attributes:
+        name: the kind in words.
+        arrays: a file of this kind contains one of these arrays.
+        load: reads the file, given its path and the modules that may be called.
+    """
+
+    name: str
+    arrays: tuple[str, ...]
+    load: Callable[[Path, Sequence[str]], Potential]
+
+
+def _load_saved(path: Path, trust: Sequence[str]) -> Potential:
+    return saved.load(path, trust) if trust else saved.load(path)
+
+
+MODELS = (
+    Model("a potential written by jaxff", ("header",), _load_saved),
+    Model("an sGDML model", ("R_d_desc_alpha", "Rt_d_desc_alpha"), lambda path, _: load_gdml(path)),
+)
+
+
+def load(path: str | Path, trust: Sequence[str] = ()) -> Potential:
+    """Read a potential that `jaxff.save` wrote, or a model file of the sGDML package.
+
+    Args:
+        path: the npz file.
+        trust: names of modules whose functions may be called to build the networks in the file.
+
+    Raises:
+        InputError: the file is of another kind or damaged, has a newer format version, or needs a
+            module that is not trusted.
+    """
+    model = model_of(path)
+    if model is None:
+        kinds = ", nor ".join(known.name for known in MODELS)
+        raise InputError(f"{path}: not {kinds}")
+    return model.load(Path(path), trust)
+
+
+def model_of(path: str | Path) -> Model | None:
+    """The kind of model in an npz file; None if it contains no potential."""
+    file = NpzReader(path, "potential")
+    return next((m for m in MODELS if any(key in file for key in m.arrays)), None)
+
+
+def read_potential(path: str | Path, trust: Sequence[str] = ()) -> Potential:
+    """The potential in a model file or in a force-field file of another program.
+
+    Args:
+        path: the file; its suffix decides how it is read.
+        trust: see `load`.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return read_force_field(path) if is_force_field(path) else load(path, trust)

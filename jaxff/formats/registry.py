@@ -1,0 +1,85 @@
+"""The formats of force-field files: their suffixes, and the modules that read and write them.
+
+A new format takes one module and one line in `FORCE_FIELDS`.  The module defines
+
+    read(path, companions, coulomb_constant) -> Potential
+    write(path, topology, potential) -> list of the files written
+
+and is imported at its first use, so that the command line can read the suffixes quickly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from jaxff.errors import InputError
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of force-field files.
+
+    Attributes:
+        name: the format in words.
+        module: its module in `jaxff.formats`.
+        suffixes: in lower case; the first is the usual one.
+        companions: suffixes of the files that may accompany it (empty: those of molecules).
+        most: the largest number of these files.
+        written_suffixes: more suffixes under which it is written.
+        terms: kinds of terms that it can express besides AMBER's.
+    """
+
+    name: str
+    module: str
+    suffixes: tuple[str, ...]
+    companions: tuple[str, ...] = ()
+    most: int | None = 1
+    written_suffixes: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
+
+    def load(self) -> ModuleType:
+        """The module that reads and writes this format."""
+        return import_module(f"jaxff.formats.{self.module}")
+
+
+FORCE_FIELDS = (
+    Format("AMBER topology", "amber", (".prmtop", ".parm7"), (".inpcrd", ".rst7", ".crd")),
+    Format("mol2", "mol2", (".mol2",), (".frcmod",), most=None, written_suffixes=(".frcmod",)),
+    Format("GROMACS topology", "gromacs", (".top",), (".gro",)),
+    Format("OpenMM System", "openmm", (".xml",), terms=("morse_bond",)),
+)
+AMBER = FORCE_FIELDS[0]
+MODEL_SUFFIX = ".npz"
+
+
+def suffix_of(path: str | Path) -> str:
+    """The suffix of a path in lower case."""
+    return Path(path).suffix.lower()
+
+
+def is_force_field(path: str | Path) -> bool:
+    """Whether the suffix of a path is that of a force-field file."""
+    return any(suffix_of(path) in form.suffixes for form in FORCE_FIELDS)
+
+
+def is_potential(path: str | Path) -> bool:
+    """Whether the suffix of a path is that of a model file or a force-field file."""
+    return suffix_of(path) == MODEL_SUFFIX or is_force_field(path)
+
+
+def format_of(path: str | Path, *, writing: bool = False) -> Format:
+    """The format of a force-field file, by its suffix.
+
+    Raises:
+        InputError: no format has this suffix.
+    """
+    suffix, known = suffix_of(path), []
+    for form in FORCE_FIELDS:
+        suffixes = form.suffixes + (form.written_suffixes if writing else ())
+        if suffix in suffixes:
+            return form
+        known += suffixes
+    raise InputError(f"{path}: unknown force field {suffix!r}; use {', '.join(known)}")
