@@ -52,7 +52,7 @@ def main() -> None:
                 note("sGDML", gdml.train(split.train, valid=split.valid, seed=seed), began)
             if arguments.only != "sgdml":
                 began = time.perf_counter()
-                refit = fit(start, split.train, valid=split.valid, seed=seed).potential
+                refit = fit(start, split.train, valid=split.valid).potential
                 note("GAFF refitted", refit, began)
                 hybrid = gdml.train(
                     split.train, valid=split.valid, baseline=refit, adapt=True, seed=seed

@@ -30,7 +30,7 @@ from timing import alternate
 
 import jaxff
 from jaxff.gaff import FORMS
-from jaxff.learn import aligned
+from jaxff.learn import Gradient, aligned
 from jaxff.parameters import FreeParameters
 
 TEST, WITHIN, AGREEMENT, MATMUL = 2000, 0.01, 1e-8, 3000
@@ -46,7 +46,6 @@ def one_fit(data, split, form: str, validated: bool) -> dict:
         start,
         split.train,
         valid=split.test if validated else None,
-        method="least-squares",
         progress=lambda *_: times.append(time.perf_counter() - began),
     )
     total = time.perf_counter() - began
@@ -180,9 +179,7 @@ def epoch_of_fit(potential, train, batch: int) -> float:
     jaxff.fit(
         potential,
         train,
-        method="gradient",
-        batch=batch,
-        epochs=20,
+        method=Gradient(batch=batch, epochs=20),
         progress=lambda *_: ends.append(time.perf_counter()),
     )
     return statistics.median(np.diff(ends[1:21]))

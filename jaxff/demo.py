@@ -88,7 +88,7 @@ def build(split, seed: int, console: Console) -> dict[str, Potential]:
         return lambda phase, fraction: console(f"{title}: {phase}", fraction)
 
     def refitted(start: Potential, title: str) -> Potential:
-        found = fit(start, split.train, valid=split.valid, seed=seed, progress=titled(title))
+        found = fit(start, split.train, valid=split.valid, progress=titled(title))
         return found.potential
 
     def kernel(title: str, baseline: Potential | None = None) -> Potential:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from jaxff.commands.options import charges, count, data_options, patterns, positive, split_options
 from jaxff.commands.shared import METRICS, load_dataset, load_form, split_frames
 from jaxff.errors import InputError
+from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
 from jaxff.npz import writable_file
 
 HELP = "Refit GAFF, or a richer form made of it, to forces and energies."
@@ -40,29 +42,23 @@ def options(sub) -> None:
     )
     sub.add_argument(
         "--method",
-        choices=("least-squares", "gradient"),
-        default="least-squares",
-        help="Levenberg and Marquardt's (default), or Adam",
+        choices=tuple(METHODS),
+        default=next(iter(METHODS)),
+        help="Levenberg-Marquardt least squares (default), or gradient descent with Adam",
     )
+    for name, kind, default, text in (
+        ("energy-weight", float, Method.energy_weight, "weight of the energies, 1/Å²"),
+        ("prior", float, LeastSquares.prior, "restraint of least squares on the initial values"),
+        ("epochs", int, Gradient.epochs, "number of epochs of gradient descent"),
+    ):
+        sub.add_argument(
+            f"--{name}", type=positive(kind), default=default, help=f"{text} ({default:g})"
+        )
     sub.add_argument(
-        "--energy-weight",
-        type=positive(float),
-        default=0.1,
-        metavar="W",
-        help="of the energies' mean square error beside that of forces, 1/Å² (0.1)",
-    )
-    sub.add_argument(
-        "--prior",
-        type=positive(float),
-        default=0.005,
-        metavar="P",
-        help="pull towards the start, (kcal/mol/Å)² of a typical change over all frames (0.005)",
-    )
-    sub.add_argument(
-        "--epochs", type=positive(int), default=150, help="of the gradient method (150)"
-    )
-    sub.add_argument(
-        "--no-check", action="store_true", help="take labels however unlike the start they are"
+        "--no-check",
+        dest="check_labels",
+        action="store_false",
+        help="accept labels that look wrong by comparison with the initial potential",
     )
     sub.add_argument("--plus", choices=("sgdml",), help="then a kernel on what is left over")
     sub.add_argument("--show", type=count, default=20, metavar="N", help="changes to print (20)")
@@ -88,13 +84,8 @@ def run(arguments, console) -> dict:
         starts,
         [split.train for split in splits],
         valid=[split.valid for split in splits] if all(len(s.valid) for s in splits) else None,
-        method=arguments.method,
+        method=_method(arguments),
         trainable=arguments.trainable,
-        energy_weight=arguments.energy_weight,
-        prior=arguments.prior,
-        epochs=arguments.epochs,
-        seed=arguments.seed,
-        check=not arguments.no_check,
         checkpoint=unfinished,
         progress=console,
     )
@@ -140,6 +131,13 @@ def run(arguments, console) -> dict:
         "history": {key: values.tolist() for key, values in found.history.items()},
         "changes": [change._asdict() for change in found.changes],
     }
+
+
+def _method(arguments) -> Method:
+    """The chosen method, with those of its settings that are options of the command."""
+    kind = METHODS[arguments.method]
+    names = {field.name for field in fields(kind)} & set(vars(arguments))
+    return kind(**{name: getattr(arguments, name) for name in names})
 
 
 def _outputs(arguments) -> list[str]:

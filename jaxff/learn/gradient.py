@@ -1,9 +1,9 @@
-"""Stochastic gradient descent by optax, with validation, restarts and exact resumption."""
+"""Stochastic gradient descent with optax, with validation, restarts and exact resumption."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -15,15 +15,18 @@ from jax.flatten_util import ravel_pytree
 
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
+from jaxff.learn.checkpoint import resumed
 from jaxff.learn.problem import Frames, Problem
+from jaxff.learn.settings import Gradient
+from jaxff.learn.state import Solution, State
+from jaxff.store import Store
 
-ENERGY_WEIGHT = 0.1  # 1/Å²
-SLOWER = 0.3  # factor on the updates after each return to the best
-SETTLED = 0.01  # relative change of the loss, mean of five epochs, by which it is at rest
+SLOWER = 0.3  # factor on the updates after each return to the best epoch
+SETTLED = 0.01  # relative change between means of five losses below which the fit has converged
 
 
 class Labels(NamedTuple):
-    """Energies (B,) kcal/mol, their mean removed, and forces (B, N, 3) kcal/mol/Å of a batch."""
+    """Energies (B,) kcal/mol minus their mean, and forces (B, N, 3) kcal/mol/Å of a batch."""
 
     energies: jax.Array
     forces: jax.Array
@@ -32,8 +35,8 @@ class Labels(NamedTuple):
 Loss = Callable[[Labels, Labels], jax.Array]
 
 
-def force_matching(energy_weight: float = ENERGY_WEIGHT) -> Loss:
-    """The loss mean|ΔF|² + energy_weight · mean ΔE², in (kcal/mol/Å)²; weight in 1/Å²."""
+def force_matching(energy_weight: float = Gradient.energy_weight) -> Loss:
+    """Return the loss mean |ΔF|² + energy_weight · mean ΔE², (kcal/mol/Å)²; weight in 1/Å²."""
 
     def loss(predicted: Labels, reference: Labels) -> jax.Array:
         force = jnp.mean((predicted.forces - reference.forces) ** 2)
@@ -42,62 +45,84 @@ def force_matching(energy_weight: float = ENERGY_WEIGHT) -> Loss:
     return loss
 
 
-@dataclass
-class State:
-    """Where the descent is between two epochs.
+@dataclass(kw_only=True)
+class Epochs(State):
+    """State of the descent between two epochs.
 
     Attributes:
-        vector: (P,) moves; best: (P,) those of the best epoch; best_error: its error.
-        optimizer: the leaves of the optimiser's state.
+        best: (P,) moves of the best epoch.
+        best_error: its validation error.
+        optimizer: leaves of the state of the optimiser.
         pace: factor on the updates.
-        waited: epochs since the best one or the last return to it.
-        returns: returns to the best so far.
-        losses, valid: by epoch.
-        shares: effective share of the ensembles' frames after each epoch, if there are any.
-        draws: of frames up to each epoch.
-        samples: the ensembles' frames, as arrays.
+        waited: number of epochs since the best one or since the last return to it.
+        returns: number of returns to the best epoch.
     """
 
-    vector: np.ndarray
     best: np.ndarray
     optimizer: list[np.ndarray]
     best_error: float = np.inf
     pace: float = 1.0
     waited: int = 0
     returns: int = 0
-    losses: list[float] = field(default_factory=list)
-    valid: list[float] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
-    draws: list[int] = field(default_factory=list)
-    samples: list[np.ndarray] = field(default_factory=list)
 
 
-class Descent:
-    """A problem, a loss and an optimiser.
+class _Kind(NamedTuple):
+    """What a compiled function of one molecule depends on: its real atoms, and its labels."""
+
+    n_atoms: int
+    with_energies: bool
+
+
+def minimise(
+    problem: Problem,
+    settings: Gradient,
+    valid: Sequence[Dataset] | None,
+    store: Store,
+    progress: Callable[[str, float], None],
+) -> Solution:
+    """Minimise the loss of a problem.
 
     Args:
         problem: molecules, frames and free parameters.
-        loss: of a batch.
-        optimizer: any optax optimiser of the moves.
-        batch: frames a step, all of one molecule.
-        seed: of the order of frames.
+        settings: see `Gradient`.
+        valid: validation frames of each molecule, which determine the best epoch.
+        store: where the state is kept.
+        progress: called with a phase and the fraction done after each epoch.
+    """
+    descent = Descent(problem, settings)
+    initial = descent.start()
+    state = resumed(store, initial, {"optimizer": initial.optimizer})
+
+    def after_epoch() -> None:
+        store.save(vars(state))
+        progress(state.phase, len(state.losses) / settings.epochs)
+
+    converged = descent.run(state, valid, after_epoch)
+    return Solution(state.best, state, converged)
+
+
+class Descent:
+    """A descent on the loss of a problem.
+
+    Args:
+        problem: molecules, frames and free parameters.
+        settings: see `Gradient`.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        loss: Loss,
-        optimizer: optax.GradientTransformation,
-        batch: int,
-        seed: int,
-    ):
-        self.problem, self.optimizer, self.seed = problem, optimizer, seed
-        # A molecule with fewer frames takes part with all of them at once.
-        self.sizes = [min(batch, len(own)) for own in problem.data]
-        # Any loss must see the real atoms alone: a compiled function for each number of atoms.
+    def __init__(self, problem: Problem, settings: Gradient):
+        self.problem, self.settings = problem, settings
+        self.loss = settings.loss or force_matching(settings.energy_weight)
+        # A molecule with fewer frames contributes all of them to each of its steps.
+        self.sizes = [min(settings.batch, len(own)) for own in problem.data]
+        self.optimizer = settings.optimizer
+        if self.optimizer is None:
+            pairs = zip(problem.data, self.sizes, strict=True)
+            count = sum(len(own) // size for own, size in pairs if size) or 1
+            schedule = optax.cosine_decay_schedule(0.05, settings.epochs * count)
+            self.optimizer = optax.chain(optax.adam(schedule), optax.clip(0.1))
+        # The loss must not contain ghost atoms: one compiled function for each number of atoms.
         sweeps = [
-            jax.jit(partial(self._sweep, loss, group), static_argnames=("n_atoms", "with_energies"))
-            for group in problem.groups
+            jax.jit(partial(self._sweep, group), static_argnames="kind") for group in problem.groups
         ]
         self._sweeps = {}
         for g, k, group, arrays in problem.molecules():
@@ -111,36 +136,32 @@ class Descent:
                     problem.chunks(group, own, most),
                     Frames(nothing, np.zeros(0), nothing, np.zeros(0)),
                 ),
-                n_atoms=own.n_atoms,
-                with_energies=own.energies is not None,
+                kind=_Kind(own.n_atoms, own.energies is not None),
             )
 
-    def start(self) -> State:
-        """The state before the first epoch."""
+    def start(self) -> Epochs:
+        """Return the state before the first epoch."""
         vector = np.asarray(self.problem.start)
         leaves = jax.tree.leaves(self.optimizer.init(self.problem.start))
-        return State(vector, vector, [np.asarray(leaf) for leaf in leaves])
+        return Epochs(vector=vector, best=vector, optimizer=[np.asarray(leaf) for leaf in leaves])
 
-    def _sweep(self, loss, group, vector, state, pace, orders, samples, *, frames, **molecule):
-        """An update by each batch (L, B) of frames; `samples` are those of the ensembles."""
+    def _sweep(self, group, carry, pace, orders, samples, *, frames, arrays, kind: _Kind):
+        """Take a step with each batch (L, B) of frames; `samples` are those of the ensembles."""
 
         def step(carry, order):
             own = jax.tree.map(lambda x: x[order], frames)
-            *carry, value = self._step(loss, group, *carry, pace, samples, own, **molecule)
-            return tuple(carry), value
+            return self._step(group, carry, pace, samples, own, arrays, kind)
 
-        (vector, state), values = jax.lax.scan(step, (vector, state), orders)
-        return vector, state, values
+        return jax.lax.scan(step, carry, orders)
 
-    def _step(
-        self, loss: Loss, group, vector, state, pace, samples, frames, *, arrays, n_atoms,
-        with_energies,
-    ):  # fmt: skip
-        problem = self.problem
+    def _step(self, group, carry, pace, samples, frames: Frames, arrays, kind: _Kind):
+        """Return (vector, optimiser state) after a step, and the loss before it."""
+        problem, (vector, state) = self.problem, carry
 
         def labels(energies, forces) -> Labels:
             centred = energies - energies.mean()
-            return Labels(centred if with_energies else 0.0 * centred, forces[:, :n_atoms])
+            energies = centred if kind.with_energies else 0.0 * centred
+            return Labels(energies, forces[:, : kind.n_atoms])
 
         def objective(vector):
             value = sum(jnp.sum(r(vector) ** 2) for r in problem.targets)
@@ -149,18 +170,23 @@ class Descent:
                 return value
             one = partial(problem.energy_and_forces, group, vector, arrays)
             predicted = labels(*jax.vmap(one)(frames.R))
-            return value + loss(predicted, labels(frames.E, frames.F))
+            return value + self.loss(predicted, labels(frames.E, frames.F))
 
         value, gradient = jax.value_and_grad(objective)(vector)
         updates, state = self.optimizer.update(gradient, state, vector)
         moved = problem.unravel(vector + pace * updates)
-        return ravel_pytree(problem.free.confined(moved))[0], state, value
+        return (ravel_pytree(problem.free.confined(moved))[0], state), value
 
-    def epoch(self, state: State) -> None:
-        """Pass once over all frames; `state` is changed, by its losses too."""
-        rng = np.random.default_rng([self.seed, len(state.losses)])
+    def epoch(self, state: Epochs) -> None:
+        """Pass once over all frames; `state` is changed in place.
+
+        Raises:
+            InputError: the loss is not finite.
+        """
+        rng = np.random.default_rng([self.settings.seed, len(state.losses)])
         ensembles = self.problem.ensembles
-        # Of one molecule each: all its batches if nothing needs a look between, or else one batch.
+        # Blocks of batches of one molecule. A single molecule without ensembles is one block;
+        # otherwise each batch is one, so that molecules mix and frames are drawn when needed.
         blocks = []
         for k, (own, size) in enumerate(zip(self.problem.data, self.sizes, strict=True)):
             if not size:
@@ -168,55 +194,54 @@ class Descent:
             orders = rng.permutation(len(own))[: len(own) // size * size].reshape(-1, size)
             alone = len(self.sizes) == 1 and not ensembles
             blocks += [(k, orders)] if alone else [(k, order[None]) for order in orders]
-        if not any(self.sizes):  # the targets alone
+        if not any(self.sizes):  # only targets, no frames
             blocks = [(0, np.zeros((1, 0), int))]
         tree = jax.tree.structure(self.optimizer.init(self.problem.start))
-        vector, optimizer = state.vector, jax.tree.unflatten(tree, state.optimizer)
+        carry = state.vector, jax.tree.unflatten(tree, state.optimizer)
         values = []
         for b in rng.permutation(len(blocks)):
             k, orders = blocks[b]
-            ensembles.refresh(vector)
-            vector, optimizer, value = self._sweeps[k](
-                vector, optimizer, state.pace, orders, ensembles.samples
-            )
+            ensembles.refresh(carry[0])
+            carry, value = self._sweeps[k](carry, state.pace, orders, ensembles.samples)
             values.append(value)
         mean = float(np.concatenate(jax.device_get(values)).mean())
         if not np.isfinite(mean):
             raise InputError(
-                f"the loss is not finite in epoch {len(state.losses) + 1}: lower the optimiser's "
-                "learning rate"
+                f"the loss is not finite in epoch {len(state.losses) + 1}: lower the learning rate "
+                "of the optimizer"
             )
-        state.vector = np.asarray(vector)
-        state.optimizer = [np.asarray(leaf) for leaf in jax.tree.leaves(optimizer)]
+        state.vector = np.asarray(carry[0])
+        state.optimizer = [np.asarray(leaf) for leaf in jax.tree.leaves(carry[1])]
         state.losses.append(mean)
         if ensembles:
             ensembles.log(state)
 
     def run(
-        self,
-        state: State,
-        epochs: int,
-        valid: Sequence[Dataset] | None,
-        patience: int,
-        returns: int,
-        after: Callable[[State], None] = lambda state: None,
+        self, state: Epochs, valid: Sequence[Dataset] | None, after: Callable[[], None]
     ) -> bool:
-        """Pass over the frames until `epochs`; whether it came to rest.
+        """Pass over the frames until the last epoch or until the descent has converged.
 
-        That is: it stopped by itself, or the loss of the last epochs hardly changes.  Where the
-        error on `valid` has not fallen for `patience` epochs, the descent goes on from the best
-        with smaller updates, and after so many `returns` it stops.
+        Args:
+            state: the initial state; it is changed in place.
+            valid: validation frames of each molecule.
+            after: called after each epoch.
+
+        Returns:
+            Whether the descent stopped after its last restart, or the losses of the last epochs
+            hardly change.
         """
+        settings = self.settings
+        patience = settings.patience or max(1, settings.epochs // 5)
         self.problem.ensembles.restore(state.samples)
-        while len(state.losses) < epochs:
+        while len(state.losses) < settings.epochs:
             if state.waited >= patience:
-                if state.returns >= returns:
+                if state.returns >= settings.restarts:
                     return True
                 state.vector, state.waited = state.best, 0
                 state.pace *= SLOWER
                 state.returns += 1
             self.epoch(state)
-            error = -float(len(state.losses))  # without validation the latest is the best
+            error = -float(len(state.losses))  # without validation the last epoch is the best
             if valid is not None:
                 error = self.problem.force_rmse(state.vector, valid)
                 state.valid.append(error)
@@ -224,9 +249,9 @@ class Descent:
                 state.best, state.best_error, state.waited = state.vector, error, 0
             else:
                 state.waited += 1
-            after(state)
+            after()
         last = state.losses[-10:]
         if len(last) < 10:
             return False
         first, second = np.mean(last[:5]), np.mean(last[5:])
-        return abs(first - second) <= SETTLED * abs(second)
+        return bool(abs(first - second) <= SETTLED * abs(second))

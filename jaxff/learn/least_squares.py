@@ -1,178 +1,200 @@
-"""Levenberg and Marquardt's method for force matching: few, well-informed steps.
+"""Least squares by the method of Levenberg and Marquardt.
 
-With targets of ensembles a step is no longer than their frames can tell, and the next one starts
-from new frames where too few of the old ones count.
+With targets of ensembles, a step ends where too few of the drawn frames would count, and the next
+step starts with new frames.
 
 Sources: K. Levenberg, Q. Appl. Math. 2, 164 (1944); D. W. Marquardt, J. SIAM 11, 431 (1963).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxff.dataset import Dataset
+from jaxff.learn.checkpoint import resumed
 from jaxff.learn.problem import Problem
+from jaxff.learn.settings import LeastSquares
+from jaxff.learn.state import Solution, State
+from jaxff.store import Store
 
-FIRST_DAMPING, SMALLEST, LARGEST = 1e-3, 1e-9, 1e12
-NOTHING = 1e-12  # (kcal/mol/Å)², an objective below which there is nothing left to explain
-HALVINGS = 12  # of one step, at most
-CALM = 2  # steps in a row below the tolerance, after which it has come to rest
+FIRST_DAMPING, SMALLEST_DAMPING, LARGEST_DAMPING = 1e-3, 1e-9, 1e12
+ZERO_OBJECTIVE = 1e-12  # (kcal/mol/Å)², an objective that counts as zero
+HALVINGS = 12  # largest number of halvings of one step
+SMALL_STEPS = 2  # consecutive steps below the tolerance after which the method has converged
 
 
-@dataclass
-class State:
-    """Where the method is between two steps.
+@dataclass(kw_only=True)
+class Iterate(State):
+    """State of the method between two steps.
 
     Attributes:
-        vector: (P,) moves.
-        damping: Levenberg's.
-        calm: steps in a row that changed the objective by less than the tolerance.
-        losses: the objective after each step.
-        valid: what `after` returned after each step.
-        shares: effective share of the ensembles' frames after each step, if there are any.
-        draws: of frames up to each step.
-        samples: the ensembles' frames, as arrays.
+        damping: damping parameter of Levenberg.
+        small_steps: number of last steps that changed the objective by less than the tolerance.
     """
 
-    vector: np.ndarray
     damping: float = FIRST_DAMPING
-    calm: int = 0
-    losses: list[float] = field(default_factory=list)
-    valid: list[float] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
-    draws: list[int] = field(default_factory=list)
-    samples: list[np.ndarray] = field(default_factory=list)
+    small_steps: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """Moves found, the matrix of the normal equations there, and how it went.
-
-    Attributes:
-        vector: (P,) moves.
-        covariance: (P, P) of the moves.
-        loss: the objective at the solution.
-        converged: whether the last steps changed it by less than the tolerance.
-    """
-
-    vector: np.ndarray
-    covariance: np.ndarray
-    loss: float
-    converged: bool
-
-
-def levenberg_marquardt(
+def minimise(
     problem: Problem,
-    *,
-    energy_weight: float,
-    prior: float,
-    steps: int,
-    tolerance: float,
-    state: State,
-    after: Callable[[State], None] = lambda state: None,
+    settings: LeastSquares,
+    valid: Sequence[Dataset] | None,
+    store: Store,
+    progress: Callable[[str, float], None],
 ) -> Solution:
-    """Moves that minimise the problem's objective + prior · |moves|² / number of frames.
-
-    Steps keep within the columns' bounds and to what terms conserve.
+    """Minimise the objective of a problem, first on fewer frames if it is large.
 
     Args:
         problem: molecules, frames and free parameters.
-        energy_weight: see `Problem.objective`, 1/Å².
-        prior: strength that holds the parameters at the start, (kcal/mol/Å)² of a move of one
-            scale, shared among the frames.
-        steps: at most, those in `state` among them.
-        tolerance: relative change of the objective at which it stops.
-        state: where to go on; it is changed.
-        after: called with the state after each step.
+        settings: see `LeastSquares`.
+        valid: validation frames of each molecule, for the history.
+        store: where the state is kept.
+        progress: called with a phase and the fraction done after each step.
     """
-    free, unravel = problem.free, problem.unravel
-    weak = prior / problem.n_frames
+    state = resumed(store, Iterate(vector=np.asarray(problem.start)))
 
-    def objective(vector) -> float:
-        return problem.objective(vector, energy_weight) + weak * float(vector @ vector)
+    def after_step() -> None:
+        if valid:
+            state.valid.append(problem.force_rmse(state.vector, valid))
+        store.save(vars(state))
+        progress(state.phase, len(state.losses) / (len(state.losses) + 8.0))
 
-    confine = jax.jit(lambda vector: ravel_pytree(free.confined(unravel(vector)))[0])
+    few = problem.thinned()
+    if few is not None and not state.losses:
+        first = Iterate(vector=state.vector)
+        descend(
+            Objective(few, settings), settings, first,
+            lambda: progress("fit, fewer frames first", 0.0),
+        )  # fmt: skip
+        state.vector, state.damping = first.vector, first.damping
+    objective = Objective(problem, settings)
+    loss = descend(objective, settings, state, after_step)
+    variances = np.diag(objective.covariance(state.vector, loss))
+    errors = np.sqrt(np.maximum(variances, 0.0))
+    return Solution(state.vector, state, state.small_steps >= SMALL_STEPS, errors)
 
-    def confined(vector):
-        return np.asarray(confine(jnp.asarray(vector)))
 
-    # What terms conserve (the net charge) is linear in the moves: steps keep to it from the outset.
-    conserving = jax.jacfwd(lambda vector: ravel_pytree(free.conserving(unravel(vector)))[0])
-    conserve = np.asarray(jax.jit(conserving)(problem.start))
-    low, high = (np.asarray(ravel_pytree(limit)[0]) for limit in free.limits())
+class Objective:
+    """The objective of a problem + prior · |moves|² / number of frames, of moves within bounds.
 
-    def equations(vector):
-        A, b = problem.normal_equations(vector, energy_weight)
-        A[np.diag_indices_from(A)] += weak
-        return conserve.T @ A @ conserve, conserve.T @ (b + weak * vector)
+    Args:
+        problem: molecules, frames and free parameters.
+        settings: the weight of the energies and the prior.
+    """
 
-    ensembles = problem.ensembles
+    def __init__(self, problem: Problem, settings: LeastSquares):
+        free, unravel = problem.free, problem.unravel
+        self.problem, self.energy_weight = problem, settings.energy_weight
+        self.weak = settings.prior / problem.n_frames
+        self._confine = jax.jit(lambda vector: ravel_pytree(free.confined(unravel(vector)))[0])
+        # Conserved quantities such as the net charge are linear in the moves, so one matrix
+        # projects every step on the moves that conserve them.
+        conserving = jax.jacfwd(lambda vector: ravel_pytree(free.conserving(unravel(vector)))[0])
+        self.conserve = np.asarray(jax.jit(conserving)(problem.start))
+        self.low, self.high = (np.asarray(ravel_pytree(limit)[0]) for limit in free.limits())
+
+    def __call__(self, vector: np.ndarray) -> float:
+        """Return the objective, (kcal/mol/Å)²; infinite if too few frames of ensembles count."""
+        value = self.problem.objective(vector, self.energy_weight)
+        return value + self.weak * float(vector @ vector)
+
+    def confined(self, vector: np.ndarray) -> np.ndarray:
+        """Return moves (P,) within the bounds of the columns that conserve the net charge."""
+        return np.asarray(self._confine(jnp.asarray(vector)))
+
+    def equations(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return JᵀJ (P, P) and Jᵀr (P,) of the steps that conserve the net charge."""
+        A, b = self.problem.normal_equations(vector, self.energy_weight)
+        A[np.diag_indices_from(A)] += self.weak
+        return self.conserve.T @ A @ self.conserve, self.conserve.T @ (b + self.weak * vector)
+
+    def step(self, A: np.ndarray, b: np.ndarray, vector: np.ndarray) -> np.ndarray:
+        """Return the step (P,) that solves A x = b and stays within the bounds."""
+        return _bounded(A, b, vector - self.high, vector - self.low)
+
+    def covariance(self, vector: np.ndarray, loss: float) -> np.ndarray:
+        """Return the covariance (P, P) of the moves: a sandwich estimate, clustered by frame.
+
+        The errors of the components of one frame are correlated, so frames count as independent
+        and components do not. Directions that the data do not determine have the width of the
+        prior. Source: H. White, Econometrica 48, 817 (1980).
+        """
+        problem = self.problem
+        A, _, C = problem.statistics(vector, self.energy_weight)
+        A[np.diag_indices_from(A)] += self.weak
+        # The objective is a mean over n components, so the prior has the variance loss/(n weak).
+        # Without forces there is no estimate of the error; then it is one column scale.
+        forces = any(len(own) for own in problem.data)
+        variance = max(loss, 0.0) / problem.n_forces if forces else self.weak
+        C[np.diag_indices_from(C)] += self.weak * variance
+        A, C = (self.conserve.T @ M @ self.conserve for M in (A, C))
+        inverse = np.linalg.pinv(A, hermitian=True)
+        return inverse @ C @ inverse
+
+
+def descend(
+    objective: Objective, settings: LeastSquares, state: Iterate, after: Callable[[], None]
+) -> float:
+    """Take steps until the method has converged, and return the last value of the objective.
+
+    Args:
+        objective: what is minimised.
+        settings: the largest number of steps, including those of `state`, and the tolerance.
+        state: the initial state; it is changed in place.
+        after: called after each step.
+    """
+    ensembles = objective.problem.ensembles
     ensembles.restore(state.samples)
     ensembles.refresh(state.vector)
     loss = objective(state.vector)
-    for _ in range(len(state.losses), steps):
-        if ensembles.refresh(state.vector):  # other frames: another objective
-            loss, state.calm = objective(state.vector), 0
-        if state.calm >= CALM:
+    for _ in range(len(state.losses), settings.steps):
+        if ensembles.refresh(state.vector):  # new frames change the objective
+            loss, state.small_steps = objective(state.vector), 0
+        if state.small_steps >= SMALL_STEPS:
             break
-        A, b = equations(state.vector)
-        trial, new = _improved(A, b, low, high, conserve, state, loss, objective, confined)
+        A, b = objective.equations(state.vector)
+        trial, new = _improved(objective, A, b, state, loss)
         if trial is None:
-            # Nothing lower however small the step: at rest, unless a step promised to gain.
-            step = _bounded(A, b, state.vector - high, state.vector - low)
+            # No step lowers the objective: converged, unless the equations predict a gain.
+            step = objective.step(A, b, state.vector)
             gain = 2.0 * step @ b - step @ A @ step
-            state.calm = CALM if gain <= 10.0 * tolerance * max(abs(loss), NOTHING) else 0
+            limit = 10.0 * settings.tolerance * max(abs(loss), ZERO_OBJECTIVE)
+            state.small_steps = SMALL_STEPS if gain <= limit else 0
             break
-        # Relative entropies are known up to a constant: the objective may be negative.
-        change = (loss - new) / max(abs(loss), NOTHING)
+        # A relative entropy has an arbitrary zero, so the objective may be negative.
+        change = (loss - new) / max(abs(loss), ZERO_OBJECTIVE)
         state.vector, loss = trial, new
-        state.damping = max(state.damping / 8.0, SMALLEST)
-        state.calm = state.calm + 1 if change < tolerance else 0
+        state.damping = max(state.damping / 8.0, SMALLEST_DAMPING)
+        state.small_steps = state.small_steps + 1 if change < settings.tolerance else 0
         state.losses.append(loss)
         if ensembles:
             ensembles.log(state)
-        after(state)
-    return Solution(
-        state.vector, _covariance(problem, state.vector, energy_weight, weak, loss, conserve),
-        loss, state.calm >= CALM,
-    )  # fmt: skip
+        after()
+    return loss
 
 
-def _covariance(problem, vector, energy_weight, weak, loss, conserve) -> np.ndarray:
-    """(P, P) covariance of the moves: a sandwich estimate with frames as clusters.
-
-    Errors of a frame's components have one cause, so they do not count as many; what data do not
-    tell keeps the width of the prior.  H. White, Econometrica 48, 817 (1980).
-    """
-    A, _, C = problem.statistics(vector, energy_weight)
-    A[np.diag_indices_from(A)] += weak
-    # The objective is a mean over n components: the prior is one of variance loss/(n weak), or,
-    # with no forces that tell an error, one of a column scale.
-    told = any(len(own) for own in problem.data)
-    C[np.diag_indices_from(C)] += weak * (max(loss, 0.0) / problem.n_forces if told else weak)
-    A, C = (conserve.T @ M @ conserve for M in (A, C))
-    inverse = np.linalg.pinv(A, hermitian=True)
-    return inverse @ C @ inverse
-
-
-def _improved(A, b, low, high, conserve, state: State, loss, objective, confined):
-    """A step that lowers the objective, and its value; the damping grows until there is one."""
+def _improved(
+    objective: Objective, A: np.ndarray, b: np.ndarray, state: Iterate, loss: float
+) -> tuple[np.ndarray | None, float]:
+    """Return moves with a lower objective and its value; increase the damping to find them."""
     diagonal = np.maximum(np.diag(A), 1e-12 * max(np.diag(A).max(), 1e-300))
-    while state.damping < LARGEST:
-        damped = A + state.damping * np.diag(diagonal)
-        step = _bounded(damped, b, state.vector - high, state.vector - low)
+    while state.damping < LARGEST_DAMPING:
+        step = objective.step(A + state.damping * np.diag(diagonal), b, state.vector)
+        new = np.inf
         for _ in range(HALVINGS):
-            trial = confined(state.vector - conserve @ step)
+            trial = objective.confined(state.vector - objective.conserve @ step)
             new = objective(trial)
             if new != np.inf:
                 break
-            # Beyond what frames can tell.  Damping would turn the step as well: towards parameters
-            # that change the ensemble much and the targets little.
+            # Too few frames would count. More damping would also change the direction of the
+            # step, towards parameters that affect the ensemble much and the targets little.
             step = 0.5 * step
         if np.isfinite(new) and new < loss:
             return trial, new
@@ -181,7 +203,7 @@ def _improved(A, b, low, high, conserve, state: State, loss, objective, confined
 
 
 def _solved(A: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """x with A x = b; the shortest where conserved charges leave some of it open."""
+    """Return x with A x = b; the shortest one if A is singular, as with conserved charges."""
     try:
         return np.linalg.solve(A, b)
     except np.linalg.LinAlgError:
@@ -189,7 +211,7 @@ def _solved(A: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _bounded(A: np.ndarray, b: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The step s that minimises s·A s/2 − b·s between low and high, by an active set."""
+    """Return the step s that minimises s·A s/2 − b·s between low and high, by an active set."""
     step, held = np.zeros(len(b)), np.zeros(len(b), bool)
     for _ in range(20):
         loose = ~held

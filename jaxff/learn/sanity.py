@@ -24,7 +24,7 @@ OUTLYING = 12.0  # times the median frame's error, beyond which a frame is off
 FEW, MANY = 10, 30  # frames
 WARM = 5.0  # kcal/mol/Å; where forces are less, the potential's own minimum decides
 TORN, STRAINED = 1.6, 0.18  # of a bond's usual length; heat stretched few bonds beyond 1.2
-REMEDY = "or take them as they are with check=False (--no-check)"
+REMEDY = "or accept them with the setting check_labels=False (--no-check)"
 
 
 def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> None:

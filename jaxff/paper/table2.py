@@ -83,7 +83,7 @@ def _fitted(setting, folder, molecule, data, form, n) -> dict:
     part = setting.split(data, n)
     progress = setting.titled(f"{TITLES[form]} of {molecule}, {n} frames")
     start = gaff(data.molecule, **FORMS[form])
-    found = fit(start, part.train, seed=setting.seed, progress=progress)
+    found = fit(start, part.train, progress=progress)
     row = {
         "molecule": molecule,
         "form": form,

@@ -1,5 +1,7 @@
 """Fits to ensembles: closed forms by least squares and by gradient, steps that frames can tell."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from ensembles import KT, Exact, rotor, rotor_frames, well, well_frames
 
 import jaxff
 from jaxff import Dataset, InputError, Molecule, fit
-from jaxff.learn import EnsembleAverage, RelativeEntropy, TorsionScan
+from jaxff.learn import EnsembleAverage, Gradient, LeastSquares, RelativeEntropy, TorsionScan
 from jaxff.learn.ensemble import LEAST
 from jaxff.learn.joint import Joint
 from jaxff.learn.problem import Problem
@@ -30,8 +32,8 @@ def constant(found):
 
 
 METHODS = {
-    "least-squares": {"prior": 0.0},
-    "gradient": {"optimizer": optax.adam(0.2), "epochs": 100},
+    "least-squares": LeastSquares(prior=0.0),
+    "gradient": Gradient(optimizer=optax.adam(0.2), epochs=100),
 }
 
 
@@ -39,7 +41,7 @@ METHODS = {
 def test_a_target_beyond_one_reweighting_is_reached_by_drawing_anew(method):
     # The share of frames of k = 1 that count for k is exp(−KL): 0.38 for 4, 0.10 for 12.
     sampling, k = Exact(well_frames, 10_000), {"least-squares": 12.0, "gradient": 4.0}[method]
-    found = fit(well(1.0), targets=mean_square(sampling, k), **METHODS[method])
+    found = fit(well(1.0), targets=mean_square(sampling, k), method=METHODS[method])
     shares, draws = found.history["effective_share"], found.history["draws"]
     assert draws[-1] >= (3 if k == 12.0 else 2)
     assert np.all(np.diff(draws) >= 0)
@@ -100,7 +102,7 @@ def test_relative_entropy_finds_the_maximum_likelihood(method):
     sampling, k = Exact(well_frames, 20_000), 5.0
     data = well_frames(well(k), np.random.default_rng(11), 500)
     best = 3.0 * KT / np.mean(np.sum(data**2, axis=(1, 2)))
-    found = fit(well(1.0), targets=RelativeEntropy(sampling, data), **METHODS[method])
+    found = fit(well(1.0), targets=RelativeEntropy(sampling, data), method=METHODS[method])
     of_frames = best * np.sqrt(2.0 / 3.0 / sampling.count)
     assert constant(found) == pytest.approx(
         best, abs=5.0 * of_frames + 0.02 * (method != "least-squares")
@@ -148,9 +150,8 @@ def test_a_checkpoint_goes_on_with_the_same_frames(method, tmp_path):
     sampling = Exact(well_frames, 500)
     data = well_frames(well(9.0), np.random.default_rng(0), 100)
     targets = [mean_square(sampling, 6.0, 0.1), RelativeEntropy(sampling, data)]
-    options = {"targets": targets, **METHODS[method]}
-    length = "steps" if method == "least-squares" else "epochs"
-    options[length] = 6
+    length = {"least-squares": {"steps": 6}, "gradient": {"epochs": 6}}[method]
+    options = {"targets": targets, "method": replace(METHODS[method], **length)}
     whole = fit(well(1.0), **options)
     path = tmp_path / "fit.ckpt"
 
@@ -172,7 +173,7 @@ def test_a_checkpoint_goes_on_with_the_same_frames(method, tmp_path):
     for key, values in whole.history.items():
         np.testing.assert_array_equal(resumed.history[key], values)
     options["targets"] = [mean_square(Exact(well_frames, 500, seed=1), 6.5, 0.1), targets[1]]
-    with pytest.raises(InputError, match="belongs to another fit"):
+    with pytest.raises(InputError, match=r"a fit with other settings \(targets\)"):
         fit(well(1.0), checkpoint=path, **options)
 
 
@@ -211,7 +212,7 @@ def test_molecules_are_fitted_together_by_the_parameters_that_matter():
 def test_targets_alone_are_enough():
     R = np.random.default_rng(0).normal(size=(8, 1, 3))
     target = TorsionScan(R, np.asarray(square(R)))  # energies of k = 2
-    found = fit(well(1.5), targets=target, prior=0.0)
+    found = fit(well(1.5), targets=target, method=METHODS["least-squares"])
     assert constant(found) == pytest.approx(2.0, rel=1e-6)
     with pytest.raises(InputError, match="at least 2 frames"):
         fit(well(1.5), Dataset([1], np.zeros((1, 1, 3)), np.zeros((1, 1, 3))), targets=target)
@@ -240,8 +241,9 @@ def test_ensembles_stand_beside_forces(method):
     # Forces say 2, the ensemble says 3: the heavier decides.
     for weight, constant_ in ((1e-6, 2.0), (1e4, k)):
         target = mean_square(Exact(well_frames), k, 0.05, weight=weight)
-        options = METHODS[method] | ({"epochs": 60} if method == "gradient" else {})
-        found = fit(well(1.5), data, targets=target, check=False, **options)
+        epochs = {"epochs": 60} if method == "gradient" else {}
+        settings = replace(METHODS[method], check_labels=False, **epochs)
+        found = fit(well(1.5), data, targets=target, method=settings)
         assert constant(found) == pytest.approx(constant_, rel=0.06)
 
 

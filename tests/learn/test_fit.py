@@ -1,5 +1,7 @@
 """How fits go about it: several molecules, checkpoints, restarts, targets, known parameters."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 import jaxff
 from jaxff import Dataset, InputError, evaluate, fit
 from jaxff.dataset import packaged_dataset
-from jaxff.learn import Dipole, Hessian, TorsionScan, aligned
+from jaxff.learn import Dipole, Gradient, Hessian, LeastSquares, TorsionScan, aligned
 from jaxff.learn.joint import Joint
 from jaxff.learn.problem import Problem
 
@@ -65,7 +67,7 @@ def test_molecules_on_one_table_have_the_energies_of_their_own(molecules, form):
 def test_one_fit_gives_one_table(molecules):
     molecules = molecules[:2]
     potentials = [jaxff.gaff(d.molecule, charges="gasteiger") for d in molecules]
-    found = fit(potentials, molecules, valid=molecules, steps=6)
+    found = fit(potentials, molecules, valid=molecules, method=LeastSquares(steps=6))
     shared = {}
     for potential, start, own in zip(found.potentials, potentials, molecules, strict=True):
         better = evaluate(potential, own)["force_rmse"]
@@ -84,7 +86,7 @@ def test_one_fit_gives_one_table(molecules):
     with pytest.raises(InputError, match="2 potentials"):
         _ = found.potential
     # The gradient method takes the same molecules.
-    slow = fit(potentials, molecules, method="gradient", epochs=3, batch=6)
+    slow = fit(potentials, molecules, method=Gradient(epochs=3, batch=6))
     assert slow.history["loss"][-1] < slow.history["loss"][0]
     assert slow.potentials[0].params["bond"]["k"].shape == potentials[0].params["bond"]["k"].shape
 
@@ -120,15 +122,17 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("method", ["gradient", "least-squares"])
+@pytest.mark.parametrize(
+    "method",
+    [Gradient(epochs=6, batch=4), LeastSquares(steps=6)],
+    ids=["gradient", "least-squares"],
+)
 def test_a_killed_fit_goes_on_to_the_same_result(tmp_path, water, method):
     start, data = water
 
-    def run(path, progress=None, **options):
-        return fit(
-            start, data[:20], valid=data[20:], method=method, epochs=6, steps=6, batch=4,
-            checkpoint=path, progress=progress, **options,
-        )  # fmt: skip
+    def run(path, progress=None, method=method, **options):
+        options = {"valid": data[20:], "checkpoint": path, "progress": progress} | options
+        return fit(start, data[:20], method=method, **options)
 
     def killed(phase, fraction, calls=[]):  # noqa: B006
         calls.append(fraction)
@@ -143,10 +147,14 @@ def test_a_killed_fit_goes_on_to_the_same_result(tmp_path, water, method):
     jax.tree.map(np.testing.assert_array_equal, again.potential.params, whole.potential.params)
     for key, values in whole.history.items():
         np.testing.assert_array_equal(again.history[key], values)
-    with pytest.raises(InputError, match="belongs to another fit"):
-        run(path, seed=1)
+    with pytest.raises(InputError, match=r"settings\.energy_weight .*0\.1.* → .*0\.2.*\)"):
+        run(path, method=replace(method, energy_weight=0.2))
+    with pytest.raises(InputError, match=r"fit with other settings \(trainable null → "):
+        run(path, trainable=["spring.k"])
+    with pytest.raises(InputError, match=r"fit with other settings \(valid\)"):
+        run(path, valid=data[21:])
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(InputError, match="not a readable checkpoint"):
+    with pytest.raises(InputError, match="not a readable state of a fit"):
         run(path)
 
 
@@ -154,10 +162,8 @@ def test_descent_returns_to_the_best_and_stops(water):
     start, data = water
     # Softer than the training frames: on the way from the start the error falls, then rises.
     valid = Dataset(data.numbers, data.positions[20:], 0.8 * data.forces[20:])
-    found = fit(
-        start, data[:20], valid=valid, optimizer=optax.adam(0.05), epochs=400, batch=4,
-        patience=3, restarts=1,
-    )  # fmt: skip
+    method = Gradient(optimizer=optax.adam(0.05), epochs=400, batch=4, patience=3, restarts=1)
+    found = fit(start, data[:20], valid=valid, method=method)
     errors = found.history["valid_force_rmse"]
     assert len(errors) < 400
     assert found.converged
@@ -173,7 +179,7 @@ def test_known_parameters_come_back_where_data_tell_them():
     truth = random_moves(problem, 0.3, seed=5)
     energies, forces = problem.free.moved(problem.unravel(truth)).predict(data.positions)
     made = Dataset(data.numbers, data.positions, forces, energies)
-    found = fit(start, made, prior=1e-9)
+    found = fit(start, made, method=LeastSquares(prior=1e-9))
     assert evaluate(found.potential, made)["force_rmse"] < 1e-3
     # Directions that the data tell, by the curvature of the objective at the truth.
     A, _ = Problem(Joint.of([start]), [made]).normal_equations(truth, 0.1)
@@ -210,9 +216,12 @@ def test_targets_are_aimed_at(molecules):
     charge = np.asarray(own["nonbonded"]["charge"])[start.program.placed[-1].term.charge_rows]
     dipole = Dipole(R, 1.2 * np.einsum("i,mix->mx", charge, R))
     targets = [Hessian(R[0], hessian, weight=0.1), scan, dipole]
-    for method, aims in (("least-squares", targets), ("gradient", [scan, dipole])):
+    for method, aims in (
+        (LeastSquares(steps=6), targets),
+        (Gradient(epochs=20), [scan, dipole]),
+    ):
         # The frames alone are met by the start already.
-        aimed = fit(start, same, method=method, steps=6, epochs=20, targets=aims).potential
+        aimed = fit(start, same, method=method, targets=aims).potential
         for target in aims:
             wrong = [
                 float((target.residuals(p.program, p.params) ** 2).sum()) for p in (start, aimed)
@@ -228,20 +237,21 @@ def test_a_fit_may_start_at_its_minimum(water):
     energies, forces = start.predict(data.positions)
     same = Dataset(data.numbers, data.positions, forces, energies)
     for trainable in (None, ["nonbonded.*"], ["nonbonded.charge"], "bond.*"):
-        found = fit(start, same, trainable=trainable, prior=0.0)
+        found = fit(start, same, trainable=trainable, method=LeastSquares(prior=0.0))
         assert found.converged
         assert "nonbonded.coulomb_constant" not in found.trained
         assert evaluate(found.potential, same)["force_rmse"] < 1e-2
     named = ["nonbonded.coulomb_constant"]
-    assert fit(start, same, trainable=named, steps=1).trained == tuple(named)
+    found = fit(start, same, trainable=named, method=LeastSquares(steps=1))
+    assert found.trained == tuple(named)
 
 
 def test_forces_alone_are_fitted_as_such(water):
     start, data = water
     forces = Dataset(data.numbers, data.positions, data.forces)
-    for method in ("gradient", "least-squares"):
+    for method in (Gradient(epochs=2), LeastSquares(steps=2)):
         losses = [
-            fit(start, forces, method=method, energy_weight=w, epochs=2, steps=2).history["loss"]
+            fit(start, forces, method=replace(method, energy_weight=w)).history["loss"]
             for w in (0.0, 100.0)
         ]
         np.testing.assert_array_equal(*losses)
@@ -254,7 +264,8 @@ def test_any_loss_sees_the_real_atoms_alone(molecules):
     def mean_error(predicted, reference):
         return jnp.abs(predicted.forces - reference.forces).mean()
 
-    joint = fit(starts, data, loss=mean_error, optimizer=optax.sgd(0.0), epochs=1, batch=4)
+    method = Gradient(loss=mean_error, optimizer=optax.sgd(0.0), epochs=1, batch=4)
+    joint = fit(starts, data, method=method)
     maes = [evaluate(s, d)["force_mae"] for s, d in zip(starts, data, strict=True)]
     assert joint.history["loss"][0] == pytest.approx(np.mean(maes), rel=1e-5)
 
@@ -265,18 +276,29 @@ def test_checkpoints_know_their_targets(tmp_path, molecules):
     R = aligned(data, start).positions
     path = tmp_path / "fit.ckpt"
     aims = [TorsionScan(R, np.arange(12.0)), TorsionScan(R, np.ones(12))]
-    fit(start, data, targets=aims[0], steps=1, checkpoint=path)
-    with pytest.raises(InputError, match="belongs to another fit"):
-        fit(start, data, targets=aims[1], steps=1, checkpoint=path)
+    options = {"method": LeastSquares(steps=1), "checkpoint": path}
+    fit(start, data, targets=aims[0], **options)
+    with pytest.raises(InputError, match=r"a fit with other settings \(targets\)"):
+        fit(start, data, targets=aims[1], **options)
 
 
 def test_bad_options_are_one_sentence(tmp_path, water):
     start, data = water
+    for kind, name, value, message in (
+        (Gradient, "batch", 0, "batch=0: use a whole number from 1"),
+        (Gradient, "epochs", 2.5, "epochs=2.5: use a whole number from 1"),
+        (Gradient, "patience", 0, "patience=0: use a whole number from 1"),
+        (Gradient, "restarts", -1, "restarts=-1: use a whole number from 0"),
+        (Gradient, "seed", -1, "seed=-1: use a whole number from 0"),
+        (LeastSquares, "steps", 0, "steps=0: use a whole number from 1"),
+        (LeastSquares, "energy_weight", float("nan"), "energy_weight=nan: use a number from 0"),
+        (LeastSquares, "prior", -1.0, "prior=-1.0: use a number from 0"),
+        (LeastSquares, "tolerance", np.inf, "tolerance=inf"),
+    ):
+        with pytest.raises(InputError, match=message):
+            kind(**{name: value})
     for options, message in (
-        ({"batch": 0}, "batch=0: use a whole number from 1"),
-        ({"energy_weight": float("nan")}, "energy_weight=nan"),
-        ({"prior": -1.0}, "prior=-1.0"),
-        ({"method": "newton"}, "least-squares or gradient"),
+        ({"method": "newton"}, r"method='newton': use LeastSquares\(\) or Gradient\(\)"),
         ({"trainable": ["torsion.*"]}, "no parameter matches"),
         ({"checkpoint": tmp_path}, "is a folder"),
         ({"checkpoint": tmp_path / "no" / "fit.ckpt"}, "does not exist"),
@@ -325,7 +347,8 @@ def test_the_end_hardly_depends_on_the_start(form):
         for term, columns in start.columns.items() if number else ():
             for name, column in columns.items():
                 params[term][name] = moved(name, column, params[term][name])
-        found = fit(start.replace(params), split.train, check=False)
+        method = LeastSquares(check_labels=False)
+        found = fit(start.replace(params), split.train, method=method)
         assert found.converged
         errors.append(
             [evaluate(found.potential, x)["force_rmse"] for x in (split.train, split.test)]

@@ -1,12 +1,14 @@
 """Labels that cannot be meant are named before anything is fitted to them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import jaxff
 from jaxff import Dataset, InputError
 from jaxff.dataset import packaged_dataset
-from jaxff.learn import aligned
+from jaxff.learn import Gradient, LeastSquares, aligned
 from jaxff.learn.sanity import check_labels
 
 
@@ -129,10 +131,13 @@ def test_the_packaged_sets_are_sound_by_gaff():
     check_labels(aligned(data, start), *start.predict(data.positions))
 
 
-@pytest.mark.parametrize("method", ["gradient", "least-squares"])
+@pytest.mark.parametrize(
+    "method", [Gradient(epochs=1), LeastSquares(steps=1)], ids=["gradient", "least-squares"]
+)
 def test_fits_look_first_unless_told_not_to(method):
     data = packaged_dataset("ethanol")[:40]
     start = jaxff.gaff(data.molecule, charges="gasteiger")
     with pytest.raises(InputError, match="change their sign"):
         jaxff.fit(start, relabelled(data, -1.0), method=method)
-    jaxff.fit(start, relabelled(data, 0.4, 0.4), method=method, check=False, steps=1, epochs=1)
+    unchecked = replace(method, check_labels=False)
+    jaxff.fit(start, relabelled(data, 0.4, 0.4), method=unchecked)

@@ -9,6 +9,7 @@ import jaxff
 from jaxff import Dataset, evaluate, fit, load, save
 from jaxff.dataset import packaged_dataset
 from jaxff.errors import InputError
+from jaxff.learn import LeastSquares
 from jaxff.molecule import Molecule
 
 MOLECULES = ["CCO", "CC#N", "O"]
@@ -82,7 +83,7 @@ def test_couplings_never_outgrow_bonds_and_angles():
     """Along stretched and bent coordinates the fitted energy of ethanol has no hole."""
     data = packaged_dataset("ethanol")[:40]
     start = jaxff.gaff(data.molecule, bonded="class2")
-    fitted = fit(start, data, method="least-squares").potential
+    fitted = fit(start, data).potential
     R = np.asarray(data.positions[0])
     least = min(float(fitted(r)) for r in data.positions)
     rng = np.random.default_rng(0)
@@ -99,7 +100,7 @@ def test_class_two_fits_where_gaff_cannot(tmp_path):
     errors = {}
     forms = {"morse": {"bonds": "morse", "fourier_terms": 6}, "class2": {"bonded": "class2"}}
     for name, form in forms.items():
-        found = fit(jaxff.gaff(data.molecule, **form), split.train, method="least-squares")
+        found = fit(jaxff.gaff(data.molecule, **form), split.train)
         errors[name] = evaluate(found.potential, split.test)["force_rmse"]
         assert found.converged
     assert errors["class2"] < 0.6 * errors["morse"]
@@ -127,7 +128,7 @@ def test_least_squares_gives_known_parameters_back():
     )
     energies, forces = truth.predict(data.positions)
     made = Dataset(data.numbers, data.positions, forces, energies)
-    found = fit(start, made, method="least-squares", trainable=["bond.*", "angle.*"])
+    found = fit(start, made, trainable=["bond.*", "angle.*"])
     np.testing.assert_allclose(
         found.potential.params["bond"]["length"], truth.params["bond"]["length"], atol=2e-3
     )
@@ -180,7 +181,7 @@ def test_fits_leave_torsions_about_straight_angles_alone(form):
     R = molecule.positions + 0.05 * rng.standard_normal((40, molecule.n_atoms, 3))
     E, F = start.predict(R)
     data = Dataset(molecule.numbers, R, F + 5.0 * rng.standard_normal(F.shape), E)
-    found = jaxff.fit(start, data, check=False, steps=3).potential
+    found = jaxff.fit(start, data, method=LeastSquares(steps=3, check_labels=False)).potential
     nitrogen = int(np.flatnonzero(molecule.numbers == 7)[0])
     carbon = next(int(j + i - nitrogen) for i, j in molecule.bonds if nitrogen in (i, j))
     first = next(

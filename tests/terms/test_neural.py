@@ -270,7 +270,7 @@ def test_a_fit_lowers_the_error_and_files_keep_it(tmp_path):
     start = jaxff.gaff(data.molecule, bonded="neural")
     before = evaluate(start, split.test)["force_rmse"]
     outputs = ["*.stiffness_kernel", "*.energy_kernel"]  # nearly linear: few steps
-    found = fit(start, split.train, method="least-squares", trainable=outputs).potential
+    found = fit(start, split.train, trainable=outputs).potential
     assert evaluate(found, split.test)["force_rmse"] < 0.6 * before
     for name in BONDED[:3]:  # ethanol has no impropers
         columns = {c for c in start.params[name] if c.endswith(("_kernel", "_bias"))}

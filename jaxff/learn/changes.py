@@ -1,0 +1,72 @@
+"""Initial and fitted values of the parameters of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxff.learn.joint import Joint
+from jaxff.learn.problem import Problem
+from jaxff.potential import Potential
+
+
+class Change(NamedTuple):
+    """Initial and fitted value of one number.
+
+    Attributes:
+        name: name of the parameter, such as "bond.k".
+        label: the types, or the atoms, that read the value.
+        start, fitted: the initial and the fitted value, in `unit`.
+        error: standard error of the least-squares solution, or None.
+        unit: unit of the column.
+    """
+
+    name: str
+    label: str
+    start: float
+    fitted: float
+    error: float | None
+    unit: str
+
+
+def changes(problem: Problem, fitted: Potential, errors: np.ndarray | None) -> Iterator[Change]:
+    """Yield the changes of all free values.
+
+    Args:
+        problem: the problem, with the initial potential.
+        fitted: the first potential with the fitted parameters.
+        errors: (P,) standard errors of the moves, or None.
+    """
+    free, place = problem.free, 0
+    for term, column in sorted(free.columns):
+        known = free.columns[term, column]
+        start, end = (np.asarray(p.params[term][column]) for p in (free.start, fitted))
+        labels = _labels(problem.joint, term, column, start.shape)
+        rows = free.rows.get((term, column), np.ones(len(start) if start.ndim else 1, bool))
+        loose = np.repeat(rows, start.size // max(len(rows), 1))
+        for k, (a, b) in enumerate(zip(start.ravel(), end.ravel(), strict=True)):
+            if not loose[k]:
+                continue
+            error = None if errors is None else float(errors[place + k]) * known.scale
+            yield Change(f"{term}.{column}", labels[k], float(a), float(b), error, known.unit)
+        place += start.size
+
+
+def _labels(joint: Joint, term: str, column: str, shape: tuple[int, ...]) -> list[str]:
+    """Return a name for each value of a column: its types, or the atoms that read it."""
+    rows = list(map(str, range(shape[0]))) if shape else [""]
+    for program in joint.programs:
+        own = next(p.term for p in program.placed if p.name == term)
+        for field, (label, columns) in own.tables.items():
+            if column not in columns:
+                continue
+            if label:
+                rows = list(own.row_names(field))
+            elif getattr(own, field).shape == (own.n_atoms,):
+                for row in np.unique(getattr(own, field)):
+                    atoms = np.flatnonzero(getattr(own, field) == row)
+                    rows[row] = f"atoms {','.join(map(str, atoms))}"
+    each = int(np.prod(shape[1:], dtype=int))
+    return [name if each == 1 else f"{name} [{k}]" for name in rows for k in range(each)]

@@ -1,0 +1,85 @@
+"""The file that keeps the state of a fit, and the request that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from jaxff.dataset import Dataset
+from jaxff.learn.problem import Problem
+from jaxff.learn.settings import Method
+from jaxff.learn.state import State
+from jaxff.store import Store
+
+S = TypeVar("S", bound=State)
+
+
+def checkpoint_of(
+    path: str | Path | None,
+    problem: Problem,
+    method: Method,
+    trainable: Sequence[str] | str | None,
+    valid: Sequence[Dataset] | None,
+    targets: Sequence[Sequence],
+) -> Store:
+    """Return the store of a fit; with None as the path it keeps nothing.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    if path is None:
+        return Store(None, {})
+    request = {
+        "method": type(method).__name__,
+        "settings": method.request,
+        "trainable": trainable,
+        "parameters": problem.joint.first.params,
+        "terms": [described(p.term) for program in problem.joint.programs for p in program.placed],
+        "train": [_arrays(data) for data in problem.data],
+        "valid": [_arrays(data) for data in valid or ()],
+        "targets": [[described(target) for target in own] for own in targets],
+    }
+    return Store(path, request, "fit")
+
+
+def resumed(store: Store, initial: S, like: Mapping[str, Any] | None = None) -> S:
+    """Return the state in the store, or `initial` if there is none.
+
+    Args:
+        store: the store of the fit.
+        initial: the state before the first step.
+        like: pytrees of the state with arrays of known shapes, see `Store.load`.
+
+    Raises:
+        InputError: the file is damaged, or belongs to a fit of other data or settings.
+    """
+    known = store.load(like)
+    return initial if known is None else type(initial)(**known)
+
+
+def described(thing: Any) -> Any:
+    """Describe a term or target by nested dicts and lists of its arrays, numbers and names.
+
+    Functions are described by their names, other objects by their class and their numbers.
+    """
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return thing
+    if isinstance(thing, Mapping):
+        return {str(key): described(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [described(value) for value in thing]
+    if hasattr(thing, "__array__"):
+        return np.asarray(thing)
+    name = {"class": getattr(thing, "__qualname__", type(thing).__qualname__)}
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return name | {f.name: described(getattr(thing, f.name)) for f in fields(thing)}
+    values = getattr(thing, "__dict__", {}).items()
+    return name | {key: v for key, v in values if isinstance(v, np.ndarray | float | int | str)}
+
+
+def _arrays(data: Dataset) -> dict[str, np.ndarray | None]:
+    return {"positions": data.positions, "forces": data.forces, "energies": data.energies}

@@ -1,0 +1,233 @@
+"""Targets that are properties of ensembles: averages and relative entropy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.learn.targets import checked_frames, checked_values
+from jaxff.md.differentiable.reweighting import (
+    Frames,
+    Sampling,
+    block_deviations,
+    free_energy_of,
+    weights_of,
+)
+from jaxff.potential import Potential
+
+Array = jax.Array
+
+
+class EnsembleTarget:
+    """A property of the ensemble that `sampling` draws.
+
+    Subclasses are frozen dataclasses (``eq=False``) with these attributes.
+
+    Attributes:
+        sampling: `Sampling`, or any object with `temperature` and `draw(potential, number,
+            previous)` that gives `Frames`.
+        weight: of the target in the objective.
+        positions: (M, N, 3) Å, geometries beside the frames whose energies it needs.
+        kept: names of what `record` gives.
+    """
+
+    kept: ClassVar[tuple[str, ...]]
+    sampling: Sampling
+    weight: float
+    positions: np.ndarray
+
+    def check(self, potential: Potential) -> None:
+        """Whether the target can be meant for `potential`; InputError if not."""
+        n = self.positions.shape[1]
+        if len(self.positions) and potential.n_atoms not in (None, n):
+            raise InputError(f"{self._name} has {n} atoms, the potential {potential.n_atoms}")
+
+    def record(self, frames: Frames, own: Array, before: Array) -> dict[str, np.ndarray]:
+        """What it needs to know of new frames.
+
+        Args:
+            frames: just drawn.
+            own: (M,) kcal/mol, energies at `positions` under the same parameters.
+            before: () its value there by the frames before; zero for the first ones.
+        """
+        raise NotImplementedError
+
+    def value(self, energies: Array, own: Array, frames: Frames, record: dict) -> Array:
+        """Its part of the objective (), (kcal/mol/Å)², from energies (F,) and (M,) kcal/mol."""
+        raise NotImplementedError
+
+    def equations(self, energies, own, slopes, own_slopes, frames: Frames, record: dict):
+        """JᵀJ (P, P), Jᵀr (P,) and covariance (P, P) of Jᵀr by chance.
+
+        Args:
+            energies, own: (F,) and (M,) kcal/mol.
+            slopes, own_slopes: (F, P) and (M, P), their derivatives by the moves.
+            frames, record: as for `value`.
+        """
+        raise NotImplementedError
+
+    def doubts(self, energies, frames: Frames, record: dict) -> str:
+        """Why its value is not to be trusted though the weights are, in words; empty if it is."""
+        return ""
+
+    @property
+    def _name(self) -> str:
+        return f"the {type(self).__name__} target"
+
+    def _store(self, **arrays) -> None:
+        if not callable(getattr(self.sampling, "draw", None)):
+            raise InputError(f"{self._name} needs a Sampling, not {self.sampling!r}")
+        weight = float(self.weight)
+        if not (math.isfinite(weight) and weight >= 0.0):
+            raise InputError(f"{self._name}: weight={self.weight!r}: give a number from 0 upwards")
+        for key, values in {"weight": weight, **arrays}.items():
+            object.__setattr__(self, key, values)
+
+
+@dataclass(frozen=True, eq=False)
+class EnsembleAverage(EnsembleTarget):
+    """Averages of observables: mean square of (⟨O⟩ − values)/tolerance.
+
+    Attributes:
+        sampling: how frames are drawn.
+        observable: function of positions (F, N, 3) Å that gives (F,) or (F, ...) values.
+        values: () or (...) to aim at, in the unit of the observable.
+        tolerance: () or (...), likewise: the error that counts as `weight`.
+        weight: (kcal/mol/Å)² for a mean square error of one tolerance.
+
+    Raises:
+        InputError: values or tolerances that cannot be used.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("observed",)
+
+    sampling: Sampling
+    observable: Callable[[Array], Array]
+    values: np.ndarray
+    tolerance: np.ndarray
+    weight: float = 1.0
+
+    def __post_init__(self):
+        shape = np.shape(self.values)
+        values = checked_values(self._name, "values", self.values, shape, "the observable's unit")
+        tolerance = np.asarray(self.tolerance, float)
+        if tolerance.shape not in ((), shape) or not (tolerance > 0.0).all():
+            raise InputError(f"{self._name}: give one positive tolerance, or one for each value")
+        tolerance = np.broadcast_to(tolerance, shape).copy()
+        self._store(values=values, tolerance=tolerance, positions=np.zeros((0, 1, 3)))
+
+    def record(self, frames, own, before):
+        observed = np.asarray(self.observable(jnp.asarray(frames.positions)), float)
+        if observed.shape != (len(frames), *self.values.shape):
+            raise InputError(
+                f"{self._name}: the observable of {len(frames)} frames has shape {observed.shape}, "
+                f"expected {(len(frames), *self.values.shape)} as the values tell"
+            )
+        if not np.isfinite(observed).all():
+            raise InputError(f"{self._name}: the observable is not finite on all frames")
+        return {"observed": observed.reshape(len(frames), -1)}
+
+    def value(self, energies, own, frames, record):
+        return jnp.sum(self._residuals(energies, frames, record) ** 2)
+
+    def equations(self, energies, own, slopes, own_slopes, frames, record):
+        weights = np.asarray(weights_of(energies, frames))
+        residuals = np.asarray(self._residuals(energies, frames, record))
+        # Of d⟨O⟩ = −⟨(O − ⟨O⟩) dU⟩/kT, in units of the residuals.
+        scaled = self._scale * record["observed"]
+        deviations = scaled - weights @ scaled
+        J = -(weights[:, None] * deviations).T @ slopes / float(frames.kT)
+        noise = block_deviations(weights, deviations, int(frames.blocks))
+        spread = np.nan_to_num(noise.T @ noise) + np.mean(residuals**2) * np.eye(len(residuals))
+        return J.T @ J, J.T @ residuals, J.T @ spread @ J
+
+    def doubts(self, energies, frames, record):
+        weights, blocks = np.asarray(weights_of(energies, frames)), int(frames.blocks)
+        tolerance = self.tolerance.ravel()
+        deviations = (record["observed"] - weights @ record["observed"]) / tolerance
+        errors = _root(block_deviations(weights, deviations, blocks))
+        worst = int(np.argmax(errors))
+        if errors[worst] > 1.0:
+            return (
+                f"an average of {self._name} has a statistical error of "
+                f"{errors[worst] * tolerance[worst]:.2g}, beyond its tolerance of "
+                f"{tolerance[worst]:.2g}: draw more frames"
+            )
+        # The mean of the later halves of the blocks less that of the earlier ones.
+        late = np.arange(len(frames)) * 2 * blocks // len(frames) % 2
+        contrast = (4.0 * late - 2.0)[:, None] * deviations
+        drift = np.abs(weights @ contrast)
+        scatter = _root(block_deviations(weights, contrast - weights @ contrast, blocks))
+        worst = int(np.argmax(drift))
+        if drift[worst] > max(1.0, 4.0 * scatter[worst]):
+            return (
+                f"an average of {self._name} changes by {drift[worst] * tolerance[worst]:.2g} "
+                f"between the halves of its frames, beyond its tolerance of "
+                f"{tolerance[worst]:.2g}: equilibrate longer"
+            )
+        return ""
+
+    @property
+    def _scale(self) -> np.ndarray:
+        return math.sqrt(self.weight / self.values.size) / self.tolerance.ravel()
+
+    def _residuals(self, energies, frames: Frames, record) -> Array:
+        means = weights_of(energies, frames) @ record["observed"]
+        return self._scale * (means - self.values.ravel())
+
+
+def _root(deviations: np.ndarray) -> np.ndarray:
+    """Standard errors from the deviations of blocks; zero where there is one block alone."""
+    return np.nan_to_num(np.sqrt((deviations**2).sum(axis=0)))
+
+
+@dataclass(frozen=True, eq=False)
+class RelativeEntropy(EnsembleTarget):
+    """Information, in nats, that the potential's ensemble lacks of reference frames.
+
+    ⟨U⟩_reference/kT + ln Z up to a constant, Z from the drawn frames; its gradient is
+    (⟨dU/dθ⟩_reference − ⟨dU/dθ⟩)/kT: Shell, J. Chem. Phys. 129, 144108 (2008).  Least squares take
+    the covariance of dU/dθ for its curvature, exact for parameters that U is linear in: Chaimovich
+    and Shell, J. Chem. Phys. 134, 094112 (2011).  Values are counted from the start of the fit.
+
+    Attributes:
+        sampling: how frames are drawn, at the temperature of the reference.
+        positions: (M, N, 3) Å of the reference ensemble, taken as independent.
+        weight: (kcal/mol/Å)² for one nat.
+
+    Raises:
+        InputError: positions or a weight that cannot be used.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("own", "before")
+
+    sampling: Sampling
+    positions: np.ndarray
+    weight: float = 1.0
+
+    def __post_init__(self):
+        self._store(positions=checked_frames(self._name, self.positions))
+
+    def record(self, frames, own, before):
+        return {"own": np.asarray(own), "before": np.asarray(before)}
+
+    def value(self, energies, own, frames, record):
+        nats = (jnp.mean(own - record["own"]) - free_energy_of(energies, frames)) / frames.kT
+        return record["before"] + self.weight * nats
+
+    def equations(self, energies, own, slopes, own_slopes, frames, record):
+        weights, half = np.asarray(weights_of(energies, frames)), 0.5 * self.weight
+        kT, mean = float(frames.kT), weights @ slopes
+        deviations = (slopes - mean) / kT
+        of_data = (own_slopes - own_slopes.mean(axis=0)) / kT / len(own)
+        noise = block_deviations(weights, deviations, int(frames.blocks))
+        curvature = (weights[:, None] * deviations).T @ deviations
+        chance = of_data.T @ of_data + np.nan_to_num(noise.T @ noise)
+        return half * curvature, half * (own_slopes.mean(axis=0) - mean) / kT, half**2 * chance

@@ -1,0 +1,182 @@
+"""Fit of the parameters of potentials to reference energies, forces and targets."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff.dataset import Dataset
+from jaxff.errors import InputError
+from jaxff.learn import gradient, least_squares
+from jaxff.learn.changes import Change, changes
+from jaxff.learn.checkpoint import checkpoint_of
+from jaxff.learn.evaluation import aligned
+from jaxff.learn.joint import Joint
+from jaxff.learn.problem import Problem
+from jaxff.learn.sanity import check_labels
+from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
+from jaxff.md.differentiable.reweighting import UntrustedWarning
+from jaxff.potential import Potential
+
+MINIMISERS: dict[type[Method], Callable] = {
+    LeastSquares: least_squares.minimise,
+    Gradient: gradient.minimise,
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Result of a fit.
+
+    Attributes:
+        potentials: the fitted potential of each molecule.
+        history: arrays over the steps or epochs. "loss" is the objective, (kcal/mol/Å)²;
+            "valid_force_rmse" the force RMSE of the validation frames, kcal/mol/Å. Fits to
+            ensembles have "effective_share", the share of the drawn frames that count, and
+            "draws", the number of draws so far.
+        trained: names of the free parameters.
+        changes: initial and fitted value of each free number.
+        converged: whether the method stopped by its criterion of convergence.
+    """
+
+    potentials: tuple[Potential, ...]
+    history: dict[str, np.ndarray]
+    trained: tuple[str, ...]
+    changes: tuple[Change, ...] = ()
+    converged: bool = True
+
+    @property
+    def potential(self) -> Potential:
+        """The fitted potential of a fit of one molecule.
+
+        Raises:
+            InputError: the fit has several molecules.
+        """
+        if len(self.potentials) > 1:
+            raise InputError(f"this fit has {len(self.potentials)} potentials: use .potentials")
+        return self.potentials[0]
+
+
+def fit(
+    potential: Potential | Sequence[Potential],
+    train: Dataset | Sequence[Dataset | None] | None = None,
+    *,
+    valid: Dataset | Sequence[Dataset] | None = None,
+    method: Method | None = None,
+    trainable: Sequence[str] | None = None,
+    targets: Sequence = (),
+    checkpoint: str | Path | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Fit:
+    """Fit the parameters of one potential, or of several molecules together.
+
+    The fit moves parameters in units of the scale of their column, keeps them within the bounds
+    of the column, and conserves the net charge. Potentials of several molecules share the rows
+    of their tables that have the same name. Atoms are matched through the molecular graph.
+
+    Args:
+        potential: the initial potential; for several molecules, one for each.
+        train: training frames; for several molecules, a data set or None for each.
+        valid: validation frames; for several molecules, a data set for each. Gradient descent
+            returns the epoch with the lowest error on them; least squares only report the error.
+        method: `LeastSquares` (the default) or `Gradient`, with their settings.
+        trainable: patterns of the names of the free parameters, such as
+            ``["bond.*", "torsion.k"]``, or of single rows, such as ``"torsion.k:c3-c3-oh-ho*"``.
+            By default the parameters that their terms declare trainable are free.
+        targets: further targets, such as `Hessian`, `Dipole`, `TorsionScan`, `EnsembleAverage`
+            and `RelativeEntropy`; for several molecules, a list for each.
+        checkpoint: file that keeps the state after each step or epoch. The same call continues
+            an interrupted fit and gives the same result. A custom optimizer or loss is not
+            compared with that of the interrupted fit.
+        progress: called with a phase (and the validation error, if any, in parentheses) and the
+            fraction done.
+
+    Raises:
+        InputError: too few frames, no free parameter, a loss that is not finite, labels with a
+            wrong sign, unit or order, potentials that cannot share tables, or a checkpoint of
+            another fit.
+
+    Warns:
+        UntrustedWarning: the statistical error of an ensemble average is larger than its tolerance.
+    """
+    potentials = [potential] if isinstance(potential, Potential) else list(potential)
+    train = [train] * len(potentials) if train is None else train
+    train = [train] if isinstance(train, Dataset) else list(train)
+    valid = [valid] if isinstance(valid, Dataset) else valid and list(valid)
+    _check_data(potentials, train, valid)
+    method = LeastSquares() if method is None else method
+    if type(method) not in MINIMISERS:
+        known = " or ".join(f"{kind.__name__}()" for kind in METHODS.values())
+        raise InputError(f"method={method!r}: use {known} of jaxff.learn")
+    data = [d and aligned(d, p) for d, p in zip(train, potentials, strict=True)]
+    valid = valid and [aligned(d, p) for d, p in zip(valid, potentials, strict=True)]
+    aims = _checked_targets(targets, potentials)
+    if not any(data) and not any(aims):
+        raise InputError("there is nothing to fit to: give training frames or targets")
+    problem = Problem(Joint.of(potentials), data, trainable, aims)
+    for k, own in enumerate(problem.data if method.check_labels else ()):
+        if len(own):
+            check_labels(own, *problem.predict(problem.start, k, own))
+    store = checkpoint_of(checkpoint, problem, method, trainable, valid, aims)
+    progress = progress or (lambda phase, fraction: None)
+    progress("fit", 0.0)
+    solution = MINIMISERS[type(method)](problem, method, valid, store, progress)
+    progress("fit", 1.0)
+    history = {"loss": np.array(solution.state.losses)}
+    if valid:
+        history["valid_force_rmse"] = np.array(solution.state.valid)
+    if problem.ensembles:
+        history["effective_share"] = np.array(solution.state.shares)
+        history["draws"] = np.array(solution.state.draws, int)
+        problem.ensembles.refresh(solution.vector)
+        for doubt in problem.ensembles.doubts(solution.vector):
+            warnings.warn(doubt, UntrustedWarning, stacklevel=2)
+    fitted = problem.free.moved(problem.unravel(jnp.asarray(solution.vector)))
+    return Fit(
+        problem.joint.potentials(fitted.params),
+        history,
+        problem.free.names,
+        tuple(changes(problem, fitted, solution.errors)),
+        solution.converged,
+    )
+
+
+def _checked_targets(targets, potentials: list[Potential]) -> list[list]:
+    """Return the targets of each potential after their checks."""
+    single = hasattr(targets, "check")
+    if len(potentials) == 1:
+        aims = [[targets] if single else list(targets)]
+    else:
+        aims = [] if single else [list(own) for own in targets if not hasattr(own, "check")]
+        if len(aims) not in (0, len(potentials)) or len(aims) < len(targets if not single else [1]):
+            raise InputError(
+                f"targets of {len(potentials)} molecules: give a list of targets for each of them"
+            )
+    for own, potential in zip(aims, potentials, strict=False):
+        for target in own:
+            target.check(potential)
+    return aims
+
+
+def _check_data(potentials: list, train: list, valid: list | None) -> None:
+    if not potentials or not len(potentials) == len(train) == len(
+        train if valid is None else valid
+    ):
+        raise InputError(
+            f"{len(potentials)} potentials, {len(train)} training and "
+            f"{len(train if valid is None else valid)} validation "
+            "sets: give one of each for each molecule"
+        )
+    for own in train:
+        if own is not None and len(own) < 2:
+            raise InputError(
+                f"fitting needs at least 2 frames, {own.name or 'dataset'} gives {len(own)}"
+            )
+    for own in valid or ():
+        if len(own) == 0:
+            raise InputError(f"{own.label}: no frames to validate on; leave valid out")

@@ -1,0 +1,50 @@
+"""State of a fit between two steps or epochs, and its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(kw_only=True)
+class State:
+    """State of a fit that every method has.
+
+    Attributes:
+        vector: (P,) present moves.
+        losses: objective after each step or epoch.
+        valid: force RMSE of the validation frames after each step or epoch, kcal/mol/Å.
+        shares: smallest effective share of the frames of the ensembles, likewise.
+        draws: number of draws of frames so far, likewise.
+        samples: arrays of the present frames of the ensembles.
+    """
+
+    vector: np.ndarray
+    losses: list[float] = field(default_factory=list)
+    valid: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    draws: list[int] = field(default_factory=list)
+    samples: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def phase(self) -> str:
+        """Text for a progress bar."""
+        return f"fit (validation force RMSE {self.valid[-1]:.3f})" if self.valid else "fit"
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Result of a method.
+
+    Attributes:
+        vector: (P,) best moves.
+        state: the last state.
+        converged: whether the method stopped by its criterion of convergence.
+        errors: (P,) standard errors of the moves, or None.
+    """
+
+    vector: np.ndarray
+    state: State
+    converged: bool
+    errors: np.ndarray | None = None
