@@ -25,7 +25,6 @@ from jaxff.analysis.minima import (
     ordering,
 )
 from jaxff.analysis.modes import Modes, hessian, normal_modes
-from jaxff.analysis.relax import Relaxed, as_surface, relax
 from jaxff.analysis.sampling import (
     Agreement,
     Residence,
@@ -39,6 +38,8 @@ from jaxff.analysis.scan import Scan, difference, scan
 from jaxff.analysis.spectra import Peak, Spectrum, internal_velocities, peak_shifts, spectrum
 from jaxff.analysis.thermodynamics import free_energy, free_energy_and_error, heat_capacity
 from jaxff.analysis.torsions import rotatable_torsions, torsion_label
+from jaxff.md.descent import relax
+from jaxff.md.surface import as_surface
 
 __all__ = [
     "Agreement",
@@ -47,7 +48,6 @@ __all__ = [
     "Modes",
     "Ordering",
     "Peak",
-    "Relaxed",
     "Residence",
     "Scan",
     "Spectrum",

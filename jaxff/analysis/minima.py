@@ -1,4 +1,4 @@
-"""The minima of a molecule from many starts, and how potentials order them."""
+"""Minima of a molecule from many starting geometries, and their order by several potentials."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from math import factorial, prod
 import numpy as np
 
 from jaxff.analysis.modes import normal_modes
-from jaxff.analysis.relax import Relaxed, as_surface, evaluate, relax
 from jaxff.analysis.sampling import rmsd
 from jaxff.errors import InputError
+from jaxff.md.descent import Descent, Minimum, relax
+from jaxff.md.surface import as_surface, evaluate
 from jaxff.molecule import Molecule
 
-MOST = 20_000  # permutations that are tried one by one
-ALIKE = 0.05  # kcal/mol, within which energies of one stationary point may differ
-FLAT = 5.0  # cm⁻¹: an imaginary frequency below it is noise
+MAX_PERMUTATIONS = 20_000  # that are enumerated
+SAME_ENERGY = 0.05  # kcal/mol: the largest energy difference of equal stationary points
+NOISE = 5.0  # cm⁻¹: imaginary frequencies below it count as zero
 
 
 @dataclass(frozen=True, eq=False)
 class StationaryPoints:
-    """Different stationary points, from the lowest energy up.
+    """Distinct stationary points in order of increasing energy.
 
     Attributes:
         positions: (K, N, 3) Å.
         energies: (K,) kcal/mol.
-        frequencies: K arrays (F,) cm⁻¹, imaginary ones negative.
-        counts: (K,) starts that ended there.
+        frequencies: K arrays (F,) cm⁻¹, with imaginary frequencies as negative numbers.
+        counts: (K,) number of starts that ended at each point.
     """
 
     positions: np.ndarray
@@ -41,27 +42,27 @@ class StationaryPoints:
 
     @property
     def relative(self) -> np.ndarray:
-        """(K,) kcal/mol from the lowest."""
+        """Energies (K,) kcal/mol relative to the lowest."""
         return self.energies - self.energies.min() if len(self) else self.energies
 
 
 @dataclass(frozen=True, eq=False)
 class Minima(StationaryPoints):
-    """The minima, without negative curvature, and what else the starts led to.
+    """The minima that many starts led to, and the saddle points.
 
     Attributes:
-        molecule: the atoms.
+        molecule: elements and bonds.
         saddles: stationary points with imaginary frequencies.
-        led_to: (B,) the minimum each start ended in, or −1.
+        minimum_index: (B,) index of the minimum at which each start ended, or −1.
         failed: (B,) bool, starts that did not converge.
-        permutations: (P, N) of equivalent atoms.
-        mirror: whether mirror images count as one.
-        exchangeable: atoms that besides are matched freely, see `rmsd`.
+        permutations: (P, N) permutations of equivalent atoms.
+        mirror: whether mirror images are equal.
+        exchangeable: groups of atoms that may also be in any order, see `rmsd`.
     """
 
     molecule: Molecule
     saddles: StationaryPoints
-    led_to: np.ndarray
+    minimum_index: np.ndarray
     failed: np.ndarray
     permutations: np.ndarray
     mirror: bool
@@ -69,15 +70,15 @@ class Minima(StationaryPoints):
 
 
 def conformers(molecule: Molecule, n: int, seed: int = 0) -> np.ndarray:
-    """Starting geometries (M, N, 3) Å from distance geometry: RDKit's ETKDGv3, M ≤ n.
+    """Starting geometries (M, N, 3) Å, M ≤ n, from distance geometry: RDKit's ETKDGv3.
 
-    S. Wang et al., J. Chem. Inf. Model. 60, 2044 (2020). Elements, bonds and net charge count;
-    where atoms are stereocentres in the given geometry they stay as they are.
+    S. Wang et al., J. Chem. Inf. Model. 60, 2044 (2020).  The geometries depend on elements, bonds
+    and net charge; stereocentres keep the configuration that they have in the given geometry.
 
     Args:
-        molecule: what to embed.
-        n: geometries asked for.
-        seed: of the embedding.
+        molecule: the molecule to embed.
+        n: number of geometries to try.
+        seed: seed of the embedding.
 
     Raises:
         InputError: RDKit cannot embed the molecule.
@@ -88,19 +89,19 @@ def conformers(molecule: Molecule, n: int, seed: int = 0) -> np.ndarray:
     from jaxff.gaff.lewis import lewis_structure
 
     if n < 1:
-        raise InputError(f"{n} conformers asked for: at least one is needed")
+        raise InputError(f"the number of conformers is {n}: it must be at least 1")
     mol = lewis_structure(molecule).to_rdkit(conformer=True)
     Chem.AssignStereochemistryFrom3D(mol)
     parameters = AllChem.ETKDGv3()
-    parameters.randomSeed = int(seed) + 1  # 0 and below are drawn anew by RDKit
+    parameters.randomSeed = int(seed) + 1  # RDKit takes numbers below 1 as "no seed"
     with rdBase.BlockLogs():
-        found = list(AllChem.EmbedMultipleConfs(mol, n, parameters))
-        if not found:
+        indices = list(AllChem.EmbedMultipleConfs(mol, n, parameters))
+        if not indices:
             parameters.useRandomCoords = True
-            found = list(AllChem.EmbedMultipleConfs(mol, n, parameters))
-    if not found:
-        raise InputError(f"RDKit finds no geometry for {molecule.name or molecule.formula}")
-    return np.array([mol.GetConformer(k).GetPositions() for k in found])
+            indices = list(AllChem.EmbedMultipleConfs(mol, n, parameters))
+    if not indices:
+        raise InputError(f"RDKit cannot embed {molecule.name or molecule.formula}")
+    return np.array([mol.GetConformer(k).GetPositions() for k in indices])
 
 
 def minima(
@@ -108,34 +109,33 @@ def minima(
     molecule: Molecule,
     starts,
     *,
-    tolerance: float = 1e-3,
-    max_steps: int = 5000,
+    descent: Descent | None = None,
     distance: float = 0.1,
     mirror: bool = True,
     permutations=None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Minima:
-    """The different minima downhill of many starts, each verified by its Hessian.
+    """Minimise many starting geometries and return the distinct minima, verified by Hessians.
 
-    Two geometries are one where their energies agree to 0.05 kcal/mol and their atoms, laid upon
-    each other with equivalent ones exchanged, to `distance`. Where all exchanges are more than
-    20,000, those of like atoms at the end of one atom's bonds, such as a methyl group's hydrogens,
-    are matched after superposition (see `rmsd`) instead of tried one by one.
+    Two geometries are equal if their energies differ by less than 0.05 kcal/mol and their RMSD,
+    after superposition and the best permutation of equivalent atoms, is below `distance`.  Where
+    there are more than 20,000 permutations, like atoms that are bonded to one atom only, such as
+    the hydrogens of a methyl group, are matched after superposition instead (see `rmsd`).
 
     Args:
-        surface: a `Potential`, an ASE calculator, or a function (see `jaxff.analysis.relax`).
+        surface: a `Potential`, an ASE calculator, or a function (see `as_surface`).
         molecule: elements, bonds and masses.
         starts: (B, N, 3) Å, such as `conformers(molecule, 50)`.
-        tolerance: largest force left on an atom, kcal/mol/Å.
-        max_steps: of each minimisation.
-        distance: root mean square, Å, below which geometries are the same.
-        mirror: whether mirror images are.
-        permutations: (P, N) of equivalent atoms (None: all that keep the bond graph).
-        progress: called with what goes on and the fraction done.
+        descent: settings of the minimisations; None for `Descent()`.
+        distance: RMSD in Å below which two geometries are equal.
+        mirror: whether mirror images are equal.
+        permutations: (P, N) permutations of equivalent atoms; None for all that keep the bond
+            graph.
+        progress: called with the task and the fraction done.
 
     Raises:
-        InputError: starts of another shape, none of them converged, or more than 20,000
-            permutations without those of end atoms.
+        InputError: starts of another shape, no start that converged, or more than 20,000
+            permutations even without those of atoms bonded to one atom only.
     """
     R = np.asarray(starts, float)
     if R.ndim != 3 or R.shape[1:] != (molecule.n_atoms, 3) or len(R) == 0:
@@ -145,35 +145,34 @@ def minima(
         permutations, exchangeable = _equivalences(molecule)
     permutations = np.asarray(permutations)
     surface = as_surface(surface, molecule)
-    options = {"tolerance": tolerance, "max_steps": max_steps, "progress": progress}
-    found = relax(surface, R, **options)
-    if not found.converged.any():
+    ends = relax(surface, R, descent=descent, progress=progress)
+    if not ends.converged.any():
         raise InputError(
             f"none of {len(R)} starts converged: the smallest largest force is "
-            f"{found.max_forces.min():.2g} kcal/mol/Å; raise max_steps or tolerance"
+            f"{ends.max_force.min():.2g} kcal/mol/Å; raise max_steps or tolerance"
         )
-    first, group = _grouped(found, distance, permutations, mirror, exchangeable)
-    modes = [normal_modes(surface, found.positions[b], molecule.masses) for b in first]
+    first, group = _grouped(ends, distance, (permutations, mirror, exchangeable))
+    modes = [normal_modes(surface, ends.positions[b], molecule.masses) for b in first]
     frequencies = [m.frequencies for m in modes]
-    sound = np.array([len(f) == 0 or f[0] > -FLAT for f in frequencies])
+    is_minimum = np.array([len(f) == 0 or f[0] > -NOISE for f in frequencies])
     counts = np.bincount(group[group >= 0], minlength=len(first))
 
-    def chosen(which) -> dict:
+    def selected(which) -> dict:
         index = np.flatnonzero(which)
-        own = np.array(first)[index]
+        representatives = np.array(first)[index]
         return {
-            "positions": found.positions[own],
-            "energies": found.energies[own],
+            "positions": ends.positions[representatives],
+            "energies": ends.energy[representatives],
             "frequencies": tuple(frequencies[k] for k in index),
             "counts": counts[index],
         }
 
-    rank = np.where(sound, np.cumsum(sound) - 1, -1)
-    led_to = np.where(group >= 0, rank[group], -1)
+    rank = np.where(is_minimum, np.cumsum(is_minimum) - 1, -1)
     return Minima(
-        **chosen(sound), molecule=molecule, saddles=StationaryPoints(**chosen(~sound)),
-        led_to=led_to, failed=~found.converged, permutations=permutations, mirror=mirror,
-        exchangeable=exchangeable,
+        **selected(is_minimum), molecule=molecule,
+        saddles=StationaryPoints(**selected(~is_minimum)),
+        minimum_index=np.where(group >= 0, rank[group], -1), failed=~ends.converged,
+        permutations=permutations, mirror=mirror, exchangeable=exchangeable,
     )  # fmt: skip
 
 
@@ -181,7 +180,7 @@ def automorphisms(molecule: Molecule) -> np.ndarray:
     """All permutations (P, N) of atoms that keep elements and bonds, the identity first.
 
     Raises:
-        InputError: they are more than 20,000.
+        InputError: there are more than 20,000.
     """
     permutations, exchangeable = _equivalences(molecule)
     if exchangeable:
@@ -190,9 +189,10 @@ def automorphisms(molecule: Molecule) -> np.ndarray:
 
 
 def _equivalences(molecule: Molecule) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
-    """All permutations (P, N) and nothing, or those up to exchanges of end atoms, and these atoms.
+    """Permutations (P, N) of equivalent atoms, and groups of atoms that may be in any order.
 
-    The second where the first are more than `MOST`.
+    Atoms with one bond are exchanged within their group if there are more than
+    `MAX_PERMUTATIONS` permutations in all; otherwise there are no groups.
     """
     from networkx.algorithms.isomorphism import GraphMatcher
 
@@ -202,83 +202,83 @@ def _equivalences(molecule: Molecule) -> tuple[np.ndarray, tuple[tuple[int, ...]
         parent = next(iter(molecule.graph[atom]), atom)
         if degree == 1 and molecule.graph.degree[parent] > 1:
             ends.setdefault((parent, int(molecule.numbers[atom])), []).append(atom)
-    # One end atom stands for all those like it.
-    alike = {atoms[0]: tuple(atoms) for atoms in ends.values()}
-    for first, *others in alike.values():
+    # In the graph that is matched, the first atom of each group represents the group.
+    groups = {atoms[0]: tuple(atoms) for atoms in ends.values()}
+    for first, *others in groups.values():
         graph.nodes[first]["count"] = 1 + len(others)
         graph.remove_nodes_from(others)
     matcher = GraphMatcher(graph, graph, node_match=lambda a, b: a == b)
-    found = []
-    for mapping in itertools.islice(matcher.isomorphisms_iter(), MOST + 1):
+    orders = []
+    for mapping in itertools.islice(matcher.isomorphisms_iter(), MAX_PERMUTATIONS + 1):
         order = np.arange(molecule.n_atoms)
         for atom, image in mapping.items():
-            order[list(alike.get(atom, (atom,)))] = alike.get(image, (image,))
-        found.append(order)
-    if len(found) > MOST:
+            order[list(groups.get(atom, (atom,)))] = groups.get(image, (image,))
+        orders.append(order)
+    if len(orders) > MAX_PERMUTATIONS:
         raise _too_many(molecule)
-    exchangeable = tuple(atoms for atoms in alike.values() if len(atoms) > 1)
-    if len(found) * prod(factorial(len(atoms)) for atoms in exchangeable) > MOST:
-        return np.array(sorted(found, key=tuple)), exchangeable
+    exchangeable = tuple(atoms for atoms in groups.values() if len(atoms) > 1)
+    if len(orders) * prod(factorial(len(atoms)) for atoms in exchangeable) > MAX_PERMUTATIONS:
+        return np.array(sorted(orders, key=tuple)), exchangeable
     for atoms in exchangeable:
-        exchanged = []
-        for order in itertools.permutations(atoms):
+        exchanges = []
+        for images in itertools.permutations(atoms):
             exchange = np.arange(molecule.n_atoms)
-            exchange[list(atoms)] = order
-            exchanged.append(exchange)
-        found = [order[exchange] for order in found for exchange in exchanged]
-    return np.array(sorted(found, key=tuple)), ()
+            exchange[list(atoms)] = images
+            exchanges.append(exchange)
+        orders = [order[exchange] for order in orders for exchange in exchanges]
+    return np.array(sorted(orders, key=tuple)), ()
 
 
 def _too_many(molecule: Molecule) -> InputError:
     return InputError(
-        f"{molecule.name or molecule.formula} has more than {MOST} permutations of equivalent "
-        "atoms: give those to be tried as permutations="
+        f"{molecule.name or molecule.formula} has more than {MAX_PERMUTATIONS} permutations of "
+        "equivalent atoms: give those to be tried as permutations="
     )
 
 
-def _grouped(
-    found: Relaxed, distance: float, permutations, mirror, exchangeable=()
-) -> tuple[list, np.ndarray]:
-    """Starts that stand for different points, lowest first; which of them (B,) each is, or −1."""
+def _grouped(ends: Minimum, distance: float, equivalence: tuple) -> tuple[list[int], np.ndarray]:
+    """The first start of each distinct point, and the point (B,) of each start, or −1.
+
+    Points are in order of increasing energy.  `equivalence` holds the last arguments of `rmsd`.
+    """
     first: list[int] = []
-    group = np.full(len(found.energies), -1)
-    equivalent = (permutations, mirror, exchangeable)
-    for b in np.argsort(found.energies, kind="stable"):
-        if not found.converged[b]:
+    group = np.full(len(ends.energy), -1)
+    for b in np.argsort(ends.energy, kind="stable"):
+        if not ends.converged[b]:
             continue
-        near = [k for k, a in enumerate(first) if found.energies[b] - found.energies[a] < ALIKE]
-        others = found.positions[[first[k] for k in near]]
-        away = rmsd(found.positions[[b]], others, *equivalent)[0] if near else []
-        same = [k for k, d in zip(near, away, strict=True) if d < distance]
-        group[b] = same[0] if same else len(first)
-        first.extend([] if same else [int(b)])
+        near = [k for k, a in enumerate(first) if ends.energy[b] - ends.energy[a] < SAME_ENERGY]
+        others = ends.positions[[first[k] for k in near]]
+        away = rmsd(ends.positions[[b]], others, *equivalence)[0] if near else []
+        equal = [k for k, d in zip(near, away, strict=True) if d < distance]
+        group[b] = equal[0] if equal else len(first)
+        first.extend([] if equal else [int(b)])
     return first, group
 
 
 @dataclass(frozen=True, eq=False)
 class Ordering:
-    """How P potentials order K minima; energies from the lowest of each potential's row.
+    """Energies of K minima by P potentials, relative to the lowest in each row.
 
     Attributes:
-        names: (P,) of the potentials.
-        unrelaxed: (P, K) kcal/mol, at the minima as given.
-        relaxed: (P, K) kcal/mol, each minimum relaxed by the potential; not a number where it did
-            not converge.
-        onto: (P, K) the given minimum that the relaxed geometry is nearest to: those of one row
-            with the same number have fallen together.
-        rmsd: (P, K) Å, from it.
+        names: (P,) names of the potentials.
+        unrelaxed: (P, K) kcal/mol, at the given geometries.
+        relaxed: (P, K) kcal/mol, after minimisation by the potential; NaN where it did not
+            converge.
+        nearest: (P, K) index of the given minimum nearest to the relaxed geometry.  Minima of one
+            row with the same index have merged.
+        rmsd: (P, K) Å, distance from that minimum.
     """
 
     names: tuple[str, ...]
     unrelaxed: np.ndarray
     relaxed: np.ndarray
-    onto: np.ndarray
+    nearest: np.ndarray
     rmsd: np.ndarray
 
     def rows(self) -> list[list]:
-        """[potential, minimum, unrelaxed, relaxed, onto, rmsd] of each, minima counted from 1."""
+        """[potential, minimum, unrelaxed, relaxed, nearest, rmsd], minima counted from 1."""
         return [
-            [name, k + 1, self.unrelaxed[p, k], self.relaxed[p, k], self.onto[p, k] + 1,
+            [name, k + 1, self.unrelaxed[p, k], self.relaxed[p, k], self.nearest[p, k] + 1,
              self.rmsd[p, k]]
             for p, name in enumerate(self.names)
             for k in range(self.unrelaxed.shape[1])
@@ -286,40 +286,37 @@ class Ordering:
 
 
 def ordering(
-    found: Minima,
-    surfaces: Mapping[str, object],
-    *,
-    tolerance: float = 1e-3,
-    max_steps: int = 5000,
+    reference: Minima, surfaces: Mapping[str, object], descent: Descent | None = None
 ) -> Ordering:
-    """Energies of the same minima by several potentials, as they are and relaxed by each.
+    """Energies of the same minima by several potentials, before and after relaxation by each.
 
     Args:
-        found: the minima to compare, of one of the potentials or another.
+        reference: the minima to compare.
         surfaces: {name: potential or calculator}.
-        tolerance, max_steps: of the minimisations, as `minima`.
+        descent: settings of the minimisations; None for `Descent()`.
 
     Raises:
         InputError: there are no minima, or no potentials.
     """
-    if not len(found) or not surfaces:
+    if not len(reference) or not surfaces:
         raise InputError(
-            f"{len(found)} minima and {len(surfaces)} potentials: there is nothing to order"
+            f"there are {len(reference)} minima and {len(surfaces)} potentials: at least one of "
+            "each is needed"
         )
     rows: list[Sequence] = []
+    equivalence = (reference.permutations, reference.mirror, reference.exchangeable)
     for surface in surfaces.values():
-        surface = as_surface(surface, found.molecule)
-        unrelaxed = np.asarray(evaluate(surface, found.positions)[0], float)
-        own = relax(surface, found.positions, tolerance=tolerance, max_steps=max_steps)
-        away = rmsd(own.positions, found.positions, found.permutations, found.mirror,
-                    found.exchangeable)  # fmt: skip
-        relaxed = np.where(own.converged, own.energies, np.nan)
+        surface = as_surface(surface, reference.molecule)
+        unrelaxed = np.asarray(evaluate(surface, reference.positions)[0], float)
+        ends = relax(surface, reference.positions, descent=descent)
+        away = rmsd(ends.positions, reference.positions, *equivalence)
+        relaxed = np.where(ends.converged, ends.energy, np.nan)
         rows.append((_from_lowest(unrelaxed), _from_lowest(relaxed), away.argmin(axis=1),
                      away.min(axis=1)))  # fmt: skip
     return Ordering(tuple(surfaces), *map(np.array, zip(*rows, strict=True)))
 
 
 def _from_lowest(energies) -> np.ndarray:
-    """Energies above the lowest, all not a number where none is finite."""
+    """Energies relative to the lowest; all NaN where none is finite."""
     energies = np.where(np.isfinite(energies), energies, np.nan)
     return energies - np.min(energies, where=~np.isnan(energies), initial=np.inf)

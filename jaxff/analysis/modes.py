@@ -40,7 +40,7 @@ class Modes:
 def normal_modes(surface, positions, masses) -> Modes:
     """Harmonic normal modes of a free molecule; motion of the whole is projected out.
 
-    The Hessian of a `Potential` is exact, that of another surface (see `jaxff.analysis.relax`) by
+    The Hessian of a `Potential` is exact, that of another surface (see `as_surface`) by
     central differences of forces.  E. B. Wilson, J. C. Decius and P. C. Cross, Molecular
     Vibrations (1955), ch. 2.  A warning tells where an angle of a potential is within 2° of
     straight and its rest angle is not straight: the energy has a cusp so near that the

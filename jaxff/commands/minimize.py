@@ -33,23 +33,34 @@ def run(arguments, console) -> dict:
 
     out = writable_folder(arguments.output)
     method, surface, molecule = load_surface_and_start(arguments)
-    if arguments.tolerance is None:
-        arguments.tolerance = 1e-4 if method.is_potential else 1e-3
+    descent = _settings(arguments, method.is_potential)
     task, name = (_one, "minimum") if arguments.conformers is None else (_many, "minima")
     with resumable(method, surface, molecule, out / f"{name}.xyz") as surface:
-        return task(arguments, console, surface, molecule, out)
+        return task(arguments, console, surface, molecule, descent, out)
 
 
-def _one(arguments, console, surface, molecule, out) -> dict:
-    """The minimum downhill of the start."""
-    from jaxff.analysis import normal_modes
-    from jaxff.analysis.relax import as_surface, evaluate
+def _settings(arguments, is_potential: bool):
+    from jaxff.md import Descent
+
+    if arguments.method != "lbfgs" and not is_potential:
+        raise InputError("a calculator is minimised by L-BFGS only: leave --method out")
+    if arguments.method != "lbfgs" and arguments.conformers is not None:
+        raise InputError("--conformers are minimised by L-BFGS only: leave --method out")
+    tolerance = arguments.tolerance or (1e-4 if is_potential else 1e-3)
+    return Descent(arguments.method, tolerance, arguments.max_steps)
+
+
+def _one(arguments, console, surface, molecule, descent, out) -> dict:
+    """Minimise from the start."""
+    from jaxff import md
+    from jaxff.analysis import as_surface, normal_modes
+    from jaxff.md.surface import evaluate
     from jaxff.potential import Potential
 
     console("minimise", 0.0)
     surface = as_surface(surface, molecule)
     before = float(evaluate(surface, molecule.positions[None])[0][0])
-    found = _downhill(arguments, surface, molecule)
+    found = md.minimize(surface, molecule, descent=descent)
     console.close()
     path = out / "minimum.xyz"
     _write(path, molecule, [found.positions])
@@ -88,35 +99,13 @@ def _one(arguments, console, surface, molecule, out) -> dict:
     return results
 
 
-def _downhill(arguments, surface, molecule):
-    """One geometry downhill: of a potential in one compiled call, of a calculator step by step."""
-    from jaxff import md
-    from jaxff.analysis.relax import relax
-    from jaxff.potential import Potential
-
-    limits = {"tolerance": arguments.tolerance, "max_steps": arguments.max_steps}
-    if isinstance(surface, Potential):
-        return md.minimize(surface, molecule, method=arguments.method, **limits)
-    if arguments.method != "lbfgs":
-        raise InputError("a calculator goes downhill by L-BFGS only: leave --method out")
-    found = relax(surface, molecule.positions[None], **limits)
-    return md.Minimum(
-        found.positions[0], found.energies[0], found.max_forces[0], found.steps[0],
-        found.converged[0],
-    )  # fmt: skip
-
-
-def _many(arguments, console, surface, molecule, out) -> dict:
+def _many(arguments, console, surface, molecule, descent, out) -> dict:
     """The minima that RDKit's conformers lead to."""
     from jaxff.analysis import conformers, minima
 
-    if arguments.method != "lbfgs":
-        raise InputError("--conformers go downhill by L-BFGS only: leave --method out")
     console("minimise", 0.0)
     starts = conformers(molecule, arguments.conformers, arguments.seed)
-    found = minima(
-        surface, molecule, starts, tolerance=arguments.tolerance, max_steps=arguments.max_steps
-    )
+    found = minima(surface, molecule, starts, descent=descent)
     console.close()
     path = out / "minima.xyz"
     if not len(found):

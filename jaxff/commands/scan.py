@@ -47,6 +47,7 @@ def run(arguments, console) -> dict:
     import numpy as np
 
     from jaxff.analysis import scan
+    from jaxff.md import Descent
     from jaxff.reference.calculators import Method
     from jaxff.reference.remembered import resumable
     from jaxff.report import plot_surfaces
@@ -75,7 +76,7 @@ def run(arguments, console) -> dict:
             found[name] = scan(
                 stack.enter_context(resumable(method, surface, molecule, out / f"{stem}.npz")),
                 molecule, coordinates, values, arguments.relax, sweeps=arguments.sweeps,
-                tolerance=arguments.tolerance, max_steps=arguments.max_steps,
+                descent=Descent(tolerance=arguments.tolerance, max_steps=arguments.max_steps),
                 progress=lambda _, fraction, name=name: console(f"scan {name}", fraction),
             )  # fmt: skip
             console.close()

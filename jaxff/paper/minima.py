@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxff.analysis import conformers, minima, ordering
 from jaxff.analysis.minima import Minima
+from jaxff.md import Descent
 from jaxff.npz import NpzReader, write_npz
 from jaxff.paper.experiment import (
     CALCULATORS,
@@ -46,7 +47,7 @@ def run(setting: Setting) -> Result:
     told = {
         name: {
             "same_order": bool((np.argsort(order.relaxed[p]) == np.argsort(first)).all()),
-            "fallen_together": len(set(order.onto[p].tolist())) < len(found),
+            "fallen_together": len(set(order.nearest[p].tolist())) < len(found),
             "error": float(np.nanmax(np.abs(order.relaxed[p] - first))),
         }
         for p, name in enumerate(order.names)
@@ -96,7 +97,8 @@ def lowest(setting: Setting) -> Minima:
         made = conformers(data.molecule, n, setting.seed)
         starts = np.concatenate([made, data.positions[select(data, n, "farthest")]])
     progress = setting.titled("minima of aspirin")
-    found = minima(potential, data.molecule, starts, tolerance=5e-3, progress=progress)
+    descent = Descent(tolerance=5e-3)
+    found = minima(potential, data.molecule, starts, descent=descent, progress=progress)
     inside = int(np.sum(found.relative < WINDOW))
     n = min(inside, LOWEST)
     found = replace(

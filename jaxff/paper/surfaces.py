@@ -13,6 +13,7 @@ from jaxff.analysis import (
     scan,
     torsion_angles,
 )
+from jaxff.md import Descent
 from jaxff.paper.experiment import Result, Setting, Table, force_fields, picture
 from jaxff.report import plot_surfaces
 
@@ -147,8 +148,9 @@ def _scans(setting: Setting, molecule: str) -> dict[str, Scan]:
         path = folder / f"{molecule}-{name.lower()}.npz"
         if not path.is_file():
             scan(
-                surface, start, torsions, [values, values], relax=True, tolerance=2e-2,
-                max_steps=400, progress=setting.titled(f"{name}, surface of {molecule}"),
+                surface, start, torsions, [values, values], relax=True,
+                descent=Descent(tolerance=2e-2, max_steps=400),
+                progress=setting.titled(f"{name}, surface of {molecule}"),
             ).save(path)  # fmt: skip
         found[name] = Scan.load(path)
     return found

@@ -121,7 +121,7 @@ def minima_levels(order: Ordering) -> Figure:
     columns = np.arange(len(order.names))
     for k in range(order.relaxed.shape[1]):
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
-        stays = order.onto[:, k] == k
+        stays = order.nearest[:, k] == k
         ax.plot(columns, order.relaxed[:, k], ":", color=colour, linewidth=1.2)
         # Hollow ones are larger: they lie upon the level of the other.
         for shown, fill, size in ((stays, colour, 9), (~stays, "none", 15)):
@@ -130,7 +130,7 @@ def minima_levels(order: Ordering) -> Figure:
                 markerfacecolor=fill, markeredgewidth=1.6,
             )  # fmt: skip
         ax.plot([], [], marker + ":", color=colour, markersize=9, label=f"minimum {k + 1}")
-    if (order.onto != np.arange(order.onto.shape[1])).any():
+    if (order.nearest != np.arange(order.nearest.shape[1])).any():
         ax.plot([], [], "o", color="#444444", markersize=9, markerfacecolor="white",
                 label="fell into another")  # fmt: skip
     ax.set_xticks(columns, [name.replace(" (", "\n(") for name in order.names])

@@ -12,7 +12,7 @@ from rdkit import Chem
 from scipy.spatial.transform import Rotation
 
 import jaxff
-from jaxff import InputError, Molecule
+from jaxff import InputError, Molecule, md
 from jaxff.analysis import automorphisms, conformers, minima, ordering
 from jaxff.ase import Calculator
 from jaxff.cli import main
@@ -34,13 +34,13 @@ def starts(ethanol):
 
 
 def test_each_start_ends_where_that_of_ase_does(ethanol, gaff, starts):
-    found = minima(gaff, ethanol, starts, tolerance=1e-4)
+    found = minima(gaff, ethanol, starts, descent=md.Descent(tolerance=1e-4))
     assert len(found) == 2  # trans and gauche
     assert (np.diff(found.energies) > 0).all()
     assert not found.failed.any()
     assert found.counts.sum() == len(starts)
     assert all(f[0] > 0 for f in found.frequencies)
-    for start, k in list(zip(starts, found.led_to, strict=True))[:3]:
+    for start, k in list(zip(starts, found.minimum_index, strict=True))[:3]:
         atoms = ethanol.with_positions(start).to_ase()
         atoms.calc = Calculator(gaff)
         BFGS(atoms, logfile=None).run(fmax=1e-5)
@@ -56,7 +56,7 @@ def test_mirror_images_and_names_of_atoms_make_no_difference(ethanol, gaff, star
     one = minima(gaff, ethanol, turned)
     assert len(one) == 2
     assert one.counts.sum() == 36
-    np.testing.assert_array_equal(one.led_to, np.tile(one.led_to[:12], 3))
+    np.testing.assert_array_equal(one.minimum_index, np.tile(one.minimum_index[:12], 3))
     handed = minima(gaff, ethanol, turned, mirror=False)
     np.testing.assert_allclose(handed.relative, one.relative[[0, 1, 1]], atol=1e-5)
 
@@ -96,9 +96,9 @@ def test_molecules_of_many_methyl_groups_have_their_minima_told_apart(smiles, ki
 
     found = minima(flat, molecule, [*R, *copies])
     assert len(found) == kinds
-    np.testing.assert_array_equal(found.led_to, np.tile(np.arange(kinds), 5))
+    np.testing.assert_array_equal(found.minimum_index, np.tile(np.arange(kinds), 5))
     again = ordering(found, {"flat": flat})
-    assert again.onto.tolist() == [list(range(kinds))]
+    assert again.nearest.tolist() == [list(range(kinds))]
     assert again.rmsd.max() < 1e-6
 
 
@@ -124,7 +124,7 @@ def test_a_saddle_is_named_and_not_a_minimum():
     found = minima(potential, molecule, [planar, planar + lift, planar - lift], mirror=False)
     assert len(found) == len(found.saddles) == 1
     assert found.counts.tolist() == [2]
-    assert found.led_to.tolist() == [-1, 0, 0]
+    assert found.minimum_index.tolist() == [-1, 0, 0]
     assert (found.saddles.frequencies[0] < 0).sum() == 1
     assert found.saddles.energies[0] > found.energies[0]
 
@@ -144,14 +144,13 @@ def test_conformers_are_of_the_same_stereoisomer_and_reproducible():
 
 
 def test_ordering_tells_what_each_potential_makes_of_the_minima(ethanol, gaff, starts):
-    found = minima(gaff, ethanol, starts, tolerance=1e-4)
+    found = minima(gaff, ethanol, starts, descent=md.Descent(tolerance=1e-4))
     flat = gaff.only("bond", "angle")
-    table = ordering(found, {"itself": gaff, "twice": Calculator(2.0 * gaff), "bonds": flat},
-                     tolerance=1e-3)  # fmt: skip
+    table = ordering(found, {"itself": gaff, "twice": Calculator(2.0 * gaff), "bonds": flat})
     np.testing.assert_allclose(table.unrelaxed[0], found.relative, atol=1e-9)
     np.testing.assert_allclose(table.relaxed[0], found.relative, atol=1e-6)
     np.testing.assert_allclose(table.unrelaxed[1], 2.0 * found.relative, atol=1e-9)
-    assert table.onto[:2].tolist() == [[0, 1], [0, 1]]
+    assert table.nearest[:2].tolist() == [[0, 1], [0, 1]]
     assert table.rmsd[:2].max() < 1e-3
     np.testing.assert_allclose(table.relaxed[2], 0.0, atol=1e-5)
     assert len(table.rows()) == 6
@@ -160,7 +159,7 @@ def test_ordering_tells_what_each_potential_makes_of_the_minima(ethanol, gaff, s
 def test_ordering_of_nothing_is_refused_and_without_convergence_has_no_energies(
     ethanol, gaff, starts
 ):
-    found = minima(gaff, ethanol, starts, tolerance=1e-4)
+    found = minima(gaff, ethanol, starts, descent=md.Descent(tolerance=1e-4))
 
     def hill(R):
         return np.zeros(len(R)), np.full(np.shape(R), 50.0)
@@ -168,7 +167,7 @@ def test_ordering_of_nothing_is_refused_and_without_convergence_has_no_energies(
     def nothing(R):
         return np.full(len(R), np.nan), np.full(np.shape(R), np.nan)
 
-    table = ordering(found, {"hill": hill, "nothing": nothing}, max_steps=3)
+    table = ordering(found, {"hill": hill, "nothing": nothing}, md.Descent(max_steps=3))
     assert np.isnan(table.relaxed).all()
     assert table.unrelaxed[0].tolist() == [0.0, 0.0]
     assert np.isnan(table.unrelaxed[1]).all()
@@ -179,7 +178,7 @@ def test_ordering_of_nothing_is_refused_and_without_convergence_has_no_energies(
 
 def test_what_does_not_converge_says_so(ethanol, gaff, starts):
     with pytest.raises(InputError, match="none of 12 starts converged"):
-        minima(gaff, ethanol, starts, max_steps=2)
+        minima(gaff, ethanol, starts, descent=md.Descent(max_steps=2))
     with pytest.raises(InputError, match=r"expected \(B, 9, 3\)"):
         minima(gaff, ethanol, starts[0])
 

@@ -44,7 +44,7 @@ def test_a_linear_molecule_has_one_mode_more(springs):
 def test_frequencies_are_those_of_ase(smiles, tmp_path):
     molecule = Molecule.from_smiles(smiles)
     gaff = jaxff.gaff(molecule, charges="gasteiger")
-    rest = md.minimize(gaff, molecule, tolerance=1e-5)
+    rest = md.minimize(gaff, molecule, descent=md.Descent(tolerance=1e-5))
     modes = normal_modes(gaff, rest.positions, molecule.masses)
     rigid = 5 if smiles == "O=C=O" else 6
     assert len(modes.frequencies) == 3 * molecule.n_atoms - rigid

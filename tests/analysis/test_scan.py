@@ -12,7 +12,7 @@ from ase.constraints import FixInternals
 from ase.optimize import BFGS
 
 import jaxff
-from jaxff import InputError, Molecule
+from jaxff import InputError, Molecule, md
 from jaxff.analysis import Scan, difference, scan
 from jaxff.ase import Calculator
 from jaxff.cli import main
@@ -138,7 +138,7 @@ def test_sweeps_find_the_lower_branch():
     x = np.linspace(-2.0, 2.0, 9)
     u = np.linspace(-2.0, 2.0, 400_001)
     lowest = [((u**2 - 1.0) ** 2 + v * u).min() for v in x]
-    options = {"relax": True, "tolerance": 1e-4}
+    options = {"relax": True, "descent": md.Descent(tolerance=1e-4)}
     once = scan(surface, molecule, [(0, 1)], [x + 5.0], sweeps=0, **options)
     assert once.energies[2] > lowest[2] + 0.5
     swept = scan(surface, molecule, [(0, 1)], [x + 5.0], sweeps=4, **options)
@@ -193,7 +193,7 @@ def test_files_hold_all_of_it(ethanol, gaff, tmp_path):
     assert read.periodic == (True, False)
     assert np.array_equal(read.positions, found.positions)
     np.testing.assert_array_equal(difference(read, found), 0.0)
-    with pytest.raises(InputError, match="other coordinates or values"):
+    with pytest.raises(InputError, match="different coordinates or values"):
         difference(found, scan(gaff, ethanol, [HYDROXYL], [axis]))
     jaxff.save(tmp_path / "m.npz", gaff)
     with pytest.raises(InputError, match="this jaxff reads jaxff scan"):
@@ -243,7 +243,7 @@ def test_the_command_says_what_is_missing(ethanol, gaff, tmp_path, capsys):
 def test_one_failed_calculation_loses_its_geometry_only():
     from ase.calculators.lj import LennardJones
 
-    from jaxff.analysis.relax import as_surface
+    from jaxff.analysis import as_surface
 
     class Fails(LennardJones):
         def calculate(self, atoms=None, *rest):

@@ -32,7 +32,7 @@ def gaff(ethanol):
 def test_minima_are_those_of_ase_and_scipy(ethanol, gaff, method):
     rng = np.random.default_rng()
     starts = ethanol.positions + 0.1 * rng.normal(size=(4, 9, 3))
-    found = md.minimize(gaff, ethanol, positions=starts, method=method, tolerance=1e-5)
+    found = md.minimize(gaff, ethanol, positions=starts, descent=md.Descent(method, tolerance=1e-5))
     assert found.converged.all()
     assert found.positions.shape == (4, 9, 3)
     for start, positions, energy in zip(starts, found.positions, found.energy, strict=True):
@@ -58,25 +58,25 @@ def test_one_geometry_has_no_leading_axis(ethanol, gaff):
 
 
 def test_what_has_not_converged_says_so(ethanol, gaff):
-    found = md.minimize(gaff, ethanol, max_steps=2)
+    found = md.minimize(gaff, ethanol, descent=md.Descent(max_steps=2))
     assert not found.converged
     assert found.steps == 2
     assert found.max_force > 1e-4
 
 
 def test_single_precision_reaches_what_it_can(ethanol, gaff):
-    found = md.minimize(gaff.astype("float32"), ethanol, tolerance=0.02)
+    found = md.minimize(gaff.astype("float32"), ethanol, descent=md.Descent(tolerance=0.02))
     assert found.converged
     assert found.positions.dtype == np.float32
 
 
 def test_bad_input_is_named(ethanol, gaff):
     with pytest.raises(InputError, match="unknown method"):
-        md.minimize(gaff, ethanol, method="newton")
+        md.Descent("newton")
     with pytest.raises(InputError, match="positions have shape"):
         md.minimize(gaff, ethanol, positions=np.zeros((2, 8, 3)))
     with pytest.raises(InputError, match="must be positive"):
-        md.minimize(gaff, ethanol, tolerance=0.0)
+        md.Descent(tolerance=0.0)
     water = Molecule.from_smiles("O")
     with pytest.raises(InputError, match="not finite at the starting geometry: atoms 0 and"):
         md.minimize(springs(water, limit=0.5), water)
@@ -87,10 +87,10 @@ def test_bad_starts_of_a_batch_are_named(ethanol, gaff, method):
     starts = np.tile(ethanol.positions, (5, 1, 1))
     starts[3, 3] = starts[3, 8]  # two atoms in one place
     with pytest.raises(InputError, match=r"geometry 3 \(of 5, from 0\): atoms 3 and 8 are 0 Å"):
-        md.minimize(gaff, ethanol, positions=starts, method=method)
+        md.minimize(gaff, ethanol, positions=starts, descent=md.Descent(method))
     starts[1, 0, 0] = np.nan
     with pytest.raises(InputError, match=r"geometry 1, 3 \(of 5, from 0\): .* coordinates"):
-        md.minimize(gaff, ethanol, positions=starts, method=method)
+        md.minimize(gaff, ethanol, positions=starts, descent=md.Descent(method))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +117,11 @@ def test_a_start_that_fails_on_the_way_leaves_the_others_intact(method):
     molecule = Molecule(np.array([18]), np.zeros((1, 3)), np.zeros((0, 2), int))
     cliff = Potential.of("cliff", Cliff(1), {"k": np.array(20.0)}, molecule)
     starts = np.array([[[1.0, 1.0, 0.0]], [[1.0, -2.0, 0.0]], [[2.0, 0.5, 1.0]]])
-    found = md.minimize(cliff, molecule, positions=starts, method=method)
+    found = md.minimize(cliff, molecule, positions=starts, descent=md.Descent(method))
     assert found.converged.tolist() == [True, False, True]
     assert np.isfinite(found.positions).all()
     assert np.isfinite([found.energy, found.max_force]).all()
-    alone = md.minimize(cliff, molecule, positions=starts[[0, 2]], method=method)
+    alone = md.minimize(cliff, molecule, positions=starts[[0, 2]], descent=md.Descent(method))
     np.testing.assert_allclose(found.positions[[0, 2]], alone.positions, atol=1e-12)
 
 

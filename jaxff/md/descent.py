@@ -1,0 +1,315 @@
+"""Minimisation of many geometries at once, optionally with internal coordinates held fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.md.constraints import Coordinates, correct, deviations, project
+from jaxff.md.start import dtype_of
+from jaxff.md.surface import Surface
+from jaxff.potential import Potential, Program
+
+Array = jax.Array
+
+METHODS = ("lbfgs", "fire")
+MEMORY = 12  # pairs of steps and gradient changes that approximate the curvature
+STIFFNESS = 500.0  # kcal/mol/Å², assumed for the first step
+LONGEST = 0.2  # Å: the largest displacement of an atom in one step
+PATIENCE = 25  # rejected steps in a row after which a minimisation stops
+HELD = {jnp.dtype("float64"): 1e-8, jnp.dtype("float32"): 1e-4}  # Å or rad, of held coordinates
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Settings of a minimisation.
+
+    Args:
+        method: "lbfgs" (Liu and Nocedal, Math. Program. 45, 503 (1989)) or "fire" (Bitzek et
+            al., Phys. Rev. Lett. 97, 170201 (2006); jax-md's).  FIRE is available for potentials
+            without held coordinates.  Its steps suit stiff bonds and are short where all forces
+            are weak.
+        tolerance: largest force on an atom at convergence, kcal/mol/Å.
+        max_steps: largest number of steps.
+
+    Raises:
+        InputError: an unknown method, or a number that is not positive.
+    """
+
+    method: str = "lbfgs"
+    tolerance: float = 1e-3
+    max_steps: int = 5000
+
+    def __post_init__(self):
+        if self.method not in METHODS:
+            raise InputError(f"unknown method {self.method!r}: use one of {', '.join(METHODS)}")
+        if not self.tolerance > 0 or not self.max_steps > 0:
+            raise InputError(
+                f"tolerance is {self.tolerance} and max_steps is {self.max_steps}: both must be "
+                "positive"
+            )
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """The result of a minimisation; arrays of M geometries have a leading axis M.
+
+    Attributes:
+        positions: (N, 3) Å.
+        energy: () kcal/mol, infinite if the energy or a force is not finite at the start.
+        max_force: () kcal/mol/Å, the largest force on an atom, without its part along held
+            coordinates.
+        steps: () integer, number of steps.
+        converged: () bool, whether `max_force` is within the tolerance.  A minimisation that
+            reaches non-finite energies or forces stops at its last finite geometry, not converged.
+    """
+
+    positions: np.ndarray
+    energy: np.ndarray
+    max_force: np.ndarray
+    steps: np.ndarray
+    converged: np.ndarray
+
+    def reshape(self, shape: tuple[int, ...]) -> Minimum:
+        """The same with `shape` in place of the leading axis M."""
+        arrays = (self.positions, self.energy, self.max_force, self.steps, self.converged)
+        return Minimum(*(x.reshape(shape + x.shape[1:]) for x in arrays))
+
+
+def relax(
+    surface: Surface,
+    positions: np.ndarray,
+    coordinates: Coordinates = (),
+    values: np.ndarray | None = None,
+    *,
+    descent: Descent | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Minimum:
+    """Minimise many geometries at once, with internal coordinates held at given values.
+
+    L-BFGS uses the forces without their part along the gradients of the held coordinates.  A step
+    that does not lower the energy is shortened, and each step ends with a correction of the held
+    coordinates.  For a `Potential`, all steps of all geometries are one compiled call.
+
+    Args:
+        surface: a `Potential`, or a function made by `as_surface`.
+        positions: (M, N, 3) Å.
+        coordinates: K tuples of atoms.
+        values: (M, K) Å or rad, at which the coordinates are held.
+        descent: settings; None for `Descent()`.
+        progress: called with the task and the fraction of geometries that have converged
+            (calculators only).
+
+    Returns:
+        `Minimum` with a leading axis M.
+
+    Raises:
+        InputError: FIRE for a calculator or with held coordinates.
+    """
+    descent = descent or Descent()
+    is_potential = isinstance(surface, Potential)
+    if descent.method != "lbfgs" and (coordinates or not is_potential):
+        raise InputError(
+            f"the method {descent.method} serves potentials without held coordinates only: use "
+            "lbfgs"
+        )
+    dtype = dtype_of(surface) if is_potential else jnp.result_type(float)
+    R = jnp.asarray(positions, dtype)
+    targets = jnp.asarray(jnp.zeros((len(R), 0)) if values is None else values, dtype)
+    limits = (jnp.asarray(descent.tolerance, dtype), descent.max_steps)
+    if is_potential:
+        program, params = surface.program, surface.program.jit_ready(surface.params)
+        chunks = -(-len(R) // program.frames_at_once(surface.params))
+        # Equal chunks, filled with the last geometry: a smaller last chunk would compile again.
+        size = -(-len(R) // chunks)
+        place = np.minimum(np.arange(chunks * size), len(R) - 1)
+        full = (x[place].reshape(chunks, size, *x.shape[1:]) for x in (R, targets))
+        out = _compiled(program, descent.method, coordinates, params, *full, limits)
+        out = jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[: len(R)], out)
+    else:
+        out = _stepwise(surface, coordinates, R, targets, limits, progress)
+    off = np.abs(jax.vmap(partial(deviations, coordinates))(out.R, targets))
+    held = (off < HELD[jnp.dtype(dtype)]).all(axis=1)
+    R, energy, steps = (np.asarray(x) for x in (out.R, out.energy, out.count))
+    force = np.asarray(jax.vmap(_largest)(out.gradient))
+    converged = np.isfinite(energy) & held & (force <= descent.tolerance)
+    return Minimum(R, energy, force, steps, converged)
+
+
+class _End(NamedTuple):
+    """The last state of one geometry; see `_State`."""
+
+    R: Array
+    energy: Array
+    gradient: Array
+    count: Array
+
+
+@partial(jax.jit, static_argnames=("program", "method", "coordinates"))
+def _compiled(
+    program: Program, method: str, coordinates: Coordinates, params, R, values, limits
+) -> _End:
+    """The last states of geometries R (chunks, M, N, 3) Å, chunk after chunk."""
+
+    def lbfgs(R, values):
+        def step(state):
+            energy, forces = program.energy_and_forces(params, state.trial)
+            return _advance(coordinates, values, state, energy, forces)
+
+        start = _begin(coordinates, R, values)
+        return _end(jax.lax.while_loop(partial(_is_active, limits), step, start))
+
+    def fire(R, _):
+        return _fire(partial(program.energy, params), limits, R)
+
+    one = lbfgs if method == "lbfgs" else fire
+    return jax.lax.map(lambda start: jax.vmap(one)(*start), (R, values))
+
+
+def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) -> _End:
+    """The last states for a surface that cannot be compiled, one call for all trials of a step."""
+    advance = jax.jit(jax.vmap(partial(_advance, coordinates)))
+    is_active = jax.jit(jax.vmap(partial(_is_active, limits)))
+    state = jax.jit(jax.vmap(partial(_begin, coordinates)))(R, values)
+    while (active := np.asarray(is_active(state))).any():
+        if progress is not None:
+            progress("relax", float(1.0 - active.mean()))
+        energies, forces = np.zeros(len(R)), np.zeros(R.shape)
+        energies[active], forces[active] = surface(np.asarray(state.trial)[active])
+        after = advance(values, state, jnp.asarray(energies), jnp.asarray(forces))
+        state = jax.tree.map(
+            lambda a, b: jnp.where(active.reshape(-1, *[1] * (a.ndim - 1)), b, a), state, after
+        )
+    return _end(state)
+
+
+# -- L-BFGS ------------------------------------------------------------------------------------
+
+
+class _State(NamedTuple):
+    R: Array  # (N, 3) Å, the last accepted geometry
+    energy: Array  # () kcal/mol
+    gradient: Array  # (N, 3) kcal/mol/Å, without its part along held coordinates
+    trial: Array  # (N, 3) Å, the geometry to evaluate next
+    direction: Array  # (N, 3) Å
+    length: Array  # () fraction of the direction that the trial takes
+    steps: Array  # (MEMORY, N, 3) Å, accepted steps
+    changes: Array  # (MEMORY, N, 3) kcal/mol/Å, of the gradient in these steps
+    scale: Array  # () Å²mol/kcal, the inverse stiffness
+    rejected: Array  # () rejected steps in a row
+    count: Array  # () evaluations
+
+
+def _end(state: _State) -> _End:
+    return _End(state.R, state.energy, state.gradient, state.count)
+
+
+def _begin(coordinates: Coordinates, R: Array, values: Array) -> _State:
+    zero, memory = jnp.zeros_like(R), jnp.zeros((MEMORY, *R.shape), R.dtype)
+    one = jnp.ones((), R.dtype)
+    trial = correct(coordinates, R, values, rounds=40)
+    return _State(
+        trial, jnp.inf * one, zero, trial, zero, one, memory, memory, one / STIFFNESS,
+        jnp.zeros((), int), jnp.zeros((), int),
+    )  # fmt: skip
+
+
+def _advance(
+    coordinates: Coordinates, values: Array, state: _State, energy: Array, forces: Array
+) -> _State:
+    """The state after its trial's energy () and forces (N, 3) are known, with the next trial."""
+    slope = project(coordinates, state.trial, -forces)
+    expected = state.length * jnp.sum(state.gradient * state.direction)
+    rounding = 8 * jnp.finfo(energy.dtype).eps * jnp.abs(energy)
+    finite = jnp.isfinite(energy) & jnp.isfinite(slope).all()
+    accepted = finite & (energy <= state.energy + 1e-4 * expected + rounding)
+
+    step, change = state.trial - state.R, slope - state.gradient
+    product, square = jnp.sum(step * change), jnp.sum(change**2)
+    useful = accepted & (product > jnp.finfo(energy.dtype).eps * square)
+    steps = jnp.where(useful, jnp.concatenate([state.steps[1:], step[None]]), state.steps)
+    changes = jnp.where(useful, jnp.concatenate([state.changes[1:], change[None]]), state.changes)
+    scale = jnp.where(useful, product / jnp.where(useful, square, 1.0), state.scale)
+    rejected = jnp.where(accepted, 0, state.rejected + 1)
+    # The remembered steps may be the reason: after six rejections only the gradient is used.
+    steps, changes = (jnp.where(rejected == 6, 0.0, x) for x in (steps, changes))
+
+    above = energy - state.energy - expected
+    shorter = jnp.where(finite & (above > 0), -expected / jnp.where(above > 0, 2 * above, 1.0), 0.1)
+    length = jnp.where(accepted, 1.0, state.length * jnp.clip(shorter, 0.1, 0.5))
+    R = jnp.where(accepted, state.trial, state.R)
+    gradient = jnp.where(accepted, slope, state.gradient)
+    downhill = project(coordinates, R, -_newton(gradient, steps, changes, scale))
+    downhill = jnp.where(jnp.sum(downhill * gradient) < 0, downhill, -scale * gradient)
+    downhill = downhill * jnp.minimum(1.0, LONGEST / jnp.maximum(_largest(downhill), 1e-30))
+    return _State(
+        R, jnp.where(accepted, energy, state.energy), gradient,
+        correct(coordinates, R + length * downhill, values), downhill, length, steps, changes,
+        scale, rejected, state.count + 1,
+    )  # fmt: skip
+
+
+def _is_active(limits, state: _State) -> Array:
+    tolerance, max_steps = limits
+    unfinished = (_largest(state.gradient) > tolerance) & jnp.isfinite(state.energy)
+    allowed = (state.count < max_steps) & (state.rejected < PATIENCE)
+    return (state.count == 0) | (allowed & unfinished)
+
+
+def _newton(gradient: Array, steps: Array, changes: Array, scale: Array) -> Array:
+    """The approximate inverse Hessian times the gradient (N, 3): the two loops of L-BFGS."""
+    products = jnp.sum(steps * changes, axis=(1, 2))
+    known = products > 0
+    rho = jnp.where(known, 1.0 / jnp.where(known, products, 1.0), 0.0)
+
+    def back(q, pair):
+        step, change, rho = pair
+        weight = rho * jnp.sum(step * q)
+        return q - weight * change, weight
+
+    def forth(r, pair):
+        step, change, rho, weight = pair
+        return r + (weight - rho * jnp.sum(change * r)) * step, None
+
+    q, weights = jax.lax.scan(back, gradient, (steps, changes, rho), reverse=True)
+    return jax.lax.scan(forth, scale * q, (steps, changes, rho, weights))[0]
+
+
+def _largest(vectors: Array) -> Array:
+    return jnp.sqrt(jnp.max(jnp.sum(vectors**2, axis=-1)))
+
+
+# -- FIRE --------------------------------------------------------------------------------------
+
+
+def _fire(energy_fn, limits, R: Array) -> _End:
+    """Minimise one geometry R (N, 3) Å with jax-md's FIRE."""
+    from jax_md import minimize, space
+
+    tolerance, max_steps = limits
+    _, shift = space.free()
+    # Times in jax-md's unit, for unit masses: with a stretch of 1000 kcal/mol/Å² a step stays
+    # within 0.2 of its period.
+    init, apply = minimize.fire_descent(energy_fn, shift, dt_start=0.005, dt_max=0.03)
+
+    def is_active(carry):
+        state, count, finite = carry
+        return finite & (count < max_steps) & (_largest(state.force) > tolerance)
+
+    def step(carry):
+        state, count, _ = carry
+        new = apply(state)
+        finite = jnp.isfinite(new.force).all() & jnp.isfinite(new.position).all()
+        return jax.tree.map(partial(jnp.where, finite), new, state), count + 1, finite
+
+    state, count, _ = jax.lax.while_loop(is_active, step, (init(R), 0, True))
+    energy, gradient = jax.value_and_grad(energy_fn)(state.position)
+    finite = jnp.isfinite(energy) & jnp.isfinite(gradient).all()
+    return _End(state.position, jnp.where(finite, energy, jnp.inf), gradient, jnp.asarray(count))

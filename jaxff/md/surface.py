@@ -1,0 +1,81 @@
+"""Energy surfaces: potentials, ASE calculators and plain functions under one interface."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+
+from jaxff import units
+from jaxff.errors import InputError
+from jaxff.molecule import Molecule
+from jaxff.potential import Potential
+
+# A function takes positions (M, N, 3) Å and returns energies (M,) kcal/mol and forces (M, N, 3)
+# kcal/mol/Å.
+Surface = Potential | Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def as_surface(surface: Any, molecule: Molecule) -> Surface:
+    """A potential in the atom order of `molecule`, or a function of many geometries.
+
+    Args:
+        surface: a `Potential`, an ASE calculator, or a function of positions (M, N, 3) Å that
+            returns energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å.
+        molecule: elements and atom order.
+
+    Raises:
+        InputError: the potential is of another molecule, or `surface` is none of these.
+    """
+    from ase.calculators.calculator import BaseCalculator
+
+    if isinstance(surface, Potential):
+        return surface.matched(molecule)
+    if isinstance(surface, BaseCalculator):
+        return _CalculatorSurface(surface, molecule)
+    if not callable(surface):
+        raise InputError(f"{surface!r} is no energy surface: give a Potential or an ASE calculator")
+    return cast(Surface, surface)
+
+
+def evaluate(surface: Surface, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å at positions (M, N, 3) Å."""
+    energy_and_forces = surface.predict if isinstance(surface, Potential) else surface
+    return energy_and_forces(positions)
+
+
+class _CalculatorSurface:
+    """Energies and forces of a calculator; NaN for a geometry whose calculation fails.
+
+    Raises:
+        InputError: no calculation has succeeded so far.
+    """
+
+    def __init__(self, calculator, molecule: Molecule):
+        self.calculator, self.molecule = calculator, molecule
+        self._has_succeeded = False
+        self._reported: set[str] = set()
+
+    def __call__(self, positions) -> tuple[np.ndarray, np.ndarray]:
+        atoms, failure = self.molecule.to_ase(), None
+        atoms.calc = self.calculator
+        energies, forces = np.full(len(positions), np.nan), np.full(np.shape(positions), np.nan)
+        for m, R in enumerate(np.asarray(positions)):
+            atoms.positions = R
+            try:
+                # Forces first: some calculators do not compute them when asked for the energy.
+                forces[m] = atoms.get_forces() * units.EV
+                energies[m] = atoms.get_potential_energy() * units.EV
+                self._has_succeeded = True
+            except InputError:
+                raise
+            except Exception as error:  # one failed geometry must not end the others
+                failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if failure is not None and not self._has_succeeded:
+            raise InputError(f"the calculation fails ({failure})")
+        if failure is not None and failure not in self._reported:
+            self._reported.add(failure)
+            warnings.warn(f"a calculation failed and is left out ({failure})", stacklevel=2)
+        return energies, forces
