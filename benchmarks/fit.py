@@ -40,7 +40,7 @@ def one_fit(data, split, form: str, validated: bool) -> dict:
     """One fit in this process; `times` are seconds from its begin to the end of each step."""
     times = []
     began = time.perf_counter()
-    start = jaxff.gaff(data.molecule, **FORMS[form])
+    start = jaxff.gaff(data.molecule, form=form)
     ready = time.perf_counter() - began
     found = jaxff.fit(
         start,

@@ -16,15 +16,14 @@ import numpy as np
 
 import jaxff
 from jaxff import gdml
-from jaxff.gaff import FORMS
 from jaxff.report import plot
 
 VALID, TEST = 300, 2000
 FORMS = {
-    "GAFF": FORMS["gaff"],
-    "GAFF-Morse": FORMS["morse"],
-    "GAFF-NN": FORMS["nn"],
-    "class-II": FORMS["class2"],
+    "GAFF": "gaff",
+    "GAFF-Morse": "morse",
+    "GAFF-NN": "nn",
+    "class-II": "class2",
 }
 KERNEL, PLUS = "sGDML", " + sGDML"
 
@@ -34,7 +33,7 @@ def run(model: str, split, fitted: dict) -> dict:
     started, converged = time.perf_counter(), True
     base = model.removesuffix(PLUS)
     if base in FORMS and base not in fitted:
-        start = jaxff.gaff(split.train.molecule, **FORMS[base])
+        start = jaxff.gaff(split.train.molecule, form=FORMS[base])
         fitted[base] = jaxff.fit(start, split.train)
     if model in FORMS:
         potential, converged = fitted[base].potential, fitted[base].converged

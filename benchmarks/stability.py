@@ -17,7 +17,6 @@ from jax_md import simulate, space
 
 import jaxff
 from jaxff import units
-from jaxff.gaff import FORMS
 from jaxff.learn import aligned
 from jaxff.md.ensembles import scaled_masses
 
@@ -71,7 +70,7 @@ def main() -> None:
     split = data.split(arguments.n, 0, max(arguments.replicas, 1000), seed=arguments.seed)
     looks = round(arguments.ps * 1000 / DT / EVERY)
     for form in arguments.form.split(","):
-        start = jaxff.gaff(split.train.molecule, **FORMS[form])
+        start = jaxff.gaff(split.train.molecule, form=form)
         found = jaxff.fit(start, split.train)
         test = aligned(split.test, found.potential)
         error = jaxff.evaluate(found.potential, test)["force_rmse"]

@@ -101,7 +101,7 @@ def build(split, seed: int, console: Console) -> dict[str, Potential]:
             progress=titled(title),
         )
 
-    second = gaff(split.train.molecule, bonded="class2", fourier_terms=6)
+    second = gaff(split.train.molecule, form="class2")
     class2 = refitted(second, "class-II")
     return {
         "gaff": plain,

@@ -288,6 +288,23 @@ def formula(numbers) -> str:
     return "".join(s + (str(counts[s]) if counts[s] > 1 else "") for s in ordered)
 
 
+def equivalent_atoms(molecule: Molecule) -> np.ndarray:
+    """Classes (N,) of atoms with the same element and environment in the bond graph.
+
+    Colour refinement: Weisfeiler and Leman, Nauchno-Tekh. Inf. 2 (9), 12 (1968).
+    """
+    colours, count = molecule.numbers, 0
+    while len(np.unique(colours)) > count:
+        count = len(np.unique(colours))
+        seen = [
+            (int(colour), *sorted(colours[around].tolist()))
+            for colour, around in zip(colours, molecule.neighbours, strict=True)
+        ]
+        names = {key: c for c, key in enumerate(sorted(set(seen)))}
+        colours = np.array([names[key] for key in seen])
+    return colours
+
+
 def perceive_bonds(numbers, positions, lattice=None) -> np.ndarray:
     """Bonds (B, 2) of atoms closer than 1.3 times the sum of their covalent radii.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from jaxff.commands.options import charges, count, data_options, patterns, positive, split_options
 from jaxff.commands.shared import METRICS, load_dataset, load_form, split_frames
 from jaxff.errors import InputError
+from jaxff.gaff.forms import FORMS
 from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
 from jaxff.npz import writable_file
 
@@ -32,9 +33,10 @@ def options(sub) -> None:
     )
     sub.add_argument(
         "--form",
-        choices=("gaff", "morse", "nn", "class2"),
+        choices=tuple(FORMS),
         default="gaff",
-        help="gaff; morse (and six Fourier terms); nn (networks); class2 (and all couplings)",
+        help="functional form (default gaff): "
+        + "; ".join(f"{name}: {form.summary}" for name, form in FORMS.items()),
     )
     split_options(sub, 110)
     sub.add_argument(

@@ -58,16 +58,16 @@ def load_start(path: str, potential=None):
 def load_form(arguments, data, charge: int | None = None):
     """The potential to fit: GAFF, or a form made of it, for the molecule of a data set."""
     from jaxff.formats import read_topology
-    from jaxff.gaff import FORMS, gaff
+    from jaxff.gaff import gaff
 
-    form, where = FORMS[arguments.form], arguments.topology
+    form, where = arguments.form, arguments.topology
     if where is None:
         molecule = data.molecule if charge is None else replace(data.molecule, charge=charge)
-        return gaff(molecule, charges=arguments.charges, **form)
+        return gaff(molecule, charges=arguments.charges, form=form)
     if suffix_of(where) in AMBER.suffixes:
-        return read_topology(where).potential(**form).matched(data.molecule)
+        return read_topology(where).potential(form=form).matched(data.molecule)
     molecule = load_molecule(where, charge, 0)
-    return gaff(molecule, charges=arguments.charges, **form)
+    return gaff(molecule, charges=arguments.charges, form=form)
 
 
 def sampler(arguments, potential):

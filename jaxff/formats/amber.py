@@ -12,7 +12,8 @@ from ase.data import atomic_masses_iupac2016
 
 from jaxff.errors import InputError
 from jaxff.formats.amber_write import write_inpcrd, write_prmtop
-from jaxff.gaff.topology import Table, Topology, centre_third
+from jaxff.gaff.bonded import Table
+from jaxff.gaff.topology import Topology, centre_third
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 from jaxff.units import AMBER_CHARGE

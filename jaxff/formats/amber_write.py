@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxff.errors import InputError
+from jaxff.gaff.bonded import Table
 from jaxff.gaff.table import DEGREE
-from jaxff.gaff.topology import SCEE, SCNB, Table, Topology
+from jaxff.gaff.topology import SCEE, SCNB, Topology
 from jaxff.molecule import Molecule
 from jaxff.npz import atomic_path
 from jaxff.units import AMBER_CHARGE

@@ -14,7 +14,8 @@ import numpy as np
 from jaxff.errors import InputError
 from jaxff.formats import amber
 from jaxff.formats.force_fields import optional_module
-from jaxff.gaff.topology import SCEE, SCNB, Table, Topology, centre_third
+from jaxff.gaff.bonded import Table
+from jaxff.gaff.topology import SCEE, SCNB, Topology, centre_third
 from jaxff.molecule import Molecule, perceive_bonds
 from jaxff.npz import atomic_path
 from jaxff.potential import Potential

@@ -1,19 +1,38 @@
-"""GAFF for any organic molecule: atom types, charges, parameters.
+"""GAFF for any organic molecule: atom types, charges and parameters.
 
-The package is callable: ``jaxff.gaff(molecule)`` is `jaxff.gaff.gaff`.
+The package can be called: ``jaxff.gaff(molecule)`` is `jaxff.gaff.gaff`.
 """
 
-import sys
-from types import ModuleType
+from __future__ import annotations
 
-from jaxff.gaff.depict import depict
-from jaxff.gaff.forms import FORMS, gaff
-from jaxff.gaff.parametrize import Parametrization, parametrize
-from jaxff.gaff.seminario import seminario
-from jaxff.gaff.topology import Topology
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxff.gaff.drawing import depict
+    from jaxff.gaff.force_constants import seminario
+    from jaxff.gaff.forms import FORMS, Form
+    from jaxff.gaff.parametrization import Parametrization, gaff, parametrize
+    from jaxff.gaff.topology import Topology
+
+# The command line reads FORMS before it imports JAX, so names are imported at first use.  No
+# module may have the name of a function here: importing it would replace the function.
+_HOME = {
+    "FORMS": "forms",
+    "Form": "forms",
+    "Parametrization": "parametrization",
+    "Topology": "topology",
+    "depict": "drawing",
+    "gaff": "parametrization",
+    "parametrize": "parametrization",
+    "seminario": "force_constants",
+}
 
 __all__ = [
     "FORMS",
+    "Form",
     "Parametrization",
     "Topology",
     "depict",
@@ -23,11 +42,17 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"jaxff.gaff.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'jaxff.gaff' has no attribute {name!r}")
+
+
 class _CallablePackage(ModuleType):
-    """A module that is called like the function `gaff`: both have one name in `jaxff`."""
+    """A module that can be called as the function `gaff`."""
 
     def __call__(self, *args, **kwargs):
-        return gaff(*args, **kwargs)
+        return import_module("jaxff.gaff.parametrization").gaff(*args, **kwargs)
 
 
 sys.modules[__name__].__class__ = _CallablePackage

@@ -9,8 +9,9 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.gaff.analogy import Estimate, similar_angle, similar_bond, similar_torsion
+from jaxff.gaff.bonded import Table
 from jaxff.gaff.table import DEGREE, Entry, ParameterTable, Types, directed
-from jaxff.gaff.topology import SCEE, SCNB, Table, Topology
+from jaxff.gaff.topology import SCEE, SCNB, Topology
 from jaxff.molecule import Molecule
 
 IMPROPER = ((1.1, 2, 180.0 * DEGREE),)  # GAFF's for a planar centre without an entry of its own

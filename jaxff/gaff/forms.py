@@ -1,35 +1,57 @@
-"""GAFF potentials of molecules."""
+"""Functional forms of the bonded terms, by the names that `jaxff fit --form` accepts.
+
+A new form takes one line in `FORMS` and a function that makes its terms; see
+`jaxff.gaff.bonded`.  This module imports no JAX, so that the command line can read it quickly.
+"""
 
 from __future__ import annotations
 
-from jaxff.gaff.parametrize import parametrize
-from jaxff.molecule import Molecule
-from jaxff.potential import Potential
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 
-# Forms of the force field by the names that `jaxff fit --form` takes: keywords of `gaff`.
-FORMS: dict[str, dict] = {
-    "gaff": {},
-    "morse": {"bonds": "morse", "fourier_terms": 6},
-    "nn": {"bonded": "neural"},
-    "class2": {"bonded": "class2", "fourier_terms": 6},
+from jaxff.errors import InputError
+
+
+@dataclass(frozen=True)
+class Form:
+    """A functional form.
+
+    Attributes:
+        summary: the form in words.
+        function: "module:function" that makes its terms from a `jaxff.gaff.bonded.Bonded`.
+        fourier_terms: each torsion has the periodicities from 1 to this, those that GAFF lacks
+            with k = 0 (0: GAFF's periodicities only).
+    """
+
+    summary: str
+    function: str
+    fourier_terms: int = 0
+
+    def terms(self) -> Callable:
+        """The function that makes the terms."""
+        module, _, name = self.function.partition(":")
+        return getattr(import_module(module), name)
+
+
+FORMS = {
+    "gaff": Form("harmonic bonds and angles", "jaxff.gaff.bonded:harmonic"),
+    "morse": Form("Morse bonds and six Fourier terms", "jaxff.gaff.bonded:morse", 6),
+    "nn": Form("a small neural network for each bonded term", "jaxff.gaff.bonded:neural"),
+    "class2": Form(
+        "Morse bonds, anharmonic angles, couplings and six Fourier terms",
+        "jaxff.gaff.bonded:class2",
+        6,
+    ),
 }
 
 
-def gaff(
-    mol: Molecule, coulomb_constant: float | None = None, *, charges="auto", **form
-) -> Potential:
-    """The GAFF potential of `mol`, in its own atom order; what was assigned is its `origin`.
-
-    GAFF 1.81: Wang et al., J. Comput. Chem. 25, 1157 (2004), doi:10.1002/jcc.20035.
-
-    Args:
-        mol: any organic molecule, see `parametrize`.
-        coulomb_constant: kcal/mol Å/e²; AMBER's own (18.2223²) by default.
-        charges: see `parametrize`.
-        **form: ``bonds="morse"``, ``fourier_terms=6``, ``bonded="class2"`` (all couplings),
-            ``bonded="neural"`` (GAFF-NN), see `jaxff.gaff.Topology.potential`.
+def form_of(name: str) -> Form:
+    """The form of this name.
 
     Raises:
-        InputError: as `parametrize`.
+        InputError: there is none.
     """
-    return parametrize(mol, charges).potential(coulomb_constant, **form)
+    if name not in FORMS:
+        raise InputError(f"form={name!r}: use one of {', '.join(FORMS)}")
+    return FORMS[name]

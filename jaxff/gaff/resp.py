@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.gaff.topology import equivalent_atoms
-from jaxff.molecule import Molecule
+from jaxff.molecule import Molecule, equivalent_atoms
 from jaxff.units import BOHR
 
 RADII = {

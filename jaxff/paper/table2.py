@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from jaxff.gaff import FORMS, gaff
+from jaxff.gaff import gaff
 from jaxff.learn import evaluate, fit
 from jaxff.npz import atomic_path
 from jaxff.paper.experiment import Result, Setting, Table, picture
@@ -82,7 +82,7 @@ def _fitted(setting, folder, molecule, data, form, n) -> dict:
         return json.loads(kept.read_text())
     part = setting.split(data, n)
     progress = setting.titled(f"{TITLES[form]} of {molecule}, {n} frames")
-    start = gaff(data.molecule, **FORMS[form])
+    start = gaff(data.molecule, form=form)
     found = fit(start, part.train, progress=progress)
     row = {
         "molecule": molecule,

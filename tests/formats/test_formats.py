@@ -241,7 +241,7 @@ def test_morse_bonds_go_to_openmm_and_nowhere_else(tmp_path):
     import openmm
 
     molecule = Molecule.from_smiles("CC(=O)NC")
-    potential = jaxff.gaff(molecule, charges="gasteiger", bonds="morse")
+    potential = jaxff.gaff(molecule, charges="gasteiger", form="morse", fourier_terms=0)
     write_force_field(tmp_path / "x.xml", potential)
     R = molecule.positions + 0.1 * np.random.default_rng(0).normal(size=(2, molecule.n_atoms, 3))
     system = openmm.XmlSerializer.deserialize((tmp_path / "x.xml").read_text())

@@ -19,8 +19,7 @@ from jaxff.gaff.resp import (
     restrained_fit,
     surface_points,
 )
-from jaxff.gaff.topology import equivalent_atoms
-from jaxff.molecule import Molecule
+from jaxff.molecule import Molecule, equivalent_atoms
 
 
 @pytest.mark.parametrize("smiles", ["CC(=O)[O-]", "C[NH3+]", "Nc1ncnc2[nH]cnc12", "CC(C)CO"])

@@ -18,9 +18,9 @@ from jaxff.learn.problem import Problem
 
 FORMS = {
     "gaff": {},
-    "morse": {"bonds": "morse", "fourier_terms": 6},
-    "class2": {"bonded": "class2"},
-    "neural": {"bonded": "neural"},
+    "morse": {"form": "morse"},
+    "class2": {"form": "class2", "fourier_terms": 0},
+    "neural": {"form": "nn"},
 }
 
 
@@ -95,7 +95,10 @@ def test_what_cannot_share_a_table_is_refused(molecules):
     ethanol, keto, _ = molecules
     one, two = (jaxff.gaff(d.molecule, charges="gasteiger") for d in (ethanol, keto))
     with pytest.raises(InputError, match="no common table"):
-        fit([one, jaxff.gaff(keto.molecule, charges="gasteiger", bonded="class2")], [ethanol, keto])
+        fit(
+            [one, jaxff.gaff(keto.molecule, charges="gasteiger", form="class2", fourier_terms=0)],
+            [ethanol, keto],
+        )
     bond = {**two.params["bond"], "k": two.params["bond"]["k"] * 1.1}
     with pytest.raises(InputError, match=r"different values for bond .*-.*one force field"):
         fit([one, two.replace({**two.params, "bond": bond})], [ethanol, keto])

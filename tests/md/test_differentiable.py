@@ -134,7 +134,9 @@ def test_a_harmonic_oscillator_has_its_closed_form(method):
 
 def hybrid(molecule, model):
     """A part of GAFF-Morse, to compile quickly, and a share of the kernel with its atoms placed."""
-    return jaxff.gaff(molecule, bonds="morse").only("bond", "angle") + 0.7 * model.on(range(9))
+    return jaxff.gaff(molecule, form="morse", fourier_terms=0).only(
+        "bond", "angle"
+    ) + 0.7 * model.on(range(9))
 
 
 @pytest.mark.parametrize(
@@ -470,7 +472,7 @@ def test_masses_are_asked_for(water):
 def test_a_morse_bond_is_fitted_to_the_peak_of_its_stretch():
     """Newton's steps on the width of ethanol's O–H bond, by gradients through the trajectory."""
     ethanol = Molecule.from_smiles("CCO")
-    potential = jaxff.gaff(ethanol, bonds="morse")
+    potential = jaxff.gaff(ethanol, form="morse", fourier_terms=0)
     labels = potential.program.placed[0].term.labels
     oxygen, hydrogen, row = 2, 8, labels.index("ho-oh")
     assert ethanol.numbers[[oxygen, hydrogen]].tolist() == [8, 1]

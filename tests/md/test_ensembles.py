@@ -352,7 +352,7 @@ def test_a_broken_bond_stops_the_run_of_its_replica():
         md.SimulationError, match=r"the bond of atom .* in replica [01] at"
     ) as caught:
         md.simulate(
-            jaxff.gaff(ethanol, bonds="morse"), ethanol, temperature=[5.0, 4000.0], stretch=1.15,
+            jaxff.gaff(ethanol, form="morse"), ethanol, temperature=[5.0, 4000.0], stretch=1.15,
             replicas=2, steps=5000, record_every=50,
         )  # fmt: skip
     error = caught.value

@@ -44,7 +44,7 @@ def test_forms_start_as_gaff(molecule):
     """At GAFF's own minimum lengths, with Morse's curvature and no couplings."""
     plain = jaxff.gaff(molecule, charges="gasteiger")
     R = molecule.positions
-    for form in ({"bonds": "morse", "fourier_terms": 6}, {"bonded": "class2", "fourier_terms": 4}):
+    for form in ({"form": "morse"}, {"form": "class2", "fourier_terms": 4}):
         other = jaxff.gaff(molecule, charges="gasteiger", **form).terms(R)
         for name, energy in plain.terms(R).items():
             if name == "bond":
@@ -57,7 +57,7 @@ def test_forms_start_as_gaff(molecule):
 
 
 def test_forces_are_the_slope_and_atom_order_does_not_count(molecule):
-    potential = scrambled(jaxff.gaff(molecule, charges="gasteiger", bonded="class2"))
+    potential = scrambled(jaxff.gaff(molecule, charges="gasteiger", form="class2", fourier_terms=0))
     rng = np.random.default_rng(1)
     R = jnp.asarray(molecule.positions + 0.05 * rng.normal(size=(molecule.n_atoms, 3)))
     direction = rng.normal(size=R.shape)
@@ -70,7 +70,7 @@ def test_forces_are_the_slope_and_atom_order_does_not_count(molecule):
     turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     assert float(potential(R @ turn)) == pytest.approx(float(potential(R)), abs=1e-8)
     order = rng.permutation(molecule.n_atoms)
-    other = jaxff.gaff(molecule.reorder(order), charges="gasteiger", bonded="class2")
+    other = jaxff.gaff(molecule.reorder(order), charges="gasteiger", form="class2", fourier_terms=0)
     same = other.replace(
         {**other.params, "class2": potential.params["class2"]}
     )  # tables are by type, whatever the order
@@ -82,7 +82,7 @@ def test_forces_are_the_slope_and_atom_order_does_not_count(molecule):
 def test_couplings_never_outgrow_bonds_and_angles():
     """Along stretched and bent coordinates the fitted energy of ethanol has no hole."""
     data = packaged_dataset("ethanol")[:40]
-    start = jaxff.gaff(data.molecule, bonded="class2")
+    start = jaxff.gaff(data.molecule, form="class2", fourier_terms=0)
     fitted = fit(start, data).potential
     R = np.asarray(data.positions[0])
     least = min(float(fitted(r)) for r in data.positions)
@@ -98,7 +98,7 @@ def test_class_two_fits_where_gaff_cannot(tmp_path):
     data = packaged_dataset("ethanol")
     split = data.split(50, 0, 300, seed=0)
     errors = {}
-    forms = {"morse": {"bonds": "morse", "fourier_terms": 6}, "class2": {"bonded": "class2"}}
+    forms = {"morse": {"form": "morse"}, "class2": {"form": "class2", "fourier_terms": 0}}
     for name, form in forms.items():
         found = fit(jaxff.gaff(data.molecule, **form), split.train)
         errors[name] = evaluate(found.potential, split.test)["force_rmse"]
@@ -116,7 +116,7 @@ def test_class_two_fits_where_gaff_cannot(tmp_path):
 
 def test_least_squares_gives_known_parameters_back():
     data = packaged_dataset("ethanol")[:40]
-    start = jaxff.gaff(data.molecule, bonds="morse")
+    start = jaxff.gaff(data.molecule, form="morse", fourier_terms=0)
     rng = np.random.default_rng(3)
     own = start.params
     truth = start.replace(
@@ -137,7 +137,7 @@ def test_least_squares_gives_known_parameters_back():
 
 def test_forces_are_continuous_where_couplings_fade():
     molecule = Molecule.from_smiles("CO")
-    potential = scrambled(jaxff.gaff(molecule, charges="gasteiger", bonded="class2"))
+    potential = scrambled(jaxff.gaff(molecule, charges="gasteiger", form="class2", fourier_terms=0))
     (a, b, c, _), *_ = potential.program.placed[0].term.dihedrals.tolist()
     R = np.asarray(molecule.positions)
     axis = np.cross(R[a] - R[b], R[c] - R[b])
@@ -156,7 +156,7 @@ def test_forces_are_continuous_where_couplings_fade():
 
 def test_straight_angles_have_no_kink():
     molecule = Molecule.from_smiles("CC#N")
-    potential = scrambled(jaxff.gaff(molecule, charges="gasteiger", bonded="class2"))
+    potential = scrambled(jaxff.gaff(molecule, charges="gasteiger", form="class2", fourier_terms=0))
     own = potential.params["class2"]
     angle = np.where(np.asarray(own["angle"]) > 3.0, np.pi, own["angle"])
     potential = changed(potential, angle=angle)
@@ -176,7 +176,7 @@ def test_straight_angles_have_no_kink():
 def test_fits_leave_torsions_about_straight_angles_alone(form):
     """A dihedral through a nitrile has no angle: energies stay single-valued on its line."""
     molecule = Molecule.from_smiles("CCC#N")
-    start = jaxff.gaff(molecule, charges="gasteiger", **jaxff.gaff.FORMS[form])
+    start = jaxff.gaff(molecule, charges="gasteiger", form=form)
     rng = np.random.default_rng()
     R = molecule.positions + 0.05 * rng.standard_normal((40, molecule.n_atoms, 3))
     E, F = start.predict(R)

@@ -51,11 +51,11 @@ def molecule(request):
 
 @pytest.fixture(scope="module")
 def potential(molecule):
-    return scrambled(made(molecule, bonded="neural"))
+    return scrambled(made(molecule, form="nn"))
 
 
 def check_start(mol, **charges):
-    plain, neural_one = (jaxff.gaff(mol, **charges, **f) for f in ({}, {"bonded": "neural"}))
+    plain, neural_one = (jaxff.gaff(mol, **charges, **f) for f in ({}, {"form": "nn"}))
     R = shaken(mol)
     wanted, found = plain.terms(R), neural_one.terms(R)
     assert wanted.keys() == found.keys()
@@ -94,7 +94,7 @@ def test_forces_are_the_slope(molecule, potential):
 
 def test_second_derivatives_are_the_slope_of_forces():
     molecule = Molecule.from_smiles("CC#N")
-    potential = scrambled(made(molecule, bonded="neural"))
+    potential = scrambled(made(molecule, form="nn"))
     R = jnp.asarray(shaken(molecule, size=0.05))
     direction = jnp.asarray(np.random.default_rng(2).normal(size=R.shape))
     _, along = jax.jvp(potential.forces, (R,), (direction,))
@@ -107,7 +107,7 @@ def test_atom_order_and_mirror_images_do_not_count(molecule, potential):
     R = shaken(molecule)
     order = np.random.default_rng(3).permutation(molecule.n_atoms)
     topology = jaxff.parametrize(molecule, "gasteiger").topology.reorder(order)
-    other = topology.potential(bonded="neural")
+    other = topology.potential(form="nn")
     own = {name: potential.params[name] for name in BONDED}
     np.testing.assert_array_equal(other.params["angle"]["lengths"], own["angle"]["lengths"])
     other = other.replace({**other.params, **own})  # tables are by type, whatever the order
@@ -127,7 +127,7 @@ def test_interactions_have_no_direction(smiles, name):
     """Written backwards, an interaction has the same energy, and types alike at both ends too."""
     molecule = Molecule.from_smiles(smiles)
     types = jaxff.parametrize(molecule, "gasteiger").atom_types
-    potential = scrambled(made(molecule, bonded="neural"))
+    potential = scrambled(made(molecule, form="nn"))
     (term,) = (p.term for p in potential.program.placed if p.name == name)
     assert set(term.palindromic.tolist()) == {0, 1}
     forwards = neural._oriented(types, term.atoms)
@@ -146,7 +146,7 @@ def test_interactions_have_no_direction(smiles, name):
 
 
 def test_torsions_are_periodic_and_even():
-    potential = scrambled(made(Molecule.from_smiles("CCO"), bonded="neural"))
+    potential = scrambled(made(Molecule.from_smiles("CCO"), form="nn"))
     (placed,) = (p for p in potential.program.placed if p.name == "torsion")
     first = {key: getattr(placed.term, key)[:1] for key in ("rows", "type_rows", "palindromic")}
     term = replace(placed.term, n_atoms=4, atoms=np.arange(4).reshape(1, 4), **first)
@@ -165,7 +165,7 @@ def test_torsions_are_periodic_and_even():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_finite_at_degenerate_geometries(dtype):
     molecule = Molecule.from_smiles("NC=O")
-    one = scrambled(made(molecule, bonded="neural").only(*BONDED)).astype(dtype)
+    one = scrambled(made(molecule, form="nn").only(*BONDED)).astype(dtype)
     direction = np.random.default_rng(0).normal(size=molecule.positions.shape).astype(dtype)
 
     @jax.jit
@@ -194,7 +194,7 @@ def test_float32_agrees(molecule, potential):
 
 def test_straight_angles_have_no_kink():
     molecule = Molecule.from_smiles("CC#N")
-    potential = scrambled(made(molecule, bonded="neural"))
+    potential = scrambled(made(molecule, form="nn"))
     own = potential.params["angle"]
     angle = np.where(np.asarray(own["angle"]) > 3.0, np.pi, own["angle"])
     potential = potential.replace({**potential.params, "angle": {**own, "angle": angle}})
@@ -235,7 +235,7 @@ def test_dihedral_networks_fade_where_atoms_come_into_line():
 def test_no_network_outgrows_bonds_and_angles():
     """With weights of order one the bonded energy has a floor and rises far out."""
     molecule = Molecule.from_smiles("CCO")
-    plain = made(molecule, bonded="neural").only("bond", "angle", "torsion")
+    plain = made(molecule, form="nn").only("bond", "angle", "torsion")
     own = [(p.name, p.term) for p in plain.program.placed]
     R = molecule.positions
     centre = R.mean(axis=0)
@@ -267,7 +267,7 @@ def test_no_network_outgrows_bonds_and_angles():
 def test_a_fit_lowers_the_error_and_files_keep_it(tmp_path):
     data = packaged_dataset("ethanol")
     split = data.split(30, 0, 64, seed=0)
-    start = jaxff.gaff(data.molecule, bonded="neural")
+    start = jaxff.gaff(data.molecule, form="nn")
     before = evaluate(start, split.test)["force_rmse"]
     outputs = ["*.stiffness_kernel", "*.energy_kernel"]  # nearly linear: few steps
     found = fit(start, split.train, trainable=outputs).potential
@@ -302,7 +302,7 @@ def test_tables_and_columns_are_complete(potential):
 
 def test_molecules_share_the_start():
     """Rows of one name start from the same values in any molecule."""
-    first, second = (made(Molecule.from_smiles(s), bonded="neural") for s in ("CCO", "CCCO"))
+    first, second = (made(Molecule.from_smiles(s), form="nn") for s in ("CCO", "CCCO"))
     for name in ("bond", "angle", "torsion"):
         tables = []
         for potential in (first, second):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jaxff.errors import InputError
-from jaxff.gaff.parametrize import Parametrization
+from jaxff.gaff.parametrization import Parametrization
 from jaxff.npz import atomic_path
 
 SIZE = 120  # pixels per atom of the longer side, within limits

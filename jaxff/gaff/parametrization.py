@@ -50,14 +50,18 @@ class Parametrization:
     def topology(self) -> Topology:
         return topology(self.molecule, self.atom_types, self.charges, list(self.assigned))
 
-    def potential(self, coulomb_constant: float | None = None, **form) -> Potential:
-        """The potential; it remembers this parametrization as its `origin`.
-
-        Args:
-            coulomb_constant: kcal/mol Å/e²; AMBER's own (18.2223²) by default.
-            **form: bonds, bonded, fourier_terms, see `Topology.potential`.
-        """
-        return self.topology.potential(coulomb_constant, **form).with_origin(self)
+    def potential(
+        self,
+        coulomb_constant: float | None = None,
+        *,
+        form: str = "gaff",
+        fourier_terms: int | None = None,
+    ) -> Potential:
+        """The potential, with this parametrization as its `origin`; see `Topology.potential`."""
+        potential = self.topology.potential(
+            coulomb_constant, form=form, fourier_terms=fourier_terms
+        )
+        return potential.with_origin(self)
 
     @property
     def estimates(self) -> tuple[Assigned, ...]:
@@ -152,6 +156,31 @@ class Parametrization:
         for (kind, name, values, source), members in groups.items():
             rows.append([KINDS[kind], name, len(members), _in_words(KINDS[kind], values), source])
         return sorted(rows, key=lambda row: (KINDS.index(row[0]), row[1]))
+
+
+def gaff(
+    mol: Molecule,
+    coulomb_constant: float | None = None,
+    *,
+    charges="auto",
+    form: str = "gaff",
+    fourier_terms: int | None = None,
+) -> Potential:
+    """The GAFF potential of `mol`, in its atom order; its `origin` is the `Parametrization`.
+
+    GAFF 1.81: Wang et al., J. Comput. Chem. 25, 1157 (2004), doi:10.1002/jcc.20035.
+
+    Args:
+        mol: any organic molecule, see `parametrize`.
+        coulomb_constant: kcal/mol Å/e²; by default AMBER's value, 18.2223².
+        charges: see `parametrize`.
+        form, fourier_terms: the functional form, see `jaxff.gaff.Topology.potential`.
+
+    Raises:
+        InputError: as `parametrize`, and for an unknown form.
+    """
+    found = parametrize(mol, charges)
+    return found.potential(coulomb_constant, form=form, fourier_terms=fourier_terms)
 
 
 def parametrize(

@@ -1,0 +1,184 @@
+"""Bonded interactions as tables, and the terms that each functional form makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.potential import Term
+from jaxff.terms.angle import HarmonicAngle
+from jaxff.terms.bond import HarmonicBond
+from jaxff.terms.class2 import ClassTwo
+from jaxff.terms.morse import MorseBond
+from jaxff.terms.torsion import FourierImproper, FourierTorsion
+
+MORSE_DEPTH = 0.3  # Å², times k: near the dissociation energies of most bonds
+MOST_FOURIER_TERMS = 12
+
+Terms = dict[str, tuple[Term, dict]]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Interactions of one kind and the table of their types.
+
+    Attributes:
+        atoms: (n, k) atom indices.
+        rows: (n,) the type of each interaction.
+        labels: (T,) names of the types, such as "c3-hc".
+        values: {column: (T,)} parameters of the types, in jaxff's units.
+    """
+
+    atoms: np.ndarray
+    rows: np.ndarray
+    labels: tuple[str, ...]
+    values: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, atoms, names: Sequence[str], values: dict[str, np.ndarray]) -> Table:
+        """Make one type for each distinct combination of name and values.
+
+        Args:
+            atoms: (n, k).
+            names: (n,) of the interactions.
+            values: {column: (n,)} of the interactions.
+        """
+        key = np.array([np.unique(v, return_inverse=True)[1] for v in [names, *values.values()]])
+        _, first, rows = np.unique(key, axis=1, return_index=True, return_inverse=True)
+        labels = tuple(str(names[i]) for i in first)
+        columns = {column: np.asarray(v)[first] for column, v in values.items()}
+        return cls(np.asarray(atoms, np.int32), rows.ravel().astype(np.int32), labels, columns)
+
+    @classmethod
+    def empty(cls, width: int, columns: Sequence[str] = ()) -> Table:
+        """A table without interactions, of `width` atoms."""
+        values = {column: np.zeros(0) for column in columns}
+        return cls(np.zeros((0, width), np.int32), np.zeros(0, np.int32), (), values)
+
+    def renumbered(self, place: np.ndarray) -> Table:
+        """The table with atom i replaced by ``place[i]``."""
+        return replace(self, atoms=place[self.atoms])
+
+
+@dataclass(frozen=True, eq=False)
+class Bonded:
+    """The bonded interactions of a molecule.
+
+    Attributes:
+        n_atoms: number of atoms.
+        atom_types: (N,) names.
+        bonds, angles, torsions, impropers: as in `jaxff.gaff.Topology`.
+    """
+
+    n_atoms: int
+    atom_types: tuple[str, ...]
+    bonds: Table
+    angles: Table
+    torsions: Table
+    impropers: Table
+
+    def dihedrals(self) -> Terms:
+        """Fourier terms of torsions and impropers."""
+        return {
+            name: (
+                kind.of_terms(self.n_atoms, t.atoms, t.rows, t.values["periodicity"], t.labels),
+                {column: v for column, v in t.values.items() if column != "periodicity"},
+            )
+            for name, kind, t in (
+                ("torsion", FourierTorsion, self.torsions),
+                ("improper", FourierImproper, self.impropers),
+            )
+        }
+
+    def harmonic_angles(self) -> Terms:
+        """Harmonic angles."""
+        t = self.angles
+        return {"angle": (HarmonicAngle(self.n_atoms, t.atoms, t.rows, t.labels), t.values)}
+
+    def morse_values(self) -> dict[str, np.ndarray]:
+        """Columns of Morse bonds with the curvature of the harmonic ones."""
+        k, depth = self.bonds.values["k"], MORSE_DEPTH * self.bonds.values["k"]
+        width = np.sqrt(k / np.maximum(depth, 1e-6))
+        return {"depth": depth, "width": width, "length": self.bonds.values["length"]}
+
+
+def harmonic(bonded: Bonded) -> Terms:
+    """GAFF's form."""
+    t = bonded.bonds
+    bond = HarmonicBond(bonded.n_atoms, t.atoms, t.rows, t.labels), t.values
+    return {"bond": bond, **bonded.harmonic_angles(), **bonded.dihedrals()}
+
+
+def morse(bonded: Bonded) -> Terms:
+    """Morse bonds, harmonic angles and Fourier dihedrals."""
+    t = bonded.bonds
+    bond = MorseBond(bonded.n_atoms, t.atoms, t.rows, t.labels), bonded.morse_values()
+    return {"bond": bond, **bonded.harmonic_angles(), **bonded.dihedrals()}
+
+
+def class2(bonded: Bonded) -> Terms:
+    """Morse bonds, anharmonic angles and all couplings, which are initially zero."""
+    b, a = bonded.bonds, bonded.angles
+    chains = np.unique(bonded.torsions.atoms, axis=0)
+    term = ClassTwo.of(bonded.atom_types, b.atoms, a.atoms, chains)
+    values = {
+        **_by_labels(b, term.bonds, term.bond_rows, bonded.morse_values()),
+        **_by_labels(a, term.angles, term.angle_rows, a.values),
+    }
+    zeros = {key: np.zeros(shape) for key, shape in term.shapes.items() if key not in values}
+    return {"class2": (term, values | zeros), **bonded.dihedrals()}
+
+
+def neural(bonded: Bonded) -> Terms:
+    """GAFF's form with a small network of its coordinates for each term.
+
+    See `jaxff.terms.neural`.
+    """
+    from jaxff.terms.neural import neural_terms  # imports flax
+
+    dihedrals = bonded.dihedrals()
+    terms, params = neural_terms(
+        bonded.atom_types, bonded.bonds, bonded.angles, dihedrals["torsion"], dihedrals["improper"]
+    )
+    return {name: (terms[name], params[name]) for name in ("bond", "angle", "torsion", "improper")}
+
+
+def with_periodicities(torsions: Table, most: int, types: tuple[str, ...]) -> Table:
+    """The torsions with every periodicity from 1 to `most`; those added have k = 0."""
+    if not 1 <= most <= MOST_FOURIER_TERMS:
+        raise InputError(f"fourier_terms={most}: use 0 to {MOST_FOURIER_TERMS}")
+    present = {
+        (tuple(atoms), int(torsions.values["periodicity"][row]))
+        for atoms, row in zip(torsions.atoms.tolist(), torsions.rows, strict=True)
+    }
+    added = [
+        (list(atoms), n)
+        for atoms in sorted({atoms for atoms, _ in present})
+        for n in range(1, most + 1)
+        if (atoms, n) not in present
+    ]
+    names = [torsions.labels[row] for row in torsions.rows]
+    for atoms, _ in added:
+        chain = [types[a] for a in atoms]
+        names.append("-".join(min(chain, chain[::-1])))
+    extra = {
+        "k": np.zeros(len(added)),
+        "periodicity": np.array([n for _, n in added], int),
+        "phase": np.zeros(len(added)),
+    }
+    return Table.of(
+        np.concatenate([torsions.atoms, np.array([a for a, _ in added], int).reshape(-1, 4)]),
+        names,
+        {key: np.concatenate([torsions.values[key][torsions.rows], extra[key]]) for key in extra},
+    )
+
+
+def _by_labels(table: Table, atoms, rows, values: dict) -> dict[str, np.ndarray]:
+    """Values of the types of a term; the mean where the table has several types for one."""
+    of_atoms = {tuple(a): row for a, row in zip(table.atoms.tolist(), table.rows, strict=True)}
+    table_rows = np.array([of_atoms[tuple(a)] for a in atoms.tolist()], int)
+    count = np.bincount(rows)
+    return {key: np.bincount(rows, np.asarray(v)[table_rows]) / count for key, v in values.items()}
