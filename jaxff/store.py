@@ -189,8 +189,8 @@ def check_request(path: str | Path, known: Any, wanted: Any, what: str) -> None:
     changed = differences(known, wanted)
     if changed:
         raise InputError(
-            f"{path} holds a {what} with other settings ({'; '.join(changed)}): use those settings "
-            f"to continue it, delete {path} to start anew, or choose another path"
+            f"{path} belongs to another {what}, with other settings ({'; '.join(changed)}): use "
+            f"its settings to continue it, delete {path} to start anew, or choose another path"
         )
 
 
@@ -326,7 +326,7 @@ def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
     import jax
 
     if isinstance(value, jax.Array):
-        if not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        if not jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
             return _encoded(np.asarray(value), arrays)
         data = _encoded(np.asarray(jax.random.key_data(value)), arrays)
         return {"$key": data["$array"], "kind": str(jax.random.key_impl(value))}
@@ -347,5 +347,6 @@ def _decoded(value: Any, file: NpzReader) -> Any:
     if "$key" in value:
         import jax
 
-        return jax.random.wrap_key_data(file.need(f"array_{value['$key']}"), impl=value["kind"])
+        data = jax.numpy.asarray(file.need(f"array_{value['$key']}"))
+        return jax.random.wrap_key_data(data, impl=value["kind"])
     return {key: _decoded(item, file) for key, item in value.items()}

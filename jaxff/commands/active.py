@@ -2,58 +2,62 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+import argparse
 
-from jaxff.commands.options import method_options, positive, sampling_options
-from jaxff.commands.shared import (
-    calculator_options,
-    load_molecule,
-    load_potential,
-    sampler,
-    writable_folder,
+from jaxff.commands.options import (
+    labelling,
+    labelling_options,
+    positive,
+    sampling,
+    sampling_options,
 )
+from jaxff.commands.shared import load_molecule, load_potential, writable_folder
+from jaxff.reference.settings import Loop, Sampling
 
-HELP = "Active learning: sample with the model, label where it is unsure, train, and again."
-MORE = "Interrupted, the same command goes on; a lower --target or more --max-frames go further."
+HELP = "Active learning: sample with the model, label where it is uncertain, train, repeat."
+MORE = (
+    "The same command continues after an interruption; a lower --target or more --max-frames "
+    "continue a finished run."
+)
 EXAMPLE = "jaxff active CCO --calculator gfn2-xtb --target 0.5 -n 20 -o ethanol"
+LOOP = Loop(target=1.0)
 
 
 def options(sub) -> None:
     sub.add_argument("start", metavar="MOLECULE|START", help="SMILES, or file with a geometry")
+    labelling_options(sub)
     sub.add_argument(
-        "--calculator", default="gfn2-xtb", metavar="NAME", help="that labels, as in jaxff label"
-    )
-    method_options(sub)
-    sub.add_argument("--workers", type=positive(int), default=2, help="processes (default 2)")
-    sub.add_argument(
-        "--target", type=positive(float), default=1.0, metavar="E",
-        help="force RMSE on newly labelled frames to stop at, kcal/mol/Å (default 1)",
+        "--target", type=positive(float), default=LOOP.target, metavar="E",
+        help="force RMSE on newly labelled frames at which to stop, kcal/mol/Å "
+        f"(default {LOOP.target:g})",
     )  # fmt: skip
-    sub.add_argument(
-        "-n", dest="n_round", type=positive(int), default=20, metavar="N",
-        help="frames labelled in a turn (default 20)",
-    )  # fmt: skip
-    sub.add_argument("--initial", type=positive(int), default=50, metavar="N", help="before (50)")
-    sub.add_argument(
-        "--max-frames", type=positive(int), default=500, metavar="N", help="in all (default 500)"
-    )
-    sub.add_argument(
-        "--candidates", type=positive(int), default=400, metavar="N", help="of each turn (400)"
-    )
+    for flags, name, text in (
+        (("-n",), "n_round", "frames labelled in each round"),
+        (("--initial",), "n_initial", "frames labelled before the first round"),
+        (("--max-frames",), "max_frames", "largest number of labelled frames"),
+        (("--candidates",), "n_candidates", "frames from which a round selects"),
+    ):
+        value = getattr(LOOP, name)
+        sub.add_argument(
+            *flags, dest=name, type=positive(int), default=value, metavar="N",
+            help=f"{text} (default {value})",
+        )  # fmt: skip
     sub.add_argument(
         "--baseline", default="gaff", metavar="MODEL.npz|gaff|none",
-        help="whose residual the kernel learns (default gaff)",
+        help="potential whose residual the kernel learns (default gaff)",
     )  # fmt: skip
-    sub.add_argument("--charges", default="gasteiger", help="of gaff, as in jaxff parametrize")
     sub.add_argument(
-        "--sample-with", metavar="MODEL.npz", help="for the first frames (default: the baseline)"
+        "--charges", default="gasteiger", help="charges of gaff; see jaxff parametrize"
     )
-    sampling_options(sub, spacing=100.0, replicas=4)
+    sub.add_argument(
+        "--sample-with", metavar="MODEL.npz",
+        help="potential that samples the first frames (default: the baseline)",
+    )  # fmt: skip
+    sampling_options(sub, Sampling())
     sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
 
-def run(arguments, console) -> dict:
+def run(arguments: argparse.Namespace, console) -> dict:
     from jaxff.gaff import gaff
     from jaxff.reference import active_learning
     from jaxff.report import plot_sampling
@@ -70,32 +74,27 @@ def run(arguments, console) -> dict:
     first = load_potential(arguments.sample_with) if arguments.sample_with else baseline
     if first is None:
         first = gaff(molecule, charges=arguments.charges)
-    found = active_learning(
-        sampler(arguments, first),
-        arguments.calculator,
-        molecule,
-        out,
-        target=arguments.target,
-        n_round=arguments.n_round,
-        n_initial=arguments.initial,
-        max_frames=arguments.max_frames,
-        n_candidates=arguments.candidates,
-        baseline=baseline,
-        options=calculator_options(arguments.options),
-        workers=arguments.workers,
-        command=shlex.join(["jaxff", *sys.argv[1:]]),
-        progress=console,
+    loop = Loop(
+        arguments.target,
+        arguments.n_round,
+        arguments.n_initial,
+        arguments.max_frames,
+        arguments.n_candidates,
     )
+    found = active_learning(
+        first, molecule, out, loop, labelling(arguments), sampling(arguments), baseline=baseline,
+        progress=console,
+    )  # fmt: skip
     console.close()
-    rounds = [turn._asdict() for turn in found.rounds]
+    rounds = found.rounds
     console.table(
         ["labelled frames", "force_rmse", "force_mae", "expected", "dynamics"],
-        [[*list(turn)[:4], "stopped" if turn.fault else "sound"] for turn in found.rounds],
+        [[*one[:4], "failed" if one.fault else "complete"] for one in rounds],
     )
     if rounds:
         figure = plot_sampling.growth(
-            [turn.n_frames for turn in found.rounds],
-            [turn.force_rmse for turn in found.rounds],
+            [one.n_frames for one in rounds],
+            [one.force_rmse for one in rounds],
             arguments.target,
         )
         figure.savefig(out / "errors.png", dpi=130)
@@ -106,7 +105,7 @@ def run(arguments, console) -> dict:
         "reached": found.reached,
         "frames": len(found.dataset),
         "theory": found.dataset.theory,
-        "rounds": rounds,
+        "rounds": [one._asdict() for one in rounds],
         "model": str(out / "model.npz"),
         "data": str(out / "data.npz"),
     }

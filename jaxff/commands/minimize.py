@@ -29,7 +29,7 @@ def options(sub) -> None:
 
 
 def run(arguments, console) -> dict:
-    from jaxff.reference.remembered import resumable
+    from jaxff.reference.cached import resumable
 
     out = writable_folder(arguments.output)
     method, surface, molecule = load_surface_and_start(arguments)

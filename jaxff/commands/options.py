@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
+import sys
 from collections.abc import Callable
 
+from jaxff.errors import InputError
+from jaxff.reference.calculators import CHOICES
+from jaxff.reference.settings import Labelling, Sampling
+
+LABELLING = Labelling()
 START = "geometry: xyz, extxyz, sdf, mol2, pdb; inpcrd of a prmtop"
 
 
@@ -31,25 +39,63 @@ def surface_options(sub):
     method_options(sub)
 
 
-def sampling_options(sub, spacing: float, replicas: int):
-    for name, default, text in (
-        ("temperature", 500.0, "K"),
-        ("dt", 0.5, "time step, fs"),
-        ("friction", 10.0, "1/ps"),
-        ("spacing", spacing, "of frames, fs"),
+def labelling_options(sub):
+    """Options that decide how geometries are labelled; see `labelling`."""
+    sub.add_argument(
+        "--calculator", default=LABELLING.calculator, metavar="NAME",
+        help=f"{CHOICES} (default {LABELLING.calculator})",
+    )  # fmt: skip
+    method_options(sub)
+    sub.add_argument(
+        "--workers", type=positive(int), default=LABELLING.workers,
+        help=f"number of processes (default {LABELLING.workers})",
+    )  # fmt: skip
+
+
+def labelling(arguments: argparse.Namespace, **settings) -> Labelling:
+    """The labelling of a command with `labelling_options`, with further settings."""
+    return Labelling(
+        arguments.calculator,
+        calculator_options(arguments.options),
+        arguments.workers,
+        command=shlex.join(["jaxff", *sys.argv[1:]]),
+        **settings,
+    )
+
+
+def sampling_options(sub, default: Sampling):
+    """Options of the dynamics from which frames are taken; see `sampling`."""
+    for name, kind, text in (
+        ("temperature", positive(float), "K"),
+        ("dt", positive(float), "time step, fs"),
+        ("friction", positive(float), "1/ps"),
+        ("spacing", positive(float), "time between frames, fs"),
+        ("equilibration", not_negative, "time before the first frame, fs"),
+        ("replicas", positive(int), "number of independent runs"),
     ):
-        sub.add_argument(
-            f"--{name}", type=positive(float), default=default, help=f"{text} ({default:g})"
-        )
-    sub.add_argument(
-        "--equilibration",
-        type=not_negative,
-        default=1000.0,
-        help="before the first frame, fs (1000)",
-    )
-    sub.add_argument(
-        "--replicas", type=positive(int), default=replicas, help=f"runs at once ({replicas})"
-    )
+        value = getattr(default, name)
+        sub.add_argument(f"--{name}", type=kind, default=value, help=f"{text} ({value:g})")
+
+
+def sampling(arguments: argparse.Namespace) -> Sampling:
+    """The dynamics of a command with `sampling_options`."""
+    names = ("temperature", "spacing", "equilibration", "replicas", "dt", "friction", "seed")
+    return Sampling(**{name: getattr(arguments, name) for name in names})
+
+
+def calculator_options(text: str) -> dict:
+    """The value of the option --options.
+
+    Raises:
+        InputError: it is not a JSON object.
+    """
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--options is not JSON ({error}): {text}") from error
+    if not isinstance(options, dict):
+        raise InputError(f'--options must be a JSON object such as {{"accuracy": 0.1}}, not {text}')
+    return options
 
 
 def split_options(sub, n_train: int):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from jaxff.commands.shared import load_dataset, writable_folder
+from jaxff.paper import EXPERIMENTS
 
 HELP = "Experiments of Sauceda et al. (2020), beside what the paper reports."
 MORE = "Everything is kept in DIR; the same command goes on where it was interrupted."
@@ -12,10 +13,7 @@ EXAMPLE = "jaxff reproduce table2 --data md17_ethanol.npz --data md17_aspirin.np
 
 
 def options(sub) -> None:
-    sub.add_argument(
-        "experiment",
-        choices=("all", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "table1", "table2", "fig9"),
-    )
+    sub.add_argument("experiment", choices=("all", *EXPERIMENTS))
     sub.add_argument(
         "--data", action="append", metavar="DATA.npz",
         help="of ethanol, keto-malondialdehyde or aspirin, in place of the packaged set",

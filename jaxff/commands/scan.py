@@ -48,8 +48,8 @@ def run(arguments, console) -> dict:
 
     from jaxff.analysis import scan
     from jaxff.md import Descent
+    from jaxff.reference.cached import resumable
     from jaxff.reference.calculators import Method
-    from jaxff.reference.remembered import resumable
     from jaxff.report import plot_surfaces
 
     out = writable_folder(arguments.output)

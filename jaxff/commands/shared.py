@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from jaxff.commands.options import calculator_options
 from jaxff.errors import InputError
 from jaxff.formats.registry import AMBER, suffix_of
 
@@ -70,22 +71,6 @@ def load_form(arguments, data, charge: int | None = None):
     return gaff(molecule, charges=arguments.charges, form=form)
 
 
-def sampler(arguments, potential):
-    """The dynamics of a command that samples, with the forces of a potential."""
-    from jaxff.reference import Sampler
-
-    return Sampler(
-        potential,
-        temperature=arguments.temperature,
-        spacing=arguments.spacing,
-        equilibration=arguments.equilibration,
-        replicas=arguments.replicas,
-        dt=arguments.dt,
-        friction=arguments.friction,
-        seed=arguments.seed,
-    )
-
-
 def load_potential(path: str, trust: Sequence[str] = ()):
     """The potential in a model file or in a force-field file of another program."""
     from jaxff.formats import read_potential
@@ -108,16 +93,6 @@ def load_surface_and_start(arguments):
     if arguments.charge is not None:
         molecule = replace(molecule, charge=arguments.charge)
     return method, potential or load_surface(method, molecule), molecule
-
-
-def calculator_options(text: str) -> dict:
-    try:
-        options = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"--options is not JSON ({error}): {text}") from error
-    if not isinstance(options, dict):
-        raise InputError(f'--options must be a JSON object such as {{"accuracy": 0.1}}, not {text}')
-    return options
 
 
 def shares(n_frames: int, arguments, usual: tuple[int, int] = USUAL) -> tuple[int, int, int]:

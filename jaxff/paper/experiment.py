@@ -18,7 +18,7 @@ from jaxff.learn import evaluate
 from jaxff.molecule import Molecule
 from jaxff.npz import atomic_path
 from jaxff.potential import Potential
-from jaxff.reference import calculator
+from jaxff.reference import Sampling, calculator
 from jaxff.saved import load, save
 
 T = TypeVar("T")
@@ -183,26 +183,28 @@ class Setting:
         n_train = self.size({"aspirin": 400}.get(name, 500), 60)
         return self.split(self.dataset(name), n_train)
 
+    def sampling(
+        self, temperature: float, replicas: int, steps_per_frame: int, dt: float = 0.5
+    ) -> Sampling:
+        """Langevin dynamics whose equilibration is left out later, by `settled`."""
+        return Sampling(
+            temperature, steps_per_frame * dt, equilibration=0.0, replicas=replicas, dt=dt,
+            friction=5.0, seed=self.seed, stretch=None,
+        )  # fmt: skip
+
     def sample(
         self,
+        title: str,
         potential: Potential,
         molecule: Molecule,
-        *,
-        name: str,
-        temperature: float,
+        sampling: Sampling,
         ps: float,
-        replicas: int,
-        positions=None,
-        every: int = 20,
-        dt: float = 0.5,
+        starts: np.ndarray | None = None,
     ) -> md.Run:
-        """Langevin dynamics of replicas, of which the first fifth is left out by the callers."""
-        steps = round(1000 * ps / dt / every) * every
-        return md.simulate(
-            potential, molecule, temperature=temperature, steps=steps, dt=dt, friction=5.0,
-            record_every=every, replicas=replicas, positions=positions, seed=self.seed,
-            progress=self.titled(name),
-        )  # fmt: skip
+        """Run dynamics for `ps` picoseconds, from `starts` (R, N, 3) Å or from the molecule."""
+        n_frames = round(1000 * ps / sampling.spacing)
+        progress = self.titled(title)
+        return sampling.run(potential, molecule, n_frames, starts=starts, progress=progress)
 
 
 def force_fields(setting: Setting, molecule: Molecule) -> dict[str, Any]:

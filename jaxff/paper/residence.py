@@ -37,8 +37,8 @@ def run(setting: Setting) -> Result:
     rows, near, numbers = [], {}, {}
     for name, potential in models.items():
         run = setting.sample(
-            potential, molecule, name=f"{name} at {TEMPERATURE:g} K", temperature=TEMPERATURE,
-            ps=setting.size(40.0, 1.0), replicas=replicas, positions=starts, every=100,
+            f"{name} at {TEMPERATURE:g} K", potential, molecule,
+            setting.sampling(TEMPERATURE, replicas, 100), setting.size(40.0, 1.0), starts,
         )  # fmt: skip
         phi = np.asarray(torsion_angles(settled(run), torsions))
         distance = np.minimum(torsion_distance(phi, wells), torsion_distance(phi, mirrored))

@@ -84,8 +84,8 @@ def _sampled(setting: Setting, molecule: str, data) -> dict[str, np.ndarray]:
     found = {}
     for name, potential in (("sGDML", setting.kernel(molecule)), ("GAFF", gaff(data.molecule))):
         run = setting.sample(
-            potential, data.molecule, name=f"{name} {molecule} at {TEMPERATURE:g} K",
-            temperature=TEMPERATURE, ps=ps, replicas=replicas, positions=starts, every=40,
+            f"{name} {molecule} at {TEMPERATURE:g} K", potential, data.molecule,
+            setting.sampling(TEMPERATURE, replicas, 40), ps, starts,
         )  # fmt: skip
         found[name] = settled(run)
     return found

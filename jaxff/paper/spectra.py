@@ -87,8 +87,8 @@ def run(setting: Setting) -> Result:
 def _spectrum(setting, potential, data, name, temperature):
     replicas = setting.size(8, 2)
     warm = setting.sample(
-        potential, data.molecule, name=f"{name} at {temperature:g} K, equilibration",
-        temperature=temperature, ps=setting.size(5.0, 1.0), replicas=replicas, every=100, dt=STEP,
+        f"{name} at {temperature:g} K, equilibration", potential, data.molecule,
+        setting.sampling(temperature, replicas, 100, STEP), setting.size(5.0, 1.0),
     )  # fmt: skip
     run = md.simulate(
         potential, data.molecule, ensemble="nve", dt=STEP, record_every=EVERY,

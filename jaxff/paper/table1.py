@@ -10,7 +10,7 @@ from jaxff import gdml
 from jaxff.dataset import Dataset
 from jaxff.gaff import gaff
 from jaxff.paper.experiment import CALCULATORS, Result, Setting, Table
-from jaxff.reference import Sampler, cross_validate, two_step
+from jaxff.reference import Labelling, Sampling, Selection, cross_validate, two_step
 
 EXPECTED = (1.4, 1.6)
 TEMPERATURE = 500.0  # K
@@ -31,12 +31,13 @@ def run(setting: Setting) -> Result:
         if not out.is_file():
             # From the reference's frames, which may hold several labellings of equivalent atoms.
             places = np.random.default_rng(setting.seed).integers(len(data), size=REPLICAS)
-            sampler = Sampler(
-                gaff(data.molecule), TEMPERATURE, spacing=100.0, equilibration=2000.0,
-                replicas=REPLICAS, seed=setting.seed,
+            sampling = Sampling(
+                TEMPERATURE, spacing=100.0, equilibration=2000.0, replicas=REPLICAS,
+                seed=setting.seed,
             )  # fmt: skip
             two_step(
-                sampler, labeller, data.molecule, n_frames, out, starts=data.positions[places],
+                gaff(data.molecule), data.molecule, out, Selection(n_frames), Labelling(labeller),
+                sampling, starts=data.positions[places],
                 progress=setting.titled(f"{molecule} sampled by GAFF"),
             )  # fmt: skip
         samplings = {"reference": _labelled(data, labeller), "GAFF": Dataset.load(out)}

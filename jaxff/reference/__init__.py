@@ -1,22 +1,25 @@
-"""Labelling geometries, and sampling them, with any ASE calculator or potential."""
+"""Labelling and sampling of geometries with any ASE calculator or potential."""
 
 from __future__ import annotations
 
 import importlib
 
-# Imported when first asked for: the processes that label need neither dynamics nor kernels.
+# Modules are imported when they are first needed: processes that label import no JAX.
 _HOME = {
     "ActiveLearning": "active",
     "Round": "active",
     "active_learning": "active",
+    "label_md": "ase_dynamics",
+    "CachedCalculator": "cached",
     "calculator": "calculators",
-    "Labelled": "label",
     "label_frames": "label",
-    "label_md": "sample",
-    "Remembered": "remembered",
+    "Labelled": "results",
+    "Labelling": "settings",
+    "Loop": "settings",
+    "Sampling": "settings",
     "select": "selection",
     "CrossValidation": "generation",
-    "Sampler": "generation",
+    "Selection": "generation",
     "cross_validate": "generation",
     "two_step": "generation",
 }

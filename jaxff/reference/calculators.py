@@ -7,22 +7,30 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jaxff
 from jaxff.errors import InputError
-from jaxff.molecule import Molecule
+from jaxff.formats.registry import is_potential
+
+if TYPE_CHECKING:
+    from jaxff.molecule import Molecule
+    from jaxff.potential import Potential
 
 
 @dataclass(frozen=True)
 class Known:
-    """A calculator known by name: where it lives, its theory in words, its package, what it needs.
+    """A calculator that is known by name.
 
-    `defaults` are options set unless the caller sets them: silence, and convergence tight enough
-    for labels (xTB at accuracy 0.1: forces to 1e-3 kcal/mol/Å).  `spin` is the option that says
-    how many electrons are unpaired, and what it is for one.
+    Attributes:
+        path: "package.module:attribute" that creates it.
+        theory: level of theory in words, or a function of the options that returns it.
+        package: distribution that provides it, whose version is recorded.
+        extra: extra of jaxff that installs it; None if jaxff always does.
+        defaults: options that are set unless the caller sets them: no output, and convergence
+            tight enough for labels (xTB at accuracy 0.1: forces to 1e-3 kcal/mol/Å).
+        spin: option for the number of unpaired electrons, and its value for one of them.
     """
 
     path: str
@@ -54,6 +62,7 @@ def _force_field(name: str, theory: str, package: str, extra: str | None = None)
 
 
 _BABEL = ("openbabel-wheel", "openbabel")
+# The one list of calculators, which the command line's help and its documentation follow.
 KNOWN = {
     "gfn2-xtb": _xtb("GFN2-xTB"),
     "gfn1-xtb": _xtb("GFN1-xTB"),
@@ -67,16 +76,15 @@ KNOWN = {
     "emt": Known("ase.calculators.emt:EMT", "EMT", "ase"),
     "lj": Known("ase.calculators.lj:LennardJones", "Lennard-Jones", "ase"),
 }
-# Model files of jaxff, and force fields written by other programs.
-POTENTIAL_FILES = (".npz", ".prmtop", ".parm7", ".top", ".mol2", ".xml")
+CHOICES = f"{', '.join(KNOWN)}, the file of a potential, or an import path package.module:Class"
 
 
 @dataclass(frozen=True)
 class Method:
-    """A calculator to be made: picklable, and comparable with the one of an earlier run.
+    """The name and options of a calculator: picklable, and comparable with those of earlier runs.
 
     Attributes:
-        name: a known name, an import path "package.module:Class", or a potential's file.
+        name: a known name, an import path "package.module:Class", or the file of a potential.
         options: keyword options, JSON values.
     """
 
@@ -85,16 +93,17 @@ class Method:
 
     @property
     def known(self) -> Known | None:
+        """The entry of the list of known calculators, if it has one."""
         return KNOWN.get(self.name.lower())
 
     @property
     def is_potential(self) -> bool:
-        """Whether it is the file of a `Potential` rather than a calculator of its own."""
-        return Path(self.name).suffix.lower() in POTENTIAL_FILES
+        """Whether it is the file of a `Potential`."""
+        return is_potential(self.name)
 
     @property
     def all_options(self) -> dict[str, Any]:
-        """The options with the defaults of the known calculators."""
+        """The options, with the defaults of known calculators."""
         return {**(self.known.defaults if self.known else {}), **self.options}
 
     @property
@@ -107,10 +116,12 @@ class Method:
 
     @property
     def version(self) -> str:
-        """Name and version of the package the calculator comes from, or of a potential's file."""
+        """Name and version of the calculator's package; the checksum of a potential's file."""
         if self.is_potential:
             digest = hashlib.md5(Path(self.name).read_bytes(), usedforsecurity=False).hexdigest()
             return f"jaxff {jaxff.__version__}, md5 {digest[:8]}"
+        from importlib import metadata  # a slow import, which the command line does without
+
         package = (
             self.known.package if self.known else self.name.partition(":")[0].partition(".")[0]
         )
@@ -125,7 +136,7 @@ class Method:
         return not self.is_potential and _takes("molecule", _resolve(self.name, self.known))
 
     def settings(self, molecule: Molecule) -> dict[str, Any]:
-        """What decides the energies of a molecule's geometries, as JSON values."""
+        """Everything that decides the energies of a molecule's geometries, as JSON values."""
         bonds = {"bonds": molecule.bonds.tolist()} if self.takes_molecule else {}
         return {
             "calculator": self.name,
@@ -136,26 +147,22 @@ class Method:
             **bonds,
         }
 
-    def potential(self):
+    def potential(self) -> Potential:
         """The `Potential` in the file `name`."""
         if self.options:
             raise InputError(f"{self.name} is a potential and takes no options: {self.options}")
-        if Path(self.name).suffix.lower() == ".npz":
-            from jaxff.saved import load
+        from jaxff.formats import read_potential
 
-            return load(self.name)
-        from jaxff.formats import read_force_field
+        return read_potential(self.name)
 
-        return read_force_field(self.name)
-
-    def make(self, charge: int | None = None, molecule: Molecule | None = None):
-        """The ASE calculator, for a molecule of this charge and these bonds (see `calculator`)."""
+    def make(self, charge: int | None = None, molecule: Molecule | None = None) -> Any:
+        """Create the ASE calculator for a molecule; see `calculator`."""
         if charge is None:
             charge = 0 if molecule is None else molecule.charge
         if self.is_potential:
             from jaxff.ase import Calculator
 
-            return Calculator(checked_charge(self.name, self.potential(), charge))
+            return Calculator(_with_charge(self.name, self.potential(), charge))
         maker = _resolve(self.name, self.known)
         options = self.all_options
         if _takes("charge", maker):
@@ -186,45 +193,46 @@ class Method:
 
 
 def calculator(
-    name: str, *, charge: int | None = None, molecule: Molecule | None = None, **options
-):
-    """An ASE calculator.
+    name: str, *, charge: int | None = None, molecule: Molecule | None = None, **options: Any
+) -> Any:
+    """Create an ASE calculator.
 
     Args:
-        name: "gfn2-xtb", "gfn1-xtb", "pbe-d3bj", "hf", "uff", "mmff94", "ghemical", "uff-rdkit",
-            "mmff94-rdkit", "emt", "lj"; an import path "package.module:Class" (any callable that
-            returns an ASE calculator); or the file of a jaxff potential or of a force field
-            that `jaxff.read_force_field` reads.
-        charge: net charge, e (None: the molecule's, or 0); passed on where the calculator
-            knows a charge.
-        molecule: the molecule whose bonds give a force field its topology, with the atoms in the
-            order of the geometries; None: perceived from the first geometry.  Methods without
-            a topology have no use for it.
+        name: one of the known names ("gfn2-xtb", "pbe-d3bj", "mmff94", ...; an unknown name
+            raises an error that lists them); an import path "package.module:Class" of any
+            callable that returns an ASE calculator; or the file of a jaxff potential or of a
+            force field that `jaxff.read_force_field` reads.
+        charge: net charge, e; None: that of the molecule, or 0. Calculators without a charge
+            refuse any other than 0.
+        molecule: molecule whose bonds give a force field its topology, in the atom order of the
+            geometries; None: bonds perceived from the first geometry. Other methods ignore it.
         options: keyword options of the calculator.
 
     Raises:
-        InputError: unknown name, missing package, options it refuses, or a charge it cannot have.
+        InputError: an unknown name, a missing package, or options or a charge that the calculator
+            does not accept.
     """
     return Method(name, options).make(charge, molecule)
 
 
-def checked_charge(name: str, potential, charge: int):
-    """`potential`, made for a molecule of this charge as far as is known, or an InputError."""
-    own = None if potential.molecule is None else potential.molecule.charge
-    if own is not None and charge not in (0, own):
+def _with_charge(name: str, potential: Potential, charge: int) -> Potential:
+    """The potential, unless it was made for a molecule with another charge."""
+    made_for = None if potential.molecule is None else potential.molecule.charge
+    if made_for is not None and charge not in (0, made_for):
         raise InputError(
-            f"{name} was made for charge {own:+d}, but the frames have charge {charge:+d}"
+            f"{name} was made for charge {made_for:+d}, but the frames have charge {charge:+d}"
         )
     return potential
 
 
-def _resolve(name: str, known: Known | None):
+def _resolve(name: str, known: Known | None) -> Callable:
+    """The callable that creates a calculator."""
     path = known.path if known else name
     module_name, _, attribute = path.partition(":")
     if name.lower() == "gaff":
         raise InputError(
-            'there is no calculator "gaff" (Open Babel\'s is not GAFF): make a model file with '
-            '"jaxff parametrize" and give that as the calculator'
+            'there is no calculator "gaff" (Open Babel\'s is not GAFF): create a model file with '
+            "`jaxff parametrize` and give this file as the calculator"
         )
     if not attribute:
         raise InputError(
@@ -242,7 +250,8 @@ def _resolve(name: str, known: Known | None):
         raise InputError(f"the module {module_name!r} has no {attribute!r}") from error
 
 
-def _takes(option: str, maker) -> bool:
+def _takes(option: str, maker: Callable) -> bool:
+    """Whether a callable that creates calculators accepts an option."""
     try:
         declared = inspect.signature(maker).parameters
     except (TypeError, ValueError):

@@ -8,188 +8,137 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxff import gdml, md
+from jaxff import gdml
 from jaxff.analysis.averages import Estimate
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
+from jaxff.gdml.uncertainty import Uncertainty
 from jaxff.learn import evaluate
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 from jaxff.reference.label import label_frames
 from jaxff.reference.selection import select
+from jaxff.reference.settings import Labelling, Progress, Sampling
 
-Progress = Callable[[str, float], None]
-Labeller = str | Potential
+CANDIDATES = 10  # frames of the dynamics for each frame that is selected
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Langevin dynamics that frames are taken from.
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Which frames of a sampling are labelled.
 
     Attributes:
-        potential: that moves the atoms.
-        temperature: K.
-        spacing: fs between frames, a multiple of dt.
-        equilibration: fs before the first frame.
-        replicas: independent runs.
-        dt: time step, fs.
-        friction: 1/ps.
-        stretch: a bond so many times as long as at the start stops the dynamics; None: any.
-        seed: of velocities and noise.
+        n: number of frames to label.
+        by: how they are selected; see `select`.
+        candidates: number of frames to select from; None: `n` for "random", otherwise 10 `n`.
+        model: model of the selection, see `select`; None: for "energy", the potential that
+            samples.
     """
 
-    potential: Potential
-    temperature: float = 500.0
-    spacing: float = 100.0
-    equilibration: float = 1000.0
-    replicas: int = 4
-    dt: float = 0.5
-    friction: float = 10.0
-    stretch: float | None = 1.5
-    seed: int = 0
+    n: int
+    by: str = "random"
+    candidates: int | None = None
+    model: Potential | Uncertainty | None = None
 
     def sample(
-        self, molecule: Molecule, n: int, starts=None, progress: Progress | None = None
+        self,
+        potential: Potential,
+        molecule: Molecule,
+        sampling: Sampling,
+        *,
+        starts: np.ndarray | None = None,
+        progress: Progress | None = None,
     ) -> np.ndarray:
-        """Positions (n, N, 3) Å in the order of time, at equal times of replicas.
-
-        Args:
-            molecule: elements, bonds and the geometry to start from.
-            n: how many.
-            starts: (R, N, 3) Å, of the replicas in its place.
-
-        Raises:
-            InputError: settings that cannot be used.
-            SimulationError: the dynamics did not stay sound.
-        """
-        steps = round(self.spacing / self.dt)
-        if n < 1 or steps < 1 or abs(steps * self.dt - self.spacing) > 1e-9 * self.spacing:
-            raise InputError(
-                f"{n} frames every {self.spacing:g} fs: the spacing must be a multiple of dt "
-                f"({self.dt:g} fs), and frames at least 1"
-            )
-        waiting = int(np.ceil(self.equilibration / self.spacing - 1e-9))
-        each = -(-n // self.replicas)
-        run = md.simulate(
-            self.potential,
-            molecule,
-            temperature=self.temperature,
-            dt=self.dt,
-            friction=self.friction,
-            steps=steps * (waiting + each),
-            record_every=steps,
-            replicas=self.replicas,
-            seed=self.seed,
-            stretch=self.stretch,
-            positions=starts,
-            progress=progress,
-        )
-        return in_time(run)[self.replicas * (waiting + 1) :][:n]
+        """Positions (n, N, 3) Å of selected frames of the dynamics; see `two_step`."""
+        count = self.candidates or (self.n if self.by == "random" else CANDIDATES * self.n)
+        frames = sampling.frames(potential, molecule, count, starts=starts, progress=progress)
+        model = self.model
+        if model is None and self.by == "energy":
+            model = potential.matched(molecule)
+        return frames[select(frames, self.n, self.by, model=model, seed=sampling.seed)]
 
 
-def in_time(run: md.Run) -> np.ndarray:
-    """The frames (R F, N, 3) of replicas (R, F, N, 3), in the order of time."""
-    return np.swapaxes(run.positions, 0, 1).reshape(-1, *run.positions.shape[2:])
+def two_step(
+    potential: Potential,
+    molecule: Molecule,
+    out: str | Path,
+    selection: Selection,
+    labelling: Labelling = Labelling(),
+    sampling: Sampling = Sampling(),
+    *,
+    starts: np.ndarray | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Label frames from the dynamics of a potential by a calculator or another potential.
+
+    Args:
+        potential: potential whose dynamics give the frames.
+        molecule: elements, charge and starting geometry.
+        out: the npz file to write.
+        selection: how many frames are labelled, and which.
+        labelling: what labels them.
+        sampling: the dynamics.
+        starts: starting geometries of the replicas (R, N, 3) Å; None: that of `molecule`. They
+            matter for molecules with equivalent atoms, which dynamics rarely exchange.
+        progress: called with a phase and the fraction done.
+
+    Raises:
+        InputError: as for `select` and `label`.
+        SimulationError: the dynamics failed.
+    """
+    frames = selection.sample(potential, molecule, sampling, starts=starts, progress=progress)
+    return label(frames, molecule, out, labelling, progress=progress)
 
 
 def label(
-    positions,
+    positions: np.ndarray,
     molecule: Molecule,
-    labeller: Labeller,
-    out,
+    out: str | Path,
+    labelling: Labelling = Labelling(),
     *,
-    options: Mapping[str, Any] | None = None,
-    workers: int = 2,
-    scheduler: str | None = None,
-    skip_failed: bool = False,
-    overwrite: bool = False,
-    command: str = "",
     progress: Progress | None = None,
 ) -> Dataset:
-    """Label geometries by a potential, or by a calculator as `label_frames` does; write `out`.
+    """Label positions by a calculator, as `label_frames` does, or by a `Potential`.
 
     Args:
         positions: (M, N, 3) Å.
-        molecule: elements and charge.
-        labeller: a `Potential`, or the name of a calculator.
+        molecule: elements, charge and bonds.
         out: the npz file to write.
-        options, workers, scheduler, skip_failed, overwrite, command, progress: see `label_frames`;
-            all but `overwrite` and `command` are of calculators.
+        labelling: what labels them; of a `Potential`, only `overwrite` and `command` are used.
+        progress: called with a phase and the fraction done.
 
     Raises:
-        InputError: as `label_frames`.
+        InputError: as for `label_frames`.
     """
-    if isinstance(labeller, str):
+    potential = labelling.calculator
+    if isinstance(potential, str):
         frames = [molecule.with_positions(r) for r in positions]
-        return label_frames(
-            frames, out, calculator=labeller, options=options, molecule=molecule, workers=workers,
-            scheduler=scheduler, skip_failed=skip_failed, overwrite=overwrite, command=command,
-            progress=progress, name=molecule.name or None,
-        ).dataset  # fmt: skip
-    if Path(out).exists() and not overwrite:
-        raise InputError(f"{out} is there already: choose another output, or say overwrite")
-    energies, forces = labeller.matched(molecule).predict(positions)
-    theory = " + ".join(dict.fromkeys(p.term.kind for p in labeller.program.placed))
+        labelling = replace(labelling, name=labelling.name or molecule.name or None)
+        return label_frames(frames, out, labelling, molecule=molecule, progress=progress).dataset
+    if Path(out).exists() and not labelling.overwrite:
+        raise InputError(f"{out} exists already: choose another output, or set overwrite=True")
+    energies, forces = potential.matched(molecule).predict(positions)
+    theory = " + ".join(dict.fromkeys(p.term.kind for p in potential.program.placed))
     data = Dataset(
         molecule.numbers, positions, forces, energies, name=molecule.name, theory=theory,
-        notes={"command": command},
+        notes={"command": labelling.command},
     )  # fmt: skip
     data.save(out)
     return data
 
 
-def two_step(
-    sampler: Sampler,
-    labeller: Labeller,
-    molecule: Molecule,
-    n: int,
-    out,
-    *,
-    by: str = "random",
-    n_candidates: int | None = None,
-    model=None,
-    starts=None,
-    progress: Progress | None = None,
-    **how,
-) -> Dataset:
-    """A data set of frames from the dynamics of one potential with the labels of another.
-
-    Args:
-        sampler: the dynamics.
-        labeller: a `Potential`, or the name of a calculator.
-        molecule: elements, charge and the geometry to start from.
-        n: frames to label.
-        out: the npz file to write.
-        by, model: see `select`; energies are the sampling potential's where `model` is None.
-        n_candidates: frames to select from (None: n if `by` is "random", else 10 n).
-        starts: (R, N, 3) Å, of the dynamics' replicas: molecules differ by which of their
-            equivalent atoms is where, and dynamics rarely exchange them.
-        progress: called with what goes on and the fraction done.
-        how: options, workers, scheduler, skip_failed and command of `label`.
-
-    Raises:
-        InputError: as `select` and `label`.
-        SimulationError: the dynamics did not stay sound.
-    """
-    n_candidates = n_candidates or (n if by == "random" else 10 * n)
-    frames = sampler.sample(molecule, n_candidates, starts, progress)
-    if model is None and by == "energy":
-        model = sampler.potential.matched(molecule)
-    chosen = select(frames, n, by, model=model, seed=sampler.seed)
-    return label(frames[chosen], molecule, labeller, out, progress=progress, **how)
-
-
 class CrossValidation(NamedTuple):
-    """Errors of models trained on one sampling and tested on another.
+    """Errors of models that were trained on one sampling and tested on another.
 
     Attributes:
-        names: (S,) of the samplings.
-        errors: {metric: Estimate of (S, S)}: trained on the row, tested on the column; mean over
-            the seeds and its standard error, NaN of one seed.
+        names: (S,) names of the samplings.
+        errors: for each metric an `Estimate` (S, S), trained on the sampling of the row and
+            tested on that of the column: mean over the seeds, and its standard error (NaN for a
+            single seed).
     """
 
     names: tuple[str, ...]
@@ -206,17 +155,20 @@ def cross_validate(
     train: Callable[[Dataset, Dataset, int], Potential] | None = None,
     progress: Progress | None = None,
 ) -> CrossValidation:
-    """Train on each sampling and test on each: Table I of the paper.
+    """Train on each sampling and test on every sampling, as in Table I of the paper.
 
-    For one seed all models see the same test frames of a sampling, none of which, in a sampling
-    of its own, a model was trained or chosen on.
+    For each seed, all models are tested on the same frames of a sampling. A model that was trained
+    on this sampling has not seen these frames.
 
     Args:
         samplings: data sets of one molecule in one atom order, at one level of theory.
-        n_train, n_valid, n_test: frames of each, drawn at random.
-        seeds: of the draws, a model a seed and a sampling.
-        train: makes a potential of training and validation frames and a seed; None: `gdml.train`.
-        progress: called with what goes on and the fraction done.
+        n_train: number of training frames, drawn at random.
+        n_valid: number of validation frames.
+        n_test: number of test frames.
+        seeds: seeds of the random draws; one model is trained for each seed and sampling.
+        train: function of training frames, validation frames and a seed that returns a potential;
+            None: `gdml.train`.
+        progress: called with a phase and the fraction done.
 
     Raises:
         InputError: no samplings or seeds, different molecules, or too few frames.
@@ -228,7 +180,7 @@ def cross_validate(
     for name, data in samplings.items():
         if not np.array_equal(data.numbers, first.numbers):
             raise InputError(
-                f"sampling {name!r} has other atoms, or another order, than {names[0]}"
+                f"sampling {name!r} has other atoms than {names[0]}, or another atom order"
             )
     train = _kernel if train is None else train
     tables: dict[str, list] = {}
@@ -255,20 +207,6 @@ def cross_validate(
             spread = table.std(axis=0, ddof=1) / np.sqrt(len(seeds))
         errors[key] = Estimate(table.mean(axis=0), spread)
     return CrossValidation(names, errors)
-
-
-def joined(first: Dataset, second: Dataset) -> Dataset:
-    """The frames of two data sets of one molecule and theory, one after the other."""
-    energies = None
-    if first.energies is not None and second.energies is not None:
-        energies = np.concatenate([first.energies, second.energies])
-    return replace(
-        first,
-        positions=np.concatenate([first.positions, second.positions]),
-        forces=np.concatenate([first.forces, second.forces]),
-        energies=energies,
-        index=None,
-    )
 
 
 def _kernel(train: Dataset, valid: Dataset, seed: int) -> Potential:

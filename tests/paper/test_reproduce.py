@@ -41,9 +41,8 @@ def test_each_experiment_ends_in_numbers_and_a_verdict(folder, name):
 
 
 def test_a_folder_keeps_to_its_settings(folder):
-    reproduce_nothing = json.loads((folder / "settings.json").read_text())
-    assert reproduce_nothing["small"] is True
-    with pytest.raises(InputError, match="holds results with seed 0, not 1"):
+    assert json.loads((folder / "request.json").read_text())["request"]["small"] is True
+    with pytest.raises(InputError, match=r"other settings \(seed 0 → 1\)"):
         reproduce("table2", folder, small=True, seed=1)
     with pytest.raises(InputError, match="unknown experiment 'fig8'"):
         reproduce("fig8", folder)

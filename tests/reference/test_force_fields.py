@@ -11,7 +11,7 @@ import pytest
 
 import jaxff
 from jaxff import Dataset, InputError, Molecule, units
-from jaxff.reference import calculator, label_frames, label_md
+from jaxff.reference import Labelling, calculator, label_frames, label_md
 from jaxff.reference.calculators import KNOWN, Method
 from jaxff.reference.force_fields import ForceField
 
@@ -250,7 +250,7 @@ def scan(molecules):
 
 def test_workers_share_the_first_frame_s_topology(molecules, scan, tmp_path):
     out = tmp_path / "out.npz"
-    label_frames(scan, out, calculator="mmff94", workers=2)
+    label_frames(scan, out, Labelling("mmff94"))
     calc = calculator("mmff94", molecule=molecules["acetamide"])
     data = Dataset.load(out, energy_unit="kcal/mol")
     for frame, atoms in enumerate(scan):
@@ -263,18 +263,16 @@ def test_workers_share_the_first_frame_s_topology(molecules, scan, tmp_path):
 
 def test_a_given_molecule_decides_in_any_order(molecules, scan, tmp_path):
     """The last frame first: its bonds alone would leave the oxygen on its own."""
-    frames = scan[::-1][:3]
+    frames, how = scan[::-1][:3], Labelling("mmff94-rdkit", workers=1)
     with pytest.raises(InputError, match=r"2 separate molecules.*--molecule SMILES\|FILE"):
-        label_frames(frames, tmp_path / "out.npz", calculator="mmff94-rdkit", workers=1)
+        label_frames(frames, tmp_path / "out.npz", how)
     given = molecules["acetamide"]
-    label_frames(frames, tmp_path / "out.npz", calculator="mmff94-rdkit", molecule=given, workers=1)
+    label_frames(frames, tmp_path / "out.npz", how, molecule=given)
     calc = calculator("mmff94-rdkit", molecule=given)
     data = Dataset.load(tmp_path / "out.npz", energy_unit="kcal/mol")
     assert data.energies[2] == pytest.approx(evaluated(calc, given, frames[2].positions)[0])
     shuffled = given.reorder(np.random.default_rng(3).permutation(given.n_atoms))
-    label_frames(
-        scan[:1], tmp_path / "two.npz", calculator="mmff94-rdkit", molecule=shuffled, workers=1
-    )
+    label_frames(scan[:1], tmp_path / "two.npz", how, molecule=shuffled)
     data = Dataset.load(tmp_path / "two.npz", energy_unit="kcal/mol")
     assert data.energies[0] == pytest.approx(evaluated(calc, given, scan[0].positions)[0])
 
@@ -291,27 +289,29 @@ def test_any_potential_labels_in_batches(molecules, tmp_path):
         [molecule.with_positions(R).reorder(order).to_ase() for R in frames],
         format="extxyz",
     )
-    call = {"calculator": str(model), "workers": 1}
-    result = label_frames(tmp_path / "frames.xyz", tmp_path / "out.npz", **call)
+    how = Labelling(str(model), workers=1)
+    result = label_frames(tmp_path / "frames.xyz", tmp_path / "out.npz", how)
     calc = jaxff.ase.Calculator(potential)  # finds the atoms at its first geometry, too
     for frame, R in enumerate(result.dataset.positions):
         energy, forces = evaluated(calc, molecule.reorder(order), R)
         assert result.dataset.energies[frame] == pytest.approx(energy, rel=1e-9)
         np.testing.assert_allclose(result.dataset.forces[frame], forces, atol=1e-8)
     assert result.dataset.theory.startswith("gaff (jaxff ")
-    with pytest.raises(InputError, match='sample it with "jaxff md"'):
-        label_md(molecule, tmp_path / "md.npz", **call)
+    with pytest.raises(InputError, match="sample it with `jaxff md`"):
+        label_md(molecule, tmp_path / "md.npz", 10, how)
     with pytest.raises(InputError, match="evaluated here in batches"):
-        label_frames(tmp_path / "frames.xyz", tmp_path / "b.npz", scheduler="local", **call)
+        label_frames(
+            tmp_path / "frames.xyz", tmp_path / "b.npz", Labelling(str(model), scheduler="local")
+        )
     with pytest.raises(InputError, match=r"charge \+0, but the frames have charge \+1"):
-        label_frames(tmp_path / "frames.xyz", tmp_path / "b.npz", charge=1, **call)
+        label_frames(tmp_path / "frames.xyz", tmp_path / "b.npz", how, charge=1)
     atoms = molecule.to_ase()
     atoms.calc = calculator(str(model))
     assert atoms.get_potential_energy() * units.EV == pytest.approx(
         float(potential(molecule.positions)), rel=1e-9
     )
     with jax.enable_x64(False), pytest.raises(InputError, match="labels need float64"):
-        label_frames(tmp_path / "frames.xyz", tmp_path / "b.npz", **call)
+        label_frames(tmp_path / "frames.xyz", tmp_path / "b.npz", how)
 
 
 def test_the_command_line_takes_a_molecule(molecules, scan, tmp_path, capsys):

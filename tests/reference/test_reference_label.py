@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -14,11 +15,13 @@ import pytest
 from toy_calculators import Springs
 
 from jaxff import Dataset, InputError, Molecule, units
-from jaxff.reference import calculator, label_frames, label_md
-from jaxff.reference.part import Rows
-from jaxff.reference.sample import starting_geometries
+from jaxff.cli import parser
+from jaxff.reference import Labelling, Sampling, calculator, label_frames, label_md
+from jaxff.reference.calculators import KNOWN
+from jaxff.reference.frames import starting_geometries
 
 TOY = "toy_calculators:Springs"
+ALONE = Labelling(TOY, workers=1)
 HERE = Path(__file__).parent
 
 
@@ -83,7 +86,7 @@ def test_a_missing_extra_names_its_install_line(monkeypatch):
 
 def test_labels_are_the_calculator_s_in_kcal_mol(frames, tmp_path):
     out = tmp_path / "water.npz"
-    result = label_frames(frames, out, calculator=TOY, command="jaxff label x", workers=2)
+    result = label_frames(frames, out, Labelling(TOY, command="jaxff label x"))
     data = Dataset.load(out, energy_unit="kcal/mol")
     assert len(data) == len(frames)
     for frame, atoms in enumerate(frames):
@@ -107,11 +110,10 @@ def test_labels_are_the_calculator_s_in_kcal_mol(frames, tmp_path):
 def test_every_form_of_frames_gives_the_same_labels(frames, tmp_path):
     source = tmp_path / "frames.xyz"
     ase.io.write(source, frames[:3], format="extxyz")
-    label_frames(source, tmp_path / "a.npz", calculator=TOY, workers=1, name="w")
-    label_frames(
-        [Molecule.from_ase(a) for a in ase.io.read(source, ":")],
-        tmp_path / "b.npz", calculator=TOY, workers=1, name="w",
-    )  # fmt: skip
+    named = replace(ALONE, name="w")
+    label_frames(source, tmp_path / "a.npz", named)
+    molecules = [Molecule.from_ase(a) for a in ase.io.read(source, ":")]
+    label_frames(molecules, tmp_path / "b.npz", named)
     first, second = arrays(tmp_path / "a.npz"), arrays(tmp_path / "b.npz")
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[key], second[key]) for key in first)
@@ -121,7 +123,7 @@ def test_gfn2_labels_are_tblite_s(tmp_path):
     interface = pytest.importorskip("tblite.interface")
     molecule = Molecule.from_smiles("CCO")
     out = tmp_path / "ethanol.npz"
-    label_frames([molecule], out, calculator="gfn2-xtb", options={"accuracy": 1e-3}, workers=1)
+    label_frames([molecule], out, Labelling("gfn2-xtb", {"accuracy": 1e-3}, workers=1))
     data = Dataset.load(out)
     direct = interface.Calculator(
         "GFN2-xTB", molecule.numbers, molecule.positions / units.BOHR, 0.0, 0
@@ -141,11 +143,11 @@ def test_a_failed_frame_is_named_and_the_others_are_kept(frames, tmp_path):
     moved = [a.copy() for a in frames]
     moved[17].positions += [9.0, 0.0, 0.0]
     out, log = tmp_path / "out.npz", tmp_path / "log"
-    call = {"calculator": TOY, "options": {"fail_above": 8.0, "log": str(log)}, "workers": 1}
+    how = Labelling(TOY, {"fail_above": 8.0, "log": str(log)}, workers=1)
     with pytest.raises(InputError, match=r"frame 17: .*no convergence"):
-        label_frames(moved, out, **call)
+        label_frames(moved, out, how)
     assert not out.exists()
-    result = label_frames(moved, out, skip_failed=True, **call)
+    result = label_frames(moved, out, replace(how, skip_failed=True))
     assert result.failed == (17,)
     assert arrays(out)["failed_frames"].tolist() == [17]
     assert len(Dataset.load(out, energy_unit="kcal/mol")) == 29
@@ -155,7 +157,7 @@ def test_a_failed_frame_is_named_and_the_others_are_kept(frames, tmp_path):
 def test_nan_is_never_written(frames, tmp_path):
     options = {"fail_above": -100.0, "quietly": True}
     with pytest.raises(InputError, match=r"frame 0: .*not finite"):
-        label_frames(frames[:2], tmp_path / "out.npz", calculator=TOY, options=options, workers=1)
+        label_frames(frames[:2], tmp_path / "out.npz", replace(ALONE, options=options))
     assert not (tmp_path / "out.npz").exists()
 
 
@@ -163,42 +165,43 @@ def test_unfinished_runs_are_continued_only_as_they_were(frames, tmp_path):
     out = tmp_path / "out.npz"
     moved = [a.copy() for a in frames[:4]]
     moved[3].positions += 9.0
-    call = {"calculator": TOY, "workers": 1}
+    how = replace(ALONE, options={"fail_above": 8.0})
     with pytest.raises(InputError, match="frame 3"):
-        label_frames(moved, out, options={"fail_above": 8.0}, **call)
-    with pytest.raises(InputError, match=r"other settings \(options .*delete the folder"):
-        label_frames(moved, out, options={"fail_above": 20.0}, **call)
-    with pytest.raises(InputError, match=r"other settings \(other geometries\)"):
-        label_frames(frames[:4], out, options={"fail_above": 8.0}, **call)
+        label_frames(moved, out, how)
+    message = r"other settings \(options\.fail_above 8\.0 → 20\.0\).*delete .*out\.npz\.part"
+    with pytest.raises(InputError, match=message):
+        label_frames(moved, out, replace(how, options={"fail_above": 20.0}))
+    with pytest.raises(InputError, match=r"other settings \(geometries\)"):
+        label_frames(frames[:4], out, how)
 
 
 def test_a_run_that_has_done_nothing_is_in_nobody_s_way(frames, tmp_path):
     out = tmp_path / "out.npz"
     with pytest.raises(InputError, match="frame 0"):
-        label_frames(frames, out, calculator=TOY, options={"fail_above": -100.0}, workers=1)
-    assert len(label_frames(frames, out, calculator=TOY, workers=1).dataset) == len(frames)
+        label_frames(frames, out, replace(ALONE, options={"fail_above": -100.0}))
+    assert len(label_frames(frames, out, ALONE).dataset) == len(frames)
 
 
 def test_what_is_finished_is_neither_lost_nor_computed_again(frames, tmp_path):
-    out, call = tmp_path / "out.npz", {"calculator": TOY, "workers": 1}
+    out = tmp_path / "out.npz"
     moved = [a.copy() for a in frames[:4]]
     moved[1].positions += 9.0
-    options = {"fail_above": 8.0}
-    first = label_frames(moved, out, options=options, skip_failed=True, **call)
+    how = replace(ALONE, options={"fail_above": 8.0}, skip_failed=True)
+    first = label_frames(moved, out, how)
     written = out.read_bytes()
-    again = label_frames(moved, out, options=options, skip_failed=True, **call)
+    again = label_frames(moved, out, how)
     assert out.read_bytes() == written
     assert again.failed == first.failed == (1,)
     np.testing.assert_array_equal(again.dataset.forces, first.dataset.forces)
-    with pytest.raises(InputError, match="is there already"):
-        label_frames(frames[:4], out, options=options, **call)
-    with pytest.raises(InputError, match="is there already"):
-        label_frames(out, out, **call)
+    with pytest.raises(InputError, match="exists already"):
+        label_frames(frames[:4], out, how)
+    with pytest.raises(InputError, match="exists already"):
+        label_frames(out, out, ALONE)
     assert out.read_bytes() == written
-    assert len(label_frames(frames[:4], out, overwrite=True, **call).dataset) == 4
+    assert len(label_frames(frames[:4], out, replace(ALONE, overwrite=True)).dataset) == 4
     (tmp_path / "text.npz").write_text("mine")
-    with pytest.raises(InputError, match="is there already"):
-        label_frames(frames, tmp_path / "text.npz", **call)
+    with pytest.raises(InputError, match="exists already"):
+        label_frames(frames, tmp_path / "text.npz", ALONE)
 
 
 @pytest.mark.parametrize(("name", "option"), [("gfn2-xtb", "multiplicity"), ("hf", "spin")])
@@ -207,7 +210,7 @@ def test_an_odd_number_of_electrons_is_asked_about(name, option, tmp_path):
     methyl = Molecule.from_smiles("C")
     methyl = Molecule(methyl.numbers[:4], methyl.positions[:4], methyl.bonds[:3])
     with pytest.raises(InputError, match=f"odd number of electrons.*option {option}"):
-        label_frames(methyl, tmp_path / "out.npz", calculator=name)
+        label_frames(methyl, tmp_path / "out.npz", Labelling(name))
     calculator(name, molecule=methyl, charge=1)
     calculator(name, molecule=methyl, **{option: 2 if option == "multiplicity" else 1})
 
@@ -216,8 +219,8 @@ def test_atoms_at_one_place_are_refused_whatever_the_calculator_says(frames, tmp
     touching = [a.copy() for a in frames[:3]]
     touching[1].positions[2] = touching[1].positions[0] + 0.01
     with pytest.raises(InputError, match=r"frame 1: .*atoms 0 and 2 are 0\.017 Å apart"):
-        label_frames(touching, tmp_path / "out.npz", calculator=TOY, workers=1)
-    left = label_frames(touching, tmp_path / "out.npz", calculator=TOY, workers=1, skip_failed=True)
+        label_frames(touching, tmp_path / "out.npz", ALONE)
+    left = label_frames(touching, tmp_path / "out.npz", replace(ALONE, skip_failed=True))
     assert left.failed == (1,)
     assert len(left.dataset) == 2
 
@@ -225,24 +228,13 @@ def test_atoms_at_one_place_are_refused_whatever_the_calculator_says(frames, tmp
 def test_frames_that_cannot_be_labelled_are_named(frames, tmp_path, water):
     out = tmp_path / "out.npz"
     with pytest.raises(InputError, match="frame 1 has other atoms"):
-        label_frames([frames[0], Molecule.from_smiles("S")], out, calculator=TOY)
+        label_frames([frames[0], Molecule.from_smiles("S")], out, ALONE)
     with pytest.raises(InputError, match="no such file"):
-        label_frames(tmp_path / "none.xyz", out, calculator=TOY)
+        label_frames(tmp_path / "none.xyz", out, ALONE)
     with pytest.raises(InputError, match="no frames"):
-        label_frames([], out, calculator=TOY)
+        label_frames([], out, ALONE)
     with pytest.raises(InputError, match="cannot write"):
-        label_frames(frames, tmp_path / "none" / "out.npz", calculator=TOY)
-
-
-def test_rows_half_written_do_not_count(tmp_path):
-    rows = Rows(tmp_path / "rows.bin", 4, 2)
-    rows.write(2, [1.0, 2.0])
-    rows.write(0, [3.0, 4.0])
-    with (tmp_path / "rows.bin").open("ab") as file:
-        file.write(np.array([5.0, 6.0]).tobytes() + b"\0\0\0")  # row 3 without its number
-    done, values = rows.read()
-    assert done.tolist() == [True, False, True, False]
-    np.testing.assert_array_equal(values, [[3.0, 4.0], [0.0, 0.0], [1.0, 2.0], [0.0, 0.0]])
+        label_frames(frames, tmp_path / "none" / "out.npz", ALONE)
 
 
 # -- sampling ------------------------------------------------------------------------------------
@@ -250,10 +242,10 @@ def test_rows_half_written_do_not_count(tmp_path):
 
 def test_sampling_has_the_temperature_and_labels_its_frames(water, tmp_path):
     out = tmp_path / "md.npz"
-    label_md(
-        water, out, calculator=TOY, temperature=300.0, friction=100.0, dt=0.5, spacing=5.0,
-        equilibration=100.0, n_frames=1501, replicas=2, workers=2,
-    )  # fmt: skip
+    sampling = Sampling(
+        temperature=300.0, friction=100.0, dt=0.5, spacing=5.0, equilibration=100.0, replicas=2
+    )
+    label_md(water, out, 1501, Labelling(TOY, workers=2), sampling)
     data, kept = Dataset.load(out, energy_unit="kcal/mol"), arrays(out)
     assert len(data) == 1501
     assert kept["replica"].tolist() == [0, 1] * 750 + [0]
@@ -275,10 +267,45 @@ def test_sampling_has_the_temperature_and_labels_its_frames(water, tmp_path):
 def test_sampling_says_where_the_calculator_failed(water, tmp_path):
     options = {"fail_above": -100.0, "quietly": True}
     with pytest.raises(InputError, match=r"replica 0: .*between 0 and 10 fs"):
-        label_md(water, tmp_path / "md.npz", calculator=TOY, options=options, n_frames=4,
-                 replicas=1, workers=1)  # fmt: skip
-    with pytest.raises(InputError, match=r"spacing \(10\.2 fs\) must be a multiple"):
-        label_md(water, tmp_path / "md.npz", calculator=TOY, spacing=10.2)
+        label_md(
+            water, tmp_path / "md.npz", 4, replace(ALONE, options=options),
+            Sampling(spacing=10.0, replicas=1),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"spacing": 10.2}, r"spacing of a sampling \(10\.2 fs\) must be a multiple"),
+        ({"temperature": 0.0}, "the temperature of a sampling is 0: it must be positive"),
+        ({"friction": np.inf}, "the friction of a sampling is inf"),
+        ({"dt": np.nan}, "the dt of a sampling is nan"),
+        ({"replicas": 0}, "the replicas at least 1"),
+        ({"equilibration": -1.0}, "the equilibration must be at least 0 fs"),
+    ],
+)
+def test_a_sampling_refuses_values_out_of_range(settings, message):
+    with pytest.raises(InputError, match=message):
+        Sampling(**settings)
+    with pytest.raises(InputError, match="at least 1 process"):
+        Labelling(workers=0)
+
+
+def test_the_equilibration_is_rounded_up_to_whole_frames():
+    sampling = Sampling(spacing=np.float32(10.0), equilibration=25, dt=0.5)
+    assert (sampling.frame_steps, sampling.waiting_frames) == (20, 3)
+    assert isinstance(sampling.spacing, float)
+    assert Sampling(spacing=0.3, dt=0.1, equilibration=0.9).waiting_frames == 3
+
+
+def test_the_documentation_and_the_help_list_every_calculator(capsys):
+    text = (HERE.parents[1] / "docs" / "labelling.md").read_text()
+    with pytest.raises(SystemExit):
+        parser().parse_args(["label", "--help"])
+    help_text = " ".join(capsys.readouterr().out.split())
+    for name in KNOWN:
+        assert f"`{name}`" in text
+        assert name in help_text
 
 
 def test_conformers_differ():
@@ -293,16 +320,16 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {here!r})
 from jaxff.molecule import Molecule
-from jaxff.reference import label_frames, label_md
+from jaxff.reference import Labelling, Sampling, label_frames, label_md
 if __name__ == "__main__":
     water = Molecule.from_smiles("O")
-    common = dict(calculator="toy_calculators:Springs", workers=2, options={options!r})
+    how = Labelling("toy_calculators:Springs", {options!r}, workers=2, name="w")
     if {kind!r} == "frames":
         starts = [water.with_positions(water.positions * (1 + 1e-4 * i)) for i in range(300)]
-        label_frames(starts, sys.argv[1], name="w", **common)
+        label_frames(starts, sys.argv[1], how)
     else:
-        label_md(water, sys.argv[1], name="w", n_frames=200, replicas=3, spacing=5,
-                 equilibration=50, **common)
+        sampling = Sampling(replicas=3, spacing=5, equilibration=50)
+        label_md(water, sys.argv[1], 200, how, sampling)
 """
 
 

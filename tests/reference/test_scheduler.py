@@ -6,15 +6,16 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from toy_calculators import Springs
 
 from jaxff import Dataset, InputError, Molecule, units
-from jaxff.reference import label, label_frames, pools
+from jaxff.reference import Labelling, label, label_frames, pools
 from jaxff.reference.calculators import Method
-from jaxff.reference.part import Rows
+from jaxff.store import Rows
 
 distributed = pytest.importorskip("distributed")
 TOY = "toy_calculators:Springs"
@@ -41,7 +42,9 @@ def cluster():
 
 def test_a_lost_worker_costs_nothing_but_its_frames(frames, cluster, tmp_path):
     log = tmp_path / "log"
-    call = {"calculator": TOY, "options": {"log": str(log), "delay": 0.02}, "name": "water"}
+    how = Labelling(
+        TOY, {"log": str(log), "delay": 0.02}, name="water", scheduler=cluster.scheduler_address
+    )
     rows = Rows(tmp_path / "out.npz.part" / "rows.bin", len(frames), 10)
     before = {nanny.pid for nanny in cluster.workers.values()}
     at_kill = []
@@ -55,7 +58,7 @@ def test_a_lost_worker_costs_nothing_but_its_frames(frames, cluster, tmp_path):
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    label_frames(frames, tmp_path / "out.npz", scheduler=cluster.scheduler_address, **call)
+    label_frames(frames, tmp_path / "out.npz", how)
     killer.join(10.0)
     written, computed = at_kill
     assert 0 < written < len(frames)
@@ -75,23 +78,25 @@ def test_an_unfinished_run_is_continued_by_either_way(frames, cluster, tmp_path)
     moved = [f.with_positions(f.positions) for f in frames]
     moved[33] = moved[33].with_positions(moved[33].positions + 9.0)
     log, out = tmp_path / "log", tmp_path / "out.npz"
-    call = {"calculator": TOY, "options": {"log": str(log), "fail_above": 8.0}}
+    how = Labelling(TOY, {"log": str(log), "fail_above": 8.0}, workers=1)
     with pytest.raises(InputError, match=r"frame 33: .*no convergence"):
-        label_frames(moved, out, scheduler=cluster.scheduler_address, **call)
+        label_frames(moved, out, replace(how, scheduler=cluster.scheduler_address))
     done = int(Rows(tmp_path / "out.npz.part" / "rows.bin", 40, 10).read()[0].sum())
     assert done > 0
     wait_until_idle(cluster)
     log.unlink()
-    result = label_frames(moved, out, workers=1, skip_failed=True, **call)
+    result = label_frames(moved, out, replace(how, skip_failed=True))
     assert result.failed == (33,)
     assert len(log.read_bytes()) == 40 - done
 
 
 def test_frames_that_kill_their_workers_end_the_run(frames, cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
-    call = {"calculator": "toy_calculators:Deadly", "options": {"fail_above": -100.0}}
+    how = Labelling(
+        "toy_calculators:Deadly", {"fail_above": -100.0}, scheduler=cluster.scheduler_address
+    )
     with pytest.raises(InputError, match="several Dask workers died over the same frames"):
-        label_frames(frames[:4], tmp_path / "out.npz", scheduler=cluster.scheduler_address, **call)
+        label_frames(frames[:4], tmp_path / "out.npz", how)
     assert not (tmp_path / "out.npz").exists()
 
 
@@ -108,8 +113,8 @@ def test_a_cluster_made_here_labels_with_one_topology(tmp_path):
     for i, R in enumerate(stretched):
         R[2] += 0.2 * i * (R[2] - R[1])  # the carbonyl's bond, up to 2.4 times its length
     frames = [start.with_positions(R).to_ase() for R in stretched]
-    name = "mmff94-rdkit"
-    label_frames(frames, tmp_path / "out.npz", calculator=name, scheduler="local", workers=2)
+    how = Labelling("mmff94-rdkit", scheduler="local", workers=2)
+    label_frames(frames, tmp_path / "out.npz", how)
     data = Dataset.load(tmp_path / "out.npz", energy_unit="kcal/mol")
     assert (np.diff(data.energies) > 0.0).all()
     with np.load(tmp_path / "out.npz") as file:
@@ -121,12 +126,12 @@ def test_what_is_missing_is_said(frames, cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(pools, "PATIENCE", 0.3)
     monkeypatch.setattr(pools, "CONNECT", 2.0)
     with pytest.raises(InputError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9'"):
-        label_frames(frames, out, calculator=TOY, scheduler="tcp://127.0.0.1:9")
+        label_frames(frames, out, Labelling(TOY, scheduler="tcp://127.0.0.1:9"))
     with pytest.raises(InputError, match="no Dask scheduler answers at 'nonsense'"):
-        label_frames(frames, out, calculator=TOY, scheduler="nonsense")
+        label_frames(frames, out, Labelling(TOY, scheduler="nonsense"))
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r'pip install "jaxff\[dask\]"'):
-        label_frames(frames, out, calculator=TOY, scheduler="local")
+        label_frames(frames, out, Labelling(TOY, scheduler="local"))
     assert not out.exists()
 
 

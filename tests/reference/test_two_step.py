@@ -8,8 +8,17 @@ from springs import springs
 
 from jaxff import Dataset, InputError, Molecule, evaluate, gaff, gdml, load, save
 from jaxff.cli import main
-from jaxff.reference import Sampler, active_learning, cross_validate, select, two_step
-from jaxff.reference.active import _explored
+from jaxff.reference import (
+    Labelling,
+    Loop,
+    Sampling,
+    Selection,
+    active_learning,
+    cross_validate,
+    select,
+    two_step,
+)
+from jaxff.reference.active import _explore
 
 TOY = "toy_calculators:Springs"
 
@@ -103,19 +112,23 @@ def test_selections_that_cannot_be_made_are_refused(data):
 
 
 def test_frames_are_of_one_potential_and_labels_of_another(water, truth, tmp_path):
-    sampler = Sampler(truth, temperature=300.0, spacing=10.0, equilibration=100.0, seed=3)
-    double = 2.0 * truth
-    made = two_step(sampler, double, water, 25, tmp_path / "a.npz", by="energy")
-    energies, forces = double.predict(made.positions)
+    sampling = Sampling(temperature=300.0, spacing=10.0, equilibration=100.0, seed=3)
+    selection = Selection(25, "energy")
+    double = Labelling(2.0 * truth)
+    made = two_step(truth, water, tmp_path / "a.npz", selection, double, sampling)
+    energies, forces = double.calculator.predict(made.positions)
     np.testing.assert_allclose(made.energies, energies)
     np.testing.assert_allclose(made.forces, forces)
     kept = Dataset.load(tmp_path / "a.npz", energy_unit="kcal/mol")
     np.testing.assert_array_equal(kept.positions, made.positions)
-    again = two_step(sampler, TOY, water, 25, tmp_path / "b.npz", by="energy", workers=1)
+    with pytest.raises(InputError, match="exists already"):
+        two_step(truth, water, tmp_path / "a.npz", selection, double, sampling)
+    toy = Labelling(TOY, workers=1)
+    again = two_step(truth, water, tmp_path / "b.npz", selection, toy, sampling)
     np.testing.assert_array_equal(again.positions, made.positions)
     assert again.theory.startswith(TOY)
     # Of a canonical ensemble of three springs in 3N - 6 = 3 dimensions: 3/2 kT each on average.
-    many = sampler.sample(water, 4000)
+    many = sampling.frames(truth, water, 4000)
     assert len(many) == 4000
     kT = 0.0019872 * 300.0
     assert truth.predict(many)[0].mean() == pytest.approx(1.5 * kT, rel=0.15)
@@ -156,13 +169,13 @@ def test_samplings_of_one_distribution_give_equal_errors(data, truth, water):
 
 
 def loop(water, truth, out, **changed):
-    sampler = Sampler(truth, temperature=600.0, spacing=10.0, equilibration=50.0, seed=1)
+    sampling = Sampling(temperature=600.0, spacing=10.0, equilibration=50.0, seed=1)
     settings = {
         "target": 1e-9, "n_round": 6, "n_initial": 10, "max_frames": 22, "n_candidates": 60,
         "training": {"sigma": 10.0},
     } | changed  # fmt: skip
-    labeller = settings.pop("labeller", 1.2 * truth)
-    return active_learning(sampler, labeller, water, out, **settings)
+    labelling = Labelling(settings.pop("labels", 1.2 * truth))
+    return active_learning(truth, water, out, Loop(**settings), labelling, sampling)
 
 
 def test_active_learning_goes_on_to_its_budget_and_its_target(water, truth, tmp_path):
@@ -183,24 +196,27 @@ def test_active_learning_goes_on_to_its_budget_and_its_target(water, truth, tmp_
     kept = load(tmp_path / "a" / "model.npz")
     R = whole.dataset.positions
     np.testing.assert_allclose(kept.predict(R)[1], resumed.potential.predict(R)[1], atol=1e-10)
-    with pytest.raises(InputError, match=r"data.npz was made with another n_round"):
+    with pytest.raises(
+        InputError, match=r"data.npz belongs to another .* settings \(n_round 6 → 5\)"
+    ):
         loop(water, truth, tmp_path / "a", n_round=5)
-    with pytest.raises(InputError, match=r"made with another labels"):
-        loop(water, truth, tmp_path / "a", labeller=truth)
+    with pytest.raises(InputError, match=r"other settings \(labels\)"):
+        loop(water, truth, tmp_path / "a", labels=truth)
 
 
 def test_dynamics_that_stop_give_what_was_sound(water, truth, data):
     """Springs that are no number where one is stretched by a tenth: at 600 K soon reached."""
-    sampler = Sampler(springs(water, 1.62), temperature=600.0, spacing=2.0, replicas=2)
+    model = springs(water, 1.62)
+    sampling = Sampling(temperature=600.0, spacing=2.0, replicas=2)
     starts = data[np.argsort(data.energies)[:20]]
-    frames, fault = _explored(sampler, water, starts, 8, 2000, None)
+    frames, fault = _explore(model, water, starts, 8, 2000, sampling)
     assert "not finite" in fault
     assert 8 <= len(frames) < 2000
     assert np.isfinite(truth.predict(frames)[0]).all()
     # Starts are labelled already.
     assert not any((frames == start).all(axis=(1, 2)).any() for start in starts.positions)
-    with pytest.raises(InputError, match="stopped 5 times before giving 1999 frames"):
-        _explored(sampler, water, starts, 1999, 2000, None)
+    with pytest.raises(InputError, match="failed 5 times before giving 1999 frames"):
+        _explore(model, water, starts, 1999, 2000, sampling)
 
 
 def test_a_folder_of_another_kind_is_left_alone(water, truth, data, tmp_path):

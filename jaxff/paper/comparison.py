@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -12,22 +11,11 @@ from jaxff import __version__
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
-from jaxff.npz import atomic_path
+from jaxff.paper import EXPERIMENTS
 from jaxff.paper.experiment import Result, Setting, identified
 from jaxff.report.page import Report
+from jaxff.store import claim
 
-# Name: module and function; in an order in which later ones find models that earlier ones made.
-EXPERIMENTS = {
-    "fig2": ("surfaces", "ethanol"),
-    "fig3": ("surfaces", "keto_malondialdehyde"),
-    "fig4": ("surfaces", "differences"),
-    "fig5": ("minima", "run"),
-    "fig6": ("spectra", "run"),
-    "fig7": ("sampling", "run"),
-    "table1": ("table1", "run"),
-    "table2": ("table2", "run"),
-    "fig9": ("residence", "run"),
-}
 PAPER = (
     "H. E. Sauceda, M. Gastegger, S. Chmiela, K.-R. Müller, A. Tkatchenko, Molecular force fields "
     "with gradient-domain machine learning (GDML): Comparison and synergies with classical force "
@@ -66,11 +54,16 @@ def reproduce(
     if name != "all" and name not in EXPERIMENTS:
         raise InputError(f"unknown experiment {name!r}: use all, {', '.join(EXPERIMENTS)}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     sets = data.values() if isinstance(data, Mapping) else data
     given = {identified(one): one for one in sets}
     setting = Setting(folder, small, seed, given, progress)
-    _claim(setting)
+    request = {
+        "version": __version__,
+        "small": small,
+        "seed": seed,
+        "data": {name: data.fingerprint() for name, data in sorted(given.items())},
+    }
+    claim(folder, request, "set of results")
     names = tuple(EXPERIMENTS) if name == "all" else (name,)
     results = {}
     for each in names:
@@ -84,28 +77,6 @@ def reproduce(
         results[each] = Result.read(path)
     write_page(setting)
     return results
-
-
-def _claim(setting: Setting) -> None:
-    """Make the folder that of these settings, or refuse."""
-    own = {
-        "version": __version__,
-        "small": setting.small,
-        "seed": setting.seed,
-        "data": {name: data.fingerprint() for name, data in sorted(setting.given.items())},
-    }
-    path = setting.folder / "settings.json"
-    if path.is_file():
-        there = json.loads(path.read_text())
-        for key, value in own.items():
-            if there.get(key) != value:
-                raise InputError(
-                    f"{setting.folder} holds results with {key} {there.get(key)!r}, not {value!r}: "
-                    "choose another folder, or the same settings"
-                )
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(own, indent=1) + "\n")
 
 
 def write_page(setting: Setting) -> None:

@@ -10,7 +10,7 @@ from ase.calculators.calculator import all_changes
 
 from jaxff import InputError, Molecule
 from jaxff.cli import main
-from jaxff.reference import Remembered, calculator
+from jaxff.reference import CachedCalculator, calculator
 
 NAME = "toy_calculators:Stops"
 
@@ -56,7 +56,7 @@ def test_a_stopped_run_goes_on(task, count, tmp_path, capsys):
         file.write('{"geometry": "half a li')
     other = [*command, "--options", '{"delay": 0.001}', "-o", out]
     assert count(other)[0] == 1
-    assert "unfinished run with other settings (options" in capsys.readouterr().err
+    assert "another unfinished run, with other settings (options.delay" in capsys.readouterr().err
     assert count([*command, "-o", out]) == (0, all_calls - all_calls // 2)
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())
     if task == "scan":
@@ -91,7 +91,7 @@ def test_results_are_the_calculators_own(tmp_path):
     for _ in range(2):
         for shift in (0.0, 0.1):
             atoms = water.with_positions(water.positions * (1.0 + shift)).to_ase()
-            atoms.calc = Remembered(made, tmp_path / "done.jsonl")
+            atoms.calc = CachedCalculator(made, tmp_path / "done.jsonl")
             energy, forces = atoms.get_potential_energy(), atoms.get_forces()
             atoms.calc = toy_calculators.Springs()
             assert energy == atoms.get_potential_energy()
@@ -104,28 +104,28 @@ def test_what_a_crash_broke_is_passed_over_and_foreign_files_are_left_alone(tmp_
     made = calculator("toy_calculators:Springs", log=str(calls))
     atoms = Molecule.from_smiles("O").to_ase()
     for tail in (b'{"geometry": "ab', b"\0" * 300 + b"\n", b""):
-        atoms.calc = Remembered(made, path)
+        atoms.calc = CachedCalculator(made, path)
         atoms.positions[0, 0] += 0.01
         atoms.get_forces()
         with path.open("ab") as file:
             file.write(tail)
     for _ in range(3):
-        atoms.calc = Remembered(made, path)
+        atoms.calc = CachedCalculator(made, path)
         atoms.get_forces()
         atoms.positions[0, 0] -= 0.01
     assert len(calls.read_bytes()) == 3
     other = tmp_path / "start.xyz"
     other.write_text("C 0 0 0\nH 1 0 0")
-    with pytest.raises(InputError, match="is no file of calculations"):
-        Remembered(made, other)
+    with pytest.raises(InputError, match="is not a file of calculations"):
+        CachedCalculator(made, other)
     assert other.read_text() == "C 0 0 0\nH 1 0 0"
 
 
-def test_failures_are_not_remembered(tmp_path):
+def test_failures_are_not_kept(tmp_path):
     atoms = Molecule.from_smiles("O").to_ase()
     for limit, fails in ((-100.0, True), (100.0, False)):
         made = calculator("toy_calculators:Springs", fail_above=limit)
-        atoms.calc = Remembered(made, tmp_path / "done.jsonl")
+        atoms.calc = CachedCalculator(made, tmp_path / "done.jsonl")
         if fails:
             with pytest.raises(Exception, match="no convergence"):
                 atoms.get_forces()

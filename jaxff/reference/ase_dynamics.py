@@ -1,0 +1,236 @@
+"""Langevin dynamics of any ASE calculator, which continues after an interruption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxff.dataset import Dataset
+from jaxff.errors import InputError
+from jaxff.molecule import Molecule
+from jaxff.reference.calculators import Method
+from jaxff.reference.frames import common_molecule, read_frames
+from jaxff.reference.label import calculate_finite, topology_note
+from jaxff.reference.pools import processes, run_tasks
+from jaxff.reference.results import Labelled, finish, finished, part_folder, run_request
+from jaxff.reference.settings import Labelling, Progress, Sampling
+from jaxff.store import Rows, Store
+
+if TYPE_CHECKING:
+    from jaxff.reference.frames import Frames
+
+FRAMES_PER_TASK = 20
+
+
+def label_md(
+    start: Frames,
+    out: str | Path,
+    n_frames: int = 2000,
+    labelling: Labelling = Labelling(),
+    sampling: Sampling = Sampling(spacing=10.0, replicas=2),
+    *,
+    molecule: Molecule | None = None,
+    charge: int | None = None,
+    progress: Progress | None = None,
+) -> Labelled:
+    """Sample a molecule by Langevin dynamics on a calculator's surface; write frames and labels.
+
+    The replicas start from Maxwell-Boltzmann velocities. They move by ASE's integrator (Vanden-
+    Eijnden and Ciccotti, Chem. Phys. Lett. 429, 310 (2006), eq. 23), with a free centre of mass.
+    Frames are ordered by time, then by replica. The arrays ``replica`` and ``time_fs`` of the file
+    give both; times are counted from the end of the equilibration. After an interruption the same
+    call continues from the folder `OUT.part` and ends with exactly the same numbers. If `out` is
+    complete, its content is returned.
+
+    Args:
+        start: starting geometries, as `frames` of `label_frames`; replica i starts from geometry
+            i modulo their number.
+        out: the npz file to write (in sGDML's format, kcal/mol and Å).
+        n_frames: number of frames of all replicas together.
+        labelling: the calculator and how it is run, without `scheduler` and `skip_failed`. It
+            cannot be a potential, which `jaxff.md` samples much faster.
+        sampling: the dynamics.
+        molecule: see `label_frames`.
+        charge: net charge, e; see `label_frames`.
+        progress: called with a phase and the fraction done.
+
+    Raises:
+        InputError: as for `label_frames`; the error of a calculation that failed gives the
+            replica and the time.
+    """
+    first, starts = read_frames(start)
+    source = "the start's" if molecule is None else "as given"
+    molecule = common_molecule(first, molecule, charge)
+    if n_frames < 1:
+        raise InputError(f"n_frames is {n_frames}: ask for at least 1 frame")
+    method = labelling.method
+    if method.is_potential:
+        raise InputError(
+            f"{method.name} is a potential: sample it with `jaxff md`, and label the trajectory"
+        )
+    calculator = method.make(molecule.charge, molecule)  # raises errors before any process starts
+    sampling = replace(sampling, replicas=min(sampling.replicas, n_frames), stretch=None)
+    replicas, kept = sampling.replicas, -(-n_frames // sampling.replicas)
+    request = {
+        **run_request(method, molecule, starts),
+        "sampling": asdict(sampling),
+        "frames": n_frames,
+    }
+    if (result := finished(out, request, labelling.overwrite)) is not None:
+        return result
+    with part_folder(out, request) as folder:
+        rows = Rows(folder / "rows.bin", replicas * kept, 1 + 2 * starts[0].size)
+        tasks = [
+            Replica(
+                method, molecule.with_positions(starts[i % len(starts)]), sampling, kept, i, folder,
+                rows,
+            )
+            for i in range(replicas)
+        ]  # fmt: skip
+        ended = sum(task.frames_done() for task in tasks)
+        total = sum(task.n_frames for task in tasks)
+        tasks = [task for task in tasks if task.frames_done() < task.n_frames]
+        with processes(min(labelling.workers, replicas)) as pool:
+            for advanced in run_tasks(_advance, tasks, pool):
+                ended += advanced
+                if progress is not None:
+                    progress("sampling", ended / total)
+        done, table = rows.read()
+        if not done.all():
+            raise InputError(f"{folder}: frames are missing; delete the folder to start anew")
+        order = np.arange(replicas * kept).reshape(replicas, kept).T.ravel()[:n_frames]
+        positions, forces = np.split(table[order, 1:], 2, axis=1)
+        shape = (n_frames, molecule.n_atoms, 3)
+        dataset = Dataset(
+            molecule.numbers,
+            positions.reshape(shape),
+            forces.reshape(shape),
+            table[order, 0],
+            name=labelling.name or Path(out).stem,
+            theory=method.theory,
+        )
+        notes = {
+            "dynamics": json.dumps(_described(sampling)),
+            "replica": order // kept,
+            "time_fs": (order % kept + 1) * sampling.frame_steps * sampling.dt,
+            **topology_note(calculator, source),
+        }
+        return finish(dataset, out, labelling, request, notes)
+
+
+def _described(sampling: Sampling) -> Mapping[str, Any]:
+    """The dynamics with units, for the file."""
+    spacing = sampling.frame_steps * sampling.dt
+    return {
+        "ensemble": "Langevin (ASE, fixcm=False)",
+        "temperature_K": sampling.temperature,
+        "dt_fs": sampling.dt,
+        "friction_per_ps": sampling.friction,
+        "spacing_fs": spacing,
+        "equilibration_fs": sampling.waiting_frames * spacing,
+        "replicas": sampling.replicas,
+        "seed": sampling.seed,
+    }
+
+
+@dataclass(frozen=True)
+class Replica:
+    """The dynamics of one replica.
+
+    Attributes:
+        method: the calculator.
+        molecule: charge, bonds and starting geometry.
+        sampling: settings of the dynamics.
+        kept: number of frames that are kept.
+        number: number of the replica.
+        folder: folder of its state.
+        rows: file of the frames that are kept.
+    """
+
+    method: Method
+    molecule: Molecule
+    sampling: Sampling
+    kept: int
+    number: int
+    folder: Path
+    rows: Rows
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames, those of the equilibration included."""
+        return self.sampling.waiting_frames + self.kept
+
+    @property
+    def store(self) -> Store:
+        """The file of its state."""
+        path = self.folder / f"replica-{self.number:04d}.npz"
+        return Store(path, {"replica": self.number}, "replica")
+
+    def frames_done(self) -> int:
+        state = self.store.load()
+        return 0 if state is None else state["frame"]
+
+
+def _advance(replica: Replica) -> tuple[int, Replica | None]:
+    """Run one replica for up to FRAMES_PER_TASK more frames.
+
+    Each task creates the calculator anew, in an interrupted run as in any other, so that a
+    calculator which starts from its last geometry does so in the same way.
+
+    Returns:
+        How many frames were run, and the replica again unless it has ended.
+    """
+    from ase import units as ase_units
+    from ase.md.langevin import Langevin as AseLangevin
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+
+    molecule, sampling = replica.molecule, replica.sampling
+    atoms = molecule.to_ase()
+    rng = np.random.default_rng([sampling.seed, replica.number])
+    frame, state = 0, replica.store.load()
+    if state is None:
+        MaxwellBoltzmannDistribution(atoms, temperature_K=sampling.temperature, rng=rng)
+    else:
+        frame = state["frame"]
+        atoms.set_positions(state["positions"])
+        atoms.set_momenta(state["momenta"])
+        rng.bit_generator.state = state["rng"]
+    atoms.calc = replica.method.make(molecule.charge, molecule)
+    dynamics = AseLangevin(
+        atoms,
+        timestep=sampling.dt * ase_units.fs,
+        temperature_K=sampling.temperature,
+        friction=sampling.friction / (1000.0 * ase_units.fs),
+        fixcm=False,
+        rng=rng,
+    )
+    first, last = frame, min(frame + FRAMES_PER_TASK, replica.n_frames)
+    for frame in range(first, last):
+        try:
+            dynamics.run(sampling.frame_steps)
+            energy, forces = calculate_finite(atoms)
+        except Exception as error:
+            step = sampling.frame_steps * sampling.dt
+            raise InputError(
+                f"replica {replica.number}: the calculation failed between {frame * step:g} and "
+                f"{(frame + 1) * step:g} fs ({type(error).__name__}: {error}); start from a "
+                "relaxed geometry, or lower dt or the temperature"
+            ) from error
+        kept = frame - sampling.waiting_frames
+        if kept >= 0:
+            values = np.concatenate([[energy], atoms.positions.ravel(), forces.ravel()])
+            replica.rows.write(replica.number * replica.kept + kept, values)
+    replica.store.save(
+        {
+            "frame": last,
+            "positions": atoms.positions,
+            "momenta": atoms.get_momenta(),
+            "rng": rng.bit_generator.state,
+        }
+    )
+    return last - first, replica if last < replica.n_frames else None

@@ -1,0 +1,140 @@
+"""Geometries to label, read from files and objects of several kinds, and their molecule."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxff.dataset import Dataset
+from jaxff.errors import InputError
+from jaxff.molecule import Molecule
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from jaxff.potential import Potential
+
+    Frames = str | Path | Dataset | Molecule | Atoms | Sequence[Molecule | Atoms]
+
+COINCIDENT = 0.1  # Å
+
+
+def read_frames(frames: Frames) -> tuple[Molecule, np.ndarray]:
+    """The molecule of the first frame, and the positions (M, N, 3) Å of all frames.
+
+    The bonds are those of a given `Molecule`. Otherwise they are perceived: from the first frame,
+    or from all frames of a `Dataset`.
+
+    Args:
+        frames: path of an xyz, extxyz or npz file, or of a structure file; a `Dataset`; or one or
+            several `ase.Atoms` or `Molecule`.
+
+    Raises:
+        InputError: a file cannot be read, there are no frames, or frames differ in their atoms,
+            atom order or charge.
+    """
+    if isinstance(frames, str | Path):
+        frames = _read_file(Path(frames))
+    if isinstance(frames, Dataset):
+        return frames.molecule, frames.positions
+    if isinstance(frames, Molecule) or hasattr(frames, "get_positions"):
+        frames = [frames]
+    molecules = [f if isinstance(f, Molecule) else Molecule.from_ase(f) for f in frames]
+    if not molecules:
+        raise InputError("there are no frames to label")
+    first = molecules[0]
+    for i, molecule in enumerate(molecules):
+        if not np.array_equal(molecule.numbers, first.numbers):
+            raise InputError(f"frame {i} has other atoms than frame 0, or another atom order")
+        if molecule.charge != first.charge:
+            raise InputError(f"frame {i} has charge {molecule.charge}, frame 0 {first.charge}")
+    return first, np.array([m.positions for m in molecules])
+
+
+def _read_file(path: Path) -> Dataset | Sequence:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.suffix.lower() == ".npz":
+        return Dataset.load(path)
+    if path.suffix.lower() not in (".xyz", ".extxyz"):
+        return [Molecule.read(path)]
+    import ase.io
+
+    try:
+        return ase.io.read(path, index=":", format="extxyz")
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as extxyz ({error})") from error
+
+
+def common_molecule(first: Molecule, given: Molecule | None, charge: int | None) -> Molecule:
+    """The molecule whose bonds and charge hold for all frames, in the atom order of the frames.
+
+    Args:
+        first: molecule of the first frame.
+        given: molecule that the user gives, in any atom order; None: that of the first frame.
+        charge: net charge that the user gives, e; None: that of the molecule.
+
+    Raises:
+        InputError: the given molecule is not that of the first frame.
+    """
+    molecule = first
+    if given is not None:
+        try:
+            molecule = given.reorder(first.match(given))
+        except InputError:
+            # The perceived bonds of a stretched frame differ; then the atom orders must agree.
+            if not np.array_equal(given.numbers, first.numbers):
+                raise
+            molecule = given
+    return molecule if charge is None else replace(molecule, charge=int(charge))
+
+
+def place(potential: Potential, molecule: Molecule) -> Potential:
+    """The potential in the atom order of `molecule`.
+
+    Atoms are matched by bond graph. If the bonds differ but the elements agree one by one, the
+    atoms are taken in their order, as in `jaxff.ase.Calculator`.
+
+    Raises:
+        InputError: the potential is of another molecule.
+    """
+    known = potential.molecule
+    try:
+        return potential.matched(molecule)
+    except InputError:
+        if known is None or not np.array_equal(known.numbers, molecule.numbers):
+            raise
+        return potential
+
+
+def coinciding_atoms(positions: np.ndarray) -> dict[int, str]:
+    """Frames of `positions` (M, N, 3) Å in which two atoms coincide, by number, with the reason.
+
+    Some calculators return finite energies for such frames.
+    """
+    found = {}
+    first, second = np.triu_indices(positions.shape[1], 1)
+    for m, R in enumerate(positions):
+        distances = np.linalg.norm(R[first] - R[second], axis=1)
+        if len(distances) and distances.min() < COINCIDENT:
+            k = int(distances.argmin())
+            found[m] = f"atoms {first[k]} and {second[k]} are {distances[k]:.2g} Å apart"
+    return found
+
+
+def starting_geometries(start: str, replicas: int = 1, seed: int = 7) -> str | list[Molecule]:
+    """The path `start` itself if it names a file, otherwise conformers of a SMILES string.
+
+    Args:
+        start: path of a structure or data file, or a SMILES string.
+        replicas: number of conformers, embedded by RDKit with the seeds `seed`, `seed` + 1, ...
+        seed: seed of the first conformer.
+    """
+    if os.path.exists(start) or Path(start).suffix.lower() in (".npz", *Molecule.FORMATS):
+        return start
+    return [Molecule.from_smiles(start, seed=seed + i) for i in range(replicas)]

@@ -1,0 +1,158 @@
+"""The result of a labelling, its file, and the folder in which it is kept while unfinished."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jaxff
+from jaxff.dataset import Dataset
+from jaxff.errors import InputError
+from jaxff.molecule import Molecule, perceive_bonds
+from jaxff.npz import NpzReader, writable_file
+from jaxff.reference.calculators import Method
+from jaxff.reference.settings import Labelling
+from jaxff.store import claim, described, differences, locked
+
+# Calculators on grids leave a net force on an isolated molecule below this, kcal/mol/Å.
+NET_FORCE_LIMIT = 1.0
+# Names of the files in the folder of an unfinished run.
+PIECES = r"rows\.bin|replica-\d+\.npz|calculations\.jsonl"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The result of a labelling.
+
+    Attributes:
+        dataset: the labelled frames, as written to the file.
+        failed: numbers of the frames that were left out because their calculation failed.
+        rebonded: indices in `dataset` of frames whose bonds differ from those of its molecule.
+        net_force: largest net force of a frame, kcal/mol/Å.
+        net_torque: largest net torque of a frame about its centroid, kcal/mol.
+    """
+
+    dataset: Dataset
+    failed: tuple[int, ...]
+    rebonded: tuple[int, ...]
+    net_force: float
+    net_torque: float
+
+    @classmethod
+    def of(cls, dataset: Dataset, failed: tuple[int, ...]) -> Labelled:
+        """The result for a data set, with its bonds, net forces and net torques examined."""
+        forces, positions = dataset.forces, dataset.positions
+        centred = positions - positions.mean(axis=1, keepdims=True)
+        bonds = [tuple(map(tuple, perceive_bonds(dataset.numbers, r))) for r in positions]
+        usual = tuple(map(tuple, dataset.molecule.bonds))
+        torques = np.cross(centred, forces).sum(axis=1)
+        return cls(
+            dataset,
+            failed=failed,
+            rebonded=tuple(i for i, graph in enumerate(bonds) if graph != usual),
+            net_force=float(np.linalg.norm(forces.sum(axis=1), axis=1).max()),
+            net_torque=float(np.linalg.norm(torques, axis=1).max()),
+        )
+
+
+def run_request(method: Method, molecule: Molecule, positions: np.ndarray) -> dict[str, Any]:
+    """Everything that decides the labels of frames at `positions` (M, N, 3) Å."""
+    return {"format": "jaxff labels 2", **method.settings(molecule), "geometries": positions}
+
+
+@contextmanager
+def part_folder(out: str | Path, request: Mapping[str, Any]) -> Iterator[Path]:
+    """The folder `OUT.part` of an unfinished run, which another run of the same request continues.
+
+    The folder is locked while the block runs, and removed when it ends without an error.
+
+    Args:
+        out: the file that the run writes at its end.
+        request: everything that decides the result.
+
+    Raises:
+        InputError: `out` cannot be written, the folder belongs to another request, or another
+            run is at work in it.
+    """
+    out = Path(out)
+    writable_file(out)
+    folder = out.with_name(f"{out.name}.part")
+    folder.mkdir(exist_ok=True)
+    with locked(folder):
+        claim(folder, request, "unfinished run", files=PIECES)
+        yield folder
+    shutil.rmtree(folder)
+
+
+def finished(out: str | Path, request: Mapping[str, Any], overwrite: bool) -> Labelled | None:
+    """The result that a run of the same request has written to `out`.
+
+    Returns:
+        The result, or None if `out` is missing or may be overwritten.
+
+    Raises:
+        InputError: `out` is something else, and `overwrite` is false.
+    """
+    if not Path(out).is_file():
+        return None
+    try:
+        file = NpzReader(out, "data set")
+        same = not differences(json.loads(file.text("settings", "null")), described(request))
+    except (InputError, ValueError):
+        same = False
+    if same:
+        # The units are known. Whether the values are plausible was checked when `out` was written.
+        dataset = Dataset.load(out, energy_unit="kcal/mol")
+        failed = file.get("failed_frames")
+        return Labelled.of(dataset, () if failed is None else tuple(failed.tolist()))
+    if not overwrite:
+        raise InputError(
+            f"{out} exists already and was not written by this run: choose another output, or "
+            "overwrite it (overwrite=True, --overwrite)"
+        )
+    return None
+
+
+def finish(
+    dataset: Dataset,
+    out: str | Path,
+    labelling: Labelling,
+    request: Mapping[str, Any],
+    notes: Mapping[str, Any],
+    failed: tuple[int, ...] = (),
+) -> Labelled:
+    """Check labelled frames and write them together with their provenance.
+
+    Args:
+        dataset: the labelled frames.
+        out: the npz file to write.
+        labelling: how they were labelled.
+        request: everything that decided the labels.
+        notes: further entries of the file.
+        failed: numbers of the frames that were left out.
+    """
+    method = labelling.method
+    provenance = {
+        "calculator": method.name,
+        "options": json.dumps(method.all_options, sort_keys=True),
+        "command": labelling.command,
+        "versions": f"jaxff {jaxff.__version__}, {method.version}",
+        "settings": json.dumps(described(request)),
+    }
+    result = Labelled.of(replace(dataset, notes={**provenance, **notes}), failed)
+    if result.net_force > NET_FORCE_LIMIT:
+        warnings.warn(
+            f"{out}: a frame has a net force of {result.net_force:.3g} kcal/mol/Å; forces on an "
+            "isolated molecule have none",
+            stacklevel=3,
+        )
+    result.dataset.save(out)
+    return result
