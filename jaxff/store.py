@@ -189,7 +189,7 @@ def check_request(path: str | Path, known: Any, wanted: Any, what: str) -> None:
     changed = differences(known, wanted)
     if changed:
         raise InputError(
-            f"{path} belongs to another {what}, with other settings ({'; '.join(changed)}): use "
+            f"{path} belongs to another {what} with other settings ({'; '.join(changed)}): use "
             f"its settings to continue it, delete {path} to start anew, or choose another path"
         )
 

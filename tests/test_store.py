@@ -186,7 +186,7 @@ def test_a_folder_belongs_to_one_request_as_soon_as_it_holds_work(tmp_path):
     (folder / "rows.bin").write_bytes(b"1")
     assert claim(folder, {"seed": 1}, "run")
     with pytest.raises(
-        InputError, match=r"work belongs to another run, with other settings \(seed 1 → 0\)"
+        InputError, match=r"work belongs to another run with other settings \(seed 1 → 0\)"
     ):
         claim(folder, {"seed": 0}, "run")
     (folder / REQUEST).write_text("{")

@@ -56,7 +56,7 @@ def test_a_stopped_run_goes_on(task, count, tmp_path, capsys):
         file.write('{"geometry": "half a li')
     other = [*command, "--options", '{"delay": 0.001}', "-o", out]
     assert count(other)[0] == 1
-    assert "another unfinished run, with other settings (options.delay" in capsys.readouterr().err
+    assert "another unfinished run with other settings (options.delay" in capsys.readouterr().err
     assert count([*command, "-o", out]) == (0, all_calls - all_calls // 2)
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())
     if task == "scan":
