@@ -1,6 +1,6 @@
 """Frames of ensembles during a fit: drawn, reweighted, and drawn again.
 
-A fit draws frames with its own parameters, reweights them as the parameters move, and draws new
+A fit draws frames with the present parameters, reweights them as the parameters move, and draws new
 ones when too few of them count: DiffTRe, Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021).
 Targets with the same `Sampling` object share its frames.
 """
@@ -8,15 +8,17 @@ Targets with the same `Sampling` object share its frames.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxff.learn.ensemble_targets import EnsembleTarget
+from jaxff.learn.state import State
 from jaxff.md.differentiable.reweighting import (
     LEAST,
     Frames,
@@ -38,125 +40,120 @@ RENEW = 0.5 * (1.0 + LEAST)
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sample:
-    """Frames drawn with the parameters of some moves, and what the targets know of them.
+    """Frames that were drawn with one set of parameters, and the records of the targets.
 
     Attributes:
-        frames: F of them.
-        positions: (F + M, N, 3) Å, those of the targets after those of the frames.
-        records: by target.
-        number: of the draw.
+        frames: the F frames.
+        positions: (F + M, N, 3) Å, the frames, then the positions of the targets.
+        records: what each target needs to know of the frames.
+        number: number of the draw.
     """
 
     frames: Frames
-    positions: Array
-    records: tuple[dict[str, Array], ...]
-    number: Array
+    positions: Array | np.ndarray
+    records: tuple[Mapping[str, Array | np.ndarray], ...]
+    number: int | np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
 class Ensemble:
-    """Targets of one molecule that share frames; pure functions of moves and samples.
+    """Targets of one molecule that share frames.
 
-    Attributes:
-        sampling, targets: see `EnsembleTarget`.
-        program: that of the molecule.
-        free: the parameters that move.
-        unravel: from a vector (P,) to moves.
-        made: the molecule's potential with such parameters.
+    Args:
+        sampling: how frames are drawn.
+        targets: the targets.
+        program: energy function of the molecule.
+        free: the free parameters.
+        unravel: function from a vector (P,) to moves.
+        potential_of: function from parameters to the potential of the molecule.
     """
 
-    sampling: Sampling
-    targets: tuple[EnsembleTarget, ...]
-    program: Program
-    free: FreeParameters
-    unravel: Callable
-    made: Callable[[dict], Potential]
+    def __init__(
+        self,
+        sampling: Sampling,
+        targets: tuple[EnsembleTarget, ...],
+        program: Program,
+        free: FreeParameters,
+        unravel: Callable,
+        potential_of: Callable[[dict], Potential],
+    ):
+        self.sampling, self.targets, self.program = sampling, targets, program
+        self.free, self.unravel, self.potential_of = free, unravel, potential_of
+        self.jit_energies = jax.jit(self._energies)
+        self.jit_slopes = jax.jit(self._slopes)
+        self.jit_value = jax.jit(self.value)
 
-    def energies(self, vector, positions) -> Array:
-        """(F + M,) kcal/mol after moves."""
-        return energies_of(self.program, self.free.params(self.unravel(vector)), positions)
+    def _params(self, vector):
+        return self.free.params(self.unravel(vector))
 
-    def slopes(self, vector, positions) -> tuple[Array, Array]:
-        """Energies (F + M,) kcal/mol, and their derivatives (F + M, P) by the moves."""
+    def _energies(self, vector, positions) -> Array:
+        """Return the energies (F + M,) kcal/mol after moves."""
+        return energies_of(self.program, self._params(vector), positions)
+
+    def _slopes(self, vector, positions) -> tuple[Array, Array]:
+        """Return energies (F + M,) kcal/mol and their derivatives (F + M, P) by the moves."""
 
         def energy(vector, R):
-            return self.program.energy(self.free.params(self.unravel(vector)), R)
+            return self.program.energy(self._params(vector), R)
 
         most = self.program.frames_at_once(self.free.start.params)
         return by_frames(partial(jax.value_and_grad(energy), vector), positions, most)
 
     def value(self, vector, sample: Sample) -> tuple[Array, Array]:
-        """The targets' part of the objective (), and the effective share () of the frames."""
-        energies = self.energies(vector, sample.positions)
-        parts = self._parts(energies, sample)
+        """Return the part of the objective (), and the effective share () of the frames."""
+        parts = self._parts(self._energies(vector, sample.positions), sample)
+        total = jnp.asarray(sum(self._values(parts, sample)))
         weights = weights_of(parts[0][0], sample.frames)
-        total = sum(
-            target.value(*own, sample.frames, record)
-            for target, own, record in zip(self.targets, parts, sample.records, strict=True)
-        )
         return total, effective_frames(weights) / len(sample.frames)
 
-    @cached_property
-    def jit_energies(self):
-        return jax.jit(self.energies)
-
-    @cached_property
-    def jit_slopes(self):
-        return jax.jit(self.slopes)
-
-    @cached_property
-    def jit_value(self):
-        return jax.jit(self.value)
+    def _values(self, parts: list[tuple[Any, Any]], sample: Sample) -> list[Array]:
+        return [
+            target.value(*part, sample.frames, record)
+            for target, part, record in zip(self.targets, parts, sample.records, strict=True)
+        ]
 
     def equations(self, vector, sample: Sample) -> Iterator[tuple]:
-        """For each target JᵀJ, Jᵀr and the covariance of Jᵀr."""
+        """Yield JᵀJ, Jᵀr and the covariance of Jᵀr of each target."""
         energies, slopes = map(np.asarray, self.jit_slopes(vector, sample.positions))
-        for target, own, dual, record in zip(
-            self.targets, self._parts(energies, sample), self._parts(slopes, sample),
-            sample.records, strict=True,
-        ):  # fmt: skip
-            yield target.equations(*own, *dual, sample.frames, record)
+        parts, dual = self._parts(energies, sample), self._parts(slopes, sample)
+        for k, target in enumerate(self.targets):
+            yield target.equations(*parts[k], *dual[k], sample.frames, sample.records[k])
 
     def doubts(self, vector, sample: Sample) -> Iterator[str]:
+        """Yield the reasons why averages are not reliable."""
         energies = np.asarray(self.jit_energies(vector, sample.positions))
-        for target, own, record in zip(
-            self.targets, self._parts(energies, sample), sample.records, strict=True
-        ):
-            if reason := target.doubts(own[0], sample.frames, record):
+        for k, target in enumerate(self.targets):
+            own, _ = self._parts(energies, sample)[k]
+            if reason := target.doubts(own, sample.frames, sample.records[k]):
                 yield reason
 
     def drawn(self, vector, before: Sample | None) -> Sample:
-        """New frames after moves; the earlier sample gives the starts and the values so far."""
-        potential = self.made(self.free.params(self.unravel(jnp.asarray(vector))))
+        """Draw frames after moves.
+
+        Args:
+            vector: (P,) moves.
+            before: the last sample, which gives initial positions and the present values.
+        """
+        potential = self.potential_of(self._params(jnp.asarray(vector)))
         number = 0 if before is None else int(before.number) + 1
         frames = self.sampling.draw(potential, number, before and before.frames)
         own = [t.positions.astype(frames.positions.dtype) for t in self.targets]
         positions = np.concatenate([frames.positions, *(R for R in own if len(R))])
         energies = self.jit_energies(vector, positions)
-        # The program of several molecules may round otherwise than that of one.
-        frames = Frames(
-            frames.positions, np.asarray(energies[: len(frames)]), frames.temperature, frames.blocks
-        )
+        # The program of several molecules may round in another way than that of one.
+        frames = replace(frames, energies=np.asarray(energies[: len(frames)]))
         values = [np.zeros(())] * len(self.targets)
         if before is not None:
-            earlier = self.jit_energies(vector, before.positions)
-            values = [
-                np.asarray(target.value(*parts, before.frames, record))
-                for target, parts, record in zip(
-                    self.targets, self._parts(earlier, before), before.records, strict=True
-                )
-            ]
-        new = Sample(frames, positions, (), np.asarray(number))
+            earlier = self._parts(self.jit_energies(vector, before.positions), before)
+            values = [np.asarray(value) for value in self._values(earlier, before)]
+        parts = self._parts(energies, Sample(frames, positions, (), np.asarray(number)))
         records = tuple(
-            target.record(frames, parts[1], value)
-            for target, parts, value in zip(
-                self.targets, self._parts(energies, new), values, strict=True
-            )
+            target.record(frames, own, value)
+            for target, (_, own), value in zip(self.targets, parts, values, strict=True)
         )
-        return Sample(frames, positions, records, new.number)
+        return Sample(frames, positions, records, np.asarray(number))
 
-    def _parts(self, values, sample: Sample) -> list[tuple]:
-        """For each target the values of the frames, and those of its own positions."""
+    def _parts(self, values, sample: Sample) -> list[tuple[Any, Any]]:
+        """Return for each target the values of the frames, and those of its positions."""
         at, out = len(sample.frames), []
         for target in self.targets:
             count = len(target.positions)
@@ -166,14 +163,14 @@ class Ensemble:
 
 
 class Ensembles:
-    """The ensembles of a fit, and the frames that each has at present.
+    """The ensembles of a fit, and their present frames.
 
     Args:
-        ensembles: of all molecules.
+        ensembles: those of all molecules.
 
     Attributes:
-        samples: of each ensemble; empty before the first `refresh`.
-        draws: of frames so far, the first ones among them.
+        samples: frames of each ensemble; empty before the first `refresh`.
+        draws: number of draws so far.
     """
 
     def __init__(self, ensembles: Iterable[Ensemble]):
@@ -185,7 +182,7 @@ class Ensembles:
         return bool(self.ensembles)
 
     def refresh(self, vector) -> bool:
-        """Draw frames where there are none or too few count; whether any were drawn."""
+        """Draw frames where there are none or too few count, and return whether any were drawn."""
         new = []
         for k, ensemble in enumerate(self.ensembles):
             sample = self.samples[k] if self.samples else None
@@ -196,48 +193,50 @@ class Ensembles:
         self.samples, self.draws = tuple(new), self.draws + count
         return count > 0
 
-    def value(self, vector, samples: tuple[Sample, ...]) -> Array:
-        """Part of the objective (), pure."""
-        own = zip(self.ensembles, samples, strict=True)
-        return sum(ensemble.value(vector, sample)[0] for ensemble, sample in own)
+    def value(self, vector, samples: tuple[Sample, ...]) -> Array | int:
+        """Return the part of the objective (), a pure function."""
+        pairs = zip(self.ensembles, samples, strict=True)
+        return sum(ensemble.value(vector, sample)[0] for ensemble, sample in pairs)
 
     def objective(self, vector) -> float:
-        """Part of the objective; infinite where too few of the frames count to tell."""
+        """Return the part of the objective; infinite where too few frames count."""
         found = [self._evaluated(k, vector) for k in range(len(self.ensembles))]
         if not all(share >= LEAST for _, share in found):
             return math.inf
         return math.fsum(value for value, _ in found)
 
-    def share(self, vector) -> float:
-        """Effective share of the frames, the smallest of the ensembles."""
-        return min(self._evaluated(k, vector)[1] for k in range(len(self.ensembles)))
-
     def equations(self, vector) -> Iterator[tuple]:
+        """Yield JᵀJ, Jᵀr and the covariance of Jᵀr of each target."""
         for ensemble, sample in zip(self.ensembles, self.samples, strict=True):
             yield from ensemble.equations(vector, sample)
 
-    def log(self, state) -> None:
-        """Note in the state of a fit, after a step, how many frames count, and the frames."""
-        state.shares.append(self.share(state.vector))
+    def log(self, state: State) -> None:
+        """Add the smallest effective share, the number of draws and the frames to a state."""
+        shares = [self._evaluated(k, state.vector)[1] for k in range(len(self.ensembles))]
+        state.shares.append(min(shares))
         state.draws.append(self.draws)
         state.samples = [np.asarray(leaf) for leaf in jax.tree.leaves(self.samples)]
 
     def doubts(self, vector) -> list[str]:
-        """Why the present averages are not to be trusted, in words."""
-        own = zip(self.ensembles, self.samples, strict=True)
-        return [reason for ensemble, sample in own for reason in ensemble.doubts(vector, sample)]
-
-    def _evaluated(self, k: int, vector) -> tuple[float, float]:
-        return tuple(map(float, self.ensembles[k].jit_value(vector, self.samples[k])))
+        """Return the reasons why the present averages are not reliable."""
+        pairs = zip(self.ensembles, self.samples, strict=True)
+        return [reason for ensemble, sample in pairs for reason in ensemble.doubts(vector, sample)]
 
     def restore(self, arrays: Sequence[np.ndarray]) -> None:
-        """Go on with the samples that a state has kept."""
+        """Continue with the frames of a state."""
         if not arrays:
             return
-        empty = Frames(*[np.zeros(())] * 4)
+        zero = jnp.zeros(())
         like = tuple(
-            Sample(empty, 0.0, tuple(dict.fromkeys(t.kept, 0.0) for t in e.targets), 0)
-            for e in self.ensembles
-        )
+            Sample(
+                Frames(zero, zero, zero, zero), zero,
+                tuple(dict.fromkeys(target.kept, zero) for target in ensemble.targets), 0,
+            )
+            for ensemble in self.ensembles
+        )  # fmt: skip
         self.samples = jax.tree.unflatten(jax.tree.structure(like), arrays)
         self.draws = sum(int(sample.number) + 1 for sample in self.samples)
+
+    def _evaluated(self, k: int, vector) -> tuple[float, float]:
+        value, share = self.ensembles[k].jit_value(vector, self.samples[k])
+        return float(value), float(share)

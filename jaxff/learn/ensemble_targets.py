@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.learn.targets import checked_frames, checked_values
+from jaxff.learn.targets import WeightedTarget, checked_frames, checked_values
 from jaxff.md.differentiable.reweighting import (
     Frames,
     Sampling,
@@ -25,70 +25,68 @@ from jaxff.potential import Potential
 Array = jax.Array
 
 
-class EnsembleTarget:
-    """A property of the ensemble that `sampling` draws.
-
-    Subclasses are frozen dataclasses (``eq=False``) with these attributes.
+class EnsembleTarget(WeightedTarget):
+    """A property of the ensemble of the potential; subclasses are frozen dataclasses.
 
     Attributes:
-        sampling: `Sampling`, or any object with `temperature` and `draw(potential, number,
-            previous)` that gives `Frames`.
-        weight: of the target in the objective.
-        positions: (M, N, 3) Å, geometries beside the frames whose energies it needs.
-        kept: names of what `record` gives.
+        sampling: `Sampling`, or any object with `temperature` and a method
+            ``draw(potential, number, previous)`` that returns `Frames`.
+        weight: weight of the target in the objective.
+        positions: (M, N, 3) Å, further geometries whose energies the target needs.
+        kept: names of the entries of its records.
     """
 
     kept: ClassVar[tuple[str, ...]]
     sampling: Sampling
-    weight: float
     positions: np.ndarray
 
     def check(self, potential: Potential) -> None:
-        """Whether the target can be meant for `potential`; InputError if not."""
+        """Raise an InputError if `positions` do not fit the potential."""
         n = self.positions.shape[1]
         if len(self.positions) and potential.n_atoms not in (None, n):
             raise InputError(f"{self._name} has {n} atoms, the potential {potential.n_atoms}")
 
-    def record(self, frames: Frames, own: Array, before: Array) -> dict[str, np.ndarray]:
-        """What it needs to know of new frames.
+    def record(self, frames: Frames, own: Any, before: Any) -> dict[str, np.ndarray]:
+        """Return what the target needs to know of new frames.
 
         Args:
-            frames: just drawn.
-            own: (M,) kcal/mol, energies at `positions` under the same parameters.
-            before: () its value there by the frames before; zero for the first ones.
+            frames: the F frames that were drawn.
+            own: (M,) kcal/mol, energies at `positions` with the same parameters.
+            before: () value of the target with these parameters, from the previous frames; zero for
+                the first frames.
         """
         raise NotImplementedError
 
-    def value(self, energies: Array, own: Array, frames: Frames, record: dict) -> Array:
-        """Its part of the objective (), (kcal/mol/Å)², from energies (F,) and (M,) kcal/mol."""
-        raise NotImplementedError
-
-    def equations(self, energies, own, slopes, own_slopes, frames: Frames, record: dict):
-        """JᵀJ (P, P), Jᵀr (P,) and covariance (P, P) of Jᵀr by chance.
+    def value(self, energies: Array, own: Array, frames: Frames, record: Mapping) -> Array:
+        """Return the part of the objective (), (kcal/mol/Å)², a pure JAX function.
 
         Args:
-            energies, own: (F,) and (M,) kcal/mol.
-            slopes, own_slopes: (F, P) and (M, P), their derivatives by the moves.
-            frames, record: as for `value`.
+            energies: (F,) kcal/mol of the frames.
+            own: (M,) kcal/mol at `positions`.
+            frames: the frames.
+            record: their record.
         """
         raise NotImplementedError
 
-    def doubts(self, energies, frames: Frames, record: dict) -> str:
-        """Why its value is not to be trusted though the weights are, in words; empty if it is."""
+    def equations(
+        self, energies, own, slopes, own_slopes, frames: Frames, record: Mapping
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return JᵀJ (P, P), Jᵀr (P,) and the statistical covariance (P, P) of Jᵀr.
+
+        Args:
+            energies, own, frames, record: as for `value`.
+            slopes, own_slopes: (F, P) and (M, P) derivatives of the energies by the moves.
+        """
+        raise NotImplementedError
+
+    def doubts(self, energies, frames: Frames, record: Mapping) -> str:
+        """Return why the value is not reliable although enough frames count, or an empty text."""
         return ""
-
-    @property
-    def _name(self) -> str:
-        return f"the {type(self).__name__} target"
 
     def _store(self, **arrays) -> None:
         if not callable(getattr(self.sampling, "draw", None)):
             raise InputError(f"{self._name} needs a Sampling, not {self.sampling!r}")
-        weight = float(self.weight)
-        if not (math.isfinite(weight) and weight >= 0.0):
-            raise InputError(f"{self._name}: weight={self.weight!r}: give a number from 0 upwards")
-        for key, values in {"weight": weight, **arrays}.items():
-            object.__setattr__(self, key, values)
+        super()._store(**arrays)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +95,13 @@ class EnsembleAverage(EnsembleTarget):
 
     Attributes:
         sampling: how frames are drawn.
-        observable: function of positions (F, N, 3) Å that gives (F,) or (F, ...) values.
-        values: () or (...) to aim at, in the unit of the observable.
-        tolerance: () or (...), likewise: the error that counts as `weight`.
-        weight: (kcal/mol/Å)² for a mean square error of one tolerance.
+        observable: function of positions (F, N, 3) Å that returns (F,) or (F, ...) values.
+        values: () or (...), the reference, in the unit of the observable.
+        tolerance: () or (...), in the unit of the observable: the error that counts as `weight`.
+        weight: (kcal/mol/Å)² for a mean squared error of one tolerance.
 
     Raises:
-        InputError: values or tolerances that cannot be used.
+        InputError: values or tolerances outside their range.
     """
 
     kept: ClassVar[tuple[str, ...]] = ("observed",)
@@ -127,11 +125,12 @@ class EnsembleAverage(EnsembleTarget):
         observed = np.asarray(self.observable(jnp.asarray(frames.positions)), float)
         if observed.shape != (len(frames), *self.values.shape):
             raise InputError(
-                f"{self._name}: the observable of {len(frames)} frames has shape {observed.shape}, "
-                f"expected {(len(frames), *self.values.shape)} as the values tell"
+                f"{self._name}: the observable of {len(frames)} frames has shape {observed.shape}; "
+                f"expected {(len(frames), *self.values.shape)}, as values have shape "
+                f"{self.values.shape}"
             )
         if not np.isfinite(observed).all():
-            raise InputError(f"{self._name}: the observable is not finite on all frames")
+            raise InputError(f"{self._name}: the observable is not finite for all frames")
         return {"observed": observed.reshape(len(frames), -1)}
 
     def value(self, energies, own, frames, record):
@@ -140,7 +139,7 @@ class EnsembleAverage(EnsembleTarget):
     def equations(self, energies, own, slopes, own_slopes, frames, record):
         weights = np.asarray(weights_of(energies, frames))
         residuals = np.asarray(self._residuals(energies, frames, record))
-        # Of d⟨O⟩ = −⟨(O − ⟨O⟩) dU⟩/kT, in units of the residuals.
+        # From d⟨O⟩ = −⟨(O − ⟨O⟩) dU⟩/kT, in units of the residuals.
         scaled = self._scale * record["observed"]
         deviations = scaled - weights @ scaled
         J = -(weights[:, None] * deviations).T @ slopes / float(frames.kT)
@@ -152,24 +151,24 @@ class EnsembleAverage(EnsembleTarget):
         weights, blocks = np.asarray(weights_of(energies, frames)), int(frames.blocks)
         tolerance = self.tolerance.ravel()
         deviations = (record["observed"] - weights @ record["observed"]) / tolerance
-        errors = _root(block_deviations(weights, deviations, blocks))
+        errors = _standard_errors(block_deviations(weights, deviations, blocks))
         worst = int(np.argmax(errors))
         if errors[worst] > 1.0:
             return (
                 f"an average of {self._name} has a statistical error of "
-                f"{errors[worst] * tolerance[worst]:.2g}, beyond its tolerance of "
+                f"{errors[worst] * tolerance[worst]:.2g}, larger than its tolerance of "
                 f"{tolerance[worst]:.2g}: draw more frames"
             )
-        # The mean of the later halves of the blocks less that of the earlier ones.
+        # The mean of the second halves of the blocks minus that of the first halves.
         late = np.arange(len(frames)) * 2 * blocks // len(frames) % 2
         contrast = (4.0 * late - 2.0)[:, None] * deviations
         drift = np.abs(weights @ contrast)
-        scatter = _root(block_deviations(weights, contrast - weights @ contrast, blocks))
+        scatter = _standard_errors(block_deviations(weights, contrast - weights @ contrast, blocks))
         worst = int(np.argmax(drift))
         if drift[worst] > max(1.0, 4.0 * scatter[worst]):
             return (
                 f"an average of {self._name} changes by {drift[worst] * tolerance[worst]:.2g} "
-                f"between the halves of its frames, beyond its tolerance of "
+                f"between the halves of its frames, more than its tolerance of "
                 f"{tolerance[worst]:.2g}: equilibrate longer"
             )
         return ""
@@ -183,27 +182,27 @@ class EnsembleAverage(EnsembleTarget):
         return self._scale * (means - self.values.ravel())
 
 
-def _root(deviations: np.ndarray) -> np.ndarray:
-    """Standard errors from the deviations of blocks; zero where there is one block alone."""
+def _standard_errors(deviations: np.ndarray) -> np.ndarray:
+    """Return standard errors from the deviations of blocks; zero if there is only one block."""
     return np.nan_to_num(np.sqrt((deviations**2).sum(axis=0)))
 
 
 @dataclass(frozen=True, eq=False)
 class RelativeEntropy(EnsembleTarget):
-    """Information, in nats, that the potential's ensemble lacks of reference frames.
+    """Relative entropy between reference frames and the ensemble, in nats.
 
-    ⟨U⟩_reference/kT + ln Z up to a constant, Z from the drawn frames; its gradient is
-    (⟨dU/dθ⟩_reference − ⟨dU/dθ⟩)/kT: Shell, J. Chem. Phys. 129, 144108 (2008).  Least squares take
-    the covariance of dU/dθ for its curvature, exact for parameters that U is linear in: Chaimovich
-    and Shell, J. Chem. Phys. 134, 094112 (2011).  Values are counted from the start of the fit.
+    It is ⟨U⟩_reference/kT + ln Z up to a constant, with Z from the drawn frames, and zero at the
+    initial parameters. Its gradient is (⟨dU/dθ⟩_reference − ⟨dU/dθ⟩)/kT: Shell, J. Chem. Phys. 129,
+    144108 (2008). The curvature in least squares is the covariance of dU/dθ, which is exact if U is
+    linear in the parameters: Chaimovich and Shell, J. Chem. Phys. 134, 094112 (2011).
 
     Attributes:
         sampling: how frames are drawn, at the temperature of the reference.
-        positions: (M, N, 3) Å of the reference ensemble, taken as independent.
+        positions: (M, N, 3) Å of the reference ensemble, treated as independent.
         weight: (kcal/mol/Å)² for one nat.
 
     Raises:
-        InputError: positions or a weight that cannot be used.
+        InputError: positions or a weight outside their range.
     """
 
     kept: ClassVar[tuple[str, ...]] = ("own", "before")

@@ -1,4 +1,4 @@
-"""Errors of a potential on a data set, counted as the field's tables count them."""
+"""Errors of a potential on a data set, by the conventions of the literature."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxff.potential import Potential
 
 
 def aligned(dataset: Dataset, potential: Potential) -> Dataset:
-    """The data set with its atoms in the potential's order, found by graph isomorphism.
+    """Return the data set with its atoms in the order of the potential, by graph isomorphism.
 
     Raises:
         InputError: the atoms cannot be matched.
@@ -26,10 +26,15 @@ def aligned(dataset: Dataset, potential: Potential) -> Dataset:
 
 
 def evaluate(potential: Potential, dataset: Dataset, chunk: int | None = None) -> dict[str, float]:
-    """Energy and force errors of `potential` on `dataset`, whatever its atom order.
+    """Return the energy and force errors of a potential on a data set, with atoms in any order.
+
+    Args:
+        potential: the potential.
+        dataset: labelled frames.
+        chunk: number of frames that are computed together; by default it depends on the memory.
 
     Returns:
-        energy_mae, energy_rmse (kcal/mol, mean offset removed; absent if the data have no
+        energy_mae, energy_rmse (kcal/mol, after the mean offset; absent if the data have no
         energies), force_mae, force_rmse (kcal/mol/Å, per Cartesian component).
 
     Raises:
@@ -42,17 +47,18 @@ def evaluate(potential: Potential, dataset: Dataset, chunk: int | None = None) -
 
 
 def errors(dataset: Dataset, energies: np.ndarray, forces: np.ndarray) -> dict[str, float]:
-    """The errors of predicted energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å."""
+    """Return the errors of predicted energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å."""
     for what, values in (("energy", energies), ("force", forces)):
         finite = np.isfinite(values).reshape(len(dataset), -1).all(axis=1)
         if not finite.all():
-            frame = int(dataset.index[np.argmin(finite)])
+            frame = int(np.asarray(dataset.index)[np.argmin(finite)])
             raise InputError(f"the predicted {what} of frame {frame} is not finite")
-    out = {}
+    differences = {"force": forces - dataset.forces}
     if dataset.energies is not None:
         wrong = energies - dataset.energies
-        wrong = wrong - wrong.mean()
-        out |= {"energy_mae": np.abs(wrong).mean(), "energy_rmse": np.sqrt((wrong**2).mean())}
-    wrong = forces - dataset.forces
-    out |= {"force_mae": np.abs(wrong).mean(), "force_rmse": np.sqrt((wrong**2).mean())}
-    return {key: float(value) for key, value in out.items()}
+        differences = {"energy": wrong - wrong.mean(), **differences}
+    out = {}
+    for what, wrong in differences.items():
+        out[f"{what}_mae"] = float(np.abs(wrong).mean())
+        out[f"{what}_rmse"] = float(np.sqrt((wrong**2).mean()))
+    return out

@@ -57,7 +57,7 @@ class Fit:
         Raises:
             InputError: the fit has several molecules.
         """
-        if len(self.potentials) > 1:
+        if len(self.potentials) != 1:
             raise InputError(f"this fit has {len(self.potentials)} potentials: use .potentials")
         return self.potentials[0]
 
@@ -107,14 +107,15 @@ def fit(
     potentials = [potential] if isinstance(potential, Potential) else list(potential)
     train = [train] * len(potentials) if train is None else train
     train = [train] if isinstance(train, Dataset) else list(train)
-    valid = [valid] if isinstance(valid, Dataset) else valid and list(valid)
-    _check_data(potentials, train, valid)
+    checked = [valid] if isinstance(valid, Dataset) else None if valid is None else list(valid)
+    _check_data(potentials, train, checked)
     method = LeastSquares() if method is None else method
     if type(method) not in MINIMISERS:
         known = " or ".join(f"{kind.__name__}()" for kind in METHODS.values())
         raise InputError(f"method={method!r}: use {known} of jaxff.learn")
     data = [d and aligned(d, p) for d, p in zip(train, potentials, strict=True)]
-    valid = valid and [aligned(d, p) for d, p in zip(valid, potentials, strict=True)]
+    if checked:
+        checked = [aligned(d, p) for d, p in zip(checked, potentials, strict=True)]
     aims = _checked_targets(targets, potentials)
     if not any(data) and not any(aims):
         raise InputError("there is nothing to fit to: give training frames or targets")
@@ -122,13 +123,13 @@ def fit(
     for k, own in enumerate(problem.data if method.check_labels else ()):
         if len(own):
             check_labels(own, *problem.predict(problem.start, k, own))
-    store = checkpoint_of(checkpoint, problem, method, trainable, valid, aims)
+    store = checkpoint_of(checkpoint, problem, method, trainable, checked, aims)
     progress = progress or (lambda phase, fraction: None)
     progress("fit", 0.0)
-    solution = MINIMISERS[type(method)](problem, method, valid, store, progress)
+    solution = MINIMISERS[type(method)](problem, method, checked, store, progress)
     progress("fit", 1.0)
     history = {"loss": np.array(solution.state.losses)}
-    if valid:
+    if checked:
         history["valid_force_rmse"] = np.array(solution.state.valid)
     if problem.ensembles:
         history["effective_share"] = np.array(solution.state.shares)

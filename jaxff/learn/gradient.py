@@ -114,12 +114,7 @@ class Descent:
         self.loss = settings.loss or force_matching(settings.energy_weight)
         # A molecule with fewer frames contributes all of them to each of its steps.
         self.sizes = [min(settings.batch, len(own)) for own in problem.data]
-        self.optimizer = settings.optimizer
-        if self.optimizer is None:
-            pairs = zip(problem.data, self.sizes, strict=True)
-            count = sum(len(own) // size for own, size in pairs if size) or 1
-            schedule = optax.cosine_decay_schedule(0.05, settings.epochs * count)
-            self.optimizer = optax.chain(optax.adam(schedule), optax.clip(0.1))
+        self.optimizer = settings.optimizer or self._adam()
         # The loss must not contain ghost atoms: one compiled function for each number of atoms.
         sweeps = [
             jax.jit(partial(self._sweep, group), static_argnames="kind") for group in problem.groups
@@ -128,16 +123,17 @@ class Descent:
         for g, k, group, arrays in problem.molecules():
             own = problem.data[k]
             most = max(len(problem.data[m]) for m in group.members)
-            nothing = np.zeros((0, group.n_atoms, 3))
-            self._sweeps[k] = partial(
-                sweeps[g],
-                arrays=arrays,
-                frames=next(
-                    problem.chunks(group, own, most),
-                    Frames(nothing, np.zeros(0), nothing, np.zeros(0)),
-                ),
-                kind=_Kind(own.n_atoms, own.energies is not None),
-            )
+            no_forces, no_energies = jnp.zeros((0, group.n_atoms, 3)), jnp.zeros(0)
+            no_frames = Frames(no_forces, no_energies, no_forces, no_energies)
+            frames = next(problem.chunks(group, own, most), no_frames)
+            kind = _Kind(own.n_atoms, own.energies is not None)
+            self._sweeps[k] = partial(sweeps[g], arrays=arrays, frames=frames, kind=kind)
+
+    def _adam(self) -> optax.GradientTransformation:
+        pairs = zip(self.problem.data, self.sizes, strict=True)
+        count = sum(len(own) // size for own, size in pairs if size) or 1
+        schedule = optax.cosine_decay_schedule(0.05, self.settings.epochs * count)
+        return optax.chain(optax.adam(schedule), optax.clip(0.1))
 
     def start(self) -> Epochs:
         """Return the state before the first epoch."""

@@ -1,6 +1,8 @@
-"""Whether labels can be meant for a potential, before anything is fitted to them."""
+"""Checks that labels are plausible for a potential, before a fit."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -8,170 +10,181 @@ from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.plausibility import bond_force_constants, unit_mistakes
 
-# GAFF's forces were found within a factor of 1.5 of the reference wherever they correlate above
-# 0.8 (45 molecules at 500 K), and its energies' spread then within 1.3 of what the forces say.
+# The limits were measured on 45 to 48 molecules with GFN2-xTB at 500 K and GAFF as the potential.
+# Where forces correlate above 0.8, their norms differ from the labels by a factor of at most 1.5,
+# and the ratio of the standard deviations of the energies differs from that by at most 1.3.
 USUAL, CONSISTENT = (1.0 / 1.6, 1.6), 1.65
-# The stiffness of bonds tells more: the median of the bonds' ratios was 0.69 to 1.16 in 48
-# molecules (GFN2-xTB at 500 K, 15 or 60 frames), and 0.84 and 1.03 in MD17's aspirin and ethanol.
-# The least of the mistakes is a factor of 1.89.
+# The median ratio of the force constants of bonds is more precise: 0.69 to 1.16 (15 or 60 frames),
+# and 0.84 and 1.03 for MD17's aspirin and ethanol. The smallest mistake of units is 1.89.
 USUAL_STIFFNESS, BONDS = (0.65, 1.33), 3
-# There the forces correlated above 0.82, the energies above 0.73 (0.54 with 12 frames), and the
-# energies' spread was 0.56 to 1.12 times GAFF's (0.46 to 2.0).
+# Forces correlated above 0.82 and energies above 0.73 (0.54 with 12 frames). The ratio of the
+# standard deviations of the energies was 0.56 to 1.12 (0.46 to 2.0 with 12 frames).
 UNRELATED, UNRELATED_ENERGIES = 0.3, 0.6
 USUAL_SPREAD, USUAL_SPREAD_OF_FEW = (0.4, 1.8), (0.25, 4.0)
 ALIKE, VERY_ALIKE = 0.8, 0.85
-OUTLYING = 12.0  # times the median frame's error, beyond which a frame is off
+OUTLYING = 12.0  # errors of outliers, in units of the median error
 FEW, MANY = 10, 30  # frames
-WARM = 5.0  # kcal/mol/Å; where forces are less, the potential's own minimum decides
-TORN, STRAINED = 1.6, 0.18  # of a bond's usual length; heat stretched few bonds beyond 1.2
+SMALL_FORCE = 5.0  # kcal/mol/Å; smaller forces mainly show where the minimum of the potential is
+# Bond lengths in units of their median: in wrong frames, and deviations in strained ones. Thermal
+# motion stretched few bonds beyond 1.2.
+TORN, STRAINED = 1.6, 0.18
 REMEDY = "or accept them with the setting check_labels=False (--no-check)"
 
 
 def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> None:
-    """Compare labels with what the starting potential predicts.
+    """Compare labels with the predictions of the initial potential.
 
-    Only where the potential describes the molecule at all: with values that correlate.
+    Most checks need predictions that correlate with the labels, so a potential that does not
+    describe the molecule refuses nothing.
 
     Args:
         data: the labels.
         energies: (M,) kcal/mol that the potential predicts for the same frames.
-        forces: (M, N, 3) kcal/mol/Å likewise.
+        forces: (M, N, 3) kcal/mol/Å, likewise.
 
     Raises:
-        InputError: frames bonded unlike the others, the wrong sign, other units, labels that have
-            nothing to do with the geometries, or frames far off all others.
+        InputError: frames with other bonds than the rest, a wrong sign or unit, labels of other
+            geometries, or frames that are far from all others.
     """
+    for fault in _faults(data, energies, forces):
+        raise InputError(f"{data.label}: {fault}")
+
+
+def _faults(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Iterator[str]:
     if len(data) < 4 or not np.isfinite(forces).all() or not forces.any():
         return
-    stretches = _stretches(data)
-    _refuse_torn(data, stretches)
-    # Where a bond is far from its usual length, no potential need be right.
+    first, second = data.molecule.bonds.T
+    lengths = np.linalg.norm(data.positions[:, first] - data.positions[:, second], axis=-1)
+    stretches = lengths / np.median(lengths, axis=0)
+    torn = np.flatnonzero((stretches > TORN).any(axis=1))
+    if len(torn):
+        yield (
+            f"in {len(torn)} frames ({_some(data, torn)}) bonds are more than {TORN} times as long "
+            "as in most frames, so the atoms are in another order or have reacted: remove or "
+            f"correct these frames, {REMEDY}"
+        )
+    # No potential is expected to be right where a bond is far from its usual length.
     strained = (np.abs(stretches - 1.0) > STRAINED).any(axis=1)
     if not data.forces.any():
         if data.energies is not None and np.ptp(data.energies) > 1.0:
-            raise InputError(f"{data.label}: all forces are zero, while energies vary")
+            yield "all forces are zero, but the energies vary"
         return
-    _refuse_outliers(data, forces, strained)
+    yield from _outliers(data, forces, strained)
     strength = np.linalg.norm(forces, axis=(1, 2))
-    calm = strength <= 3.0 * np.median(strength)  # not what the potential takes for a clash
+    calm = strength <= 3.0 * np.median(strength)  # without frames where the potential has a clash
     alike = np.corrcoef(forces[calm].ravel(), data.forces[calm].ravel())[0, 1]
     if alike < -0.5:
-        raise InputError(
-            f"{data.label}: forces point against those of the starting potential (correlation "
-            f"{alike:.2f}): these are gradients; change their sign"
+        yield (
+            f"forces point against those of the initial potential (correlation {alike:.2f}): "
+            "these are gradients; change their sign"
         )
-    # Medians of frames, so that a few bad ones do not decide.
-    own, mine = (np.median(np.linalg.norm(f, axis=(1, 2))) for f in (data.forces, forces))
-    if alike < UNRELATED and own > WARM * np.sqrt(3 * data.n_atoms):
-        raise InputError(
-            f"{data.label}: forces have little to do with those of the starting potential "
-            f"(correlation {alike:.2f}): are they of other frames, or in another order of atoms? "
-            f"correct them, {REMEDY}"
+    # Medians over frames are not affected by a few wrong frames.
+    labelled, predicted = (np.median(np.linalg.norm(f, axis=(1, 2))) for f in (data.forces, forces))
+    if alike < UNRELATED and labelled > SMALL_FORCE * np.sqrt(3 * data.n_atoms):
+        yield (
+            f"forces hardly correlate with those of the initial potential (correlation {alike:.2f})"
+            ", as if they belonged to other frames or to another order of atoms: correct them, "
+            f"{REMEDY}"
         )
-    stiffness = _stiffness(data, forces)
-    if stiffness is None:
-        _check_ratio(data, "forces", 1, own / mine, alike)
+    ratio, frames = labelled / predicted, (data.molecule, data.positions)
+    stiffness = bond_force_constants(*frames, data.forces) / bond_force_constants(*frames, forces)
+    stiffness = stiffness[np.isfinite(stiffness)]
+    if len(stiffness) >= BONDS:
+        yield from _mistake("forces", 1, float(np.median(stiffness)), 1.0, usual=USUAL_STIFFNESS)
     else:
-        _check_ratio(data, "forces", 1, stiffness, 1.0, usual=USUAL_STIFFNESS)
+        yield from _mistake("forces", 1, ratio, alike)
     if data.energies is not None and len(data) >= FEW and np.ptp(energies) > 0.1:
-        _check_energies(data, energies, strained, alike, own / mine)
+        yield from _energy_faults(data, energies, strained, alike, ratio)
 
 
-def _check_energies(data: Dataset, energies, strained, alike: float, ratio: float) -> None:
-    """InputErrors for energies (M,); the forces correlate so, and are larger by such a ratio."""
-    mine, own = (e - np.median(e) for e in (energies, data.energies))
-    left = np.abs(own - mine)
-    far = left > OUTLYING * np.median(left)
-    # Where the potential's value is the odd one, as at a contact that it takes for a clash, or
-    # where the geometry is strained, the labels are not to blame.
-    off = far & (left > 20.0) & (np.abs(own) > np.abs(mine)) & ~strained
+def _energy_faults(
+    data: Dataset, energies: np.ndarray, strained: np.ndarray, alike: float, ratio: float
+) -> Iterator[str]:
+    """Yield faults of the energies.
+
+    Args:
+        data, energies: as for `check_labels`.
+        strained: (M,) whether a bond is far from its usual length.
+        alike: correlation of the forces.
+        ratio: median norm of the labelled forces divided by that of the predicted ones.
+    """
+    assert data.energies is not None
+    predicted, labelled = (e - np.median(e) for e in (energies, data.energies))
+    error = np.abs(labelled - predicted)
+    far = error > OUTLYING * np.median(error)
+    # The label is not at fault where the prediction is the larger one, as at a contact that the
+    # potential takes for a clash, or where the geometry is strained.
+    off = far & (error > 20.0) & (np.abs(labelled) > np.abs(predicted)) & ~strained
     if 0 < off.sum() <= 0.25 * len(data):
-        raise InputError(
-            f"{data.label}: the energies of frames {_some(data, np.flatnonzero(off))} are up to "
-            f"{left[off].max():.3g} kcal/mol off, {np.median(left):.3g} is usual; remove these "
-            f"frames, compute them again, {REMEDY}"
+        yield (
+            f"the energies of frames {_some(data, np.flatnonzero(off))} are wrong by up to "
+            f"{error[off].max():.3g} kcal/mol, compared with {np.median(error):.3g} in most frames:"
+            f" remove these frames, compute them again, {REMEDY}"
         )
-    mine, own = mine[~far], own[~far]
-    alike_energies = np.corrcoef(mine, own)[0, 1]
+    predicted, labelled = predicted[~far], labelled[~far]
+    alike_energies = np.corrcoef(predicted, labelled)[0, 1]
     if alike_energies < -0.5:
-        raise InputError(
-            f"{data.label}: energies fall where those of the starting potential rise (correlation "
-            f"{alike_energies:.2f}); change their sign"
+        yield (
+            "energies fall where those of the initial potential rise (correlation "
+            f"{alike_energies:.2f}): change their sign"
         )
     if alike > ALIKE and alike_energies < UNRELATED_ENERGIES - 1.0 / np.sqrt(len(data)):
-        raise InputError(
-            f"{data.label}: energies have little to do with those of the starting potential "
-            f"(correlation {alike_energies:.2f}), while forces do: are they of other frames? "
+        yield (
+            "energies hardly correlate with those of the initial potential (correlation "
+            f"{alike_energies:.2f}), although forces do, as if they belonged to other frames: "
             f"correct them, {REMEDY}"
         )
-    spread = np.std(own) / np.std(mine)
+    spread = float(np.std(labelled) / np.std(predicted))
     low, high = USUAL_SPREAD if len(data) >= MANY and alike > ALIKE else USUAL_SPREAD_OF_FEW
     if not low < spread < high:
-        _check_ratio(data, "energies", 0, spread, alike_energies, near=2.5)
-    if min(alike, alike_energies) > VERY_ALIKE and len(data) >= 20:
-        both = ratio / spread
-        if not 1.0 / CONSISTENT < both < CONSISTENT:
-            raise InputError(
-                f"{data.label}: beside the starting potential, forces are {ratio:.3g} times and "
-                f"energies {spread:.3g} times as large: one of them is in another unit"
-            )
-
-
-def _stretches(data: Dataset) -> np.ndarray:
-    """(M, B) bond lengths over the medians of their bonds."""
-    first, second = data.molecule.bonds.T
-    lengths = np.linalg.norm(data.positions[:, first] - data.positions[:, second], axis=-1)
-    return lengths / np.median(lengths, axis=0)
-
-
-def _refuse_torn(data: Dataset, stretches: np.ndarray) -> None:
-    torn = np.flatnonzero((stretches > TORN).any(axis=1))
-    if len(torn):
-        raise InputError(
-            f"{data.label}: in {len(torn)} frames ({_some(data, torn)}) bonds are more than {TORN} "
-            "times as long as in most: these have their atoms in another order, or reacted; remove "
-            f"or correct them, {REMEDY}"
+        yield from _mistake("energies", 0, spread, alike_energies, near=2.5)
+    consistent = 1.0 / CONSISTENT < ratio / spread < CONSISTENT
+    if min(alike, alike_energies) > VERY_ALIKE and len(data) >= 20 and not consistent:
+        yield (
+            f"compared with the initial potential, forces are {ratio:.3g} times and energies "
+            f"{spread:.3g} times as large: one of them is in another unit"
         )
 
 
-def _stiffness(data: Dataset, forces: np.ndarray) -> float | None:
-    """How much stiffer bonds are by the labels than by the potential (None: frames do not tell)."""
-    frames = data.molecule, data.positions
-    ratios = bond_force_constants(*frames, data.forces) / bond_force_constants(*frames, forces)
-    ratios = ratios[np.isfinite(ratios)]
-    return float(np.median(ratios)) if len(ratios) >= BONDS else None
+def _mistake(
+    what: str, power: int, ratio: float, alike: float, near=USUAL[1], usual=USUAL
+) -> Iterator[str]:
+    """Yield the mistake of units that explains the ratio of labels and predictions.
 
-
-def _check_ratio(
-    data, what: str, power: int, ratio: float, alike: float, near=USUAL[1], usual=USUAL
-) -> None:
-    """InputError where labels that correlate so with the potential are larger by a known ratio."""
+    Args:
+        what: "forces" or "energies".
+        power: of the length in their unit, see `unit_mistakes`.
+        ratio: labels divided by predictions.
+        alike: their correlation.
+        near: largest factor between the ratio and the mistake.
+        usual: limits of the ratio of correct labels that correlate well.
+    """
     mistake, factor = min(unit_mistakes(power).items(), key=lambda m: abs(np.log(ratio / m[1])))
-    is_near = 1.0 / near < ratio / factor < near
     low, high = usual if alike > ALIKE else (0.4, 2.5)
-    if alike > 0.5 and is_near and not low < ratio < high:
-        raise InputError(
-            f"{data.label}: {what} are {ratio:.3g} times those of the starting potential: "
-            f"{mistake}? give the right unit, {REMEDY}"
+    if alike > 0.5 and 1.0 / near < ratio / factor < near and not low < ratio < high:
+        yield (
+            f"{what} are {ratio:.3g} times those of the initial potential: {mistake}? Give the "
+            f"right unit, {REMEDY}"
         )
 
 
-def _refuse_outliers(data: Dataset, forces: np.ndarray, strained: np.ndarray) -> None:
-    wrong, predicted, labelled = (
+def _outliers(data: Dataset, forces: np.ndarray, strained: np.ndarray) -> Iterator[str]:
+    error, predicted, labelled = (
         np.sqrt(np.mean(f**2, axis=(1, 2))) for f in (forces - data.forces, forces, data.forces)
     )
-    usual = np.median(wrong)
-    suspect = (predicted < 2.0 * labelled) & (wrong > 0.7 * labelled) & ~strained
+    usual = np.median(error)
+    suspect = (predicted < 2.0 * labelled) & (error > 0.7 * labelled) & ~strained
     cosine = np.mean(forces * data.forces, axis=(1, 2)) / np.maximum(predicted * labelled, 1e-300)
-    turned = (cosine < -0.5) & (np.median(cosine) > 0.5) & (wrong > 2.0 * usual)
-    off = np.flatnonzero((wrong > OUTLYING * usual) & suspect | turned)
+    turned = (cosine < -0.5) & (np.median(cosine) > 0.5) & (error > 2.0 * usual)
+    off = np.flatnonzero((error > OUTLYING * usual) & suspect | turned)
     if usual > 0.05 and 0 < len(off) <= 0.25 * len(data):
-        raise InputError(
-            f"{data.label}: the forces of frames {_some(data, off)} are far off all others (error "
-            f"{wrong[off].max():.3g} against {usual:.3g} kcal/mol/Å of most); remove them, "
-            f"compute them again, {REMEDY}"
+        yield (
+            f"the forces of frames {_some(data, off)} are wrong by up to {error[off].max():.3g} "
+            f"kcal/mol/Å, compared with {usual:.3g} in most frames: remove these frames, compute "
+            f"them again, {REMEDY}"
         )
 
 
 def _some(data: Dataset, frames: np.ndarray) -> str:
-    return ", ".join(map(str, data.index[frames][:10]))
+    """Return the numbers of up to ten frames."""
+    return ", ".join(map(str, np.asarray(data.index)[frames][:10]))

@@ -62,7 +62,7 @@ def test_frames_far_off_are_named(known):
     energies[11] += 1000.0
     for own, frame in (((forces, data.energies), 7), ((data.forces, energies), 11)):
         bad = Dataset(data.numbers, data.positions, *own)
-        with pytest.raises(InputError, match=rf"frames {frame} are"):
+        with pytest.raises(InputError, match=rf"frames {frame} are wrong"):
             check_labels(bad, *predicted)
 
 
@@ -76,10 +76,10 @@ def test_labels_of_other_frames_or_atoms_are_named(known):
     first, last = np.flatnonzero(data.numbers == 1)[[0, -1]]
     swapped[::4, [first, last]] = swapped[::4, [last, first]]
     for R, F, E, message in (
-        (data.positions, data.forces[order], data.energies, "forces have little to do with"),
-        (data.positions, data.forces[:, atoms], data.energies, "forces have little to do with"),
-        (data.positions, flipped, data.energies, "forces of frames 3, 20 are far off"),
-        (data.positions, data.forces, data.energies[order], "energies have little to do with"),
+        (data.positions, data.forces[order], data.energies, "forces hardly correlate with"),
+        (data.positions, data.forces[:, atoms], data.energies, "forces hardly correlate with"),
+        (data.positions, flipped, data.energies, "forces of frames 3, 20 are wrong by"),
+        (data.positions, data.forces, data.energies[order], "energies hardly correlate with"),
         (swapped, data.forces, data.energies, "in 15 frames .* bonds are more than 1.6 times"),
     ):
         bad = Dataset(data.numbers, R, F, E)
@@ -94,7 +94,7 @@ def test_a_few_frames_tell_too(known):
     bad = data.forces.copy()
     bad[[2, 5]] *= 50.0
     for F, E, message in (
-        (bad, data.energies, "forces of frames 2, 5 are far off"),
+        (bad, data.energies, "forces of frames 2, 5 are wrong by"),
         (data.forces, 23.06 * data.energies, "energies are .* times"),
         (0.529 * data.forces, data.energies, "kcal/mol/Bohr taken for kcal/mol/Å"),
     ):

@@ -131,7 +131,7 @@ def test_a_straight_angle_has_finite_derivatives():
     for values in jax.tree.leaves(jax.jit(jax.jacfwd(both))(potential.params)):
         assert np.isfinite(values).all()
     bent = {**start.params, "angle": {**start.params["angle"], "angle": np.array([3.1])}}
-    with pytest.raises(InputError, match="a straight angle is not at rest at 180°"):
+    with pytest.raises(InputError, match="the equilibrium value of a straight angle is not 180°"):
         target.check(start.replace(bent))
 
 
@@ -220,5 +220,5 @@ def test_bad_input_is_one_sentence(water, frames, springs):
     broken = water.replace(
         {**water.params, "bond": {"k": np.array([np.nan]), "length": np.ones(1)}}
     )
-    with pytest.raises(InputError, match=r"own values there are not finite"):
+    with pytest.raises(InputError, match=r"the values of the potential are not finite"):
         TorsionScan(frames, np.arange(6.0)).check(broken)
