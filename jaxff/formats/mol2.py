@@ -11,7 +11,8 @@ from jaxff.formats.amber_write import write_frcmod, write_mol2
 from jaxff.gaff.assign import assign, topology
 from jaxff.gaff.table import gaff_table, with_frcmod
 from jaxff.gaff.topology import Topology
-from jaxff.molecule import Molecule, mol2_rows
+from jaxff.molecule import Molecule
+from jaxff.molecule_files import mol2_rows
 from jaxff.potential import Potential
 
 

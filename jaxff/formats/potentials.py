@@ -30,7 +30,7 @@ class Model(NamedTuple):
 
 
 def _load_saved(path: Path, trust: Sequence[str]) -> Potential:
-    return saved.load(path, trust) if trust else saved.load(path)
+    return saved.load(path, *([trust] if trust else []))
 
 
 MODELS = (

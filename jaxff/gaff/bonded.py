@@ -38,7 +38,7 @@ class Table:
     values: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, atoms, names: Sequence[str], values: dict[str, np.ndarray]) -> Table:
+    def of(cls, atoms, names: Sequence[str] | np.ndarray, values: dict[str, np.ndarray]) -> Table:
         """Make one type for each distinct combination of name and values.
 
         Args:

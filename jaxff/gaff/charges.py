@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.gaff.lewis import Lewis
-from jaxff.molecule import Molecule, equivalent_atoms, mol2_rows
+from jaxff.molecule import Molecule, equivalent_atoms
+from jaxff.molecule_files import mol2_rows
 from jaxff.npz import atomic_path
 
 METHODS = ("resp", "gasteiger", "am1bcc")

@@ -1,0 +1,147 @@
+"""Readers of molecule files: the fields of a `Molecule` by file suffix.
+
+A new format takes one function and one line in `READERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers
+
+from jaxff.errors import InputError
+
+Fields = dict[str, Any]  # bonds are absent if the file contains none
+
+
+def fields_of_rdkit(mol: Any, name: str) -> Fields:
+    """The fields of an RDKit molecule with hydrogens and a conformer."""
+    from rdkit import Chem
+
+    labelled = [a.GetIdx() for a in mol.GetAtoms() if a.GetIsotope()]
+    if labelled:
+        raise InputError(
+            f"{name}: atom {labelled[0]} is an isotope, but jaxff uses the masses of the natural "
+            "elements; remove the isotope label"
+        )
+    bonds = list(mol.GetBonds())
+    return {
+        "numbers": np.array([a.GetAtomicNum() for a in mol.GetAtoms()]),
+        "positions": mol.GetConformer().GetPositions(),
+        "bonds": np.array([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in bonds]),
+        "charge": Chem.GetFormalCharge(mol),
+        "bond_orders": np.array([b.GetBondTypeAsDouble() for b in bonds]),
+        "name": name,
+    }
+
+
+def fields_of_ase(atoms: Any, charge: int | None = None) -> Fields:
+    """The fields of an `ase.Atoms`, without bonds.
+
+    Args:
+        atoms: the atoms.
+        charge: e; by default ``atoms.info["charge"]``, or else the sum of the initial charges.
+    """
+    if np.any(atoms.pbc):
+        raise InputError("periodic structures are not supported: set atoms.pbc = False")
+    if charge is None:
+        charge = atoms.info.get("charge", round(float(atoms.get_initial_charges().sum())))
+    return {
+        "numbers": atoms.numbers,
+        "positions": atoms.positions,
+        "charge": int(charge or 0),
+        "name": str(atoms.info.get("name", "")),
+    }
+
+
+def mol2_rows(path: str | Path) -> dict[str, list[list[str]]]:
+    """The words of each line in sections ATOM, BOND, MOLECULE of a mol2 file's first molecule."""
+    section, rows = "", {"ATOM": [], "BOND": [], "MOLECULE": []}
+    for line in Path(path).read_text().splitlines():
+        if line.startswith("@<TRIPOS>"):
+            section = line[9:].strip().upper()
+            if section == "MOLECULE" and rows["ATOM"]:
+                break
+        elif line.strip() and not line.startswith("#") and section in rows:
+            rows[section].append(line.split())
+    return rows
+
+
+def _read_sdf(path: Path) -> Fields:
+    from rdkit import Chem, rdBase
+
+    with rdBase.BlockLogs():
+        supplier = Chem.SDMolSupplier(str(path), removeHs=False)
+        mol = None if supplier.atEnd() else next(supplier)
+    if mol is None:
+        raise InputError("RDKit cannot read it")
+    if any(a.GetTotalNumHs() for a in mol.GetAtoms()):
+        raise InputError("hydrogens are missing: add them, with positions, first")
+    title = mol.GetProp("_Name").strip() if mol.HasProp("_Name") else ""
+    return fields_of_rdkit(mol, title or path.stem)
+
+
+def _read_pdb(path: Path) -> Fields:
+    from rdkit import Chem, rdBase
+
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromPDBFile(str(path), removeHs=False, proximityBonding=False)
+    if mol is None:
+        raise InputError("RDKit cannot read it")
+    fields = fields_of_rdkit(mol, path.stem)
+    del fields["bond_orders"]  # CONECT records contain no bond orders
+    if not len(fields["bonds"]):
+        del fields["bonds"]
+    return fields
+
+
+def _read_xyz(path: Path) -> Fields:
+    import ase.io
+
+    return fields_of_ase(ase.io.read(path, index=0, format="extxyz"))
+
+
+def _read_mol2(path: Path) -> Fields:
+    # RDKit reads Corina atom types only; the mol2 files of force fields contain GAFF types.
+    rows = mol2_rows(path)
+    if not rows["ATOM"]:
+        raise InputError("no atoms in an @<TRIPOS>ATOM section")
+    place = {row[0]: i for i, row in enumerate(rows["ATOM"])}
+    orders = {"ar": 1.5, "am": 1.0}
+    charges = [float(row[8]) for row in rows["ATOM"] if len(row) > 8]
+    return {
+        "numbers": np.array([_mol2_element(row) for row in rows["ATOM"]]),
+        "positions": np.array([[float(x) for x in row[2:5]] for row in rows["ATOM"]]),
+        "bonds": np.array([(place[row[1]], place[row[2]]) for row in rows["BOND"]]),
+        "charge": round(sum(charges)),
+        "bond_orders": np.array(
+            [orders[row[3]] if row[3] in orders else float(row[3]) for row in rows["BOND"]]
+        ),
+        "name": " ".join(rows["MOLECULE"][0]) if rows["MOLECULE"] else "",
+    }
+
+
+def _mol2_element(row: list[str]) -> int:
+    """Atomic number of a mol2 atom: of a SYBYL type (C.ar), or of a GAFF or AMBER type (ca, CT)."""
+    kind = row[5]
+    stem = kind.split(".")[0]
+    if ("." in kind or stem.capitalize() == stem) and stem.capitalize() in atomic_numbers:
+        return atomic_numbers[stem.capitalize()]
+    if kind.lower() in ("cl", "br"):
+        return atomic_numbers[kind.capitalize()]
+    if kind[0].upper() in atomic_numbers:  # the first letter of a GAFF type: na is N
+        return atomic_numbers[kind[0].upper()]
+    raise InputError(f"the type {kind!r} of atom {row[0]} names no element")
+
+
+READERS: dict[str, Callable[[Path], Fields]] = {
+    ".sdf": _read_sdf,
+    ".mol": _read_sdf,
+    ".mol2": _read_mol2,
+    ".pdb": _read_pdb,
+    ".xyz": _read_xyz,
+    ".extxyz": _read_xyz,
+}
