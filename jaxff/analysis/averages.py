@@ -1,21 +1,21 @@
-"""Averages over frames, with weights, and the standard errors of correlated series."""
+"""Averages over frames, with weights, and standard errors of correlated series."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxff.analysis.coordinates import floating
+from jaxff.analysis.coordinates import floating, is_known
 from jaxff.errors import InputError
 from jaxff.geometry import safe_sqrt
 
 Array = jax.Array
 
-# Jonsson's test passes where what is left of the correlation is not significant at this level.
+# Jonsson's test passes where the remaining correlation is not significant at this level.
 CONFIDENCE = 0.95
 # The sum of the autocorrelation function ends where the lag exceeds this many times its value.
 WINDOW = 5.0
@@ -24,15 +24,15 @@ WINDOW = 5.0
 class Estimate(NamedTuple):
     """A mean (...) and its standard error (...), in the unit of the series."""
 
-    mean: Array
-    error: Array
+    mean: Any
+    error: Any
 
 
 def average(per_frame, weights=None) -> Array:
     """Mean (...) over frames of per-frame values (F, ...), with weights (F,) that sum to one.
 
     Raises:
-        InputError: weights of another number of frames, or known not to sum to one.
+        InputError: weights for another number of frames, or whose sum is not one.
     """
     per_frame = floating(per_frame)
     if weights is None:
@@ -44,14 +44,14 @@ def average(per_frame, weights=None) -> Array:
 def mean_and_error(series, n_blocks: int | None = None, weights=None) -> Estimate:
     """Mean over the frames of a correlated series and its standard error.
 
-    Without `n_blocks` it is the larger of two, for each component: that of blocking, where
-    neighbours are averaged in pairs until what is left is uncorrelated (Flyvbjerg and Petersen,
-    J. Chem. Phys. 91, 461 (1989)) by Jonsson's test (Phys. Rev. E 98, 043304 (2018)), which stops
-    somewhat early; and that of the autocorrelation time, which misses a slow correlation under a
-    fast oscillation.  A series under fifty such times has a larger error than this says.
+    Without `n_blocks`, the error of each component is the larger of two estimates.  Blocking
+    averages neighbours in pairs until the rest is uncorrelated (Flyvbjerg and Petersen, J. Chem.
+    Phys. 91, 461 (1989)) by Jonsson's test (Phys. Rev. E 98, 043304 (2018)), which stops somewhat
+    early.  The autocorrelation time misses a slow correlation under a fast oscillation.  A series
+    shorter than fifty such times has a larger error than the estimate.
 
-    With `n_blocks` the frames are cut into as many blocks of equal length, taken as independent:
-    for replicas one after another, their number.  With weights the error is that of a ratio of
+    With `n_blocks`, the frames are cut into blocks of equal length, taken as independent: for
+    replicas one after another, give their number.  With weights, the error is that of a ratio of
     means, to first order.
 
     Args:
@@ -63,13 +63,10 @@ def mean_and_error(series, n_blocks: int | None = None, weights=None) -> Estimat
         Estimate of (...) mean and error.
 
     Raises:
-        InputError: fewer than two frames, a number of blocks out of range, or weights that do
-            not fit.
+        InputError: fewer than two frames, a number of blocks out of range, or invalid weights.
     """
-    series = floating(series)
-    n = series.shape[0] if series.ndim else 0
-    if n < 2:
-        raise InputError(f"a standard error needs at least 2 frames, not {n}")
+    series = _checked_series(series, "a standard error")
+    n = len(series)
     if n_blocks is not None and not 2 <= n_blocks <= n:
         raise InputError(f"n_blocks is {n_blocks}: {n} frames make between 2 and {n} blocks")
     if weights is not None:
@@ -78,33 +75,26 @@ def mean_and_error(series, n_blocks: int | None = None, weights=None) -> Estimat
 
 
 def autocorrelation_time(series) -> Array:
-    """Frames for each independent one of a series, 1 + 2 Σ ρ(t), at least 1.
+    """Number of frames (...) for each independent frame of a series, 1 + 2 Σ ρ(t), at least 1.
 
     The sum ends at the first lag that is five times its value (Sokal, in Functional Integration,
-    Springer (1997)); the series should be at least fifty times as long.  Sokal's own
-    time is half of this one.  A series that does not change has 1.
+    Springer (1997)); the series should be at least fifty times as long.  Sokal's definition of the
+    time is half of this one.  The time of a constant series is 1.
 
     Args:
         series: (F, ...) values of frames in the order of time.
 
-    Returns:
-        (...) frames.
-
     Raises:
         InputError: fewer than two frames.
     """
-    series = floating(series)
-    n = series.shape[0] if series.ndim else 0
-    if n < 2:
-        raise InputError(f"a correlation time needs at least 2 frames, not {n}")
-    return _correlation_time(series)
+    return _correlation_time(_checked_series(series, "a correlation time"))
 
 
 def lagged_products(x: Array, n_lags: int) -> Array:
     """Σ_t x(t) x(t + lag) (..., n_lags) of x (..., F), by fast Fourier transforms."""
     from scipy.fft import next_fast_len
 
-    length = next_fast_len(x.shape[-1] + n_lags - 1, real=True)  # no wrapping round
+    length = next_fast_len(x.shape[-1] + n_lags - 1, real=True)  # avoids periodic images
     return jnp.fft.irfft(squared(jnp.fft.rfft(x, length)), length)[..., :n_lags]
 
 
@@ -114,13 +104,21 @@ def squared(z: Array) -> Array:
 
 
 def checked_weights(weights, n: int, dtype) -> Array:
-    """Weights (n,) of `dtype`; InputError for another number, or if known not to sum to one."""
+    """Return weights (n,) as `dtype`; raise InputError for another shape or sum."""
     if np.shape(weights) != (n,):
         raise InputError(f"weights have shape {np.shape(weights)}: {n} frames need ({n},)")
-    total = None if isinstance(weights, jax.core.Tracer) else float(np.sum(np.asarray(weights)))
-    if total is not None and not abs(total - 1.0) < 1e-3:
+    if is_known(weights) and not abs(float(np.sum(np.asarray(weights))) - 1.0) < 1e-3:
+        total = float(np.sum(np.asarray(weights)))
         raise InputError(f"weights sum to {total:.6g}: divide them by their sum")
     return jnp.asarray(weights, dtype)
+
+
+def _checked_series(series, purpose: str) -> Array:
+    series = floating(series)
+    n = series.shape[0] if series.ndim else 0
+    if n < 2:
+        raise InputError(f"{purpose} needs at least 2 frames, not {n}")
+    return series
 
 
 @partial(jax.jit, static_argnames="n_blocks")
@@ -145,7 +143,7 @@ def _correlation_time(series):
 
 
 def _correlated_frames(deviations):
-    """1 + 2 Σ ρ(t) (...) of deviations (F, ...), to Sokal's window."""
+    """1 + 2 Σ ρ(t) (...) of deviations (F, ...), up to Sokal's window."""
     n = len(deviations)
     products = lagged_products(jnp.moveaxis(deviations, 0, -1), n)
     start = products[..., :1]
@@ -158,10 +156,11 @@ def _correlated_frames(deviations):
 
 
 def _blocked_variance(deviations):
-    """Variance (...) of the mean of deviations (F, ...) from it, by Jonsson's automatic blocking.
+    """Variance (...) of the mean of a series from its deviations (F, ...), by blocking.
 
     With variance s and lag-one autocovariance g of the n blocks at each level, the sum of
-    ((n − 1) s/n² + g)² n/s² over this and all coarser levels follows χ² once nothing is correlated.
+    ((n − 1) s/n² + g)² n/s² over this level and all coarser ones follows χ² if the blocks are
+    uncorrelated.  The coarsest level passes always.
     """
     from scipy.stats import chi2
 
@@ -175,13 +174,8 @@ def _blocked_variance(deviations):
     n = (len(deviations) // 2 ** np.arange(len(s))).reshape(column)
     varies = s > 0.0
     ratio = jnp.where(varies, g / jnp.where(varies, s, 1.0), 0.0)
-    tests = _like(n, s) * (_like((n - 1) / n**2, s) + ratio) ** 2
+    tests = jnp.asarray(n, s.dtype) * (jnp.asarray((n - 1) / n**2, s.dtype) + ratio) ** 2
     left = jnp.cumsum(tests[::-1], axis=0)[::-1]
     limits = chi2.ppf(CONFIDENCE, np.arange(len(s), 0, -1)).reshape(column)
-    # Always passed at the coarsest level.
-    level = jnp.argmax(left < _like(limits, s), axis=0)
-    return jnp.take_along_axis(s / _like(n - 1, s), level[None], axis=0)[0]
-
-
-def _like(values, array):
-    return jnp.asarray(values, array.dtype)
+    level = jnp.argmax(left < jnp.asarray(limits, s.dtype), axis=0)
+    return jnp.take_along_axis(s / jnp.asarray(n - 1, s.dtype), level[None], axis=0)[0]

@@ -1,10 +1,11 @@
-"""Internal coordinates of frames: distances, angles and torsions, differentiable."""
+"""Distances, angles and torsions of frames, differentiable with JAX."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxff import geometry
 from jaxff.errors import InputError
@@ -17,16 +18,15 @@ _dihedral = jax.jit(jnp.vectorize(geometry.dihedral, signature="(c),(c),(c),(c)-
 
 
 def distances(positions, pairs, box=None) -> Array:
-    """Distances (..., P) Å of pairs of atoms, of nearest images in a box.
+    """Distances (..., P) Å between pairs of atoms, of nearest images in a box.
 
     Args:
         positions: (..., N, 3) Å.
         pairs: (P, 2) atom indices.
-        box: edges of an orthorhombic box, (3,) Å, or () Å of a cubic one; none in vacuum.
+        box: edges of an orthorhombic box, (3,) Å, or () Å of a cubic one; None in vacuum.
 
     Raises:
-        InputError: indices that are not pairs of different atoms of the frames, or a box of
-            another shape.
+        InputError: indices that are not pairs of different atoms, or a box of another shape.
     """
     positions = floating(positions)
     check_box(box)
@@ -41,34 +41,30 @@ def angles(positions, triples) -> Array:
         triples: (A, 3) atom indices.
 
     Raises:
-        InputError: indices that are not triples of different atoms of the frames.
+        InputError: indices that are not triples of different atoms.
     """
-    positions = floating(positions)
-    atoms = checked_indices(positions, triples, 3)
-    return _angle(*(positions[..., atoms[:, k], :] for k in range(3)))
+    return _angle(*_gathered(positions, triples, 3))
 
 
 def torsion_angles(positions, torsions) -> Array:
-    """Torsion angles (..., T) rad in [−π, π], IUPAC sign: 0 is cis.
+    """Torsion angles (..., T) rad in [−π, π] with the IUPAC sign: cis is 0.
 
     Args:
         positions: (..., N, 3) Å.
         torsions: (T, 4) atom indices.
 
     Raises:
-        InputError: indices that are not quadruples of different atoms of the frames.
+        InputError: indices that are not quadruples of different atoms.
     """
-    positions = floating(positions)
-    atoms = checked_indices(positions, torsions, 4)
-    return _dihedral(*(positions[..., atoms[:, k], :] for k in range(4)))
+    return _dihedral(*_gathered(positions, torsions, 4))
 
 
 def atom_pairs(numbers, first: int | None = None, second: int | None = None) -> np.ndarray:
-    """Each pair of atoms once, (P, 2) indices, or those of one element with another.
+    """All pairs of atoms (P, 2), or all pairs of two elements.
 
     Args:
         numbers: (N,) atomic numbers.
-        first, second: atomic numbers of the two elements; any where None.
+        first, second: atomic numbers of the two elements; None for any element.
 
     Raises:
         InputError: there is no such pair.
@@ -89,17 +85,22 @@ def atom_pairs(numbers, first: int | None = None, second: int | None = None) -> 
 
 
 def check_box(box) -> None:
-    """InputError unless `box` is None, one edge or three, and positive as far as is known."""
+    """Raise InputError unless `box` is None, or one or three positive edges."""
     if box is None:
         return
     if np.shape(box) not in ((), (3,)):
         raise InputError(f"the box has shape {np.shape(box)}: give one edge, or three, in Å")
-    if not isinstance(box, jax.core.Tracer) and not np.all(np.asarray(box) > 0):
+    if is_known(box) and not np.all(np.asarray(box) > 0):
         raise InputError(f"the box is {box}: its edges must be positive")
 
 
+def is_known(*values) -> bool:
+    """Whether none of the values is traced by JAX, so that they can be checked."""
+    return not any(isinstance(value, Tracer) for value in values)
+
+
 def floating(values) -> Array:
-    """`values` as a JAX array of its own floating type; integers become JAX's default one."""
+    """`values` as a JAX array of their floating-point type; integers become the default type."""
     values = jnp.asarray(values)
     if jnp.issubdtype(values.dtype, jnp.floating):
         return values
@@ -108,7 +109,7 @@ def floating(values) -> Array:
 
 @jax.jit
 def pair_distances(positions: Array, pairs, box=None) -> Array:
-    """`distances` of pairs known to be right, as compiled code."""
+    """The compiled part of `distances`, for arguments that have been checked."""
     a, b = positions[..., pairs[:, 0], :], positions[..., pairs[:, 1], :]
     if box is not None:
         box = jnp.asarray(box, b.dtype)
@@ -116,8 +117,15 @@ def pair_distances(positions: Array, pairs, box=None) -> Array:
     return _distance(a, b)
 
 
+def _gathered(positions, atoms, n: int) -> list[Array]:
+    """Positions (..., M, 3) Å of the first to nth atoms of tuples (M, n)."""
+    positions = floating(positions)
+    atoms = checked_indices(positions, atoms, n)
+    return [positions[..., atoms[:, k], :] for k in range(n)]
+
+
 def checked_indices(positions: Array, atoms, n: int) -> np.ndarray:
-    """Indices (M, n) of atoms of positions (..., N, 3); InputError if they are not."""
+    """Return tuples (M, n) of atoms of positions (..., N, 3); raise InputError if invalid."""
     atoms = np.asarray(atoms)
     if positions.ndim < 2 or positions.shape[-1] != 3:
         raise InputError(f"positions have shape {positions.shape}: (..., atoms, 3) is needed")
@@ -126,7 +134,7 @@ def checked_indices(positions: Array, atoms, n: int) -> np.ndarray:
             f"atom indices have shape {atoms.shape} and type {atoms.dtype}: "
             f"integers of shape (M, {n}) are needed"
         )
-    # JAX would clamp an index out of range without a word.
+    # JAX would clamp an index out of range without a warning.
     if atoms.size and not (atoms.min() >= 0 and atoms.max() < positions.shape[-2]):
         raise InputError(
             f"atom indices run from {atoms.min()} to {atoms.max()}, "
@@ -134,5 +142,5 @@ def checked_indices(positions: Array, atoms, n: int) -> np.ndarray:
         )
     repeated = (np.diff(np.sort(atoms, axis=1), axis=1) == 0).any(axis=1)
     if repeated.any():
-        raise InputError(f"{atoms[repeated][0].tolist()} names an atom twice: give different ones")
+        raise InputError(f"{atoms[repeated][0].tolist()} names an atom twice: give different atoms")
     return atoms

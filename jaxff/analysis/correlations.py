@@ -1,7 +1,7 @@
 """Time correlations of trajectories: mean-square displacement, velocity autocorrelation, spectra.
 
-Everything takes replicas along leading axes and gives one result each: `mean_and_error` with as
-many blocks as replicas then gives their mean and its standard error.
+Replicas are leading axes, and each replica gives one result: `mean_and_error` with the number of
+replicas as `n_blocks` gives their mean and its standard error.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import numpy as np
 
 from jaxff import units
 from jaxff.analysis.averages import lagged_products, squared
-from jaxff.analysis.coordinates import floating
+from jaxff.analysis.coordinates import floating, is_known
 from jaxff.errors import InputError
 
 Array = jax.Array
 
-# Coefficients of cos(2πkt/L) with alternating sign.
+# Coefficients of cos(2πkt/L), whose signs alternate.
 WINDOWS = {"none": (1.0,), "hann": (0.5, 0.5), "blackman": (0.42, 0.5, 0.08)}
 
 
 def mean_square_displacement(positions, masses=None, n_lags: int | None = None) -> Array:
-    """⟨|r(t + lag) − r(t)|²⟩ (..., n_lags) Å², the mean over atoms and all times.
+    """⟨|r(t + lag) − r(t)|²⟩ (..., n_lags) Å², the mean over atoms and times.
 
-    By Fourier transforms (Calandrini et al., Collection SFN 12, 201 (2011)), with
-    an error of about the rounding of the square of the distance covered in the whole trajectory:
-    prefer float64 where the first lags are small against it.
+    Computed by Fourier transforms (Calandrini et al., Collection SFN 12, 201 (2011)).  The rounding
+    error is relative to the squared distance covered in the whole trajectory: use float64 if the
+    displacement at the first lags is much smaller.
 
     Args:
         positions: (..., F, N, 3) Å, not wrapped into a box.
-        masses: (N,) amu, to leave out the motion of the centre of mass; None to keep it.
-        n_lags: lags 0 to n_lags − 1 frames, static; all F if None.
+        masses: (N,) amu, to remove the motion of the centre of mass; None to keep it.
+        n_lags: number of lags, from 0 frames, static; None for all F.
 
     Raises:
         InputError: arrays of other shapes, or n_lags out of range.
@@ -45,12 +45,12 @@ def mean_square_displacement(positions, masses=None, n_lags: int | None = None) 
 def velocity_autocorrelation(
     velocities, masses=None, n_lags: int | None = None, normalized: bool = False
 ) -> Array:
-    """⟨v(t) · v(t + lag)⟩ (..., n_lags) Å²/fs², the mean over atoms and all times.
+    """⟨v(t) · v(t + lag)⟩ (..., n_lags) Å²/fs², the mean over atoms and times.
 
     Args:
         velocities: (..., F, N, 3) Å/fs.
-        masses: (N,) amu, by which atoms are weighted in the mean; None for equal weights.
-        n_lags: lags 0 to n_lags − 1 frames, static; all F if None.
+        masses: (N,) amu, the weights of the atoms in the mean; None for equal weights.
+        n_lags: number of lags, from 0 frames, static; None for all F.
         normalized: whether to divide by the value at lag 0.
 
     Raises:
@@ -73,20 +73,21 @@ def vdos(
     """Vibrational density of states: the mass-weighted power spectrum of the velocities.
 
     The mean over atoms and over segments that overlap by half (Welch, IEEE Trans. Audio
-    Electroacoust. 15, 70 (1967)); it is never negative.  The sum over frequencies times their
-    spacing, the cm⁻¹ of one period a segment, is one; or at a temperature twice the mean kinetic
-    energy over kT, which by equipartition is the number of degrees of freedom.
+    Electroacoust. 15, 70 (1967)); it is never negative.  Its integral is one.  With a temperature,
+    its integral is twice the mean kinetic energy over kT: by equipartition, the number of degrees
+    of freedom.
 
     Args:
         velocities: (..., F, N, 3) Å/fs.
         masses: (N,) amu.
         dt: () fs between frames.
-        window: "hann", "blackman" or "none" (segments then follow one another).
-        segment: frames in each segment, static; all F if None.
+        window: "hann", "blackman" or "none" (segments without overlap).
+        segment: number of frames in each segment, static; None for all F.
         temperature: () K.
 
     Returns:
-        Frequencies (K,) cm⁻¹ and density (..., K) 1/cm⁻¹.
+        Frequencies (K,) cm⁻¹, multiples of the frequency with one period per segment, and density
+        (..., K) 1/cm⁻¹.
 
     Raises:
         InputError: arrays of other shapes, an unknown window, or a segment out of range.
@@ -102,20 +103,20 @@ def vdos(
 
 
 def spectral_centroid(frequencies, spectrum, low: float, high: float) -> Array:
-    """Mean frequency (...) cm⁻¹ of a spectrum between two frequencies: a differentiable peak.
+    """Mean frequency (...) cm⁻¹ of a spectrum between two bounds: a differentiable peak.
 
     Args:
         frequencies: (K,) cm⁻¹.
-        spectrum: (..., K), not negative, as `vdos` gives it.
-        low, high: cm⁻¹, the bounds, both inside.
+        spectrum: (..., K), not negative, as from `vdos`.
+        low, high: cm⁻¹, the bounds, included.
 
     Raises:
-        InputError: no frequency is known to lie within the bounds.
+        InputError: no frequency lies within the bounds.
     """
     spectrum = floating(spectrum)
     frequencies = jnp.asarray(frequencies, spectrum.dtype)
     inside = (frequencies >= low) & (frequencies <= high)
-    if not isinstance(inside, jax.core.Tracer) and not inside.any():
+    if is_known(inside) and not inside.any():
         raise InputError(f"the spectrum has no frequency between {low:g} and {high:g} cm⁻¹")
     within = jnp.where(inside, spectrum, 0.0)
     return jnp.sum(within * frequencies, axis=-1) / jnp.sum(within, axis=-1)
@@ -130,7 +131,7 @@ def _displacement(r, masses, n_lags):
     r = r - r.mean(axis=-3, keepdims=True)
     squares = jnp.sum(r**2, axis=(-2, -1))
     products = jnp.sum(lagged_products(_columns(r), n_lags), axis=-2)
-    # Sums of |r|² over the times that have a partner later, and earlier.
+    # Sums of |r|² over the times that have a later partner, and an earlier one.
     start, end = jnp.cumsum(squares, axis=-1), jnp.cumsum(squares[..., ::-1], axis=-1)
     lags = np.arange(n_lags)
     total = (start + end)[..., n - 1 - lags] - 2.0 * products
@@ -149,7 +150,7 @@ def _vdos(v, masses, dt, temperature, window, length):
     n = v.shape[-3]
     hop = length if window == "none" else length // 2
     count = -(-(n - length) // hop) + 1
-    # Evenly spread, so that no frame is left out.
+    # Starts are spread evenly, so that every frame is used.
     starts = np.round(np.linspace(0, n - length, count)).astype(int)
     taper = jnp.asarray(_taper(window, length), v.dtype)
     x = _columns(v * jnp.sqrt(masses)[:, None])
@@ -159,9 +160,9 @@ def _vdos(v, masses, dt, temperature, window, length):
         return jnp.sum(squared(jnp.fft.rfft(taper * piece)), axis=-2)
 
     spectrum = jnp.mean(jax.lax.map(power, jnp.asarray(starts)), axis=0)
-    # Frequencies stand for their negatives, too; zero and half the sampling rate have none.
-    alone = np.isin(np.arange(length // 2 + 1), (0, length / 2))
-    spectrum = jnp.where(alone, 1.0, 2.0) * spectrum
+    # A frequency and its negative count together; zero and half the sampling rate have no other.
+    is_single = np.isin(np.arange(length // 2 + 1), (0, length / 2))
+    spectrum = jnp.where(is_single, 1.0, 2.0) * spectrum
     spacing = units.WAVENUMBER_PER_FS / (length * dt)
     density = spectrum / (spectrum.sum(axis=-1, keepdims=True) * spacing)
     if temperature is not None:
@@ -178,14 +179,14 @@ def _frames(values, n_lags, name):
     n = values.shape[-3]
     n_lags = n if n_lags is None else n_lags
     if not 1 <= n_lags <= n:
-        raise InputError(f"n_lags is {n_lags}: {n} frames have lags 0 to {n - 1}, {n} in all")
+        raise InputError(f"n_lags is {n_lags}: {n} frames have {n} lags, 0 to {n - 1}")
     return values, n_lags
 
 
 def _masses(masses, values):
     if np.shape(masses) != values.shape[-2:-1]:
         raise InputError(
-            f"masses have shape {np.shape(masses)}, but the frames {values.shape[-2]} atoms"
+            f"masses have shape {np.shape(masses)}, but frames have {values.shape[-2]} atoms"
         )
     return jnp.asarray(masses, values.dtype)
 

@@ -1,15 +1,15 @@
 """Distributions of coordinates over frames: hard and smooth histograms, h(r) and g(r).
 
-`occupations` is what the rest is made of: how much of each frame lies in each bin.  Its mean with
-weights is a reweighted distribution, and with the bounds of wells for edges it gives populations:
+`occupations` is the share of each frame in each bin.  Its weighted mean is a reweighted
+distribution.  With the bounds of energy wells as edges, its mean gives their populations:
 
     phi = torsion_angles(positions, [[0, 1, 2, 3]])
     shares = occupations(phi, np.radians([0, 120, 240, 360]), width=0.1, period=2 * np.pi)
     gauche_plus, anti, gauche_minus = average(shares, weights)
 
-Smooth bins spread each sample by a Gaussian of standard deviation `width`, integrated exactly over
-each bin, so that nothing is lost between bins, however narrow; as the width vanishes they become
-the hard ones.  Only smooth bins have a gradient with respect to the samples.
+Smooth bins replace each sample by a Gaussian of standard deviation `width`, integrated exactly
+over each bin; in the limit of width zero they are the hard bins.  Only smooth bins have a gradient
+with respect to the samples.
 """
 
 from __future__ import annotations
@@ -19,46 +19,50 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.analysis.averages import average, checked_weights
-from jaxff.analysis.coordinates import check_box, checked_indices, floating, pair_distances
+from jaxff.analysis.coordinates import (
+    check_box,
+    checked_indices,
+    floating,
+    is_known,
+    pair_distances,
+)
 from jaxff.errors import InputError
 
 Array = jax.Array
 
-# Kernel values held at once: 8 MB in float64.
+# Number of kernel values in memory at once: 8 MB in float64.
 CHUNK = 2**20
-# Of the period: wider kernels would need more than the nearest images.
-WIDEST = 1.0 / 8.0
+# Largest width per period: wider kernels would need more than the nearest images.
+MAX_WIDTH = 1.0 / 8.0
 
 
 def occupations(samples, edges, width=None, period=None) -> Array:
-    """Share of each frame in each bin (F, bins); a row sums to what lies within the edges.
+    """Share of each frame in each bin (F, bins); the sum of a row is the share within the edges.
 
     Args:
         samples: (F,), or (F, K) of K equivalent coordinates, such as all C-H bonds.
-        edges: (bins + 1,) increasing, in the unit of the samples; each bin has its lower edge,
-            the last one both.
-        width: () standard deviation of the kernel, in that unit; None for hard bins.
-        period: () of the coordinate, 2π for torsions; None if it has none.
+        edges: (bins + 1,) increasing, in the unit of the samples.  A bin includes its lower edge;
+            the last bin also includes its upper edge.
+        width: () standard deviation of the kernel, in the unit of the samples; None for hard bins.
+        period: () period of the coordinate, 2π for torsions; None if it is not periodic.
 
     Raises:
         InputError: edges that do not increase or span more than the period, a width that is not
-            positive or above an eighth of the period, or samples of another shape.
+            positive or exceeds an eighth of the period, or samples of another shape.
     """
     samples = _checked_samples(samples, edges, width, period)
     return _occupations(samples, jnp.asarray(edges, samples.dtype), width, period)
 
 
 def density(samples, edges, width=None, period=None, weights=None) -> Array:
-    """Probability density (bins,) of a coordinate, whose integral over the edges is one.
-
-    NaN if no sample lies within the edges.
+    """Probability density (bins,) of a coordinate; its integral is one, or NaN without samples.
 
     Args:
         samples, edges, width, period: as for `occupations`.
         weights: (F,) weights of the frames that sum to one.
 
     Raises:
-        InputError: as for `occupations`, or weights that do not fit.
+        InputError: as for `occupations`, or invalid weights.
     """
     samples = _checked_samples(samples, edges, width, period)
     if weights is not None:
@@ -67,63 +71,63 @@ def density(samples, edges, width=None, period=None, weights=None) -> Array:
 
 
 def pair_occupations(positions, pairs, edges, width=None, box=None) -> Array:
-    """Share of the distances of each frame in each bin (F, bins), frame by frame in memory.
+    """Share of the distances of each frame in each bin (F, bins), in little memory.
 
     Args:
         positions: (F, N, 3) Å.
-        pairs: (P, 2) atom indices, such as `atom_pairs` gives.
+        pairs: (P, 2) atom indices, such as from `atom_pairs`.
         edges: (bins + 1,) Å, increasing.
         width: () Å, standard deviation of the kernel; None for hard bins.
-        box: edges of an orthorhombic box, (3,) Å, or () Å of a cubic one; none in vacuum.
+        box: edges of an orthorhombic box, (3,) Å, or () Å of a cubic one; None in vacuum.
 
     Raises:
         InputError: as for `occupations` and `distances`, or edges beyond half the box, where
-            nearest images no longer give all the distances.
+            nearest images do not give all distances.
     """
     positions = floating(positions)
     if positions.ndim != 3 or positions.shape[0] == 0:
         raise InputError(f"positions have shape {positions.shape}: (F, N, 3) with F > 0 is needed")
     _check_bins(edges, width, None)
     check_box(box)
-    if _known(box, edges) and box is not None and np.max(edges) > 0.5 * np.min(box) * (1 + 1e-6):
+    if is_known(box, edges) and box is not None and np.max(edges) > 0.5 * np.min(box) * (1 + 1e-6):
         raise InputError(
             f"the last edge, {np.max(edges):.6g} Å, is beyond half the box, "
             f"{0.5 * np.min(box):.6g} Å: take fewer bins"
         )
     pairs = checked_indices(positions, pairs, 2)
     if not len(pairs):
-        raise InputError("there are no pairs to take distances of")
+        raise InputError("there are no pairs: give at least one pair of atoms")
     return _pair_occupations(positions, pairs, jnp.asarray(edges, positions.dtype), width, box)
 
 
 def pair_density(positions, pairs, edges, width=None, weights=None) -> Array:
     """Distribution h(r) (bins,) 1/Å of interatomic distances of a molecule; its integral is one.
 
-    As Sauceda et al. compare force fields, J. Chem. Phys. 153, 124109 (2020).
+    Sauceda et al., J. Chem. Phys. 153, 124109 (2020), compare force fields by it.
 
     Args:
         positions, pairs, edges, width: as for `pair_occupations`.
         weights: (F,) weights of the frames that sum to one.
 
     Raises:
-        InputError: as for `pair_occupations`, or weights that do not fit.
+        InputError: as for `pair_occupations`, or invalid weights.
     """
     shares = average(pair_occupations(positions, pairs, edges, width), weights)
     return _normalized(shares, jnp.asarray(edges, shares.dtype))
 
 
 def radial_distribution(positions, pairs, edges, box, width=None, weights=None) -> Array:
-    """Pair distribution function g(r) (bins,) in a box: 1 for an ideal gas of as many pairs.
+    """Pair distribution function g(r) (bins,) in a box: 1 for an ideal gas.
 
-    The share of the pairs in a shell over the share of the box that the shell takes (Allen and
-    Tildesley, Computer Simulation of Liquids (2017), chapter 8).
+    The share of pairs in a shell divided by the shell's share of the volume (Allen and Tildesley,
+    Computer Simulation of Liquids (2017), chapter 8).
 
     Args:
         positions, pairs, edges, box, width: as for `pair_occupations`.
         weights: (F,) weights of the frames that sum to one.
 
     Raises:
-        InputError: as for `pair_occupations`, or weights that do not fit.
+        InputError: as for `pair_occupations`, or invalid weights.
     """
     shares = average(pair_occupations(positions, pairs, edges, width, box), weights)
     return _to_ideal_gas(shares, jnp.asarray(edges, shares.dtype), box)
@@ -138,11 +142,11 @@ def _to_ideal_gas(shares, edges, box):
 @jax.jit
 def _occupations(samples, edges, width, period):
     weights = jnp.full(samples.shape[1], 1.0 / samples.shape[1], samples.dtype)
-
-    def of_frame(row):
-        return _binned(row, weights, edges, width, period)
-
-    return _frame_by_frame(of_frame, samples, samples.shape[1] * len(edges))
+    return _frame_by_frame(
+        lambda row: _binned(row, weights, edges, width, period),
+        samples,
+        samples.shape[1] * len(edges),
+    )
 
 
 @jax.jit
@@ -156,18 +160,18 @@ def _density(samples, edges, width, period, weights):
 @jax.jit
 def _pair_occupations(positions, pairs, edges, width, box):
     weights = jnp.full(len(pairs), 1.0 / len(pairs), positions.dtype)
-
-    def of_frame(frame):
-        return _binned(pair_distances(frame, pairs, box), weights, edges, width, None)
-
-    return _frame_by_frame(of_frame, positions, len(pairs) * len(edges))
+    return _frame_by_frame(
+        lambda frame: _binned(pair_distances(frame, pairs, box), weights, edges, width, None),
+        positions,
+        len(pairs) * len(edges),
+    )
 
 
 @jax.jit
 def _binned(samples, weights, edges, width, period):
-    """Sum (bins,) of the weights (S,) of samples (S,), each spread over the bins.
+    """Histogram (bins,) of samples (S,) with weights (S,).
 
-    In chunks that the gradient computes again: memory does not grow with S × bins.
+    The gradient recomputes each chunk of samples, so that memory does not grow with S × bins.
     """
     if period is not None:
         period = jnp.asarray(period, edges.dtype)
@@ -182,7 +186,8 @@ def _binned(samples, weights, edges, width, period):
 
     @jax.checkpoint
     def add(total, chunk):
-        return total + _smooth(*chunk, edges, width, period), None
+        samples, weights = chunk
+        return total + _smooth(samples, weights, edges, width, period), None
 
     return jax.lax.scan(add, jnp.zeros(len(edges) - 1, samples.dtype), (samples, weights))[0]
 
@@ -192,15 +197,15 @@ def _smooth(samples, weights, edges, width, period):
     scale = 2.0**0.5 * jnp.asarray(width, edges.dtype)
     u = edges - samples[:, None]
     below = sum(jax.scipy.special.erf((u + s) / scale) for s in shifts)
-    # Rounding may not make a share negative.
+    # Rounding must not make a share negative.
     shares = jnp.maximum(0.5 * jnp.diff(below, axis=1), 0.0)
     return jnp.sum(weights[:, None] * shares, axis=0)
 
 
-def _hard(samples, weights, edges, period):
+def _hard(samples: Array, weights: Array, edges: Array, period):
     bins = len(edges) - 1
     index = jnp.searchsorted(edges, samples, side="right") - 1
-    # The last bin has its upper edge, which rounding can pass where samples are wrapped.
+    # The last bin includes its upper edge, which wrapped samples can exceed by rounding.
     slack = 0.0 if period is None else 4.0 * jnp.finfo(edges.dtype).eps * period
     index = jnp.where(jnp.abs(samples - edges[-1]) <= slack, bins - 1, index)
     inside = (index >= 0) & (index < bins)
@@ -209,7 +214,7 @@ def _hard(samples, weights, edges, period):
 
 
 def _frame_by_frame(function, frames, cost: int):
-    """`function` of each frame, as many at once as keep CHUNK values of `cost` each."""
+    """`function` of each frame, in batches of at most CHUNK values if a frame has `cost` values."""
     at_once = max(1, CHUNK // cost)
     return jax.lax.map(jax.checkpoint(function), frames, batch_size=min(at_once, len(frames)))
 
@@ -230,19 +235,15 @@ def _checked_samples(samples, edges, width, period):
 def _check_bins(edges, width, period):
     if np.ndim(edges) != 1 or np.shape(edges)[0] < 2:
         raise InputError(f"edges have shape {np.shape(edges)}: (bins + 1,) values are needed")
-    if _known(edges) and not (np.diff(np.asarray(edges)) > 0).all():
-        raise InputError("the edges of the bins do not increase: sort them and drop repeated ones")
-    if _known(edges, period) and period is not None:
+    if is_known(edges) and not (np.diff(np.asarray(edges, float)) > 0).all():
+        raise InputError("the edges of the bins do not increase: sort them and remove duplicates")
+    if is_known(edges, period) and period is not None:
         span = float(np.asarray(edges)[-1] - np.asarray(edges)[0])
         if not span <= period * (1 + 1e-6):
             raise InputError(f"the edges span {span:.6g}, more than the period of {period:.6g}")
-    if width is None or not _known(width, period):
+    if width is None or not is_known(width, period):
         return
     if not width > 0:
         raise InputError(f"width is {width}: give a positive one, or None for hard bins")
-    if period is not None and width > WIDEST * period:
+    if period is not None and width > MAX_WIDTH * period:
         raise InputError(f"width is {width:.4g}: at most an eighth of the period, {period / 8:.4g}")
-
-
-def _known(*values) -> bool:
-    return not any(isinstance(value, jax.core.Tracer) for value in values)

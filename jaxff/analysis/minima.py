@@ -84,7 +84,7 @@ def conformers(molecule: Molecule, n: int, seed: int = 0) -> np.ndarray:
         InputError: RDKit cannot embed the molecule.
     """
     from rdkit import Chem, rdBase
-    from rdkit.Chem import AllChem
+    from rdkit.Chem import rdDistGeom
 
     from jaxff.gaff.lewis import lewis_structure
 
@@ -92,13 +92,13 @@ def conformers(molecule: Molecule, n: int, seed: int = 0) -> np.ndarray:
         raise InputError(f"the number of conformers is {n}: it must be at least 1")
     mol = lewis_structure(molecule).to_rdkit(conformer=True)
     Chem.AssignStereochemistryFrom3D(mol)
-    parameters = AllChem.ETKDGv3()
+    parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = int(seed) + 1  # RDKit takes numbers below 1 as "no seed"
     with rdBase.BlockLogs():
-        indices = list(AllChem.EmbedMultipleConfs(mol, n, parameters))
+        indices = list(rdDistGeom.EmbedMultipleConfs(mol, n, parameters))
         if not indices:
             parameters.useRandomCoords = True
-            indices = list(AllChem.EmbedMultipleConfs(mol, n, parameters))
+            indices = list(rdDistGeom.EmbedMultipleConfs(mol, n, parameters))
     if not indices:
         raise InputError(f"RDKit cannot embed {molecule.name or molecule.formula}")
     return np.array([mol.GetConformer(k).GetPositions() for k in indices])

@@ -15,21 +15,21 @@ from jaxff.analysis.coordinates import angles
 from jaxff.errors import InputError
 from jaxff.potential import Params, Potential, Program
 
-# Wavenumber, cm⁻¹, of a force constant of 1 kcal/mol/Å² on 1 amu.
+# The wavenumber, cm⁻¹, for a force constant of 1 kcal/mol/Å² and a mass of 1 amu.
 WAVENUMBER = units.WAVENUMBER_PER_FS / (2.0 * np.pi * units.TIME)
 STEP = 0.005  # Å, of finite differences of forces
-CUSP = np.radians(2.0)  # from straight: at the cusp of an angle's energy there is no Hessian
-STRAIGHT = 1e-3  # rad, within which a rest angle is straight, and its energy without a cusp
+NEAR_STRAIGHT = np.radians(2.0)  # an angle this close to π may be at a cusp of its energy
+STRAIGHT = 1e-3  # rad: an equilibrium angle this close to π gives an energy without a cusp
 
 
 @dataclass(frozen=True)
 class Modes:
-    """Normal modes, from the lowest frequency up; F = 3N − 6 of them, 3N − 5 if linear.
+    """Normal modes in order of increasing frequency: F = 3N − 6, or 3N − 5 if linear.
 
     Attributes:
-        frequencies: (F,) cm⁻¹; imaginary ones are negative.
-        vectors: (F, N, 3) Cartesian displacements, each of norm one.
-        reduced_masses: (F,) amu, of the coordinate along such a displacement.
+        frequencies: (F,) cm⁻¹, with imaginary frequencies as negative numbers.
+        vectors: (F, N, 3) Cartesian displacements of norm one.
+        reduced_masses: (F,) amu, for these displacements.
     """
 
     frequencies: np.ndarray
@@ -38,18 +38,18 @@ class Modes:
 
 
 def normal_modes(surface, positions, masses) -> Modes:
-    """Harmonic normal modes of a free molecule; motion of the whole is projected out.
+    """Harmonic normal modes of a free molecule, without translations and rotations.
 
-    The Hessian of a `Potential` is exact, that of another surface (see `as_surface`) by
-    central differences of forces.  E. B. Wilson, J. C. Decius and P. C. Cross, Molecular
-    Vibrations (1955), ch. 2.  A warning tells where an angle of a potential is within 2° of
-    straight and its rest angle is not straight: the energy has a cusp so near that the
-    frequencies of such bends mean little.
+    E. B. Wilson, J. C. Decius and P. C. Cross, Molecular Vibrations (1955), ch. 2.  The Hessian of
+    a `Potential` is exact; that of another surface is made of central differences of forces.  A
+    warning names the angles of a potential that are within 2° of straight while their equilibrium
+    angle is not straight: the energy has a cusp at the straight angle, and the frequencies of such
+    bends have no meaning.
 
     Args:
-        surface: a `Potential` in the atom order of `positions`, or a function of positions
-            (M, N, 3) Å giving energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å.
-        positions: (N, 3) Å, a stationary point; elsewhere frequencies mean little.
+        surface: a `Potential` in the atom order of `positions`, or a function made by
+            `as_surface`.
+        positions: (N, 3) Å, a stationary point; elsewhere the frequencies have no meaning.
         masses: (N,) amu.
 
     Raises:
@@ -67,8 +67,8 @@ def normal_modes(surface, positions, masses) -> Modes:
     if near:
         warnings.warn(
             f"the angles at atoms {', '.join(map(str, near))} (counted from 0) are within 2° of "
-            "straight but rest elsewhere: frequencies of these bends depend on how the Hessian is "
-            "made",
+            "straight, but their equilibrium angles are not straight: the frequencies of these "
+            "bends depend on how the Hessian is computed",
             stacklevel=2,
         )
     return modes_of(hessian(surface, R), R, masses)
@@ -86,23 +86,6 @@ def hessian(surface, positions) -> np.ndarray:
     return slopes.reshape(n, 3, n, 3)
 
 
-def _near_cusps(potential: Potential, R) -> list[int]:
-    """Middle atoms of nearly straight angles at R (N, 3) Å whose rest angles are not straight."""
-    found: set[int] = set()
-    for placed in potential.program.placed:
-        term = placed.term
-        for field, (_, columns) in term.tables.items():
-            atoms = getattr(term, "atoms" if field == "rows" else "angles", None)
-            if "angle" not in columns or np.shape(atoms)[1:] != (3,):
-                continue
-            if placed.atoms is not None:
-                atoms = np.asarray(placed.atoms)[atoms]
-            rest = np.asarray(potential.params[placed.name]["angle"])[getattr(term, field)]
-            near = np.asarray(angles(R, atoms)) > np.pi - CUSP
-            found.update(atoms[near & (np.abs(rest - np.pi) > STRAIGHT), 1].tolist())
-    return sorted(found)
-
-
 def modes_of(hessian, positions, masses) -> Modes:
     """Normal modes of a Hessian (N, 3, N, 3) kcal/mol/Å² at positions (N, 3) Å; masses (N,) amu."""
     R = np.asarray(positions, float)
@@ -111,11 +94,11 @@ def modes_of(hessian, positions, masses) -> Modes:
     if not np.isfinite(H).all():
         raise InputError("the Hessian is not finite at these positions")
     weights = np.repeat(np.sqrt(masses), 3)
-    # Vectors that are no motion of the whole, orthonormal in mass-weighted coordinates.
+    # `inner` is an orthonormal basis, in mass-weighted coordinates, of all internal motions.
     arms = R - np.average(R, axis=0, weights=masses)
-    moves = [np.broadcast_to(axis, (n, 3)) for axis in np.eye(3)]
-    turns = [np.cross(axis, arms) for axis in np.eye(3)]
-    rigid = np.reshape(moves + turns, (6, 3 * n)) * weights
+    translations = [np.broadcast_to(axis, (n, 3)) for axis in np.eye(3)]
+    rotations = [np.cross(axis, arms) for axis in np.eye(3)]
+    rigid = np.reshape(translations + rotations, (6, 3 * n)) * weights
     _, sizes, basis = np.linalg.svd(rigid)
     inner = basis[np.count_nonzero(sizes > 1e-4 * sizes[0]) :]  # a linear molecule has 5
     weighted = 0.5 * (H + H.T) / np.outer(weights, weights)
@@ -124,6 +107,23 @@ def modes_of(hessian, positions, masses) -> Modes:
     vectors = (mixing.T @ inner) / weights
     lengths = np.linalg.norm(vectors, axis=1)
     return Modes(frequencies, (vectors / lengths[:, None]).reshape(-1, n, 3), lengths**-2)
+
+
+def _near_cusps(potential: Potential, R) -> list[int]:
+    """Middle atoms of nearly straight angles at R (N, 3) Å with bent equilibrium angles."""
+    atoms_near: set[int] = set()
+    for placed in potential.program.placed:
+        term = placed.term
+        for field, (_, columns) in term.tables.items():
+            atoms = getattr(term, "atoms" if field == "rows" else "angles", None)
+            if "angle" not in columns or atoms is None or np.shape(atoms)[1:] != (3,):
+                continue
+            if placed.atoms is not None:
+                atoms = np.asarray(placed.atoms)[atoms]
+            rest = np.asarray(potential.params[placed.name]["angle"])[getattr(term, field)]
+            near = np.asarray(angles(R, atoms)) > np.pi - NEAR_STRAIGHT
+            atoms_near.update(atoms[near & (np.abs(rest - np.pi) > STRAIGHT), 1].tolist())
+    return sorted(atoms_near)
 
 
 @partial(jax.jit, static_argnames="program")

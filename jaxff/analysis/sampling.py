@@ -1,7 +1,7 @@
-"""Two samplings compared, and the time spent near minima; all with errors from blocks of time.
+"""Comparison of two samplings, and the time spent near minima, with errors from blocks of time.
 
-What is compared are occupations of bins, frame by frame (`jaxff.analysis.distributions`), of a
-torsion, of two torsions at once, or of interatomic distances:
+`compare` takes the occupations of bins in each frame (`jaxff.analysis.distributions`), of a
+torsion, of two torsions, or of interatomic distances:
 
     edges = np.linspace(-np.pi, np.pi, 37)
     a, b = (occupations(torsion_angles(R, [[0, 1, 2, 3]])[:, 0], edges) for R in (first, second))
@@ -21,14 +21,15 @@ from jaxff.errors import InputError
 
 
 class Agreement(NamedTuple):
-    """How far two distributions agree.
+    """The agreement of two distributions.
 
     Attributes:
-        overlap: Σ min(p, q), 1 for equal distributions, 0 for disjoint ones.
-        divergence: of Jensen and Shannon, in bits: 0 for equal distributions, 1 for disjoint ones.
-        chance_overlap, chance_divergence: mean and standard deviation of both between samplings
-            of this length of one distribution, either of the two: what is no further from perfect
-            agreement than these tells no difference.
+        overlap: Σ min(p, q): 1 for equal distributions, 0 for disjoint distributions.
+        divergence: Jensen-Shannon divergence in bits: 0 for equal distributions, 1 for disjoint
+            distributions.
+        chance_overlap, chance_divergence: mean and standard deviation of both measures between
+            finite samplings of one distribution, of these lengths.  A difference that is not
+            larger is not significant.
     """
 
     overlap: Estimate
@@ -41,9 +42,9 @@ class Residence(NamedTuple):
     """Time spent near minima.
 
     Attributes:
-        nearest: (F,) index of the minimum that each frame belongs to, -1 for none.
-        shares: (K,) share of the frames at each minimum, with errors.
-        elsewhere: () share of the frames at none, with its error.
+        nearest: (F,) index of the minimum of each frame, or −1.
+        shares: (K,) share of the frames near each minimum, with errors.
+        elsewhere: () share of the frames near no minimum, with its error.
     """
 
     nearest: np.ndarray
@@ -55,10 +56,10 @@ def joint_occupations(first, second) -> np.ndarray:
     """Share of each frame in each pair of bins (F, A, B) of two coordinates.
 
     Args:
-        first, second: (F, A) and (F, B) occupations of single coordinates.
+        first, second: (F, A) and (F, B) occupations of the single coordinates.
 
     Raises:
-        InputError: numbers of frames that differ.
+        InputError: the numbers of frames differ.
     """
     first, second = np.asarray(first), np.asarray(second)
     if first.ndim != 2 or second.ndim != 2 or len(first) != len(second):
@@ -72,21 +73,21 @@ def joint_occupations(first, second) -> np.ndarray:
 def compare(first, second, *, n_blocks: int = 20, n_samples: int = 400, seed: int = 0) -> Agreement:
     """Overlap and Jensen-Shannon divergence of two samplings of a distribution over bins.
 
-    Errors are those of a bootstrap of blocks of time (Künsch, Ann. Stat. 17, 1217 (1989)): blocks
-    must be longer than the correlation time.  Finite samplings of one distribution never agree
-    fully, by the less the finer the bins: see `Agreement.chance_overlap`.  Divergence: Lin, IEEE
-    Trans. Inf. Theory 37, 145 (1991).
+    The divergence is defined by Lin, IEEE Trans. Inf. Theory 37, 145 (1991).  Errors come from a
+    bootstrap of blocks of time (Künsch, Ann. Stat. 17, 1217 (1989)); blocks must be longer than
+    the correlation time.  Finite samplings of one distribution do not agree fully, and the finer
+    the bins, the less they do: compare with `Agreement.chance_overlap`.
 
     Args:
         first, second: (F, ...) and (G, ...) occupations of the same bins in the order of time;
             replicas one after another.
-        n_blocks: blocks of the shorter sampling; of the longer, as many of the same length.
-        n_samples: draws of the bootstrap.
-        seed: of the draws.
+        n_blocks: number of blocks of the shorter sampling; those of the longer one are as long.
+        n_samples: number of bootstrap samples.
+        seed: seed of the bootstrap.
 
     Raises:
-        InputError: bins that differ, fewer frames than blocks, or a sampling that is never within
-            the bins.
+        InputError: different bins, fewer frames than blocks, or a sampling without any frame
+            within the bins.
     """
     a, b = (np.asarray(x, float) for x in (first, second))
     if a.ndim < 2 or a.shape[1:] != b.shape[1:]:
@@ -94,22 +95,22 @@ def compare(first, second, *, n_blocks: int = 20, n_samples: int = 400, seed: in
             f"occupations have shapes {a.shape} and {b.shape}: (F, bins) of the same bins are "
             "needed"
         )
-    shorter = min(len(a), len(b))
-    if not 2 <= n_blocks <= shorter or n_samples < 2:
+    fewest = min(len(a), len(b))
+    if not 2 <= n_blocks <= fewest or n_samples < 2:
         raise InputError(
-            f"n_blocks is {n_blocks}, of {shorter} frames, and n_samples {n_samples}: both must "
+            f"n_blocks is {n_blocks}, of {fewest} frames, and n_samples is {n_samples}: both must "
             "be at least 2, and there can be no more blocks than frames"
         )
     a, b = (x.reshape(len(x), -1) for x in (a, b))
     for x, which in ((a, "first"), (b, "second")):
         if not x.sum() > 0.0:
             raise InputError(f"no frame of the {which} sampling lies within the bins")
-    blocks = [_block_sums(x, shorter // n_blocks) for x in (a, b)]
+    blocks = [_block_sums(x, fewest // n_blocks) for x in (a, b)]
     rng = np.random.default_rng(seed)
     drawn = _measures(*(_resampled(x, len(x), n_samples, rng) for x in blocks))
-    # Blocks of either alone: of both pooled they would differ by more than chance.
+    # Both samples come from one sampling: pooled blocks would differ by more than chance.
     same = np.concatenate(
-        [_measures(*(_resampled(own, len(x), n_samples, rng) for x in blocks)) for own in blocks],
+        [_measures(*(_resampled(one, len(x), n_samples, rng) for x in blocks)) for one in blocks],
         axis=1,
     )
     plain = _measures(a.sum(axis=0), b.sum(axis=0))
@@ -127,21 +128,22 @@ def rmsd(
 ) -> np.ndarray:
     """Root-mean-square distances (F, K) Å of frames from geometries, after superposition.
 
-    Translations, rotations and, where given, exchanges of equivalent atoms do not count.
-    Source: Kabsch, Acta Crystallogr. A 34, 827 (1978).
+    The smallest distance over translations, rotations and permutations of equivalent atoms.
+    Kabsch, Acta Crystallogr. A 34, 827 (1978).
 
     Args:
         positions: (F, N, 3) Å.
         references: (K, N, 3) Å.
-        permutations: (P, N) equivalent orders of the atoms, such as `gdml.find_symmetries` gives.
-        mirror: whether a geometry's mirror image is the same.
-        exchangeable: groups of atoms that besides may stand in any order, such as the hydrogens
-            of each methyl group, where all orders are too many: they are matched after the
-            superposition of the other atoms and the groups' centres, and superposed and matched
-            again until nothing changes. Small distances are exact, larger ones upper bounds.
+        permutations: (P, N) equivalent orders of the atoms, such as from `gdml.find_symmetries`.
+        mirror: whether mirror images are equal.
+        exchangeable: groups of atoms that may also be in any order, for molecules with too many
+            permutations, such as the hydrogens of each methyl group.  They are matched after
+            superposition of the other atoms and the centres of the groups; superposition and
+            matching are repeated until nothing changes.  Small distances are exact, larger ones
+            are upper bounds.
 
     Raises:
-        InputError: shapes that do not fit, or positions that are not finite.
+        InputError: shapes that do not agree, or positions that are not finite.
     """
     x, y = (np.asarray(r, float) for r in (positions, references))
     if x.ndim != 3 or y.ndim != 3 or x.shape[1:] != y.shape[1:] or x.shape[2] != 3:
@@ -152,7 +154,7 @@ def rmsd(
     for r, name in ((x, "positions"), (y, "references")):
         if not np.isfinite(r).all():
             bad = np.flatnonzero(~np.isfinite(r).all(axis=(1, 2)))[0]
-            raise InputError(f"{name} are not finite, first in geometry {bad}: leave it out")
+            raise InputError(f"{name} are not finite, first in geometry {bad}: remove it")
     n = x.shape[1]
     orders = np.arange(n)[None] if permutations is None else np.asarray(permutations)
     if orders.ndim != 2 or not (np.sort(orders, axis=1) == np.arange(n)).all():
@@ -169,7 +171,7 @@ def rmsd(
 
 
 def _common(covariance, mirror=False) -> np.ndarray:
-    """Largest trace (...) of a covariance (..., 3, 3) times a rotation, or also a reflection."""
+    """Largest trace (...) of a covariance (..., 3, 3) times a rotation (or reflection)."""
     values = np.linalg.svd(covariance, compute_uv=False)
     if not mirror:
         values[..., -1] *= np.where(np.linalg.det(covariance) < 0.0, -1.0, 1.0)
@@ -177,7 +179,7 @@ def _common(covariance, mirror=False) -> np.ndarray:
 
 
 def _matched(x, y, orders, mirror, groups) -> np.ndarray:
-    """`rmsd` (F, K) of centred geometries whose groups of atoms may stand in any order."""
+    """`rmsd` (F, K) of centred geometries with exchangeable groups of atoms."""
     n, centres = x.shape[1], np.arange(x.shape[1])
     for atoms in groups:
         centres[atoms] = atoms[0]
@@ -185,14 +187,14 @@ def _matched(x, y, orders, mirror, groups) -> np.ndarray:
     average /= average.sum(axis=1, keepdims=True)
     if any((np.linalg.svd(average @ r, compute_uv=False)[:, 1] < 0.05).any() for r in (x, y)):
         warnings.warn(
-            "the atoms that are not exchangeable stand in line: equivalent geometries can be "
-            "missed, give all permutations instead",
+            "the atoms that are not exchangeable are in line: equivalent geometries can be "
+            "missed; give all permutations instead",
             stacklevel=3,
         )
-    found = np.empty((len(x), len(y)))
-    for f, k in np.ndindex(*found.shape):
+    distances = np.empty((len(x), len(y)))
+    for f, k in np.ndindex(*distances.shape):
         images = np.concatenate([y[k, orders], -y[k, orders]] if mirror else [y[k, orders]])
-        # Centres alone are never farther apart than their atoms: what is beyond the best is out.
+        # The distance of the centres is a lower bound of the distance of the atoms.
         a, b = average @ x[f], average @ images
         bound = np.sum(a**2) + np.sum(b**2, axis=(1, 2))
         bound -= 2.0 * _common(np.einsum("nc,pnd->pcd", a, b))
@@ -201,14 +203,14 @@ def _matched(x, y, orders, mirror, groups) -> np.ndarray:
             if bound[p] >= best:
                 break
             best = min(best, _match(x[f], images[p], a.T @ b[p], groups))
-        found[f, k] = np.sqrt(best / n)
-    return found
+        distances[f, k] = np.sqrt(best / n)
+    return distances
 
 
 def _match(x, y, covariance, groups) -> float:
-    """Sum of squared distances Å² of x from y (N, 3), with the groups' atoms in the best order.
+    """Sum of squared distances Å² of x from y (N, 3) with the atoms of each group matched.
 
-    That of the first superposition, by the covariance (3, 3), then of those that improve on it.
+    The first superposition is that of the covariance (3, 3); the following ones use the match.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -227,10 +229,10 @@ def _match(x, y, covariance, groups) -> float:
 
 
 def torsion_distance(torsions, references) -> np.ndarray:
-    """Largest difference (F, K) rad in [0, π] between torsions (F, T) and those of minima (K, T).
+    """Largest difference (F, K) rad in [0, π] of torsions (F, T) from those of minima (K, T).
 
     Raises:
-        InputError: numbers of torsions that differ.
+        InputError: the numbers of torsions differ.
     """
     x, y = np.asarray(torsions, float), np.asarray(references, float)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
@@ -240,22 +242,24 @@ def torsion_distance(torsions, references) -> np.ndarray:
 
 
 def residence(distances, within: float = np.inf, n_blocks: int | None = None) -> Residence:
-    """The share of the time that a trajectory spends near each of several minima.
+    """Share of the time that a trajectory spends near each of several minima.
 
-    A frame belongs to the nearest minimum, or to none if that is beyond `within`.
+    A frame is near its nearest minimum if the distance is at most `within`.
 
     Args:
-        distances: (F, K) of the frames, in the order of time, from minima: `rmsd` in Å, or
-            `torsion_distance` in rad.
-        within: in the same unit.
+        distances: (F, K) distances of the frames, in the order of time, from the minima: `rmsd` in
+            Å, or `torsion_distance` in rad.
+        within: largest distance, in the same unit.
         n_blocks: as for `mean_and_error`.
 
     Raises:
-        InputError: distances of another shape or not numbers, or fewer than two frames.
+        InputError: distances of another shape or NaN, or fewer than two frames.
     """
     d = np.asarray(distances, float)
     if d.ndim != 2 or not d.size or np.isnan(d).any():
-        raise InputError(f"distances have shape {d.shape}: (frames, minima) numbers are needed")
+        raise InputError(
+            f"distances have shape {d.shape} or are NaN: (frames, minima) numbers are needed"
+        )
     nearest = np.where(d.min(axis=1) <= within, d.argmin(axis=1), -1)
     places = np.arange(-1, d.shape[1])
     there = (nearest[:, None] == places).astype(float)

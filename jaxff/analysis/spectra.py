@@ -1,7 +1,7 @@
-"""Vibrational spectra of trajectories, with error bands, and their peaks with errors.
+"""Vibrational spectra of trajectories and their peaks, with errors.
 
-A spectrum is the mean of those of blocks of time and of replicas; what the blocks differ by tells
-its error, and that of the peaks (jackknife).
+A spectrum is the mean over blocks of time and over replicas.  The differences of the blocks give
+its error and, by the jackknife, the errors of the peaks.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from jaxff.analysis.correlations import vdos
 from jaxff.errors import InputError
 
 RESOLUTION = 5.0  # cm⁻¹, unless the trajectories are too short
-PROMINENCE = 0.01  # of the highest peak: what a peak stands above the valleys beside it
-SIGNIFICANCE = 2.5  # standard errors by which the logarithm of that ratio is above zero
-SCATTER = 0.5  # of the logarithm of one block's density, at least: few blocks tell it badly
-BENT = np.radians(30.0)  # root mean square: linear molecules bend by less, bent ones stand beyond
-_MAX_BLOCKS = 32  # in all: enough for an error of the error of 13 %
+PROMINENCE = 0.01  # smallest height of a peak above the valleys beside it, per highest peak
+SIGNIFICANCE = 2.5  # standard errors: the logarithm of peak over valley must exceed zero by them
+SCATTER = 0.5  # least scatter of the logarithm between blocks: few blocks underestimate it
+BENT = np.radians(30.0)  # root mean square bend above which a molecule is not linear
+MAX_BLOCKS = 32  # in all; the relative uncertainty of the error is then 13 %
 
 
 class Peak(NamedTuple):
     """A maximum of a spectrum.
 
     Attributes:
-        wavenumber, error: cm⁻¹, and its statistical standard error (NaN from one block alone).
+        wavenumber, error: cm⁻¹, and its statistical standard error (NaN for a single block).
         density: 1/cm⁻¹ at the maximum.
     """
 
@@ -44,10 +44,10 @@ class Spectrum:
     Attributes:
         wavenumbers: (K,) cm⁻¹.
         density: (K,) 1/cm⁻¹; its integral is one.
-        error: (K,) 1/cm⁻¹, standard error (NaN from one block alone).
-        peaks: its maxima, going up.
-        resolution: cm⁻¹ between points; lines closer than two or three of them merge.
-        n_blocks: blocks of time and replicas that it is the mean of.
+        error: (K,) 1/cm⁻¹, standard error (NaN for a single block).
+        peaks: the maxima in order of increasing wavenumber.
+        resolution: cm⁻¹ between points; lines closer than two or three times this merge.
+        n_blocks: number of blocks of time and replicas.
     """
 
     wavenumbers: np.ndarray
@@ -68,26 +68,26 @@ def spectrum(
     window: str = "hann",
     step: float | None = None,
 ) -> Spectrum:
-    """The vibrational density of states of one trajectory or of replicas, see `vdos`.
+    """Vibrational density of states of one trajectory or of replicas, see `vdos`.
 
-    Motions faster than half a period a frame, 16,678 cm⁻¹/dt in fs, are folded to lower
-    wavenumbers: O-H and N-H stretches need frames at most 4 fs apart.
+    Wavenumbers above 16,678/dt cm⁻¹ (dt in fs) are folded to lower ones: O-H and N-H stretches
+    need frames at most 4 fs apart.
 
     Args:
         velocities: (F, N, 3) or (R, F, N, 3) Å/fs.
         masses: (N,) amu.
-        dt: fs between frames.
-        positions: likewise, Å; given, the motion of the molecule as a whole is taken off
-            (`internal_velocities`), which otherwise adds a band from zero and broadens the lines.
-        resolution: cm⁻¹; None: 5, or what leaves eight segments of the trajectories in all.
+        dt: time between frames, fs.
+        positions: Å, of the shape of `velocities`.  If given, overall motion is removed
+            (`internal_velocities`); it would add a band at zero and broaden the lines.
+        resolution: cm⁻¹; None for 5, or for at least eight segments of the trajectories.
         window: "hann", "blackman" or "none".
-        step: time step of the dynamics, fs; given, the wavenumbers are those of exact dynamics:
-            velocity Verlet and BAOAB show a line of angular frequency ω at ω' with
+        step: time step of the dynamics, fs.  If given, the wavenumbers are corrected to those of
+            exact dynamics: velocity Verlet and BAOAB show a line of angular frequency ω at ω' with
             ω = 2/step sin(ω' step/2) (Hairer, Lubich and Wanner, Acta Numer. 12, 399 (2003)),
             19 cm⁻¹ too high at 3,700 cm⁻¹ and 0.5 fs.
 
     Raises:
-        InputError: arrays of other shapes, velocities or positions that are not numbers, no
+        InputError: arrays of other shapes, velocities or positions that are not finite, no
             motion, masses, dt, step or resolution that are not positive, a step longer than dt,
             or trajectories too short for the resolution.
     """
@@ -103,7 +103,7 @@ def spectrum(
     if masses.shape != v.shape[-2:-1] or not (np.isfinite(masses) & (masses > 0.0)).all():
         raise InputError(
             f"masses have shape {masses.shape}, the lowest is {masses.min(initial=np.inf):g}: "
-            f"({v.shape[-2]},) positive ones are needed, in amu"
+            f"({v.shape[-2]},) positive masses are needed, in amu"
         )
     _check_finite(v, "velocities")
     fastest = np.abs(v).max()
@@ -111,13 +111,13 @@ def spectrum(
         r = np.asarray(positions)
         if r.shape != v.shape:
             raise InputError(
-                f"positions have shape {r.shape}, velocities {v.shape}: give equal ones"
+                f"positions have shape {r.shape}, velocities {v.shape}: give equal shapes"
             )
         _check_finite(r, "positions")
         v = internal_velocities(r, v, masses)
     if not np.abs(v).max() > 1e-12 * fastest:
         raise InputError(
-            "no velocity differs from zero: there is no spectrum"
+            "all velocities are zero: there is no spectrum"
             if positions is None or fastest == 0.0
             else "the molecule moves as a whole only: there is no spectrum of its vibrations"
         )
@@ -129,10 +129,10 @@ def spectrum(
         length = min(length, n, n * replicas // 8)
     if not 2 <= length <= n:
         raise InputError(
-            f"{n} frames of {dt:g} fs cannot show {resolution or RESOLUTION:g} cm⁻¹: that takes "
-            f"{max(length, 16)} frames; ask for a coarser resolution or run longer"
+            f"{n} frames of {dt:g} fs cannot show {resolution or RESOLUTION:g} cm⁻¹: that needs "
+            f"{max(length, 16)} frames; use a coarser resolution or longer trajectories"
         )
-    blocks = int(np.clip(n // (2 * length), 1, max(_MAX_BLOCKS // replicas, 1)))
+    blocks = int(np.clip(n // (2 * length), 1, max(MAX_BLOCKS // replicas, 1)))
     cut = n // blocks
     v = v[:, : cut * blocks].reshape(replicas * blocks, cut, *v.shape[2:])
     wavenumbers, parts = (np.asarray(x, float) for x in vdos(v, masses, dt, window, length))
@@ -147,20 +147,20 @@ def spectrum(
 
 
 def internal_velocities(positions, velocities, masses) -> np.ndarray:
-    """Velocities (..., F, N, 3) Å/fs without the motion as a whole, in the molecule's own axes.
+    """Velocities (..., F, N, 3) Å/fs without overall motion, in the axes of the molecule.
 
-    Centre-of-mass and angular velocity are taken off, and what is left is turned with the frame
-    onto the first one (least squares by mass: Eckart's axes, to first order in the vibrations).
-    Linear molecules, which bend by less than 30° (root mean square), do not turn about their axis:
-    there only the motion of the axis is taken off.
+    Centre-of-mass and angular velocity are subtracted, and the rest is rotated with the frame onto
+    the first frame (least squares by mass: Eckart axes, to first order in the vibrations).  For a
+    linear molecule, which bends by less than 30° (root mean square), only the rotation of its axis
+    is subtracted.
 
     Args:
         positions: (..., F, N, 3) Å, frames in the order of time.
-        velocities: likewise, Å/fs.
+        velocities: (..., F, N, 3) Å/fs.
         masses: (N,) amu.
 
     Raises:
-        InputError: shapes that differ.
+        InputError: the shapes differ.
     """
     r, v, m = (np.asarray(x, float) for x in (positions, velocities, masses))
     if r.shape != v.shape or r.ndim < 3 or m.shape != r.shape[-2:-1]:
@@ -174,11 +174,11 @@ def internal_velocities(positions, velocities, masses) -> np.ndarray:
 
 
 def _turned_back(r, v, m) -> np.ndarray:
-    """`internal_velocities` of a molecule that is not linear, its centre of mass at rest in 0."""
+    """`internal_velocities` of a nonlinear molecule with its centre of mass fixed at zero."""
     momentum = np.einsum("n,...nc->...c", m, np.cross(r, v))
     squares = np.einsum("n,...nc,...nd->...cd", m, r, r)
     inertia = np.trace(squares, axis1=-2, axis2=-1)[..., None, None] * np.eye(3) - squares
-    # The pseudo-inverse, for a single atom.
+    # The pseudo-inverse serves a single atom, too.
     turn = np.einsum("...cd,...d->...c", np.linalg.pinv(inertia, 1e-9, hermitian=True), momentum)
     v = v - np.cross(turn[..., None, :], r)
     first = r.reshape(-1, *r.shape[-2:])[0]
@@ -189,20 +189,20 @@ def _turned_back(r, v, m) -> np.ndarray:
 
 
 def _along_axis(r, v, m) -> np.ndarray:
-    """The same of a linear molecule: its axes follow its axis and never turn about it.
+    """`internal_velocities` of a linear molecule: its axes never rotate about the molecular axis.
 
-    A vibrating linear molecule is never straight: by its inertia about the axis, its bends would
-    be rotations about it.
+    A vibrating linear molecule is never straight, and its small inertia about the axis would turn
+    its bends into rotations.
     """
     first = r.reshape(-1, *r.shape[-2:])[0]
     weights = m * (first @ _main_axis(first, m))
-    # Eckart's axis, about which the moments of what the bends displace vanish.
+    # Eckart's axis: the bends displace no moment about it.
     axis, rate = (np.einsum("n,...nc->...c", weights, x) for x in (r, v))
     length = np.linalg.norm(axis, axis=-1, keepdims=True)
     axis = axis / length
     v = v - np.cross(np.cross(axis, rate / length)[..., None, :], r)
-    # Any two normals of the axis, and the angle by which those carried along from the frame
-    # before by the shortest turn stand beyond them.
+    # Two normals of the axis in each frame, and the angle between them and the normals of the frame
+    # before, carried along by the shortest rotation.
     side = np.cross(axis, np.eye(3)[np.abs(axis).argmin(axis=-1)])
     side /= np.linalg.norm(side, axis=-1, keepdims=True)
     other = np.cross(axis, side)
@@ -218,10 +218,10 @@ def _along_axis(r, v, m) -> np.ndarray:
 
 
 def _is_linear(r) -> bool:
-    """Whether atoms at r (..., F, N, 3) Å stand in line but for their bends.
+    """Whether atoms at r (..., F, N, 3) Å are in line, apart from vibrations.
 
-    Told by angles between neighbours along the molecule, because moments of inertia are small
-    also about the axes of long rods with a bent end or a methyl group.
+    The criterion is angles between neighbours along the molecule: the moment of inertia is also
+    small about the axis of a long rod with a bent end or a methyl group.
     """
     if r.shape[-2] < 2:
         return False
@@ -234,7 +234,7 @@ def _is_linear(r) -> bool:
 
 
 def _main_axis(r, m) -> np.ndarray:
-    """The direction (3,) in which centred atoms r (N, 3), of masses m, spread most."""
+    """The direction (3,) of the largest spread of centred atoms r (N, 3) with masses m."""
     return np.linalg.eigh(np.einsum("nc,nd->cd", r * np.reshape(m, (-1, 1)), r))[1][:, -1]
 
 
@@ -245,17 +245,17 @@ def _dot(a, b) -> np.ndarray:
 def _check_finite(values, name: str) -> None:
     if not np.isfinite(values).all():
         frame = np.argwhere(~np.isfinite(values))[0][-3]
-        raise InputError(f"{name} are not finite, first in frame {frame}: leave such frames out")
+        raise InputError(f"{name} are not finite, first in frame {frame}: remove such frames")
 
 
 def peak_shifts(spectra: Sequence[Spectrum], within: float = 40.0) -> list[dict]:
-    """Where each peak of the first spectrum stands in the others.
+    """Shifts of each peak of the first spectrum in all spectra.
 
-    Peaks are paired one to one so that the sum of their distances is smallest.
+    Peaks are paired one to one such that the sum of their distances is smallest.
 
     Args:
-        spectra: the first is what shifts count from.
-        within: cm⁻¹, the largest shift.
+        spectra: S spectra; shifts are relative to the first.
+        within: largest shift, cm⁻¹.
 
     Returns:
         For each peak of the first: {"peaks": (S,) each a `Peak` or None, "shifts": (S,) cm⁻¹,
@@ -264,39 +264,39 @@ def peak_shifts(spectra: Sequence[Spectrum], within: float = 40.0) -> list[dict]
     from scipy.optimize import linear_sum_assignment
 
     first = spectra[0].peaks
-    found: list[list[Peak | None]] = [[peak] for peak in first]
+    partners: list[list[Peak | None]] = [[peak] for peak in first]
     for other in spectra[1:]:
         distance = np.array(
             [[abs(a.wavenumber - b.wavenumber) for b in other.peaks] for a in first]
         ).reshape(len(first), len(other.peaks))
-        # Beyond `within` all are equally far, so that they draw no pair away from a near one.
+        # Distances far beyond `within` are cut, so that they do not pull near pairs apart.
         pairs = zip(*linear_sum_assignment(np.minimum(distance, 1e3 * within)), strict=True)
         partner = {i: other.peaks[j] for i, j in pairs if distance[i, j] <= within}
-        for i, row in enumerate(found):
+        for i, row in enumerate(partners):
             row.append(partner.get(i))
     rows = []
-    for row in found:
-        own = row[0]
-        shifts = [np.nan if p is None else p.wavenumber - own.wavenumber for p in row]
-        errors = [np.nan if p is None else np.hypot(p.error, own.error) for p in row]
+    for peak, row in zip(first, partners, strict=True):
+        shifts = [np.nan if p is None else p.wavenumber - peak.wavenumber for p in row]
+        errors = [np.nan if p is None else np.hypot(p.error, peak.error) for p in row]
         rows.append({"peaks": row, "shifts": shifts, "errors": [0.0, *errors[1:]]})
     return rows
 
 
 def _exact(wavenumbers, step):
-    """Wavenumbers of exact dynamics, and their derivative by those seen at a time step."""
+    """Wavenumbers of exact dynamics from observed ones, and their derivative by these."""
     phase = np.pi * wavenumbers / units.WAVENUMBER_PER_FS * step
     return units.WAVENUMBER_PER_FS / (np.pi * step) * np.sin(phase), np.cos(phase)
 
 
 def _peaks(wavenumbers, parts) -> tuple[Peak, ...]:
+    """Significant maxima of the mean of spectra `parts` (blocks, K)."""
     from scipy.signal import find_peaks
 
     density, n = parts.mean(axis=0), len(parts)
-    places, found = find_peaks(density, prominence=PROMINENCE * density.max())
-    sides = np.stack([found["left_bases"], found["right_bases"]])
+    places, bases = find_peaks(density, prominence=PROMINENCE * density.max())
+    sides = np.stack([bases["left_bases"], bases["right_bases"]])
     valleys = np.where(density[sides[0]] > density[sides[1]], *sides)
-    # Logarithms, because a line's height follows the energy of its mode, which is seldom the same.
+    # Logarithms, because the height of a line varies between blocks with the energy of its mode.
     rise = np.log(np.maximum(parts[:, places], 1e-300) / np.maximum(parts[:, valleys], 1e-300))
     if n > 1:
         doubt = np.maximum(rise.std(axis=0, ddof=1), SCATTER) / np.sqrt(n)
@@ -312,7 +312,7 @@ def _peaks(wavenumbers, parts) -> tuple[Peak, ...]:
 
 
 def _vertex(x, density, place) -> tuple[float, float]:
-    """The maximum near a place, of the parabola through three logarithms of the density."""
+    """Position and height of the maximum near a place, by a parabola through three logarithms."""
     low = max(place - 2, 1)
     k = low + int(np.argmax(density[low : min(place + 3, len(x) - 1)]))
     a, b, c = np.log(np.maximum(density[k - 1 : k + 2], 1e-300))

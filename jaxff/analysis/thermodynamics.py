@@ -1,4 +1,4 @@
-"""Free energy along a coordinate and heat capacity, from samples of an ensemble."""
+"""Free energy along a coordinate, and heat capacity, from samples of an ensemble."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxff.errors import InputError
 
 Array = jax.Array
 
-# The integral of each Jacobian.
+# Antiderivatives of the Jacobians.
 _VOLUMES = {
     "none": lambda x: x,
     "distance": lambda x: x**3 / 3.0,
@@ -26,17 +26,17 @@ _VOLUMES = {
 def free_energy(density, edges, temperature, jacobian: str = "none") -> Array:
     """Free energy −kT ln(p/J) (..., bins) kcal/mol along a coordinate; its minimum is zero.
 
-    Infinite, with zero gradient, where the density is zero.
+    It is infinite, with zero gradient, where the density is zero.
 
     Args:
-        density: (..., bins) probability density of the coordinate, of any norm.
-        edges: (bins + 1,) Å or radians, of the bins.
+        density: (..., bins) probability density of the coordinate, with any norm.
+        edges: (bins + 1,) Å or rad.
         temperature: () K.
-        jacobian: "none"; "distance" divides by r² or "angle" by sin θ, each averaged over
-            the bin, so that a coordinate without forces is flat.
+        jacobian: "none", "distance" (J = r²) or "angle" (J = sin θ), averaged over each bin.  With
+            the Jacobian, the free energy of a coordinate without forces is constant.
 
     Raises:
-        InputError: an unknown Jacobian, or edges of another number of bins.
+        InputError: an unknown Jacobian, or edges for another number of bins.
     """
     density = floating(density)
     _check(density, edges, jacobian)
@@ -51,14 +51,14 @@ def free_energy_and_error(
     n_blocks: int | None = None,
     weights=None,
 ) -> Estimate:
-    """Free energy (bins,) kcal/mol of bins and its standard error kT σ(p)/p, to first order.
+    """Free energy (bins,) kcal/mol and its standard error kT σ(p)/p, to first order.
 
-    The error is that of each bin by itself, as in `mean_and_error`; infinite where no frame was.
+    Each bin has its own error, as in `mean_and_error`; it is infinite for an empty bin.
 
     Args:
         occupations: (F, bins) shares of the frames in bins, from `occupations`.
         edges, temperature, jacobian: as for `free_energy`.
-        n_blocks: blocks, or replicas one after another; None for automatic blocking.
+        n_blocks: number of blocks, or of replicas one after another; None for automatic blocking.
         weights: (F,) weights of the frames that sum to one.
 
     Raises:
@@ -70,16 +70,16 @@ def free_energy_and_error(
 
 
 def heat_capacity(energies, temperature, degrees_of_freedom=0, weights=None) -> Array:
-    """Heat capacity () kcal/mol/K at constant volume: var(U)/kT² and k/2 a degree of freedom.
+    """Heat capacity () kcal/mol/K at constant volume: var(U)/kT² plus k/2 per degree of freedom.
 
     Args:
         energies: (F,) kcal/mol, potential energies of the canonical ensemble.
         temperature: () K.
-        degrees_of_freedom: () that carry kinetic energy; 0 leaves the configurational part.
+        degrees_of_freedom: () number with kinetic energy; 0 for the configurational part alone.
         weights: (F,) weights of the frames that sum to one.
 
     Raises:
-        InputError: fewer than two frames, or weights that do not fit.
+        InputError: fewer than two frames, or invalid weights.
     """
     energies = floating(energies)
     if energies.ndim != 1 or len(energies) < 2:
@@ -90,7 +90,7 @@ def heat_capacity(energies, temperature, degrees_of_freedom=0, weights=None) -> 
 
 
 @partial(jax.jit, static_argnames="jacobian")
-def _free_energy(density, edges, temperature, jacobian):
+def _free_energy(density: Array, edges: Array, temperature, jacobian):
     mean_jacobian = jnp.diff(_VOLUMES[jacobian](edges)) / jnp.diff(edges)
     kT = units.BOLTZMANN * jnp.asarray(temperature, density.dtype)
     empty = density <= 0.0
@@ -100,7 +100,7 @@ def _free_energy(density, edges, temperature, jacobian):
 
 
 @partial(jax.jit, static_argnames="jacobian")
-def _with_error(share, error, edges, temperature, jacobian):
+def _with_error(share: Array, error: Array, edges: Array, temperature, jacobian):
     energy = _free_energy(share / jnp.diff(edges), edges, temperature, jacobian)
     kT = units.BOLTZMANN * jnp.asarray(temperature, share.dtype)
     empty = share <= 0.0
@@ -109,7 +109,7 @@ def _with_error(share, error, edges, temperature, jacobian):
 
 @jax.jit
 def _heat_capacity(energies, temperature, degrees_of_freedom, weights):
-    # In float32 a total energy's mean would be rounded.
+    # A shift of the energies avoids rounding of their mean in float32.
     energies = energies - energies[0]
     variance = average((energies - average(energies, weights)) ** 2, weights)
     temperature = jnp.asarray(temperature, energies.dtype)
@@ -122,5 +122,5 @@ def _check(density, edges, jacobian):
         raise InputError(f"unknown Jacobian {jacobian!r}: use one of {', '.join(_VOLUMES)}")
     if np.ndim(edges) != 1 or np.shape(edges)[0] != density.shape[-1] + 1:
         raise InputError(
-            f"edges have shape {np.shape(edges)}: {density.shape[-1]} bins have one more"
+            f"edges have shape {np.shape(edges)}: {density.shape[-1]} bins have one more edge"
         )

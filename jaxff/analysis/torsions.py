@@ -9,17 +9,18 @@ from jaxff.molecule import Molecule
 
 
 def rotatable_torsions(molecule: Molecule) -> np.ndarray:
-    """One torsion (i, j, k, l) for each bond j-k that can turn, heaviest end atoms first.
+    """One torsion (i, j, k, l) for each rotatable bond j-k, with the heaviest end atoms.
 
-    A bond can turn if it is in no ring, has neighbours on both sides and joins no linear atom;
-    rotors of equal ends (methyl groups) come last, the others in order of the moving mass.
+    A bond is rotatable if it is in no ring, has neighbours on both sides and joins no linear atom.
+    Bonds of methyl groups and other symmetric tops come last, the others in order of decreasing
+    mass of the lighter end atom.
 
     Returns:
         (T, 4) atom indices.
     """
     graph, masses = molecule.graph, molecule.masses
     bridges = {frozenset(edge) for edge in networkx.bridges(graph)} if graph.edges else set()
-    found = []
+    torsions = []
     for j, k in molecule.bonds.tolist():
         if frozenset((j, k)) not in bridges or min(graph.degree[j], graph.degree[k]) < 2:
             continue
@@ -29,14 +30,14 @@ def rotatable_torsions(molecule: Molecule) -> np.ndarray:
         for centre, other in ((j, k), (k, j)):
             rest = [n for n in graph.neighbors(centre) if n != other]
             ends.append(max(rest, key=lambda n: (masses[n], graph.degree[n], -n)))
-        methyl = any(_is_symmetric_top(molecule, a, b) for a, b in ((j, k), (k, j)))
-        found.append((methyl, -min(masses[ends[0]], masses[ends[1]]), (ends[0], j, k, ends[1])))
-    found.sort()
-    return np.array([torsion for *_, torsion in found], int).reshape(-1, 4)
+        is_top = any(_is_symmetric_top(molecule, a, b) for a, b in ((j, k), (k, j)))
+        torsions.append((is_top, -min(masses[ends[0]], masses[ends[1]]), (ends[0], j, k, ends[1])))
+    torsions.sort()
+    return np.array([torsion for *_, torsion in torsions], int).reshape(-1, 4)
 
 
 def torsion_label(molecule: Molecule, torsion) -> str:
-    """The torsion in words, such as H9-O3-C1-C2 (atoms counted from 1, as chemists do)."""
+    """The name of a torsion, such as H9-O3-C1-C2 (atoms counted from 1)."""
     return "-".join(f"{molecule.symbols[i]}{i + 1}" for i in torsion)
 
 
@@ -49,6 +50,7 @@ def _is_linear(molecule: Molecule, atom: int) -> bool:
 
 
 def _is_symmetric_top(molecule: Molecule, centre: int, other: int) -> bool:
+    """Whether `centre` has three equal neighbours besides `other`."""
     rest = [n for n in molecule.graph.neighbors(centre) if n != other]
-    alike = {(int(molecule.numbers[n]), molecule.graph.degree[n]) for n in rest}
-    return len(rest) == 3 and len(alike) == 1
+    kinds = {(int(molecule.numbers[n]), molecule.graph.degree[n]) for n in rest}
+    return len(rest) == 3 and len(kinds) == 1

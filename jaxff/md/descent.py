@@ -289,7 +289,7 @@ def _largest(vectors: Array) -> Array:
 # -- FIRE --------------------------------------------------------------------------------------
 
 
-def _fire(energy_fn, limits, R: Array) -> _End:
+def _fire(energy_fn: Callable[[Array], Array], limits, R: Array) -> _End:
     """Minimise one geometry R (N, 3) Å with jax-md's FIRE."""
     from jax_md import minimize, space
 
@@ -312,4 +312,5 @@ def _fire(energy_fn, limits, R: Array) -> _End:
     state, count, _ = jax.lax.while_loop(is_active, step, (init(R), 0, True))
     energy, gradient = jax.value_and_grad(energy_fn)(state.position)
     finite = jnp.isfinite(energy) & jnp.isfinite(gradient).all()
-    return _End(state.position, jnp.where(finite, energy, jnp.inf), gradient, jnp.asarray(count))
+    energy = jnp.asarray(jnp.where(finite, energy, jnp.inf))
+    return _End(state.position, energy, gradient, jnp.asarray(count))

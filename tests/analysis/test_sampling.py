@@ -123,7 +123,7 @@ def test_a_line_does_not_tell_how_to_match():
     rod = np.zeros((1, 5, 3))
     rod[0, :, 2] = [0.0, 1.0, 2.0, 2.5, 2.5]
     rod[0, 3:, 0] = [0.8, -0.8]
-    with pytest.warns(UserWarning, match="stand in line"):
+    with pytest.warns(UserWarning, match="are in line"):
         rmsd(rod, rod, exchangeable=[(3, 4)])
 
 
