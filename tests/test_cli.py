@@ -291,7 +291,7 @@ def test_fit_of_two_molecules_leaves_two_models(ethanol, tmp_path, capsys):
         assert (tmp_path / name).stat().st_size > 10_000
     assert not (tmp_path / "m.npz.partial").exists()
     assert main([*arguments, "--topology", "CCO"]) == 1
-    assert "--topology is of one molecule" in capsys.readouterr().err
+    assert "--topology describes one molecule" in capsys.readouterr().err
 
 
 def test_an_interrupt_that_would_be_lost_still_counts(monkeypatch, capsys):

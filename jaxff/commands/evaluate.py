@@ -1,11 +1,11 @@
-"""Errors of a potential on data."""
+"""Command that prints the errors of a model on a data set."""
 
 from __future__ import annotations
 
 from jaxff.commands.options import data_options
 from jaxff.commands.shared import load_dataset, load_potential
 
-HELP = "Errors of a model on a data set."
+HELP = "Compute the errors of a model on a data set."
 EXAMPLE = "jaxff evaluate model.npz ethanol.npz"
 
 

@@ -1,4 +1,4 @@
-"""Refitting force fields to data."""
+"""Command that fits force fields to data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jaxff.gaff.forms import FORMS
 from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
 from jaxff.npz import writable_file
 
-HELP = "Refit GAFF, or a richer form made of it, to forces and energies."
+HELP = "Fit GAFF, or a more flexible form based on it, to forces and energies."
 MORE = (
-    "Several data sets give one table of parameters, and a model for each molecule.\n"
-    "Interrupted, the same command goes on from MODEL.npz.partial, where its state is kept."
+    "Several data sets share one table of parameters and give a model for each molecule.\n"
+    "The same command continues an interrupted fit from MODEL.npz.partial."
 )
 EXAMPLE = "jaxff fit ethanol.npz --form class2 -n 110 --plus sgdml -o ethanol_class2.npz"
 
@@ -25,11 +25,11 @@ def options(sub) -> None:
     sub.add_argument(
         "--topology",
         metavar="FILE.prmtop|SMILES|FILE",
-        help="the start (default: GAFF of the data's molecule)",
+        help="the initial force field (default: GAFF for the molecule of the data)",
     )
-    sub.add_argument("--charges", default="auto", help="of a start made by GAFF, as parametrize")
+    sub.add_argument("--charges", default="auto", help="charges for GAFF; see `jaxff parametrize`")
     sub.add_argument(
-        "--charge", type=charges, metavar="Q,Q,...", help="net charge of each data set's molecule"
+        "--charge", type=charges, metavar="Q,Q,...", help="net charge of each molecule, e"
     )
     sub.add_argument(
         "--form",
@@ -40,7 +40,10 @@ def options(sub) -> None:
     )
     split_options(sub, 110)
     sub.add_argument(
-        "--trainable", type=patterns, metavar="P,P,...", help='such as "bond.*,torsion.k"'
+        "--trainable",
+        type=patterns,
+        metavar="P,P,...",
+        help='free parameters, as "bond.*,torsion.k"',
     )
     sub.add_argument(
         "--method",
@@ -62,9 +65,9 @@ def options(sub) -> None:
         action="store_false",
         help="accept labels that look wrong by comparison with the initial potential",
     )
-    sub.add_argument("--plus", choices=("sgdml",), help="then a kernel on what is left over")
-    sub.add_argument("--show", type=count, default=20, metavar="N", help="changes to print (20)")
-    sub.add_argument("--plot", metavar="FILE.png", help="forces against the reference, and history")
+    sub.add_argument("--plus", choices=("sgdml",), help="add a kernel trained on the residual")
+    sub.add_argument("--show", type=count, default=20, metavar="N", help="values to print (20)")
+    sub.add_argument("--plot", metavar="FILE.png", help="draw the forces and the history")
     sub.add_argument("-o", "--output", metavar="MODEL.npz", required=True)
 
 
@@ -113,7 +116,7 @@ def run(arguments, console) -> dict:
         pictured.append((parts[shown], potentials))
     unfinished.unlink(missing_ok=True)
     if not found.converged:
-        console.say("the fit was stopped before it came to rest")
+        console.say("the fit stopped before it converged")
     console.table(
         ["parameter", "types", "start", "fitted", "error", "unit"],
         [
@@ -136,21 +139,23 @@ def run(arguments, console) -> dict:
 
 
 def _method(arguments) -> Method:
-    """The chosen method, with those of its settings that are options of the command."""
+    """Return the chosen method with the options of the command that are its settings."""
     kind = METHODS[arguments.method]
     names = {field.name for field in fields(kind)} & set(vars(arguments))
     return kind(**{name: getattr(arguments, name) for name in names})
 
 
 def _outputs(arguments) -> list[str]:
-    """The model's file, or one for each data set by its name."""
+    """Return the file of the model, or one for each data set, with its name."""
     if len(arguments.data) == 1:
         return [arguments.output]
     if arguments.topology:
-        raise InputError("--topology is of one molecule: leave it out, or fit one data set")
+        raise InputError("--topology describes one molecule: omit it, or fit one data set")
     output, names = Path(arguments.output), [Path(path).stem for path in arguments.data]
     if len(set(names)) < len(names):
-        raise InputError(f"models are named by the data files, and {', '.join(names)} are alike")
+        raise InputError(
+            f"the models are named after {', '.join(names)}, which are equal: rename one"
+        )
     return [str(output.with_name(f"{output.stem}-{name}{output.suffix}")) for name in names]
 
 
@@ -171,7 +176,7 @@ def _error(change) -> str:
 
 
 def _draw(path, history, pictured, console) -> None:
-    """The forces of every molecule at `path`, and beside it the history of the fit."""
+    """Draw the forces of each molecule to `path`, and the history to a file next to it."""
     from jaxff.learn import aligned
     from jaxff.report import plot
 
@@ -185,6 +190,6 @@ def _draw(path, history, pictured, console) -> None:
             for (name, potential), data in zip(potentials.items(), own, strict=True)
         }
         written.append(path if k == 0 else path.with_name(f"{path.stem}-{k + 1}{path.suffix}"))
-        # All potentials of a molecule have the atom order of its start.
+        # All potentials of a molecule have the same order of atoms.
         plot.force_parity(own[0].forces, predicted, part.theory).savefig(written[-1], dpi=130)
     console.say(f"drew {', '.join(map(str, written))}")
