@@ -47,15 +47,16 @@ def main() -> None:
                 rows.append([name, n, seed, sigma, *(score[m] for m in METRICS), seconds])
                 print(rows[-1], flush=True)
 
-            began = time.perf_counter()
+            began, run = time.perf_counter(), gdml.Run(seed=seed)
             if arguments.only != "hybrid":
-                note("sGDML", gdml.train(split.train, valid=split.valid, seed=seed), began)
+                note("sGDML", gdml.train(split.train, split.valid, run=run), began)
             if arguments.only != "sgdml":
                 began = time.perf_counter()
                 refit = fit(start, split.train, valid=split.valid).potential
                 note("GAFF refitted", refit, began)
+                kernel = gdml.Kernel(adapt_baseline=True)
                 hybrid = gdml.train(
-                    split.train, valid=split.valid, baseline=refit, adapt=True, seed=seed
+                    split.train, split.valid, baseline=refit, kernel=kernel, run=run
                 )
                 note("hybrid", hybrid, began)
     print(plain_table(["model", "frames", "seed", "sigma", *METRICS, "s"], rows))

@@ -76,7 +76,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     data = Dataset.load(arguments.data)
-    potential = gdml.train(data, arguments.n, sigma=arguments.sigma)
+    potential = gdml.train(data, n_train=arguments.n, sigma=arguments.sigma)
     term, own = potential.program.placed[0].term, potential.params["gdml"]
     n_train, n_pairs = own["descriptors"].shape
     flops = 8 * len(term.permutations) * n_train * n_pairs  # four products of (P, D) and (D, M)

@@ -42,7 +42,8 @@ def ours(train: str, model: str, sigma: float, solver: str, max_memory: float | 
         running[:] = phase, now
 
     began = time.perf_counter()
-    trained = gdml.train(data, sigma=sigma, solver=solver, max_memory=max_memory, progress=progress)
+    run = gdml.Run(memory=max_memory, progress=progress)
+    trained = gdml.train(data, sigma=sigma, solver=gdml.Solver(solver), run=run)
     total = time.perf_counter() - began
     gdml.save(model, trained)
     return {

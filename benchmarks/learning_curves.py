@@ -39,7 +39,7 @@ def run(model: str, split, fitted: dict) -> dict:
         potential, converged = fitted[base].potential, fitted[base].converged
     else:
         baseline = fitted[base].potential if model.endswith(PLUS) else None
-        potential = gdml.train(split.train, valid=split.valid, baseline=baseline)
+        potential = gdml.train(split.train, split.valid, baseline=baseline)
     seconds = time.perf_counter() - started
     return {
         "model": model,

@@ -135,7 +135,7 @@ def main() -> None:
         package = None
         if arguments.sgdml_python:
             data = jaxff.Dataset.load(arguments.data)
-            kernel = gdml.train(data, 1000, sigma=20.0)
+            kernel = gdml.train(data, n_train=1000, sigma=20.0)
             model, start = Path(folder, "model.npz"), Path(folder, "start.npz")
             gdml.save(model, kernel)
             np.savez(start, R=data.molecule.positions, z=data.molecule.numbers)

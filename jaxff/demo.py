@@ -94,11 +94,10 @@ def build(split, seed: int, console: Console) -> dict[str, Potential]:
     def kernel(title: str, baseline: Potential | None = None) -> Potential:
         return gdml.train(
             split.train,
+            split.valid,
             sigma=SIGMAS,
-            valid=split.valid,
             baseline=baseline,
-            seed=seed,
-            progress=titled(title),
+            run=gdml.Run(seed=seed, progress=titled(title)),
         )
 
     second = gaff(split.train.molecule, form="class2")

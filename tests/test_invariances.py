@@ -22,7 +22,7 @@ def ethanol():
 def potentials(ethanol):
     """{name: (potential, a geometry (N, 3) Å)}."""
     molecular = gaff(ethanol.molecule)
-    kernel = gdml.train(ethanol[::200], sigma=10.0, symmetries=None)
+    kernel = gdml.train(ethanol[::200], sigma=10.0, kernel=gdml.Kernel(symmetries=None))
     hybrid = gdml.train(ethanol[::200], sigma=10.0, baseline=molecular)
     R = ethanol.positions[37]
     filler = 6.0 * np.random.default_rng(0).normal(size=(14, 3))

@@ -60,7 +60,7 @@ def test_a_file_runs_no_code_of_others_and_misses_no_parameter(tmp_path):
 
     path = tmp_path / "m.npz"
     frames = packaged_dataset("ethanol")[:6]
-    save(path, gdml.train(frames, sigma=10.0, symmetries=None))
+    save(path, gdml.train(frames, sigma=10.0, kernel=gdml.Kernel(symmetries=None)))
     with np.load(path) as file:
         arrays = dict(file)
     header = json.loads(str(arrays["header"]))

@@ -164,10 +164,9 @@ def _with_kernel(fitted, split, seed: int, console):
 
     return gdml.train(
         split.train,
-        valid=split.valid if len(split.valid) else None,
+        split.valid if len(split.valid) else None,
         baseline=fitted,
-        seed=seed,
-        progress=console,
+        run=gdml.Run(seed=seed, progress=console),
     )
 
 

@@ -78,13 +78,14 @@ def options(sub) -> None:
         "--energies",
         choices=("offset", "constrain", "none"),
         default="offset",
-        help="what energies do: set the zero (default), be fitted beside the forces, or nothing",
+        help="use of the energies: offset (they set the zero, default), constrain (they are fitted "
+        "together with the forces) or none",
     )
     sub.add_argument(
         "--solver",
-        choices=("auto", "dense", "iterative"),
         default="auto",
-        help="a Cholesky factor, or conjugate gradients (default: by size)",
+        help="dense (Cholesky factor), iterative (conjugate gradients) or auto (by the size of the "
+        "system, default)",
     )
     sub.add_argument(
         "--tolerance",
@@ -119,6 +120,16 @@ def run(arguments, console) -> dict:
         raise InputError("--adapt needs a --baseline whose parameters it re-estimates")
     if arguments.around:
         _check_local(arguments)
+    trials: list[gdml.Trial] = []
+    unfinished = Path(f"{arguments.output}.partial")
+    settings = gdml.Run(
+        seed=arguments.seed,
+        memory=arguments.max_memory,
+        checkpoint=unfinished,
+        progress=console,
+        on_trial=trials.append,
+    )
+    solver = gdml.Solver(arguments.solver, arguments.tolerance)
     data = load_dataset(arguments)
     baseline = load_potential(arguments.baseline) if arguments.baseline else None
     if arguments.uncertainty and shares(len(data.distinct()), arguments)[1] == 0:
@@ -133,29 +144,25 @@ def run(arguments, console) -> dict:
     if light:
         numbers = data.numbers[arguments.atoms] if arguments.atoms else data.numbers
         descriptor = gdml.light_hydrogens(numbers, arguments.hydrogen_weight)
-    unfinished = Path(f"{arguments.output}.partial")
-    trials: list[gdml.Trial] = []
     if arguments.around:
-        potential = _local(split, background, baseline, arguments, console, trials)
+        potential = _local(split, background, baseline, arguments, settings)
     else:
+        kernel = gdml.Kernel(
+            lam=arguments.lam or gdml.Kernel.lam,
+            symmetries=None if arguments.no_symmetries else "auto",
+            descriptor=descriptor,
+            energies=None if arguments.energies == "none" else arguments.energies,
+            atoms=arguments.atoms,
+            adapt_baseline=arguments.adapt,
+        )
         potential = gdml.train(
             split.train,
+            split.valid if len(split.valid) else None,
             sigma=arguments.sigma,
-            lam=arguments.lam or 1e-10,
-            valid=split.valid if len(split.valid) else None,
             baseline=baseline,
-            adapt=arguments.adapt,
-            atoms=arguments.atoms,
-            symmetries=None if arguments.no_symmetries else "auto",
-            energies=None if arguments.energies == "none" else arguments.energies,
-            descriptor=descriptor,
-            solver=arguments.solver,
-            tolerance=arguments.tolerance,
-            max_memory=arguments.max_memory,
-            checkpoint=unfinished,
-            seed=arguments.seed,
-            progress=console,
-            trials=trials,
+            kernel=kernel,
+            solver=solver,
+            run=settings,
         )
     parts: dict[str, Dataset] = {"train": split.train, "valid": split.valid, "test": split.test}
     scores = {key: evaluate(potential, part) for key, part in parts.items() if len(part)}
@@ -243,21 +250,19 @@ def _region(data, arguments, console, usual):
     return data[near], data[far] if len(far) else None
 
 
-def _local(split, background, baseline, arguments, console, trials):
-    """The baseline, in the data's atom order, and its local correction."""
+def _local(split, background, baseline, arguments, settings):
+    """The baseline, in the atom order of the data, plus its local correction."""
     from jaxff import gdml
 
+    symmetries = None if arguments.no_symmetries else "auto"
     correction = gdml.train_correction(
         split.train,
         baseline,
         arguments.atoms,
-        valid=split.valid if len(split.valid) else None,
+        split.valid if len(split.valid) else None,
         background=background,
-        **{key: v for key in ("sigma", "lam") if (v := getattr(arguments, key)) is not None},
-        symmetries=None if arguments.no_symmetries else "auto",
-        max_memory=arguments.max_memory,
-        seed=arguments.seed,
-        progress=console,
-        trials=trials,
+        sigma=arguments.sigma or gdml.correction.SIGMA,
+        kernel=gdml.LocalKernel(arguments.lam or gdml.LocalKernel.lam, symmetries),
+        run=settings,
     )
     return baseline.matched(split.train.molecule) + correction.on(arguments.atoms)

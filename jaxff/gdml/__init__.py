@@ -1,22 +1,29 @@
 """sGDML kernel models: training, prediction, uncertainty, symmetries, model files."""
 
+from jaxff.gdml.conjugate import NotConverged
+from jaxff.gdml.correction import nearest_frames, train_correction
 from jaxff.gdml.descriptor import inverse_distances, light_hydrogens
 from jaxff.gdml.files import load, save
-from jaxff.gdml.local import LocalKernelTerm, nearest_frames, train_correction
+from jaxff.gdml.local import LocalKernelTerm
 from jaxff.gdml.model import KernelTerm
 from jaxff.gdml.operator import KernelOperator
-from jaxff.gdml.solvers import NotConverged
+from jaxff.gdml.settings import Kernel, LocalKernel, Run, Trial
+from jaxff.gdml.solvers import Solver
 from jaxff.gdml.symmetry import check_symmetries, describe_symmetries, find_symmetries
-from jaxff.gdml.system import KernelSystem, residual
-from jaxff.gdml.train import Trial, train
+from jaxff.gdml.system import KernelSystem, require_float64, residual
+from jaxff.gdml.train import train
 from jaxff.gdml.uncertainty import Uncertainty, uncertainty
 
 __all__ = [
+    "Kernel",
     "KernelOperator",
     "KernelSystem",
     "KernelTerm",
+    "LocalKernel",
     "LocalKernelTerm",
     "NotConverged",
+    "Run",
+    "Solver",
     "Trial",
     "Uncertainty",
     "check_symmetries",
@@ -26,6 +33,7 @@ __all__ = [
     "light_hydrogens",
     "load",
     "nearest_frames",
+    "require_float64",
     "residual",
     "save",
     "train",

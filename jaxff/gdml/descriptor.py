@@ -71,6 +71,12 @@ def light_hydrogens(numbers, weight: float = 0.85) -> Descriptor:
     return partial(weighted_inverse_distances, weights=weights)
 
 
+def squared_distances(x: Array, y: Array) -> Array:
+    """(A, B) squared distances |x_a − y_b|² of descriptors x (A, D) and y (B, D)."""
+    product = jnp.matmul(x, y.T, precision="highest")
+    return jnp.sum(x * x, -1)[:, None] + jnp.sum(y * y, -1) - 2.0 * product
+
+
 def pair_permutations(permutations: np.ndarray) -> np.ndarray:
     """(P, D) permutations of pairs, k(i, j) → k(p[i], p[j]), of atom permutations (P, N)."""
     permutations = np.asarray(permutations, int)

@@ -1,367 +1,173 @@
-"""Solvers of kernel systems (K + λ) a = y: a Cholesky factor, or preconditioned iterations.
+"""Solvers of the kernel system (K + λ) a = y, by name, and the choice among them.
 
-Both end in conjugate gradients on the exact operator; they differ in the preconditioner.
+Both solvers are conjugate gradients with the exact operator; they differ in the preconditioner,
+which is a Cholesky factor of K + λ or a low-rank approximation of it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxff import memory
 from jaxff.errors import InputError
 from jaxff.gdml import cholesky
-from jaxff.gdml.nystrom import Nystrom, draw_size, nystrom
+from jaxff.gdml.dense import Dense, dense_bytes, factor_dtype
+from jaxff.gdml.iterative import Iterative, iterative_bytes
 from jaxff.gdml.operator import KernelOperator
-from jaxff.npz import NpzReader, write_npz
+from jaxff.gdml.settings import Run, check_choice, check_positive
 
-Array = jax.Array
-Progress = Callable[[str, float], None]
-
-DENSE_TOLERANCE = 1e-11  # relative residual that refinement of a factorised solution aims at
-_DENSE_ENOUGH = 1e-6  # and what it must reach
-SINGLE_SHIFT = 2e-5  # of the largest diagonal entry: stands above rounding in a float32 factor
-_PATIENCE = 500  # iterations without a smaller residual: rounding is reached
-_TILE = 2048  # largest side of a tile: products of such tiles run at full speed
-_BLOCK_FRAMES = 16  # frames per side of an assembled block: fits caches
-
-
-class NotConverged(InputError):
-    """A solver stopped above its tolerance."""
+AUTO = "auto"
+# Cost model for the choice: products run at one flop per unit of time, and memory delivers one
+# byte in seven units (110 GFLOP/s, 15 GB/s); the iteration takes 250 steps (67 to 600 were
+# observed); a factor, whose solution is exact, may take twice the time.
+TYPICAL_ITERATIONS, FLOPS_PER_BYTE, DENSE_BONUS = 250, 7, 2
+COMPILED = 1e8  # bytes reserved for compiled programs and their work arrays
+COLUMNS = 1 / 20  # columns of the preconditioner per unknown, where the memory allows it
+FEWEST_COLUMNS = 300
 
 
-class Dense:
-    """The Cholesky factor of K + λ, applied and refined.
+@dataclass(frozen=True, eq=False)
+class Solver:
+    """Settings of the solver of the kernel system.
 
     Args:
-        op: the operator.
-        dtype: of the factor; float32 takes half the time and memory, see `factor_dtype`.
-        progress: called with a phase and the fraction of it that is done.
+        name: "dense" (Cholesky factor), "iterative" (preconditioned conjugate gradients) or
+            "auto" (by the size of the system and the memory).
+        tolerance: relative residual that the iterative solver reaches.
+        max_iterations: limit of the iterations of the iterative solver.
+        mesh: devices, in one axis, over which the iterative solver distributes the frames (None:
+            all devices, in all processes of `jax.distributed`).
 
     Raises:
-        cholesky.NotPositiveDefinite: K + λ is not, in this precision.
+        InputError: a value that cannot be used.
     """
 
-    def __init__(self, op: KernelOperator, dtype=None, progress: Progress | None = None):
-        report = progress or (lambda phase, fraction: None)
-        self.op, self.dtype = op, jnp.dtype(dtype or op.dtype)
-        shift = 0.0
-        if self.dtype != op.dtype:
-            shift = SINGLE_SHIFT * float(op.diagonal().max())
-        frames = _frames_per_tile(op)
-        self.tiles = _assembled(op, frames, self.dtype, shift, report)
-        self._fill = len(self.tiles) * frames * op.width - op.size
-        report("factorising", 0.0)
-        cholesky.factorise(self.tiles, lambda done: report("factorising", done))
+    name: str = AUTO
+    tolerance: float = 1e-4
+    max_iterations: int = 5000
+    mesh: jax.sharding.Mesh | None = None
 
-    def __call__(self, r: Array) -> Array:
-        """The factor's own solution of (K + λ) a = r, for r (M, W) or (M, W, k)."""
-        flat = r.reshape(self.op.size, -1).astype(self.dtype)
-        flat = jnp.pad(flat, ((0, self._fill), (0, 0)))
-        solution = cholesky.solve(self.tiles, flat)[: self.op.size]
-        return solution.astype(r.dtype).reshape(r.shape)
-
-    def solve(self, y: Array) -> Array:
-        """a with (K + λ) a = y, (M, W), refined on the exact operator.
-
-        Raises:
-            NotConverged: refinement does not reach a residual of 1e-6.
-        """
-        state = iterate(self.op, y, self, tolerance=DENSE_TOLERANCE, max_iterations=50, patience=5)
-        if not state.residual <= _DENSE_ENOUGH:
-            raise NotConverged(
-                f"the factorised kernel system is solved to a relative residual of only "
-                f"{state.residual:.1e}: raise lam or remove nearly identical frames"
-            )
-        return state.best
-
-    def __str__(self) -> str:
-        precision = "" if self.dtype == self.op.dtype else f", factor in {self.dtype}"
-        return f"dense, {self.op.size} unknowns{precision}"
-
-    def log_determinant(self) -> float:
-        """log |K + λ| by the factor."""
-        return cholesky.log_determinant(self.tiles)
+    def __post_init__(self):
+        check_choice("solver", self.name, (AUTO, *SOLVERS))
+        check_positive("tolerance", self.tolerance)
+        check_positive("max_iterations", self.max_iterations)
 
 
-def _frames_per_tile(op: KernelOperator) -> int:
-    return -(-op.n_frames // max(1, -(-op.size // _TILE)))
+def make_solver(op: KernelOperator, settings: Solver, run: Run, label: str) -> Dense | Iterative:
+    """The solver of the system of an operator.
+
+    Args:
+        op: the operator K + λ.
+        settings: the settings of the solver.
+        run: seed, memory limit and progress; `run.checkpoint` is the file for the state of the
+            iterative solver.
+        label: name of the data set, for messages.
+
+    Raises:
+        InputError: too little memory, a matrix that is not positive definite, or constrained
+            energies with the iterative solver.
+    """
+    free = free_memory(run.memory)
+    name = settings.name if settings.name != AUTO else automatic(op, free)
+    return SOLVERS[name](op, settings, run, free, label)
 
 
-def _assembled(op: KernelOperator, frames: int, dtype, shift: float, report: Progress):
-    """The tiles of the lower triangle of K + λ, `frames` frames a side."""
-    count = -(-op.n_frames // frames)
-    total = count * (count + 1) // 2
-    report("assembling", 0.0)
-    tiles: cholesky.Tiles = []
-    for i in range(count):
-        row = []
-        for j in range(i + 1):
-            row.append(jax.block_until_ready(_tile(op, i, j, shift, frames, dtype)))
-            report("assembling", (i * (i + 1) // 2 + j + 1) / total)
-        tiles.append(row)
-    return tiles
+def automatic(op: KernelOperator, free: float) -> str:
+    """Name of the solver for a system, given the free memory, bytes."""
+    if op.values or (dense_bytes(op) <= free and _factor_pays(op)):
+        return "dense"
+    return "iterative"
 
 
-@partial(jax.jit, static_argnums=(4, 5))
-def _tile(op, i, j, shift, frames, dtype):
-    """Tile (i, j) of K + λ + shift; beyond the last frame, of the unit matrix."""
-    side, width = min(_BLOCK_FRAMES, frames), op.width
-    # The last block of a tile overlaps its neighbour rather than have a shape of its own.
-    starts = jnp.asarray([min(s, frames - side) for s in range(0, frames, side)])
-
-    def strip(r):
-        def put(out, c):
-            index = (tile * frames + s + jnp.arange(side) for tile, s in ((i, r), (j, c)))
-            part = op.block(*(jnp.minimum(f, op.n_frames - 1) for f in index))
-            part = part.reshape(side * width, -1).astype(dtype)
-            return jax.lax.dynamic_update_slice(out, part, (0, c * width)), None
-
-        return jax.lax.scan(put, jnp.zeros((side * width, frames * width), dtype), starts)[0]
-
-    def put(out, r):
-        return jax.lax.dynamic_update_slice(out, strip(r), (r * width, 0)), None
-
-    out = jax.lax.scan(put, jnp.zeros((frames * width, frames * width), dtype), starts)[0]
-    row, column = (tile * frames * width + jnp.arange(frames * width) for tile in (i, j))
-    out = jnp.where((row < op.size)[:, None] & (column < op.size), out, 0.0)
-    diagonal = jnp.where(row < op.size, op.lam + shift, 1.0).astype(dtype)
-    return out + jnp.where(row[:, None] == column, diagonal, 0.0)
+def free_memory(limit: float | None) -> float:
+    """Bytes that a solver may use under a limit of the whole process, GB (None: 80 %)."""
+    capacity = memory.capacity()
+    if limit is not None:
+        allowed = limit * 1e9
+    elif capacity is not None:
+        allowed = 0.8 * capacity
+    else:
+        return np.inf
+    return allowed - memory.held() - COMPILED
 
 
-def factor_dtype(op: KernelOperator):
-    """float32 where λ is so large that a factor in it makes refinement converge fast."""
-    single = float(op.lam) > SINGLE_SHIFT * float(op.diagonal().max())
-    return jnp.dtype(jnp.float32) if single else op.dtype
+def affordable_columns(op: KernelOperator, free: float, label: str) -> int:
+    """Number of columns of the preconditioner, given the free memory, bytes.
+
+    Raises:
+        InputError: even the smallest preconditioner needs more memory.
+    """
+    columns = _usual_columns(op)
+    while columns > 50 and iterative_bytes(op, columns) > free:
+        columns = int(0.9 * columns)
+    needed = iterative_bytes(op, columns)
+    if needed > free:
+        raise InputError(
+            f"{label}: even the smallest preconditioner of {op.size:,} unknowns needs "
+            f"{needed / 1e9:.1f} GB, {max(free, 0.0) / 1e9:.1f} GB are free: use fewer frames or "
+            "raise the memory limit"
+        )
+    return columns
 
 
-def dense_bytes(op: KernelOperator) -> int:
-    """Memory that `Dense` takes: the tiles of the triangle and some to work on."""
-    frames = _frames_per_tile(op)
-    count, side = -(-op.n_frames // frames), frames * op.width
-    return op.dtype.itemsize * (count * (count + 1) // 2 + 6) * side**2
+def _dense(op: KernelOperator, settings: Solver, run: Run, free: float, label: str) -> Dense:
+    needed = dense_bytes(op)
+    if needed > free:
+        raise InputError(
+            f"{label}: a factor of {op.size:,} unknowns needs {needed / 1e9:.1f} GB, "
+            f"{max(free, 0.0) / 1e9:.1f} GB are free: use the iterative solver, use fewer frames, "
+            "or raise the memory limit"
+        )
+    try:
+        return Dense(op, factor_dtype(op), run.report)
+    except cholesky.NotPositiveDefinite as error:
+        raise InputError(
+            f"{label}: the kernel matrix is not positive definite at λ = {float(op.lam):g}: "
+            "remove nearly identical frames or raise lam"
+        ) from error
 
 
-def iterative_bytes(op: KernelOperator, columns: int) -> int:
-    """Memory that `Iterative` takes: the preconditioner, and some to work on."""
-    return op.dtype.itemsize * (
-        op.size * (columns + 4 * draw_size(columns) + 20) + 3 * columns**2 + op.size * op.width
+def _iterative(
+    op: KernelOperator, settings: Solver, run: Run, free: float, label: str
+) -> Iterative:
+    columns = affordable_columns(op, free, label)
+    if op.values:
+        raise InputError(
+            f"{label}: energies can be constrained with the dense solver only: use it, with fewer "
+            "frames or more memory"
+        )
+    mesh = settings.mesh
+    if mesh is None and jax.device_count() > 1:
+        auto = (jax.sharding.AxisType.Auto,)
+        mesh = jax.make_mesh((jax.device_count(),), ("frames",), axis_types=auto)
+    return Iterative(
+        op if mesh is None else op.sharded(mesh),
+        columns,
+        tolerance=settings.tolerance,
+        max_iterations=settings.max_iterations,
+        seed=run.seed,
+        checkpoint=run.checkpoint,
+        progress=run.report,
     )
 
 
-# -- conjugate gradients --------------------------------------------------------------------
+# The registry of solvers: each makes a solver of an operator.
+SOLVERS: dict[str, Callable[[KernelOperator, Solver, Run, float, str], Dense | Iterative]] = {
+    "dense": _dense,
+    "iterative": _iterative,
+}
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("x", "r", "p", "rz"),
-    meta_fields=(),
-)
-@dataclass(frozen=True, eq=False)
-class _Vectors:
-    x: Array
-    r: Array
-    p: Array
-    rz: Array
+def _factor_pays(op: KernelOperator) -> bool:
+    n_perms, dimension = op.entries.shape
+    product = 8 * n_perms * op.n_frames**2 * dimension
+    preconditioner = 2 * op.dtype.itemsize * FLOPS_PER_BYTE * op.size * _usual_columns(op)
+    return op.size**3 / 3 <= DENSE_BONUS * TYPICAL_ITERATIONS * (product + preconditioner)
 
 
-@dataclass
-class State:
-    """Where conjugate gradients stand: vectors, iterations done and relative residuals."""
-
-    vectors: _Vectors
-    best: Array
-    residuals: list[float] = field(default_factory=list)
-
-    @property
-    def residual(self) -> float:
-        return min(self.residuals, default=float("inf"))
-
-
-def iterate(
-    op: KernelOperator,
-    y: Array,
-    preconditioner: Callable[[Array], Array],
-    *,
-    tolerance: float,
-    max_iterations: int,
-    patience: int | None = None,
-    state: State | None = None,
-    after: Callable[[State], None] | None = None,
-) -> State:
-    """Preconditioned conjugate gradients from `state` (None: from zero).
-
-    Stops at |y − (K + λ) a| ≤ tolerance |y|, after `max_iterations`, or when `patience`
-    iterations have not brought a smaller residual.
-
-    Args:
-        op: the operator.
-        y: (M, W).
-        preconditioner: r -> about (K + λ)⁻¹ r.
-        after: called after each iteration.
-    """
-    norm = float(jnp.linalg.norm(y))
-    if norm == 0.0:
-        zero = jnp.zeros_like(y)
-        return State(_Vectors(zero, y, zero, jnp.zeros((), y.dtype)), zero, [0.0])
-    if state is None:
-        z = preconditioner(y)
-        state = State(_Vectors(jnp.zeros_like(y), y, z, jnp.vdot(y, z)), jnp.zeros_like(y))
-    since, last = 0, len(state.residuals) + max_iterations
-    while state.residual > tolerance and len(state.residuals) < last:
-        v = state.vectors
-        q = op @ v.p
-        x, r = _step(v, q)
-        residual = float(jnp.linalg.norm(r)) / norm
-        if residual <= tolerance:
-            # What rounding has hidden from the recurrence shows in the residual itself.
-            r = y - op @ x
-            residual = float(jnp.linalg.norm(r)) / norm
-        if not np.isfinite(residual):
-            break
-        z = preconditioner(r)
-        rz = jnp.vdot(r, z)
-        direction = z + (rz / v.rz) * v.p
-        since = 0 if residual < state.residual else since + 1
-        best = x if residual < state.residual else state.best
-        state = State(_Vectors(x, r, direction, rz), best, [*state.residuals, residual])
-        if after is not None:
-            after(state)
-        if patience is not None and since >= patience:
-            break
-    return state
-
-
-@jax.jit
-def _step(v: _Vectors, q: Array) -> tuple[Array, Array]:
-    length = v.rz / jnp.vdot(v.p, q)
-    return v.x + length * v.p, v.r - length * q
-
-
-class Iterative:
-    """Conjugate gradients with a Nyström preconditioner.
-
-    Args:
-        op: the operator.
-        columns: of the preconditioner.
-        tolerance: relative residual to reach.
-        max_iterations: after which `solve` gives up; as many again when it is continued.
-        seed: of the preconditioner's pivots.
-        checkpoint: file that keeps the state (every `interval` seconds, and when it gives up); a
-            state found there that belongs to the same system and labels is continued.
-        progress: called with a phase and the fraction of it that is done.
-    """
-
-    def __init__(
-        self,
-        op: KernelOperator,
-        columns: int,
-        *,
-        tolerance: float = 1e-4,
-        max_iterations: int = 5000,
-        seed: int = 0,
-        checkpoint: Path | None = None,
-        interval: float = 60.0,
-        progress: Progress | None = None,
-    ):
-        self.report = progress or (lambda phase, fraction: None)
-        self.op, self.tolerance, self.max_iterations = op, tolerance, max_iterations
-        self.checkpoint, self.interval = checkpoint, interval
-        self.report("preconditioner", 0.0)
-        self.preconditioner: Nystrom = nystrom(
-            op, columns, seed, lambda done: self.report("preconditioner", done)
-        )
-
-    def solve(self, y: Array) -> Array:
-        """a with (K + λ) a = y, (M, W), to the tolerance.
-
-        Raises:
-            NotConverged: `max_iterations` did not suffice; the state is in the checkpoint.
-        """
-        state = self._restored(y)
-        first = time.perf_counter()
-        saved = first
-        begun = len(state.residuals) if state else 0
-        start = state.residuals[0] if state else None
-        self.report("conjugate gradients", 0.0)
-
-        def after(state: State) -> None:
-            nonlocal saved, start
-            start = state.residuals[0] if start is None else start
-            now = time.perf_counter()
-            rate = (len(state.residuals) - begun) / (now - first)
-            distance = np.log(max(start, 1.0) / self.tolerance)
-            done = np.log(max(start, 1.0) / state.residual) / distance
-            self.report("conjugate gradients", float(np.clip(done, 0.0, 1.0)))
-            if self.checkpoint is not None and now - saved > self.interval:
-                self._save(state, y)
-                saved = now
-                self.report(
-                    f"iteration {len(state.residuals)}, residual {state.residual:.1e}, "
-                    f"{rate:.1f} iterations/s",
-                    1.0,
-                )
-
-        state = iterate(
-            self.op,
-            y,
-            self.preconditioner,
-            tolerance=self.tolerance,
-            max_iterations=self.max_iterations,
-            patience=_PATIENCE,
-            state=state,
-            after=after,
-        )
-        if state.residual > self.tolerance:
-            kept = "not kept (no checkpoint was given)"
-            if self.checkpoint is not None:
-                self._save(state, y)
-                kept = f"kept in {self.checkpoint}: the same call goes on from there"
-            raise NotConverged(
-                f"{len(state.residuals)} iterations brought the relative residual to "
-                f"{state.residual:.2e}, {self.tolerance:.1e} was asked for; the state is {kept}; "
-                "raise max_memory (a larger preconditioner), lam or the tolerance"
-            )
-        return state.best
-
-    def __str__(self) -> str:
-        columns = self.preconditioner.factor.shape[1]
-        return f"iterative, {self.op.size} unknowns, {columns} columns"
-
-    def _restored(self, y: Array) -> State | None:
-        path = self.checkpoint
-        if path is None or not path.is_file():
-            return None
-        file = NpzReader(path, "checkpoint")
-        if file.text("system") != self._system(y):
-            return None
-        x, r, p, best = (self.op.spread(file.need(key)) for key in ("x", "r", "p", "best"))
-        vectors = _Vectors(x, r, p, jnp.asarray(file.need("rz")))
-        return State(vectors, best, file.need("residuals").tolist())
-
-    def _save(self, state: State, y: Array) -> None:
-        v = state.vectors
-        arrays = {"x": v.x, "r": v.r, "p": v.p, "best": state.best}
-        arrays = {key: self.op.gathered(value) for key, value in arrays.items()}
-        arrays |= {"rz": np.asarray(v.rz), "residuals": np.array(state.residuals)}
-        arrays["system"] = self._system(y)
-        if jax.process_index() == 0:
-            write_npz(self.checkpoint, arrays)
-
-    def _system(self, y: Array) -> str:
-        """What a state belongs to: the labels, the kernel and the preconditioner."""
-        digest = hashlib.md5(usedforsecurity=False)
-        op = self.op
-        columns = self.preconditioner.factor.shape[1]
-        for part in (op.gathered(y), op.gathered(op.descriptors)):
-            digest.update(part.tobytes())
-        for part in (op.entries, op.sigma, op.lam, columns):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        return digest.hexdigest()
+def _usual_columns(op: KernelOperator) -> int:
+    return min(max(round(COLUMNS * op.size), FEWEST_COLUMNS), op.size)

@@ -1,41 +1,25 @@
-"""The kernel equations of one set of frames: choosing a solver, and from labels to a model."""
+"""The kernel equations of one set of frames: from labels to a model."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxff import memory
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.gdml import cholesky
+from jaxff.gdml.dense import Dense
 from jaxff.gdml.descriptor import Descriptor, inverse_distances
 from jaxff.gdml.model import kernel_potential
 from jaxff.gdml.operator import KernelOperator
-from jaxff.gdml.solvers import (
-    Dense,
-    Iterative,
-    Progress,
-    dense_bytes,
-    factor_dtype,
-    iterative_bytes,
-)
+from jaxff.gdml.settings import Run
+from jaxff.gdml.solvers import Solver, make_solver
 from jaxff.potential import Potential
 
-SOLVERS = ("auto", "dense", "iterative")
-# The choice of solver: as if products ran at one flop a unit of time and memory gave one byte in
-# seven units (110 GFLOP/s, 15 GB/s), 250 iterations sufficed (67 to 600 did), and a factor, whose
-# solution is exact, were worth twice the time.
-TYPICAL_ITERATIONS, FLOPS_PER_BYTE, WORTH = 250, 7, 2
-COMPILED = 1e8  # bytes that compiled programs and their work arrays will take
-COLUMNS = 1 / 20  # of the preconditioner, per unknown, where memory allows
-FEWEST_COLUMNS = 300
 _AT_ONCE = 1024  # frames compared with all others at once
-_IDENTICAL = 1e-6  # 1/Å: descriptors closer than this belong to the same geometry
+_IDENTICAL = 1e-6  # 1/Å: smallest distance of the descriptors of two different geometries
 
 
 class KernelSystem:
@@ -46,24 +30,18 @@ class KernelSystem:
 
     Args:
         frames: the training frames.
-        permutations: (P, N), a group.
+        permutations: (P, N) a group of atom permutations.
         sigma: length scale, 1/Å.
-        lam: λ.
-        constrain_energies: fit energies beside forces.
-        descriptor: what the kernel compares.
-        solver: "dense" (Cholesky), "iterative" (preconditioned conjugate gradients) or "auto".
-        tolerance: relative residual that the iterative solver reaches.
-        max_memory: GB that the whole process may hold (None: 80 % of the machine's).
-        max_iterations: of the iterative solver.
-        seed: of the preconditioner.
-        checkpoint: file in which the iterative solver keeps its state.
-        mesh: devices, in one axis, over which the iterative solver spreads the frames (None: all
-            there are, in all processes of `jax.distributed`).
-        progress: called with a phase and the fraction of it that is done.
+        lam: regularisation λ.
+        constrain_energies: fit energies together with the forces.
+        descriptor: function of the positions that the kernel compares.
+        solver: settings of the solver.
+        run: seed, memory limit and progress; `run.checkpoint` is the file for the state of the
+            iterative solver.
 
     Raises:
-        InputError: fewer than two or identical frames, too little memory, a system that is not
-            positive definite, float64 not enabled.
+        InputError: fewer than two frames, two identical frames, too little memory, a matrix that
+            is not positive definite, or float64 not enabled.
     """
 
     def __init__(
@@ -75,17 +53,10 @@ class KernelSystem:
         *,
         constrain_energies: bool = False,
         descriptor: Descriptor = inverse_distances,
-        solver: str = "auto",
-        tolerance: float = 1e-4,
-        max_memory: float | None = None,
-        max_iterations: int = 5000,
-        seed: int = 0,
-        checkpoint: Path | None = None,
-        mesh: jax.sharding.Mesh | None = None,
-        progress: Progress | None = None,
+        solver: Solver | None = None,
+        run: Run | None = None,
     ):
         require_float64()
-        report = progress or (lambda phase, fraction: None)
         if len(frames) < 2 or frames.n_atoms < 2:
             raise InputError(
                 f"{frames.label}: {len(frames)} frames of {frames.n_atoms} atoms; "
@@ -95,7 +66,7 @@ class KernelSystem:
             raise InputError(f"{frames.label}: there are no energies to constrain the model to")
         self.permutations = np.asarray(permutations, int)
         self.descriptor, self.lattice = descriptor, frames.lattice
-        self.op = KernelOperator.of(
+        op = KernelOperator.of(
             frames.positions,
             self.permutations,
             sigma,
@@ -104,41 +75,13 @@ class KernelSystem:
             descriptor=descriptor,
             lattice=frames.lattice,
         )
-        _refuse_identical(self.op, frames)
-        if constrain_energies and solver == "auto":
-            solver = "dense"
-        columns = plan(self.op, solver, max_memory, frames.label)
-        if columns is None:
-            self.solver = self._factorised(frames, report)
-            return
-        if constrain_energies:
-            raise InputError(
-                f"{frames.label}: energies can be constrained with the dense solver only; "
-                'use fewer frames, or solver="dense" with more memory'
-            )
-        if mesh is None and jax.device_count() > 1:
-            auto = (jax.sharding.AxisType.Auto,)
-            mesh = jax.make_mesh((jax.device_count(),), ("frames",), axis_types=auto)
-        if mesh is not None:
-            self.op = self.op.sharded(mesh)
-        self.solver = Iterative(
-            self.op,
-            columns,
-            tolerance=tolerance,
-            max_iterations=max_iterations,
-            seed=seed,
-            checkpoint=checkpoint,
-            progress=report,
-        )
+        _refuse_identical(op, frames)
+        self.solver = make_solver(op, solver or Solver(), run or Run(), frames.label)
 
-    def _factorised(self, frames: Dataset, report: Progress) -> Dense:
-        try:
-            return Dense(self.op, factor_dtype(self.op), report)
-        except cholesky.NotPositiveDefinite as error:
-            raise InputError(
-                f"{frames.label}: the kernel matrix is not positive definite at λ = "
-                f"{float(self.op.lam):g}: remove nearly identical frames or raise lam"
-            ) from error
+    @property
+    def op(self) -> KernelOperator:
+        """The operator K + λ."""
+        return self.solver.op
 
     @property
     def sigma(self) -> float:
@@ -149,17 +92,17 @@ class KernelSystem:
         return float(self.op.lam)
 
     def weigh(self, forces: np.ndarray) -> np.ndarray:
-        """(K + λ)⁻¹ of force labels (3NM,) or (3NM, k), by the factor of the dense solver.
+        """(K + λ)⁻¹ times force labels (3NM,) or (3NM, k), by the factor of the dense solver.
 
-        What no kernel can fit, net forces and torques, is left out.
+        Net forces and torques, which no kernel can fit, are left out.
 
         Raises:
             InputError: energies are constrained, or the solver is iterative.
         """
         if self.op.values:
-            raise InputError("energies are constrained: forces alone have no weight of their own")
+            raise InputError("forces cannot be weighed in a system with constrained energies")
         if not isinstance(self.solver, Dense):
-            raise InputError('forces are weighed by a factor: use solver="dense"')
+            raise InputError('forces are weighed by a factor: use Solver("dense")')
         op, width = self.op, self.op.bases.shape[1]
         columns = np.reshape(forces, (len(forces) // width, width, -1))
         reduced = jnp.einsum("mcw,mck->mwk", op.bases, columns)
@@ -170,8 +113,8 @@ class KernelSystem:
         """The potential that reproduces the forces (and the mean energy) of `labels`.
 
         Args:
-            labels: the training frames, in order, with any forces and energies.
-            **provenance: what the model should remember of its data, see `KernelTerm`.
+            labels: the training frames, in the order of the system, with any forces and energies.
+            **provenance: fields of `KernelTerm` that describe the training data.
 
         Raises:
             NotConverged: the solver did not converge.
@@ -205,70 +148,21 @@ class KernelSystem:
             entries=np.asarray(op.entries),
             **provenance,
         )
-        if labels.energies is None:
+        if labels.energies is None or op.values:
             return model
         predicted, _ = model.predict(labels.positions)
-        if op.values:
-            return model
         offset = jnp.asarray(np.mean(labels.energies - predicted))
         return model.replace({"gdml": {**model.params["gdml"], "offset": offset}})
 
 
-def _factor_pays(op: KernelOperator) -> bool:
-    n_perms, dimension = op.entries.shape
-    product = 8 * n_perms * op.n_frames**2 * dimension
-    preconditioner = 2 * op.dtype.itemsize * FLOPS_PER_BYTE * op.size * _columns(op)
-    return op.size**3 / 3 <= WORTH * TYPICAL_ITERATIONS * (product + preconditioner)
-
-
-def _columns(op: KernelOperator) -> int:
-    return min(max(round(COLUMNS * op.size), FEWEST_COLUMNS), op.size)
-
-
-def plan(op: KernelOperator, solver: str, max_memory: float | None, who: str) -> int | None:
-    """Columns of the iterative solver's preconditioner; None for the dense solver.
-
-    Raises:
-        InputError: an unknown solver, or one that does not fit into the memory, with the figures.
-    """
-    if solver not in SOLVERS:
-        raise InputError(f"solver={solver!r}: use one of {', '.join(map(repr, SOLVERS))}")
-    there = memory.capacity()
-    limit = max_memory * 1e9 if max_memory is not None else None if there is None else 0.8 * there
-    free = np.inf if limit is None else limit - memory.held() - COMPILED
-    dense = dense_bytes(op)
-    if solver == "dense" or (solver == "auto" and dense <= free and _factor_pays(op)):
-        if dense > free:
-            raise InputError(
-                f"{who}: a factor of {op.size:,} unknowns needs {dense / 1e9:.1f} GB, "
-                f'{max(free, 0.0) / 1e9:.1f} GB are free: use solver="iterative", fewer frames or '
-                "a larger max_memory"
-            )
-        return None
-    columns = _columns(op)
-    while columns > 50 and iterative_bytes(op, columns) > free:
-        columns = int(0.9 * columns)
-    needed = iterative_bytes(op, columns)
-    if needed > free:
-        raise InputError(
-            f"{who}: even the smallest preconditioner of {op.size:,} unknowns needs "
-            f"{needed / 1e9:.1f} GB, {max(free, 0.0) / 1e9:.1f} GB are free: use fewer frames or a "
-            "larger max_memory"
-        )
-    return columns
-
-
-# -- labels -------------------------------------------------------------------------------------
-
-
 def residual(data: Dataset, baseline: Potential) -> Dataset:
-    """`data` with the energies and forces of `baseline` (in its atom order) subtracted."""
+    """`data` with the energies and forces of `baseline`, in the same atom order, subtracted."""
     energies, forces = baseline.predict(data.positions)
     if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
         finite = np.isfinite(forces).all(axis=(1, 2)) & np.isfinite(energies)
         raise InputError(
-            f"{data.label}: the baseline is not finite at frame {int(np.argmin(finite))}; "
-            "mend its parameters or remove the frame"
+            f"{data.label}: the energy or the forces of the baseline are not finite at frame "
+            f"{int(np.argmin(finite))}; correct its parameters or remove the frame"
         )
     return replace(
         data,
@@ -277,11 +171,8 @@ def residual(data: Dataset, baseline: Potential) -> Dataset:
     )
 
 
-# -- checks -------------------------------------------------------------------------------------
-
-
 def require_float64() -> None:
-    """InputError unless JAX computes in float64."""
+    """Raise InputError unless JAX computes in float64."""
     if not jax.config.jax_enable_x64:
         raise InputError(
             'kernel training needs float64: call jax.config.update("jax_enable_x64", True) first, '
@@ -295,7 +186,7 @@ def _refuse_identical(op: KernelOperator, frames: Dataset) -> None:
     for p in np.asarray(op.entries):
         permuted = x[:, p]
         for start in range(0, len(x), _AT_ONCE):
-            # |x_i − x_j^p|² by a matrix product, checked by differences where it is small
+            # |x_i − x_j^p|² by a matrix product, confirmed by differences where it is small
             rows = slice(start, start + _AT_ONCE)
             squares = square[rows, None] + square - 2.0 * x[rows] @ permuted.T
             for i, j in np.add(np.argwhere(np.tril(squares < 1e-9, start - 1)), (start, 0)):

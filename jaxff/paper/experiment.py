@@ -168,10 +168,8 @@ class Setting:
         def make():
             part = self._kernel_frames(name)
             sigma = self.size(None, 20.0)
-            progress = self.titled(f"sGDML of {name}")
-            return gdml.train(
-                part.train, sigma=sigma, valid=part.valid, seed=self.seed, progress=progress
-            )
+            run = gdml.Run(seed=self.seed, progress=self.titled(f"sGDML of {name}"))
+            return gdml.train(part.train, part.valid, sigma=sigma, run=run)
 
         return self.kept(f"{name}-sgdml", make)
 

@@ -91,11 +91,11 @@ def corrected(setting: Setting, structures: np.ndarray) -> Potential:
         near, far = data[order[:count]], data[order[-(len(data) // 3) :]]
         n_train = 2 * count // 3
         part = near.split(n_train, count - n_train, 0, seed=setting.seed)
-        options = {} if not setting.small else {"sigma": 2.0, "lam": 1e-2}
+        options = {"sigma": 2.0, "kernel": gdml.LocalKernel(lam=1e-2)} if setting.small else {}
+        run = gdml.Run(seed=setting.seed, progress=setting.titled("local correction"))
         return gdml.train_correction(
-            part.train, start, atoms, valid=part.valid, background=far, seed=setting.seed,
-            progress=setting.titled("local correction"), **options,
-        )  # fmt: skip
+            part.train, start, atoms, part.valid, background=far, run=run, **options
+        )
 
     return start + setting.kept("aspirin-correction", make).on(atoms)
 

@@ -100,7 +100,7 @@ def _told(mean: float, error: float) -> str:
 
 def _kernel(setting: Setting):
     sigma = setting.size((10.0, 20.0, 40.0), 20.0)
-    return lambda train, valid, seed: gdml.train(train, sigma=sigma, valid=valid, seed=seed)
+    return lambda train, valid, seed: gdml.train(train, valid, sigma=sigma, run=gdml.Run(seed=seed))
 
 
 def _verdict(factors) -> tuple[str, str]:

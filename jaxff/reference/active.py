@@ -111,7 +111,7 @@ def active_learning(
         InputError: settings that cannot be used, a data.npz of another run, float64 not enabled,
             or dynamics that fail before they give enough frames.
     """
-    gdml.system.require_float64()
+    gdml.require_float64()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     if baseline is not None:  # its molecule would be compared with bonds perceived from few frames
@@ -141,8 +141,8 @@ def active_learning(
     while True:
         split = _split(data, sampling.seed)
         model = gdml.train(
-            split.train, valid=split.valid, baseline=baseline, seed=sampling.seed,
-            progress=progress, **loop.training,
+            split.train, split.valid, baseline=baseline,
+            run=gdml.Run(seed=sampling.seed, progress=progress), **loop.training,
         )  # fmt: skip
         model = Potential(model.program, model.params, molecule)
         save(out / "model.npz", model)

@@ -210,4 +210,4 @@ def cross_validate(
 
 
 def _kernel(train: Dataset, valid: Dataset, seed: int) -> Potential:
-    return gdml.train(train, valid=valid, seed=seed)
+    return gdml.train(train, valid, run=gdml.Run(seed=seed))

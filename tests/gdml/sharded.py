@@ -39,7 +39,7 @@ y = [op.observed(frames.forces) for op in (many, one)]
 product = np.abs(many.gathered(many @ y[0])[:21] - one.gathered(one @ y[1])).max()
 models = [
     gdml.KernelSystem(
-        frames, group, 12.0, 1e-6, solver="iterative", tolerance=1e-10, mesh=mesh
+        frames, group, 12.0, 1e-6, solver=gdml.Solver("iterative", tolerance=1e-10, mesh=mesh)
     ).fit(frames)
     for mesh in (None, meshes[1])
 ]

@@ -41,19 +41,18 @@ def test_adapting_beside_an_iterative_solver_uses_some_of_the_frames(
     report = []
     found = gdml.train(
         frames[:20],
+        frames[20:],
         sigma=5.0,
-        lam=1e-8,
-        valid=frames[20:],
         baseline=start,
-        adapt=True,
-        symmetries=None,
-        solver="iterative",
-        tolerance=1e-8,
-        progress=lambda phase, fraction: report.append(phase),
+        kernel=gdml.Kernel(lam=1e-8, adapt_baseline=True, symmetries=None),
+        solver=gdml.Solver("iterative", tolerance=1e-8),
+        run=gdml.Run(progress=lambda phase, fraction: report.append(phase)),
     )
     assert {"factorising", "conjugate gradients"} <= set(report)
     assert 600.0 < float(found.params["spring"]["k"][0]) < 1200.0
-    fixed = gdml.train(frames[:20], sigma=5.0, lam=1e-8, baseline=start, symmetries=None)
+    fixed = gdml.train(
+        frames[:20], sigma=5.0, baseline=start, kernel=gdml.Kernel(lam=1e-8, symmetries=None)
+    )
     assert force_rmse(found, frames[20:]) < 0.5 * force_rmse(fixed, frames[20:])
 
 
@@ -69,7 +68,13 @@ def test_the_hybrid_of_adapted_gaff_beats_the_kernel_from_the_same_frames():
     split = packaged_dataset("ethanol").split(50, 50, 200, seed=1)
     plain = gdml.train(split.train, sigma=10.0)
     baseline = gaff(split.train.molecule)
-    hybrid = gdml.train(split.train, sigma=10.0, baseline=baseline, adapt=True, valid=split.valid)
+    hybrid = gdml.train(
+        split.train,
+        split.valid,
+        sigma=10.0,
+        baseline=baseline,
+        kernel=gdml.Kernel(adapt_baseline=True),
+    )
     score = [evaluate(p, split.test)["force_mae"] for p in (plain, hybrid)]
     assert score[1] < 0.9 * score[0]
     charge = [

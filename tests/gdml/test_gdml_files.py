@@ -47,7 +47,7 @@ def test_the_files_permutation_index_is_the_packages(data, group):
 
 
 def test_a_trained_model_survives_the_round_trip(frames, group, tmp_path):
-    trained = gdml.train(frames, 16, sigma=12.0, symmetries=group)
+    trained = gdml.train(frames, n_train=16, sigma=12.0, kernel=gdml.Kernel(symmetries=group))
     gdml.save(tmp_path / "model.npz", trained)
     loaded = gdml.load(tmp_path / "model.npz")
     R = frames.positions[20]

@@ -20,7 +20,9 @@ SIGMA = 12.0
 
 
 def test_predictions_and_coefficients_equal_the_reference_package(frames, group, model):
-    ours = gdml.train(frames[:16], 16, sigma=SIGMA, lam=1e-6, symmetries=group)
+    ours = gdml.train(
+        frames[:16], n_train=16, sigma=SIGMA, kernel=gdml.Kernel(lam=1e-6, symmetries=group)
+    )
     own, other = ours.params["gdml"], model.params["gdml"]
     # Net forces and torques in the labels, which no kernel fits, are left out of our α.
     scale = np.abs(other["coefficients"]).max()
@@ -81,19 +83,21 @@ def labelled(frames, potential):
 
 def test_training_forces_and_the_mean_energy_are_reproduced(frames, group, model):
     data = labelled(frames, model)
-    interpolation = gdml.train(data, None, sigma=2.0, lam=1e-13, symmetries=group)
+    interpolation = gdml.train(data, sigma=2.0, kernel=gdml.Kernel(lam=1e-13, symmetries=group))
     E, F = interpolation.predict(data.positions)
     np.testing.assert_allclose(F, data.forces, rtol=0, atol=1e-6)
     assert np.mean(E - data.energies) == pytest.approx(0.0, abs=1e-7)
 
 
 def test_symmetries_are_recovered_and_used(frames, group):
-    automatic = gdml.train(frames, 16, sigma=SIGMA, seed=5)
+    automatic = gdml.train(frames, n_train=16, sigma=SIGMA, run=gdml.Run(seed=5))
     assert len(automatic.program.placed[0].term.permutations) == 6
-    without = gdml.train(frames, 16, sigma=SIGMA, seed=5, symmetries=None)
+    without = gdml.train(
+        frames, n_train=16, sigma=SIGMA, kernel=gdml.Kernel(symmetries=None), run=gdml.Run(seed=5)
+    )
     rest = np.setdiff1d(np.arange(24), automatic.program.placed[0].term.train_index)
     assert force_rmse(automatic, frames[rest]) < force_rmse(without, frames[rest])
-    again = gdml.train(frames, 16, sigma=SIGMA, seed=5)
+    again = gdml.train(frames, n_train=16, sigma=SIGMA, run=gdml.Run(seed=5))
     assert np.array_equal(again.params["gdml"]["alphas"], automatic.params["gdml"]["alphas"])
 
 
@@ -103,14 +107,17 @@ def test_sigma_is_the_best_on_the_validation_frames(frames, group):
     report = []
     chosen = gdml.train(
         frames[:16],
-        16,
+        valid,
+        n_train=16,
         sigma=candidates,
-        valid=valid,
-        symmetries=group,
-        progress=lambda phase, fraction: report.append((phase, fraction)),
+        kernel=gdml.Kernel(symmetries=group),
+        run=gdml.Run(progress=lambda phase, fraction: report.append((phase, fraction))),
     )
     errors = [
-        force_rmse(gdml.train(frames[:16], 16, sigma=s, symmetries=group), valid)
+        force_rmse(
+            gdml.train(frames[:16], n_train=16, sigma=s, kernel=gdml.Kernel(symmetries=group)),
+            valid,
+        )
         for s in candidates
     ]
     first_rise = next(k for k in range(1, 4) if k == 3 or errors[k] >= errors[k - 1])
@@ -153,14 +160,16 @@ def stiff(frames, model):
 @pytest.mark.parametrize("order", [range(9), (8, 2, 5, 0, 6, 1, 4, 3, 7)], ids=["same", "other"])
 def test_the_sum_with_a_baseline_fits_the_data_in_any_atom_order(order, stiff, group):
     baseline = springs(stiff.molecule.reorder(order))
-    total = gdml.train(stiff, 20, sigma=5.0, symmetries=group, baseline=baseline)
+    total = gdml.train(
+        stiff, n_train=20, sigma=5.0, baseline=baseline, kernel=gdml.Kernel(symmetries=group)
+    )
     assert {p.name for p in total.program.placed} == {"springs", "gdml"}
     assert total.molecule.symbols == stiff.molecule.symbols
     E, F = total.predict(stiff.positions)
     trained = total.program.placed[-1].term.train_index
     np.testing.assert_allclose(F[trained], stiff.forces[trained], rtol=0, atol=1e-3)
     assert np.mean((E - stiff.energies)[trained]) == pytest.approx(0.0, abs=1e-6)
-    plain = gdml.train(stiff, 20, sigma=5.0, symmetries=group)
+    plain = gdml.train(stiff, n_train=20, sigma=5.0, kernel=gdml.Kernel(symmetries=group))
     assert force_rmse(total, stiff) < 0.5 * force_rmse(plain, stiff)
 
 
@@ -194,9 +203,9 @@ def test_a_model_acts_on_atoms_of_a_larger_system(model, frames):
         ({"n_train": 1}, "at least two"),
         ({"n_train": 25}, "24 frames"),
         ({"n_train": 16, "sigma": -1.0}, "positive"),
-        ({"n_train": 16, "symmetries": "all"}, "auto"),
         ({"n_train": 24, "sigma": None}, "left to choose sigma"),
         ({"n_train": 20, "sigma": [1, 2], "valid": 9}, "left to choose sigma"),
+        ({"valid": 9}, "needs n_train"),
     ],
 )
 def test_bad_options_are_named(options, message, frames):
@@ -206,19 +215,19 @@ def test_bad_options_are_named(options, message, frames):
 
 def test_float64_is_asked_for(frames):
     with jax.enable_x64(False), pytest.raises(InputError, match="JAX_ENABLE_X64=1"):
-        gdml.train(frames, 16, sigma=SIGMA)
+        gdml.train(frames, n_train=16, sigma=SIGMA)
 
 
 def test_gradients_in_place_of_forces_are_recognised(frames, group):
     turned = replace(frames, forces=-frames.forces)
     with pytest.raises(InputError, match="gradients, not forces"):
-        gdml.train(turned, None, sigma=SIGMA, symmetries=group)
+        gdml.train(turned, sigma=SIGMA, kernel=gdml.Kernel(symmetries=group))
 
 
 def test_energies_of_another_scale_are_warned_of(frames, group):
     scaled = replace(frames, energies=frames.energies * 23.06)
     with pytest.warns(UserWarning, match="slope 2"):
-        gdml.train(scaled, None, sigma=SIGMA, symmetries=group)
+        gdml.train(scaled, sigma=SIGMA, kernel=gdml.Kernel(symmetries=group))
 
 
 @pytest.mark.parametrize("how", ["exact", "rotated", "permuted"])
@@ -226,7 +235,7 @@ def test_identical_training_frames_are_named(how, frames, group):
     R = frames.positions.copy()
     R[7] = {"exact": R[2], "rotated": R[2][:, [1, 2, 0]] + 1.0, "permuted": R[2][group[1]]}[how]
     with pytest.raises(InputError, match="frames 2 and 7"):
-        gdml.train(replace(frames, positions=R), None, sigma=SIGMA, symmetries=group)
+        gdml.train(replace(frames, positions=R), sigma=SIGMA, kernel=gdml.Kernel(symmetries=group))
 
 
 def test_copies_in_the_pool_are_never_drawn_twice(frames, group):
@@ -235,14 +244,14 @@ def test_copies_in_the_pool_are_never_drawn_twice(frames, group):
         np.concatenate([frames.positions, frames.positions[:6]]),
         np.concatenate([frames.forces, frames.forces[:6]]),
     )
-    gdml.train(doubled, 23, sigma=SIGMA, symmetries=group)
+    gdml.train(doubled, n_train=23, sigma=SIGMA, kernel=gdml.Kernel(symmetries=group))
     with pytest.raises(InputError, match="24 distinct"):
-        gdml.train(doubled, 25, sigma=SIGMA, symmetries=group)
+        gdml.train(doubled, n_train=25, sigma=SIGMA, kernel=gdml.Kernel(symmetries=group))
 
 
 def test_data_without_energies_train_without_an_offset(frames, group):
     bare = replace(frames, energies=None)
-    model = gdml.train(bare, None, sigma=SIGMA, symmetries=group)
+    model = gdml.train(bare, sigma=SIGMA, kernel=gdml.Kernel(symmetries=group))
     assert float(model.params["gdml"]["offset"]) == 0.0
 
 
@@ -250,9 +259,9 @@ def test_a_baseline_of_another_molecule_is_refused(frames):
     from jaxff import Molecule
 
     with pytest.raises(InputError, match="cannot be matched"):
-        gdml.train(frames, 16, sigma=SIGMA, baseline=springs(Molecule.from_smiles("CO")))
+        gdml.train(frames, n_train=16, sigma=SIGMA, baseline=springs(Molecule.from_smiles("CO")))
 
 
 def test_a_lambda_too_small_for_the_frames_is_named(frames, group):
     with pytest.raises(InputError, match=r"not positive definite at λ = 1e-30.* raise lam"):
-        gdml.train(frames, sigma=1e4, lam=1e-30, symmetries=group)
+        gdml.train(frames, sigma=1e4, kernel=gdml.Kernel(lam=1e-30, symmetries=group))

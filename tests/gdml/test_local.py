@@ -12,9 +12,9 @@ from jaxff import gdml
 from jaxff.cli import main
 from jaxff.dataset import Dataset, packaged_dataset
 from jaxff.errors import InputError
+from jaxff.gdml.frames import group_on
 from jaxff.gdml.local import LocalKernelTerm
 from jaxff.gdml.symmetry import restricted_to
-from jaxff.gdml.train import group_on
 from jaxff.potential import Column, Potential, Term
 
 DEPTH = 6.0  # kcal/mol
@@ -71,7 +71,12 @@ def parts(toy, frames):
 def correction(toy, parts):
     train, _, far = parts
     return gdml.train_correction(
-        train, toy[0], ATOMS, background=far, sigma=1.0, lam=1e-6, symmetries=None
+        train,
+        toy[0],
+        ATOMS,
+        background=far,
+        sigma=1.0,
+        kernel=gdml.LocalKernel(lam=1e-6, symmetries=None),
     )
 
 
@@ -201,7 +206,12 @@ def test_equivalent_atoms_are_alike(toy, parts, group):
     inner = restricted_to(group, atoms)
     assert len(inner) == 6
     model = gdml.train_correction(
-        parts[0][:20], toy[0], atoms, background=parts[2], sigma=1.0, lam=1e-4, symmetries=inner
+        parts[0][:20],
+        toy[0],
+        atoms,
+        background=parts[2],
+        sigma=1.0,
+        kernel=gdml.LocalKernel(lam=1e-4, symmetries=inner),
     )
     rim = [R for R in path(toy)[:, atoms] if abs(float(model(R))) > 0.0][-20]
     for R in (toy[2][0][atoms], rim):
@@ -231,8 +241,14 @@ def test_nearest_frames_are_those_of_a_brute_force_search(frames, group):
 
 def test_the_regularisation_is_chosen_on_frames_not_trained_on(toy, parts):
     trials = []
-    kwargs = {"background": parts[2], "sigma": 1.0, "symmetries": None, "trials": trials}
-    model = gdml.train_correction(parts[0], toy[0], ATOMS, lam=(1e-6, 1e3), **kwargs)
+    model = gdml.train_correction(
+        parts[0],
+        toy[0],
+        ATOMS,
+        background=parts[2],
+        kernel=gdml.LocalKernel(lam=(1e-6, 1e3), symmetries=None),
+        run=gdml.Run(on_trial=trials.append),
+    )
     assert [t.lam for t in trials] == [1e-6, 1e3]
     assert trials[0].valid_rmse < trials[1].valid_rmse
     assert trials[0].n_train == 80
@@ -240,7 +256,9 @@ def test_the_regularisation_is_chosen_on_frames_not_trained_on(toy, parts):
 
 
 def test_without_a_background_its_mean_is_zero_over_its_data(toy, parts):
-    model = gdml.train_correction(parts[0], toy[0], ATOMS, sigma=1.0, lam=1e-4, symmetries=None)
+    model = gdml.train_correction(
+        parts[0], toy[0], ATOMS, sigma=1.0, kernel=gdml.LocalKernel(lam=1e-4, symmetries=None)
+    )
     E = model.predict(parts[0].positions[:, ATOMS])[0]
     assert abs(E.mean()) < 0.05 * E.std()
 
@@ -253,7 +271,11 @@ def test_aspirin_gaff_near_the_n_to_pi_star_contact():
     far = data[contact > 3.6]
     gaff = jaxff.gaff(data.molecule)
     correction = gdml.train_correction(
-        data[near[:50]], gaff, atoms, background=far, lam=1e-3, symmetries=None
+        data[near[:50]],
+        gaff,
+        atoms,
+        background=far,
+        kernel=gdml.LocalKernel(lam=1e-3, symmetries=None),
     )
     mended = gaff + correction.on(atoms)
     test = data[near[50:130]]
@@ -272,7 +294,7 @@ def test_aspirin_gaff_near_the_n_to_pi_star_contact():
 def test_bad_input_is_told(toy, parts, frames):
     train, new, far = parts
     blind = Dataset(train.numbers, train.positions, train.forces)
-    good = {"background": far, "sigma": 1.0, "lam": 1e-4}
+    good = {"background": far, "kernel": gdml.LocalKernel(lam=1e-4)}
     for arguments, message in (
         ((train, toy[0], [0, 1]), "3 or more distinct atoms"),
         ((train, None, ATOMS), "is not a Potential"),
@@ -281,13 +303,19 @@ def test_bad_input_is_told(toy, parts, frames):
         with pytest.raises(InputError, match=message):
             gdml.train_correction(*arguments, **good)
     for wrong, message in (
-        ({"reach": 1.0}, "above one"),
         ({"sigma": None}, "sigma must be positive"),
         ({"background": new[:0]}, "no frames"),
         ({"background": packaged_dataset("keto_malondialdehyde")[:3]}, "not of toy's atoms"),
     ):
         with pytest.raises(InputError, match=message):
             gdml.train_correction(train, toy[0], ATOMS, **(good | wrong))
+    for wrong, message in (
+        ({"reach": 1.0}, "above one"),
+        ({"lam": 0.0}, "lam must be positive"),
+        ({"symmetries": "all"}, "auto"),
+    ):
+        with pytest.raises(InputError, match=message):
+            gdml.LocalKernel(**wrong)
     with pytest.raises(InputError, match=r"structures have shape \(1, 4, 3\)"):
         gdml.nearest_frames(frames, frames.positions[:1, :4], 3)
     with pytest.raises(InputError, match="25 frames wanted, 24 are there"):

@@ -11,10 +11,13 @@ import pytest
 
 from jaxff import gdml
 from jaxff.errors import InputError
-from jaxff.gdml import solvers, system
+from jaxff.gdml import dense, solvers
+from jaxff.gdml.conjugate import NotConverged
+from jaxff.gdml.dense import Dense, dense_bytes, factor_dtype
+from jaxff.gdml.iterative import Iterative
 from jaxff.gdml.nystrom import nystrom
 from jaxff.gdml.operator import KernelOperator
-from jaxff.gdml.solvers import Dense, Iterative, NotConverged, dense_bytes
+from jaxff.gdml.solvers import affordable_columns, automatic, free_memory, make_solver
 
 SHARDED = Path(__file__).with_name("sharded.py")
 
@@ -36,26 +39,26 @@ def matrix(op):
 
 
 def test_solutions_equal_numpys(op, y, matrix, monkeypatch):
-    monkeypatch.setattr(solvers, "_TILE", 150)  # four tiles
+    monkeypatch.setattr(dense, "_TILE", 150)  # four tiles
     expected = np.linalg.solve(matrix, np.ravel(y)).reshape(y.shape)
     scale = np.abs(expected).max()
-    dense = Dense(op)
-    assert len(dense.tiles) == 4
-    np.testing.assert_allclose(dense.solve(y), expected, rtol=0, atol=1e-7 * scale)
+    factor = Dense(op)
+    assert len(factor.tiles) == 4
+    np.testing.assert_allclose(factor.solve(y), expected, rtol=0, atol=1e-7 * scale)
     both = jnp.stack([y, 2.0 * y], axis=-1)
-    np.testing.assert_allclose(dense(both)[..., 1], 2.0 * expected, rtol=0, atol=1e-5 * scale)
-    assert dense.log_determinant() == pytest.approx(np.linalg.slogdet(matrix)[1], rel=1e-6)
+    np.testing.assert_allclose(factor(both)[..., 1], 2.0 * expected, rtol=0, atol=1e-5 * scale)
+    assert factor.log_determinant() == pytest.approx(np.linalg.slogdet(matrix)[1], rel=1e-6)
     iterative = Iterative(op, 120, tolerance=1e-10).solve(y)
     np.testing.assert_allclose(iterative, expected, rtol=0, atol=1e-6 * scale)
 
 
 def test_a_single_precision_factor_serves_large_lambda(frames, group, y):
     op = KernelOperator.of(frames.positions, group, 12.0, 1e-4)
-    assert solvers.factor_dtype(op) == jnp.float32
+    assert factor_dtype(op) == jnp.float32
     single, double = Dense(op, jnp.float32).solve(y), Dense(op).solve(y)
     np.testing.assert_allclose(single, double, rtol=0, atol=1e-9 * float(jnp.abs(double).max()))
     small = KernelOperator.of(frames.positions, group, 12.0, 1e-10)
-    assert solvers.factor_dtype(small) == jnp.float64
+    assert factor_dtype(small) == jnp.float64
 
 
 def test_the_preconditioner_approaches_the_inverse(op, y, matrix):
@@ -68,12 +71,12 @@ def test_the_preconditioner_approaches_the_inverse(op, y, matrix):
 def test_giving_up_keeps_the_state_and_the_same_call_goes_on(op, y, tmp_path):
     path = tmp_path / "state.npz"
     straight = Iterative(op, 60, tolerance=1e-8).solve(y)
-    with pytest.raises(NotConverged, match=r"5 iterations .* 1.0e-08 was asked .*state\.npz"):
+    with pytest.raises(NotConverged, match=r"5 iterations .* is 1.0e-08; .*state\.npz"):
         Iterative(op, 60, tolerance=1e-8, max_iterations=5, checkpoint=path).solve(y)
     resumed = Iterative(op, 60, tolerance=1e-8, checkpoint=path)
-    assert len(resumed._restored(y).residuals) == 5
+    assert len(resumed.restored(resumed.store(y)).residuals) == 5
     np.testing.assert_array_equal(resumed.solve(y), straight)
-    assert resumed._restored(2.0 * y) is None  # a state of other labels is not taken up
+    assert resumed.restored(resumed.store(2.0 * y)) is None  # the state of other labels
 
 
 def test_an_interruption_at_any_iteration_resumes_to_the_same_solution(op, y, tmp_path):
@@ -100,37 +103,47 @@ def test_an_interruption_at_any_iteration_resumes_to_the_same_solution(op, y, tm
 
 
 def test_a_system_too_large_for_the_memory_is_refused_with_the_figures(op, frames, monkeypatch):
-    monkeypatch.setattr(system.memory, "held", lambda: 10**9 - system.COMPILED)
+    monkeypatch.setattr(solvers.memory, "held", lambda: 10**9 - solvers.COMPILED)
+    full, much, little = (free_memory(limit) for limit in (1.0, 2.0, 1.0 + 1.5e-3))
+    run = gdml.Run(memory=1.0)
     with pytest.raises(InputError, match=r"504 unknowns needs 0\.0 GB, 0\.0 GB are free"):
-        system.plan(op, "dense", 1.0, "ethanol")
+        make_solver(op, gdml.Solver("dense"), run, "ethanol")
     with pytest.raises(InputError, match="smallest preconditioner"):
-        system.plan(op, "iterative", 1.0, "ethanol")
-    assert system.plan(op, "auto", 2.0, "ethanol") is None
-    assert system.plan(op, "iterative", 2.0, "ethanol") == system.FEWEST_COLUMNS
-    assert system.plan(op, "iterative", 1.0 + 1.5e-3, "ethanol") < system.FEWEST_COLUMNS
-    monkeypatch.setattr(system, "TYPICAL_ITERATIONS", 1)
-    assert system.plan(op, "auto", 2.0, "ethanol") == system.FEWEST_COLUMNS
+        make_solver(op, gdml.Solver("iterative"), run, "ethanol")
+    with pytest.raises(InputError, match="smallest preconditioner"):
+        make_solver(op, gdml.Solver("auto"), run, "ethanol")
+    assert automatic(op, much) == "dense"
+    assert automatic(op, full) == "iterative"
+    assert affordable_columns(op, much, "ethanol") == solvers.FEWEST_COLUMNS
+    assert affordable_columns(op, little, "ethanol") < solvers.FEWEST_COLUMNS
+    monkeypatch.setattr(solvers, "TYPICAL_ITERATIONS", 1)
+    assert automatic(op, much) == "iterative"
     with pytest.raises(InputError, match="'auto', 'dense', 'iterative'"):
-        system.plan(op, "lu", None, "ethanol")
+        gdml.Solver("lu")
 
 
 def test_the_memory_of_the_factor_is_that_of_half_the_matrix(op, monkeypatch):
-    monkeypatch.setattr(solvers, "_TILE", 50)
+    monkeypatch.setattr(dense, "_TILE", 50)
     tiles = Dense(op).tiles
     held = sum(tile.nbytes for row in tiles for tile in row)
     assert 8 * op.size**2 / 2 < held < dense_bytes(op) < 8 * op.size**2
 
 
 def test_iterative_training_predicts_as_dense_training(frames, group):
-    options = {"sigma": 12.0, "symmetries": group, "lam": 1e-8}
-    dense = gdml.train(frames, solver="dense", **options)
-    iterative = gdml.train(frames, solver="iterative", tolerance=1e-10, **options)
+    options = {"sigma": 12.0, "kernel": gdml.Kernel(lam=1e-8, symmetries=group)}
+    dense = gdml.train(frames, solver=gdml.Solver("dense"), **options)
+    iterative = gdml.train(frames, solver=gdml.Solver("iterative", tolerance=1e-10), **options)
     for a, b in zip(
         dense.predict(frames.positions), iterative.predict(frames.positions), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
     with pytest.raises(InputError, match="dense solver only"):
-        gdml.train(frames, solver="iterative", energies="constrain", **options)
+        gdml.train(
+            frames,
+            sigma=12.0,
+            kernel=gdml.Kernel(1e-8, group, energies="constrain"),
+            solver=gdml.Solver("iterative"),
+        )
 
 
 @pytest.mark.parametrize("processes", [1, 2])

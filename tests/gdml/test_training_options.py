@@ -20,15 +20,23 @@ SIGMA = 12.0
 
 def test_energy_constraints_equal_the_reference_packages(data, frames, group):
     theirs = gdml.load(data / "ethanol_energy_model.npz")
-    ours = gdml.train(frames[:16], sigma=SIGMA, lam=1e-4, symmetries=group, energies="constrain")
+    ours = gdml.train(
+        frames[:16],
+        sigma=SIGMA,
+        kernel=gdml.Kernel(lam=1e-4, symmetries=group, energies="constrain"),
+    )
     for a, b in zip(ours.predict(frames.positions), theirs.predict(frames.positions), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-7)
     with pytest.raises(InputError, match="no energies"):
-        gdml.train(replace(frames, energies=None), sigma=SIGMA, energies="constrain")
+        gdml.train(
+            replace(frames, energies=None), sigma=SIGMA, kernel=gdml.Kernel(energies="constrain")
+        )
 
 
 def test_energies_can_be_left_unused(data, frames, group):
-    model = gdml.train(frames[:16], sigma=SIGMA, lam=1e-6, symmetries=group, energies=None)
+    model = gdml.train(
+        frames[:16], sigma=SIGMA, kernel=gdml.Kernel(lam=1e-6, symmetries=group, energies=None)
+    )
     assert float(model.params["gdml"]["offset"]) == 0.0
     assert not model.program.placed[0].term.knows_energies
     theirs = gdml.load(data / "ethanol_force_only_model.npz")
@@ -37,7 +45,7 @@ def test_energies_can_be_left_unused(data, frames, group):
 
 
 def test_training_without_symmetries_equals_the_reference_packages(data, frames):
-    ours = gdml.train(frames[:16], sigma=SIGMA, lam=1e-6, symmetries=None)
+    ours = gdml.train(frames[:16], sigma=SIGMA, kernel=gdml.Kernel(lam=1e-6, symmetries=None))
     theirs = gdml.load(data / "ethanol_unsymmetrised_model.npz")
     for a, b in zip(ours.predict(frames.positions), theirs.predict(frames.positions), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-7)
@@ -49,7 +57,7 @@ def test_periodic_training_equals_the_reference_packages(data, frames, group):
     with np.load(data / "predictions.npz") as file:
         R = file["R_wrapped"]
     periodic = replace(frames, positions=R, lattice=lattice)
-    ours = gdml.train(periodic[:16], sigma=SIGMA, lam=1e-6, symmetries=group)
+    ours = gdml.train(periodic[:16], sigma=SIGMA, kernel=gdml.Kernel(lam=1e-6, symmetries=group))
     theirs = gdml.load(data / "ethanol_periodic_model.npz")
     for a, b in zip(ours.predict(R), theirs.predict(R), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-7)
@@ -57,7 +65,7 @@ def test_periodic_training_equals_the_reference_packages(data, frames, group):
 
 def test_what_is_left_of_the_training_forces_is_lambda_times_the_coefficients(frames, group):
     """(K + λ) a = y: training errors are −std λ α, and what no kernel can fit."""
-    model = gdml.train(frames, sigma=SIGMA, lam=1e-5, symmetries=group)
+    model = gdml.train(frames, sigma=SIGMA, kernel=gdml.Kernel(lam=1e-5, symmetries=group))
     own = model.params["gdml"]
     op = gdml.KernelOperator.of(frames.positions, group, SIGMA)
     left = op.observed(model.predict(frames.positions)[1] - frames.forces)
@@ -69,7 +77,7 @@ def test_a_molecule_wrapped_into_a_cell_is_the_same_molecule(frames, group):
     lattice = np.array([[9.0, 1.0, 0.0], [0.0, 8.5, 0.5], [0.0, 0.0, 9.5]])
     shifts = np.random.default_rng(0).integers(-1, 2, size=frames.positions.shape)
     wrapped = replace(frames, positions=frames.positions + shifts @ lattice.T, lattice=lattice)
-    options = {"sigma": SIGMA, "lam": 1e-6, "symmetries": group}
+    options = {"sigma": SIGMA, "kernel": gdml.Kernel(1e-6, group)}
     free, periodic = (gdml.train(d[:16], **options) for d in (frames, wrapped))
     for a, b in zip(
         free.predict(frames.positions), periodic.predict(wrapped.positions), strict=True
@@ -81,7 +89,7 @@ def test_the_reference_package_s_lattice_convention(tmp_path, frames, group):
     """Lattice vectors are columns: r + L k is an image of r."""
     lattice = np.array([[9.0, 1.0, 0.0], [0.0, 8.5, 0.5], [0.0, 0.0, 9.5]])
     periodic = replace(frames, lattice=lattice)
-    model = gdml.train(periodic[:16], sigma=SIGMA, symmetries=group)
+    model = gdml.train(periodic[:16], sigma=SIGMA, kernel=gdml.Kernel(symmetries=group))
     gdml.save(tmp_path / "m.npz", model)
     again = gdml.load(tmp_path / "m.npz")
     R = frames.positions[20]
@@ -101,7 +109,9 @@ def angles_too(R, lattice=None):
 
 
 def test_any_descriptor_serves_and_travels_with_the_model(tmp_path, frames, group):
-    model = gdml.train(frames[:20], sigma=2.0, descriptor=gaussians, symmetries=group)
+    model = gdml.train(
+        frames[:20], sigma=2.0, kernel=gdml.Kernel(descriptor=gaussians, symmetries=group)
+    )
     R = frames.positions[20]
     for p in group:
         assert float(model(R[p])) == pytest.approx(float(model(R)), abs=1e-8)
@@ -112,15 +122,18 @@ def test_any_descriptor_serves_and_travels_with_the_model(tmp_path, frames, grou
     text = (tmp_path / "m.npz").read_bytes()
     assert b"pickle" not in text
     with pytest.raises(InputError, match="does not permute"):
-        gdml.train(frames[:20], sigma=2.0, descriptor=angles_too, symmetries=group)
+        gdml.train(
+            frames[:20], sigma=2.0, kernel=gdml.Kernel(descriptor=angles_too, symmetries=group)
+        )
     with pytest.raises(InputError, match="cannot be found by its name"):
         save(
             tmp_path / "n.npz",
             gdml.train(
                 frames[:5],
                 sigma=2.0,
-                descriptor=lambda R, lattice: inverse_distances(R, lattice),
-                symmetries=None,
+                kernel=gdml.Kernel(
+                    descriptor=lambda R, lattice: inverse_distances(R, lattice), symmetries=None
+                ),
             ),
         )
 
@@ -131,7 +144,7 @@ def test_a_kernel_on_some_atoms_learns_the_forces_that_depend_on_them(frames, sp
     molecule = frames.molecule
     energies, forces = inner.predict(frames.positions)
     data = Dataset(frames.numbers, frames.positions, forces, energies)
-    model = gdml.train(data[:20], sigma=5.0, atoms=atoms)
+    model = gdml.train(data[:20], sigma=5.0, kernel=gdml.Kernel(atoms=atoms))
     assert model.program.placed[0].atoms == tuple(atoms)
     F = model.predict(frames.positions)[1]
     assert (np.delete(F, atoms, axis=1) == 0.0).all()
@@ -139,18 +152,17 @@ def test_a_kernel_on_some_atoms_learns_the_forces_that_depend_on_them(frames, sp
     assert model.molecule.symbols == molecule.symbols
     for wrong in ([0], [0, 0], [0, 9], "01"):
         with pytest.raises(InputError, match="distinct atoms from 0 to 8"):
-            gdml.train(data[:20], sigma=5.0, atoms=wrong)
+            gdml.train(data[:20], sigma=5.0, kernel=gdml.Kernel(atoms=wrong))
 
 
 def test_lambda_is_chosen_too(frames, group):
     trials = []
     model = gdml.train(
         frames[:16],
+        frames[16:],
         sigma=SIGMA,
-        lam=(1e-8, 1e-3),
-        valid=frames[16:],
-        symmetries=group,
-        trials=trials,
+        kernel=gdml.Kernel(lam=(1e-8, 1e-3), symmetries=group),
+        run=gdml.Run(on_trial=trials.append),
     )
     best = min(trials, key=lambda trial: trial.valid_rmse)
     assert float(model.params["gdml"]["lam"]) == best.lam
@@ -160,7 +172,7 @@ def test_lambda_is_chosen_too(frames, group):
 
 def test_validation_frames_must_not_be_training_frames(frames, group):
     with pytest.raises(InputError, match="3 of the validation frames are training frames"):
-        gdml.train(frames[:16], sigma=[5, 10], valid=frames[13:], symmetries=group)
+        gdml.train(frames[:16], frames[13:], sigma=[5, 10], kernel=gdml.Kernel(symmetries=group))
 
 
 @pytest.mark.parametrize("best", [3.0, 11.0, 25.0, 70.0, 150.0])
@@ -193,9 +205,8 @@ def test_a_training_killed_at_any_moment_resumes_to_the_same_model(tmp_path, fra
     options = {
         "sigma": (5.0, 10.0, 20.0),
         "valid": frames[16:],
-        "symmetries": group,
-        "solver": "iterative",
-        "tolerance": 1e-8,
+        "kernel": gdml.Kernel(symmetries=group),
+        "solver": gdml.Solver("iterative", tolerance=1e-8),
     }
     straight = gdml.train(frames[:16], **options)
     rng = np.random.default_rng(1)
@@ -208,7 +219,7 @@ def test_a_training_killed_at_any_moment_resumes_to_the_same_model(tmp_path, fra
     for _ in range(200):
         try:
             found = gdml.train(
-                frames[:16], **options, checkpoint=tmp_path / "state", progress=killed
+                frames[:16], run=gdml.Run(checkpoint=tmp_path / "state", progress=killed), **options
             )
             break
         except Stop:
@@ -223,15 +234,30 @@ def test_a_training_killed_at_any_moment_resumes_to_the_same_model(tmp_path, fra
 
 def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, frames, group):
     folder = tmp_path / "state"
-    first = gdml.train(frames[:16], sigma=5.0, symmetries=group, checkpoint=folder)
-    other = gdml.train(frames[:12], sigma=5.0, symmetries=group, checkpoint=folder)
+    first = gdml.train(
+        frames[:16],
+        sigma=5.0,
+        kernel=gdml.Kernel(symmetries=group),
+        run=gdml.Run(checkpoint=folder),
+    )
+    other = gdml.train(
+        frames[:12],
+        sigma=5.0,
+        kernel=gdml.Kernel(symmetries=group),
+        run=gdml.Run(checkpoint=folder),
+    )
     assert len(other.params["gdml"]["alphas"]) == 12
     assert len(first.params["gdml"]["alphas"]) == 16
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     (stranger / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match="not a checkpoint folder"):
-        gdml.train(frames[:16], sigma=5.0, symmetries=group, checkpoint=stranger)
+    with pytest.raises(InputError, match="not the folder of a training"):
+        gdml.train(
+            frames[:16],
+            sigma=5.0,
+            kernel=gdml.Kernel(symmetries=group),
+            run=gdml.Run(checkpoint=stranger),
+        )
     assert (stranger / "thesis.tex").read_text() == "precious"
 
 
@@ -239,7 +265,7 @@ def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, frames, grou
 
 
 def test_standard_errors_are_the_gaussian_process_s(frames, group):
-    model = gdml.train(frames[:6], sigma=SIGMA, lam=1e-6, symmetries=group)
+    model = gdml.train(frames[:6], sigma=SIGMA, kernel=gdml.Kernel(lam=1e-6, symmetries=group))
     errors = gdml.uncertainty(model, frames[:6], frames[6:16])
     R = frames.positions[20]
     op = gdml.KernelOperator.of(
@@ -268,7 +294,7 @@ def test_standard_errors_are_the_gaussian_process_s(frames, group):
 
 
 def test_standard_errors_cover_the_errors_and_vanish_at_training_frames(frames, group):
-    model = gdml.train(frames[:12], sigma=SIGMA, symmetries=group)
+    model = gdml.train(frames[:12], sigma=SIGMA, kernel=gdml.Kernel(symmetries=group))
     errors = gdml.uncertainty(model, frames[:12], frames[12:18])
     coverage = errors.coverage(model, frames[18:])
     assert 0.4 < coverage["force_1"] < 0.95
@@ -285,7 +311,7 @@ def test_standard_errors_cover_the_errors_and_vanish_at_training_frames(frames, 
 
 def test_standard_errors_of_a_kernel_on_some_atoms(frames):
     atoms = [2, 8, 1, 0]
-    model = gdml.train(frames[:12], sigma=SIGMA, lam=1e-3, atoms=atoms)
+    model = gdml.train(frames[:12], sigma=SIGMA, kernel=gdml.Kernel(lam=1e-3, atoms=atoms))
     errors = gdml.uncertainty(model, frames[:12], frames[12:18])
     forces = np.asarray(errors(frames.positions[20])[1])
     assert (forces[atoms] > 0.0).all()
@@ -296,7 +322,7 @@ def test_standard_errors_of_a_kernel_on_some_atoms(frames):
 
 
 def test_single_precision_positions_give_double_precision_forces(frames, group):
-    model = gdml.train(frames[:12], sigma=SIGMA, symmetries=group)
+    model = gdml.train(frames[:12], sigma=SIGMA, kernel=gdml.Kernel(symmetries=group))
     R = frames.positions[18:22].astype(np.float32)
     energies, forces = model.predict(R)
     wanted = model.predict(R.astype(float))
@@ -315,33 +341,35 @@ def test_a_checkpoint_knows_the_lattice_the_functions_and_the_theory(tmp_path, f
         return descriptor
 
     few, folder = frames[:8], tmp_path / "state"
-    options = {"sigma": SIGMA, "symmetries": None, "checkpoint": folder}
-    gdml.train(few, **options)
-    periodic = gdml.train(replace(few, lattice=9.0 * np.eye(3)), **options)
+    options = {"sigma": SIGMA, "run": gdml.Run(checkpoint=folder)}
+    plain = gdml.Kernel(symmetries=None)
+    gdml.train(few, kernel=plain, **options)
+    periodic = gdml.train(replace(few, lattice=9.0 * np.eye(3)), kernel=plain, **options)
     assert "lattice" in periodic.params["gdml"]
-    theory = gdml.train(replace(few, theory="another"), **options)
+    theory = gdml.train(replace(few, theory="another"), kernel=plain, **options)
     assert theory.program.placed[0].term.theory == "another"
     with pytest.raises(InputError, match="cannot be found by its name"):
-        gdml.train(few, **options, descriptor=described(2.0))
+        gdml.train(few, kernel=replace(plain, descriptor=described(2.0)), **options)
 
 
 def test_a_training_out_of_iterations_goes_on_by_the_same_call(tmp_path, frames, group):
     options = {
         "sigma": SIGMA,
-        "symmetries": group,
-        "solver": "iterative",
-        "tolerance": 1e-9,
-        "checkpoint": tmp_path / "state",
+        "kernel": gdml.Kernel(symmetries=group),
+        "solver": gdml.Solver("iterative", tolerance=1e-9, max_iterations=4),
+        "run": gdml.Run(checkpoint=tmp_path / "state"),
     }
     for _ in range(40):
         try:
-            model = gdml.train(frames[:12], max_iterations=4, **options)
+            model = gdml.train(frames[:12], **options)
         except gdml.NotConverged:
             continue
         break
     else:
         pytest.fail("it never went on")
-    exact = gdml.train(frames[:12], sigma=SIGMA, symmetries=group, solver="dense")
+    exact = gdml.train(
+        frames[:12], sigma=SIGMA, kernel=gdml.Kernel(symmetries=group), solver=gdml.Solver("dense")
+    )
     R = frames.positions[18:20]
     np.testing.assert_allclose(model.predict(R)[1], exact.predict(R)[1], atol=1e-5)
 
@@ -350,10 +378,20 @@ def test_a_checkpoint_folder_left_by_a_kill_is_taken_over(tmp_path, frames, grou
     folder = tmp_path / "state"
     folder.mkdir()
     (folder / ".request.json.x1").write_text("{")
-    gdml.train(frames[:8], sigma=SIGMA, symmetries=group, checkpoint=folder)
+    gdml.train(
+        frames[:8],
+        sigma=SIGMA,
+        kernel=gdml.Kernel(symmetries=group),
+        run=gdml.Run(checkpoint=folder),
+    )
     assert (folder / "request.json").is_file()
     with pytest.raises(InputError, match="is a file"):
-        gdml.train(frames[:8], sigma=SIGMA, symmetries=group, checkpoint=folder / "request.json")
+        gdml.train(
+            frames[:8],
+            sigma=SIGMA,
+            kernel=gdml.Kernel(symmetries=group),
+            run=gdml.Run(checkpoint=folder / "request.json"),
+        )
 
 
 def near(R, lattice=None):
@@ -370,12 +408,14 @@ def wrapped(R, lattice):
 
 def test_descriptors_with_a_cutoff_or_a_lattice_train(frames, group):
     few = frames[:10]
-    close = gdml.train(few, sigma=3.0, lam=1e-8, symmetries=group, descriptor=near)
+    close = gdml.train(
+        few, sigma=3.0, kernel=gdml.Kernel(lam=1e-8, symmetries=group, descriptor=near)
+    )
     R = few.positions[0]
     assert float(close(R)) == pytest.approx(float(close(R[group[-1]])), abs=1e-9)
     cell = replace(few, lattice=12.0 * np.eye(3))
-    own = gdml.train(cell, sigma=SIGMA, symmetries=group, descriptor=wrapped)
-    plain = gdml.train(cell, sigma=SIGMA, symmetries=group)
+    own = gdml.train(cell, sigma=SIGMA, kernel=gdml.Kernel(symmetries=group, descriptor=wrapped))
+    plain = gdml.train(cell, sigma=SIGMA, kernel=gdml.Kernel(symmetries=group))
     np.testing.assert_allclose(own.predict(R[None])[1], plain.predict(R[None])[1], atol=1e-6)
 
 
@@ -390,7 +430,7 @@ def test_planar_frames_have_standard_errors():
     pull = -800.0 * (d - 0.97)[..., None] * unit
     forces = np.concatenate([-pull.sum(axis=1, keepdims=True), pull], axis=1)
     data = Dataset([8, 1, 1], R, forces, 400.0 * ((d - 0.97) ** 2).sum(axis=1), name="water")
-    model = gdml.train(data[:12], sigma=10.0, symmetries=None)
+    model = gdml.train(data[:12], sigma=10.0, kernel=gdml.Kernel(symmetries=None))
     errors = gdml.uncertainty(model, data[:12], data[12:])
     assert np.isfinite(errors.predict(data.positions)[1]).all()
     assert errors.coverage(model, data[12:])["force_2"] > 0.5
@@ -399,30 +439,45 @@ def test_planar_frames_have_standard_errors():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"adapt": True}, "needs a baseline"),
+        ({"kernel": gdml.Kernel(adapt_baseline=True)}, "needs a baseline"),
         ({"baseline": "gaff"}, "not a Potential"),
-        ({"tolerance": 0.0}, "tolerance"),
-        ({"max_memory": float("nan")}, "max_memory"),
         ({"sigma": "wide"}, "sigma must be positive"),
-        ({"lam": None}, "lam must be positive"),
         ({"n_train": 4.0}, "whole number"),
     ],
 )
 def test_options_that_make_no_sense_are_named(frames, options, message):
     with pytest.raises(InputError, match=message):
-        gdml.train(frames[:8], **{"sigma": SIGMA, "symmetries": None, **options})
+        gdml.train(frames[:8], **{"sigma": SIGMA, **options})
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        (gdml.Solver, {"tolerance": 0.0}, "tolerance"),
+        (gdml.Solver, {"max_iterations": -1}, "max_iterations"),
+        (gdml.Run, {"memory": float("nan")}, "memory"),
+        (gdml.Kernel, {"lam": None}, "lam must be positive"),
+        (gdml.Kernel, {"symmetries": "all"}, "auto"),
+        (gdml.Kernel, {"energies": "both"}, "'offset', 'constrain', None"),
+        (gdml.Kernel, {"descriptor": "distances"}, "not a function"),
+        (gdml.Kernel, {"adapt_baseline": True, "atoms": [0, 1]}, "leave out atoms="),
+    ],
+)
+def test_settings_check_themselves(settings, options, message):
+    with pytest.raises(InputError, match=message):
+        settings(**options)
 
 
 def test_no_validation_frames_and_no_lattice_are_named(frames):
     with pytest.raises(InputError, match="no validation frames"):
-        gdml.train(frames[:8], sigma=[5.0, 10.0], symmetries=None, valid=frames[:0])
+        gdml.train(frames[:8], frames[:0], sigma=[5.0, 10.0], kernel=gdml.Kernel(symmetries=None))
     with pytest.raises(InputError, match="lattice"):
         replace(frames, lattice=np.zeros((3, 3)))
 
 
 def test_a_width_of_no_use_is_said(frames):
     with pytest.warns(UserWarning, match="almost all"):
-        gdml.train(frames[:8], sigma=1e200, symmetries=None)
+        gdml.train(frames[:8], sigma=1e200, kernel=gdml.Kernel(symmetries=None))
 
 
 def test_a_descriptor_with_light_hydrogens_is_saved_with_its_weights(tmp_path, frames, group):
@@ -433,7 +488,9 @@ def test_a_descriptor_with_light_hydrogens_is_saved_with_its_weights(tmp_path, f
     np.testing.assert_allclose(
         pair(R[jnp.asarray(heavy)]), inverse_distances(R[jnp.asarray(heavy)])
     )
-    model = gdml.train(frames[:12], sigma=SIGMA, symmetries=group, descriptor=light)
+    model = gdml.train(
+        frames[:12], sigma=SIGMA, kernel=gdml.Kernel(symmetries=group, descriptor=light)
+    )
     save(tmp_path / "m.npz", model)
     again = load(tmp_path / "m.npz")
     wanted = model.predict(frames.positions[18:20])[1]

@@ -350,7 +350,7 @@ def test_gaff_ethanol_neither_drifts_nor_loses_its_temperature():
 def test_kernels_and_hybrids_do_not_drift_in_100_ps(hybrid):
     data = packaged_dataset("ethanol")
     baseline = jaxff.gaff(data.molecule) if hybrid else None
-    potential = jaxff.gdml.train(data, 1000, sigma=20.0, baseline=baseline)
+    potential = jaxff.gdml.train(data, n_train=1000, sigma=20.0, baseline=baseline)
     run = md.simulate(
         potential, data.molecule, ensemble="nve", dt=0.5, steps=200_000, record_every=20,
         keep=False,

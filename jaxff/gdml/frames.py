@@ -1,0 +1,174 @@
+"""The frames of a training: drawing, their atoms and symmetries, and checks of their labels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from jaxff.dataset import Dataset
+from jaxff.errors import InputError
+from jaxff.gdml.symmetry import check_symmetries, find_symmetries, restricted_to
+
+MAX_VALID = 500  # default number of validation frames
+
+
+def draw(
+    data: Dataset,
+    n_train: int | None,
+    valid: Dataset | int | None,
+    needs_valid: bool,
+    seed: int,
+) -> tuple[Dataset, Dataset | None]:
+    """The training frames and, if they are needed, the validation frames.
+
+    Args:
+        data: M frames.
+        n_train: number of training frames (None: all).
+        valid: validation frames, or their number, drawn from the frames that are left (None: up
+            to 500).
+        needs_valid: whether validation frames are needed.
+        seed: seed of the draw.
+
+    Raises:
+        InputError: too few frames, frames of other atoms, or training frames among `valid`.
+    """
+    data = replace(data, index=None)  # indices refer to this data set
+    given = isinstance(valid, Dataset)
+    for key, value in (("n_train", n_train), ("valid", None if given else valid)):
+        if not isinstance(value, int | np.integer | None):
+            raise InputError(f"{key}={value!r} must be a whole number of frames")
+    if n_train is None and valid is not None and not given:
+        raise InputError(
+            f"valid={valid!r} is a number of frames to draw, which needs n_train: give it, or give "
+            "the validation frames"
+        )
+    n_train = len(data) if n_train is None else n_train
+    if n_train < 2:
+        raise InputError(f"{data.label}: n_train is {n_train}, training needs at least two frames")
+    if n_train > len(data):
+        raise InputError(f"{data.label}: n_train is {n_train}, there are {len(data)} frames")
+    if n_train == len(data):
+        frames, rest = data, data[:0]
+    else:
+        frames, _, rest = data.split(n_train, 0, seed=seed, stratify=True)
+    if given and needs_valid and len(valid) == 0:
+        raise InputError(f"{valid.label}: there are no validation frames to choose the model on")
+    if given and not np.array_equal(valid.numbers, data.numbers):
+        raise InputError(f"{valid.label}: the validation frames are of other atoms")
+    if not needs_valid:
+        return frames, None
+    if given:
+        known = {R.tobytes() for R in frames.positions}
+        shared = sum(R.tobytes() in known for R in valid.positions)
+        if shared:
+            raise InputError(
+                f"{valid.label}: {shared} of the validation frames are training frames; "
+                "draw both with Dataset.split, or give other frames"
+            )
+        return frames, valid
+    count = min(MAX_VALID, len(rest)) if valid is None else valid
+    if not 0 < count <= len(rest):
+        raise InputError(
+            f"{data.label}: {len(rest)} frames are left to choose sigma on ({count} wanted); "
+            "give one sigma, or give validation frames as valid="
+        )
+    return frames, rest.split(count, 0, seed=seed, stratify=True).train
+
+
+def some(frames: Dataset, count: int, seed: int) -> Dataset:
+    """`count` of the frames, drawn at random, in their order."""
+    return frames[np.sort(np.random.default_rng(seed).permutation(len(frames))[:count])]
+
+
+def restricted(data: Dataset, atoms: tuple[int, ...] | None) -> Dataset:
+    """The frames of `atoms` alone (None: of all atoms)."""
+    return data if atoms is None else data.reorder(atoms)
+
+
+def checked_atoms(atoms: Sequence[int], data: Dataset, least: int = 2) -> tuple[int, ...]:
+    """`atoms` as integers.
+
+    Raises:
+        InputError: they are not `least` or more distinct atoms of `data`.
+    """
+    index = np.asarray(atoms)
+    if (
+        index.ndim != 1
+        or index.dtype.kind not in "iu"
+        or len(index) < least
+        or len(set(index.tolist())) != len(index)
+        or not ((index >= 0) & (index < data.n_atoms)).all()
+    ):
+        raise InputError(
+            f"{data.label}: atoms={atoms!r} must be {'two' if least == 2 else least} or more "
+            f"distinct atoms from 0 to {data.n_atoms - 1}"
+        )
+    return tuple(index.tolist())
+
+
+def group_on(
+    data: Dataset, atoms: tuple[int, ...] | None, symmetries: str | np.ndarray | None, seed: int
+) -> np.ndarray:
+    """The group of permutations (P, K) of `atoms` (K,), or of all atoms.
+
+    With "auto" these are the permutations of the whole molecule that keep the atoms among
+    themselves; the atoms alone may have more symmetry than they have in the molecule.
+    """
+    if symmetries is None:
+        return np.arange(data.n_atoms if atoms is None else len(atoms))[None]
+    if not isinstance(symmetries, str):
+        return check_symmetries(symmetries, restricted(data, atoms).molecule)
+    whole = find_symmetries(data.positions, data.molecule, lattice=data.lattice, seed=seed)
+    return whole if atoms is None else restricted_to(whole, atoms)
+
+
+# -- checks of the labels ----------------------------------------------------------------------
+
+
+def warn_if_not_learnt(labels: Dataset, forces: np.ndarray, baseline_forces) -> None:
+    """Warn if a model explains hardly any of its training forces.
+
+    Args:
+        labels: M training frames.
+        forces: (M, N, 3) forces of the model, kcal/mol/Å.
+        baseline_forces: (M, N, 3) forces of the baseline, or 0.
+    """
+    left = np.sqrt(np.mean((forces - labels.forces) ** 2))
+    if left > 0.9 * np.sqrt(np.mean((labels.forces - baseline_forces) ** 2)) > 0.0:
+        warnings.warn(
+            f"{labels.label}: the model leaves {left:.3g} kcal/mol/Å of its training forces "
+            "unexplained, almost all of them: sigma is far from a useful value, lam is too large, "
+            "or the forces are noise",
+            stacklevel=3,
+        )
+
+
+def check_energies(labels: Dataset, predicted: np.ndarray) -> None:
+    """Check that energies integrated from the forces agree with the energies of the frames.
+
+    Args:
+        labels: M training frames with energies.
+        predicted: (M,) energies of the model, kcal/mol.
+
+    Raises:
+        InputError: the forces have the wrong sign.
+    """
+    if len(predicted) < 10 or np.ptp(labels.energies) == 0.0 or np.ptp(predicted) == 0.0:
+        return
+    correlation = np.corrcoef(labels.energies, predicted)[0, 1]
+    slope = np.polyfit(predicted, labels.energies, 1)[0]
+    if correlation < -0.5:
+        raise InputError(
+            f"{labels.label}: the energies decrease where the forces say that they increase "
+            f"(correlation {correlation:.2f}): these are gradients, not forces; change their sign"
+        )
+    if correlation < 0.5 or not 0.5 < slope < 2.0:
+        warnings.warn(
+            f"{labels.label}: the energies of the training frames do not agree with their forces "
+            f"(correlation {correlation:.2f}, slope {slope:.2f}), so the energies of this model "
+            "are unreliable: check units and levels of theory, or use more frames",
+            stacklevel=3,
+        )

@@ -1,0 +1,174 @@
+"""Settings of kernel trainings: what the model is, and how its training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.gdml.descriptor import Descriptor, inverse_distances
+
+Progress = Callable[[str, float], None]
+
+ENERGIES = ("offset", "constrain", None)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One model that was tried, and its validation error.
+
+    Attributes:
+        sigma: length scale, 1/Å.
+        lam: regularisation λ.
+        prior: strength of the prior on the baseline's parameters, or None.
+        n_train: number of training frames.
+        solver: description of the solver.
+        valid_rmse: force RMSE on the validation frames, kcal/mol/Å.
+    """
+
+    sigma: float
+    lam: float
+    prior: float | None
+    n_train: int
+    solver: str
+    valid_rmse: float
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """Settings of a kernel model.
+
+    Args:
+        lam: regularisation λ relative to the variance of the forces, or several values, of which
+            the one with the smallest validation error is used.
+        symmetries: "auto" (find the permutations in the frames), a group of permutations (P, N),
+            or None.
+        descriptor: function of the positions that the kernel compares, see
+            `jaxff.gdml.descriptor`.
+        energies: "offset" (energies set the zero of the model), "constrain" (energies are fitted
+            together with the forces) or None (energies are not used).
+        atoms: (K,) the atoms that the kernel acts on (None: all).  The kernel then learns the part
+            of their forces that depends on these atoms alone; the rest is noise, which needs a
+            larger `lam`.
+        adapt_baseline: re-estimate the trainable parameters of the baseline together with the
+            kernel, see `jaxff.gdml.adapt`.  The strength of their prior is chosen on the
+            validation frames.
+
+    Raises:
+        InputError: a value that cannot be used.
+    """
+
+    lam: float | Sequence[float] = 1e-10
+    symmetries: str | np.ndarray | None = "auto"
+    descriptor: Descriptor = inverse_distances
+    energies: str | None = "offset"
+    atoms: Sequence[int] | None = None
+    adapt_baseline: bool = False
+
+    def __post_init__(self):
+        ascending(self.lam, "lam")
+        check_choice("energies", self.energies, ENERGIES)
+        check_symmetry_option(self.symmetries)
+        if not callable(self.descriptor):
+            raise InputError(f"descriptor={self.descriptor!r} is not a function (R, lattice)")
+        if self.adapt_baseline and self.atoms is not None:
+            raise InputError(
+                "adapt_baseline=True needs a kernel on all atoms: leave out atoms=, or do not adapt"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class LocalKernel:
+    """Settings of a local correction.
+
+    Args:
+        lam: regularisation λ, or several values to choose among.
+        symmetries: "auto" (find the permutations in the frames of the whole molecule), a group of
+            permutations (P, K) of the K corrected atoms, or None.
+        reach: width of the switch, in distances between neighbouring training frames; larger than
+            one, see `jaxff.gdml.correction.Reach`.
+
+    Raises:
+        InputError: a value that cannot be used.
+    """
+
+    lam: float | Sequence[float] = (1e-4, 1e-3, 1e-2)
+    symmetries: str | np.ndarray | None = "auto"
+    reach: float = 2.0
+
+    def __post_init__(self):
+        ascending(self.lam, "lam")
+        check_symmetry_option(self.symmetries)
+        if not (np.isreal(self.reach) and 1.0 < self.reach < np.inf):
+            raise InputError(f"reach={self.reach!r} must be a number above one")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Settings of one run of a training.
+
+    Args:
+        seed: seed of every random choice.
+        memory: limit of the memory of the whole process, GB (None: 80 % of the machine's memory).
+        checkpoint: folder for finished models and the state of the solver.  After an interruption
+            the same call continues from there.  The folder remains after the training; remove it
+            when the model has been saved.
+        progress: function called with the name of a phase and the finished fraction of it.
+        on_trial: function called with each `Trial`.
+
+    Raises:
+        InputError: a value that cannot be used.
+    """
+
+    seed: int = 0
+    memory: float | None = None
+    checkpoint: str | Path | None = None
+    progress: Progress | None = None
+    on_trial: Callable[[Trial], None] | None = None
+
+    def __post_init__(self):
+        check_positive("memory", self.memory)
+
+    def report(self, phase: str, fraction: float) -> None:
+        """Call `progress`, if there is one."""
+        if self.progress is not None:
+            self.progress(phase, fraction)
+
+
+# -- checks ------------------------------------------------------------------------------------
+
+
+def ascending(values: float | Sequence[float], name: str) -> list[float]:
+    """One or several positive numbers as an ascending list without duplicates.
+
+    Raises:
+        InputError: a value is not a positive finite number.
+    """
+    try:
+        out = sorted(set(np.atleast_1d(values).astype(float).ravel().tolist()))
+    except (TypeError, ValueError):
+        out = []
+    if not out or not np.isfinite(out).all() or out[0] <= 0.0:
+        raise InputError(f"{name} must be positive, got {values!r}")
+    return out
+
+
+def check_positive(name: str, value: float | None) -> None:
+    """Raise InputError unless `value` is None or a positive finite number."""
+    if value is not None and not (np.isreal(value) and 0.0 < value < np.inf):
+        raise InputError(f"{name}={value!r} must be a positive number")
+
+
+def check_choice(name: str, value, choices: Sequence) -> None:
+    """Raise InputError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise InputError(f"{name}={value!r}: use one of {', '.join(map(repr, choices))}")
+
+
+def check_symmetry_option(symmetries: str | np.ndarray | None) -> None:
+    """Raise InputError if `symmetries` is a string other than "auto"."""
+    if isinstance(symmetries, str) and symmetries != "auto":
+        raise InputError(f'symmetries={symmetries!r}: use "auto", None or permutations (P, N)')
