@@ -198,7 +198,7 @@ class Loop:
         n_initial: number of frames labelled before the first round.
         max_frames: largest number of labelled frames.
         n_candidates: number of frames of the model's dynamics from which a round selects.
-        training: keyword arguments of `gdml.train`.
+        training: further arguments of `gdml.train`: sigma, kernel, solver.
 
     Raises:
         InputError: a number is out of its range.
