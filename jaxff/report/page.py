@@ -1,4 +1,4 @@
-"""A report: one HTML file with its pictures inside, which opens without a network."""
+"""A report: one HTML file that contains its pictures and opens without a network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ canvas{width:100%;height:15rem;cursor:grab;touch-action:none;background:#fafafa}
 
 @dataclass
 class Report:
-    """A page put together from top to bottom, then written.
+    """An HTML page; each method but `write` appends to it.
 
     Args:
         title: heading of the page.
@@ -44,6 +44,7 @@ class Report:
     parts: list[str] = field(default_factory=list)
 
     def heading(self, text: str) -> None:
+        """A heading of a section."""
         self.parts.append(f"<h2>{html.escape(text)}</h2>")
 
     def text(self, text: str) -> None:
@@ -51,6 +52,7 @@ class Report:
         self.parts.append(f"<p>{html.escape(text)}</p>")
 
     def code(self, text: str) -> None:
+        """A block of code."""
         self.parts.append(f"<pre><code>{html.escape(text)}</code></pre>")
 
     def table(self, columns: list[str], rows: list[list]) -> None:
@@ -63,7 +65,7 @@ class Report:
         self.parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
     def picture(self, path, caption: str) -> None:
-        """A PNG file, embedded, with a caption that also serves those who cannot see it."""
+        """An embedded PNG file, with a caption that is also its alternative text."""
         data = base64.b64encode(Path(path).read_bytes()).decode()
         text = html.escape(caption)
         self.parts.append(
@@ -72,7 +74,7 @@ class Report:
         )
 
     def molecules(self, shown: Mapping[str, Molecule], caption: str) -> None:
-        """Molecules side by side under their titles, to be turned with the mouse or the keys."""
+        """Molecules side by side with titles, to rotate with the mouse or the arrow keys."""
         drawn = "".join(
             f'<div><canvas tabindex="0" role="img" aria-label="{html.escape(title)}" '
             f'data-molecule="{html.escape(_drawing(molecule))}"></canvas>{html.escape(title)}</div>'
@@ -84,7 +86,7 @@ class Report:
         )
 
     def write(self, path) -> None:
-        """Write the page, whole or not at all."""
+        """Write the page, completely or not at all."""
         viewer = ""
         if any("<canvas" in part for part in self.parts):
             script = (importlib.resources.files("jaxff.report") / "viewer.js").read_text("utf-8")
@@ -100,11 +102,11 @@ class Report:
 
 
 def _facing(molecules: list[Molecule]) -> list[Molecule]:
-    """The first with its flattest side to the viewer, others of the same atoms laid upon it."""
+    """Rotate the first molecule flat towards the viewer, and superpose others of the same atoms."""
     first, *others = (molecule.to_ase() for molecule in molecules)
     first.positions -= first.positions.mean(axis=0)
     axes = np.linalg.svd(first.positions)[2]
-    axes[2] *= np.linalg.det(axes)  # a rotation, no mirror
+    axes[2] *= np.linalg.det(axes)  # a rotation without reflection
     first.positions = first.positions @ axes.T
     for other in others:
         if np.array_equal(other.numbers, first.numbers):
@@ -113,7 +115,7 @@ def _facing(molecules: list[Molecule]) -> list[Molecule]:
 
 
 def _drawing(molecule: Molecule) -> str:
-    """What viewer.js draws: places in Å, colours and radii of atoms, and pairs of bonded ones."""
+    """Data for viewer.js: symbols, positions, colours and radii in Å of atoms, and bonds."""
     atoms = [
         {
             "symbol": chemical_symbols[z],

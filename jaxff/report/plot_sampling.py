@@ -1,7 +1,4 @@
-"""Pictures of spectra, of distributions with errors, and of data sets that grow.
-
-Each function returns a matplotlib Figure, drawn without a display.
-"""
+"""Plots of spectra, distributions and growing data sets; each function returns a Figure."""
 
 from __future__ import annotations
 
@@ -13,34 +10,39 @@ from matplotlib.figure import Figure
 from jaxff.analysis.averages import Estimate
 from jaxff.analysis.sampling import Residence
 from jaxff.analysis.spectra import Spectrum
-from jaxff.report.plot import COLOURS
+from jaxff.report.style import (
+    COLOURS,
+    LINES,
+    band,
+    canvas,
+    colour,
+    degree_ticks,
+    logarithmic,
+    single,
+)
 
-STYLES = ("-", "--", "-.", ":")
 
-
-def spectra(found: Mapping[str, Spectrum], highest: float = 4000.0) -> Figure:
+def spectra(spectra: Mapping[str, Spectrum], highest: float = 4000.0) -> Figure:
     """Spectra below one another on one scale, with bands of two standard errors.
 
-    Dotted lines continue the peaks of the first through the others.
+    Dotted lines continue the peaks of the first spectrum through the others.
 
     Args:
-        found: {label: spectrum}.
-        highest: cm⁻¹, the end of the axis.
+        spectra: {label: spectrum}.
+        highest: end of the axis, cm⁻¹.
     """
-    figure = Figure(figsize=(9.0, 1.0 + 1.7 * len(found)), layout="constrained")
-    panels = figure.subplots(len(found), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    first = next(iter(found.values()))
-    for i, (ax, (label, one)) in enumerate(zip(panels, found.items(), strict=True)):
-        x, y, band = one.wavenumbers, one.density, 2.0 * np.nan_to_num(one.error)
-        colour = COLOURS[i % len(COLOURS)]
-        ax.fill_between(x, np.maximum(y - band, 0.0), y + band, color=colour, alpha=0.3, lw=0)
-        ax.plot(x, y, color=colour, linewidth=1.0)
+    figure = canvas(9.0, 1.0 + 1.7 * len(spectra))
+    panels = figure.subplots(len(spectra), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    first = next(iter(spectra.values()))
+    # Dotted lines would cross the labels without a background.
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    for i, (ax, (label, one)) in enumerate(zip(panels, spectra.items(), strict=True)):
+        band(ax, one.wavenumbers, one.density, np.nan_to_num(one.error), colour(i), alpha=0.3)
+        ax.plot(one.wavenumbers, one.density, color=colour(i), linewidth=1.0)
         for peak in first.peaks:
             ax.axvline(peak.wavenumber, color="#666666", linestyle=":", linewidth=0.6)
-        # White, because the dotted lines would cross the words.
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         ax.text(0.5, 0.93, label, transform=ax.transAxes, va="top", ha="center", bbox=box)
-    panels[0].set_xlim(0.0, min(highest, max(one.wavenumbers[-1] for one in found.values())))
+    panels[0].set_xlim(0.0, min(highest, max(one.wavenumbers[-1] for one in spectra.values())))
     panels[0].set_ylim(bottom=0.0)
     figure.supxlabel("wavenumber, cm⁻¹")
     figure.supylabel("density of states, 1/cm⁻¹")
@@ -48,31 +50,25 @@ def spectra(found: Mapping[str, Spectrum], highest: float = 4000.0) -> Figure:
 
 
 def density_curves(
-    edges: np.ndarray, found: Mapping[str, Estimate], label: str, unit: str
+    edges: np.ndarray, densities: Mapping[str, Estimate], label: str, unit: str
 ) -> Figure:
-    """Densities of one coordinate with bands of two standard errors, a line a sampling.
-
-    Torsion distributions and pair distributions of several samplings on one axis.
+    """Densities of one coordinate in several samplings, with bands of two standard errors.
 
     Args:
         edges: (bins + 1,) of the coordinate, in `unit`.
-        found: {sampling: (bins,) mean and error, 1/unit}.
-        label: of the coordinate.
-        unit: of the coordinate, such as "degrees" or "Å".
+        densities: {sampling: (bins,) mean and error, 1/unit}.
+        label: name of the coordinate.
+        unit: unit of the coordinate, such as "degrees" or "Å".
     """
-    figure = Figure(figsize=(6.0, 3.8), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = single(6.0, 3.8)
     middle = 0.5 * (np.asarray(edges)[1:] + np.asarray(edges)[:-1])
-    for i, (name, (mean, error)) in enumerate(found.items()):
-        mean, band = np.asarray(mean), 2.0 * np.asarray(error)
-        colour = COLOURS[i % len(COLOURS)]
-        ax.fill_between(middle, np.maximum(mean - band, 0.0), mean + band, color=colour, alpha=0.25,
-                        lw=0)  # fmt: skip
-        ax.plot(middle, mean, color=colour, linestyle=STYLES[i % 4], label=name)
+    for i, (name, (mean, error)) in enumerate(densities.items()):
+        band(ax, middle, np.asarray(mean), np.asarray(error), colour(i), alpha=0.25)
+        ax.plot(middle, mean, color=colour(i), linestyle=LINES[i % 4], label=name)
     ax.set_xlim(edges[0], edges[-1])
     ax.set_ylim(bottom=0.0)
     if unit == "degrees":
-        ax.set_xticks(np.arange(np.ceil(edges[0] / 60) * 60, edges[-1] + 1, 60))
+        degree_ticks(ax.xaxis, edges[0], edges[-1])
     ax.set_xlabel(f"{label}, {unit}")
     ax.set_ylabel(f"probability density, 1/{unit.removesuffix('s')}")
     ax.legend(fontsize="small")
@@ -80,50 +76,50 @@ def density_curves(
 
 
 def density_maps(
-    edges: Sequence[np.ndarray], found: Mapping[str, np.ndarray], labels: Sequence[str]
+    edges: Sequence[np.ndarray], densities: Mapping[str, np.ndarray], labels: Sequence[str]
 ) -> Figure:
-    """Densities over two torsions, a panel a sampling, on one logarithmic scale.
+    """Densities over two torsions, one panel for each sampling, on one logarithmic scale.
 
     Args:
-        edges: two of (bins + 1,) degrees.
-        found: {sampling: (A, B) 1/degree²}; the first torsion goes along the rows.
-        labels: of the two torsions.
+        edges: two arrays (bins + 1,) degrees.
+        densities: {sampling: (A, B) 1/degree²}; rows belong to the first torsion.
+        labels: names of the two torsions.
     """
     from matplotlib.colors import LogNorm
 
-    figure = Figure(figsize=(4.3 * len(found) + 0.8, 4.2), layout="constrained")
-    panels = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
-    top = max(float(np.max(values)) for values in found.values())
-    scale = LogNorm(1e-4 * top, top)
-    for ax, (name, values) in zip(panels, found.items(), strict=True):
-        # What is below the scale, zero included, has its lowest colour.
-        shown = np.maximum(np.asarray(values).T, scale.vmin)
-        image = ax.pcolormesh(*edges, shown, norm=scale, cmap="viridis", rasterized=True)
+    figure = canvas(4.3 * len(densities) + 0.8, 4.2)
+    panels = figure.subplots(1, len(densities), sharex=True, sharey=True, squeeze=False)[0]
+    high = max(float(np.max(values)) for values in densities.values())
+    low = 1e-4 * high
+    for ax, (name, values) in zip(panels, densities.items(), strict=True):
+        # Values below the scale, zero included, have its lowest colour.
+        shown = np.maximum(np.asarray(values).T, low)
+        norm = LogNorm(low, high)
+        image = ax.pcolormesh(*edges, shown, norm=norm, cmap="viridis", rasterized=True)
         ax.set_title(name)
         ax.set_aspect("equal")
         ax.set_xlabel(f"{labels[0]}, degrees")
-        for axis, own in ((ax.xaxis, edges[0]), (ax.yaxis, edges[1])):
-            axis.set_ticks(np.arange(np.ceil(own[0] / 60) * 60, own[-1] + 1, 60))
+        for axis, bounds in ((ax.xaxis, edges[0]), (ax.yaxis, edges[1])):
+            degree_ticks(axis, bounds[0], bounds[-1])
     panels[0].set_ylabel(f"{labels[1]}, degrees")
     figure.colorbar(image, ax=panels, label="probability density, 1/degree²", extend="min")
     return figure
 
 
-def residences(found: Mapping[str, Residence]) -> Figure:
-    """Shares of time near each minimum and elsewhere, a bar a potential, with two standard errors.
+def residences(residences: Mapping[str, Residence]) -> Figure:
+    """Shares of time near each minimum and elsewhere, with two standard errors.
 
     Args:
-        found: {potential: residence near the same minima}.
+        residences: {potential: residence near the same minima}.
     """
-    figure = Figure(figsize=(7.0, 3.8), layout="constrained")
-    ax = figure.subplots()
-    wide = 0.8 / len(found)
-    for i, (name, one) in enumerate(found.items()):
+    figure, ax = single(7.0, 3.8)
+    width = 0.8 / len(residences)
+    for i, (name, one) in enumerate(residences.items()):
         share, error = (np.append(a, b) for a, b in zip(one.shares, one.elsewhere, strict=True))
-        place = np.arange(len(share)) + (i - 0.5 * (len(found) - 1)) * wide
+        place = np.arange(len(share)) + (i - 0.5 * (len(residences) - 1)) * width
         ax.bar(
-            place, 100.0 * share, wide, yerr=200.0 * error, color=COLOURS[i % len(COLOURS)],
-            capsize=3.0, label=name, edgecolor="white", hatch=("", "//", "..", "xx")[i % 4],
+            place, 100.0 * share, width, yerr=200.0 * error, color=colour(i), capsize=3.0,
+            label=name, edgecolor="white", hatch=("", "//", "..", "xx")[i % 4],
         )  # fmt: skip
     labels = [*(f"minimum {k + 1}" for k in range(len(share) - 1)), "elsewhere"]
     ax.set_xticks(range(len(share)), labels)
@@ -134,22 +130,18 @@ def residences(found: Mapping[str, Residence]) -> Figure:
 
 
 def growth(frames: Sequence[int], errors: Sequence[float], target: float) -> Figure:
-    """Force errors on newly labelled frames against the number of frames trained on.
+    """Force errors on newly labelled frames against the number of training frames.
 
     Args:
-        frames: labelled before each round.
-        errors: kcal/mol/Å, RMSE of each round.
+        frames: number of labelled frames before each round.
+        errors: force RMSE of each round, kcal/mol/Å.
         target: kcal/mol/Å.
     """
-    figure = Figure(figsize=(5.0, 3.6), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = single(5.0, 3.6)
     ax.plot(frames, errors, "o-", color=COLOURS[0], label="on the frames chosen next")
     ax.axhline(target, color=COLOURS[1], linestyle="--", label=f"target {target:g}")
-    ax.set_yscale("log")
-    for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
-        axis("{x:g}")
+    logarithmic(ax)
     ax.set_xlabel("labelled frames")
     ax.set_ylabel("force RMSE, kcal/mol/Å")
-    ax.grid(alpha=0.3, which="both")
     ax.legend(fontsize="small")
     return figure

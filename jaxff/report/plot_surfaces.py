@@ -1,4 +1,4 @@
-"""Pictures of scans and minima; each function returns a Figure, drawn without a display."""
+"""Plots of scans and minima; each function returns a matplotlib Figure."""
 
 from __future__ import annotations
 
@@ -10,32 +10,30 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxff.analysis import Scan, difference
 from jaxff.analysis.minima import Ordering
-from jaxff.report.plot import COLOURS
+from jaxff.report.style import COLOURS, LINES, MARKERS, canvas, colour, degree_ticks, grid, single
 
-CLASH = 40.0  # kcal/mol: what is above is drawn alike, unless asked otherwise
-STYLES = ("-", "--", "-.", ":")
-MARKERS = "osD^vPX"
+CEILING = 40.0  # kcal/mol: the default end of the scale, unless all energies are lower
 
 
 def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
-    """Energies along one coordinate, a line a potential; of two, their difference below.
+    """Energies along one coordinate by one or more potentials, with the difference of two.
 
     Args:
-        scans: {name: scan of one coordinate}, all of the same values.
-        highest: kcal/mol, the end of the axis (None: that of the energies, at most 40).
+        scans: {name: scan of one coordinate}, all with the same values.
+        highest: end of the axis, kcal/mol; None for the highest energy, at most 40.
     """
     names, found = list(scans), list(scans.values())
     pair = len(found) == 2
-    figure = Figure(figsize=(6.4, 6.0 if pair else 4.0), layout="constrained")
+    figure = canvas(6.4, 6.0 if pair else 4.0)
     panels = figure.subplots(2 if pair else 1, 1, sharex=True, squeeze=False)[:, 0]
     top = max(np.nanmax(scan.relative) for scan in found)
     for k, (name, scan) in enumerate(scans.items()):
         x, y = _around(scan, scan.relative)
-        colour = COLOURS[k % len(COLOURS)]
-        panels[0].plot(x[0], y, STYLES[k % 4], color=colour, label=name)
-        lost = ~_around(scan, scan.converged)[1].astype(bool)
-        if lost.any():
-            panels[0].plot(x[0][lost], y[lost], "x", color=colour, label=f"{name}: not converged")
+        panels[0].plot(x[0], y, LINES[k % 4], color=colour(k), label=name)
+        failed = ~_around(scan, scan.converged)[1].astype(bool)
+        if failed.any():
+            label = f"{name}: not converged"
+            panels[0].plot(x[0][failed], y[failed], "x", color=colour(k), label=label)
     panels[0].set_ylim(-0.03 * _ceiling(top, highest), 1.05 * _ceiling(top, highest))
     panels[0].set_ylabel("energy, kcal/mol")
     panels[0].legend(fontsize="small")
@@ -54,17 +52,17 @@ def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Fi
 
 
 def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
-    """Contours over two coordinates, a panel a potential on one scale; of two, their difference.
+    """Contours over two coordinates by one or more potentials, with the difference of two.
 
-    A cross marks the lowest point of each panel, dots what has not converged; a difference is grey
-    where either energy is off the scale.
+    A cross marks the lowest point of each panel, and dots mark points that have not converged.  The
+    difference is grey where either energy is off the scale.
 
     Args:
-        scans: {name: scan of two coordinates}, all of the same values.
-        highest: kcal/mol, the end of the scale (None: that of the energies, at most 40).
+        scans: {name: scan of two coordinates}, all with the same values.
+        highest: end of the scale, kcal/mol; None for the highest energy, at most 40.
     """
     names, found = list(scans), list(scans.values())
-    figure, panels = _panels(len(found) + (len(found) == 2))
+    figure, panels = _panels(len(scans) + (len(scans) == 2))
     top = max(np.nanmax(scan.relative) for scan in found)
     ceiling = _ceiling(top, highest)
     for ax, (name, scan) in zip(panels, scans.items(), strict=False):
@@ -89,14 +87,15 @@ def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figu
 def difference_maps(
     name: str, reference: Scan, others: Mapping[str, Scan], highest: float = 10.0
 ) -> Figure:
-    """Other scans of two coordinates minus a reference, a panel each, on one scale.
+    """Differences of scans of two coordinates from a reference, one panel each, on one scale.
 
-    Each counts from its own lowest energy. Lines are contours of the reference, every 2 kcal/mol.
+    Energies are relative to the lowest of each scan.  Lines are contours of the reference, every
+    2 kcal/mol.
 
     Args:
-        name, reference: what is subtracted.
+        name, reference: the scan to subtract, and its name.
         others: {name: scan of the same coordinates and values}.
-        highest: kcal/mol; what differs by more is drawn alike.
+        highest: end of the scale, kcal/mol.
     """
     figure, panels = _panels(len(others))
     values = {key: difference(other, reference) for key, other in others.items()}
@@ -112,27 +111,26 @@ def difference_maps(
 
 
 def minima_levels(order: Ordering) -> Figure:
-    """How several potentials order the same minima, a column a potential, dotted lines between.
+    """Energies of the same minima relaxed by several potentials, one column for each potential.
 
-    Levels are the energies after relaxation; a hollow one has left its minimum for another's.
+    A hollow marker shows a minimum that has relaxed to another one.
     """
-    figure = Figure(figsize=(1.6 + 1.3 * len(order.names), 4.2), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = single(1.6 + 1.3 * len(order.names), 4.2)
     columns = np.arange(len(order.names))
     for k in range(order.relaxed.shape[1]):
-        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        marker = MARKERS[k % len(MARKERS)]
         stays = order.nearest[:, k] == k
-        ax.plot(columns, order.relaxed[:, k], ":", color=colour, linewidth=1.2)
-        # Hollow ones are larger: they lie upon the level of the other.
-        for shown, fill, size in ((stays, colour, 9), (~stays, "none", 15)):
+        ax.plot(columns, order.relaxed[:, k], ":", color=colour(k), linewidth=1.2)
+        # Hollow markers are larger, because they coincide with the level of the other minimum.
+        for shown, fill, size in ((stays, colour(k), 9), (~stays, "none", 15)):
             ax.plot(
-                columns[shown], order.relaxed[shown, k], marker, color=colour, markersize=size,
+                columns[shown], order.relaxed[shown, k], marker, color=colour(k), markersize=size,
                 markerfacecolor=fill, markeredgewidth=1.6,
             )  # fmt: skip
-        ax.plot([], [], marker + ":", color=colour, markersize=9, label=f"minimum {k + 1}")
+        ax.plot([], [], marker + ":", color=colour(k), markersize=9, label=f"minimum {k + 1}")
     if (order.nearest != np.arange(order.nearest.shape[1])).any():
         ax.plot([], [], "o", color="#444444", markersize=9, markerfacecolor="white",
-                label="fell into another")  # fmt: skip
+                label="relaxed to another")  # fmt: skip
     ax.set_xticks(columns, [name.replace(" (", "\n(") for name in order.names])
     ax.set_xlim(-0.5, len(columns) - 0.5)
     ax.set_ylabel("relaxed energy, kcal/mol")
@@ -141,22 +139,16 @@ def minima_levels(order: Ordering) -> Figure:
 
 
 def _panels(count: int):
-    """A figure with so many square panels, at most three in a row."""
-    columns = min(count, 3)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(0.6 + 4.4 * columns, 0.2 + 4.4 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for ax in panels[count:]:
-        ax.set_visible(False)
-    return figure, panels[:count]
+    """A figure with square panels, at most three in a row."""
+    return grid(count, 3, (4.4, 4.4), (0.6, 0.2), sharex=True, sharey=True)
 
 
 def _map(ax, scan: Scan, values: np.ndarray, low: float, high: float, colours: str):
-    """Filled contours of values on the scan's grid, framed and labelled."""
+    """Filled contours of values on the grid of a scan, with labels."""
     (x, y), z = _around(scan, values)
     above, below = np.nanmax(values) > high, np.nanmin(values) < low
     over = {(1, 1): "both", (1, 0): "max", (0, 1): "min", (0, 0): "neither"}[above, below]
-    # Outermost values are drawn even where rounding puts them off the scale.
+    # Clipping keeps the extreme values on the scale in spite of rounding.
     z = np.clip(z, None if below else low, None if above else high)
     levels = np.linspace(low, high, 21)
     filled = ax.contourf(x, y, z.T, levels, cmap=colours, extend=over)
@@ -171,25 +163,23 @@ def _map(ax, scan: Scan, values: np.ndarray, low: float, high: float, colours: s
 
 
 def shown_difference(scans: Mapping[str, Scan], highest: float | None = None) -> np.ndarray:
-    """The first of two scans minus the second, kcal/mol; not a number where either is off scale."""
-    found = list(scans.values())
-    ceiling = _ceiling(max(np.nanmax(scan.relative) for scan in found), highest)
-    on_scale = np.all([scan.relative <= ceiling for scan in found], axis=0)
-    return np.where(on_scale | ~on_scale.any(), difference(*found), np.nan)
+    """The first of two scans minus the second, kcal/mol; NaN where either is off the scale."""
+    first, second = scans.values()
+    ceiling = _ceiling(max(np.nanmax(scan.relative) for scan in (first, second)), highest)
+    on_scale: np.ndarray = (first.relative <= ceiling) & (second.relative <= ceiling)
+    return np.where(on_scale | ~on_scale.any(), difference(first, second), np.nan)
 
 
 def shown_values(scan: Scan, k: int) -> np.ndarray:
-    """Values (g,) of coordinate k as people read them: degrees, or Å."""
+    """Values (g,) of coordinate k in degrees or Å."""
     return scan.values[k] if len(scan.coordinates[k]) == 2 else np.degrees(scan.values[k])
 
 
 def _around(scan: Scan, z: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Coordinates to draw and values there; what goes around is continued past both ends."""
+    """Sorted values of the coordinates, and z there; periodic ones are continued at both ends."""
     axes = []
     for k, periodic in enumerate(scan.periodic):
-        x = shown_values(scan, k)
-        if periodic:
-            x = (x + 180.0) % 360.0 - 180.0
+        x = _wrapped(scan, k)
         order = np.argsort(x)
         if periodic:
             order = np.concatenate([order[-1:], order, order[:1]])
@@ -200,12 +190,17 @@ def _around(scan: Scan, z: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     return axes, z
 
 
+def _wrapped(scan: Scan, k: int) -> np.ndarray:
+    """Values (g,) of coordinate k in degrees or Å, within ±180 degrees if periodic."""
+    x = shown_values(scan, k)
+    return (x + 180.0) % 360.0 - 180.0 if scan.periodic[k] else x
+
+
 def _marks(ax, scan: Scan) -> None:
-    x, y = shown_values(scan, 0), shown_values(scan, 1)
-    x, y = ((v + 180.0) % 360.0 - 180.0 if p else v
-            for v, p in zip((x, y), scan.periodic, strict=True))  # fmt: skip
+    """A cross at the lowest point, and dots at points that have not converged."""
+    x, y = _wrapped(scan, 0), _wrapped(scan, 1)
     a, b = np.unravel_index(np.nanargmin(scan.relative), scan.relative.shape)
-    ax.plot(x[a], y[b], "+", color="#D55E00", markersize=11, markeredgewidth=2, clip_on=False)
+    ax.plot(x[a], y[b], "+", color=COLOURS[1], markersize=11, markeredgewidth=2, clip_on=False)
     a, b = np.nonzero(~scan.converged)
     ax.plot(x[a], y[b], ".", color="black", markersize=3)
 
@@ -213,7 +208,7 @@ def _marks(ax, scan: Scan) -> None:
 def _frame(axis, set_limits, scan: Scan, k: int) -> None:
     if scan.periodic[k]:
         set_limits(-180, 180)
-        axis.set_ticks(range(-180, 181, 60))
+        degree_ticks(axis)
 
 
 def _axis(scan: Scan, k: int) -> str:
@@ -226,4 +221,4 @@ def _range(names, values) -> str:
 
 
 def _ceiling(top: float, highest: float | None) -> float:
-    return max(min(top, CLASH) if highest is None else highest, 1e-6)
+    return max(min(top, CEILING) if highest is None else highest, 1e-6)

@@ -1,4 +1,4 @@
-// Molecules as balls and sticks on canvases: drag or use the arrow keys to turn, +/- to zoom.
+// Draw molecules as balls and sticks: drag or use the arrow keys to rotate, + and - to zoom.
 for (const canvas of document.querySelectorAll("canvas[data-molecule]")) {
   const { atoms, bonds } = JSON.parse(canvas.dataset.molecule);
   const centre = [0, 1, 2].map((k) => atoms.reduce((s, a) => s + a.at[k], 0) / atoms.length);
@@ -37,7 +37,7 @@ for (const canvas of document.querySelectorAll("canvas[data-molecule]")) {
         pen.stroke();
       }]);
     });
-    // Each half of a bond has the colour of its atom, and starts at the rim of its ball.
+    // Each half of a bond has the colour of its atom and starts at the rim of the atom.
     for (const [i, j] of bonds) {
       const middle = points[i].map((x, k) => (x + points[j][k]) / 2);
       for (const end of [i, j]) {
