@@ -1,8 +1,10 @@
-"""The main job, end to end: GAFF, refits of it, an sGDML kernel and a hybrid, compared and run."""
+"""The demonstration: GAFF, its refits, an sGDML kernel and a hybrid, compared and simulated."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import numpy as np
 
 from jaxff import gdml, md
 from jaxff.analysis import rotatable_torsions, torsion_angles, torsion_label
@@ -28,19 +30,20 @@ N_TRAIN, N_VALID, N_TEST = 200, 100, 1000
 SIGMAS = (10.0, 20.0, 40.0)
 TEMPERATURE = 300.0  # K
 TIME_STEP = 0.5  # fs
+DPI = 130
 
 
 def demo(name: str, out: Path, seed: int, console: Console) -> dict:
-    """Run the demonstration for one molecule and leave models, trajectory, pictures and report.
+    """Run the demonstration for one molecule; write models, a trajectory, plots and a report.
 
     Args:
         name: "ethanol" or "aspirin".
-        out: folder for the results; exists and can be written.
-        seed: of the split, the fit and the dynamics.
-        console: where progress and the table go.
+        out: an existing, writable folder for the results.
+        seed: seed of the split, the fits and the dynamics.
+        console: shows progress and the table.
 
     Returns:
-        {"models": {model: {"test": errors}}, ...}, as `jaxff demo --json` writes it.
+        {"models": {model: {"test": errors}}, ...}, the output of `jaxff demo --json`.
     """
     data = packaged_dataset(name)
     split = data.split(N_TRAIN, N_VALID, N_TEST, seed=seed)
@@ -64,12 +67,13 @@ def demo(name: str, out: Path, seed: int, console: Console) -> dict:
     console.table(["model", *METRICS], score_rows(scores))
     console.say()
 
-    picture(out / "force_parity.png", plot.force_parity(split.test.forces, predicted, data.theory))
+    parity = plot.force_parity(split.test.forces, predicted, data.theory)
+    parity.savefig(out / "force_parity.png", dpi=DPI)
     dynamics = simulate(potentials["hybrid"], data, out, seed, console)
     console.close()
-    sigmas = {key: float(_kernel_sigma(potentials[key])) for key in ("sgdml", "hybrid")}
+    sigmas = {key: float(potentials[key].params["gdml"]["sigma"]) for key in ("sgdml", "hybrid")}
     write_report(out / "report.html", data, scores, dynamics, sigmas)
-    console.say(f"wrote {out}/: open report.html")
+    console.say(f"wrote {out}/report.html")
     return {
         "molecule": name,
         "theory": data.theory,
@@ -81,15 +85,15 @@ def demo(name: str, out: Path, seed: int, console: Console) -> dict:
 
 
 def build(split, seed: int, console: Console) -> dict[str, Potential]:
-    """The five potentials, from the same training frames."""
+    """Make the five potentials from the same training frames."""
     plain = gaff(split.train.molecule)
 
     def titled(title):
         return lambda phase, fraction: console(f"{title}: {phase}", fraction)
 
     def refitted(start: Potential, title: str) -> Potential:
-        found = fit(start, split.train, valid=split.valid, progress=titled(title))
-        return found.potential
+        result = fit(start, split.train, valid=split.valid, progress=titled(title))
+        return result.potential
 
     def kernel(title: str, baseline: Potential | None = None) -> Potential:
         return gdml.train(
@@ -111,12 +115,8 @@ def build(split, seed: int, console: Console) -> dict[str, Potential]:
     }
 
 
-def _kernel_sigma(potential: Potential):
-    return potential.params["gdml"]["sigma"]
-
-
 def simulate(hybrid: Potential, data: Dataset, out: Path, seed: int, console: Console) -> dict:
-    """Langevin dynamics of the hybrid at 300 K, kept, and at the data's temperature, to compare."""
+    """Langevin dynamics of the hybrid at 300 K, and at 500 K as in the data, with plots."""
     molecule = data.molecule
     steps = 40_000 if molecule.n_atoms < 15 else 10_000
     common = {"dt": TIME_STEP, "friction": 10.0, "record_every": 20, "seed": seed}
@@ -129,7 +129,7 @@ def simulate(hybrid: Potential, data: Dataset, out: Path, seed: int, console: Co
         progress=lambda _, fraction: console("dynamics at 300 K", fraction),
         **common,
     )
-    warm = md.simulate(
+    hot = md.simulate(
         hybrid,
         molecule,
         temperature=500.0,
@@ -137,95 +137,88 @@ def simulate(hybrid: Potential, data: Dataset, out: Path, seed: int, console: Co
         progress=lambda _, fraction: console("dynamics at 500 K", fraction),
         **common,
     )
-    picture(
-        out / "energy_temperature.png",
-        plot.energy_and_temperature(
-            run.times, run.potential_energies, run.kinetic_energies, run.temperatures, TEMPERATURE
-        ),
+    figure = plot.energy_and_temperature(
+        run.times, run.potential_energies, run.kinetic_energies, run.temperatures, TEMPERATURE
     )
+    figure.savefig(out / "energy_temperature.png", dpi=DPI)
     torsions = rotatable_torsions(molecule)[:4]
-    settled = len(run.positions) // 10  # the first tenth equilibrates
-    picture(
-        out / "torsions.png",
-        plot.torsion_distributions(
-            {
-                "reference, 500 K": torsion_angles(data.positions, torsions),
-                "hybrid, 500 K": torsion_angles(warm.positions[settled:], torsions),
-                "hybrid, 300 K": torsion_angles(run.positions[settled:], torsions),
-            },
-            [torsion_label(molecule, torsion) for torsion in torsions],
-        ),
-    )
+    first = len(run.positions) // 10  # the first tenth is equilibration
+    samplings = {
+        "reference, 500 K": data.positions,
+        "hybrid, 500 K": hot.positions[first:],
+        "hybrid, 300 K": run.positions[first:],
+    }
+    angles = {name: np.asarray(torsion_angles(R, torsions)) for name, R in samplings.items()}
+    figure = plot.torsion_distributions(angles, [torsion_label(molecule, t) for t in torsions])
+    figure.savefig(out / "torsions.png", dpi=DPI)
     return {
         "ensemble": "langevin",
         "temperature": TEMPERATURE,
         "steps": steps,
         "dt": TIME_STEP,
-        "mean_temperature": float(run.temperatures[settled:].mean()),
+        "mean_temperature": float(run.temperatures[first:].mean()),
         "steps_per_second": steps / run.seconds,
     }
 
 
-def picture(path: Path, figure) -> None:
-    figure.savefig(path, dpi=130)
-
-
 def score_rows(scores: dict) -> list[list]:
+    """Rows of the table of errors: [title, *metrics] of each model."""
     return [[TITLES[key], *(score[m] for m in METRICS)] for key, score in scores.items()]
 
 
 def write_report(path: Path, data: Dataset, scores: dict, dynamics: dict, sigmas: dict) -> None:
-    """The page that shows the results and says what they mean."""
+    """Write the page that shows and explains the results."""
     folder = path.parent
     best = min(scores, key=lambda key: scores[key]["force_mae"])
     gain = scores["sgdml"]["force_mae"] / scores["hybrid"]["force_mae"]
     report = Report(f"{data.name.replace('_', ' ').capitalize()}: five force fields compared")
     report.text(
-        f"Reference: {data.theory}, {len(data)} frames. Each model saw the same {N_TRAIN} training "
-        f"frames ({N_VALID} more chose the kernel widths); the errors are on "
-        f"{N_TEST} other frames. Energies in kcal/mol after removing the mean offset, forces in "
-        "kcal/mol/Å per Cartesian component."
+        f"Reference: {data.theory}, {len(data)} frames. Each model was trained on the same "
+        f"{N_TRAIN} frames ({N_VALID} more chose the kernel widths) and tested on {N_TEST} other "
+        "frames. Energies are in kcal/mol after removal of the mean offset, forces in kcal/mol/Å "
+        "for each Cartesian component."
     )
-    lowest = data.molecule.with_positions(data.positions[data.energies.argmin()])
+    lowest = data.molecule.with_positions(data.positions[np.argmin(np.asarray(data.energies))])
     report.molecules(
-        {"": lowest}, "The frame of lowest energy. Drag, or use the arrow keys, to turn it."
+        {"": lowest}, "The frame of lowest energy. Drag, or use the arrow keys, to rotate it."
     )
     report.heading("Errors on held-out frames")
     report.table(["model", *METRICS], score_rows(scores))
     report.text(
-        "GAFF is the force field as it comes: types and charges of its topology, no knowledge of "
-        "this reference. GAFF refitted has the same terms with parameters fitted to the training "
-        "forces and energies. Class-II has Morse bonds, anharmonic angles and the couplings of "
-        "neighbouring bonds, angles and dihedrals besides, at the cost of molecular mechanics. "
-        "sGDML is a kernel model of the whole energy that respects the molecule's permutational "
-        "symmetries, found from the data. The hybrid is the sum of the class-II force field and a "
-        f"second kernel trained on what that gets wrong. Lowest force error: {TITLES[best]}; the "
-        f"kernel's force MAE divided by the hybrid's is {gain:.2f}. Kernel width chosen: "
-        f"{sigmas['sgdml']:g}."
+        "GAFF is the published force field, without knowledge of this reference. GAFF refitted has "
+        "the same terms, with parameters fitted to the training forces and energies. Class-II adds "
+        "Morse bonds, anharmonic angles and couplings of neighbouring bonds, angles and dihedrals, "
+        "still at the cost of molecular mechanics. sGDML is a kernel model of the whole energy "
+        "with the permutational symmetries of the molecule, which are detected in the data. The "
+        "hybrid is the sum of the class-II force field and a second kernel, trained on the errors "
+        f"of the class-II force field. The lowest force error is that of {TITLES[best]}; the force "
+        f"MAE of the kernel divided by that of the hybrid is {gain:.2f}. The chosen kernel width "
+        f"is {sigmas['sgdml']:g}."
     )
     report.picture(
         folder / "force_parity.png",
-        "Every force component of the test frames: predicted against reference. A perfect model "
-        "lies on the line; colour counts components.",
+        "Predicted against reference force components of the test frames. A perfect model lies on "
+        "the line; the colour is the number of components.",
     )
     report.heading("Dynamics of the hybrid")
     ps = dynamics["steps"] * dynamics["dt"] / 1000
     report.text(
-        f"Langevin dynamics at {dynamics['temperature']:g} K, {dynamics['dt']:g} fs a step, "
-        f"{ps:g} ps. Mean temperature after the first tenth: {dynamics['mean_temperature']:.1f} K; "
-        f"{dynamics['steps_per_second']:.0f} steps per second on this machine, compilation "
-        "apart. The trajectory is trajectory.extxyz (Å, kcal/mol, fs, K)."
+        f"Langevin dynamics at {dynamics['temperature']:g} K with a time step of "
+        f"{dynamics['dt']:g} fs, {ps:g} ps long. The mean temperature after the first tenth is "
+        f"{dynamics['mean_temperature']:.1f} K. The rate was {dynamics['steps_per_second']:.0f} "
+        "steps per second, without compilation. The trajectory is trajectory.extxyz (Å, kcal/mol, "
+        "fs, K)."
     )
     report.picture(
         folder / "energy_temperature.png",
         "Energies and temperature against time. The instantaneous temperature of so few atoms "
-        "fluctuates widely; its mean should approach the target.",
+        "fluctuates strongly; its mean should approach the target.",
     )
     report.picture(
         folder / "torsions.png",
-        "Torsion angles. The reference frames were sampled at 500 K, so the hybrid's 500 K run is "
-        "the one to compare with them; at 300 K the peaks are narrower. A run this short visits "
-        "rarely crossed barriers unevenly, so heights of equivalent peaks may differ.",
+        "Torsion angles. The reference frames were sampled at 500 K: compare them with the "
+        "simulation of the hybrid at 500 K; at 300 K the peaks are narrower. High barriers are "
+        "crossed rarely in such short simulations, so that equivalent peaks may differ in height.",
     )
     report.heading("Use the results")
     report.code(
