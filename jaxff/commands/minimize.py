@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from jaxff.commands.options import positive, surface_options
-from jaxff.commands.shared import load_surface_and_start, writable_folder
+from jaxff.commands.shared import load_surface_and_start, writable_folder, write_geometries
 from jaxff.errors import InputError
 
-HELP = "The energy minimum downhill of a geometry."
+HELP = "Minimise the energy of a geometry, or find the minima of many conformers."
 EXAMPLE = "jaxff minimize hybrid.npz start.xyz -o minimum"
 
 
@@ -17,12 +15,15 @@ def options(sub) -> None:
     sub.add_argument("--method", choices=("lbfgs", "fire"), default="lbfgs")
     sub.add_argument(
         "--tolerance", type=positive(float),
-        help="largest force left, kcal/mol/Å (1e-4; 1e-3 for a calculator)",
+        help="largest force on an atom at convergence, kcal/mol/Å (default 1e-4; 1e-3 for a "
+        "calculator)",
     )  # fmt: skip
-    sub.add_argument("--max-steps", type=positive(int), default=5000)
+    sub.add_argument(
+        "--max-steps", type=positive(int), default=5000, help="largest number of steps (5000)"
+    )
     sub.add_argument(
         "--conformers", type=positive(int), metavar="N",
-        help="from so many geometries of RDKit's ETKDG, all minima they lead to (--seed)",
+        help="start from N conformers of RDKit's ETKDG and report all minima (see --seed)",
     )  # fmt: skip
     sub.add_argument("--modes", action="store_true", help="harmonic frequencies")
     sub.add_argument("-o", "--output", required=True, metavar="DIR")
@@ -60,39 +61,32 @@ def _one(arguments, console, surface, molecule, descent, out) -> dict:
     console("minimise", 0.0)
     surface = as_surface(surface, molecule)
     before = float(evaluate(surface, molecule.positions[None])[0][0])
-    found = md.minimize(surface, molecule, descent=descent)
+    end = md.minimize(surface, molecule, descent=descent)
     console.close()
     path = out / "minimum.xyz"
-    _write(path, molecule, [found.positions])
-    if not found.converged:
-        stuck = int(found.steps) < arguments.max_steps
+    write_geometries(path, molecule, [end.positions])
+    energy, force, steps = float(end.energy), float(end.max_force), int(end.steps)
+    if not end.converged:
+        remedy = "raise --max-steps or --tolerance"
+        if steps < arguments.max_steps:
+            remedy = "no step lowers the energy within its precision: raise --tolerance"
         raise InputError(
-            f"not converged: the largest force is {float(found.max_force):.3g} kcal/mol/Å after "
-            f"{int(found.steps)} steps (the geometry is in {path}); "
-            + (
-                "no step leads further down, energies and forces are not more exact: raise "
-                "--tolerance"
-                if stuck
-                else "raise --max-steps or --tolerance"
-            )
+            f"not converged: the largest force is {force:.3g} kcal/mol/Å after {steps} steps (the "
+            f"geometry is in {path}); {remedy}"
         )
-    energy, force = float(found.energy), float(found.max_force)
     console.say(
-        f"{before:.6f} -> {energy:.6f} kcal/mol in {int(found.steps)} steps, largest force "
+        f"{before:.6f} -> {energy:.6f} kcal/mol in {steps} steps, largest force "
         f"{force:.2g} kcal/mol/Å"
     )
     if isinstance(surface, Potential):
-        for name, part in surface.terms(found.positions).items():
+        for name, part in surface.terms(end.positions).items():
             console.say(f"  {name:12s} {float(part):14.6f}")
     results = {
-        "energy_before": before,
-        "energy": energy,
-        "max_force": force,
-        "steps": int(found.steps),
+        "energy_before": before, "energy": energy, "max_force": force, "steps": steps,
         "minimum": str(path),
-    }
+    }  # fmt: skip
     if arguments.modes:
-        modes = normal_modes(surface, found.positions, molecule.masses)
+        modes = normal_modes(surface, end.positions, molecule.masses)
         results["frequencies"] = modes.frequencies.tolist()
         _say_frequencies(console, modes.frequencies)
     console.say(f"wrote {path}")
@@ -100,21 +94,22 @@ def _one(arguments, console, surface, molecule, descent, out) -> dict:
 
 
 def _many(arguments, console, surface, molecule, descent, out) -> dict:
-    """The minima that RDKit's conformers lead to."""
+    """Find the minima that the conformers lead to."""
     from jaxff.analysis import conformers, minima
 
     console("minimise", 0.0)
     starts = conformers(molecule, arguments.conformers, arguments.seed)
     found = minima(surface, molecule, starts, descent=descent)
     console.close()
-    path = out / "minima.xyz"
+    path, failed = out / "minima.xyz", int(found.failed.sum())
     if not len(found):
         raise InputError(
-            f"of {len(starts)} conformers none led to a minimum: {int(found.failed.sum())} have "
-            f"not converged, others ended at {len(found.saddles.energies)} saddle points; raise "
-            "--max-steps or --conformers, or lower --tolerance"
+            f"no conformer of {len(starts)} led to a minimum: {failed} have not converged, the "
+            f"others ended at {len(found.saddles.energies)} saddle points; raise --max-steps or "
+            "--conformers, or lower --tolerance"
         )
-    _write(path, molecule, found.positions, found.energies)
+    infos = [{"energy_kcal_mol": float(energy)} for energy in found.energies]
+    write_geometries(path, molecule, found.positions, infos)
     rows = [
         [kind, energy - found.energies.min(), count, *map(float, frequencies[:1])]
         for kind, points in (("minimum", found), ("saddle", found.saddles))
@@ -128,9 +123,8 @@ def _many(arguments, console, surface, molecule, descent, out) -> dict:
         for k, frequencies in enumerate(found.frequencies):
             console.say(f"minimum {k + 1}:")
             _say_frequencies(console, frequencies)
-    lost = int(found.failed.sum())
-    if lost:
-        console.say(f"{lost} of {len(starts)} starts have not converged")
+    if failed:
+        console.say(f"{failed} of {len(starts)} starts have not converged")
     console.say(f"wrote {path}")
     return {
         "energies": found.energies.tolist(),
@@ -138,22 +132,9 @@ def _many(arguments, console, surface, molecule, descent, out) -> dict:
         "frequencies": [f.tolist() for f in found.frequencies],
         "saddle_energies": found.saddles.energies.tolist(),
         "saddle_frequencies": [f.tolist() for f in found.saddles.frequencies],
-        "not_converged": lost,
+        "not_converged": failed,
         "minima": str(path),
     }
-
-
-def _write(path, molecule, positions, energies=None) -> None:
-    """Geometries as extended xyz; energies, if any, in the comment lines in kcal/mol."""
-    import ase.io
-
-    from jaxff.npz import atomic_path
-
-    frames = [replace(molecule, positions=R).to_ase() for R in positions]
-    for atoms, energy in zip(frames, [] if energies is None else energies, strict=False):
-        atoms.info["energy_kcal_mol"] = float(energy)
-    with atomic_path(path) as temporary:
-        ase.io.write(temporary, frames, "extxyz")
 
 
 def _say_frequencies(console, frequencies) -> None:

@@ -133,3 +133,24 @@ def write_json(path, results: dict) -> None:
 
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(results, indent=1, default=float) + "\n")
+
+
+def write_geometries(path, molecule, positions, infos: Sequence[dict] = ()) -> None:
+    """Write geometries (M, N, 3) Å as extended xyz, completely or not at all.
+
+    Args:
+        path: the file.
+        molecule: the atoms.
+        positions: (M, N, 3) Å.
+        infos: M entries for the comment lines.  Energies must not be named "energy", which ASE
+            takes to be in eV.
+    """
+    import ase.io
+
+    from jaxff.npz import atomic_path
+
+    frames = [molecule.with_positions(R).to_ase() for R in positions]
+    for atoms, info in zip(frames, infos, strict=False):
+        atoms.info |= info
+    with atomic_path(path) as temporary:
+        ase.io.write(temporary, frames, "extxyz")

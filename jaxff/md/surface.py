@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxff import units
+from jaxff.calculation import calculate
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
@@ -65,9 +65,7 @@ class _CalculatorSurface:
         for m, R in enumerate(np.asarray(positions)):
             atoms.positions = R
             try:
-                # Forces first: some calculators do not compute them when asked for the energy.
-                forces[m] = atoms.get_forces() * units.EV
-                energies[m] = atoms.get_potential_energy() * units.EV
+                energies[m], forces[m] = calculate(atoms)
                 self._has_succeeded = True
             except InputError:
                 raise
