@@ -41,7 +41,7 @@ class Calculator(AseCalculator):
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
         if self._placed is None or "numbers" in system_changes:
-            self._placed = self._match()
+            self._placed = match(self.potential, Molecule.from_ase(self.atoms))
         if np.any(self.atoms.pbc):
             raise InputError("periodic structures are not supported: set atoms.pbc = False")
         R = jnp.asarray(self.atoms.positions, self._dtype)
@@ -55,12 +55,20 @@ class Calculator(AseCalculator):
             "forces": np.asarray(forces, float) / units.EV,
         }
 
-    def _match(self) -> Potential:
-        known = self.potential.molecule
-        molecule = Molecule.from_ase(self.atoms)
-        try:
-            return self.potential.matched(molecule)
-        except InputError:
-            if known is not None and np.array_equal(known.numbers, molecule.numbers):
-                return self.potential
-            raise
+
+def match(potential: Potential, molecule: Molecule) -> Potential:
+    """The potential in the atom order of `molecule`.
+
+    Atoms are matched by bond graph. If the bonds differ (a stretched bond) but the elements agree
+    one by one, the atoms are taken in their order.
+
+    Raises:
+        InputError: the potential is of another molecule.
+    """
+    known = potential.molecule
+    try:
+        return potential.matched(molecule)
+    except InputError:
+        if known is not None and np.array_equal(known.numbers, molecule.numbers):
+            return potential
+        raise

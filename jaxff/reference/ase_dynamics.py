@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.reference.calculators import Method
-from jaxff.reference.frames import common_molecule, read_frames
-from jaxff.reference.label import calculate_finite, topology_note
+from jaxff.reference.label import calculate_finite
 from jaxff.reference.pools import processes, run_tasks
-from jaxff.reference.results import Labelled, finish, finished, part_folder, run_request
+from jaxff.reference.results import Job, Labelled, finished, part_folder
 from jaxff.reference.settings import Labelling, Progress, Sampling
 from jaxff.store import Rows, Store
 
@@ -63,9 +61,6 @@ def label_md(
         InputError: as for `label_frames`; the error of a calculation that failed gives the
             replica and the time.
     """
-    first, starts = read_frames(start)
-    source = "the start's" if molecule is None else "as given"
-    molecule = common_molecule(first, molecule, charge)
     if n_frames < 1:
         raise InputError(f"n_frames is {n_frames}: ask for at least 1 frame")
     method = labelling.method
@@ -73,14 +68,11 @@ def label_md(
         raise InputError(
             f"{method.name} is a potential: sample it with `jaxff md`, and label the trajectory"
         )
-    calculator = method.make(molecule.charge, molecule)  # raises errors before any process starts
+    job = Job.of(start, labelling, molecule, charge)
+    molecule, starts = job.molecule, job.positions
     sampling = replace(sampling, replicas=min(sampling.replicas, n_frames), stretch=None)
     replicas, kept = sampling.replicas, -(-n_frames // sampling.replicas)
-    request = {
-        **run_request(method, molecule, starts),
-        "sampling": asdict(sampling),
-        "frames": n_frames,
-    }
+    request = job.request(sampling=asdict(sampling), frames=n_frames)
     if (result := finished(out, request, labelling.overwrite)) is not None:
         return result
     with part_folder(out, request) as folder:
@@ -105,22 +97,13 @@ def label_md(
             raise InputError(f"{folder}: frames are missing; delete the folder to start anew")
         order = np.arange(replicas * kept).reshape(replicas, kept).T.ravel()[:n_frames]
         positions, forces = np.split(table[order, 1:], 2, axis=1)
-        shape = (n_frames, molecule.n_atoms, 3)
-        dataset = Dataset(
-            molecule.numbers,
-            positions.reshape(shape),
-            forces.reshape(shape),
-            table[order, 0],
-            name=labelling.name or Path(out).stem,
-            theory=method.theory,
-        )
+        positions = positions.reshape(n_frames, *starts.shape[1:])
         notes = {
             "dynamics": json.dumps(_described(sampling)),
             "replica": order // kept,
             "time_fs": (order % kept + 1) * sampling.frame_steps * sampling.dt,
-            **topology_note(calculator, source),
         }
-        return finish(dataset, out, labelling, request, notes)
+        return job.finish(out, request, (positions, table[order, 0], forces), notes)
 
 
 def _described(sampling: Sampling) -> Mapping[str, Any]:

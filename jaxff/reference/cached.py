@@ -34,7 +34,8 @@ class CachedCalculator(Calculator):
         InputError: the file contains something else.
     """
 
-    implemented_properties = ("energy", "forces")
+    atoms: Any  # declared as None by ASE
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 - declared so by ASE
 
     def __init__(self, calculator: BaseCalculator, path: str | Path):
         super().__init__()
@@ -45,9 +46,9 @@ class CachedCalculator(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        key = _key(self.atoms)
+        copy = self.atoms.copy()
+        key = _key(copy)
         if key not in self._known:
-            copy = self.atoms.copy()
             copy.calc = self.calculator
             energy, forces = calculate(copy, unit=1.0)
             results = {"energy": energy, "forces": forces.tolist()}

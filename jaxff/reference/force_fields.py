@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from ase import units as ase_units
@@ -15,89 +16,91 @@ from jaxff.molecule import Molecule
 
 Surface = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
-# Å.  With four points the truncated fifth derivative and rounding both leave about 1e-9 of
-# forces near a minimum, and 1e-8 of those in a close contact.
+# Step of central differences, Å. With four points, truncation and rounding each cause a relative
+# error of about 1e-9 in forces near a minimum, and of 1e-8 in a close contact.
 STEP = 2e-4
 STENCIL = ((1, 2.0 / 3.0), (2, -1.0 / 12.0))
-# Open Babel takes an angle within 1e-5 rad of 180° for 0°; so far its centre is moved off, Å: less
-# than 1e-6 kcal/mol of bending.
+# Open Babel treats an angle within 1e-5 rad of 180° as 0°. The central atoms of angles this close
+# to 180° (rad) are moved off the line by OFF_LINE (Å), which bends them by less than 1e-6 kcal/mol.
 STRAIGHT, OFF_LINE = 2e-5, 4e-5
-# Of two programs' MMFF94 energies, kcal/mol and relative: rounded constants differ by far less.
+# Largest difference between the MMFF94 energies of two programs, kcal/mol and relative. Rounded
+# constants cause much smaller differences.
 ALIKE, ALIKE_RELATIVE = 1.0, 0.02
-# Å, and multiples of the van der Waals minimum: no pair is left out at any geometry.
+# Cutoff in Å, or in multiples of the van der Waals minimum, that includes every pair.
 EVERY_PAIR = 1e9
-_OPEN_BABEL = threading.Lock()  # its force fields are single objects of the whole process
+_OPEN_BABEL = threading.Lock()  # a process has one object for each of its force fields
 
 
 class ForceField(Calculator):
     """Energy and forces of a molecule from a force field of Open Babel or RDKit.
 
-    Bond orders, formal charges, atom types and parameters are found once, from the bonds and the
-    net charge of one molecule (`jaxff.gaff.lewis.lewis_structure`), and kept: no later geometry,
-    however stretched or twisted, changes them.  Open Babel's own gradients of UFF and MMFF94 are
-    wrong around planar centres; its forces here are central differences of its energies.
+    Bond orders, formal charges, atom types and parameters are determined once, from the bonds and
+    the net charge of one molecule (`jaxff.gaff.lewis.lewis_structure`). Later geometries, however
+    stretched or twisted, do not change them. Open Babel's gradients of UFF and MMFF94 are wrong
+    around planar centres, so its forces are computed as central differences of its energies.
 
     Args:
         force_field: "uff", "mmff94", "ghemical" (Open Babel), "uff-rdkit" or "mmff94-rdkit".
-        molecule: the molecule whose bonds count, with the atoms in the order of the geometries;
-            None: that of the first geometry, with its bonds perceived there.
-        charge: net charge, e; None: the molecule's, or that stated by the first geometry.
+        molecule: molecule with the bonds, in the atom order of the geometries; None: that of the
+            first geometry, with perceived bonds.
+        charge: net charge, e; None: that of the molecule, or of the first geometry.
 
     Attributes:
-        molecule: the molecule that the topology was found for; None before the first geometry.
+        molecule: molecule of the topology; None before the first geometry.
         topology: its SMILES string; None before the first geometry.
 
     Raises:
-        InputError: unknown force field, missing package, or a molecule without a Lewis structure
-            or parameters; on calculation, other atoms than the molecule's.
+        InputError: an unknown force field, a missing package, or a molecule without a Lewis
+            structure or parameters; in a calculation, other atoms than those of the molecule.
     """
 
-    implemented_properties = ("energy", "free_energy", "forces")
+    atoms: Any  # declared as None by ASE
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 - declared so
 
-    def __init__(self, force_field: str, molecule: Molecule | None = None, charge=None):
+    def __init__(
+        self, force_field: str, molecule: Molecule | None = None, charge: int | None = None
+    ):
         super().__init__()
         if force_field not in SURFACES:
             raise InputError(
                 f"unknown force field {force_field!r}: use one of {', '.join(SURFACES)}"
             )
         if not force_field.endswith("-rdkit"):
-            _open_babel(force_field)  # complain now if it is missing
+            _open_babel(force_field)  # raises an error if it is missing
         self.force_field, self.charge = force_field, charge
         self.molecule: Molecule | None = None
         self.topology: str | None = None
         if molecule is not None:
-            self._found(molecule)
+            self._set_up(molecule)
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        if self.molecule is None:
-            self._found(Molecule.from_ase(self.atoms, self.charge))
-        if not np.array_equal(self.atoms.numbers, self.molecule.numbers):
+        molecule = self.molecule or self._set_up(Molecule.from_ase(self.atoms, self.charge))
+        if not np.array_equal(self.atoms.numbers, molecule.numbers):
             raise InputError(
-                f"{self.force_field} was set up for {self.molecule.formula} with its atoms in "
-                "another order, or for another molecule; make a calculator for each"
+                f"{self.force_field} was set up for {molecule.formula} in another atom order, or "
+                "for another molecule; create a calculator for each"
             )
         if np.any(self.atoms.pbc):
             raise InputError("periodic structures are not supported: set atoms.pbc = False")
         energy, forces = self._surface(self.atoms.positions)
         unit = ase_units.kcal / ase_units.mol
-        self.results = {
-            "energy": energy * unit,
-            "free_energy": energy * unit,
-            "forces": forces * unit,
-        }
+        energy, forces = energy * unit, forces * unit
+        self.results = {"energy": energy, "free_energy": energy, "forces": forces}
 
-    def _found(self, molecule: Molecule) -> None:
+    def _set_up(self, molecule: Molecule) -> Molecule:
+        """Determine the topology from the bonds and the charge of `molecule`."""
         if self.charge is not None and self.charge != molecule.charge:
             molecule = replace(molecule, charge=self.charge)
         try:
             self._surface, self.topology = SURFACES[self.force_field](molecule), smiles(molecule)
         except InputError as error:
             raise InputError(
-                f"{self.force_field} finds no topology ({error}); where the bonds are wrong, give "
-                "a molecule with the right ones (label: --molecule SMILES|FILE)"
+                f"{self.force_field} finds no topology ({error}); if the bonds are wrong, give a "
+                "molecule with the right ones (label: --molecule SMILES|FILE)"
             ) from error
         self.molecule = molecule
+        return molecule
 
 
 def smiles(molecule: Molecule) -> str:
@@ -110,7 +113,7 @@ def smiles(molecule: Molecule) -> str:
 
 
 def central_differences(energy: Callable[[np.ndarray], float], R: np.ndarray) -> np.ndarray:
-    """Forces (N, 3): minus the slope of `energy` at R (N, 3) Å, by central differences."""
+    """Forces (N, 3) kcal/mol/Å at R (N, 3) Å by central differences of `energy` in kcal/mol."""
     forces = np.zeros(R.shape)
     for place in np.ndindex(R.shape):
         moved = R.copy()
@@ -122,7 +125,7 @@ def central_differences(energy: Callable[[np.ndarray], float], R: np.ndarray) ->
 
 
 def bent(R: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """R (N, 3) Å, with the centres of straight ones of the `angles` (A, 3) moved off the line."""
+    """R (N, 3) Å with the central atoms of straight `angles` (A, 3) moved off the line."""
     while len(angles):
         a, b = R[angles[:, 0]] - R[angles[:, 1]], R[angles[:, 2]] - R[angles[:, 1]]
         sine = np.linalg.norm(np.cross(a, b), axis=1)
@@ -136,10 +139,13 @@ def bent(R: np.ndarray, angles: np.ndarray) -> np.ndarray:
     return R
 
 
-def _known_to_rdkit(molecule: Molecule, force_field: str):
-    """The RDKit molecule; InputError unless `force_field` has parameters for all of it.
+def _rdkit_molecule(molecule: Molecule, force_field: str) -> Any:
+    """The RDKit molecule, after a check that `force_field` has all parameters for it.
 
-    Open Babel takes defaults without a word where parameters are missing; RDKit says so.
+    RDKit reports missing parameters; Open Babel silently replaces them by defaults.
+
+    Raises:
+        InputError: a parameter is missing.
     """
     from rdkit import rdBase
     from rdkit.Chem import rdForceFieldHelpers
@@ -163,7 +169,7 @@ def _known_to_rdkit(molecule: Molecule, force_field: str):
 def _rdkit_mmff94(molecule: Molecule) -> Surface:
     from rdkit.Chem import rdForceFieldHelpers
 
-    mol = _known_to_rdkit(molecule, "mmff94")
+    mol = _rdkit_molecule(molecule, "mmff94")
     properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol)
     return _rdkit_surface(
         mol,
@@ -174,24 +180,25 @@ def _rdkit_mmff94(molecule: Molecule) -> Surface:
 def _rdkit_uff(molecule: Molecule) -> Surface:
     from rdkit.Chem import rdForceFieldHelpers
 
-    mol = _known_to_rdkit(molecule, "uff")
+    mol = _rdkit_molecule(molecule, "uff")
     return _rdkit_surface(
         mol, rdForceFieldHelpers.UFFGetMoleculeForceField(mol, vdwThresh=EVERY_PAIR)
     )
 
 
-def _rdkit_surface(mol, field) -> Surface:
+def _rdkit_surface(mol: Any, field: Any) -> Surface:
     field.Initialize()
 
     def surface(R):
         flat = R.ravel().tolist()
-        # `mol` must live as long as the field, which points into it.
+        # The closure keeps `mol` alive, to which the field points.
         return field.CalcEnergy(flat), -np.array(field.CalcGrad(flat)).reshape(mol.GetNumAtoms(), 3)
 
     return surface
 
 
-def _open_babel(name: str):
+def _open_babel(name: str) -> tuple[Any, Any]:
+    """The module of Open Babel and its force field `name`."""
     try:
         from openbabel import openbabel
     except ImportError as error:
@@ -200,7 +207,7 @@ def _open_babel(name: str):
         ) from error
     field = openbabel.OBForceField.FindForceField(name)
     if field is None:
-        raise InputError(f"this Open Babel has no force field {name!r}: install it anew")
+        raise InputError(f"this Open Babel has no force field {name!r}: reinstall Open Babel")
     return openbabel, field
 
 
@@ -209,7 +216,7 @@ def _open_babel_surface(name: str, molecule: Molecule) -> Surface:
 
     openbabel, field = _open_babel(name)
     if name in ("mmff94", "uff"):
-        _known_to_rdkit(molecule, name)
+        _rdkit_molecule(molecule, name)
     lewis = lewis_structure(molecule)
     start = np.array(molecule.positions)
     with _OPEN_BABEL:
@@ -243,19 +250,20 @@ def _open_babel_surface(name: str, molecule: Molecule) -> Surface:
 
     def surface(R):
         with _OPEN_BABEL:
-            # Another molecule may have been set up since; Setup takes isomers for the same one,
-            # unless something quite different lies between.
+            # Another molecule may have been set up meanwhile. Setup mistakes isomers for the
+            # same molecule, unless an empty molecule is set up between them.
             field.Setup(openbabel.OBMol())
             _place(atoms, start)
             field.Setup(mol)
             return energy(R), central_differences(energy, R)
 
     if name == "mmff94":
-        _agree(molecule, surface(start)[0], _rdkit_mmff94(molecule)(start)[0])
+        _check_energies(molecule, surface(start)[0], _rdkit_mmff94(molecule)(start)[0])
     return surface
 
 
-def _agree(molecule: Molecule, energy: float, other: float) -> None:
+def _check_energies(molecule: Molecule, energy: float, other: float) -> None:
+    """Compare the MMFF94 energies of Open Babel and RDKit, kcal/mol, at one geometry."""
     if abs(energy - other) > ALIKE + ALIKE_RELATIVE * abs(other):
         raise InputError(
             f"{molecule.name or molecule.formula}: Open Babel lacks MMFF94 parameters for it (its "

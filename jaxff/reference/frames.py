@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +16,6 @@ from jaxff.molecule import Molecule
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-    from jaxff.potential import Potential
 
     Frames = str | Path | Dataset | Molecule | Atoms | Sequence[Molecule | Atoms]
 
@@ -38,13 +36,12 @@ def read_frames(frames: Frames) -> tuple[Molecule, np.ndarray]:
         InputError: a file cannot be read, there are no frames, or frames differ in their atoms,
             atom order or charge.
     """
-    if isinstance(frames, str | Path):
-        frames = _read_file(Path(frames))
-    if isinstance(frames, Dataset):
-        return frames.molecule, frames.positions
-    if isinstance(frames, Molecule) or hasattr(frames, "get_positions"):
-        frames = [frames]
-    molecules = [f if isinstance(f, Molecule) else Molecule.from_ase(f) for f in frames]
+    given: Any = _read_file(Path(frames)) if isinstance(frames, str | Path) else frames
+    if isinstance(given, Dataset):
+        return given.molecule, given.positions
+    if isinstance(given, Molecule) or hasattr(given, "get_positions"):
+        given = [given]
+    molecules = [f if isinstance(f, Molecule) else Molecule.from_ase(f) for f in given]
     if not molecules:
         raise InputError("there are no frames to label")
     first = molecules[0]
@@ -56,7 +53,7 @@ def read_frames(frames: Frames) -> tuple[Molecule, np.ndarray]:
     return first, np.array([m.positions for m in molecules])
 
 
-def _read_file(path: Path) -> Dataset | Sequence:
+def _read_file(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if path.suffix.lower() == ".npz":
@@ -92,24 +89,6 @@ def common_molecule(first: Molecule, given: Molecule | None, charge: int | None)
                 raise
             molecule = given
     return molecule if charge is None else replace(molecule, charge=int(charge))
-
-
-def place(potential: Potential, molecule: Molecule) -> Potential:
-    """The potential in the atom order of `molecule`.
-
-    Atoms are matched by bond graph. If the bonds differ but the elements agree one by one, the
-    atoms are taken in their order, as in `jaxff.ase.Calculator`.
-
-    Raises:
-        InputError: the potential is of another molecule.
-    """
-    known = potential.molecule
-    try:
-        return potential.matched(molecule)
-    except InputError:
-        if known is None or not np.array_equal(known.numbers, molecule.numbers):
-            raise
-        return potential
 
 
 def coinciding_atoms(positions: np.ndarray) -> dict[int, str]:

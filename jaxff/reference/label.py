@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxff.calculation import calculate
-from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.reference.calculators import Method
-from jaxff.reference.frames import coinciding_atoms, common_molecule, place, read_frames
-from jaxff.reference.pools import here, open_pool, run_tasks
-from jaxff.reference.results import Labelled, finish, finished, part_folder, run_request
+from jaxff.reference.frames import coinciding_atoms
+from jaxff.reference.pools import open_pool, run_tasks
+from jaxff.reference.results import Job, Labelled, finished, part_folder
 from jaxff.reference.settings import Labelling, Progress
 from jaxff.store import Rows
 
@@ -66,19 +65,16 @@ def label_frames(
             be created, a calculation that failed (with the number of the frame), an `out` or an
             `OUT.part` of another run, or a cluster that cannot be reached or broke down.
     """
-    first, positions = read_frames(frames)
-    source = "the frames'" if molecule is None else "as given"
-    molecule = common_molecule(first, molecule, charge)
-    method = labelling.method
-    calculator = method.make(molecule.charge, molecule)  # raises errors before any process starts
+    job = Job.of(frames, labelling, molecule, charge)
+    method, positions, potential = labelling.method, job.positions, None
     if method.is_potential:
         if labelling.scheduler is not None:
             raise InputError(
                 f"{method.name} is a potential, which is evaluated here in batches: leave out the "
                 "scheduler"
             )
-        potential = _in_float64(place(calculator.potential, molecule))
-    request = run_request(method, molecule, positions)
+        potential = _in_float64(job)
+    request = job.request()
     if (result := finished(out, request, labelling.overwrite)) is not None:
         return result
     with part_folder(out, request) as folder:
@@ -87,27 +83,16 @@ def label_frames(
         _stop_at_failure(failed, labelling, folder)
         todo = np.setdiff1d(np.flatnonzero(~rows.read()[0]), list(failed))
         ended = len(positions) - len(todo)
-        with (
-            here()
-            if method.is_potential
-            else open_pool(labelling.scheduler, labelling.workers) as pool
-        ):
-            if method.is_potential:
-                function, size = partial(_predict_block, potential), BATCH
-            else:
-                function = _label_block
-                size = int(np.clip(len(todo) // (4 * max(pool.workers, 1)), 1, 32))
-            whole = Block(
-                method,
-                method.version,
-                molecule,
-                todo,
-                positions[todo],
-                rows if pool.shares_disk else None,
-                labelling.skip_failed,
-            )
-            blocks = (whole.part(i, i + size) for i in range(0, len(todo), size))
-            for count, labels, failures in run_tasks(function, blocks, pool):
+        block = Block(
+            method, method.version, job.molecule, todo, positions[todo], None,
+            labelling.skip_failed,
+        )  # fmt: skip
+        if potential is None:
+            outcomes = _calculations(labelling, block, rows)
+        else:
+            outcomes = _predictions(potential, block)
+        with closing(outcomes):
+            for count, labels, failures in outcomes:
                 for index, values in labels.items():
                     rows.write(index, values)
                 failed |= failures
@@ -118,25 +103,9 @@ def label_frames(
         done, table = rows.read()
         if not done.any():
             raise InputError(f"every calculation failed (frame 0: {failed[0]})")
-        kept = positions[done]
-        dataset = Dataset(
-            molecule.numbers,
-            kept,
-            table[done, 1:].reshape(kept.shape),
-            table[done, 0],
-            name=labelling.name or Path(out).stem,
-            theory=method.theory,
-        )
-        notes: dict[str, Any] = topology_note(calculator, source)
-        if failed:
-            notes["failed_frames"] = np.array(sorted(failed), int)
-        return finish(dataset, out, labelling, request, notes, tuple(sorted(failed)))
-
-
-def topology_note(calculator: Any, source: str) -> dict[str, str]:
-    """The note about the topology of a force field; none for other calculators."""
-    topology = getattr(calculator, "topology", None)
-    return {} if topology is None else {"topology": f"{topology} ({source})"}
+        labels = positions[done], table[done, 0], table[done, 1:]
+        notes = {"failed_frames": np.array(sorted(failed), int)} if failed else {}
+        return job.finish(out, request, labels, notes, tuple(sorted(failed)))
 
 
 def _stop_at_failure(failed: Mapping[int, str], labelling: Labelling, folder: Path) -> None:
@@ -183,19 +152,34 @@ class Block:
     rows: Rows | None
     skip_failed: bool
 
-    def part(self, start: int, stop: int | None = None) -> Block:
-        """The frames from index `start` to `stop` of this block."""
-        indices, positions = self.indices[start:stop], self.positions[start:stop]
-        return replace(self, indices=indices, positions=positions)
+    def after(self, count: int) -> Block | None:
+        """The block without its first `count` frames; None if no frames are left."""
+        if count >= len(self.indices):
+            return None
+        return replace(self, indices=self.indices[count:], positions=self.positions[count:])
+
+    def parts(self, size: int) -> Iterator[Block]:
+        """Blocks of at most `size` frames."""
+        for i in range(0, len(self.indices), size):
+            place = slice(i, i + size)
+            yield replace(self, indices=self.indices[place], positions=self.positions[place])
 
 
-# Number of frames that were tried, labels that are still to be written and failures (both by the
-# number of the frame); and the frames that are left, or None.
-Outcome = tuple[tuple[int, dict[int, np.ndarray], dict[int, str]], Block | None]
+# Number of frames that were tried; labels that are still to be written, and failures, both by the
+# number of the frame.
+Outcome = tuple[int, dict[int, np.ndarray], dict[int, str]]
 
 
-def _label_block(block: Block) -> Outcome:
-    """Label frame by frame; if labels are returned, return them after RETURN_AFTER seconds."""
+def _calculations(labelling: Labelling, block: Block, rows: Rows) -> Generator[Outcome]:
+    """Label frames by the calculator, in the processes that `labelling` names."""
+    with open_pool(labelling.scheduler, labelling.workers) as pool:
+        size = int(np.clip(len(block.indices) // (4 * max(pool.workers, 1)), 1, 32))
+        block = replace(block, rows=rows if pool.shares_disk else None)
+        yield from run_tasks(_label_block, block.parts(size), pool)
+
+
+def _label_block(block: Block) -> tuple[Outcome, Block | None]:
+    """Label frame by frame; return labels after RETURN_AFTER seconds, and the frames left."""
     if block.method.version != block.version:
         raise InputError(
             f"the worker on {platform.node()} has {block.method.version}, not {block.version}; "
@@ -224,26 +208,28 @@ def _label_block(block: Block) -> Outcome:
                 break
         else:
             block.rows.write(index, values)
-    return (count, labels, failed), block.part(count) if count < len(block.indices) else None
+    return (count, labels, failed), block.after(count)
 
 
-def _predict_block(potential: Potential, block: Block) -> Outcome:
-    energies, forces = potential.predict(block.positions)
-    labels, failed = {}, {}
-    for index, energy, force in zip(block.indices.tolist(), energies, forces, strict=True):
-        if np.isfinite(energy) and np.isfinite(force).all():
-            labels[index] = np.append(energy, force)
-        else:
-            failed[index] = NOT_FINITE
-    return (len(energies), labels, failed), None
+def _predictions(potential: Potential, block: Block) -> Generator[Outcome]:
+    """Label frames by a potential, in batches."""
+    for part in block.parts(BATCH):
+        energies, forces = potential.predict(part.positions)
+        labels = np.column_stack([energies, forces.reshape(len(energies), -1)])
+        rows = dict(zip(part.indices.tolist(), labels, strict=True))
+        failed = {index: NOT_FINITE for index, row in rows.items() if not np.isfinite(row).all()}
+        yield len(rows), {i: row for i, row in rows.items() if i not in failed}, failed
 
 
-def _in_float64(potential: Potential) -> Potential:
-    import jax
+def _in_float64(job: Job) -> Potential:
+    """The potential of the job's calculator in the atom order of its molecule, in float64."""
+    import jax.numpy as jnp
 
-    if not jax.config.jax_enable_x64:
+    from jaxff.ase import match
+
+    if jnp.result_type(float) != np.float64:
         raise InputError(
             'labels need float64: call jax.config.update("jax_enable_x64", True) first, or set '
             "JAX_ENABLE_X64=1"
         )
-    return potential.astype(jax.numpy.float64)
+    return match(job.calculator.potential, job.molecule).astype(jnp.float64)

@@ -1,4 +1,4 @@
-"""Where tasks run: here, in local processes, or on a Dask cluster; each behind one interface."""
+"""Pools of workers that run tasks: local processes, or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,43 +16,41 @@ from itertools import islice
 
 from jaxff.errors import InputError
 
-# Tasks handed over at once: more than any cluster has cores, few enough to lie in memory.
+# Largest number of tasks that are submitted at once: more than any cluster has cores.
 AHEAD = 2000
-# Waiting for a scheduler to answer, and for its first worker, s.
-CONNECT = 30.0
-PATIENCE = 60.0
+CONNECT = 30.0  # s, until a scheduler must have answered
+PATIENCE = 60.0  # s, until its first worker must have come
+AGAIN = "run the same command again to continue from the finished frames"
 
 
 @dataclass(frozen=True)
 class Pool:
-    """An executor, and what whoever cuts the work into tasks must know of it.
+    """An executor of tasks.
 
     Attributes:
-        executor: takes tasks; whatever it lost on the way it runs again by itself, or fails.
-        workers: tasks that run at a time.
-        ahead: tasks to hand over at a time.
-        shares_disk: whether tasks may write the files of this machine.
-        remedy: the sentence for an exception of the pool itself; None for one of the task's own.
+        executor: runs tasks. A task that was lost with its worker is repeated, or fails.
+        workers: number of tasks that run at the same time.
+        shares_disk: whether tasks can write files of this machine.
+        remedy: returns the message for an exception of the pool, None for one of the task.
     """
 
     executor: Executor
     workers: int
-    ahead: int
     shares_disk: bool
     remedy: Callable[[Exception], str | None]
 
 
 def run_tasks(function: Callable, tasks: Iterable, pool: Pool) -> Iterator:
-    """Yield the results of ``function(task)`` as they come, until nothing is left to do.
+    """Yield the results of ``function(task)`` in the order in which they are ready.
 
     Args:
-        function: gives a result, and the task that continues this one or None; importable, with
-            picklable task and result.
-        tasks: the tasks to begin with, independent of each other.
-        pool: where they run.
+        function: an importable function of a task. It returns a result, and a task that continues
+            this one or None; tasks and results are picklable.
+        tasks: independent tasks.
+        pool: executor of the tasks.
 
     Raises:
-        InputError: the pool broke down.
+        InputError: the pool failed.
     """
     waiting, ended = iter(tasks), queue.SimpleQueue()
     running = 0
@@ -64,7 +62,7 @@ def run_tasks(function: Callable, tasks: Iterable, pool: Pool) -> Iterator:
         return len(futures)
 
     try:
-        while running := running + submit(islice(waiting, pool.ahead - running)):
+        while running := running + submit(islice(waiting, AHEAD - running)):
             result, rest = ended.get().result()
             running -= 1
             running += submit([] if rest is None else [rest])
@@ -79,35 +77,19 @@ def run_tasks(function: Callable, tasks: Iterable, pool: Pool) -> Iterator:
 
 @contextmanager
 def open_pool(scheduler: str | None, workers: int) -> Iterator[Pool]:
-    """Local processes, or the Dask cluster of `scheduler` ("local": one made here for this run)."""
+    """Local processes if `scheduler` is None, else the workers of `scheduler`; see `dask`."""
     with processes(workers) if scheduler is None else dask(scheduler, workers) as pool:
         yield pool
 
 
 @contextmanager
-def here() -> Iterator[Pool]:
-    """This process itself: for work that uses all of the machine as it is."""
-    yield Pool(_Here(), 1, 1, True, lambda error: None)
-
-
-class _Here(Executor):
-    def submit(self, function, /, *arguments):
-        future: Future = Future()
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-@contextmanager
 def processes(workers: int) -> Iterator[Pool]:
-    """Processes of one thread each, which end when this process ends, however it ends."""
+    """Local processes with one thread each, which end when this process ends or is killed."""
     context = multiprocessing.get_context("spawn")
     with _one_thread_each():
         executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
         try:
-            yield Pool(executor, workers, AHEAD, True, _process_died)
+            yield Pool(executor, workers, True, _process_died)
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 
@@ -115,18 +97,22 @@ def processes(workers: int) -> Iterator[Pool]:
 def _process_died(error: Exception) -> str | None:
     if not isinstance(error, BrokenProcessPool):
         return None
-    return (
-        "a worker process died (out of memory, or a crash of the calculator); "
-        "run the same command again to continue from what is done"
-    )
+    return f"a worker process died (out of memory, or a crash of the calculator); {AGAIN}"
 
 
 @contextmanager
 def dask(scheduler: str, workers: int) -> Iterator[Pool]:
-    """The workers of a Dask scheduler, or with "local" as many processes of a cluster made here.
+    """The workers of a Dask scheduler, or with "local" those of a cluster started for this run.
 
-    The work of a lost worker goes to another; work that four workers did not survive ends the run
-    (Dask's ``distributed.scheduler.allowed-failures``).
+    A task whose worker was lost is given to another worker. A task that ended four workers ends
+    the run (Dask's ``distributed.scheduler.allowed-failures``).
+
+    Args:
+        scheduler: address of the scheduler, or "local".
+        workers: number of processes of a local cluster.
+
+    Raises:
+        InputError: Dask is not installed, or no scheduler or worker answers.
     """
     try:
         from distributed import Client, LocalCluster
@@ -161,33 +147,33 @@ def dask(scheduler: str, workers: int) -> Iterator[Pool]:
                 f'"dask worker {scheduler} --nthreads 1"'
             ) from error
         executor = client.get_executor(pure=False)
-        # Without this, whatever is under way would be waited for.
+        # Do not wait for running tasks at the end.
         stack.callback(executor.shutdown, wait=False)
-        yield Pool(executor, sum(client.nthreads().values()), AHEAD, False, _cluster_failed)
+        workers = sum(client.nthreads().values())  # pyright: ignore[reportAttributeAccessIssue]
+        yield Pool(executor, workers, False, _cluster_failed)
 
 
 def _cluster_failed(error: Exception) -> str:
     from distributed import KilledWorker
 
-    again = "run the same command again to continue from what is done"
     if isinstance(error, KilledWorker):
         return (
             "several Dask workers died over the same frames (out of memory, or a crash of the "
-            f"calculator); {again}"
+            f"calculator); {AGAIN}"
         )
     if isinstance(error, CancelledError | OSError):
-        return f"the Dask scheduler is lost ({type(error).__name__}); {again}"
+        return f"the connection to the Dask scheduler is lost ({type(error).__name__}); {AGAIN}"
     return (
         f"a Dask worker cannot do its task ({type(error).__name__}: {error}); the workers need "
-        f"this version of jaxff and the calculator's package; {again}"
+        f"this version of jaxff and the calculator's package; {AGAIN}"
     )
 
 
 @contextmanager
-def _one_thread_each():
+def _one_thread_each() -> Iterator[None]:
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))  # the libraries read it when they are loaded
+    os.environ.update(dict.fromkeys(names, "1"))  # libraries read them when they are loaded
     try:
         yield
     finally:
@@ -200,6 +186,7 @@ def _one_thread_each():
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch():
         parent.join()

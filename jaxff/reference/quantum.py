@@ -1,8 +1,9 @@
-"""Hartree-Fock and density functionals of isolated molecules: PySCF as an ASE calculator."""
+"""PySCF as an ASE calculator: Hartree-Fock and density functionals of isolated molecules."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 from ase import units as ase_units
@@ -16,24 +17,29 @@ COARSE = 0  # PySCF's lowest level of the integration grid
 class PySCF(Calculator):
     """Energy and forces of a closed- or open-shell molecule from PySCF.
 
-    Each geometry starts from PySCF's own guess, so that no result depends on an earlier one; a
-    functional is first converged roughly on a coarse grid, which saves a fifth of the time.  A
-    calculation whose density did not converge is an error, never a number.
+    Each geometry starts from PySCF's initial guess, so that no result depends on an earlier one.
+    A functional is first converged roughly on a coarse grid, which saves a fifth of the time. A
+    calculation whose density does not converge raises an error.
 
     Args:
-        xc: "hf", or a functional by PySCF's name, such as "pbe" or "b3lyp".
-        basis: basis set by PySCF's name.
-        dispersion: "d3bj", "d4" ... (needs pyscf-dispersion); None for none.
+        xc: "hf", or PySCF's name of a functional, such as "pbe" or "b3lyp".
+        basis: PySCF's name of a basis set.
+        dispersion: "d3bj", "d4" ... (needs pyscf-dispersion); None for no dispersion correction.
         charge: net charge, e.
         spin: number of unpaired electrons.
-        density_fit: Coulomb integrals by density fitting, with PySCF's auxiliary basis.
-        grid_level: PySCF's level of the integration grid; its response is in the forces, so that
-            they are the derivative of the energy.
+        density_fit: whether Coulomb integrals use density fitting, with PySCF's auxiliary basis.
+        grid_level: PySCF's level of the integration grid. The forces include the response of the
+            grid, so that they are the derivative of the energy.
         conv_tol: largest change of the energy in the last cycle, hartree.
+
+    Raises:
+        InputError: an unknown option, or PySCF is not installed.
     """
 
-    implemented_properties = ("energy", "forces")
-    default_parameters = {  # noqa: RUF012 - ASE's way
+    atoms: Any  # declared as None by ASE
+    parameters: Any
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 - declared so by ASE
+    default_parameters = {  # noqa: RUF012
         "xc": "pbe",
         "basis": "def2-svp",
         "dispersion": None,
@@ -44,11 +50,11 @@ class PySCF(Calculator):
         "conv_tol": 1e-9,
     }
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         unknown = sorted(set(options) - set(self.default_parameters))
         if unknown:
             raise InputError(
-                f"PySCF has no option {unknown[0]!r} here; it takes "
+                f"the PySCF calculator has no option {unknown[0]!r}: use "
                 f"{', '.join(self.default_parameters)}"
             )
         try:
@@ -73,7 +79,7 @@ class PySCF(Calculator):
         if not field.converged:
             raise ValueError(
                 f"the SCF of {self.atoms.get_chemical_formula()} did not converge; "
-                "look at the geometry, the charge and the spin"
+                "check the geometry, the charge and the spin"
             )
         self.results = {"energy": energy * ase_units.Hartree}
         if "forces" in properties:
@@ -82,33 +88,30 @@ class PySCF(Calculator):
             slope = np.asarray(gradient.kernel())
             self.results["forces"] = -slope * ase_units.Hartree / ase_units.Bohr
 
-    def _mean_field(self):
+    def _mean_field(self) -> Any:
+        """The mean-field method of PySCF for the present geometry and options."""
         from pyscf import dft, gto, scf
 
-        own = self.parameters
+        options = self.parameters
+        symbols = self.atoms.get_chemical_symbols()
         molecule = gto.M(
             # In bohr by ASE's constants, so that forces are derivatives in ASE's Å exactly.
-            atom=list(
-                zip(
-                    self.atoms.get_chemical_symbols(),
-                    self.atoms.positions / ase_units.Bohr,
-                    strict=True,
-                )
-            ),
+            atom=list(zip(symbols, self.atoms.positions / ase_units.Bohr, strict=True)),
             unit="Bohr",
-            basis=own.basis,
-            charge=own.charge,
-            spin=own.spin,
+            basis=options.basis,
+            charge=options.charge,
+            spin=options.spin,
             verbose=0,
         )
-        if own.xc.lower() == "hf":
+        field: Any
+        if options.xc.lower() == "hf":
             field = scf.HF(molecule)
         else:
-            field = dft.KS(molecule, xc=own.xc)
-            field.grids.level = own.grid_level
-        if own.density_fit:
+            field = dft.KS(molecule, xc=options.xc)
+            field.grids.level = options.grid_level
+        if options.density_fit:
             field = field.density_fit()
-        if own.dispersion:
-            field.disp = own.dispersion
-        field.conv_tol = own.conv_tol
+        if options.dispersion:
+            field.disp = options.dispersion
+        field.conv_tol = options.conv_tol
         return field

@@ -1,4 +1,4 @@
-"""The result of a labelling, its file, and the folder in which it is kept while unfinished."""
+"""What labellings of given frames and of dynamics share: their input, result and files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,9 +18,14 @@ from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule, perceive_bonds
 from jaxff.npz import NpzReader, writable_file
-from jaxff.reference.calculators import Method
+from jaxff.reference.frames import common_molecule, read_frames
 from jaxff.reference.settings import Labelling
 from jaxff.store import claim, described, differences, locked
+
+if TYPE_CHECKING:
+    from jaxff.reference.frames import Frames
+
+FORMAT = "jaxff labels 2"
 
 # Calculators on grids leave a net force on an isolated molecule below this, kcal/mol/Å.
 NET_FORCE_LIMIT = 1.0
@@ -63,9 +68,85 @@ class Labelled:
         )
 
 
-def run_request(method: Method, molecule: Molecule, positions: np.ndarray) -> dict[str, Any]:
-    """Everything that decides the labels of frames at `positions` (M, N, 3) Å."""
-    return {"format": "jaxff labels 2", **method.settings(molecule), "geometries": positions}
+@dataclass(frozen=True)
+class Job:
+    """Geometries of one molecule with the calculator that labels them.
+
+    Attributes:
+        molecule: elements, bonds and charge of all geometries.
+        positions: (M, N, 3) Å.
+        labelling: how they are labelled.
+        calculator: the ASE calculator.
+        notes: entries of the file about the topology of a force field.
+    """
+
+    molecule: Molecule
+    positions: np.ndarray
+    labelling: Labelling
+    calculator: Any
+    notes: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, frames: Frames, labelling: Labelling, molecule: Molecule | None, charge: int | None
+    ) -> Job:
+        """Read frames and create the calculator, before any process starts; see `label_frames`."""
+        first, positions = read_frames(frames)
+        source = "the frames'" if molecule is None else "as given"
+        molecule = common_molecule(first, molecule, charge)
+        calculator = labelling.method.make(molecule.charge, molecule)
+        topology = getattr(calculator, "topology", None)
+        notes = {} if topology is None else {"topology": f"{topology} ({source})"}
+        return cls(molecule, positions, labelling, calculator, notes)
+
+    def request(self, **settings: Any) -> dict[str, Any]:
+        """Everything that decides the result."""
+        method = self.labelling.method.settings(self.molecule)
+        return {"format": FORMAT, **method, "geometries": self.positions, **settings}
+
+    def finish(
+        self,
+        out: str | Path,
+        request: Mapping[str, Any],
+        labels: tuple[np.ndarray, np.ndarray, np.ndarray],
+        notes: Mapping[str, Any],
+        failed: tuple[int, ...] = (),
+    ) -> Labelled:
+        """Check the labels and write them together with their provenance.
+
+        Args:
+            out: the npz file to write.
+            request: everything that decided the result.
+            labels: positions (F, N, 3) Å, energies (F,) kcal/mol, forces (F, 3 N) kcal/mol/Å.
+            notes: further entries of the file.
+            failed: numbers of the frames that were left out.
+        """
+        method, (positions, energies, forces) = self.labelling.method, labels
+        provenance = {
+            "calculator": method.name,
+            "options": json.dumps(method.all_options, sort_keys=True),
+            "command": self.labelling.command,
+            "versions": f"jaxff {jaxff.__version__}, {method.version}",
+            "settings": json.dumps(described(request)),
+        }
+        dataset = Dataset(
+            self.molecule.numbers,
+            positions,
+            forces.reshape(positions.shape),
+            energies,
+            name=self.labelling.name or Path(out).stem,
+            theory=method.theory,
+            notes={**provenance, **self.notes, **notes},
+        )
+        result = Labelled.of(dataset, failed)
+        if result.net_force > NET_FORCE_LIMIT:
+            warnings.warn(
+                f"{out}: a frame has a net force of {result.net_force:.3g} kcal/mol/Å; forces on "
+                "an isolated molecule have none",
+                stacklevel=3,
+            )
+        dataset.save(out)
+        return result
 
 
 @contextmanager
@@ -119,40 +200,3 @@ def finished(out: str | Path, request: Mapping[str, Any], overwrite: bool) -> La
             "overwrite it (overwrite=True, --overwrite)"
         )
     return None
-
-
-def finish(
-    dataset: Dataset,
-    out: str | Path,
-    labelling: Labelling,
-    request: Mapping[str, Any],
-    notes: Mapping[str, Any],
-    failed: tuple[int, ...] = (),
-) -> Labelled:
-    """Check labelled frames and write them together with their provenance.
-
-    Args:
-        dataset: the labelled frames.
-        out: the npz file to write.
-        labelling: how they were labelled.
-        request: everything that decided the labels.
-        notes: further entries of the file.
-        failed: numbers of the frames that were left out.
-    """
-    method = labelling.method
-    provenance = {
-        "calculator": method.name,
-        "options": json.dumps(method.all_options, sort_keys=True),
-        "command": labelling.command,
-        "versions": f"jaxff {jaxff.__version__}, {method.version}",
-        "settings": json.dumps(described(request)),
-    }
-    result = Labelled.of(replace(dataset, notes={**provenance, **notes}), failed)
-    if result.net_force > NET_FORCE_LIMIT:
-        warnings.warn(
-            f"{out}: a frame has a net force of {result.net_force:.3g} kcal/mol/Å; forces on an "
-            "isolated molecule have none",
-            stacklevel=3,
-        )
-    result.dataset.save(out)
-    return result
