@@ -1,4 +1,4 @@
-"""What a Hessian from outside must be before anything is made of it."""
+"""Checks of Hessians from other programs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import numpy as np
 
 from jaxff.errors import InputError
 
-ASYMMETRY = 0.02  # of the largest element; finite differences of forces stay well below
-STRAY = 0.01  # of the norm, felt by a rigid motion; 1e-5 for a sound one, 0.05 for atoms swapped
+# Largest asymmetry, relative to the largest element; finite differences of forces give far less.
+ASYMMETRY = 0.02
+# Largest part of the norm that acts on rigid motions: 1e-5 of a correct Hessian, 0.05 with two
+# atoms exchanged.
+RIGID = 0.01
 
 
 def checked_hessian(positions, hessian) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (N, 3) Å and the Hessian, symmetrised, as (N, 3, N, 3) kcal/mol/Å².
+    """Check positions and Hessian; return (N, 3) Å and symmetrised (N, 3, N, 3) kcal/mol/Å².
 
     Args:
         positions: (N, 3) Å.
         hessian: (N, 3, N, 3) or (3N, 3N) kcal/mol/Å².
 
     Raises:
-        InputError: wrong shapes, values that are not finite, a Hessian that is not symmetric, or
-            one so small that it can only be in hartree/Bohr².
+        InputError: shapes are wrong, values are not finite, or the Hessian is not symmetric or so
+            small that it can only be in hartree/Bohr².
     """
     R, H = np.asarray(positions, float), np.asarray(hessian, float)
     if R.ndim != 2 or R.shape[1] != 3 or len(R) < 2:
@@ -31,7 +34,7 @@ def checked_hessian(positions, hessian) -> tuple[np.ndarray, np.ndarray]:
             f"kcal/mol/Å² for {n} atoms"
         )
     if not (np.isfinite(R).all() and np.isfinite(H).all()):
-        raise InputError("positions or the Hessian hold values that are not finite")
+        raise InputError("the positions or the Hessian contain values that are not finite")
     H = H.reshape(3 * n, 3 * n)
     largest, skew = np.abs(H).max(), np.abs(H - H.T).max()
     if skew > ASYMMETRY * largest:
@@ -41,20 +44,24 @@ def checked_hessian(positions, hessian) -> tuple[np.ndarray, np.ndarray]:
         )
     if 0.0 < largest < 5.0:
         raise InputError(
-            f"the Hessian's largest element is {largest:.3g}, for a molecule some hundred "
-            "kcal/mol/Å²: multiply by 2240.9 if it is in hartree/Bohr²"
+            f"the Hessian's largest element is {largest:.3g}, but several hundred kcal/mol/Å² are "
+            "expected: multiply by 2240.9 if it is in hartree/Bohr²"
         )
     return R, (0.5 * (H + H.T)).reshape(n, 3, n, 3)
 
 
-def check_at_rest(positions: np.ndarray, hessian: np.ndarray) -> None:
-    """Refuse a Hessian that changes forces when the molecule moves or turns as a whole.
+def check_rigid_motion(positions: np.ndarray, hessian: np.ndarray) -> None:
+    """Check that translations and rotations of the molecule cause no forces.
 
-    At a stationary point it does not; it does in other axes or another atom order than
-    `positions` (N, 3) Å, and where forces are large.  `hessian` is (N, 3, N, 3) kcal/mol/Å².
+    This holds at stationary points.  It fails if the Hessian has other axes or another atom order
+    than the positions, or if there are large forces.
+
+    Args:
+        positions: (N, 3) Å.
+        hessian: (N, 3, N, 3) kcal/mol/Å².
 
     Raises:
-        InputError: it does.
+        InputError: rigid motions cause forces.
     """
     n = len(positions)
     arms = positions - positions.mean(axis=0)
@@ -62,11 +69,11 @@ def check_at_rest(positions: np.ndarray, hessian: np.ndarray) -> None:
     turns = [np.cross(axis, arms) for axis in np.eye(3)]
     rigid = np.reshape(moves + turns, (6, 3 * n))
     _, size, basis = np.linalg.svd(rigid, full_matrices=False)
-    basis = basis[size > 1e-3 * size[0]]  # a linear molecule has one turn less
+    basis = basis[size > 1e-3 * size[0]]  # a linear molecule has only two rotations
     H = hessian.reshape(3 * n, 3 * n)
-    stray = np.linalg.norm(H @ basis.T) / max(np.linalg.norm(H), 1e-300)
-    if stray > STRAY:
+    part = np.linalg.norm(H @ basis.T) / max(np.linalg.norm(H), 1e-300)
+    if part > RIGID:
         raise InputError(
-            f"the Hessian resists rigid motion of the molecule ({100 * stray:.2g}% of its norm): "
-            "positions are in another orientation or atom order, or are no minimum"
+            f"the Hessian resists rigid motion of the molecule ({100 * part:.2g} % of its norm): "
+            "the positions have another orientation or atom order, or are no minimum"
         )

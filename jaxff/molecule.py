@@ -96,6 +96,11 @@ class Molecule:
         """Hill formula, such as C2H6O."""
         return formula(self.numbers)
 
+    @property
+    def label(self) -> str:
+        """Name or, without one, formula: for messages."""
+        return self.name or self.formula
+
     def __repr__(self) -> str:
         label = f" {self.name!r}" if self.name else ""
         return f"Molecule({self.formula}{label}, {self.n_atoms} atoms, {len(self.bonds)} bonds)"

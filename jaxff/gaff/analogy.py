@@ -1,7 +1,7 @@
-"""Estimates for what gaff.dat lacks: parameters of similar types, and GAFF's empirical rules.
+"""Estimates of parameters that gaff.dat lacks: those of similar types, and GAFF's rules.
 
-Every estimate says what it was taken from and carries a penalty: 1 for types that differ in
-conjugation or ring size only, 10 for another element, added over the atoms.
+Every estimate names its origin and has a penalty, the sum over the atoms of 1 for types that differ
+in conjugation or ring size only, up to 10 for another element.
 
 Source: J. Wang, R. M. Wolf, J. W. Caldwell, P. A. Kollman, D. A. Case, J. Comput. Chem. 25, 1157
 (2004), "Empirical approach", eqs. 3 to 5.
@@ -18,8 +18,9 @@ import numpy as np
 
 from jaxff.gaff.table import Entry, ParameterTable, Types, directed
 
-# Types that stand for a type, from near to far; those of a near one stand for it too.  From inside
-# a conjugated system (ce, ne) outwards, hardly ever inwards: c2=n2 is like ce=n2, ce-ne is not.
+# Types that may replace a type, with penalties; a chain of replacements is also allowed.  Types
+# inside a conjugated system (ce, ne) are replaced by types outside, but hardly ever the reverse:
+# c2=n2 is like ce=n2, but not like ce-ne.
 SIMILAR: dict[str, dict[str, float]] = {
     "c": {"c2": 3},
     "c1": {"cg": 1, "c2": 6},
@@ -103,11 +104,11 @@ SIMILAR: dict[str, dict[str, float]] = {
     "br": {"cl": 5, "i": 7},
     "i": {"br": 5},
 }
-FARTHEST = 30.0  # a penalty beyond which no analogy is drawn
+FARTHEST = 30.0  # largest penalty of an analogy
 LINEAR = frozenset({"c1", "cg", "ch", "n1"})
-ENDS = 1.0  # added where a torsion's ends are of any type, against an entry that names them
+ENDS = 1.0  # penalty of a torsion entry that names no end types
 
-# k = 143.9 Z C Z exp(−2 D) / ((r₁ + r₂) √θ), D = ((r₁ − r₂)/(r₁ + r₂))², in Å and rad: the
+# k = 143.9 Z C Z exp(−2 D) / ((r₁ + r₂) √θ), D = ((r₁ − r₂)/(r₁ + r₂))², in Å and rad.  These
 # constants reproduce the angles of gaff.dat to 0.1 %.
 ANGLE_END = {
     "H": 0.784, "C": 1.1831, "N": 1.2121, "O": 1.2191, "F": 1.1661, "P": 1.6203, "S": 1.2802,
@@ -123,9 +124,9 @@ class Estimate:
 
     Attributes:
         values: as in `Entry`.
-        source: the entry or the rule they are from.
-        reason: in words.
-        penalty: how far the analogy goes.
+        source: the entry or the rule that gives them.
+        reason: the analogy in words.
+        penalty: distance of the analogy.
     """
 
     values: tuple
@@ -135,20 +136,22 @@ class Estimate:
 
 
 def similar_bond(table: ParameterTable, types: Types) -> Estimate | None:
-    """A bond of similar types."""
+    """The parameters of a bond of similar types."""
     return _first(directed(types), table.bond)
 
 
 def similar_angle(
     table: ParameterTable, types: Types, lengths: tuple[float, float], elements: Types
 ) -> Estimate | None:
-    """An angle of similar types; else the mean of A-B-A and C-B-C with k by GAFF's rule.
+    """The parameters of an angle of similar types, or by GAFF's rule if that is closer.
+
+    The rule takes the mean of the angles A-B-A and C-B-C, and k from `angle_constant`.
 
     Args:
         table: the parameters.
         types: A, B, C.
         lengths: equilibrium lengths of A-B and B-C, Å.
-        elements: symbols of A, B, C.
+        elements: chemical symbols of A, B, C.
     """
     found = _first(directed(types), table.angle)
     a, b, c = types
@@ -157,22 +160,22 @@ def similar_angle(
             return found
         k = angle_constant(elements, lengths, np.pi)
         return Estimate((k, np.pi), "a linear atom", "GAFF's empirical rule", 5.0)
-    halves = [_any_angle(table, (end, b, end)) for end in (a, c)]
-    if found is not None and (found.penalty <= 3.0 or None in halves):
+    if found is not None and found.penalty <= 3.0:
         return found
-    if None in halves or elements[1] not in ANGLE_VERTEX:
+    first, second = (_any_angle(table, (end, b, end)) for end in (a, c))
+    if first is None or second is None or elements[1] not in ANGLE_VERTEX:
         return found
-    angle = 0.5 * (halves[0].values[1] + halves[1].values[1])
+    angle = 0.5 * (first.values[1] + second.values[1])
     k = angle_constant(elements, lengths, angle)
     names = " and ".join(f"{end}-{b}-{end}" for end in (a, c))
-    penalty = 5.0 + halves[0].penalty + halves[1].penalty
+    penalty = 5.0 + first.penalty + second.penalty
     if found is not None and found.penalty <= penalty:
         return found
     return Estimate((k, angle), f"mean of {names}", "GAFF's empirical rule", penalty)
 
 
 def angle_constant(elements: Types, lengths: tuple[float, float], angle: float) -> float:
-    """k, kcal/mol/rad², of an angle (rad) between bonds of two lengths (Å)."""
+    """Force constant (kcal/mol/rad², no ½) of an angle (rad) between bonds of two lengths (Å)."""
     a, b, c = elements
     total, difference = lengths[0] + lengths[1], lengths[0] - lengths[1]
     factors = ANGLE_SCALE * ANGLE_END[a] * ANGLE_VERTEX[b] * ANGLE_END[c]
@@ -180,7 +183,7 @@ def angle_constant(elements: Types, lengths: tuple[float, float], angle: float) 
 
 
 def similar_torsion(table: ParameterTable, types: Types) -> Estimate | None:
-    """A torsion about similar atoms: the ends count less than the inner two."""
+    """The parameters of a torsion of similar types; end types have half the penalty."""
     a, b, c, d = directed(types)
     best = None
     for cost, (inner_b, inner_c) in _substitutes((b, c)):
@@ -208,7 +211,7 @@ def _any_angle(table: ParameterTable, types: Types) -> Estimate | None:
 
 
 def _first(types: Types, lookup: Callable[[Types], Entry | None]) -> Estimate | None:
-    """The entry of the most similar types that has one."""
+    """The entry of the most similar types that the table has."""
     for penalty, names in _substitutes(types):
         entry = lookup(names)
         if entry is not None:
@@ -217,7 +220,7 @@ def _first(types: Types, lookup: Callable[[Types], Entry | None]) -> Estimate | 
 
 
 def _substitutes(types: Types) -> Iterator[tuple[float, Types]]:
-    """Similar types in place of `types`, by rising penalty, `types` themselves first."""
+    """`types` and then similar types, with their penalties in ascending order."""
     choices = [_nearest(kind) for kind in types]
     queue, seen = [(0.0, (0,) * len(types))], set()
     while queue:
@@ -235,7 +238,7 @@ def _substitutes(types: Types) -> Iterator[tuple[float, Types]]:
 
 @cache
 def _nearest(kind: str) -> list[tuple[float, str]]:
-    """All types that may stand for one, with the least penalty of a chain of `SIMILAR`."""
+    """All types that may replace one, with the smallest penalty of a chain of `SIMILAR`."""
     reached: dict[str, float] = {}
     queue = [(0.0, kind)]
     while queue:

@@ -1,9 +1,10 @@
-"""Parameters of every interaction of a typed molecule, each with where it comes from."""
+"""Parameters of every interaction of a typed molecule, each with its source."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from jaxff.gaff.table import DEGREE, Entry, ParameterTable, Types, directed
 from jaxff.gaff.topology import SCEE, SCNB, Topology
 from jaxff.molecule import Molecule
 
-IMPROPER = ((1.1, 2, 180.0 * DEGREE),)  # GAFF's for a planar centre without an entry of its own
-# Centres that are planar with three neighbours, by type.
+IMPROPER = ((1.1, 2, 180.0 * DEGREE),)  # GAFF's default for planar centres without an entry
+# Types of centres that are planar if they have three neighbours.
 PLANAR = frozenset(
     [
         *("c", "c2", "ca", "cc", "cd", "ce", "cf", "cp", "cq", "cu", "cv", "cz"),
@@ -34,9 +35,9 @@ class Assigned:
         atoms: from 0; the centre of an improper is the third.
         types: of these atoms.
         values: as in `Entry`.
-        source: the entry's place in the parameter file, or the rule.
-        analogy: in words, where the file has no entry for these types; else empty.
-        penalty: how far the analogy goes; 0 without one.
+        source: file and line of the entry, or the rule.
+        analogy: in words, if the file has no entry for these types; otherwise empty.
+        penalty: distance of the analogy; 0 without one.
     """
 
     kind: str
@@ -49,7 +50,7 @@ class Assigned:
 
     @property
     def name(self) -> str:
-        """Of the types, such as "c3-hc"; the same from either end, but for impropers."""
+        """The types, such as "c3-hc"; the same in both directions except for impropers."""
         types = self.types if self.kind == "improper" else directed(self.types)
         return "-".join(types)
 
@@ -57,31 +58,28 @@ class Assigned:
 def assign(
     molecule: Molecule, types: Types, table: ParameterTable, *, strict: bool = False
 ) -> list[Assigned]:
-    """Every bonded interaction and Lennard-Jones type of a molecule.
+    """Assign parameters to every bonded interaction and Lennard-Jones type of a molecule.
 
     Args:
-        molecule: its bonds.
-        types: (N,) of its atoms.
+        molecule: bonds and elements.
+        types: (N,) types of the atoms.
         table: the parameters.
-        strict: only what the table has, as LEaP: no analogies, no impropers by default.
+        strict: use entries of the table only, as LEaP does: no analogies, no default impropers.
 
     Raises:
-        InputError: parameters that neither the table nor an analogy gives, all of them named.
+        InputError: neither the table nor an analogy gives some parameters, which are all named.
     """
-    analogy = (lambda *_: None) if strict else None
-    like_bond, like_angle, like_torsion = (
-        analogy or f for f in (similar_bond, similar_angle, similar_torsion)
-    )
-    neighbours = molecule.neighbours
+    neighbours, symbols = molecule.neighbours, molecule.symbols
     missing: list[str] = []
     known: dict[tuple[str, Types], Entry | Estimate | None] = {}
     lengths: dict[tuple[int, int], float] = {}
     found: list[Assigned] = []
 
-    def add(kind: str, atoms: tuple[int, ...], find) -> None:
+    def add(kind: str, atoms: tuple[int, ...], exact: Callable, similar: Callable) -> None:
         names = tuple(types[a] for a in atoms)
         if (kind, names) not in known:
-            known[kind, names] = find(names)
+            entry = exact(names)
+            known[kind, names] = entry or (None if strict else similar(table, names))
         entry = known[kind, names]
         if entry is None:
             missing.append(f"{kind} {'-'.join(names)}")
@@ -89,18 +87,20 @@ def assign(
             found.append(_assigned(kind, atoms, names, entry))
 
     for i, j in molecule.bonds.tolist():
-        add("bond", (i, j), lambda names: table.bond(names) or like_bond(table, names))
+        add("bond", (i, j), table.bond, similar_bond)
         if not missing:
             lengths[i, j] = lengths[j, i] = found[-1].values[1]
-    _refuse(missing, molecule)
-    symbols = molecule.symbols
+    _check_complete(missing, molecule)
     for i, j, k in angles(neighbours):
-        add("angle", (i, j, k), lambda names: table.angle(names) or like_angle(
-            table, names, (lengths[i, j], lengths[j, k]), (symbols[i], symbols[j], symbols[k])
-        ))  # fmt: skip
+        similar = partial(
+            similar_angle,
+            lengths=(lengths[i, j], lengths[j, k]),
+            elements=(symbols[i], symbols[j], symbols[k]),
+        )
+        add("angle", (i, j, k), table.angle, similar)
     for atoms in torsions(neighbours, molecule.bonds.tolist()):
-        add("torsion", atoms, lambda names: table.torsion(names) or like_torsion(table, names))
-    seen: set[tuple] = set()  # the types of impropers that there are already
+        add("torsion", atoms, table.torsion, similar_torsion)
+    seen: set[tuple] = set()  # types of the impropers so far
     for centre, around in enumerate(neighbours):
         if len(around) != 3:
             continue
@@ -112,13 +112,13 @@ def assign(
             seen.add((types[centre], outer))
             found.append(_improper(centre, around, types, entry, first, None if strict else table))
     for atom in range(molecule.n_atoms):
-        add("lj", (atom,), lambda names: table.lj.get(names[0]))
-    _refuse(missing, molecule)
+        add("lj", (atom,), lambda names: table.lj.get(names[0]), lambda *_: None)
+    _check_complete(missing, molecule)
     return found
 
 
 def angles(neighbours: list[list[int]]) -> Iterator[tuple[int, int, int]]:
-    """Every angle i-j-k, i < k."""
+    """All angles i-j-k with i < k."""
     for j, around in enumerate(neighbours):
         for a, i in enumerate(sorted(around)):
             for k in sorted(around)[a + 1 :]:
@@ -126,7 +126,7 @@ def angles(neighbours: list[list[int]]) -> Iterator[tuple[int, int, int]]:
 
 
 def torsions(neighbours: list[list[int]], bonds) -> Iterator[tuple[int, int, int, int]]:
-    """Every chain i-j-k-l of four atoms, each once."""
+    """All chains i-j-k-l of four atoms, each once."""
     for j, k in bonds:
         for i in sorted(neighbours[j]):
             for last in sorted(neighbours[k]):
@@ -137,24 +137,24 @@ def torsions(neighbours: list[list[int]], bonds) -> Iterator[tuple[int, int, int
 def topology(
     molecule: Molecule, types: Types, charges: np.ndarray, assigned: list[Assigned]
 ) -> Topology:
-    """The topology of assigned parameters and charges (N,) e."""
+    """The topology of a molecule with assigned parameters and charges (N,) e."""
 
     def of(kind: str, columns: tuple[str, ...]) -> Table:
-        own = [a for a in assigned if a.kind == kind]
+        members = [a for a in assigned if a.kind == kind]
         width = {"bond": 2, "angle": 3, "lj": 1}[kind]
-        values = np.array([a.values for a in own], float).reshape(-1, len(columns))
+        values = np.array([a.values for a in members], float).reshape(-1, len(columns))
         return Table.of(
-            np.array([a.atoms for a in own], int).reshape(-1, width),
-            np.array([a.name for a in own], str),
+            np.array([a.atoms for a in members], int).reshape(-1, width),
+            np.array([a.name for a in members], str),
             dict(zip(columns, values.T, strict=True)),
         )
 
     def fourier(kind: str) -> Table:
-        own = [(a, term) for a in assigned if a.kind == kind for term in a.values]
-        values = np.array([term for _, term in own], float).reshape(-1, 3)
+        members = [(a, term) for a in assigned if a.kind == kind for term in a.values]
+        values = np.array([term for _, term in members], float).reshape(-1, 3)
         return Table.of(
-            np.array([a.atoms for a, _ in own], int).reshape(-1, 4),
-            np.array([a.name for a, _ in own], str),
+            np.array([a.atoms for a, _ in members], int).reshape(-1, 4),
+            np.array([a.name for a, _ in members], str),
             {"k": values[:, 0], "periodicity": values[:, 1].astype(int), "phase": values[:, 2]},
         )
 
@@ -191,11 +191,11 @@ def _improper(
     first: bool,
     table: ParameterTable | None,
 ) -> Assigned:
-    """The improper of a planar centre, its atoms in the order that LEaP gives them.
+    """The improper of a planar centre, with its atoms in LEaP's order.
 
-    They go by the names of their types, then by number; but where an entry names all types, the
-    `first` improper of these types in a molecule has the entry's order.  Given a `table`, acids
-    and esters are taken to be like X-o-c-o.
+    Atoms are sorted by the names of their types, then by number.  If the entry names all types,
+    the `first` improper of these types in a molecule has the order of the entry.  If a `table` is
+    given, acids and esters have the parameters of X-o-c-o.
     """
     by_name = sorted(around, key=lambda a: (types[a], a))
     if first and entry is not None and "X" not in entry.types:
@@ -210,7 +210,7 @@ def _improper(
     acid = [types[a] for a in around if types[a] in ACID_OXYGENS]
     named = entry is not None and "X" not in entry.types
     if table is not None and types[centre] == "c" and len(acid) > 1 and not named:
-        entry = table.improper("c", ("X", "o", "o"))
+        entry = table.impropers["X", "o", "c", "o"]
         exact = sorted(acid)[:2] == ["o", "o"]
         estimate = Estimate(entry.values, entry.source, f"like {entry.name}", 2.0)
         return _assigned("improper", atoms, names, entry if exact else estimate)
@@ -226,9 +226,9 @@ def _assigned(kind, atoms, names, entry: Entry | Estimate) -> Assigned:
     return base
 
 
-def _refuse(missing: list[str], molecule: Molecule) -> None:
+def _check_complete(missing: list[str], molecule: Molecule) -> None:
     if missing:
         raise InputError(
-            f"{molecule.name or molecule.formula}: GAFF has no parameters, nor any like them, for "
-            f"{', '.join(sorted(set(missing)))}; a frcmod file beside a mol2 file may give them"
+            f"{molecule.name or molecule.formula}: GAFF has neither parameters nor analogies for "
+            f"{', '.join(sorted(set(missing)))}; give them in a frcmod file with a mol2 file"
         )

@@ -1,4 +1,4 @@
-"""GAFF atom types from a Lewis structure: a table of rules, and the alternation of paired types.
+"""GAFF atom types of a Lewis structure: a table of rules, and the alternation of paired types.
 
 Sources: the type descriptions of gaff.dat 1.81, and J. Wang, R. M. Wolf, J. W. Caldwell,
 P. A. Kollman, D. A. Case, J. Comput. Chem. 25, 1157 (2004), tables 1 and 2.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 from jaxff.errors import InputError
+from jaxff.gaff.environment import Environment
 from jaxff.gaff.lewis import Lewis, canonical_ranks
 
-# Both types of a pair have the same parameters.  Along a conjugated system they alternate: atoms
-# joined by a double (or triple) bond get different ones, atoms joined by a single bond the same.
+# Both types of a pair have the same parameters.  They alternate along a conjugated system: atoms
+# joined by a double or triple bond have different types, atoms joined by a single bond the same.
 PAIRS = {
     "cc": "cd",
     "ce": "cf",
@@ -28,140 +28,9 @@ PAIRS = {
 ELECTRONEGATIVE = {"N", "O", "F", "Cl", "Br", "I", "S"}
 
 
-@dataclass(frozen=True, eq=False)
-class Environment:
-    """What the rules ask of a Lewis structure; atoms are counted from 0.
-
-    Attributes:
-        lewis: the structure.
-        rings: smallest rings, each the set of its atoms.
-        aromatic: atoms of purely aromatic rings (benzene, pyridine, their fused kin).
-        planar: atoms of other rings all of whose members are sp2 (pyrrole, quinone, azulene).
-    """
-
-    lewis: Lewis
-    rings: tuple[frozenset[int], ...]
-    aromatic: frozenset[int]
-    planar: frozenset[int]
-    aromatic_bonds: frozenset[frozenset[int]]
-
-    @classmethod
-    def of(cls, lewis: Lewis) -> Environment:
-        from rdkit import Chem
-
-        rings = tuple(frozenset(ring) for ring in Chem.GetSymmSSSR(lewis.to_rdkit()))
-        bare = cls(lewis, rings, frozenset(), frozenset(), frozenset())
-        pure = [ring for ring in rings if bare._is_pure(ring)]
-        bonds = {
-            frozenset((i, j))
-            for ring in pure
-            for i in ring
-            for j in bare.neighbours[i]
-            if j in ring
-        }
-        aromatic = frozenset().union(*pure)
-        flat = [r for r in rings if r not in pure and all(map(bare.is_flat, r))]
-        return cls(lewis, rings, aromatic, frozenset().union(*flat), frozenset(bonds))
-
-    # -- single atoms -----------------------------------------------------------------------
-
-    @cached_property
-    def symbols(self) -> list[str]:
-        return self.lewis.molecule.symbols
-
-    @cached_property
-    def orders(self) -> dict[tuple[int, int], int]:
-        """Bond orders by pair of atoms, both ways round."""
-        pairs = self.lewis.molecule.bonds.tolist()
-        both = {}
-        for (i, j), order in zip(pairs, self.lewis.orders.tolist(), strict=True):
-            both[i, j] = both[j, i] = order
-        return both
-
-    @property
-    def neighbours(self) -> list[list[int]]:
-        return self.lewis.molecule.neighbours
-
-    def degree(self, a: int) -> int:
-        return len(self.neighbours[a])
-
-    def multiple(self, a: int) -> list[int]:
-        """Neighbours joined by a double or triple bond."""
-        return [b for b in self.neighbours[a] if self.orders[a, b] > 1]
-
-    def single(self, a: int) -> list[int]:
-        return [b for b in self.neighbours[a] if self.orders[a, b] == 1]
-
-    def beside(self, a: int, *elements: str) -> bool:
-        """Whether a neighbour is one of the elements."""
-        return any(self.symbols[b] in elements for b in self.neighbours[a])
-
-    def in_ring(self, a: int, size: int) -> bool:
-        return any(len(ring) == size and a in ring for ring in self.rings)
-
-    def share_ring(self, a: int, b: int, size: int | None = None) -> bool:
-        return any(a in ring and b in ring and size in (None, len(ring)) for ring in self.rings)
-
-    def has_oxide(self, a: int) -> bool:
-        """Whether a neighbour is O⁻ (or S⁻), so that all such bonds are alike."""
-        return any(
-            self.lewis.charges[b] < 0 and self.symbols[b] in "OS" for b in self.neighbours[a]
-        )
-
-    def is_carbonyl(self, a: int) -> bool:
-        """C=O or C=S with three neighbours, or the CO2⁻ of an acid's anion."""
-        return (
-            self.symbols[a] == "C"
-            and self.degree(a) == 3
-            and any(self.symbols[b] in "OS" and self.degree(b) == 1 for b in self.multiple(a))
-        )
-
-    def is_sp2(self, a: int) -> bool:
-        """C and N whose π orbital carries part of a double bond, not two of them."""
-        degree = {"C": (3,), "N": (2, 3)}.get(self.symbols[a], ())
-        return self.degree(a) in degree and len(self.multiple(a)) == 1
-
-    def conjugates(self, a: int) -> bool:
-        """Whether a single bond to this atom is conjugated with a double bond beyond it."""
-        symbol, degree, multiple = self.symbols[a], self.degree(a), self.multiple(a)
-        if symbol == "C":
-            return degree <= 3 and bool(multiple)
-        if symbol in "NP" and degree <= 2:
-            return bool(multiple)
-        if symbol in "SP" and degree in (3, 4):
-            return len(self.single(a)) < degree and not self.has_oxide(a)
-        return False
-
-    def is_inner(self, a: int) -> bool:
-        """One end of a multiple bond that also has a conjugated single bond."""
-        return any(self.conjugates(b) for b in self.single(a))
-
-    def is_flat(self, a: int) -> bool:
-        """Whether a ring through this atom can be planar and conjugated."""
-        symbol, degree = self.symbols[a], self.degree(a)
-        if symbol == "C":
-            return degree == 3
-        if symbol in "NP":
-            return degree in (2, 3) and not (symbol == "P" and len(self.multiple(a)) > 1)
-        return symbol in "OS" and degree == 2
-
-    def _is_pure(self, ring: frozenset[int]) -> bool:
-        """Six sp2 atoms, no double bond of which leaves the rings that its atoms share."""
-        return len(ring) == 6 and all(
-            self.symbols[a] in "CNP"
-            and self.is_flat(a)
-            and len(self.multiple(a)) == 1
-            and self.share_ring(a, *self.multiple(a))
-            for a in ring
-        )
-
-
-# -- the rules -----------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Rule:
-    """A type, the condition for it in words and in code, and a molecule that has it."""
+    """An atom type, its condition in words and in code, and the SMILES of an example."""
 
     type: str
     words: str
@@ -174,7 +43,7 @@ def _aromatic_or_planar(e: Environment, a: int) -> bool:
 
 
 def _bridges_rings(e: Environment, a: int) -> bool:
-    """Whether a bond joins this atom to that of another aromatic ring (not as part of a third)."""
+    """Whether a bond that is in no six-membered ring joins this atom to another aromatic ring."""
     return any(
         b in e.aromatic
         and frozenset((a, b)) not in e.aromatic_bonds
@@ -188,7 +57,7 @@ def _is_amide(e: Environment, a: int) -> bool:
 
 
 def _lone_pair_conjugates(e: Environment, a: int) -> bool:
-    """An amine's N on an aromatic ring or another sp2 atom, or the N⁺ of C=N⁺."""
+    """Whether N is bonded to an aromatic ring or another sp2 atom, or is the N⁺ of C=N⁺."""
     return bool(e.multiple(a)) or any(
         b in e.aromatic or e.is_sp2(b) for b in e.neighbours[a] if e.symbols[b] in "CNP"
     )
@@ -229,7 +98,7 @@ def _in_planar(e: Environment, a: int) -> bool:
 
 
 def _in_conjugated_ring(e: Environment, a: int) -> bool:
-    """In a planar ring, with the double bond conjugated to another one."""
+    """Whether the atom is in a planar ring and its double bond is conjugated to another."""
     return a in e.planar and any(e.is_inner(b) for b in (a, *e.multiple(a)))
 
 
@@ -242,7 +111,7 @@ def _inner(e: Environment, a: int) -> bool:
 
 
 def _conjugated_oxide(e: Environment, a: int) -> bool:
-    """S or P with =O next to a C=C, C=N or an aromatic ring, but not as part of an anion."""
+    """Whether S or P is next to C=C, C=N or an aromatic ring, and not part of an anion."""
     return not e.has_oxide(a) and any(
         b in e.aromatic or (e.is_sp2(b) and not e.is_carbonyl(b)) for b in e.single(a)
     )
@@ -252,7 +121,8 @@ def _always(e: Environment, a: int) -> bool:
     return True
 
 
-# The first rule that holds decides; those of hydrogen follow from the neighbour, below.
+# The first rule whose condition holds decides.  Types of hydrogen follow from its neighbour; see
+# below.
 RULES: dict[str, tuple[Rule, ...]] = {
     "C": (
         Rule("c3", "sp3", _all(_degree(4), lambda e, a: not (_ring(3)(e, a) or _ring(4)(e, a))),
@@ -305,9 +175,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("n2", "two neighbours, a double bond", _degree(2), "CC=N"),
     ),
     "O": (
-        Rule("o", "one neighbour", lambda e, a: e.degree(a) == 1 and not e.beside(a, "H"),
+        Rule("o", "one neighbour", lambda e, a: e.degree(a) == 1 and not e.has_neighbour(a, "H"),
              "CC(C)=O"),
-        Rule("oh", "with a hydrogen", lambda e, a: e.beside(a, "H") and e.degree(a) == 2, "CO"),
+        Rule("oh", "with a hydrogen", lambda e, a: e.has_neighbour(a, "H") and e.degree(a) == 2,
+             "CO"),
         Rule("op", "ether in a three-membered ring", _all(_degree(2), _ring(3)), "C1CO1"),
         Rule("oq", "ether in a four-membered ring", _all(_degree(2), _ring(4)), "C1COC1"),
         Rule("os", "ether, ester", _degree(2), "COC"),
@@ -317,7 +188,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("s2", "two neighbours, a double bond",
              lambda e, a: e.degree(a) == 2 and len(e.multiple(a)) > 0 and a not in e.planar,
              "CN=S=NC"),
-        Rule("sh", "with a hydrogen", _all(_degree(2), lambda e, a: e.beside(a, "H")), "CS"),
+        Rule("sh", "with a hydrogen", _all(_degree(2), lambda e, a: e.has_neighbour(a, "H")), "CS"),
         Rule("sp", "sulfide in a three-membered ring", _all(_degree(2), _ring(3)), "C1CS1"),
         Rule("sq", "sulfide in a four-membered ring", _all(_degree(2), _ring(4)), "C1CSC1"),
         Rule("ss", "sulfide, disulfide, thioester", _degree(2), "CSC"),
@@ -337,7 +208,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("p2", "one or two neighbours, a multiple bond", _degree(1, 2), "CP=C"),
         Rule("px", "three neighbours and a double bond, conjugated",
              _all(_degree(3), lambda e, a: bool(e.multiple(a)), _conjugated_oxide,
-                  lambda e, a: not e.beside(a, "H")), "O=P(=O)c1ccccc1"),
+                  lambda e, a: not e.has_neighbour(a, "H")), "O=P(=O)c1ccccc1"),
         Rule("p4", "three neighbours, a double bond",
              _all(_degree(3), lambda e, a: bool(e.multiple(a))), "CP(=O)=O"),
         Rule("p3", "three neighbours", _degree(3), "CP"),
@@ -351,7 +222,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "I": (Rule("i", "iodine", _degree(1), "CI"),),
 }  # fmt: skip
 
-# Hydrogen by its neighbour; on carbon by how many electronegative atoms that carbon has.
+# Types of hydrogen by its neighbour; on carbon by the number of electronegative atoms there.
 ON_HETERO = {"N": "hn", "O": "ho", "S": "hs", "P": "hp"}
 ON_SP3 = ("hc", "h1", "h2", "h3")
 ON_SP2 = ("ha", "h4", "h5")
@@ -378,31 +249,35 @@ HYDROGEN_EXAMPLES = {
 
 
 def atom_types(lewis: Lewis) -> tuple[str, ...]:
-    """(N,) GAFF types of the atoms of a Lewis structure.
+    """GAFF types (N,) of the atoms of a Lewis structure.
 
     Raises:
         InputError: an atom for which GAFF has no type.
     """
     environment = Environment.of(lewis)
-    _refuse_bent(environment)
+    _check_rings(environment)
     types = [_type(environment, a) for a in range(len(environment.symbols))]
     return tuple(_alternated(environment, types))
 
 
-def _refuse_bent(e: Environment) -> None:
-    """InputError for sp carbons in small rings: what is left of rings without their hydrogens."""
+def _check_rings(e: Environment) -> None:
+    """Raise InputError for sp carbons in small rings, where hydrogens are missing."""
     for ring in e.rings:
         for a in ring:
             if len(ring) < 8 and e.symbols[a] == "C" and e.degree(a) == 2:
                 molecule = e.lewis.molecule
                 raise InputError(
-                    f"{molecule.name or molecule.formula}: C{a + 1} has two neighbours, in a ring "
-                    f"of {len(ring)} atoms: hydrogens are missing (or GAFF has no type for it)"
+                    f"{molecule.name or molecule.formula}: C{a + 1} has two neighbours in a ring "
+                    f"of {len(ring)} atoms: hydrogens are missing, or GAFF has no type for it"
                 )
 
 
 def rule_of(environment: Environment, atom: int) -> Rule:
-    """The rule that decides on a heavy atom."""
+    """The rule that decides on a heavy atom.
+
+    Raises:
+        InputError: GAFF has no type for it.
+    """
     for rule in RULES[environment.symbols[atom]]:
         if rule.holds(environment, atom):
             return rule
@@ -421,10 +296,10 @@ def _type(e: Environment, a: int) -> str:
     around = e.neighbours[a]
     if not around or e.symbols[around[0]] in ("H", "F", "Cl", "Br", "I"):
         molecule = e.lewis.molecule
-        beside = f"on {e.symbols[around[0]]}" if around else "without a neighbour"
+        where = f"on {e.symbols[around[0]]}" if around else "without a neighbour"
         raise InputError(
             f"{molecule.name or molecule.formula}: GAFF has no type for the hydrogen H{a + 1} "
-            f"{beside}"
+            f"{where}"
         )
     (carrier,) = around
     if e.symbols[carrier] != "C":
@@ -438,11 +313,8 @@ def _type(e: Environment, a: int) -> str:
     return ON_SP3[min(count, 3)]
 
 
-# -- paired types ----------------------------------------------------------------------------
-
-
 def _alternated(e: Environment, types: list[str]) -> Iterator[str]:
-    """The types with the second of each pair where the alternation along bonds asks for it."""
+    """The types, replaced by the second of their pair where the alternation requires it."""
     ranks = canonical_ranks(e.lewis.molecule)
     second: dict[int, bool] = {}
     for start in sorted((a for a, t in enumerate(types) if t in PAIRS), key=ranks.__getitem__):
@@ -461,5 +333,5 @@ def _alternated(e: Environment, types: list[str]) -> Iterator[str]:
 
 
 def _differ(e: Environment, a: int, b: int) -> bool:
-    """Whether neighbours of paired types get different ones."""
+    """Whether two neighbours of paired types have different types."""
     return e.orders[a, b] > 1 or frozenset((a, b)) in e.aromatic_bonds

@@ -1,4 +1,4 @@
-"""Partial charges: RESP, AM1-BCC, Gasteiger's, or given ones; their totals are exact."""
+"""Partial charges: RESP, AM1-BCC, Gasteiger's, or given ones; their sums are exact."""
 
 from __future__ import annotations
 
@@ -14,35 +14,42 @@ from pathlib import Path
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.gaff.lewis import Lewis
+from jaxff.gaff.lewis import Lewis, lewis_structure
 from jaxff.molecule import Molecule, equivalent_atoms
 from jaxff.molecule_files import mol2_rows
 from jaxff.npz import atomic_path
 
 METHODS = ("resp", "gasteiger", "am1bcc")
-GIVEN_TOTAL = 0.02  # e, by which the rounded charges of a file may miss it
+GIVEN_TOTAL = 0.02  # e, largest deviation of the sum of rounded charges from the net charge
 
 
 @dataclass(frozen=True, eq=False)
 class Charges:
-    """Charges (N,) e and the method in words."""
+    """Charges of a molecule.
+
+    Attributes:
+        values: (N,) e.
+        method: in words.
+    """
 
     values: np.ndarray
     method: str
 
 
 def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
-    """Charges of a molecule.
+    """Compute, read or check the charges of a molecule.
 
     Args:
-        lewis: its Lewis structure; RESP and AM1-BCC read its geometry, too.
+        lewis: its Lewis structure; RESP and AM1-BCC also use its geometry.
         charges: "resp" (HF/6-31G*, needs PySCF), "am1bcc" (needs antechamber on PATH),
             "gasteiger" (RDKit; crude), the path of a mol2 file of the same molecule, or an array
             (N,) e.  None: "resp".
-        cache: keep what RESP and AM1-BCC give in the user's cache folder, and look there first.
+        cache: whether results of RESP and AM1-BCC are kept in, and taken from, the user's cache
+            folder.
 
     Raises:
-        InputError: an unknown method, a missing program, charges that do not sum to the net charge.
+        InputError: the method is unknown, its program is missing, or the charges do not sum to the
+            net charge.
     """
     method = "resp" if charges is None else charges
     if isinstance(method, (str, Path)):
@@ -60,46 +67,46 @@ def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
 
 
 def given(molecule: Molecule, charges) -> Charges:
-    """Charges (N,) e as given; what rounding has taken from their sum is spread over the atoms."""
+    """Given charges (N,) e; the rounding error of their sum is distributed over the atoms."""
     try:
         if np.iscomplexobj(np.asarray(charges)):
-            raise ValueError("not complex ones")
+            raise ValueError("they are complex")
         values = np.array(charges, float)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{_who(molecule)}: charges must be numbers, {error}") from error
+        raise InputError(f"{molecule.label}: charges must be numbers ({error})") from error
     if values.shape != (molecule.n_atoms,) or not np.isfinite(values).all():
         raise InputError(
-            f"{_who(molecule)}: charges have shape {values.shape}, {molecule.n_atoms} finite "
+            f"{molecule.label}: charges have shape {values.shape}, but {molecule.n_atoms} finite "
             "numbers are needed"
         )
     missing = molecule.charge - values.sum()
     if abs(missing) > GIVEN_TOTAL:
         raise InputError(
-            f"{_who(molecule)}: the charges sum to {values.sum():+.4f}, the net charge is "
-            f"{molecule.charge:+d}; correct either"
+            f"{molecule.label}: the charges sum to {values.sum():+.4f}, the net charge is "
+            f"{molecule.charge:+d}; correct one of them"
         )
     return Charges(_exact(values, molecule.charge), "given")
 
 
 def from_mol2(molecule: Molecule, path) -> Charges:
-    """The charges of a mol2 file, its atoms matched by the bond graph.
+    """The charges of a mol2 file, whose atoms are matched by the bond graph.
 
     Raises:
-        InputError: another molecule, or no charges.
+        InputError: the file contains another molecule, or no charges.
     """
     other, rows = Molecule.read(path), mol2_rows(path)["ATOM"]
     if any(len(row) < 9 for row in rows):
-        raise InputError(f"{path}: its atoms carry no charges; give a mol2 file with charges")
+        raise InputError(f"{path}: its atoms have no charges; give a mol2 file with charges")
     values = np.array([float(row[8]) for row in rows])
     try:
-        own = given(molecule, values[molecule.match(other)])
+        matched = given(molecule, values[molecule.match(other)])
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return Charges(own.values, f"from {Path(path).name}")
+    return Charges(matched.values, f"from {Path(path).name}")
 
 
 def gasteiger(lewis: Lewis) -> Charges:
-    """Gasteiger's charges by RDKit, averaged over equivalent atoms: quick and crude.
+    """Gasteiger's charges by RDKit, averaged over equivalent atoms: fast and crude.
 
     Source: J. Gasteiger, M. Marsili, Tetrahedron 36, 3219 (1980).
     """
@@ -110,15 +117,15 @@ def gasteiger(lewis: Lewis) -> Charges:
     values = np.array([atom.GetDoubleProp("_GasteigerCharge") for atom in mol.GetAtoms()])
     if not np.isfinite(values).all():
         raise InputError(
-            f"{_who(lewis.molecule)}: Gasteiger's method has no parameters for one of its atoms; "
-            "use charges='resp' or give charges"
+            f"{lewis.molecule.label}: Gasteiger's method has no parameters for one of its atoms; "
+            "use charges='resp' or give the charges"
         )
     values = averaged(lewis.molecule, values)
     return Charges(_exact(values, lewis.molecule.charge), "Gasteiger (crude)")
 
 
 def am1bcc(molecule: Molecule) -> Charges:
-    """AM1-BCC charges by AmberTools' antechamber, which must be on PATH.
+    """AM1-BCC charges by antechamber of AmberTools, which must be on PATH.
 
     Source: A. Jakalian, D. B. Jack, C. I. Bayly, J. Comput. Chem. 23, 1623 (2002).
     """
@@ -126,20 +133,18 @@ def am1bcc(molecule: Molecule) -> Charges:
     if program is None:
         raise InputError(
             "AM1-BCC charges need AmberTools' antechamber on PATH (conda install -c conda-forge "
-            "ambertools); charges='resp' needs PySCF only"
+            "ambertools); charges='resp' only needs PySCF"
         )
-    from jaxff.gaff.lewis import lewis_structure
-
     with tempfile.TemporaryDirectory() as folder:
         _write_sdf(lewis_structure(molecule), Path(folder) / "in.sdf")
-        # -dr n: the structure has been checked here; not every installation can do that.
+        # -dr n: not every installation can check the structure, which is checked already.
         command = f"{program} -i in.sdf -fi sdf -o out.mol2 -fo mol2 -c bcc -at gaff -pf y -dr n"
         command = [*command.split(), "-nc", str(molecule.charge)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         out = Path(folder) / "out.mol2"
         if not out.is_file():
             last = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["no message"]
-            raise InputError(f"{_who(molecule)}: antechamber failed: {last[0]}")
+            raise InputError(f"{molecule.label}: antechamber failed: {last[0]}")
         values = from_mol2(molecule, out).values
     return Charges(values, "AM1-BCC (antechamber)")
 
@@ -157,7 +162,7 @@ def _resp(molecule: Molecule) -> Charges:
 
 
 def _exact(values: np.ndarray, charge: int) -> np.ndarray:
-    for _ in range(3):  # the first leaves rounding, the second none
+    for _ in range(3):  # the first step leaves a rounding error, the second none
         values = values + (charge - values.sum()) / len(values)
     return values
 
@@ -194,10 +199,6 @@ def _cached(molecule: Molecule, method: str, find) -> Charges:
             temporary.write_text(
                 json.dumps({"method": found.method, "charges": found.values.tolist()})
             )
-    except (OSError, InputError):  # a read-only home costs time, nothing else
+    except (OSError, InputError):  # without a writable cache, charges are computed again
         pass
     return found
-
-
-def _who(molecule: Molecule) -> str:
-    return molecule.name or molecule.formula

@@ -1,4 +1,4 @@
-"""A parametrized molecule drawn flat, with types and charges at the atoms."""
+"""Drawings of parametrized molecules, with types and charges at the atoms."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from jaxff.errors import InputError
 from jaxff.gaff.parametrization import Parametrization
 from jaxff.npz import atomic_path
 
-SIZE = 120  # pixels per atom of the longer side, within limits
-SMALLEST, LARGEST = 500, 1600
+SIZE = 120  # times N^0.75: pixels of the longer side of a drawing of N atoms
+SMALLEST, LARGEST = 500, 1600  # pixels
 
 
 def depict(parametrization: Parametrization, path) -> None:
     """Draw the molecule with the type and charge of each atom, as ``x.svg`` or ``x.png``.
 
     Raises:
-        InputError: another format, or a file that cannot be written.
+        InputError: the format is another one, or the file cannot be written.
     """
     from rdkit.Chem import rdDepictor
     from rdkit.Chem.Draw import rdMolDraw2D
 
     kind = Path(path).suffix.lower()
     if kind not in (".svg", ".png"):
-        raise InputError(f"{path}: a picture is an svg or a png file")
+        raise InputError(f"{path}: a drawing is an svg or a png file")
     mol = parametrization.lewis.to_rdkit()
     rdDepictor.SetPreferCoordGen(True)
     rdDepictor.Compute2DCoords(mol)

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.hessian import check_at_rest, checked_hessian
+from jaxff.hessian import check_rigid_motion, checked_hessian
 from jaxff.potential import Placed, Potential
 
 ANGLES = ("projected", "modified")
-# Angles beyond this have no plane of their own: their constant is the mean over all planes, and at
-# rest they are π, since any other angle at rest puts a cusp on the straight line.
+# Angles beyond this limit define no plane.  Their force constant is the mean over all planes, and
+# their equilibrium value is π, because any other value would give a cusp at the straight angle.
 STRAIGHT = np.radians(178.0)
-# Medians of bond constants that can be meant, kcal/mol/Å² (no ½): with hydrogen, without.
+# Plausible medians of bond constants, kcal/mol/Å² (no ½), of molecules with and without hydrogen.
 PLAUSIBLE = {True: (125.0, 875.0), False: (30.0, 3500.0)}
 
 
@@ -35,24 +36,25 @@ def seminario(
 ) -> Potential:
     """The same potential with force constants of bonds and angles from a Hessian at a minimum.
 
-    Each is the mean over the interactions of a type; types that have none keep theirs.  Morse
-    bonds keep their depth and take their width from the constant.  A bond has what the Hessian's
-    block of its atoms gives along it: exact if the energy is one of bonds, angles and torsions,
-    and within a few percent of Seminario's sum over eigenvectors.
+    The constant of a type is the mean over its interactions; types without interactions keep their
+    constant.  Morse bonds keep their depth, and their width follows from the constant.  The
+    constant of a bond is the Hessian's block of its two atoms, projected onto the bond.  This is
+    exact if the energy consists of bonds, angles and torsions, and agrees with Seminario's sum over
+    eigenvectors within a few percent.
 
     Args:
         potential: has harmonic or Morse bonds, harmonic angles, or class-II terms.
         positions: (N, 3) Å, the minimum, in the potential's atom order.
         hessian: (N, 3, N, 3) or (3N, 3N) kcal/mol/Å² there, in the same axes.
-        angles: "projected" (the block of an angle's two end atoms along their turns about the
-            vertex: exact as that of bonds, and the same for equivalent angles of symmetric
-            molecules; not for rings of three), or "modified" (Allen, Payne and Cole).
-        equilibrium: take lengths and angles at rest from `positions`, too.
+        angles: "projected" (the block of an angle's end atoms, projected onto their rotations about
+            the vertex: as exact as for bonds, and equal for equivalent angles of symmetric
+            molecules; impossible in rings of three), or "modified" (Allen, Payne and Cole).
+        equilibrium: whether equilibrium lengths and angles are also taken from `positions`.
 
     Raises:
-        InputError: nothing to set; wrong shapes, order, axes or units; an asymmetric Hessian; a
-            constant that is not positive; a bond or angle term that is scaled; a ring of three
-            with "projected".
+        InputError: the potential has no such term or a scaled one; shapes, atom order, axes or
+            units are wrong; the Hessian is asymmetric; a constant is not positive; or
+            "projected" is used with a ring of three.
     """
     if angles not in ANGLES:
         raise InputError(f'angles={angles!r}: use "modified" or "projected"')
@@ -64,10 +66,10 @@ def seminario(
             f"{potential!r} has no harmonic, Morse or class-II bonds or angles to set from a "
             "Hessian"
         )
-    check_at_rest(R, H)
+    check_rigid_motion(R, H)
     names = _Names(potential)
     bonds = {tuple(sorted(pair)) for g in groups if g.width == 2 for pair in g.atoms.tolist()}
-    params = {name: dict(own) for name, own in potential.params.items()}
+    params = {name: dict(group) for name, group in potential.params.items()}
     stretches: list[np.ndarray] = []
     for group in groups:
         if group.width == 2:
@@ -78,20 +80,20 @@ def seminario(
             constants = modified_angle_constants(R, H, group.atoms)
             sizes = np.array([_angle(R, *triple) for triple in group.atoms])
         else:
-            _refuse_rings_of_three(group, bonds, names)
+            _check_no_ring_of_three(group, bonds, names)
             constants = np.array([projected_angle_constant(R, H, *t) for t in group.atoms])
             sizes = np.array([_angle(R, *triple) for triple in group.atoms])
         _check_positive(group, constants, names)
-        own = params[group.name]
-        own |= group.filled(own, constants, sizes if equilibrium else None)
+        columns = params[group.name]
+        columns |= group.filled(columns, constants, sizes if equilibrium else None)
     _check_units(stretches, potential)
     return potential.replace(params)
 
 
 def bond_constant(R: np.ndarray, H: np.ndarray, a: int, b: int) -> float:
-    """k (no ½) kcal/mol/Å² of the bond of atoms a and b.
+    """Force constant (no ½), kcal/mol/Å², of the bond of atoms a and b.
 
-    Minus the block of both atoms, along the bond: forces on one as the other moves.
+    It is half of minus the Hessian's block of both atoms, projected onto the bond.
 
     Args:
         R: (N, 3) Å.
@@ -103,13 +105,14 @@ def bond_constant(R: np.ndarray, H: np.ndarray, a: int, b: int) -> float:
 
 
 def modified_angle_constants(R: np.ndarray, H: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """k (A,) (no ½) kcal/mol/rad² of angles by the modified Seminario method.
+    """Force constants (A,) (no ½), kcal/mol/rad², of angles by the modified Seminario method.
 
-    1/2k is the sum over both ends of s/(r² Σ λ |p·ν|), with λ and ν of minus the block of that
-    end and the vertex, p the direction in which the end opens the angle (Seminario, eq. 14), and
-    s one more than the mean overlap (p·p')² with the other angles of that bond at the vertex
-    (Allen et al.).  Where two eigenvalues agree, as in methyl groups, the sum depends on how they
-    share their plane, by up to √2; a straight angle has the trace over its plane instead.
+    1/2k is the sum over both ends of s/(r² Σ λ |p·ν|).  Here λ and ν are eigenvalues and
+    eigenvectors of minus the block of the end and the vertex, p is the direction in which the end
+    opens the angle (Seminario, eq. 14), and s is 1 plus the mean overlap (p·p')² with the other
+    angles of this bond at the vertex (Allen et al.).  If two eigenvalues are equal, as in methyl
+    groups, the sum depends on the choice of eigenvectors, by up to √2.  For a straight angle the
+    trace over its plane is used.
 
     Args:
         R: (N, 3) Å.
@@ -125,26 +128,26 @@ def modified_angle_constants(R: np.ndarray, H: np.ndarray, angles: np.ndarray) -
         block = -H[end, :, vertex]
         values, vectors = np.linalg.eig(block)
         square = np.sum((R[end] - R[vertex]) ** 2)
-        for k, own in members:
-            others = [np.sum(own * other) for j, other in members if j != k]
+        for k, opening in members:
+            others = [np.sum(opening * other) for j, other in members if j != k]
             share = 1.0 + (np.mean(others) if others else 0.0)
-            if np.sum(own * own) < 0.75:  # not one direction, but a plane of them
-                stiffness = np.sum(own * block)
+            if np.sum(opening * opening) < 0.75:  # a straight angle
+                stiffness = np.sum(opening * block)
             else:
-                # |p·ν| is the same for both of a complex pair: the sum is real.
-                squares = np.einsum("ai,ab,bi->i", vectors.conj(), own, vectors).real
+                # |p·ν| is equal for both members of a complex pair, so the sum is real.
+                squares = np.einsum("ai,ab,bi->i", vectors.conj(), opening, vectors).real
                 overlap = np.sqrt(np.maximum(squares, 0.0))
                 stiffness = np.sum(values * overlap).real
-            # An end that does not resist makes the constant negative, to be refused by name.
+            # An end without positive stiffness gives a negative constant, reported by the caller.
             flexibility[k] += share / (square * stiffness) if stiffness > 0.0 else -np.inf
     return 0.5 / flexibility
 
 
 def projected_angle_constant(R: np.ndarray, H: np.ndarray, a: int, b: int, c: int) -> float:
-    """k (no ½) kcal/mol/rad² of the angle a-b-c from the block of its ends.
+    """Force constant (no ½), kcal/mol/rad², of the angle a-b-c from the block of its ends.
 
-    r r' p·H·p', where p and p' are the directions in which a and c open the angle: of all bonds,
-    angles and torsions, this angle alone depends on both moves.
+    It is ½ r r' p·H·p', where p and p' are the directions in which a and c open the angle.  Among
+    all bonds, angles and torsions only this angle depends on both displacements.
 
     Args:
         R: (N, 3) Å.
@@ -156,9 +159,6 @@ def projected_angle_constant(R: np.ndarray, H: np.ndarray, a: int, b: int, c: in
         return 0.5 * lever * float(np.sum(_opening(R, a, b, c) * H[a, :, c]))
     first, second = _direction(R, a, b, c), _direction(R, c, b, a)
     return 0.5 * lever * float(first @ H[a, :, c] @ second)
-
-
-# -- geometry --------------------------------------------------------------------------------
 
 
 def _length(v: np.ndarray) -> float:
@@ -175,13 +175,13 @@ def _angle(R, a, b, c) -> float:
 
 
 def _direction(R, end, vertex, other) -> np.ndarray:
-    """Unit vector across the bond of `end`, in the angle's plane, that opens the angle."""
-    along, beside = _unit(R[end] - R[vertex]), R[other] - R[vertex]
-    return _unit((beside @ along) * along - beside)
+    """Unit vector (3,) perpendicular to the bond of `end`, in the plane, that opens the angle."""
+    along, across = _unit(R[end] - R[vertex]), R[other] - R[vertex]
+    return _unit((across @ along) * along - across)
 
 
 def _opening(R, end, vertex, other) -> np.ndarray:
-    """p pᵀ (3, 3) of that direction; for a straight angle the mean over all of them."""
+    """p pᵀ (3, 3) of that direction; for a straight angle the mean over all directions."""
     if _angle(R, end, vertex, other) > STRAIGHT:
         along = _unit(R[end] - R[vertex])
         return 0.5 * (np.eye(3) - np.outer(along, along))
@@ -189,12 +189,16 @@ def _opening(R, end, vertex, other) -> np.ndarray:
     return np.outer(across, across)
 
 
-# -- the potential's tables -----------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Bonds or angles of a term: its name, their atoms in the whole system, and their rows."""
+    """Bonds or angles of a term.
+
+    Attributes:
+        name: name of the term.
+        atoms: (n, 2 or 3) atoms of the whole system.
+        rows: (n,) rows of the columns.
+        morse: whether they are Morse bonds.
+    """
 
     name: str
     atoms: np.ndarray
@@ -206,12 +210,14 @@ class _Group:
         return self.atoms.shape[1]
 
     def filled(self, own: dict, constants, sizes) -> dict[str, np.ndarray]:
-        """New columns for the parameters `own` of the term."""
+        """New columns that replace those in the parameters `own` of the term."""
         out = {}
         if self.morse:
             depth = np.asarray(own["depth"])
             if (depth[self.rows] <= 0.0).any():
-                raise InputError(f"{self.name}: a Morse bond of no depth has no width; set depth")
+                raise InputError(
+                    f"{self.name}: a Morse bond with zero depth has no width; set its depth"
+                )
             start = depth * np.asarray(own["width"]) ** 2
             k = self._by_type(constants, start)
             out["width"] = np.sqrt(k / np.where(depth > 0.0, depth, 1.0))
@@ -233,12 +239,12 @@ class _Group:
 
 def _groups(potential: Potential) -> Iterator[_Group]:
     for placed in potential.program.placed:
-        term, kind = placed.term, placed.term.kind
+        kind, term = placed.term.kind, cast(Any, placed.term)
         if kind not in ("harmonic_bond", "morse_bond", "harmonic_angle", "class2"):
             continue
         if "scale" in potential.params[placed.name]:
             raise InputError(
-                f"{placed.name} is scaled: set its constants first, multiply the potential then"
+                f"{placed.name} is scaled; set its constants before the potential is multiplied"
             )
         if kind == "class2":
             yield _group(placed, term.bonds, term.bond_rows, morse=True)
@@ -253,7 +259,7 @@ def _group(placed: Placed, atoms: np.ndarray, rows: np.ndarray, morse: bool = Fa
 
 
 class _Names:
-    """Bonds and angles in words."""
+    """Names of bonds and angles for messages."""
 
     def __init__(self, potential: Potential):
         self.symbols = potential.molecule.symbols if potential.molecule is not None else None
@@ -265,12 +271,12 @@ class _Names:
         return f"{kind} {'-'.join(f'{self.symbols[a]}{a + 1}' for a in atoms)}"
 
 
-def _refuse_rings_of_three(group: _Group, bonds: set, names: _Names) -> None:
+def _check_no_ring_of_three(group: _Group, bonds: set, names: _Names) -> None:
     for a, b, c in group.atoms.tolist():
         if tuple(sorted((a, c))) in bonds:
             raise InputError(
-                f'the ends of {names((a, b, c))} are bonded, which angles="projected" cannot tell '
-                'from the angle: use angles="modified"'
+                f"the ends of {names((a, b, c))} are bonded; "
+                'use angles="modified" for rings of three'
             )
 
 
@@ -280,8 +286,8 @@ def _check_positive(group: _Group, constants: np.ndarray, names: _Names) -> None
         worst = names(group.atoms[bad[0]].tolist())
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise InputError(
-            f"the Hessian gives the {worst}{more} no positive constant: positions are no minimum, "
-            "or these atoms are not bonded there"
+            f"the Hessian gives the {worst}{more} no positive constant: the positions are no "
+            "minimum, or these atoms are not bonded there"
         )
 
 
@@ -294,6 +300,6 @@ def _check_units(stretches: list[np.ndarray], potential: Potential) -> None:
     low, high = PLAUSIBLE[hydrogen]
     if not low < median < high:
         raise InputError(
-            f"bond constants from the Hessian are {median:.3g} kcal/mol/Å² in the middle, "
+            f"the median bond constant from the Hessian is {median:.3g} kcal/mol/Å², "
             f"expected {low:.0f} to {high:.0f}: give the Hessian in kcal/mol/Å²"
         )

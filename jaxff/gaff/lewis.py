@@ -1,22 +1,23 @@
 """The Lewis structure of a molecule, from its connectivity and net charge alone.
 
-Bond orders and formal charges as drawn do not enter, so that resonance forms, Kekulé structures
-and aromatic bonds of one molecule all give the same structure: the cheapest by a table of
-penalties, as in J. Wang, W. Wang, P. A. Kollman, D. A. Case, J. Mol. Graph. Model. 25, 247 (2006),
-found here as an integer program.
+Bond orders and formal charges of the input are ignored, so that all resonance forms, Kekulé
+structures and aromatic bonds of a molecule give the same structure: that with the smallest sum of
+penalties, as in J. Wang, W. Wang, P. A. Kollman, D. A. Case, J. Mol. Graph. Model. 25, 247 (2006).
+It is the solution of an integer program.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 
-# Element and number of neighbours: the (valence, formal charge, penalty) an atom may have.
+# Possible (valence, formal charge, penalty) of an atom, by its element and number of neighbours.
 STATES: dict[str, dict[int, tuple[tuple[int, int, int], ...]]] = {
     "H": {0: ((0, 1, 30),), 1: ((1, 0, 0),)},
     "C": {
@@ -56,19 +57,29 @@ STATES: dict[str, dict[int, tuple[tuple[int, int, int], ...]]] = {
     "Br": {0: ((0, -1, 10),), 1: ((1, 0, 0),)},
     "I": {0: ((0, -1, 10),), 1: ((1, 0, 0),)},
 }
-_UNIT = 1000.0  # of the objective per unit of penalty; ties are broken by less than one
+_UNIT = 1000.0  # weight of the penalties; terms that select among equal structures are below 1
 
 
 @dataclass(frozen=True, eq=False)
 class Lewis:
-    """Bond orders (B,) of ``molecule.bonds`` (1, 2, 3) and formal charges (N,) e."""
+    """A Lewis structure.
+
+    Attributes:
+        molecule: the molecule.
+        orders: (B,) bond orders 1, 2 or 3 of ``molecule.bonds``.
+        charges: (N,) formal charges, e.
+    """
 
     molecule: Molecule
     orders: np.ndarray
     charges: np.ndarray
 
-    def to_rdkit(self, conformer: bool = False):
-        """A sanitised RDKit molecule with the atoms in the same order."""
+    def to_rdkit(self, conformer: bool = False) -> Any:
+        """A sanitised RDKit molecule with the same atom order.
+
+        Args:
+            conformer: whether it contains the geometry of the molecule.
+        """
         from rdkit import Chem
 
         mol = _bare(self.molecule)
@@ -83,45 +94,48 @@ class Lewis:
             mol.AddConformer(points)
         try:
             Chem.SanitizeMol(mol)
-        except ValueError as error:  # RDKit's own valence model is narrower
+        except ValueError as error:  # RDKit allows fewer valences
             raise InputError(
-                f"{_who(self.molecule)}: RDKit refuses the structure ({error})"
+                f"{self.molecule.label}: RDKit rejects the structure ({error})"
             ) from error
         return mol
 
 
 def lewis_structure(molecule: Molecule) -> Lewis:
-    """The Lewis structure of `molecule`; the same whatever the order of its atoms.
+    """The Lewis structure of `molecule`, which does not depend on the order of its atoms.
 
     Raises:
-        InputError: an element outside H C N O S P F Cl Br I, separate molecules, an atom with more
-            neighbours than its element takes, or no structure of paired electrons for this charge.
+        InputError: the molecule has an element outside H C N O S P F Cl Br I, consists of several
+            molecules, has an atom with too many neighbours, or has no closed-shell structure with
+            its net charge.
     """
     if not isinstance(molecule, Molecule):
         raise InputError(
-            f"a jaxff.Molecule is needed, got {type(molecule).__name__}; Molecule.from_smiles, "
-            ".read and .from_ase make one"
+            f"a jaxff.Molecule is needed, got {type(molecule).__name__}; make one with "
+            "Molecule.from_smiles, .read or .from_ase"
         )
-    who = _who(molecule)
+    from networkx import number_connected_components
+
+    who = molecule.label
     if molecule.charge != round(molecule.charge):
-        raise InputError(f"{who}: the net charge {molecule.charge} is no whole number")
+        raise InputError(f"{who}: the net charge {molecule.charge} is not an integer")
     unknown = sorted({s for s in molecule.symbols if s not in STATES})
     if unknown:
         raise InputError(
-            f"{who}: {', '.join(unknown)} is not among the elements of GAFF "
-            f"({', '.join(STATES)}); no parameters exist for it"
+            f"{who}: GAFF has no parameters for {', '.join(unknown)}; its elements are "
+            f"{', '.join(STATES)}"
         )
-    parts = _fragments(molecule)
+    parts = number_connected_components(molecule.graph)
     if parts > 1:
         raise InputError(
-            f"{who}: consists of {parts} separate molecules; parametrize each by itself"
+            f"{who}: it consists of {parts} separate molecules; parametrize each of them"
         )
     degree = np.bincount(molecule.bonds.ravel(), minlength=molecule.n_atoms)
     for atom, (symbol, neighbours) in enumerate(zip(molecule.symbols, degree, strict=True)):
         if neighbours not in STATES[symbol]:
             raise InputError(
-                f"{who}: atom {symbol}{atom + 1} has {neighbours} neighbours, which no {symbol} "
-                "of GAFF has; check the bonds and the geometry they were perceived from"
+                f"{who}: atom {symbol}{atom + 1} has {neighbours} neighbours, which GAFF does not "
+                f"allow for {symbol}; check the bonds and the geometry they were perceived from"
             )
     solved = _cheapest(molecule, degree, molecule.charge)
     if solved is None:
@@ -129,19 +143,19 @@ def lewis_structure(molecule: Molecule) -> Lewis:
         raise InputError(
             f"{who}: no closed-shell structure has net charge {molecule.charge:+d}"
             + (
-                f" (possible: {', '.join(f'{q:+d}' for q in fits)}); correct the charge, or the "
+                f" (possible: {', '.join(f'{q:+d}' for q in fits)}); correct the charge or the "
                 "hydrogens"
                 if fits
-                else "; are hydrogens missing, or is it a radical?"
+                else "; check whether hydrogens are missing or it is a radical"
             )
         )
     return Lewis(molecule, *solved)
 
 
 def canonical_ranks(molecule: Molecule) -> np.ndarray:
-    """(N,) ranks of the atoms by element and bond graph alone, all different.
+    """Different ranks (N,) of the atoms, from elements and bond graph only.
 
-    Equivalent atoms are told apart arbitrarily; all else is independent of the order of atoms.
+    Equivalent atoms are ranked arbitrarily; otherwise the order of the atoms has no influence.
     """
     from rdkit import Chem
 
@@ -160,9 +174,9 @@ def _cheapest(molecule, degree, charge) -> tuple[np.ndarray, np.ndarray] | None:
 
 @lru_cache(maxsize=256)
 def _solve(symbols, bonds, charge, degree, ranks):
-    """Bond orders and charges of least penalty, or None: an integer program.
+    """Bond orders and charges with the smallest penalty by an integer program; None if infeasible.
 
-    Its variables are the order of each bond beyond one, and one of the states of each atom.
+    The variables are the bond orders minus one, and for each atom which of its states it has.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -174,7 +188,7 @@ def _solve(symbols, bonds, charge, degree, ranks):
     n_atoms, n_bonds = len(symbols), len(bonds)
     size = n_bonds + len(states)
     cost = np.zeros(size)
-    # Of equal structures one is chosen by the ranks of the atoms.
+    # The ranks of the atoms select one of equal structures.
     ranked = np.sort(np.array(ranks)[np.array(bonds, int).reshape(-1, 2)], axis=1)
     order = np.lexsort(ranked.T)
     cost[order] = 0.5 * _UNIT * _spread(n_bonds) / max(n_bonds, 1)
@@ -189,10 +203,11 @@ def _solve(symbols, bonds, charge, degree, ranks):
         matrix[-1, column] = formal
     target[n_atoms:-1] = 1.0
     target[-1] = charge
-    upper = np.concatenate([np.full(n_bonds, 2.0), np.ones(len(states))])
+    upper: Any = np.concatenate([np.full(n_bonds, 2.0), np.ones(len(states))])
+    bound: Any = target
     result = milp(
         cost,
-        constraints=LinearConstraint(matrix, target, target),
+        constraints=LinearConstraint(matrix, bound, bound),
         integrality=np.ones(size),
         bounds=Bounds(0.0, upper),
         options={"mip_rel_gap": 0.0},
@@ -207,7 +222,7 @@ def _solve(symbols, bonds, charge, degree, ranks):
 
 
 def _spread(n: int) -> np.ndarray:
-    """n numbers in (0, 1) no two small sets of which have the same sum."""
+    """n numbers in (0, 1) such that different small sets have different sums."""
     return np.modf(np.sqrt(2.0) * np.arange(1, n + 1) ** 2 * 0.6180339887498949)[0]
 
 
@@ -222,13 +237,3 @@ def _bare(molecule: Molecule):
     for i, j in molecule.bonds.tolist():
         mol.AddBond(i, j, Chem.BondType.SINGLE)
     return mol
-
-
-def _fragments(molecule: Molecule) -> int:
-    from networkx import number_connected_components
-
-    return number_connected_components(molecule.graph)
-
-
-def _who(molecule: Molecule) -> str:
-    return molecule.name or molecule.formula

@@ -1,4 +1,4 @@
-"""GAFF for a molecule: types, charges and parameters, with a full account of where each is from."""
+"""GAFF for a molecule: types, charges and parameters, with the source of each."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.gaff.assign import Assigned, assign, topology
-from jaxff.gaff.atom_types import HYDROGEN_WORDS, Environment, rule_of
+from jaxff.gaff.atom_types import HYDROGEN_WORDS, rule_of
 from jaxff.gaff.atom_types import atom_types as find_types
 from jaxff.gaff.charges import Charges, find_charges, from_mol2
+from jaxff.gaff.environment import Environment
 from jaxff.gaff.lewis import Lewis, lewis_structure
 from jaxff.gaff.table import ParameterTable, gaff_table
 from jaxff.gaff.topology import Topology
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 
-CARRIED = ("ethanol", "keto_malondialdehyde", "aspirin")  # whose AM1-BCC charges are at hand
+PACKAGED = ("ethanol", "keto_malondialdehyde", "aspirin")  # molecules with packaged charges
 KINDS = ("bond", "angle", "torsion", "improper")
-DOUBTFUL = 5.0  # a penalty from which an estimate deserves a look
+DOUBTFUL = 5.0  # penalty above which an estimate should be checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +30,13 @@ class Parametrization:
     """A molecule with GAFF's types, charges and parameters.
 
     Attributes:
-        molecule: the atoms, in their own order.
-        lewis: bond orders and formal charges that the types follow from.
+        molecule: the molecule, in its atom order.
+        lewis: bond orders and formal charges, which decide on the types.
         atom_types: (N,) GAFF types.
-        charges: (N,) e, summing to the net charge.
+        charges: (N,) e, whose sum is the net charge.
         charge_method: in words.
         table: the parameter file.
-        assigned: every interaction with its parameters, their source, analogy and penalty.
+        assigned: every interaction with its parameters and their source, analogy and penalty.
     """
 
     molecule: Molecule
@@ -48,6 +49,7 @@ class Parametrization:
 
     @cached_property
     def topology(self) -> Topology:
+        """The parameters as tables."""
         return topology(self.molecule, self.atom_types, self.charges, list(self.assigned))
 
     def potential(
@@ -65,12 +67,12 @@ class Parametrization:
 
     @property
     def estimates(self) -> tuple[Assigned, ...]:
-        """What is not in the parameter file but taken from something similar, worst first."""
+        """Parameters that the file lacks and that are estimated, in descending order of penalty."""
         found = {(a.kind, a.name): a for a in self.assigned if a.penalty}
         return tuple(sorted(found.values(), key=lambda a: (-a.penalty, a.kind, a.types)))
 
     def reasons(self) -> list[str]:
-        """(N,) why each atom has its type, in words."""
+        """The condition (N,) of each atom's type, in words."""
         environment = Environment.of(self.lewis)
         return [
             HYDROGEN_WORDS[kind] if z == 1 else rule_of(environment, atom).words
@@ -80,7 +82,7 @@ class Parametrization:
         ]
 
     def summary(self) -> str:
-        """Atoms, terms with their sources, estimates and penalties, as text."""
+        """A text with atoms, terms and their sources, and estimates and their penalties."""
         from jaxff.console import plain_table
 
         symbols, formal = self.molecule.symbols, self.lewis.charges
@@ -88,9 +90,8 @@ class Parametrization:
             [f"{symbols[a]}{a + 1}", kind, f"{self.charges[a]:+.4f}", why]
             for a, (kind, why) in enumerate(zip(self.atom_types, self.reasons(), strict=True))
         ]
-        who = self.molecule.name or self.molecule.formula
         lines = [
-            f"{who}: {self.molecule.formula}, net charge {self.molecule.charge:+d}"
+            f"{self.molecule.label}: {self.molecule.formula}, net charge {self.molecule.charge:+d}"
             + (f", formal charges on {self._charged(formal)}" if formal.any() else ""),
             f"parameters: {self.table.title}",
             f"charges: {self.charge_method}",
@@ -103,16 +104,16 @@ class Parametrization:
         if self.estimates:
             rows = [[a.kind, a.name, a.analogy, a.source, f"{a.penalty:g}"] for a in self.estimates]
             lines += [
-                f"{len(rows)} estimates for what the parameter file lacks "
-                f"(look at penalties from {DOUBTFUL:g} on):",
+                f"{len(rows)} estimates of parameters that the file lacks "
+                f"(check those with a penalty of {DOUBTFUL:g} or more):",
                 plain_table(["term", "types", "estimate", "from", "penalty"], rows),
             ]
         else:
-            lines.append("every parameter is the file's own: no estimates")
+            lines.append("all parameters are from the file: no estimates")
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
-        """The same for programs."""
+        """The contents of `summary` as JSON values."""
         return {
             "name": self.molecule.name,
             "formula": self.molecule.formula,
@@ -189,17 +190,17 @@ def parametrize(
     """GAFF 1.81 for any organic molecule of H, C, N, O, S, P, F, Cl, Br and I.
 
     Args:
-        mol: the molecule with all hydrogens and its net charge; bond orders as drawn do not count.
+        mol: the molecule with all hydrogens and its net charge; its bond orders are ignored.
         charges: "resp", "gasteiger", "am1bcc", a mol2 file or an array (N,) e, see
-            `jaxff.gaff.charges.find_charges`; "auto": those carried for ethanol,
-            keto-malondialdehyde and aspirin (AM1-BCC), else "resp".
-        atom_types: (N,) GAFF types, in place of the ones found.
-        cache: keep charges from quantum chemistry in the user's cache folder.
+            `jaxff.gaff.charges.find_charges`; "auto": packaged AM1-BCC charges for ethanol,
+            keto-malondialdehyde and aspirin, and "resp" for other molecules.
+        atom_types: (N,) GAFF types that replace the automatic ones.
+        cache: whether charges from quantum chemistry are kept in the user's cache folder.
 
     Raises:
-        InputError: radicals, metals and other elements, several molecules, a net charge that the
-            structure cannot have, atoms without a type, interactions without parameters, charges
-            that cannot be found.
+        InputError: the molecule is a radical, has other elements or an impossible net charge, or
+            consists of several molecules; GAFF has no type for an atom, or no parameters for an
+            interaction; or the charges cannot be computed.
 
     Source: Wang et al., J. Comput. Chem. 25, 1157 (2004), doi:10.1002/jcc.20035.
     """
@@ -208,7 +209,7 @@ def parametrize(
     assigned = assign(mol, types, table)  # before the charges, which may take minutes
     found = None
     if isinstance(charges, str) and charges == "auto":
-        found = _carried(mol)
+        found = _packaged_charges(mol)
         charges = "resp"
     if found is None:
         found = find_charges(lewis, charges, cache=cache)
@@ -220,26 +221,26 @@ def _checked_types(mol: Molecule, types, table: ParameterTable) -> tuple[str, ..
     unknown = sorted(set(types) - set(table.masses))
     if len(types) != mol.n_atoms or unknown:
         raise InputError(
-            f"{mol.name or mol.formula}: {len(types)} atom types for {mol.n_atoms} atoms"
+            f"{mol.label}: {len(types)} atom types for {mol.n_atoms} atoms"
             + (f", of which GAFF does not know {', '.join(unknown)}" if unknown else "")
         )
     for atom, (kind, mass) in enumerate(zip(types, mol.masses, strict=True)):
         if abs(table.masses[kind] - mass) > 0.6:
             raise InputError(
-                f"{mol.name or mol.formula}: atom {mol.symbols[atom]}{atom + 1} cannot be of type "
+                f"{mol.label}: atom {mol.symbols[atom]}{atom + 1} cannot be of type "
                 f"{kind} ({table.descriptions[kind]})"
             )
     return types
 
 
-def _carried(mol: Molecule) -> Charges | None:
-    for name in CARRIED:
+def _packaged_charges(mol: Molecule) -> Charges | None:
+    for name in PACKAGED:
         try:
             with resources.as_file(resources.files("jaxff") / "data" / "gaff") as folder:
                 known = from_mol2(mol, folder / f"{name}.mol2")
         except InputError:  # another molecule
             continue
-        return Charges(known.values, "AM1-BCC (antechamber), carried by jaxff")
+        return Charges(known.values, "AM1-BCC (antechamber), packaged with jaxff")
     return None
 
 

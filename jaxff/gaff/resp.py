@@ -1,13 +1,14 @@
-"""RESP charges: fitted to the electrostatic potential of HF/6-31G*, held back hyperbolically.
+"""RESP charges, fitted to the HF/6-31G* electrostatic potential with hyperbolic restraints.
 
 Sources: C. I. Bayly, P. Cieplak, W. D. Cornell, P. A. Kollman, J. Phys. Chem. 97, 10269 (1993);
-points: U. C. Singh, P. A. Kollman, J. Comput. Chem. 5, 129 (1984).
+grid: U. C. Singh, P. A. Kollman, J. Comput. Chem. 5, 129 (1984).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +19,10 @@ from jaxff.units import BOHR
 RADII = {
     "H": 1.2, "C": 1.5, "N": 1.5, "O": 1.4, "F": 1.35, "P": 1.8, "S": 1.75, "Cl": 1.7, "Br": 2.3,
 }  # fmt: skip
-"""Å, of Merz and Kollman's surfaces."""
-SHELLS = (1.4, 1.6, 1.8, 2.0)  # of these radii
-DENSITY = 6.0  # points per Å², each weighing 1/6: less depends on where they happen to lie
-RESTRAINTS = (0.0005, 0.001)  # a of the two stages, atomic units
+"""Å, of the surfaces of Merz and Kollman."""
+SHELLS = (1.4, 1.6, 1.8, 2.0)  # factors of these radii
+DENSITY = 6.0  # points per Å² with a weight of 1/6 each, so that their places matter little
+RESTRAINTS = (0.0005, 0.001)  # a in the two stages, atomic units
 TIGHTNESS = 0.1  # b, e
 CONVERGED, MAX_ITERATIONS = 1e-10, 200  # e
 
@@ -34,7 +35,7 @@ class ESP:
         positions: (N, 3) Å.
         points: (K, 3) Å.
         values: (K,) hartree/e.
-        weight: of a point.
+        weight: statistical weight of a point.
     """
 
     positions: np.ndarray
@@ -47,11 +48,12 @@ def resp(molecule: Molecule, conformers: Sequence[np.ndarray] | None = None) -> 
     """RESP charges (N,) e at HF/6-31G*, by PySCF.
 
     Args:
-        molecule: its geometry is taken as it is.
-        conformers: geometries (N, 3) Å to fit together, in place of the molecule's own.
+        molecule: its geometry is used without optimisation.
+        conformers: geometries (N, 3) Å that are fitted together, instead of the molecule's.
 
     Raises:
-        InputError: PySCF is not installed, an element outside 6-31G*, no SCF convergence.
+        InputError: PySCF is not installed, 6-31G* has no functions for an element, or the SCF
+            iteration does not converge.
     """
     geometries = [molecule.positions] if conformers is None else list(conformers)
     if not geometries:
@@ -60,15 +62,15 @@ def resp(molecule: Molecule, conformers: Sequence[np.ndarray] | None = None) -> 
 
 
 def potential_at(molecule: Molecule) -> ESP:
-    """The HF/6-31G* potential of a molecule on Merz and Kollman's surfaces, by PySCF."""
+    """The HF/6-31G* potential of a molecule on the surfaces of Merz and Kollman, by PySCF."""
     try:
         from pyscf import df, gto, scf
     except ImportError as error:
         raise InputError(
-            "RESP charges need PySCF: pip install 'jaxff[resp]' (or charges='gasteiger', or "
-            "charges of your own)"
+            "RESP charges need PySCF: pip install 'jaxff[resp]'; or use charges='gasteiger', or "
+            "give the charges"
         ) from error
-    who = molecule.name or molecule.formula
+    who = molecule.label
     unknown = sorted(set(molecule.symbols) - set(RADII))
     if unknown:
         raise InputError(
@@ -81,17 +83,17 @@ def potential_at(molecule: Molecule) -> ESP:
         atom=list(zip(molecule.symbols, positions.tolist(), strict=True)),
         basis="6-31g*",
         charge=molecule.charge,
-        cart=True,  # 6-31G* has six d functions
+        cart=True,  # 6-31G* has six Cartesian d functions
         verbose=0,
     )
-    field = scf.RHF(mol).density_fit()
+    field: Any = scf.RHF(mol).density_fit()
     field.conv_tol = 1e-9
     try:
         field.kernel()
     except (RuntimeError, np.linalg.LinAlgError) as error:
         raise InputError(f"{who}: Hartree-Fock failed ({error}); check the geometry") from error
     if not field.converged:
-        raise InputError(f"{who}: Hartree-Fock did not converge; check geometry and charge")
+        raise InputError(f"{who}: Hartree-Fock did not converge; check the geometry and the charge")
     points = surface_points(molecule.symbols, positions)
     values = np.zeros(len(points))
     for z, R in zip(mol.atom_charges(), positions, strict=True):
@@ -101,15 +103,15 @@ def potential_at(molecule: Molecule) -> ESP:
     for start in range(0, len(points), at_once):
         part = slice(start, start + at_once)
         probe = gto.fakemol_for_charges(points[part] / BOHR)
-        probe.cart = True  # as the molecule
+        probe.cart = True  # as for the molecule
         values[part] -= np.einsum("ijp,ij->p", df.incore.aux_e2(mol, probe), density)
     return ESP(positions, points, values, 1.0 / DENSITY)
 
 
 def _check_geometry(molecule: Molecule) -> None:
-    who, R = molecule.name or molecule.formula, molecule.positions
+    who, R = molecule.label, molecule.positions
     if (molecule.numbers.sum() - molecule.charge) % 2:
-        raise InputError(f"{who}: an odd number of electrons; RESP is for closed shells")
+        raise InputError(f"{who}: it has an odd number of electrons, but RESP needs a closed shell")
     apart = np.linalg.norm(R[:, None] - R, axis=-1) + 10.0 * np.eye(len(R))
     if apart.min() < 0.4:
         i, j = np.unravel_index(np.argmin(apart), apart.shape)
@@ -117,27 +119,27 @@ def _check_geometry(molecule: Molecule) -> None:
     degree = np.bincount(molecule.bonds.ravel(), minlength=len(R))
     flat = np.linalg.svd(R - R.mean(axis=0), compute_uv=False)[-1] < 0.05 if len(R) > 3 else False
     if flat and (degree >= 4).any():
-        raise InputError(f"{who}: the geometry is flat, a drawing; give one in three dimensions")
+        raise InputError(f"{who}: the geometry is flat; give a three-dimensional one")
 
 
 def standard_orientation(molecule: Molecule) -> np.ndarray:
-    """Positions (N, 3) Å about the centre of nuclear charge, along the axes of its inertia.
+    """Positions (N, 3) Å about the centre of nuclear charge, along the principal axes.
 
-    So the points, and with them the charges, do not depend on how the molecule lies in space,
-    but for molecules with axes of the same inertia (methane, benzene).
+    The grid points, and therefore the charges, then do not depend on the orientation of the
+    molecule, unless two moments of inertia are equal (methane, benzene).
     """
     z = molecule.numbers[:, None]
     R = molecule.positions - (z * molecule.positions).sum(axis=0) / z.sum()
     _, axes = np.linalg.eigh((z * R).T @ R)
     R = R @ axes
-    for k in range(3):  # signs by the third moments, where there are any
+    for k in range(3):  # signs from the third moments, unless these vanish
         skew = float((z[:, 0] * R[:, k] ** 3).sum())
         R[:, k] *= -1.0 if skew < -1e-3 else 1.0
     return R
 
 
 def surface_points(symbols: Sequence[str], positions: np.ndarray) -> np.ndarray:
-    """Points (K, 3) Å on spheres about the atoms, outside all other spheres of the same shell."""
+    """Points (K, 3) Å on spheres around the atoms, outside all other spheres of the same shell."""
     radii = np.array([RADII[s] for s in symbols])
     found = []
     for shell in SHELLS:
@@ -151,7 +153,7 @@ def surface_points(symbols: Sequence[str], positions: np.ndarray) -> np.ndarray:
 
 
 def _sphere(n: int) -> np.ndarray:
-    """n points (n, 3) spread evenly over the unit sphere (Fibonacci's spiral)."""
+    """Points (n, 3) that cover the unit sphere evenly (Fibonacci spiral)."""
     k = np.arange(n) + 0.5
     cos, around = 1.0 - 2.0 * k / n, np.pi * (1.0 + np.sqrt(5.0)) * k
     sin = np.sqrt(1.0 - cos**2)
@@ -162,11 +164,11 @@ def _sphere(n: int) -> np.ndarray:
 
 
 def fit_charges(molecule: Molecule, potentials: Sequence[ESP]) -> np.ndarray:
-    """RESP charges (N,) e of one or several conformers' potentials, in two stages.
+    """RESP charges (N,) e from the potentials of one or several conformers, in two stages.
 
-    First all charges are free under a weak restraint, equivalent atoms equal but for those of
-    methyl and methylene groups; then these groups are fitted again under a stronger one with
-    their hydrogens equal, and the others kept.
+    In the first stage all charges are free under a weak restraint, and equivalent atoms outside
+    methyl and methylene groups have equal charges.  In the second stage these groups are fitted
+    again under a stronger restraint with equal hydrogens, and the other charges are fixed.
 
     Raises:
         InputError: the fit does not converge.
@@ -179,7 +181,7 @@ def fit_charges(molecule: Molecule, potentials: Sequence[ESP]) -> np.ndarray:
         vector += esp.weight * inverse.T @ esp.values
     again = _methyl_and_methylene(molecule)
     classes = equivalent_atoms(molecule)
-    # In the first stage the atoms of these groups are each by themselves.
+    # In the first stage each atom of these groups is a class of its own.
     alone = np.where(again, molecule.n_atoms + np.arange(molecule.n_atoms), classes)
     heavy = molecule.numbers > 1
     everywhere = np.ones(molecule.n_atoms, bool)
@@ -197,29 +199,29 @@ def fit_charges(molecule: Molecule, potentials: Sequence[ESP]) -> np.ndarray:
 def restrained_fit(
     matrix, vector, total: float, classes, restrained, strength: float, free, start
 ) -> np.ndarray:
-    """Charges (N,) that minimise q·A q − 2 b·q + 2 a Σ (√(q² + b²) − b) of the restrained atoms.
+    """Charges (N,) that minimise q·A q − 2 b·q + 2 a Σ (√(q² + b²) − b), summed over restraints.
 
-    The stationary equations are solved again and again with the restraint's slope of the last
+    The stationary equations are solved repeatedly, with the slope of the restraint at the previous
     charges, as in the original program.
 
     Args:
         matrix: (N, N) A, Σ_k 1/(r_ik r_jk), bohr⁻².
         vector: (N,) b, Σ_k V_k/r_ik.
         total: net charge, e.
-        classes: (N,) atoms of one class have one charge.
+        classes: (N,) atoms of one class have equal charges.
         restrained: (N,) whether an atom is restrained.
         strength: a, atomic units.
-        free: (N,) whether an atom is fitted; others keep `start`.
-        start: (N,) e.
+        free: (N,) whether an atom is fitted; the others keep the charge in `start`.
+        start: (N,) initial charges, e.
 
     Raises:
-        InputError: no convergence.
+        InputError: the iteration does not converge.
     """
     names, member = np.unique(classes[free], return_inverse=True)
-    spread = np.zeros((len(classes), len(names)))  # from charges of classes to those of atoms
+    spread = np.zeros((len(classes), len(names)))  # maps charges of classes to those of atoms
     spread[np.flatnonzero(free), member] = 1.0
     fixed = np.where(free, 0.0, start)
-    own = spread.T @ matrix @ spread
+    reduced = spread.T @ matrix @ spread
     target = spread.T @ (vector - matrix @ fixed)
     count = spread.sum(axis=0)
     kkt = np.zeros((len(names) + 1,) * 2)
@@ -228,17 +230,17 @@ def restrained_fit(
     q = start
     for _ in range(MAX_ITERATIONS):
         slope = np.where(restrained, strength / np.sqrt(q**2 + TIGHTNESS**2), 0.0)
-        kkt[:-1, :-1] = own + np.diag(spread.T @ slope)
+        kkt[:-1, :-1] = reduced + np.diag(spread.T @ slope)
         new = fixed + spread @ np.linalg.solve(kkt, right)[:-1]
         done = np.abs(new - q).max() < CONVERGED
         q = new
         if done:
             return q
-    raise InputError("the RESP fit did not converge; are there enough points around all atoms?")
+    raise InputError("the RESP fit did not converge; check that there are points around all atoms")
 
 
 def _methyl_and_methylene(molecule: Molecule) -> np.ndarray:
-    """(N,) which atoms are sp3 carbons with two or three hydrogens, or those hydrogens."""
+    """Mask (N,) of sp3 carbons with two or three hydrogens, and of these hydrogens."""
     found = np.zeros(molecule.n_atoms, bool)
     for a, z in enumerate(molecule.numbers):
         around = list(molecule.graph.neighbors(a))

@@ -1,4 +1,4 @@
-"""The parameter file of GAFF, gaff.dat, as a table that knows the line of each entry.
+"""The parameter file of GAFF, gaff.dat, as a table with the line number of each entry.
 
 Format: https://ambermd.org/FileFormats.php#parm.dat
 """
@@ -6,7 +6,8 @@ Format: https://ambermd.org/FileFormats.php#parm.dat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -14,19 +15,29 @@ from importlib import resources
 from jaxff.errors import InputError
 
 Types = tuple[str, ...]
-DEGREE = 3.141594 / 180.0  # rad of a degree as LEaP converts it, 4e-7 from π/180
+DEGREE = 3.141594 / 180.0  # LEaP's value of one degree in rad, which differs from π/180 by 4e-7
+_WIDTHS = {"bonds": 2, "angles": 3, "torsions": 4, "impropers": 4}
+_HEADINGS = {
+    "MASS": "masses",
+    "BOND": "bonds",
+    "ANGL": "angles",
+    "DIHE": "torsions",
+    "IMPR": "impropers",
+    "NONB": "lj",
+}
+_SCALES = {"SCEE": 1.2, "SCNB": 2.0}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: its values in jaxff's units, and where it stands.
+    """One entry of a parameter file.
 
     Attributes:
         types: names of the atom types, "X" for any.
         values: bond (k kcal/mol/Å², length Å); angle (k kcal/mol/rad², angle rad); torsion and
             improper one or more Fourier terms (k kcal/mol, periodicity, phase rad).
-        source: such as "gaff.dat 93" (the line).
-        remark: what the file says of the entry's origin.
+        source: file and line, such as "gaff.dat 93".
+        remark: the file's remark on the origin of the values.
     """
 
     types: Types
@@ -36,6 +47,7 @@ class Entry:
 
     @property
     def name(self) -> str:
+        """The types, such as "c3-hc"."""
         return "-".join(self.types)
 
 
@@ -45,10 +57,10 @@ class ParameterTable:
 
     Attributes:
         title: the file's first line.
-        descriptions: {type: what the file says of it}.
+        descriptions: {type: description in the file}.
         masses: {type: amu}.
         lj: {type: (σ Å, ε kcal/mol)}.
-        bonds, angles, torsions: entries by types, in the smaller of both directions.
+        bonds, angles, torsions: entries by types, see `directed`.
         impropers: entries by types, the centre third.
     """
 
@@ -62,29 +74,32 @@ class ParameterTable:
     impropers: dict[Types, Entry] = field(default_factory=dict)
 
     def bond(self, types: Types) -> Entry | None:
+        """The entry of a bond."""
         return self.bonds.get(directed(types))
 
     def angle(self, types: Types) -> Entry | None:
+        """The entry of an angle."""
         return self.angles.get(directed(types))
 
     def torsion(self, types: Types) -> Entry | None:
-        """The entry of these four types, else that of the inner two with any ends."""
+        """The entry of these four types, or else that of the inner two types with any ends."""
         _, b, c, _ = types
         return self.torsions.get(directed(types)) or self.torsions.get(directed(("X", b, c, "X")))
 
     def improper(self, centre: str, outer: Types) -> Entry | None:
-        """The entry of a centre and its three neighbours; the fewer "X" the better."""
-        found = [e for e in self.impropers.values() if e.types[2] == centre and _covers(e, outer)]
-        # Of equals the last, which is a frcmod file's.
-        return min(reversed(found), key=lambda e: e.types.count("X"), default=None)
+        """The entry of a centre and its three neighbours with the fewest "X"."""
+        fitting = [e for e in self.impropers.values() if e.types[2] == centre and _covers(e, outer)]
+        # The last of equal entries is preferred, because it comes from a frcmod file.
+        return min(reversed(fitting), key=lambda e: e.types.count("X"), default=None)
 
 
 def directed(types: Types) -> Types:
-    """The smaller of the types and their reverse."""
+    """The types or their reverse, whichever comes first in the alphabet."""
     return min(types, types[::-1])
 
 
 def _covers(entry: Entry, outer: Types) -> bool:
+    """Whether an improper's entry fits three neighbours (3,) in any order."""
     a, b, _, d = entry.types
     left = list(outer)
     for wanted in (a, b, d):
@@ -97,7 +112,7 @@ def _covers(entry: Entry, outer: Types) -> bool:
 
 @cache
 def gaff_table() -> ParameterTable:
-    """GAFF 1.81 (May 2017), as AmberTools carries it (in the public domain)."""
+    """GAFF 1.81 (May 2017) of AmberTools, which is in the public domain."""
     path = resources.files("jaxff") / "data" / "gaff" / "gaff.dat"
     return parse_table(path.read_text(), "gaff.dat")
 
@@ -105,140 +120,132 @@ def gaff_table() -> ParameterTable:
 def parse_table(text: str, name: str) -> ParameterTable:
     """The table of a parameter file in AMBER's parm.dat format.
 
+    Args:
+        text: contents of the file.
+        name: of the file, for sources and messages.
+
     Raises:
-        InputError: a line that cannot be read, with its number.
+        InputError: a line cannot be read; the message gives its number.
     """
     lines = iter(enumerate(text.splitlines(), 1))
     _, title = next(lines)
-    descriptions, masses = {}, {}
+    table = ParameterTable(title, {}, {}, {})
     for _, line in _section(lines):
         kind, mass, *rest = line.split(None, 3)
-        masses[kind], descriptions[kind] = float(mass), rest[-1].strip() if rest else ""
+        table.masses[kind] = float(mass)
+        table.descriptions[kind] = rest[-1].strip() if rest else ""
     next(lines)  # hydrophilic atoms
-    table = ParameterTable(title, descriptions, masses, {})
-
-    def read(section: dict, n_types: int, values) -> None:
+    for section in _WIDTHS:
+        entries = getattr(table, section)
         for number, line in _section(lines):
-            types = tuple(line[3 * i : 3 * i + 2].strip() for i in range(n_types))
-            try:
-                own, remark = values(line[3 * n_types - 1 :].split())
-            except (IndexError, ValueError) as error:
-                raise InputError(f"{name} line {number} cannot be read: {line!r}") from error
-            key = types if section is table.impropers else directed(types)
-            before = section.get(key)
-            if n_types == 4 and before is not None and _continues(before):
-                own = (*before.values, *own)
-                section[key] = Entry(types, own, before.source, before.remark)
-            else:
-                section[key] = Entry(types, own, f"{name} {number}", remark)
-
-    def harmonic(unit):
-        return lambda w: ((float(w[0]), unit(float(w[1]))), " ".join(w[2:]))
-
-    def fourier(divided: bool):
-        def values(w):
-            divisor, words = (float(w[0]), w[1:]) if divided else (1.0, w)
-            k, phase, n = float(words[0]) / divisor, float(words[1]), float(words[2])
-            return ((k, n, phase * DEGREE),), " ".join(words[3:])
-
-        return values
-
-    read(table.bonds, 2, harmonic(float))
-    read(table.angles, 3, harmonic(rest_angle))
-    read(table.torsions, 4, fourier(True))
-    read(table.impropers, 4, fourier(False))
-    _finish(table.torsions)
-    _finish(table.impropers)
-    for _ in _section(lines):  # 10-12 hydrogen bonds: unused
+            with _named_line(name, number, line):
+                _add_entry(entries, section, line, f"{name} {number}")
+        _finish(entries)
+    for _ in _section(lines):  # 10-12 hydrogen bonds, which are not used
         pass
     for _, line in lines:
         if line.startswith("MOD4"):
             break
     for number, line in _section(lines):
-        kind, radius, epsilon, *rest = line.split(None, 3)
-        # The file gives half the distance of the minimum.
-        sigma = 2.0 * float(radius) / 2.0 ** (1.0 / 6.0) or 1.0  # no size where ε = 0
-        remark = rest[0].strip() if rest else ""
-        table.lj[kind] = Entry((kind,), (sigma, float(epsilon)), f"{name} {number}", remark)
+        _add_lj(table, line, f"{name} {number}")
     return table
 
 
 def with_frcmod(table: ParameterTable, text: str, name: str) -> ParameterTable:
-    """The table with the entries of a frcmod file in place of, or beside, its own.
+    """The table with the entries of a frcmod file, which replace those of the same types.
+
+    Args:
+        table: the table.
+        text: contents of the file.
+        name: of the file, for sources and messages.
 
     Raises:
-        InputError: a line that cannot be read, with its number.
+        InputError: a line cannot be read; the message gives its number.
     """
     new = replace(
         table,
-        **{
-            key: dict(getattr(table, key))
-            for key in ("descriptions", "masses", "lj", "bonds", "angles", "torsions", "impropers")
-        },
+        descriptions=dict(table.descriptions),
+        **{section: dict(getattr(table, section)) for section in _HEADINGS.values()},
     )
-    own: dict[str, dict] = {"DIHE": {}, "IMPR": {}}
-    heading = ""
+    added: dict[str, dict[Types, Entry]] = {section: {} for section in _WIDTHS}
+    section = ""
     for number, line in list(enumerate(text.splitlines(), 1))[1:]:
         words = line.split()
         if not words:
             continue
-        if words[0][:4].upper() in ("MASS", "BOND", "ANGL", "DIHE", "IMPR", "NONB") and (
-            len(words) == 1
-        ):
-            heading = words[0][:4].upper()
+        if len(words) == 1 and words[0][:4].upper() in _HEADINGS:
+            section = _HEADINGS[words[0][:4].upper()]
             continue
-        try:
-            _frcmod_line(new, own, heading, line, f"{name} {number}")
-        except (IndexError, ValueError, ZeroDivisionError) as error:
-            raise InputError(f"{name} line {number} cannot be read: {line!r}") from error
-    if not heading:
+        source = f"{name} {number}"
+        with _named_line(name, number, line):
+            _check_words(words)
+            if section in _WIDTHS:
+                _add_entry(added[section], section, line, source)
+            elif section == "masses":
+                new.masses[words[0]] = float(words[1])
+            else:
+                _add_lj(new, line, source)
+    if not section:
         raise InputError(f"{name} has no section of parameters (MASS, BOND, ...)")
-    for heading, section in (("DIHE", new.torsions), ("IMPR", new.impropers)):
-        _finish(own[heading])
-        section |= own[heading]
+    for section, entries in added.items():
+        _finish(entries)
+        getattr(new, section).update(entries)
     return new
 
 
-def _frcmod_line(table: ParameterTable, own, heading: str, line: str, source: str) -> None:
-    for word in line.split():
+@contextmanager
+def _named_line(name: str, number: int, line: str) -> Iterator[None]:
+    """Turn errors of the block into an InputError that names the line."""
+    try:
+        yield
+    except (IndexError, ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{name} line {number} cannot be read: {line!r}") from error
+
+
+def _check_words(words: list[str]) -> None:
+    for word in words:
         scale, _, value = word.upper().partition("=")
-        if scale in ("SCEE", "SCNB") and float(value) != {"SCEE": 1.2, "SCNB": 2.0}[scale]:
+        if scale in _SCALES and float(value) != _SCALES[scale]:
             raise ValueError(f"{word} is not supported")
         if word.lower() in ("nan", "inf", "-inf", "-nan"):
             raise ValueError("not finite")
-    width = {"BOND": 2, "ANGL": 3, "DIHE": 4, "IMPR": 4}.get(heading)
-    if width is None:
-        kind, first, *rest = line.split()
-        if heading == "MASS":
-            table.masses[kind] = float(first)
-        else:
-            sigma = 2.0 * float(first) / 2.0 ** (1.0 / 6.0) or 1.0
-            table.lj[kind] = Entry((kind,), (sigma, float(rest[0])), source)
-        return
+
+
+def _add_entry(entries: dict[Types, Entry], section: str, line: str, source: str) -> None:
+    """Add the entry of a line, or one more Fourier term to the entry of the same types."""
+    width = _WIDTHS[section]
     types = tuple(line[3 * i : 3 * i + 2].strip() for i in range(width))
     words = line[3 * width - 1 :].split()
-    if heading in ("BOND", "ANGL"):
-        unit = float if heading == "BOND" else rest_angle
-        section = table.bonds if heading == "BOND" else table.angles
-        values = float(words[0]), unit(float(words[1]))
-        section[directed(types)] = Entry(types, values, source, " ".join(words[2:]))
+    key = types if section == "impropers" else directed(types)
+    if width < 4:
+        second = float(words[1])
+        values = float(words[0]), second if section == "bonds" else equilibrium_angle(second)
+        entries[key] = Entry(types, values, source, " ".join(words[2:]))
         return
-    divisor, words = (float(words[0]), words[1:]) if heading == "DIHE" else (1.0, words)
+    divisor = float(words.pop(0)) if section == "torsions" else 1.0
     term = float(words[0]) / divisor, float(words[2]), float(words[1]) * DEGREE
     if term[1] != round(term[1]) or term[1] == 0:
         raise ValueError("a periodicity is a natural number")
-    key = directed(types) if heading == "DIHE" else types
-    before = own[heading].get(key)
-    terms = (*before.values, term) if before is not None and _continues(before) else (term,)
-    own[heading][key] = Entry(types, terms, source, " ".join(words[3:]))
+    before = entries.get(key)
+    if before is not None and before.values[-1][1] < 0:  # the negative sign means: more follow
+        entries[key] = replace(before, values=(*before.values, term))
+    else:
+        entries[key] = Entry(types, (term,), source, " ".join(words[3:]))
 
 
-def rest_angle(degrees: float) -> float:
-    """Radians of an angle at rest; at most π, beyond which a straight angle would have a cusp."""
+def _add_lj(table: ParameterTable, line: str, source: str) -> None:
+    kind, radius, epsilon, *_ = line.split(None, 3)
+    # The file contains half the distance of the minimum; σ is 1 if it is zero, where ε = 0.
+    sigma = 2.0 * float(radius) / 2.0 ** (1.0 / 6.0) or 1.0
+    table.lj[kind] = Entry((kind,), (sigma, float(epsilon)), source)
+
+
+def equilibrium_angle(degrees: float) -> float:
+    """An equilibrium angle in rad; at most π, beyond which a straight angle would have a cusp."""
     return min(degrees * DEGREE, math.pi)
 
 
-def _section(lines) -> Iterator[tuple[int, str]]:
+def _section(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     """Numbered lines up to the next blank one."""
     for number, line in lines:
         if not line.strip():
@@ -246,13 +253,9 @@ def _section(lines) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _continues(entry: Entry) -> bool:
-    """Whether more terms of the same dihedral follow: the last periodicity is negative."""
-    return entry.values[-1][1] < 0
-
-
-def _finish(section: dict[Types, Entry]) -> None:
-    """Periodicities without the sign that says whether another term follows."""
-    for key, entry in section.items():
-        terms = tuple((k, int(abs(n)), phase) for k, n, phase in entry.values)
-        section[key] = Entry(entry.types, terms, entry.source, entry.remark)
+def _finish(entries: dict[Types, Entry]) -> None:
+    """Make periodicities natural numbers; their sign only says whether another term follows."""
+    for key, entry in entries.items():
+        if len(key) == 4:
+            terms = tuple((k, int(abs(n)), phase) for k, n, phase in entry.values)
+            entries[key] = replace(entry, values=terms)
