@@ -21,8 +21,8 @@ import numpy as np  # noqa: E402
 from timing import alternate  # noqa: E402
 
 import jaxff  # noqa: E402
-from jaxff.md import kinetics  # noqa: E402
-from jaxff.md.differentiable import Frames, average, rollout  # noqa: E402
+from jaxff.md import Start, kinetics  # noqa: E402
+from jaxff.md.differentiable import Frames, Plan, average, rollout  # noqa: E402
 
 MOST = 4e9  # bytes; a candidate that needs more is left out
 
@@ -35,7 +35,7 @@ def candidates(potential, steps: int, replicas: int) -> dict:
     v = jnp.asarray(v)
 
     def loss(potential, method):
-        frames = rollout(potential, R, v, steps=steps, record_every=steps, method=method)
+        frames = rollout(potential, Start(R, v), plan=Plan(steps, steps, method))
         return jnp.mean((frames.positions[:, -1] - R) ** 2)
 
     one = jax.tree.map(jnp.zeros_like, potential)

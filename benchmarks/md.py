@@ -31,7 +31,7 @@ from jaxff import gdml, md  # noqa: E402
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 STEPS, KERNEL_STEPS, ROUNDS = 20_000, 4_000, 5
-SETTINGS = {"temperature": 300.0, "dt": 0.5, "friction": 1.0, "seed": 1}
+ENSEMBLE = md.Langevin(temperature=300.0, friction=1.0, dt=0.5)
 
 
 def openmm_worker(prmtop, positions, pipe) -> None:
@@ -101,11 +101,11 @@ class Package:
         self.process.wait()
 
 
-def rate(potential, molecule, steps: int, replicas: int | None = None, **settings) -> float:
+def rate(potential, molecule, steps: int, replicas: int | None = None, ensemble=ENSEMBLE) -> float:
     """Steps a second of `md.simulate`, of all replicas together; compilation is not counted."""
     run = md.simulate(
-        potential, molecule, steps=steps, record_every=steps // 20, replicas=replicas, keep=False,
-        **{**SETTINGS, **settings},
+        potential, molecule, ensemble, steps=steps, start=md.Start(replicas=replicas, seed=1),
+        output=md.Output(every=steps // 20, keep=False),
     )  # fmt: skip
     return steps * (replicas or 1) / run.seconds
 
@@ -142,7 +142,7 @@ def main() -> None:
             package = Package(arguments.sgdml_python, model, start)
             rows["sgdml package, ASE"] = package.rate
             rows["sGDML ethanol, float64"] = lambda: rate(
-                kernel, data.molecule, KERNEL_STEPS, ensemble="nve"
+                kernel, data.molecule, KERNEL_STEPS, ensemble=md.NVE()
             )
         for run in rows.values():
             run()

@@ -18,7 +18,7 @@ from jax_md import simulate, space
 import jaxff
 from jaxff import units
 from jaxff.learn import aligned
-from jaxff.md.ensembles import scaled_masses
+from jaxff.md.integrators import scaled_masses
 
 DT, FRICTION, EVERY = 0.5, 10.0, 100  # fs, 1/ps, steps between looks
 

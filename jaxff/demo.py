@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,23 +120,24 @@ def simulate(hybrid: Potential, data: Dataset, out: Path, seed: int, console: Co
     """Langevin dynamics of the hybrid at 300 K, and at 500 K as in the data, with plots."""
     molecule = data.molecule
     steps = 40_000 if molecule.n_atoms < 15 else 10_000
-    common = {"dt": TIME_STEP, "friction": 10.0, "record_every": 20, "seed": seed}
+    ensemble = md.Langevin(TEMPERATURE, dt=TIME_STEP, friction=10.0)
     run = md.simulate(
         hybrid,
         molecule,
-        temperature=TEMPERATURE,
+        ensemble,
         steps=steps,
-        out=out / "trajectory.extxyz",
+        start=md.Start(seed=seed),
+        output=md.Output(out / "trajectory.extxyz", every=20),
         progress=lambda _, fraction: console("dynamics at 300 K", fraction),
-        **common,
     )
     hot = md.simulate(
         hybrid,
         molecule,
-        temperature=500.0,
+        replace(ensemble, temperature=500.0),
         steps=steps,
+        start=md.Start(seed=seed),
+        output=md.Output(every=20),
         progress=lambda _, fraction: console("dynamics at 500 K", fraction),
-        **common,
     )
     figure = plot.energy_and_temperature(
         run.times, run.potential_energies, run.kinetic_energies, run.temperatures, TEMPERATURE

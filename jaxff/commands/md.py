@@ -5,59 +5,61 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from dataclasses import Field, fields
 from functools import partial
 
-from jaxff.commands.options import START, numbers, positive
+from jaxff.commands.options import START, not_negative, numbers, positive
 from jaxff.commands.shared import load_potential, load_start, writable_folder
 from jaxff.errors import InputError
+from jaxff.md.ensembles import ENSEMBLES
 
 HELP = "Molecular dynamics of a model."
-MORE = "The same command again continues a run that was interrupted, bit for bit."
+MORE = "The same command continues an interrupted simulation, bit for bit."
 EXAMPLE = "jaxff md hybrid.npz start.xyz --ensemble langevin --temperature 300 --steps 10000 -o run"
 
-TRAJECTORY = re.compile(r"trajectory(-\d+)?\.(extxyz|h5|dcd)")
+FORMATS = ("extxyz", "h5", "dcd")
+TRAJECTORY = re.compile(rf"trajectory(-\d+)?\.({'|'.join(FORMATS)})")
 
 
 def options(sub) -> None:
     sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
     sub.add_argument("start", metavar="START.xyz", help=START)
+    lines = (f"{name}: {kind.__doc__.splitlines()[0]}" for name, kind in ENSEMBLES.items())
     sub.add_argument(
-        "--ensemble", choices=("nve", "langevin", "nose-hoover", "csvr"), default="langevin"
-    )
-    sub.add_argument(
-        "--temperature", type=numbers, default=[300.0], metavar="K[,K...]",
-        help="K; one, or one a replica (default 300)",
+        "--ensemble", choices=tuple(ENSEMBLES), default="langevin",
+        help=f"{' '.join(lines)} (default langevin)",
     )  # fmt: skip
+    for name, (setting, kinds) in _settings().items():
+        _ensemble_option(sub, name, setting, kinds)
     sub.add_argument(
-        "--final-temperature", type=positive(float), metavar="K",
-        help="reached at a constant rate at the last step",
+        "--steps", type=positive(int), default=10_000,
+        help="number of steps in total, those of an interrupted simulation included (10000)",
     )  # fmt: skip
-    sub.add_argument("--dt", type=positive(float), default=0.5, help="time step, fs")
-    sub.add_argument("--steps", type=positive(int), default=10_000, help="in all (default 10000)")
-    sub.add_argument("--friction", type=positive(float), default=1.0, help="Langevin, 1/ps")
-    sub.add_argument(
-        "--relaxation", type=positive(float), default=100.0, help="Nosé-Hoover and CSVR, fs"
-    )
-    sub.add_argument("--remove-rotation", action="store_true", help="NVE without rotation")
     sub.add_argument(
         "--max-temperature", type=float, metavar="K",
-        help="stop above it; inf: never (default: far beyond chance; NVE: by the total energy)",
+        help="stop above this temperature; inf: never (default: what thermal fluctuations cannot "
+        "reach; with constant energy, a change of the total energy)",
     )  # fmt: skip
     sub.add_argument(
-        "--replicas", type=positive(int), metavar="R", help="molecules at once, seeds from --seed"
-    )
-    sub.add_argument("--record-every", type=positive(int), default=10, metavar="STEPS")
+        "--replicas", type=positive(int), metavar="R",
+        help="number of molecules that run at the same time, with the seeds from --seed on",
+    )  # fmt: skip
     sub.add_argument(
-        "--format", choices=("extxyz", "h5", "dcd"), default="extxyz", help="of the trajectory"
+        "--record-every", type=positive(int), default=10, metavar="STEPS",
+        help="steps between recorded frames (10)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--format", choices=FORMATS, default="extxyz", help="format of the trajectory (extxyz)"
     )
     sub.add_argument(
         "--stretch", type=positive(float), metavar="FACTOR",
-        help="stop where a bond is so many times as long as at the start",
+        help="stop if a bond is longer than this factor times its length at the start",
     )  # fmt: skip
     sub.add_argument("--precision", choices=("float32", "float64"), default="float64")
     sub.add_argument(
-        "--overwrite", action="store_true", help="start anew instead of continuing what is in DIR"
-    )
+        "--overwrite", action="store_true",
+        help="start a new simulation instead of continuing the one in DIR",
+    )  # fmt: skip
     sub.add_argument(
         "--compilation-cache", metavar="FOLDER", help="keeps compiled code for the next run"
     )
@@ -77,63 +79,57 @@ def run(arguments, console) -> dict:
     restart, aside = out / "restart.npz", out / "restart-before.npz"
     potential = load_potential(arguments.model).astype(jnp.dtype(arguments.precision))
     molecule = load_start(arguments.start, potential)
-    temperatures = arguments.temperature
+    ensemble = _ensemble(arguments)
+    simulate = partial(
+        md.simulate,
+        potential,
+        molecule,
+        ensemble,
+        steps=arguments.steps,
+        start=md.Start(replicas=arguments.replicas, seed=arguments.seed),
+        output=md.Output(
+            out / f"trajectory.{arguments.format}", every=arguments.record_every, restart=restart,
+            keep=False,
+        ),
+        stop=md.Stop(stretch=arguments.stretch, max_temperature=arguments.max_temperature),
+        progress=console,
+    )  # fmt: skip
     if restart.is_file():
         if arguments.overwrite:
             restart.replace(aside)
         else:
             console.say(f"continuing from {restart}")
-    simulate = partial(
-        md.simulate,
-        potential,
-        molecule,
-        ensemble=arguments.ensemble,
-        temperature=temperatures if len(temperatures) > 1 else temperatures[0],
-        final_temperature=arguments.final_temperature,
-        dt=arguments.dt,
-        steps=arguments.steps,
-        friction=arguments.friction,
-        relaxation=arguments.relaxation,
-        record_every=arguments.record_every,
-        seed=arguments.seed,
-        replicas=arguments.replicas,
-        stretch=arguments.stretch,
-        max_temperature=arguments.max_temperature,
-        remove_rotation=arguments.remove_rotation,
-        out=out / f"trajectory.{arguments.format}",
-        restart_file=restart,
-        keep=False,
-        progress=console,
-    )
     names = [""] if arguments.replicas is None else [f"-{r}" for r in range(arguments.replicas)]
     files = [out / f"trajectory{name}.{arguments.format}" for name in names]
-    stale = set(_trajectories(out)) - set(files) if arguments.overwrite else ()
+    old = set(_trajectories(out)) - set(files) if arguments.overwrite else ()
     try:
         result = simulate()
     except InputError:
-        stale = ()
-        # Refused: what was to be overwritten is still there, and can still be continued.
+        old = ()
+        # The files to overwrite are still there, and can still be continued.
         if aside.is_file() and not restart.is_file():
             aside.replace(restart)
         raise
     finally:
-        for path in (aside, *stale):
+        for path in (aside, *old):
             path.unlink(missing_ok=True)
     console.close()
-    constant = arguments.ensemble != "nve" and arguments.final_temperature is None
     series = (result.potential_energies, result.kinetic_energies, result.temperatures)
     shown = series if arguments.replicas is None else [x.mean(axis=0) for x in series]
-    target = temperatures[0] if constant and len(set(temperatures)) == 1 else None
-    figure = plot.energy_and_temperature(result.times, *shown, target)
+    target = None if ensemble.conserves_energy else ensemble.temperature
+    constant = np.ndim(target) == 0 and ensemble.last_temperature == target
+    figure = plot.energy_and_temperature(result.times, *shown, target if constant else None)
     if arguments.replicas is not None:
         figure.suptitle(f"mean of {arguments.replicas} replicas")
     figure.savefig(out / "energy_temperature.png", dpi=130)
     means = np.mean(result.temperatures, axis=-1)
-    rate, files = result.ns_per_day / (0.0864 * arguments.dt), list(map(str, files))
+    rate, files = result.ns_per_day / (0.0864 * ensemble.dt), list(map(str, files))
     console.say(f"mean temperature {np.mean(means):.1f} K")
-    console.say(f"{rate:.0f} steps/s, {result.ns_per_day:.3g} ns/day in all")
+    console.say(f"{rate:.0f} steps/s, {result.ns_per_day:.3g} ns/day for all replicas together")
     console.say(f"wrote {', '.join(files[:3])}{', ...' * (len(files) > 3)}")
-    console.say(f"wrote {out / 'energy_temperature.png'}; {restart} continues with more --steps")
+    console.say(
+        f"wrote {out / 'energy_temperature.png'}; the same command with more --steps continues"
+    )
     return {
         "mean_temperature": means.tolist(),
         "degrees_of_freedom": np.asarray(result.degrees_of_freedom).tolist(),
@@ -144,15 +140,59 @@ def run(arguments, console) -> dict:
     }
 
 
+def _settings() -> dict[str, tuple[Field, list[str]]]:
+    """Settings of the ensembles by name: the field, and the ensembles that have it."""
+    found: dict[str, tuple[Field, list[str]]] = {}
+    for name, kind in ENSEMBLES.items():
+        for setting in fields(kind):
+            found.setdefault(setting.name, (setting, []))[1].append(name)
+    return found
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _ensemble_option(sub, name: str, setting: Field, kinds: list[str]) -> None:
+    """An option for a setting of ensembles; None unless it is given."""
+    users = "" if len(kinds) == len(ENSEMBLES) else f"{', '.join(kinds)}: "
+    if isinstance(setting.default, bool):
+        text = f"{users}{setting.metadata['help']}"
+        sub.add_argument(_flag(name), action="store_const", const=True, help=text)
+        return
+    kind = positive(float) if setting.metadata["positive"] else not_negative
+    default = "" if setting.default is None else f" (default {setting.default:g})"
+    sub.add_argument(
+        _flag(name), metavar=setting.metadata["unit"],
+        type=numbers if name.endswith("temperature") else kind,
+        help=f"{users}{setting.metadata['help']}, {setting.metadata['unit']}{default}",
+    )  # fmt: skip
+
+
+def _ensemble(arguments):
+    """The ensemble that the options describe; InputError for options that it does not have."""
+    given = {}
+    for name, (_, kinds) in _settings().items():
+        if (value := getattr(arguments, name)) is None:
+            continue
+        if arguments.ensemble not in kinds:
+            raise InputError(
+                f"{arguments.ensemble} has no option {_flag(name)}: leave it out, or choose "
+                f"--ensemble {' or '.join(kinds)}"
+            )
+        given[name] = value
+    return ENSEMBLES[arguments.ensemble](**given)
+
+
 def _trajectories(folder):
-    """The files that runs of this command write to a folder."""
+    """The trajectory files of this command in a folder."""
     return [path for path in folder.iterdir() if TRAJECTORY.fullmatch(path.name)]
 
 
 def _spread_over_cores(replicas: int | None) -> None:
-    """Each core a device of JAX's, where that leaves each as many replicas, two or more.
+    """Make each core a device of JAX if each gets the same number of replicas, at least two.
 
-    XLA alone shares the short loops of a small molecule among cores poorly.
+    XLA distributes the short loops of a small molecule over the cores badly.
     """
     import jax
 
@@ -161,5 +201,5 @@ def _spread_over_cores(replicas: int | None) -> None:
         return
     if "device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    with suppress(RuntimeError):  # where JAX is at work already, its devices stay
+    with suppress(RuntimeError):  # JAX has started already and keeps its devices
         jax.config.update("jax_num_cpu_devices", cores)

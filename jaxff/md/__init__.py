@@ -1,19 +1,63 @@
 """Molecular dynamics on jax-md: ensembles, replicas, trajectories, minimisation."""
 
-from jaxff.md.descent import Descent, Minimum
-from jaxff.md.minimize import minimize
-from jaxff.md.record import Run, State
-from jaxff.md.simulate import SimulationError, simulate
-from jaxff.md.trajectory import open_trajectory, read_trajectory
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+# The settings import no JAX.  Everything else is imported when it is first used, so that the
+# command line can read the ensembles quickly.
+from jaxff.md.ensembles import CSVR, ENSEMBLES, NVE, Ensemble, Langevin, NoseHoover
+from jaxff.md.settings import Output, Start, Stop
+
+if TYPE_CHECKING:
+    from jaxff.md.descent import Descent, Minimum
+    from jaxff.md.minimize import minimize
+    from jaxff.md.record import Run
+    from jaxff.md.simulation import SimulationError, simulate
+    from jaxff.md.state import State
+    from jaxff.md.trajectory import open_trajectory, read_trajectory
+
+_MODULES = {
+    "Descent": "descent",
+    "Minimum": "descent",
+    "Run": "record",
+    "SimulationError": "simulation",
+    "State": "state",
+    "minimize": "minimize",
+    "open_trajectory": "trajectory",
+    "read_trajectory": "trajectory",
+    "simulate": "simulation",
+}
 
 __all__ = [
+    "CSVR",
+    "ENSEMBLES",
+    "NVE",
     "Descent",
+    "Ensemble",
+    "Langevin",
     "Minimum",
+    "NoseHoover",
+    "Output",
     "Run",
     "SimulationError",
+    "Start",
     "State",
+    "Stop",
     "minimize",
     "open_trajectory",
     "read_trajectory",
     "simulate",
 ]
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        value = getattr(importlib.import_module(f"jaxff.md.{_MODULES[name]}"), name)
+    elif name in ("differentiable", "kinetics"):
+        value = importlib.import_module(f"jaxff.md.{name}")
+    else:
+        raise AttributeError(f"module 'jaxff.md' has no attribute {name!r}")
+    globals()[name] = value
+    return value

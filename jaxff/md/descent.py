@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.md.constraints import Coordinates, correct, deviations, project
-from jaxff.md.start import dtype_of
+from jaxff.md.state import dtype_of
 from jaxff.md.surface import Surface
 from jaxff.potential import Potential, Program
 

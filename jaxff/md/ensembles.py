@@ -1,204 +1,343 @@
-"""One step of each ensemble, on jax-md's states and with its parts.
+"""Ensembles of molecular dynamics: settings that validate themselves, and their steps.
 
-Time is counted in steps: with masses m (TIME/dt)² the step is 1, which jax-md's parts hold exactly
-in either precision; and time step, temperature and friction are arguments of compiled code, so that
-changing them never compiles again.
-
-Noise is a function of a replica's key and the number of the step.  A run stopped anywhere and
-continued, or integrated backwards, therefore meets the same noise without any being stored.
+A new ensemble is one class here with its integration step (see `jaxff.md.integrators`) and one
+entry in `ENSEMBLES`, from which the command line takes its choices and options.  This module
+imports no JAX, so that the command line can read it quickly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
-from jaxff import units
 from jaxff.errors import InputError
-from jaxff.md import kinetics
-from jaxff.md import origin as origins
-from jaxff.md.noise import normal
+from jaxff.md.settings import checked_number, is_traced
 
-ENSEMBLES = ("nve", "langevin", "nose-hoover", "csvr")
-CHAIN_LENGTH = 3
-# Steps between removals of the overall motion that rounding brings in, and moves of the origin.
-TIDY_EVERY = 1000
+if TYPE_CHECKING:
+    import jax
+
+    from jaxff.md.integrators import Bath, Core, Scheme
+
+    Number = float | np.ndarray | jax.Array
+    Temperature = Number | Sequence[float]
+
+# A Nosé-Hoover chain with fewer steps in its relaxation time is unstable.
+CHAIN_STEPS = 2.0
 
 
-class Ensemble(NamedTuple):
-    """What decides which code is compiled.
+def _about(unit: str, text: str, *, positive: bool = False) -> dict[str, Any]:
+    """Unit, help text and range of a setting."""
+    return {"unit": unit, "help": text, "positive": positive}
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Settings that all ensembles have.
+
+    Numbers may be traced by JAX; their range is then not checked.
 
     Attributes:
-        name: one of ENSEMBLES.
-        freedom: degrees of freedom that the thermostat heats; only nose-hoover and csvr ask.
-        still: whether the molecule neither moves nor turns as a whole, and is kept from it.
-        followed: whether the origin goes with the molecule (see `jaxff.md.origin`).
+        temperature: K; one number, or one for each replica.
+        dt: time step, fs.
+        name: name on the command line and in files.
+        conserves_energy: whether exact dynamics conserve the total energy.
+        conserves_momentum: whether a step conserves the direction of the total momentum.
+        scales_velocities: whether the thermostat scales all velocities by one factor.
+        reversible: whether `rollout` can differentiate the dynamics.
     """
 
-    name: str
-    freedom: int = 0
-    still: bool = False
-    followed: bool = False
+    name: ClassVar[str]
+    conserves_energy: ClassVar[bool] = False
+    conserves_momentum: ClassVar[bool] = True
+    scales_velocities: ClassVar[bool] = False
+    reversible: ClassVar[bool] = False
+
+    temperature: Temperature = field(
+        default=300.0, metadata=_about("K", "temperature; one, or one for each replica")
+    )
+    _: KW_ONLY
+    dt: Number = field(default=0.5, metadata=_about("fs", "time step", positive=True))
+
+    def __post_init__(self):
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if "unit" in item.metadata and value is not None:
+                several = item.name.endswith("temperature")
+                unit, positive = item.metadata["unit"], item.metadata["positive"]
+                value = checked_number(item.name, value, unit, positive=positive, several=several)
+                object.__setattr__(self, item.name, value)
 
     @property
-    def tidy(self) -> bool:
-        """Whether there is something to do every TIDY_EVERY steps."""
-        return self.still or self.followed
+    def last_temperature(self) -> Any:
+        """Temperature K at the last step; one number, or one for each replica."""
+        return self.temperature
+
+    @property
+    def removes_rotation(self) -> bool:
+        """Whether a free molecule must not rotate as a whole."""
+        return self.scales_velocities
+
+    @property
+    def rate(self) -> Any:
+        """Rate () 1/fs of the thermostat; 0 without one."""
+        return 0.0
+
+    def settings(self) -> dict[str, Any]:
+        """The name and all settings, as values that JSON can hold."""
+        return {"ensemble": self.name, **asdict(self)}
+
+    def temperatures(self, replicas: int | None) -> tuple[Any, Any]:
+        """Temperatures K at the first and at the last step.
+
+        Args:
+            replicas: number R of replicas, or None for one molecule.
+
+        Returns:
+            two arrays, () or (R,); NumPy's unless a temperature is traced.
+
+        Raises:
+            InputError: another number of temperatures than replicas.
+        """
+        both = self.temperature, self.last_temperature
+        shape = () if replicas is None else (replicas,)
+        for value in both:
+            if np.size(value) > 1 and np.shape(value) != shape:
+                need = (
+                    "one molecule: give one, or set replicas" if replicas is None
+                    else f"{replicas} replicas: give one, or one for each replica"
+                )  # fmt: skip
+                raise InputError(f"there are {np.size(value)} temperatures for {need}")
+        if any(map(is_traced, both)):
+            import jax.numpy as jnp
+
+            first, last = (jnp.broadcast_to(jnp.asarray(x, float), shape) for x in both)
+        else:
+            first, last = (np.broadcast_to(np.asarray(x, float), shape) for x in both)
+        return first, last
+
+    @staticmethod
+    def initial_state(core: Core, key, bath: Bath, scheme: Scheme) -> Any:
+        """jax-md's state of positions, momenta, forces and masses.
+
+        Args:
+            core: positions (N, 3) Å, momenta (N, 3), forces (N, 3) and masses (N, 1), scaled.
+            key: JAX random key.
+            bath: settings of the thermostat.
+            scheme: static choices.
+        """
+        from jaxff.md import integrators
+
+        return integrators.state_with_key(core, key)
+
+    @staticmethod
+    def step(force_fn: Callable, state, bath: Bath, t, scheme: Scheme) -> Any:
+        """jax-md's state after one step.
+
+        Args:
+            force_fn: positions (N, 3) Å to forces (N, 3) kcal/mol/Å.
+            state: jax-md's state.
+            bath: settings of the thermostat.
+            t: () integer, steps since the start of the simulation.
+            scheme: static choices.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def inverse_scale(bath: Bath) -> Any:
+        """Factor () that undoes the scaling of the momenta in a step of reversible dynamics."""
+        return 1.0
 
 
-class Bath(NamedTuple):
-    """What a thermostat is set to; for replicas, each field has a leading axis.
+@dataclass(frozen=True, kw_only=True)
+class NVE(Ensemble):
+    """Constant energy: velocity Verlet.
+
+    Velocities that are drawn lose the motion of the centre of mass, and with `remove_rotation`
+    the rotation; velocities that are given are used unchanged.  A free molecule has 3N - 3 degrees
+    of freedom, without rotation 3N - 6.
 
     Attributes:
-        kT: () kcal/mol, extrapolated to the start.
-        heating: () kcal/mol per step: after t steps it is kT + heating · t.
-        rate: () 1/step: the friction of Langevin, one over the relaxation time of the others.
+        temperature: K, of the velocities that are drawn.
+        dt: time step, fs.
+        remove_rotation: remove the rotation from velocities that are drawn.
     """
 
-    kT: jax.Array
-    heating: jax.Array
-    rate: jax.Array
+    name: ClassVar[str] = "nve"
+    conserves_energy: ClassVar[bool] = True
+    reversible: ClassVar[bool] = True
+
+    remove_rotation: bool = field(default=False, metadata={"help": "start without rotation"})
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "remove_rotation", bool(self.remove_rotation))
+
+    @property
+    def removes_rotation(self) -> bool:
+        return self.remove_rotation
+
+    @staticmethod
+    def initial_state(core: Core, key, bath: Bath, scheme: Scheme) -> Any:
+        from jaxff.md import integrators
+
+        return integrators.plain_state(core)
+
+    @staticmethod
+    def step(force_fn: Callable, state, bath: Bath, t, scheme: Scheme) -> Any:
+        from jaxff.md import integrators
+
+        return integrators.velocity_verlet(force_fn, state)
 
 
-def check_ensemble(name: str) -> None:
-    if name not in ENSEMBLES:
-        raise InputError(f"unknown ensemble {name!r}: use one of {', '.join(ENSEMBLES)}")
+@dataclass(frozen=True, kw_only=True)
+class Thermostat(Ensemble):
+    """Settings that all thermostats have.
 
-
-def scaled_masses(masses, dt):
-    """Masses in kcal/mol (step/Å)² of masses in amu, for a time step dt in fs."""
-    return masses * (units.TIME / dt) ** 2
-
-
-def initial_state(
-    ensemble: Ensemble, positions, displacements, forces, masses, key, bath: Bath
-) -> Any:
-    """jax-md's state of the ensemble.
-
-    Args:
-        ensemble: static.
-        positions: (N, 3) Å.
-        displacements: (N, 3) Å per step, the velocities.
-        forces: (N, 3) kcal/mol/Å.
-        masses: (N,) scaled.
-        key: JAX random key.
-        bath: at step 0.
+    Attributes:
+        final_temperature: K, reached at a constant rate at the last step; one number, or one for
+            each replica.  None: the temperature is constant.
     """
-    from jax_md import simulate
 
-    masses = masses[:, None]
-    momenta = masses * displacements
-    core = (positions, momenta, forces, masses)
-    if ensemble.name == "nve":
-        return simulate.NVEState(*core)
-    if ensemble.name == "nose-hoover":
-        chain = _chain().initialize(ensemble.freedom, _kinetic(momenta, masses), bath.kT)
-        chain = chain.set(tau=1.0 / bath.rate)
-        return simulate.NVTNoseHooverState(*core, _chain().update_mass(chain, bath.kT))
-    return simulate.NVTLangevinState(*core, key)
+    final_temperature: Temperature | None = field(
+        default=None,
+        metadata=_about("K", "temperature of the last step, reached at a constant rate"),
+    )
+
+    @property
+    def last_temperature(self) -> Any:
+        return self.temperature if self.final_temperature is None else self.final_temperature
 
 
-def step(ensemble: Ensemble, force_fn: Callable, state, bath: Bath, t) -> Any:
-    """The state after step t.
+@dataclass(frozen=True, kw_only=True)
+class Langevin(Thermostat):
+    """Constant temperature: Langevin dynamics, BAOAB splitting.
 
-    Args:
-        ensemble: static.
-        force_fn: positions (N, 3) Å to forces (N, 3) kcal/mol/Å.
-        state: jax-md's state.
-        bath: see `Bath`.
-        t: () integer, steps before this one since the start.
+    All 3N degrees of freedom have the temperature.  Leimkuhler and Matthews, Appl. Math. Res.
+    Express 2013, 34.
+
+    Attributes:
+        temperature: K; one number, or one for each replica.
+        friction: 1/ps; 1 disturbs the motion little, 10 equilibrates faster.
+        dt: time step, fs.
+        final_temperature: see `Thermostat`.
     """
-    # The last step of a ramp has its last temperature; rounding must not take it below zero.
-    kT = jnp.maximum(bath.kT + bath.heating * (t + 1), 0.0)
-    if ensemble.name == "nve":
-        return _velocity_verlet(force_fn, state)
-    if ensemble.name == "langevin":
-        return _langevin(force_fn, state, kT, bath.rate, _noise(state, t))
-    if ensemble.name == "nose-hoover":
-        return _nose_hoover(force_fn, state, kT, bath.rate)
-    return _csvr(force_fn, state, kT, bath.rate, _noise(state, t).ravel()[: ensemble.freedom])
+
+    name: ClassVar[str] = "langevin"
+    conserves_momentum: ClassVar[bool] = False
+    reversible: ClassVar[bool] = True
+
+    friction: Number = field(default=1.0, metadata=_about("1/ps", "friction"))
+
+    @property
+    def rate(self) -> Any:
+        return self.friction / 1000.0
+
+    @staticmethod
+    def step(force_fn: Callable, state, bath: Bath, t, scheme: Scheme) -> Any:
+        from jaxff.md import integrators
+
+        return integrators.langevin(force_fn, state, bath, t)
+
+    @staticmethod
+    def inverse_scale(bath: Bath) -> Any:
+        import jax.numpy as jnp
+
+        return jnp.exp(bath.rate)
 
 
-def tidied(ensemble: Ensemble, state, origin):
-    """State and origin (3,) after what is done every TIDY_EVERY steps against rounding."""
-    if ensemble.still:
-        state = stilled(state)
-    return origins.followed(state, origin) if ensemble.followed else (state, origin)
+@dataclass(frozen=True, kw_only=True)
+class _Scaling(Thermostat):
+    """A thermostat that scales all velocities by one factor, on velocity Verlet.
+
+    The factor never changes the direction of the total momentum or angular momentum.  A free
+    molecule therefore starts without either, and the temperature counts the other 3N - 6 degrees
+    of freedom (1 for two atoms).  Where the energy depends on the place of the molecule, nothing
+    is removed and all 3N count; where it depends on the orientation only, the motion of the centre
+    of mass is removed and 3N - 3 count.
+    """
+
+    scales_velocities: ClassVar[bool] = True
+
+    relaxation: Number = field(
+        default=100.0, metadata=_about("fs", "relaxation time", positive=True)
+    )
+
+    @property
+    def rate(self) -> Any:
+        return 1.0 / self.relaxation
 
 
-def stilled(state):
-    """The state without motion of its centre of mass and rotation about it."""
-    masses = state.mass[:, 0]
-    velocities = kinetics.without_rotation(masses, state.position, state.velocity, jnp)
-    return state.set(momentum=state.mass * velocities)
+@dataclass(frozen=True, kw_only=True)
+class NoseHoover(_Scaling):
+    """Constant temperature: a chain of three Nosé-Hoover thermostats.
+
+    Martyna, Klein and Tuckerman, J. Chem. Phys. 97, 2635 (1992).  A free molecule has 3N - 6
+    degrees of freedom.
+
+    Attributes:
+        temperature: K, above 0; one number, or one for each replica.
+        relaxation: relaxation time of the chain, fs; at least two time steps.
+        dt: time step, fs.
+        final_temperature: see `Thermostat`; above 0 K.
+    """
+
+    name: ClassVar[str] = "nose-hoover"
+
+    def __post_init__(self):
+        super().__post_init__()
+        values = [self.temperature, self.last_temperature, self.relaxation, self.dt]
+        if any(map(is_traced, values)):
+            return
+        if not all(np.all(value) for value in values[:2]):
+            raise InputError(
+                "nose-hoover needs temperatures above 0 K, at the end as well as at the start"
+            )
+        if self.relaxation < CHAIN_STEPS * self.dt:
+            raise InputError(
+                f"relaxation is {self.relaxation} fs: a Nosé-Hoover chain needs at least "
+                f"{CHAIN_STEPS:g} time steps ({CHAIN_STEPS * self.dt:g} fs); about 100 fs "
+                "disturb the motion little"
+            )
+
+    @staticmethod
+    def initial_state(core: Core, key, bath: Bath, scheme: Scheme) -> Any:
+        from jaxff.md import integrators
+
+        return integrators.state_with_chain(core, bath, scheme.degrees_of_freedom)
+
+    @staticmethod
+    def step(force_fn: Callable, state, bath: Bath, t, scheme: Scheme) -> Any:
+        from jaxff.md import integrators
+
+        return integrators.nose_hoover(force_fn, state, bath, t)
 
 
-def _velocity_verlet(force_fn, state):
-    state = _drift(_kick(state, 0.5), 1.0)
-    return _kick(state.set(force=force_fn(state.position)), 0.5)
+@dataclass(frozen=True, kw_only=True)
+class CSVR(_Scaling):
+    """Constant temperature: stochastic velocity rescaling.
+
+    Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007).  A free molecule has 3N - 6
+    degrees of freedom.
+
+    Attributes:
+        temperature: K; one number, or one for each replica.
+        relaxation: relaxation time of the kinetic energy, fs.
+        dt: time step, fs.
+        final_temperature: see `Thermostat`.
+    """
+
+    name: ClassVar[str] = "csvr"
+
+    @staticmethod
+    def step(force_fn: Callable, state, bath: Bath, t, scheme: Scheme) -> Any:
+        from jaxff.md import integrators
+
+        return integrators.csvr(force_fn, state, bath, t, scheme.degrees_of_freedom)
 
 
-def _langevin(force_fn, state, kT, friction, noise):
-    """BAOAB: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34."""
-    state = _drift(_kick(state, 0.5), 0.5)
-    keep = jnp.exp(-friction)
-    spread = jnp.sqrt(kT * -jnp.expm1(-2.0 * friction) * state.mass)
-    state = state.set(momentum=keep * state.momentum + spread * noise)
-    state = _drift(state, 0.5)
-    return _kick(state.set(force=force_fn(state.position)), 0.5)
-
-
-def _nose_hoover(force_fn, state, kT, rate):
-    """jax-md's chain: Tuckerman et al., J. Phys. A 39, 5629 (2006)."""
-    chain = _chain().update_mass(state.chain.set(tau=1.0 / rate), kT)
-    momentum, chain = _chain().half_step(state.momentum, chain, kT)
-    state = _velocity_verlet(force_fn, state.set(momentum=momentum))
-    chain = chain.set(kinetic_energy=_kinetic(state.momentum, state.mass))
-    momentum, chain = _chain().half_step(state.momentum, chain, kT)
-    return state.set(momentum=momentum, chain=chain)
-
-
-def _csvr(force_fn, state, kT, rate, noise):
-    """Canonical sampling through velocity rescaling: Bussi, Donadio and Parrinello, J. Chem. Phys.
-    126, 014101 (2007), eq. A7; the sign after Bussi and Parrinello, Comput. Phys. Commun. 179, 26
-    (2008)."""
-    state = _velocity_verlet(force_fn, state)
-    keep = jnp.exp(-rate)
-    # Per degree of freedom: the target's kinetic energy over the present one.
-    ratio = 0.5 * kT / _kinetic(state.momentum, state.mass)
-    new = ratio * -jnp.expm1(-rate)
-    cross = jnp.sqrt(keep * new)
-    factor = jnp.sqrt(keep + new * jnp.sum(noise**2) + 2.0 * cross * noise[0])
-    factor = jnp.copysign(factor, noise[0] + jnp.sqrt(keep / new))
-    return state.set(momentum=factor * state.momentum)
-
-
-def _kick(state, steps):
-    from jax_md.simulate import momentum_step
-
-    return momentum_step(state, steps)
-
-
-def _drift(state, steps):
-    from jax_md import simulate, space
-
-    _, shift = space.free()
-    return simulate.position_step(state, shift, steps)
-
-
-def _noise(state, t):
-    return normal(state.rng, t, state.momentum.shape, state.momentum.dtype)
-
-
-def _kinetic(momenta, masses):
-    return 0.5 * jnp.sum(momenta**2 / masses)
-
-
-def _chain():
-    from jax_md.simulate import nose_hoover_chain
-
-    # One substep of one piece: with more, jax-md casts their lengths to float32.
-    return nose_hoover_chain(1.0, CHAIN_LENGTH, 1, 1, 1.0)
+ENSEMBLES: dict[str, type[Ensemble]] = {
+    ensemble.name: ensemble for ensemble in (NVE, Langevin, NoseHoover, CSVR)
+}

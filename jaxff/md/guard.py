@@ -10,7 +10,9 @@ from scipy.special import gammainccinv
 
 from jaxff import units
 from jaxff.md import kinetics
+from jaxff.md.ensembles import Ensemble
 from jaxff.md.integrate import Frame
+from jaxff.md.settings import Stop
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 
@@ -60,36 +62,33 @@ class Guard:
     lengths: np.ndarray | None = None
 
     @classmethod
-    def of(
-        cls, molecule, start: Frame, freedom, temperature: float, stretch: float | None,
-        hottest: float | None, conserved: bool,
-    ):  # fmt: skip
-        """For a simulation.
+    def of(cls, molecule: Molecule, start: Frame, freedom, ensemble: Ensemble, stop: Stop) -> Guard:
+        """The limits of a simulation.
 
         Args:
             molecule: elements and bonds.
-            start: the first frame alone.
+            start: the first frame.
             freedom: degrees of freedom, an integer or (R,).
-            temperature: K, the highest asked for.
-            stretch: longest bond allowed in units of the longest one it starts with; None: any.
-            hottest: K, the highest temperature allowed; None: what chance cannot bring, or if the
-                total energy is conserved, that it is.
-            conserved: whether it should be.
+            ensemble: its highest temperature counts, and whether it conserves the total energy.
+            stop: limits that the user sets.
         """
-        limits = {}
-        if stretch is not None and len(molecule.bonds):
+        limits: dict = {}
+        if stop.stretch is not None and len(molecule.bonds):
             lengths = bond_lengths(molecule, start.positions).reshape(-1, len(molecule.bonds))
-            limits["lengths"] = stretch * lengths.max(axis=0)
+            limits["lengths"] = stop.stretch * lengths.max(axis=0)
         least = max(int(np.min(freedom)), 1)
-        warmest = max(
-            temperature, 300.0, float(np.max(kinetics.temperature(start.kinetic, freedom)))
-        )
-        rare = EXPLOSION * 2.0 * gammainccinv(least / 2.0, 1e-12) / least * warmest
-        if hottest is None and conserved:
+        highest = max(
+            float(np.max(ensemble.temperature)), float(np.max(ensemble.last_temperature)), 300.0,
+            float(np.max(kinetics.temperature(start.kinetic, freedom))),
+        )  # fmt: skip
+        rare = EXPLOSION * 2.0 * gammainccinv(least / 2.0, 1e-12) / least * highest
+        if stop.max_temperature is not None:
+            limits["hottest"] = stop.max_temperature
+        elif ensemble.conserves_energy:
             limits["drift"] = 0.5 * np.max(freedom) * units.BOLTZMANN * rare
             limits["energy"] = start.potential + start.kinetic
         else:
-            limits["hottest"] = rare if hottest is None else hottest
+            limits["hottest"] = rare
         return cls(molecule, freedom, **limits)
 
     def fault(self, frames: Frame) -> Fault | None:
@@ -161,7 +160,7 @@ def bond_lengths(molecule: Molecule, positions) -> np.ndarray:
     return np.linalg.norm(positions[..., i, :] - positions[..., j, :], axis=-1)
 
 
-def culprit(potential: Potential, positions, atoms) -> str | None:
+def strongest_term(potential: Potential, positions, atoms) -> str | None:
     """The term with a force that is not finite, or else the strongest, on the atoms.
 
     Args:

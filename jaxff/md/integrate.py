@@ -1,4 +1,4 @@
-"""Simulations in compiled chunks, of one molecule or of many replicas at once."""
+"""Compiled chunks of a simulation, of one molecule or of many replicas at once."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxff.md import ensembles
-from jaxff.md.ensembles import TIDY_EVERY, Bath, Ensemble
+from jaxff.md.integrators import CORRECT_EVERY, Bath, Scheme, corrected
 from jaxff.potential import Params, Program
 
-# A chunk's frames take at most about this much memory, bytes, and are at most so many.
+# Largest memory of the frames of a chunk, bytes, and largest number of frames.
 CHUNK_BYTES = 3e7
 CHUNK_FRAMES = 256
 
 
 class Frame(NamedTuple):
-    """What is recorded of a state; of replicas each field has a leading axis, and of the frames of
-    a chunk one more before it.
+    """The recorded part of a state.
+
+    With replicas each field has a leading axis; the frames of a chunk have one more before it.
 
     Attributes:
-        positions: (N, 3) Å, from the origin.
+        positions: (N, 3) Å, relative to the origin.
         displacements: (N, 3) Å per step, the velocities.
         forces: (N, 3) kcal/mol/Å.
         potential, kinetic: () kcal/mol.
@@ -38,38 +38,39 @@ class Frame(NamedTuple):
 
 
 def chunk_frames(state) -> int:
-    """How many frames a chunk has room for."""
+    """Largest number of frames of a chunk."""
     return int(min(max(CHUNK_BYTES // (3 * state.position.nbytes), 1), CHUNK_FRAMES))
 
 
-@partial(jax.jit, static_argnames=("program", "ensemble"))
+@partial(jax.jit, static_argnames=("program", "scheme"))
 def run_chunk(
     program: Program,
-    ensemble: Ensemble,
+    scheme: Scheme,
     params: Params,
-    state,
-    origin,
+    moving,
     bath: Bath,
     t,
     n_frames,
-    record_every,
+    every,
 ):
-    """Run `n_frames` × `record_every` steps.
+    """Run `n_frames` × `every` steps.
 
     Args:
-        program, ensemble: static: they decide what is compiled.
-        params: the potential's parameters.
-        state: jax-md's state; with positions (R, N, 3), those of R replicas, and so is `bath`.
-        origin: (3,) or (R, 3) integers, where its positions count from.
-        bath: see `Bath`.
-        t: () integer, steps done before.
-        n_frames: () at most `chunk_frames(state)`.
-        record_every: () steps; 0 records the state as it is.
+        program: static, the energy.
+        scheme: static, the integration.
+        params: parameters of the energy.
+        moving: jax-md's state, of R replicas if its positions are (R, N, 3), and the origin of the
+            positions, (3,) or (R, 3) integers, see `jaxff.md.origin`.
+        bath: settings of the thermostat; with replicas each field has a leading axis.
+        t: () integer, number of steps done before.
+        n_frames: () integer, at most `chunk_frames(state)`.
+        every: () integer, steps between frames; 0 records the state itself.
 
     Returns:
-        State and origin at the end; room for `chunk_frames(state)` frames, of which the first
+        `moving` at the end, and an array of `chunk_frames(state)` frames, of which the first
         `n_frames` are filled.
     """
+    state, origin = moving
 
     def force_fn(R):
         return -jax.grad(program.energy, argnums=1)(params, R)
@@ -84,33 +85,36 @@ def run_chunk(
             origin,
         )
 
-    advance, tidy = partial(ensembles.step, ensemble, force_fn), partial(ensembles.tidied, ensemble)
+    def advance(state, bath, t):
+        return scheme.ensemble.step(force_fn, state, bath, t, scheme)
+
+    correct = partial(corrected, scheme)
     if state.position.ndim == 3:
-        observe, tidy = jax.vmap(observe), jax.vmap(tidy)
+        observe, correct = jax.vmap(observe), jax.vmap(correct)
         advance = jax.vmap(advance, in_axes=(0, 0, None))
 
     def steps(first, last, state):
         return jax.lax.fori_loop(first, last, lambda t, state: advance(state, bath, t), state)
 
-    def to_next_tidying(last, now):
+    def to_next_correction(last, now):
         t, state, origin = now
-        stop = t + jnp.minimum(last - t, TIDY_EVERY - t % TIDY_EVERY)
+        stop = t + jnp.minimum(last - t, CORRECT_EVERY - t % CORRECT_EVERY)
         state = steps(t, stop, state)
-        due = stop % TIDY_EVERY == 0
-        return stop, *jax.lax.cond(due, tidy, lambda *same: same, state, origin)
+        due = stop % CORRECT_EVERY == 0
+        return stop, *jax.lax.cond(due, correct, lambda *same: same, state, origin)
 
     def one_frame(f, carry):
         (state, origin), frames = carry
-        first = t + f * record_every
-        last = first + record_every
-        if ensemble.tidy:
+        first = t + f * every
+        last = first + every
+        if scheme.corrects:
             _, state, origin = jax.lax.while_loop(
-                lambda now: now[0] < last, partial(to_next_tidying, last), (first, state, origin)
+                lambda now: now[0] < last, partial(to_next_correction, last), (first, state, origin)
             )
         else:
             state = steps(first, last, state)
-        seen = observe(state, origin)
-        frames = jax.tree.map(lambda all, one: all.at[f].set(one), frames, seen)
+        frame = observe(state, origin)
+        frames = jax.tree.map(lambda all, one: all.at[f].set(one), frames, frame)
         return (state, origin), frames
 
     room = jax.tree.map(

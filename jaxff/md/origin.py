@@ -34,7 +34,7 @@ def absolute(positions, origin) -> np.ndarray:
     return np.asarray(positions, float) + GRID * np.asarray(origin, float)[..., None, :]
 
 
-def followed(state, origin):
-    """jax-md's state and its origin (3,), moved along once the molecule is GRID away from it."""
+def moved(state, origin):
+    """jax-md's state and its origin (3,); the origin moves if the molecule is GRID away from it."""
     hop = jnp.trunc(jnp.mean(state.position, axis=0) / GRID)
     return state.set(position=state.position - GRID * hop), origin + hop.astype(origin.dtype)

@@ -47,19 +47,19 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
-class _Format(NamedTuple):
+class Format(NamedTuple):
     writer: type
     read: Callable[..., dict[str, np.ndarray]]
 
 
-_EXTXYZ = _Format(ExtxyzWriter, read_extxyz)
-_H5MD = _Format(H5MDWriter, read_h5md)
+_EXTXYZ = Format(ExtxyzWriter, read_extxyz)
+_H5MD = Format(H5MDWriter, read_h5md)
 FORMATS = {
     ".extxyz": _EXTXYZ,
     ".xyz": _EXTXYZ,
     ".h5": _H5MD,
     ".h5md": _H5MD,
-    ".dcd": _Format(DCDWriter, read_dcd),
+    ".dcd": Format(DCDWriter, read_dcd),
 }
 
 
@@ -74,7 +74,7 @@ def open_trajectory(path, molecule: Molecule, *, extend: bool = False) -> Writer
     Raises:
         InputError: unknown suffix; the file cannot be written, or not be extended.
     """
-    writer = _format(path).writer
+    writer = format_of(path).writer
     return writer.resume(path, molecule, None) if extend else writer(path, molecule)
 
 
@@ -84,7 +84,7 @@ def resume_trajectory(path, molecule: Molecule, mark: dict) -> Writer:
     Raises:
         InputError: the file is missing, ends before the mark, or is of another molecule.
     """
-    return _format(path).writer.resume(path, molecule, mark)
+    return format_of(path).writer.resume(path, molecule, mark)
 
 
 def read_trajectory(path, topology: Molecule | None = None) -> dict[str, np.ndarray]:
@@ -97,10 +97,11 @@ def read_trajectory(path, topology: Molecule | None = None) -> dict[str, np.ndar
     Raises:
         InputError: unknown suffix; not such a file, a damaged one, or of another molecule.
     """
-    return _format(path).read(path, topology)
+    return format_of(path).read(path, topology)
 
 
-def _format(path) -> _Format:
+def format_of(path) -> Format:
+    """The format of a trajectory file; InputError if its suffix is unknown."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{path}: unknown trajectory format {suffix!r}; use {', '.join(FORMATS)}")

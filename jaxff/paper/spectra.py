@@ -91,9 +91,9 @@ def _spectrum(setting, potential, data, name, temperature):
         setting.sampling(temperature, replicas, 100, STEP), setting.size(5.0, 1.0),
     )  # fmt: skip
     run = md.simulate(
-        potential, data.molecule, ensemble="nve", dt=STEP, record_every=EVERY,
-        steps=setting.size(80_000, 4_000), positions=warm.positions[:, -1],
-        velocities=warm.velocities[:, -1], replicas=replicas,
+        potential, data.molecule, md.NVE(dt=STEP), steps=setting.size(80_000, 4_000),
+        start=md.Start(warm.positions[:, -1], warm.velocities[:, -1]),
+        output=md.Output(every=EVERY),
         progress=setting.titled(f"{name} at {temperature:g} K"),
     )  # fmt: skip
     return spectrum(

@@ -106,15 +106,11 @@ class Sampling:
         return md.simulate(
             potential,
             molecule,
-            temperature=self.temperature,
-            dt=self.dt,
-            friction=self.friction,
+            md.Langevin(self.temperature, friction=self.friction, dt=self.dt),
             steps=self.frame_steps * n_frames,
-            record_every=self.frame_steps,
-            replicas=self.replicas,
-            seed=self.seed,
-            stretch=self.stretch,
-            positions=starts,
+            start=md.Start(starts, replicas=self.replicas, seed=self.seed),
+            output=md.Output(every=self.frame_steps),
+            stop=md.Stop(stretch=self.stretch),
             progress=progress,
         )
 

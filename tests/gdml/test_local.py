@@ -174,12 +174,10 @@ def test_dynamics_through_the_rim_conserve_energy(toy, correction, frames):
     run = jaxff.md.simulate(
         hybrid,
         jaxff.Molecule(frames.numbers, toy[2][0], []),
-        ensemble="nve",
-        temperature=900.0,
+        jaxff.md.NVE(temperature=900.0, dt=0.2),
         steps=4000,
-        dt=0.2,
-        record_every=20,
-        seed=3,
+        start=jaxff.md.Start(seed=3),
+        output=jaxff.md.Output(every=20),
     )
     total = run.potential_energies + run.kinetic_energies
     felt = np.abs(correction.predict(np.asarray(run.positions)[..., ATOMS, :])[0])

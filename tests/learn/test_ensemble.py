@@ -15,6 +15,7 @@ from jaxff.learn import EnsembleAverage, Gradient, LeastSquares, RelativeEntropy
 from jaxff.learn.ensemble import LEAST
 from jaxff.learn.joint import Joint
 from jaxff.learn.problem import Problem
+from jaxff.md import Langevin, Start
 from jaxff.md.differentiable.reweighting import Sampling, UntrustedWarning, reweight
 
 
@@ -185,11 +186,10 @@ def test_molecules_are_fitted_together_by_the_parameters_that_matter():
     def sampling(potential, seed=0):
         return Sampling(
             potential.molecule,
-            replicas=16,
+            Langevin(friction=10.0),
             steps=2000,
             equilibration=1000,
-            friction=10.0,
-            seed=seed,
+            start=Start(replicas=16, seed=seed),
         )
 
     starts = [jaxff.gaff(Molecule.from_smiles(s), charges="gasteiger") for s in ("O", "CO")]

@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from springs import springs  # noqa: E402
 
 from jaxff import Molecule, md  # noqa: E402
-from jaxff.md import record, simulate  # noqa: E402
+from jaxff.md import record, simulation  # noqa: E402
 
-simulate.CHUNK_SECONDS, record.RESTART_SECONDS = 0.02, 0.0
+simulation.CHUNK_SECONDS, record.RESTART_SECONDS = 0.02, 0.0
 
 
 def main(folder, suffix, ensemble, replicas=None):
@@ -26,13 +26,12 @@ def main(folder, suffix, ensemble, replicas=None):
     run = md.simulate(
         springs(water),
         water,
-        ensemble=ensemble,
+        md.ENSEMBLES[ensemble](),
         steps=60_000,
-        record_every=20,
-        seed=4,
-        replicas=None if replicas is None else int(replicas),
-        out=Path(folder, f"run.{suffix}"),
-        restart_file=Path(folder, "restart.npz"),
+        start=md.Start(replicas=None if replicas is None else int(replicas), seed=4),
+        output=md.Output(
+            Path(folder, f"run.{suffix}"), every=20, restart=Path(folder, "restart.npz")
+        ),
         progress=lambda phase, fraction: print("chunk", flush=True),
     )
     print("done", run.state.step, flush=True)

@@ -13,7 +13,8 @@ from springs import springs
 
 import jaxff
 from jaxff import InputError, Molecule, analysis, gdml, md
-from jaxff.md.differentiable import perturbation_growth, rollout, value_and_gradient
+from jaxff.md import NVE, Langevin, Start
+from jaxff.md.differentiable import Plan, perturbation_growth, rollout, value_and_gradient
 from jaxff.md.differentiable.reweighting import UntrustedWarning
 from jaxff.potential import Column, Potential, Term
 from jaxff.units import TIME
@@ -36,8 +37,10 @@ def potential(water):
 @pytest.fixture(scope="module")
 def start(water, potential):
     """Positions and velocities (2, 3, 3) of two replicas at 300 K."""
-    run = md.simulate(potential, water, steps=100, record_every=100, replicas=2, seed=4)
-    return jnp.asarray(run.positions[:, -1]), jnp.asarray(run.velocities[:, -1])
+    run = md.simulate(
+        potential, water, steps=100, start=Start(replicas=2, seed=4), output=md.Output(every=100)
+    )
+    return Start(jnp.asarray(run.positions[:, -1]), jnp.asarray(run.velocities[:, -1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +82,7 @@ def well():
 def inside():
     """Positions and velocities (2, 1, 3) of two replicas in the well."""
     rng = np.random.default_rng(6)
-    return 0.2 * rng.standard_normal((2, 1, 3)), 0.2 / TIME * rng.standard_normal((2, 1, 3))
+    return Start(0.2 * rng.standard_normal((2, 1, 3)), 0.2 / TIME * rng.standard_normal((2, 1, 3)))
 
 
 def richardson(function, step):
@@ -91,15 +94,21 @@ def richardson(function, step):
 # -- the trajectory ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("ensemble", "method"), [("nve", "forward"), ("langevin", "reversible")])
+@pytest.mark.parametrize(
+    ("ensemble", "method"),
+    [
+        (NVE(400.0, dt=0.4), "forward"),
+        (Langevin(400.0, friction=30.0, dt=0.4), "reversible"),
+        (Langevin([300.0, 400.0], final_temperature=900.0, friction=30.0), "checkpoint"),
+    ],
+)
 def test_it_is_the_trajectory_of_simulate(water, potential, ensemble, method):
-    common = {
-        "steps": 60, "record_every": 20, "ensemble": ensemble, "seed": 7, "dt": 0.4,
-        "temperature": 400.0, "friction": 30.0,
-    }  # fmt: skip
-    run = md.simulate(potential, water, replicas=2, **common)
-    start = run.positions[:, 0], run.velocities[:, 0]
-    found = rollout(potential, *start, method=method, **common)
+    run = md.simulate(
+        potential, water, ensemble, steps=60, start=Start(replicas=2, seed=7),
+        output=md.Output(every=20),
+    )  # fmt: skip
+    start = Start(run.positions[:, 0], run.velocities[:, 0], seed=7)
+    found = rollout(potential, start, ensemble, Plan(60, 20, method))
     np.testing.assert_allclose(found.positions, run.positions, atol=1e-13)
     np.testing.assert_allclose(found.velocities, run.velocities, atol=1e-14)
 
@@ -122,8 +131,7 @@ def test_a_harmonic_oscillator_has_its_closed_form(method):
     def last(k):
         moved = well.replace({"well": {"k": k}})
         return rollout(
-            moved, x0[None], v0[None], steps=steps, record_every=50, dt=dt, masses=[mass],
-            method=method,
+            moved, Start(x0[None], v0[None]), NVE(dt=dt), Plan(steps, 50, method), masses=[mass]
         ).positions[-1, 0]  # fmt: skip
 
     np.testing.assert_allclose(last(jnp.array([k0])), exact(k0).real, rtol=1e-11)
@@ -159,9 +167,10 @@ def test_gradients_are_those_of_finite_differences(make, ensemble):
 
     def loss(params, R, v, drive, method):
         dt, temperature, friction, masses = drive
+        kind = NVE(dt=dt) if ensemble == "nve" else Langevin(temperature, friction=friction, dt=dt)
         frames = rollout(
-            potential.replace(params), R, v, steps=60, record_every=30, ensemble=ensemble, dt=dt,
-            temperature=temperature, friction=friction, masses=masses, seed=5, method=method,
+            potential.replace(params), Start(R, v, seed=5), kind, Plan(60, 30, method),
+            masses=masses,
         )  # fmt: skip
         return jnp.sum(weights * (frames.positions + 20.0 * frames.velocities))
 
@@ -215,14 +224,12 @@ def weighted(frames):
 
 @pytest.mark.parametrize("method", REVERSE)
 def test_replicas_have_the_sum_of_their_gradients(well, inside, method):
-    settings = {
-        "steps": 40, "record_every": 8, "ensemble": "langevin", "friction": 20.0, "dt": 5.0,
-        "masses": [1.0], "temperature": 20.0,
-    }  # fmt: skip
+    ensemble, plan = Langevin(20.0, friction=20.0, dt=5.0), Plan(40, 8, method)
+    inside = inside.positions, inside.velocities
     weights = np.random.default_rng(2).standard_normal((2, 6, 1, 3))
 
     def loss(potential, start, weights, seed):
-        frames = rollout(potential, *start, method=method, seed=seed, **settings)
+        frames = rollout(potential, Start(*start, seed=seed), ensemble, plan, masses=[1.0])
         return jnp.sum(weights * frames.positions)
 
     both = jax.grad(loss, argnums=(0, 1))(well, inside, weights, 3)
@@ -239,11 +246,10 @@ def test_replicas_have_the_sum_of_their_gradients(well, inside, method):
 
 
 def test_segments_change_the_memory_and_not_the_gradient(well, inside):
-    settings = {"steps": 60, "record_every": 30, "dt": 5.0, "masses": [1.0]}
-
     def gradient(segment):
         def loss(potential):
-            return weighted(rollout(potential, *inside, segment=segment, **settings))
+            plan = Plan(60, 30, segment=segment)
+            return weighted(rollout(potential, inside, NVE(dt=5.0), plan, masses=[1.0]))
 
         return jax.grad(loss)(well)
 
@@ -254,10 +260,9 @@ def test_segments_change_the_memory_and_not_the_gradient(well, inside):
 
 
 def test_float32_has_the_gradient_to_three_digits(well, inside):
-    settings = {"steps": 100, "record_every": 20, "dt": 5.0, "masses": [1.0]}
-
     def loss(potential, method):
-        return weighted(rollout(potential, *inside, method=method, **settings))
+        plan = Plan(100, 20, method)
+        return weighted(rollout(potential, inside, NVE(dt=5.0), plan, masses=[1.0]))
 
     exact = jax.grad(loss)(well, "checkpoint").params["well"]["size"]
     for method in REVERSE:
@@ -274,7 +279,7 @@ def memory(well, method, steps) -> int:
 
     def loss(potential, start):
         last = rollout(
-            potential, start, start, masses=[1.0], steps=steps, record_every=steps, method=method
+            potential, Start(start, start), plan=Plan(steps, steps, method), masses=[1.0]
         ).positions[-1]
         return jnp.sum(last**2)
 
@@ -299,9 +304,10 @@ def test_other_numbers_are_not_traced_again(method):
     def run(k, seed, dt, friction, temperature):
         moved = well.replace({"well": {"k": k}})
         return value_and_gradient(
-            weighted, moved, rng.standard_normal((2, 3)), 0.01 * rng.standard_normal((2, 3)),
-            steps=20, record_every=5, ensemble="langevin", masses=[1.0, 2.0], method=method,
-            seed=seed, dt=dt, friction=friction, temperature=temperature,
+            weighted, moved,
+            Start(rng.standard_normal((2, 3)), 0.01 * rng.standard_normal((2, 3)), seed=seed),
+            Langevin(temperature, friction=friction, dt=dt), Plan(20, 5, method),
+            masses=[1.0, 2.0],
         )  # fmt: skip
 
     run(np.array([80.0, 90.0]), 0, 0.5, 1.0, 300.0)
@@ -320,7 +326,7 @@ def test_all_methods_give_the_gradient_of_the_rows_asked_for():
     )
     found = {
         method: value_and_gradient(
-            weighted, bonds, bonds.molecule.positions, velocities, steps=30, method=method,
+            weighted, bonds, Start(velocities=velocities), plan=Plan(30, method=method),
             trainable=["bond.k", "bond.length:c-o"],
         )
         for method in METHODS
@@ -345,21 +351,20 @@ def orbit(energy):
     """
     y, vy = 0.1, 0.05
     vx = np.sqrt(2 * (energy - (0.5 * y**2 - y**3 / 3)) - vy**2)
-    return np.array([[0.0, y, 0.0]]), np.array([[vx, vy, 0.0]]) / TIME
+    return Start(np.array([[0.0, y, 0.0]]), np.array([[vx, vy, 0.0]]) / TIME)
 
 
 def test_growth_is_that_of_two_trajectories(potential, start, water):
     """A small change of the start, brought forward by the dynamics themselves."""
-    settings = {"steps": 400, "dt": 0.5}
-    times, growth = perturbation_growth(potential, *start, **settings)
+    times, growth = perturbation_growth(potential, start, NVE(dt=0.5), 400)
     assert times[-1] == 200.0
     masses, rng = water.masses[:, None], np.random.default_rng(0)
     change = [rng.standard_normal((2, 3, 3)) / np.sqrt(masses) * unit for unit in (5.3, 1.0)]
 
     def run(h):
-        moved = (x + h * c for x, c in zip(start, change, strict=True))
-        every = 400 // (len(times) - 1)
-        return rollout(potential, *moved, record_every=every, method="forward", **settings)
+        arrays = start.positions, start.velocities
+        moved = Start(*(x + h * c for x, c in zip(arrays, change, strict=True)))
+        return rollout(potential, moved, NVE(dt=0.5), Plan(400, 400 // (len(times) - 1), "forward"))
 
     dR, dv = ((a - b) / 2e-7 for a, b in zip(run(1e-7), run(-1e-7), strict=True))
     norm = np.sqrt((masses * (np.square(dR) / 5.3**2 + np.square(dv))).sum(axis=(-2, -1)))
@@ -369,7 +374,7 @@ def test_growth_is_that_of_two_trajectories(potential, start, water):
 def test_chaos_has_its_known_exponent(well):
     """0.13 at an energy of 1/6: Benettin, Galgani and Strelcyn, Phys. Rev. A 14, 2338 (1976)."""
     start = orbit(1 / 6 - 1e-3)
-    times, growth = perturbation_growth(well, *start, masses=[1.0], steps=60_000, dt=1.0)
+    times, growth = perturbation_growth(well, start, NVE(dt=1.0), 60_000, masses=[1.0])
     exponent = np.log(growth[-1]) / (times[-1] / TIME)
     assert exponent == pytest.approx(0.13, abs=0.04)
 
@@ -381,16 +386,16 @@ def test_a_regular_orbit_is_trusted_and_a_chaotic_one_is_not(well, method):
     def last(frames):
         return frames.positions[-1, 0, 0]
 
-    settings = {"masses": [1.0], "steps": 8000, "dt": 1.0, "record_every": 8000, "method": method}
+    settings = {"ensemble": NVE(dt=1.0), "plan": Plan(8000, 8000, method), "masses": [1.0]}
     errors = []
     for energy in (1 / 24, 1 / 6 - 1e-3):
         start = orbit(energy)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = value_and_gradient(last, well, *start, **settings)
+            found = value_and_gradient(last, well, start, **settings)
         trust, slope = found.trust, float(found.params["well"]["size"])
         values = [
-            float(last(rollout(well.replace({"well": {"size": s}}), *start, **settings)))
+            float(last(rollout(well.replace({"well": {"size": s}}), start, **settings)))
             for s in (1 + 5e-5, 1 - 5e-5)
         ]
         errors.append(abs((values[0] - values[1]) / 1e-4 / slope - 1))
@@ -410,18 +415,18 @@ def test_a_regular_orbit_is_trusted_and_a_chaotic_one_is_not(well, method):
 
 def test_a_way_back_that_misses_is_seen(well, inside):
     """Strong friction forgets the past, and no inverse brings it back from rounded numbers."""
-    settings = {
-        "steps": 1000, "ensemble": "langevin", "friction": 50.0, "dt": 1.0, "masses": [1.0],
-        "temperature": 10.0,
-    }  # fmt: skip
-    grad = partial(value_and_gradient, weighted, well, *inside, **settings)
+
+    def grad(every, method):
+        ensemble, plan = Langevin(10.0, friction=50.0, dt=1.0), Plan(1000, every, method)
+        return value_and_gradient(weighted, well, inside, ensemble, plan, masses=[1.0])
+
     with pytest.warns(UntrustedWarning, match=r"missed a frame by .* record more often"):
-        lost = grad(record_every=1000, method="reversible")
+        lost = grad(1000, "reversible")
     assert not lost.trust.trusted
     assert not lost.trust.miss < 1e-3
     assert np.isnan(lost.params["well"]["size"])
     # Frames in between hold it.
-    found, exact = (grad(record_every=50, method=method) for method in ("reversible", "checkpoint"))
+    found, exact = (grad(50, method) for method in ("reversible", "checkpoint"))
     assert found.trust.trusted
     assert found.trust.miss < 1e-6
     assert found.params["well"]["size"] == pytest.approx(exact.params["well"]["size"], rel=1e-6)
@@ -430,8 +435,8 @@ def test_a_way_back_that_misses_is_seen(well, inside):
 def test_numbers_that_are_not_finite_are_not_trusted(well, inside):
     with pytest.warns(UntrustedWarning, match="not finite"):
         found = value_and_gradient(
-            lambda frames: jnp.sqrt(0.0 * frames.positions[0, -1, 0, 0]), well, *inside, steps=10,
-            masses=[1.0],
+            lambda frames: jnp.sqrt(0.0 * frames.positions[0, -1, 0, 0]), well, inside,
+            plan=Plan(10), masses=[1.0],
         )  # fmt: skip
     assert not found.trust.trusted
 
@@ -439,31 +444,26 @@ def test_numbers_that_are_not_finite_are_not_trusted(well, inside):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 15}, r"steps \(15\) must be a multiple of record_every \(10\)"),
-        ({"segment": 3}, r"record_every \(10\) must be a multiple of segment \(3\)"),
-        ({"steps": 0}, "steps is 0"),
-        ({"ensemble": "csvr"}, "'csvr' cannot be differentiated"),
-        ({"method": "adjoint"}, "unknown method 'adjoint'"),
-        ({"dt": 0.0}, "dt is 0"),
-        ({"temperature": -1.0}, "temperature is -1"),
-        ({"friction": np.nan}, "friction is nan"),
+        ({"ensemble": md.CSVR()}, "'csvr' cannot be differentiated: use one of nve, langevin"),
         ({"positions": np.zeros((2, 3))}, r"positions have shape \(2, 3\)"),
         ({"velocities": np.zeros((2, 3))}, r"velocities have shape \(2, 3\)"),
+        ({"velocities": None}, "needs positions and velocities"),
         ({"masses": [1.0, 1.0]}, r"positions have shape \(3, 3\), expected \(2, 3\)"),
     ],
 )
 def test_unusable_arguments_are_named(water, potential, change, message):
-    still = {"positions": water.positions, "velocities": np.zeros((3, 3)), "steps": 20}
+    arrays = {"positions": water.positions, "velocities": np.zeros((3, 3)), **change}
+    start = Start(arrays.pop("positions"), arrays.pop("velocities"))
     with pytest.raises(InputError, match=message):
-        rollout(potential, **{**still, **change})
+        rollout(potential, start, plan=Plan(20), **arrays)
 
 
 def test_masses_are_asked_for(water):
     bare = Potential(springs(water).program, springs(water).params)
     with pytest.raises(InputError, match="give masses"):
-        rollout(bare, water.positions, np.zeros((3, 3)), steps=10)
+        rollout(bare, Start(water.positions, np.zeros((3, 3))))
     with pytest.raises(InputError, match="give masses"):
-        perturbation_growth(bare, water.positions, np.zeros((3, 3)), steps=10)
+        perturbation_growth(bare, Start(water.positions, np.zeros((3, 3))))
 
 
 # -- an experiment ------------------------------------------------------------------------------
@@ -481,7 +481,7 @@ def test_a_morse_bond_is_fitted_to_the_peak_of_its_stretch():
     velocities = np.stack(
         [md.kinetics.maxwell_boltzmann(ethanol.masses, 600.0, rng) for _ in range(4)]
     )
-    start = np.tile(ethanol.positions, (4, 1, 1)), velocities
+    start = Start(np.tile(ethanol.positions, (4, 1, 1)), velocities)
 
     def spectrum(frames):
         """That of the speed at which the bond's length changes."""
@@ -498,8 +498,7 @@ def test_a_morse_bond_is_fitted_to_the_peak_of_its_stretch():
     peaks = []
     for _ in range(3):
         found = value_and_gradient(
-            peak, potential, *start, steps=400, record_every=4, method="reversible",
-            trainable=["bond.width:ho-oh"],
+            peak, potential, start, plan=Plan(400, 4, "reversible"), trainable=["bond.width:ho-oh"],
         )  # fmt: skip
         assert found.trust.trusted
         peaks.append(found.value)
@@ -511,8 +510,8 @@ def test_a_morse_bond_is_fitted_to_the_peak_of_its_stretch():
     assert abs(peaks[2] - target) < 0.1
     # The whole molecule's spectrum, of longer runs from elsewhere.
     run = md.simulate(
-        potential, ethanol, ensemble="nve", temperature=600.0, steps=8000, record_every=4, seed=8,
-        replicas=4,
+        potential, ethanol, NVE(600.0), steps=8000, start=Start(replicas=4, seed=8),
+        output=md.Output(every=4),
     )  # fmt: skip
     frequencies, density = analysis.vdos(run.velocities, ethanol.masses, 2.0, segment=1000)
     above = frequencies > 3300.0

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase import units as ase_units
+from simulating import simulate
 from springs import springs
 from wells import Well, well
 
@@ -62,8 +63,8 @@ def test_kinetic_energy_is_canonical_at_length(name, steps, error, ensemble):
 def check_kinetic_energy(name, steps, error, ensemble):
     molecule = molecule_of(name)
     potential = springs(molecule) if name == "pair" else jaxff.gaff(molecule)
-    run = md.simulate(
-        potential, molecule, ensemble=ensemble, temperature=300.0, steps=steps, record_every=20,
+    run = simulate(
+        potential, molecule, ensemble=ensemble, temperature=300.0, steps=steps, every=20,
         dt=0.25, friction=20.0, relaxation=20.0, replicas=16, seed=11, keep=False,
     )  # fmt: skip
     atoms = 3 * molecule.n_atoms
@@ -96,9 +97,7 @@ class Aligned(Term):
 def test_a_field_that_only_turns_leaves_all_but_the_translation(ensemble):
     water = Molecule.from_smiles("O")
     field = Potential.of("field", Aligned(3), {"field": np.array(0.3)}, water)
-    run = md.simulate(
-        springs(water) + field, water, ensemble=ensemble, steps=10, remove_rotation=True
-    )
+    run = simulate(springs(water) + field, water, ensemble=ensemble, steps=10, remove_rotation=True)
     assert run.degrees_of_freedom == 6
     momentum = np.einsum("n,fnc->fc", water.masses, run.velocities)
     np.testing.assert_allclose(momentum, 0.0, atol=1e-12)
@@ -108,9 +107,9 @@ def test_a_field_that_only_turns_leaves_all_but_the_translation(ensemble):
 def test_a_free_atom_has_nothing_to_scale(ensemble):
     free, atom = well(k=0.0)
     with pytest.raises(InputError, match="not a free atom"):
-        md.simulate(free, atom, ensemble=ensemble, steps=10)
+        simulate(free, atom, ensemble=ensemble, steps=10)
     bound, atom = well(k=1e-3)
-    assert md.simulate(bound, atom, ensemble=ensemble, steps=10).degrees_of_freedom == 3
+    assert simulate(bound, atom, ensemble=ensemble, steps=10).degrees_of_freedom == 3
 
 
 @pytest.mark.parametrize("replicas", [None, 2])
@@ -118,9 +117,9 @@ def test_a_continued_chain_takes_its_new_relaxation_time(replicas):
     ethanol = Molecule.from_smiles("CCO")
     gaff = jaxff.gaff(ethanol)
     common = {"ensemble": "nose-hoover", "steps": 1000, "temperature": 300.0, "replicas": replicas}
-    start = md.simulate(gaff, ethanol, relaxation=20.0, **common).state
+    start = simulate(gaff, ethanol, relaxation=20.0, **common).state
     hot = {**common, "temperature": 600.0, "state": start}
-    quick, slow = (md.simulate(gaff, ethanol, relaxation=tau, **hot) for tau in (20.0, 1e6))
+    quick, slow = (simulate(gaff, ethanol, relaxation=tau, **hot) for tau in (20.0, 1e6))
     # A chain as slow as this leaves the energy alone.
     total = slow.potential_energies + slow.kinetic_energies
     assert np.ptp(total, axis=-1).max() < 0.5
@@ -135,9 +134,9 @@ def test_a_weak_field_is_seen_beside_stiff_bonds(k):
     zero = np.array(0.0)
     field = Potential.of("well", Well(9), {"k": np.array(k), "a": zero, "c": zero}, ethanol)
     for potential in (gaff, gaff.astype("float32")):
-        run = md.simulate(potential, ethanol, ensemble="csvr", steps=10)
+        run = simulate(potential, ethanol, ensemble="csvr", steps=10)
         assert run.degrees_of_freedom == 21
-    held = md.simulate(gaff + field, ethanol, ensemble="csvr", steps=10)
+    held = simulate(gaff + field, ethanol, ensemble="csvr", steps=10)
     assert held.degrees_of_freedom == 27
 
 
@@ -145,8 +144,8 @@ def test_a_weak_field_is_seen_beside_stiff_bonds(k):
 def test_a_harmonic_well_is_filled_as_boltzmann_says(ensemble):
     # Three atoms: one alone would be no ergodic system for a deterministic chain.
     potential, molecule = well(n_atoms=3, k=20.0)
-    run = md.simulate(
-        potential, molecule, ensemble=ensemble, steps=100_000, dt=1.0, record_every=25,
+    run = simulate(
+        potential, molecule, ensemble=ensemble, steps=100_000, dt=1.0, every=25,
         friction=20.0, relaxation=30.0, replicas=16, seed=3,
     )  # fmt: skip
     assert set(run.degrees_of_freedom.tolist()) == {9}  # nothing is conserved, nothing removed
@@ -162,8 +161,8 @@ def test_a_double_well_is_filled_as_boltzmann_says(ensemble):
     # Its directions are coupled: rescaling alone brings no energy from one to another.
     kT, k, a, c = units.BOLTZMANN * 300.0, 20.0, 1.0, 60.0
     potential, molecule = well(k=k, a=a, c=c)
-    run = md.simulate(
-        potential, molecule, ensemble=ensemble, steps=100_000, dt=1.0, record_every=25,
+    run = simulate(
+        potential, molecule, ensemble=ensemble, steps=100_000, dt=1.0, every=25,
         friction=10.0, relaxation=50.0, replicas=48, seed=5,
     )  # fmt: skip
     found = run.positions[:, 400:, 0, :2]
@@ -187,7 +186,7 @@ def test_a_double_well_is_filled_as_boltzmann_says(ensemble):
 def test_langevin_samples_what_ase_s_samples():
     ethanol = molecule_of("ethanol")
     gaff = jaxff.gaff(ethanol)
-    run = md.simulate(
+    run = simulate(
         gaff, ethanol, temperature=400.0, steps=40_000, friction=10.0, replicas=16, keep=False
     )
     ours = mean_and_error(run.potential_energies[:, 500:])
@@ -218,9 +217,9 @@ def test_langevin_samples_what_ase_s_samples():
 
 def test_the_temperature_follows_a_ramp():
     potential, molecule = well(n_atoms=30)
-    run = md.simulate(
+    run = simulate(
         potential, molecule, temperature=100.0, final_temperature=500.0, steps=40_000, dt=1.0,
-        friction=50.0, record_every=20,
+        friction=50.0, every=20,
     )  # fmt: skip
     for share in (0.25, 0.5, 0.75):
         there = np.abs(run.times / run.times[-1] - share) < 0.05
@@ -231,12 +230,12 @@ def test_the_temperature_follows_a_ramp():
 def test_a_ramp_ends_at_its_last_temperature(dtype):
     # Friction that leaves nothing of the velocities: each step has those of its own temperature.
     free, atoms = well(n_atoms=400, k=0.0)
-    common = {"friction": 1e6, "record_every": 1, "dt": 1.0}
+    common = {"friction": 1e6, "every": 1, "dt": 1.0}
     for steps in (1, 3, 7, 11, 13):  # of the shares of 300 K some round to less than 0 K
-        run = md.simulate(free.astype(dtype), atoms, final_temperature=0.0, steps=steps, **common)
+        run = simulate(free.astype(dtype), atoms, final_temperature=0.0, steps=steps, **common)
         assert np.isfinite(run.temperatures).all()
         assert run.temperatures[-1] < 1e-4
-    run = md.simulate(
+    run = simulate(
         free.astype(dtype), atoms, temperature=100.0, final_temperature=500.0, steps=4, **common
     )
     np.testing.assert_allclose(run.temperatures, [100.0, 200.0, 300.0, 400.0, 500.0], rtol=0.15)
@@ -246,7 +245,7 @@ def test_a_list_of_one_temperature_is_that_temperature():
     water = Molecule.from_smiles("O")
     for replicas in (None, 2):
         runs = [
-            md.simulate(springs(water), water, temperature=T, steps=10, replicas=replicas)
+            simulate(springs(water), water, temperature=T, steps=10, replicas=replicas)
             for T in (250.0, [250.0])
         ]
         np.testing.assert_array_equal(runs[0].positions, runs[1].positions)
@@ -257,11 +256,11 @@ def test_replicas_are_the_single_runs_of_their_seeds():
     potential = springs(water)
     temperatures = [100.0, 200.0, 300.0]
     for ensemble in ("langevin", "nose-hoover"):
-        common = {"ensemble": ensemble, "steps": 200, "record_every": 20}
-        many = md.simulate(potential, water, temperature=temperatures, replicas=3, seed=7, **common)
+        common = {"ensemble": ensemble, "steps": 200, "every": 20}
+        many = simulate(potential, water, temperature=temperatures, replicas=3, seed=7, **common)
         assert many.positions.shape == (3, 11, 3, 3)
         for r, temperature in enumerate(temperatures):
-            one = md.simulate(potential, water, temperature=temperature, seed=7 + r, **common)
+            one = simulate(potential, water, temperature=temperature, seed=7 + r, **common)
             np.testing.assert_allclose(many.positions[r], one.positions, atol=1e-9)
             np.testing.assert_allclose(many.kinetic_energies[r], one.kinetic_energies, atol=1e-8)
             assert many.degrees_of_freedom[r] == one.degrees_of_freedom
@@ -273,7 +272,8 @@ def test_replicas_on_several_devices_are_those_on_one(tmp_path):
         f"sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}];"
         "from springs import springs; from jaxff import Molecule, md; import numpy as np;"
         "water = Molecule.from_smiles('O');"
-        "run = md.simulate(springs(water), water, steps=100, replicas=4, seed=3);"
+        "start = md.Start(replicas=4, seed=3);"
+        "run = md.simulate(springs(water), water, steps=100, start=start);"
         "print(len(run.state.dynamics.position.sharding.device_set));"
         "np.save(sys.argv[1], run.positions)"
     )
@@ -286,16 +286,14 @@ def test_replicas_on_several_devices_are_those_on_one(tmp_path):
     )  # fmt: skip
     assert done.stdout.split() == ["2"]
     water = Molecule.from_smiles("O")
-    one = md.simulate(springs(water), water, steps=100, replicas=4, seed=3)
+    one = simulate(springs(water), water, steps=100, replicas=4, seed=3)
     np.testing.assert_allclose(np.load(path), one.positions, atol=1e-10)
 
 
 def test_overall_motion_stays_away():
     ethanol = molecule_of("ethanol")
     gaff = jaxff.gaff(ethanol).astype(jnp.float32)
-    run = md.simulate(
-        gaff, ethanol, ensemble="nose-hoover", steps=20_000, record_every=1000, relaxation=30.0
-    )
+    run = simulate(gaff, ethanol, ensemble="nose-hoover", steps=20_000, every=1000, relaxation=30.0)
     momenta = ethanol.masses[:, None] * run.velocities
     assert np.abs(momenta.sum(axis=1)).max() < 1e-4 * np.abs(momenta).sum(axis=(1, 2)).min()
     centred = run.positions - np.average(run.positions, axis=1, weights=ethanol.masses)[:, None]
@@ -306,7 +304,7 @@ def test_overall_motion_stays_away():
 def test_states_keep_double_precision():
     potential, molecule = well(n_atoms=2)
     for ensemble in ("nve", *THERMOSTATS):
-        run = md.simulate(potential, molecule, ensemble=ensemble, steps=1, record_every=1)
+        run = simulate(potential, molecule, ensemble=ensemble, steps=1, every=1)
         types = {str(x.dtype) for x in jax.tree.leaves(run.state.dynamics)}
         assert types <= {"float64", "key<fry>"}
 
@@ -327,7 +325,7 @@ def test_states_keep_double_precision():
 def test_unusable_settings_are_named(change, message):
     water = Molecule.from_smiles("O")
     with pytest.raises(InputError, match=message):
-        md.simulate(springs(water), water, **{"steps": 20, **change})
+        simulate(springs(water), water, **{"steps": 20, **change})
 
 
 # -- what stops a run ------------------------------------------------------------------------
@@ -336,9 +334,7 @@ def test_unusable_settings_are_named(change, message):
 def test_an_explosion_stops_the_run_and_names_the_term():
     ethanol = molecule_of("ethanol")
     with pytest.raises(md.SimulationError, match=r"at step \d+ .*that of '") as caught:
-        md.simulate(
-            jaxff.gaff(ethanol), ethanol, ensemble="nve", dt=4.0, steps=2000, record_every=10
-        )
+        simulate(jaxff.gaff(ethanol), ethanol, ensemble="nve", dt=4.0, steps=2000, every=10)
     error = caught.value
     assert error.term in jaxff.gaff(ethanol).terms(ethanol.positions)
     assert len(error.atoms) <= 1
@@ -351,9 +347,9 @@ def test_a_broken_bond_stops_the_run_of_its_replica():
     with pytest.raises(
         md.SimulationError, match=r"the bond of atom .* in replica [01] at"
     ) as caught:
-        md.simulate(
+        simulate(
             jaxff.gaff(ethanol, form="morse"), ethanol, temperature=[5.0, 4000.0], stretch=1.15,
-            replicas=2, steps=5000, record_every=50,
+            replicas=2, steps=5000, every=50,
         )  # fmt: skip
     error = caught.value
     assert error.replica == 1

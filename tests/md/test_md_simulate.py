@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ase import units as ase_units
 from ase.md.verlet import VelocityVerlet
+from simulating import simulate
 from springs import springs
 
 import jaxff
@@ -40,7 +41,7 @@ def total(run):
 
 
 def test_nve_follows_ase_s_velocity_verlet(water, potential):
-    run = md.simulate(potential, water, ensemble="nve", dt=0.3, steps=200, record_every=1, seed=5)
+    run = simulate(potential, water, ensemble="nve", dt=0.3, steps=200, every=1, seed=5)
     atoms = water.to_ase()
     atoms.set_velocities(run.velocities[0] / ase_units.fs)
     atoms.calc = Calculator(potential)
@@ -51,8 +52,8 @@ def test_nve_follows_ase_s_velocity_verlet(water, potential):
 
 
 def test_nve_runs_back_to_its_start(water, potential):
-    there = md.simulate(potential, water, ensemble="nve", steps=1000)
-    back = md.simulate(
+    there = simulate(potential, water, ensemble="nve", steps=1000)
+    back = simulate(
         potential,
         water,
         ensemble="nve",
@@ -64,9 +65,9 @@ def test_nve_runs_back_to_its_start(water, potential):
 
 
 def test_nve_energy_error_falls_as_the_square_of_the_step(water, potential):
-    common = {"ensemble": "nve", "seed": 3, "record_every": 1}
+    common = {"ensemble": "nve", "seed": 3, "every": 1}
     errors = [
-        np.std(total(md.simulate(potential, water, dt=dt, steps=round(200 / dt), **common)))
+        np.std(total(simulate(potential, water, dt=dt, steps=round(200 / dt), **common)))
         for dt in (0.5, 0.25, 0.125)
     ]
     assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.1)
@@ -74,7 +75,7 @@ def test_nve_energy_error_falls_as_the_square_of_the_step(water, potential):
 
 
 def test_nve_does_not_drift(water, potential):
-    run = md.simulate(potential, water, ensemble="nve", dt=0.5, steps=40_000, record_every=10)
+    run = simulate(potential, water, ensemble="nve", dt=0.5, steps=40_000, every=10)
     drift = np.polyfit(run.times / 1000.0, total(run), 1)[0]
     assert abs(drift) < 1e-4  # kcal/mol/ps
     momentum = np.einsum("n,fnc->fc", water.masses, run.velocities)
@@ -83,7 +84,7 @@ def test_nve_does_not_drift(water, potential):
 
 
 def test_nve_without_rotation(water, potential):
-    run = md.simulate(potential, water, ensemble="nve", steps=100, remove_rotation=True)
+    run = simulate(potential, water, ensemble="nve", steps=100, remove_rotation=True)
     assert run.degrees_of_freedom == 3
     centred = run.positions - np.average(run.positions, axis=1, weights=water.masses)[:, None]
     angular = np.cross(centred, water.masses[:, None] * run.velocities).sum(axis=1)
@@ -91,8 +92,8 @@ def test_nve_without_rotation(water, potential):
 
 
 def test_langevin_has_its_temperature(water, potential):
-    run = md.simulate(
-        potential, water, temperature=200.0, friction=100.0, steps=200_000, record_every=20, seed=2
+    run = simulate(
+        potential, water, temperature=200.0, friction=100.0, steps=200_000, every=20, seed=2
     )
     assert run.degrees_of_freedom == 9
     assert run.temperatures.mean() == pytest.approx(200.0, rel=0.02)
@@ -106,10 +107,10 @@ def test_langevin_has_its_temperature(water, potential):
 
 
 def test_langevin_without_friction_is_nve(water, potential):
-    start = md.simulate(potential, water, ensemble="nve", steps=10)
+    start = simulate(potential, water, ensemble="nve", steps=10)
     common = {"steps": 100, "velocities": start.velocities[0]}
-    free = md.simulate(potential, water, friction=0.0, **common)
-    nve = md.simulate(potential, water, ensemble="nve", **common)
+    free = simulate(potential, water, friction=0.0, **common)
+    nve = simulate(potential, water, ensemble="nve", **common)
     np.testing.assert_allclose(free.positions, nve.positions, atol=1e-9)
 
 
@@ -118,7 +119,7 @@ def test_langevin_without_friction_is_nve(water, potential):
 
 def test_the_same_seed_gives_the_same_run(water, potential):
     first, second, other = (
-        md.simulate(potential, water, steps=3000, record_every=5, seed=seed) for seed in (1, 1, 2)
+        simulate(potential, water, steps=3000, every=5, seed=seed) for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first.positions, second.positions)
     assert np.abs(first.positions[-1] - other.positions[-1]).max() > 1e-3
@@ -126,17 +127,17 @@ def test_the_same_seed_gives_the_same_run(water, potential):
 
 @pytest.mark.parametrize("ensemble", ["nve", "langevin"])
 def test_a_continued_run_is_the_uninterrupted_one(water, potential, ensemble):
-    common = {"ensemble": ensemble, "record_every": 7}
-    whole = md.simulate(potential, water, steps=70, **common)
-    first = md.simulate(potential, water, steps=28, **common)
-    rest = md.simulate(potential, water, steps=42, state=first.state, **common)
+    common = {"ensemble": ensemble, "every": 7}
+    whole = simulate(potential, water, steps=70, **common)
+    first = simulate(potential, water, steps=28, **common)
+    rest = simulate(potential, water, steps=42, state=first.state, **common)
     for key in ("positions", "velocities", "potential_energies", "times", "temperatures"):
         joined = np.concatenate([getattr(first, key), getattr(rest, key)])
         np.testing.assert_array_equal(joined, getattr(whole, key))
 
 
 def test_frames_are_what_the_potential_says(water, potential):
-    run = md.simulate(potential, water, steps=50, record_every=10)
+    run = simulate(potential, water, steps=50, every=10)
     assert len(run.times) == 6
     np.testing.assert_allclose(run.times, np.arange(6) * 5.0)
     for frame, (energy, forces) in enumerate(map(potential.energy_and_forces, run.positions)):
@@ -148,12 +149,12 @@ def test_frames_are_what_the_potential_says(water, potential):
 
 
 def test_other_settings_do_not_compile_again(water, potential):
-    md.simulate(potential, water, steps=20)
+    simulate(potential, water, steps=20)
     before = run_chunk._cache_size()
     stiffer = jax.tree.map(lambda p: 1.1 * p, potential.params)
-    md.simulate(
+    simulate(
         potential.replace(stiffer), water, steps=700, dt=0.2, temperature=500.0, friction=5.0,
-        record_every=1, seed=4,
+        every=1, seed=4,
     )  # fmt: skip
     assert run_chunk._cache_size() == before
 
@@ -161,19 +162,19 @@ def test_other_settings_do_not_compile_again(water, potential):
 def test_atom_order_never_matters(potential, water):
     order = np.array([2, 0, 1])
     shuffled = water.reorder(order)
-    run = md.simulate(potential, water, ensemble="nve", steps=100)
+    run = simulate(potential, water, ensemble="nve", steps=100)
     velocities = run.velocities[0][order]
-    other = md.simulate(potential, shuffled, ensemble="nve", steps=100, velocities=velocities)
+    other = simulate(potential, shuffled, ensemble="nve", steps=100, velocities=velocities)
     np.testing.assert_allclose(other.positions, run.positions[:, order], atol=1e-6)
 
 
 def test_float32_runs_in_float32(water, potential):
     single = potential.astype(jnp.float32)
-    run = md.simulate(single, water, ensemble="nve", steps=1000)
+    run = simulate(single, water, ensemble="nve", steps=1000)
     assert run.state.dynamics.position.dtype == jnp.float32
-    double = md.simulate(potential, water, ensemble="nve", steps=1000)
+    double = simulate(potential, water, ensemble="nve", steps=1000)
     np.testing.assert_allclose(run.positions[:11], double.positions[:11], atol=1e-4)
-    warm = md.simulate(single, water, steps=20_000, friction=100.0)
+    warm = simulate(single, water, steps=20_000, friction=100.0)
     assert warm.temperatures.mean() == pytest.approx(300.0, rel=0.1)
     assert warm.state.dynamics.momentum.dtype == jnp.float32
 
@@ -181,33 +182,33 @@ def test_float32_runs_in_float32(water, potential):
 # -- what goes wrong ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("record_every", [1, 25])
-def test_a_run_stops_before_the_first_nan(water, record_every, tmp_path):
+@pytest.mark.parametrize("every", [1, 25])
+def test_a_run_stops_before_the_first_nan(water, every, tmp_path):
     # The springs break at 2 % stretch, which a hot molecule reaches within femtoseconds.
     fragile = springs(water, limit=1.02 * 1.53)
     out = tmp_path / "run.extxyz"
     with pytest.raises(md.SimulationError, match=r"not finite at step \d+ \(") as caught:
-        md.simulate(
+        simulate(
             fragile, water, temperature=500.0, ensemble="nve", steps=5000,
-            record_every=record_every, out=out,
+            every=every, path=out,
         )  # fmt: skip
     error = caught.value
     frames = ase.io.read(out, index=":")
     assert len(frames) == len(error.run.times) >= 1
     assert np.isfinite([a.positions for a in frames]).all()
     assert np.isfinite(error.run.potential_energies).all()
-    assert error.step // record_every * record_every <= error.run.state.step + record_every
-    assert error.run.state.step < error.step <= error.run.state.step + record_every
+    assert error.step // every * every <= error.run.state.step + every
+    assert error.run.state.step < error.step <= error.run.state.step + every
     # Single steps from the last good frame show the same step, and the one before it is fine.
-    step = md.simulate(
-        fragile, water, ensemble="nve", temperature=500.0, steps=error.step - 1, record_every=1
+    step = simulate(
+        fragile, water, ensemble="nve", temperature=500.0, steps=error.step - 1, every=1
     )
     assert step.state.step == error.step - 1
 
 
 def test_the_atom_is_named(water):
     with pytest.raises(md.SimulationError, match=r"atom [012] \([OH]\)"):
-        md.simulate(springs(water, limit=1.02 * 1.53), water, temperature=500.0, ensemble="nve")
+        simulate(springs(water, limit=1.02 * 1.53), water, temperature=500.0, ensemble="nve")
 
 
 def test_the_first_fault_counts_whatever_its_kind(water):
@@ -218,13 +219,13 @@ def test_the_first_fault_counts_whatever_its_kind(water):
     positions[5] = np.inf
     frames = Frame(positions, still, still, np.zeros(6), kinetic, np.zeros((6, 3), int))
     start = Frame(water.positions, still[0], still[0], 0.0, 1.0, np.zeros(3, int))
-    watch = partial(Guard.of, water, start, 3, 300.0, 1.5, None)
-    for conserved in (False, True):
-        fault = watch(conserved).fault(frames)
+    watch = partial(Guard.of, water, start, 3, stop=md.Stop(stretch=1.5))
+    for ensemble in (md.Langevin(), md.NVE()):
+        fault, conserved = watch(ensemble).fault(frames), ensemble.conserves_energy
         assert (fault.frame, "the temperature is" in fault.what) == (3, True)
         assert ("the total energy has changed by 1e+09 kcal/mol" in fault.what) == conserved
     positions[2] *= 2.0
-    fault = watch(False).fault(frames)
+    fault = watch(md.Langevin()).fault(frames)
     assert (fault.frame, "past its limit" in fault.what) == (2, True)
 
 
@@ -232,7 +233,7 @@ def test_a_start_that_is_not_finite_is_refused_before_anything_is_written(water,
     out = tmp_path / "run.extxyz"
     out.write_text("precious")
     with pytest.raises(InputError, match="starting geometry"):
-        md.simulate(springs(water, limit=0.5), water, out=out)
+        simulate(springs(water, limit=0.5), water, path=out)
     assert out.read_text() == "precious"
 
 
@@ -244,24 +245,22 @@ def test_a_start_that_is_not_finite_is_refused_before_anything_is_written(water,
         ({"temperature": float("nan")}, "temperature is"),
         ({"friction": -1.0}, "friction is"),
         ({"steps": 0}, "steps is"),
-        ({"steps": 15}, "multiple of record_every"),
+        ({"steps": 15}, "multiple of output.every"),
         ({"steps": float("nan")}, "steps is"),
         ({"seed": -1}, "seed is"),
         ({"seed": 0.5}, "seed is"),
-        ({"record_every": 0}, "record_every is"),
-        ({"ensemble": "npt"}, "unknown ensemble"),
-        ({"remove_rotation": True}, "no use with langevin"),
+        ({"every": 0}, "every is"),
         ({"max_temperature": 0.0}, "max_temperature is"),
         ({"ensemble": "nose-hoover", "relaxation": 0.1}, r"at least 2 time steps \(1 fs\)"),
-        ({"ensemble": "nose-hoover", "final_temperature": 0.0}, "above 0 K, at the end"),
+        ({"ensemble": "nose-hoover", "final_temperature": 0.0}, "above 0 K, at the end as well"),
         ({"positions": np.zeros((2, 3))}, "positions have shape"),
         ({"velocities": np.full((3, 3), np.nan)}, "velocities of atom 0"),
-        ({"out": "/no/such/folder/run.extxyz"}, "cannot write"),
+        ({"path": "/no/such/folder/run.extxyz"}, "cannot write"),
     ],
 )
 def test_unusable_arguments_are_named(water, potential, change, message):
     with pytest.raises(InputError, match=message):
-        md.simulate(potential, water, **{"steps": 20, **change})
+        simulate(potential, water, **{"steps": 20, **change})
 
 
 # -- what stops a run that need not stop ---------------------------------------------------------
@@ -270,45 +269,45 @@ def test_unusable_arguments_are_named(water, potential, change, message):
 def test_much_energy_at_the_start_is_no_explosion_where_it_is_conserved(water, potential):
     # Springs drawn to three times their length: 3000 kcal/mol, that all become motion.
     start = {"positions": 3.0 * water.positions, "velocities": np.zeros((3, 3))}
-    run = md.simulate(potential, water, ensemble="nve", dt=0.05, steps=2000, **start)
+    run = simulate(potential, water, ensemble="nve", dt=0.05, steps=2000, **start)
     assert run.kinetic_energies.max() > 1000.0
     assert np.ptp(total(run)) < 0.01 * run.kinetic_energies.max()
     with pytest.raises(md.SimulationError, match="total energy has changed by"):
-        md.simulate(potential, water, ensemble="nve", dt=12.0, steps=2000)
+        simulate(potential, water, ensemble="nve", dt=12.0, steps=2000)
 
 
 def test_the_highest_temperature_can_be_set(water, potential):
     start = {"positions": 3.0 * water.positions, "dt": 0.1, "steps": 2000}
     with pytest.raises(md.SimulationError, match="the temperature is"):
-        md.simulate(potential, water, **start)
-    run = md.simulate(potential, water, max_temperature=np.inf, **start)
+        simulate(potential, water, **start)
+    run = simulate(potential, water, max_temperature=np.inf, **start)
     assert run.temperatures.max() > 1e4
     strained = {"positions": 1.1 * water.positions, "velocities": np.zeros((3, 3))}
     for ensemble in ("nve", "langevin"):
-        common = {"ensemble": ensemble, "dt": 0.1, "steps": 2000, "record_every": 1, **strained}
-        hottest = md.simulate(potential, water, **common).temperatures.max()
+        common = {"ensemble": ensemble, "dt": 0.1, "steps": 2000, "every": 1, **strained}
+        hottest = simulate(potential, water, **common).temperatures.max()
         with pytest.raises(md.SimulationError, match=r"the temperature is .* K, atom"):
-            md.simulate(potential, water, max_temperature=0.9 * hottest, **common)
-        md.simulate(potential, water, max_temperature=1.1 * hottest, **common)
+            simulate(potential, water, max_temperature=0.9 * hottest, **common)
+        simulate(potential, water, max_temperature=1.1 * hottest, **common)
 
 
 # -- files ---------------------------------------------------------------------------------
 
 
 def test_numbers_of_other_types_count_as_plain_ones(water, potential, tmp_path):
-    common = {"replicas": 2, "steps": 20, "record_every": 10, "seed": 3, "dt": 0.5}
-    plain = md.simulate(potential, water, **common)
+    common = {"replicas": 2, "steps": 20, "every": 10, "seed": 3, "dt": 0.5}
+    plain = simulate(potential, water, **common)
     for kind in (np.float32, np.int64, float):
-        files = {"out": tmp_path / "run.h5", "restart_file": tmp_path / f"{kind.__name__}.npz"}
+        files = {"path": tmp_path / "run.h5", "restart": tmp_path / f"{kind.__name__}.npz"}
         other = {k: kind(v) for k, v in common.items() if k != "dt"}
-        run = md.simulate(potential, water, dt=np.float32(0.5), **other, **files)
+        run = simulate(potential, water, dt=np.float32(0.5), **other, **files)
         np.testing.assert_array_equal(run.positions, plain.positions)
 
 
 def test_the_trajectory_reads_back(water, potential, tmp_path):
     out = tmp_path / "run.extxyz"
     named = replace(water, name=r'a "name" with C=C\C')
-    run = md.simulate(potential, named, steps=40, out=out)
+    run = simulate(potential, named, steps=40, path=out)
     frames = ase.io.read(out, index=":")
     assert len(frames) == 5
     for frame, atoms in enumerate(frames):
@@ -339,9 +338,9 @@ def test_importing_the_room_does_not_import_jax_md():
 def test_gaff_ethanol_neither_drifts_nor_loses_its_temperature():
     ethanol = Molecule.from_smiles("CCO")
     gaff = jaxff.gaff(ethanol)
-    run = md.simulate(gaff, ethanol, ensemble="nve", dt=0.5, steps=40_000, seed=1)
+    run = simulate(gaff, ethanol, ensemble="nve", dt=0.5, steps=40_000, seed=1)
     assert abs(np.polyfit(run.times / 1000.0, total(run), 1)[0]) < 1e-3  # kcal/mol/ps
-    warm = md.simulate(gaff, ethanol, temperature=300.0, friction=50.0, steps=100_000, seed=1)
+    warm = simulate(gaff, ethanol, temperature=300.0, friction=50.0, steps=100_000, seed=1)
     assert warm.temperatures.mean() == pytest.approx(300.0, rel=0.02)
 
 
@@ -351,8 +350,8 @@ def test_kernels_and_hybrids_do_not_drift_in_100_ps(hybrid):
     data = packaged_dataset("ethanol")
     baseline = jaxff.gaff(data.molecule) if hybrid else None
     potential = jaxff.gdml.train(data, n_train=1000, sigma=20.0, baseline=baseline)
-    run = md.simulate(
-        potential, data.molecule, ensemble="nve", dt=0.5, steps=200_000, record_every=20,
+    run = simulate(
+        potential, data.molecule, ensemble="nve", dt=0.5, steps=200_000, every=20,
         keep=False,
     )  # fmt: skip
     drift = np.polyfit(run.times / 1000.0, total(run), 1)[0]

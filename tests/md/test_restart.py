@@ -11,6 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from simulating import simulate
 from springs import springs
 
 from jaxff import InputError, Molecule, md
@@ -94,18 +95,18 @@ def test_replicas_killed_many_times_go_on_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["extxyz", "h5", "dcd"])
 def test_more_steps_continue_a_finished_run(water, potential, tmp_path, suffix):
-    common = {"ensemble": "csvr", "record_every": 7, "seed": 2}
-    md.simulate(potential, water, steps=70, out=tmp_path / f"a.{suffix}", **common)
-    files = {"out": tmp_path / f"b.{suffix}", "restart_file": tmp_path / "b.npz"}
-    first = md.simulate(potential, water, steps=28, **files, **common)
-    rest = md.simulate(potential, water, steps=70, **files, **common)
+    common = {"ensemble": "csvr", "every": 7, "seed": 2}
+    simulate(potential, water, steps=70, path=tmp_path / f"a.{suffix}", **common)
+    files = {"path": tmp_path / f"b.{suffix}", "restart": tmp_path / "b.npz"}
+    first = simulate(potential, water, steps=28, **files, **common)
+    rest = simulate(potential, water, steps=70, **files, **common)
     assert len(first.times) == 5
     np.testing.assert_allclose(rest.times, np.arange(35, 71, 7) * 0.5)
     one, other = (md.read_trajectory(tmp_path / f"{name}.{suffix}") for name in "ab")
     for key, values in one.items():
         np.testing.assert_array_equal(values, other[key])
     with pytest.raises(InputError, match="at step 70 already"):
-        md.simulate(potential, water, steps=70, **files, **common)
+        simulate(potential, water, steps=70, **files, **common)
 
 
 @pytest.mark.parametrize(
@@ -114,82 +115,80 @@ def test_more_steps_continue_a_finished_run(water, potential, tmp_path, suffix):
         ({"temperature": 310.0}, "another temperature"),
         ({"seed": 9}, "another.* seed"),
         ({"dt": 0.4}, "another.* dt"),
-        ({"record_every": 5}, "another record_every"),
+        ({"every": 5}, "another every"),
         ({"ensemble": "nve"}, "another ensemble"),
         ({"replicas": 2}, "another.* replicas"),
         ({"velocities": np.zeros((3, 3))}, "another velocities"),
     ],
 )
 def test_a_restart_file_of_another_run_is_refused(water, potential, tmp_path, change, message):
-    files = {"out": tmp_path / "run.extxyz", "restart_file": tmp_path / "restart.npz"}
-    md.simulate(potential, water, steps=20, **files)
-    before = files["out"].read_bytes()
+    files = {"path": tmp_path / "run.extxyz", "restart": tmp_path / "restart.npz"}
+    simulate(potential, water, steps=20, **files)
+    before = files["path"].read_bytes()
     with pytest.raises(InputError, match=message):
-        md.simulate(potential, water, **{"steps": 40, **files, **change})
-    assert files["out"].read_bytes() == before
+        simulate(potential, water, **{"steps": 40, **files, **change})
+    assert files["path"].read_bytes() == before
 
 
 def test_a_restart_file_knows_whether_the_molecule_turned(water, potential, tmp_path):
-    common = {"ensemble": "nve", "restart_file": tmp_path / "restart.npz"}
-    md.simulate(potential, water, steps=20, **common)
+    common = {"ensemble": "nve", "restart": tmp_path / "restart.npz"}
+    simulate(potential, water, steps=20, **common)
     with pytest.raises(InputError, match="another remove_rotation"):
-        md.simulate(potential, water, steps=40, remove_rotation=True, **common)
+        simulate(potential, water, steps=40, remove_rotation=True, **common)
 
 
 def test_a_trajectory_and_its_restart_file_are_two(water, potential, tmp_path):
     with pytest.raises(InputError, match="two files"):
-        md.simulate(
-            potential, water, steps=20, out=tmp_path / "a.h5", restart_file=tmp_path / "a.h5"
-        )
+        simulate(potential, water, steps=20, path=tmp_path / "a.h5", restart=tmp_path / "a.h5")
     assert not list(tmp_path.iterdir())
 
 
 def test_bonds_stretch_from_the_start_and_not_from_the_restart(water, potential, tmp_path):
     # Every bond 5 % longer than at rest; the run is cut where they are near their shortest.
     common = {
-        "ensemble": "nve", "dt": 0.2, "record_every": 1, "velocities": np.zeros((3, 3)),
+        "ensemble": "nve", "dt": 0.2, "every": 1, "velocities": np.zeros((3, 3)),
         "positions": 1.05 * water.positions, "stretch": 1.02,
     }  # fmt: skip
-    whole = md.simulate(potential, water, steps=400, **common)
+    whole = simulate(potential, water, steps=400, **common)
     i, j = water.bonds.T
     lengths = np.linalg.norm(whole.positions[:, i] - whole.positions[:, j], axis=-1)
     cut = int(np.argmin(lengths.max(axis=1)[:100]))
     assert lengths.max() > 1.02 * lengths[cut].max()
-    files = {"restart_file": tmp_path / "restart.npz"}
-    md.simulate(potential, water, steps=cut, **common, **files)
-    rest = md.simulate(potential, water, steps=400, **common, **files)
+    files = {"restart": tmp_path / "restart.npz"}
+    simulate(potential, water, steps=cut, **common, **files)
+    rest = simulate(potential, water, steps=400, **common, **files)
     np.testing.assert_array_equal(rest.positions, whole.positions[cut + 1 :])
 
 
 def test_another_potential_or_a_damaged_file_is_refused(water, potential, tmp_path):
     restart = tmp_path / "restart.npz"
-    md.simulate(potential, water, steps=20, restart_file=restart)
+    simulate(potential, water, steps=20, restart=restart)
     softer = potential.replace(
         {"springs": {k: 0.9 * v for k, v in potential.params["springs"].items()}}
     )
     with pytest.raises(InputError, match="another potential"):
-        md.simulate(softer, water, steps=40, restart_file=restart)
+        simulate(softer, water, steps=40, restart=restart)
     with pytest.raises(InputError, match=r"another.* potential"):
-        md.simulate(potential.astype(jnp.float32), water, steps=40, restart_file=restart)
+        simulate(potential.astype(jnp.float32), water, steps=40, restart=restart)
     restart.write_bytes(restart.read_bytes()[:200])
     with pytest.raises(InputError, match="restart file"):
-        md.simulate(potential, water, steps=40, restart_file=restart)
+        simulate(potential, water, steps=40, restart=restart)
     np.savez(restart, header=np.array('{"format": "else"}'))
     with pytest.raises(InputError, match="not a jaxff restart"):
-        md.simulate(potential, water, steps=40, restart_file=restart)
+        simulate(potential, water, steps=40, restart=restart)
 
 
 def test_a_run_goes_on_after_an_exception(water, potential, tmp_path):
     def stop(phase, fraction):
         raise KeyboardInterrupt
 
-    files = {"out": tmp_path / "run.extxyz", "restart_file": tmp_path / "restart.npz"}
-    common = {"steps": 4000, "record_every": 20}
+    files = {"path": tmp_path / "run.extxyz", "restart": tmp_path / "restart.npz"}
+    common = {"steps": 4000, "every": 20}
     with pytest.raises(KeyboardInterrupt):
-        md.simulate(potential, water, progress=stop, **files, **common)
-    md.simulate(potential, water, **files, **common)
-    whole = md.simulate(potential, water, **common)
-    found = md.read_trajectory(files["out"])
+        simulate(potential, water, progress=stop, **files, **common)
+    simulate(potential, water, **files, **common)
+    whole = simulate(potential, water, **common)
+    found = md.read_trajectory(files["path"])
     np.testing.assert_allclose(found["positions"], whole.positions, atol=1e-9)
 
 

@@ -23,6 +23,7 @@ from jaxff import InputError
 from jaxff.analysis import occupations, torsion_angles
 from jaxff.dataset import packaged_dataset
 from jaxff.learn import EnsembleAverage
+from jaxff.md import NVE, Langevin, Start
 from jaxff.md.differentiable.reweighting import (
     Frames,
     Sampling,
@@ -171,8 +172,11 @@ def test_frames_that_cannot_be_used_are_refused():
         (lambda: Frames.of(well(1.0), np.zeros((4, 2, 3)), T), "2 atoms"),
         (lambda: Frames.of(well(1.0), R + np.nan, T), "frame 0 is not finite"),
         (lambda: average(well(1.0), Frames.of(well(1.0), R, T), np.zeros(3)), r"4 frames need"),
-        (lambda: Sampling(None, steps=15, record_every=10), "a multiple of record_every"),
-        (lambda: Sampling(None, temperature=0.0), "must be positive"),
+        (lambda: Sampling(None, steps=15, every=10), "a multiple of every"),
+        (lambda: Sampling(None, Langevin(0.0)), "one constant temperature above 0 K"),
+        (lambda: Sampling(None, NVE()), "one constant temperature above 0 K"),
+        (lambda: Sampling(None, Langevin([300.0, 400.0])), "one constant temperature"),
+        (lambda: Sampling(None, start=Start()), "needs replicas"),
     ):
         with pytest.raises(InputError, match=message):
             bad()
@@ -198,8 +202,8 @@ def ethanol():
 
 def sampling(ethanol, seed):
     return Sampling(
-        ethanol.molecule, 500.0, replicas=32, steps=4000, equilibration=2000, record_every=40,
-        friction=10.0, seed=seed,
+        ethanol.molecule, Langevin(500.0, friction=10.0), steps=4000, equilibration=2000, every=40,
+        start=Start(replicas=32, seed=seed),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from jaxff.md.differentiable.reweighting import (
     weights,
 )
 from jaxff.md.differentiable.rollout import Trajectory, rollout
+from jaxff.md.differentiable.steps import Plan
 from jaxff.md.differentiable.trust import (
     Gradient,
     Trust,
@@ -24,6 +25,7 @@ __all__ = [
     "Average",
     "Frames",
     "Gradient",
+    "Plan",
     "Reweighting",
     "Sampling",
     "Trajectory",

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
@@ -26,6 +26,8 @@ import numpy as np
 
 from jaxff import units
 from jaxff.errors import InputError
+from jaxff.md.ensembles import Ensemble, Langevin
+from jaxff.md.settings import Output, Start, checked_count
 from jaxff.molecule import Molecule
 from jaxff.potential import Params, Potential, Program
 
@@ -289,57 +291,61 @@ def block_deviations(weights, deviations, blocks: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """How to draw frames: Langevin dynamics of replicas at one temperature.
+    """Dynamics of replicas at one temperature that frames are drawn from.
 
-    Each must cross all barriers that count, and forget its start in the equilibration: weights
-    cannot tell.  Fits warn where the two halves of the frames differ.
+    Each replica must cross all relevant barriers, and forget its start during the equilibration:
+    the weights cannot show whether it does.  Fits warn if the two halves of the frames differ.
 
     Attributes:
-        molecule: elements, masses, and where the first draw starts; in the potential's order.
-        temperature: K.
-        replicas: molecules that run at once, each on its own.
-        steps: of each that are recorded, a multiple of `record_every`.
-        equilibration: steps before them, likewise.
-        record_every: steps between frames.
-        dt: time step, fs.
-        friction: 1/ps.
-        seed: of starts, velocities and noise.
-        positions: (N, 3) or (R, N, 3) Å where the first draw starts, in place of the molecule's.
+        molecule: elements, masses, and the geometry for the first draw; in the potential's order.
+        ensemble: with a thermostat at one constant temperature.
+        steps: number of recorded steps of each replica, a multiple of `every`.
+        equilibration: number of steps before them, a multiple of `every`.
+        every: steps between frames.
+        start: replicas, seed, and perhaps the positions for the first draw.
 
     Raises:
-        InputError: numbers that cannot be used.
+        InputError: settings that cannot be used.
     """
 
     molecule: Molecule
-    temperature: float = 300.0
-    replicas: int = 16
+    ensemble: Ensemble = field(default=Langevin(friction=5.0))
     steps: int = 10_000
     equilibration: int = 5_000
-    record_every: int = 20
-    dt: float = 0.5
-    friction: float = 5.0
-    seed: int = 0
-    positions: np.ndarray | None = None
+    every: int = 20
+    start: Start = field(default=Start(replicas=16))
 
     def __post_init__(self):
-        if self.record_every < 1:
-            raise InputError(f"record_every is {self.record_every}, it must be a positive integer")
-        for name in ("steps", "equilibration"):
-            value, least = getattr(self, name), int(name == "steps")
-            if value < least or value % self.record_every:
+        every = checked_count("every", self.every)
+        for name, least in (("steps", every), ("equilibration", 0)):
+            value = getattr(self, name)
+            if value < least or value % every:
                 raise InputError(
-                    f"{name} is {value}: use a multiple of record_every ({self.record_every}) "
-                    f"from {least * self.record_every}"
+                    f"{name} is {value}: use a multiple of every ({every}) from {least}"
                 )
-        if not self.temperature > 0.0:
-            raise InputError(f"temperature is {self.temperature} K, it must be positive")
+        ensemble = self.ensemble
+        constant = np.ndim(ensemble.temperature) == 0 and (
+            ensemble.last_temperature == ensemble.temperature > 0.0
+        )
+        if ensemble.conserves_energy or not constant:
+            raise InputError(
+                f"the ensemble is {ensemble}: frames need a thermostat at one constant temperature "
+                "above 0 K"
+            )
+        if self.start.replicas is None or self.start.velocities is not None:
+            raise InputError("the start of a Sampling needs replicas, and takes no velocities")
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the frames, K."""
+        return self.ensemble.temperature
 
     def draw(self, potential: Potential, number: int = 0, previous: Frames | None = None) -> Frames:
         """Frames of the canonical ensemble of `potential`, replica after replica.
 
         Args:
-            potential: what to simulate.
-            number: of the draw; others have other starts, velocities and noise.
+            potential: energy of the dynamics.
+            number: number of the draw; each has other starts, velocities and noise.
             previous: frames of a similar potential: the replicas start from some of them, chosen
                 by their weights under `potential`.
 
@@ -347,30 +353,27 @@ class Sampling:
             InputError: the molecule's atoms are not in the potential's order.
             SimulationError: the dynamics failed.
         """
-        from jaxff.md.simulate import simulate
+        from jaxff.md.simulation import simulate
 
         if potential.matched(self.molecule) is not potential:
             raise InputError(
-                "the sampling's molecule has its atoms in another order than the potential: use "
-                "potential.molecule, or potential.matched(molecule)"
+                "the molecule of the sampling has its atoms in another order than the potential: "
+                "use potential.molecule, or potential.matched(molecule)"
             )
-        positions = self.positions
+        replicas, seed = self.start.replicas, self.start.seed + number * self.start.replicas
+        positions = self.start.positions
         if previous is not None:
-            chosen = _systematic(reweight(potential, previous).weights, self.replicas, number)
+            chosen = _systematic(reweight(potential, previous).weights, replicas, number)
             positions = np.asarray(previous.positions)[chosen]
         run = simulate(
             potential,
             self.molecule,
-            temperature=self.temperature,
+            self.ensemble,
             steps=self.equilibration + self.steps,
-            dt=self.dt,
-            friction=self.friction,
-            record_every=self.record_every,
-            seed=self.seed + number * self.replicas,
-            replicas=self.replicas,
-            positions=positions,
+            start=replace(self.start, positions=positions, seed=seed),
+            output=Output(every=self.every),
         )
-        first = self.equilibration // self.record_every + 1  # the start is a frame, too
+        first = self.equilibration // self.every + 1  # the start is a frame, too
         return Frames.of(potential, run.positions[:, first:], self.temperature)
 
 

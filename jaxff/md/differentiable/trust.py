@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -20,15 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxff.md.differentiable.reversible import MISS
 from jaxff.md.differentiable.reweighting import UntrustedWarning
-from jaxff.md.differentiable.rollout import (
-    MISS,
-    Trajectory,
-    divisor_near,
-    masses_of,
-    rollout,
-    trajectory_and_miss,
-)
+from jaxff.md.differentiable.rollout import Trajectory, checked_arrays, rollout, rollout_and_miss
+from jaxff.md.differentiable.steps import Plan, divisor_near
+from jaxff.md.ensembles import NVE, Ensemble
+from jaxff.md.settings import Start
 from jaxff.parameters import FreeParameters
 from jaxff.potential import Array, Potential
 
@@ -84,50 +80,49 @@ class Gradient(NamedTuple):
 def value_and_gradient(
     loss: Callable[[Trajectory], Array],
     potential: Potential,
-    positions,
-    velocities,
+    start: Start,
+    ensemble: Ensemble | None = None,
+    plan: Plan | None = None,
     *,
+    masses=None,
     trainable: Sequence[str] | None = None,
     limit: float = GROWTH,
-    **settings,
 ) -> Gradient:
-    """A loss of the trajectory, its gradient with respect to parameters, and whether to trust it.
+    """A loss of a trajectory, its gradient with respect to parameters, and whether to trust it.
 
-    Costs one forward-mode run on top of the gradient's own.
+    Costs one forward-mode rollout in addition to the gradient.
 
     Args:
         loss: a function of the `Trajectory` that JAX can differentiate, giving ().
         potential: of N atoms.
-        positions: (N, 3) or (R, N, 3) Å.
-        velocities: likewise, Å/fs.
+        start, ensemble, plan, masses: as for `rollout`.  With the method "forward" the gradient is
+            by forward mode, one tangent for each parameter.
         trainable: patterns of parameter names such as ["bond.k", "bond.k:c3-oh"], as in `fit`;
-            None: what each term declares trainable.
+            None: the parameters that each term declares trainable.
         limit: see `Trust.horizon`.
-        settings: of `rollout`.  With the method "forward" the gradient is by forward mode, one
-            tangent a parameter.
 
     Raises:
         InputError: as `rollout`, or no parameter is free.
 
     Warns:
-        UntrustedWarning: the gradient is not to be trusted; the verdict says why.
+        UntrustedWarning: the gradient must not be trusted; the message says why.
     """
+    ensemble, plan = ensemble or NVE(), plan or Plan()
     free = FreeParameters.of(potential, trainable)
     theta = {key: potential.params[key[0]][key[1]] for key in free.columns}
     masks = {key: _free_entries(x, free.rows.get(key)) for key, x in theta.items()}
-    method = settings.get("method", "checkpoint")
 
     def loss_of(theta, miss):
-        params = {term: dict(own) for term, own in potential.params.items()}
+        params = {term: dict(columns) for term, columns in potential.params.items()}
         for (term, key), value in theta.items():
             params[term][key] = value
-        moved = Potential(potential.program, params, potential.molecule)
-        return loss(trajectory_and_miss(moved, positions, velocities, miss, **settings))
+        changed = Potential(potential.program, params, potential.molecule)
+        return loss(rollout_and_miss(changed, start, ensemble, plan, masses, miss))
 
     miss = None
-    if method == "forward":
+    if plan.method == "forward":
         value, gradient = _forward(lambda theta: loss_of(theta, 0.0), theta, masks)
-    elif method == "reversible":
+    elif plan.method == "reversible":
         value, (gradient, miss) = jax.value_and_grad(loss_of, argnums=(0, 1))(theta, 0.0)
     else:
         value, gradient = jax.value_and_grad(loss_of)(theta, 0.0)
@@ -135,39 +130,48 @@ def value_and_gradient(
     for (term, key), x in gradient.items():
         params.setdefault(term, {})[key] = np.where(masks[term, key], x, 0.0)
     finite = all(np.isfinite(x).all() for x in jax.tree.leaves((value, params)))
-    times, growth = perturbation_growth(potential, positions, velocities, **settings)
+    times, growth = perturbation_growth(potential, start, ensemble, plan.steps, masses=masses)
     miss = None if miss is None else float(miss)
     trust = _verdict(times, growth, miss, finite, limit)
     if not trust.trusted:
-        warnings.warn(f"the gradient is not to be trusted: {trust.reason}", UntrustedWarning, 2)
+        warnings.warn(f"the gradient must not be trusted: {trust.reason}", UntrustedWarning, 2)
     return Gradient(float(value), params, trust)
 
 
 def perturbation_growth(
-    potential: Potential, positions, velocities, *, steps: int, dt=0.5, **settings
+    potential: Potential,
+    start: Start,
+    ensemble: Ensemble | None = None,
+    steps: int = 1000,
+    *,
+    masses=None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times (L,) fs, and the factor (L,) by which a small random change has grown, see `Trust`.
+    """Times (L,) fs, and the factor (L,) by which a small random change of the start has grown.
 
     Args:
-        potential, positions, velocities, steps, dt, settings: as for `rollout`; about 50 looks
-            whatever its `record_every`.
+        potential, start, ensemble, masses: as for `rollout`.
+        steps: number of steps; the growth is recorded about 50 times.
     """
+    ensemble = ensemble or NVE()
     every = divisor_near(steps, max(steps / LOOKS, 1.0))
-    settings |= {"steps": steps, "dt": dt, "record_every": every, "method": "forward"}
-    settings["segment"] = None
-    masses = np.asarray(masses_of(potential, settings.get("masses")))[:, None]
-    rng, start = np.random.default_rng(0), [jnp.asarray(x, float) for x in (positions, velocities)]
+    plan = Plan(steps, every, "forward")
+    *arrays, scale = checked_arrays(potential, start, masses, float)
+    scale, rng = np.asarray(scale)[:, None], np.random.default_rng(0)
     changes = [
-        jnp.asarray(length * rng.standard_normal(x.shape) / np.sqrt(masses), x.dtype)
-        for length, x in zip((VIBRATION, 1.0), start, strict=True)
+        jnp.asarray(length * rng.standard_normal(x.shape) / np.sqrt(scale), x.dtype)
+        for length, x in zip((VIBRATION, 1.0), arrays, strict=True)
     ]
-    run = partial(rollout, potential, **settings)
-    dR, dv = map(np.asarray, jax.jvp(run, start, changes)[1])
+
+    def run(positions, velocities):
+        moved = replace(start, positions=positions, velocities=velocities)
+        return rollout(potential, moved, ensemble, plan, masses=masses)
+
+    dR, dv = map(np.asarray, jax.jvp(run, arrays, changes)[1])
     with np.errstate(over="ignore", invalid="ignore"):
-        square = np.sum(masses * ((dR / VIBRATION) ** 2 + dv**2), axis=(-2, -1), dtype=float)
+        square = np.sum(scale * ((dR / VIBRATION) ** 2 + dv**2), axis=(-2, -1), dtype=float)
         growth = np.sqrt(square / square[..., :1])
     growth = growth.max(axis=0) if growth.ndim == 2 else growth
-    return every * float(dt) * np.arange(len(growth)), growth
+    return every * float(ensemble.dt) * np.arange(len(growth)), growth
 
 
 def _free_entries(array, rows) -> np.ndarray:

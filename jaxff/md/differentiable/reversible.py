@@ -1,0 +1,118 @@
+"""Gradients of trajectories by integrating the motion backwards.
+
+Velocity Verlet is its own inverse, and BAOAB has an inverse where the noise is known, which is
+computed again from its key.  The adjoint steps are those of Greener, Chem. Sci. 15, 4897 (2024).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxff.md.differentiable.steps import (
+    Inputs,
+    Setup,
+    dense,
+    each_replica,
+    loop,
+    pull,
+    split,
+    step,
+    values_of,
+)  # fmt: skip
+from jaxff.md.ensembles import Ensemble
+from jaxff.potential import Params
+
+# Largest distance, Å, by which the backward motion may miss a frame; beyond it the gradient is NaN.
+MISS = 1e-3
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def run(setup: Setup, params: Params, inputs: Inputs, miss):
+    """Positions and momenta of the frames; for `miss` see `rollout_and_miss`."""
+    return loop(setup, params, inputs, checkpoint=False)
+
+
+def _forwards(setup: Setup, params, inputs, miss):
+    moving, fixed, params = split(params)
+    inputs = values_of(inputs)
+    frames = loop(setup, params, inputs, checkpoint=False)
+    return frames, (moving, fixed, inputs, frames)
+
+
+def _backwards(setup: Setup, kept, cotangents):
+    """Cotangents of parameters, inputs and `miss`, by one pass back through the steps.
+
+    The half kicks that end a step and begin the next one share one evaluation of the forces and one
+    product with their derivatives.  At a recorded frame the motion continues from that frame.
+    """
+    moving, fixed, inputs, (recorded_R, recorded_p) = kept
+    bar_frames, each = [dense(bar) for bar in cotangents], each_replica(inputs)
+    ensemble, plan = setup.ensemble, setup.plan
+
+    def energy(params, R):
+        return jnp.sum(each(partial(setup.program.energy, params))(R))
+
+    def one_step(i, carry):
+        """From the state after step k back to the state after step k − 1.
+
+        `kicked` are the momenta after the kick at k, and names with `bar` are cotangents.
+        """
+        R, kicked, bar_R, bar_kicked, bars, miss = carry
+        k = plan.steps - i
+        frame, recorded = k // plan.every, k % plan.every == 0
+        frame_R, frame_p = recorded_R[frame], recorded_p[frame]
+        miss = jnp.where(recorded & (i > 0), jnp.maximum(miss, jnp.abs(R - frame_R).max()), miss)
+        R = jnp.where(recorded, frame_R, R)
+        bar_R = bar_R + jnp.where(recorded, bar_frames[0][frame], 0.0)
+        bar_p = bar_kicked + jnp.where(recorded, bar_frames[1][frame], 0.0)
+
+        bar_F = 0.5 * (bar_kicked + jnp.where(k > 0, bar_p, 0.0))
+        F, bar_moving, more = pull(energy, moving, fixed, R, bar_F)
+        bar_R = bar_R + more
+        flowed = jnp.where(recorded, frame_p - 0.5 * F, kicked - F)
+
+        def flow(R, kicked, masses, bath):
+            changed = inputs._replace(masses=masses, bath=bath)
+            return each(partial(_flow, ensemble, k - 1))(R, kicked, changed)
+
+        before = each(partial(_unflow, ensemble, k - 1))(R, flowed, inputs)
+        _, pull_flow = jax.vjp(flow, *before, inputs.masses, inputs.bath)
+        bar = pull_flow(tuple(jnp.where(k > 0, x, 0.0) for x in (bar_R, bar_p)))
+        bars = jax.tree.map(jnp.add, bars, (bar_moving, *bar[2:]))
+        last = (R, flowed, bar_R, bar_p)
+        here = (jnp.where(k > 0, x, y) for x, y in zip((*before, *bar[:2]), last, strict=True))
+        return (*here, bars, miss)
+
+    zeros = jax.tree.map(jnp.zeros_like, (moving, inputs.masses, inputs.bath))
+    zero = jnp.zeros_like(inputs.positions)
+    carry = (zero, zero, zero, zero, zeros, jnp.zeros((), zero.dtype))
+    *_, bar_R, bar_p, bars, miss = jax.lax.fori_loop(0, plan.steps + 1, one_step, carry)
+    bad = jnp.where(miss <= MISS, 0.0, jnp.nan).astype(miss.dtype)
+    bar_R, bar_p, bars = jax.tree.map(lambda x: x + bad.astype(x.dtype), (bar_R, bar_p, bars))
+    bar_moving, bar_masses, bar_bath = bars
+    # The first forces are a function of positions and parameters, and count through these.
+    return bar_moving, Inputs(bar_R, bar_p, None, bar_masses, bar_bath, None), miss
+
+
+run.defvjp(_forwards, _backwards, symbolic_zeros=True)
+
+
+def _flow(ensemble: type[Ensemble], t, R, p, inputs: Inputs):
+    """Positions and momenta (N, 3) after step t without its kicks."""
+    zero = jnp.zeros_like(R)
+    return step(ensemble, lambda R: zero, t, (R, p, zero), inputs)[:2]
+
+
+def _unflow(ensemble: type[Ensemble], t, R, p, inputs: Inputs):
+    """The positions and momenta from which `_flow` gives (R, p).
+
+    `_flow` scales the momenta, adds noise, and moves the positions by half a step with the old and
+    half a step with the new momenta.
+    """
+    zero = jnp.zeros_like(R)
+    _, noise = _flow(ensemble, t, zero, zero, inputs)
+    before = (p - noise) * ensemble.inverse_scale(inputs.bath)
+    return R - 0.5 * (before + p) / inputs.masses, before

@@ -1,0 +1,221 @@
+"""Steps of a rollout, and the forces and derivatives that they need."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from jaxff.errors import InputError
+from jaxff.md.ensembles import Ensemble
+from jaxff.md.integrators import Bath, Core, Scheme
+from jaxff.md.settings import checked_count
+from jaxff.potential import Array, Params, Program
+
+METHODS = ("checkpoint", "reversible", "forward")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Number of steps of a rollout, its recorded frames, and the method of its derivatives.
+
+    Attributes:
+        steps: number of steps, a multiple of `every`.
+        every: steps between recorded frames.
+        method: "checkpoint", "reversible" or "forward", see `jaxff.md.differentiable.rollout`.  The
+            trajectory is the same; only "forward" has derivatives by forward mode (`jax.jvp`).
+        segment: steps that a gradient keeps in memory with "checkpoint"; a divisor of `every`.
+            None: the divisor of `every` nearest to its square root.
+
+    Raises:
+        InputError: numbers that do not divide each other, or an unknown method.
+    """
+
+    steps: int = 1000
+    every: int = 10
+    method: str = "checkpoint"
+    segment: int | None = None
+
+    def __post_init__(self):
+        if self.method not in METHODS:
+            raise InputError(f"unknown method {self.method!r}: use one of {', '.join(METHODS)}")
+        every = checked_count("every", self.every)
+        values = {
+            "steps": checked_count("steps", self.steps),
+            "every": every,
+            "segment": divisor_near(every, math.sqrt(every)) if self.segment is None
+            else checked_count("segment", self.segment),
+        }  # fmt: skip
+        for large, small in (("steps", "every"), ("every", "segment")):
+            if values[large] % values[small]:
+                raise InputError(
+                    f"{large} ({values[large]}) must be a multiple of {small} ({values[small]})"
+                )
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+def divisor_near(number: int, wanted: float) -> int:
+    """The divisor of `number` whose ratio to `wanted` is nearest to one."""
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    return min(divisors, key=lambda d: abs(math.log(d / wanted)))
+
+
+class Setup(NamedTuple):
+    """The choices that decide which code is compiled."""
+
+    program: Program
+    ensemble: type[Ensemble]
+    plan: Plan
+
+
+class Inputs(NamedTuple):
+    """Arrays that determine a trajectory; with replicas each field has a leading axis.
+
+    Attributes:
+        positions: (N, 3) Å.
+        momenta: (N, 3) kcal/mol step/Å.
+        forces: (N, 3) kcal/mol/Å at the positions.
+        masses: (N, 1) kcal/mol (step/Å)².
+        bath: settings of the thermostat.
+        key: JAX random key of the noise.
+    """
+
+    positions: Array
+    momenta: Array
+    forces: Array
+    masses: Array
+    bath: Bath
+    key: Array
+
+
+def loop(setup: Setup, params: Params, inputs: Inputs, checkpoint: bool):
+    """Positions and momenta of the frames; `checkpoint` keeps the starts of segments only."""
+    plan = setup.plan
+    force_fn = partial(pulled_forces if checkpoint else forces, setup.program, params)
+    each = each_replica(inputs)
+
+    def one_step(core, t):
+        return each(partial(step, setup.ensemble, force_fn, t))(core, inputs), None
+
+    def one_segment(core, first):
+        return jax.lax.scan(one_step, core, first + jnp.arange(plan.segment))[0], None
+
+    if checkpoint:
+        one_segment = jax.checkpoint(one_segment, prevent_cse=False)
+
+    def one_frame(core, first):
+        firsts = first + jnp.arange(0, plan.every, plan.segment)
+        core, _ = jax.lax.scan(one_segment, core, firsts)
+        return core, core[:2]
+
+    core = inputs[:3]
+    _, frames = jax.lax.scan(one_frame, core, jnp.arange(0, plan.steps, plan.every))
+    return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), core[:2], frames)
+
+
+def step(ensemble: type[Ensemble], force_fn, t, core, inputs: Inputs):
+    """Positions, momenta and forces (N, 3) after one step.
+
+    Args:
+        ensemble: the class whose step it is.
+        force_fn: positions (N, 3) Å to forces (N, 3) kcal/mol/Å.
+        t: () integer, number of steps before.
+        core: positions, momenta and forces before.
+        inputs: masses, thermostat and key.
+    """
+    scheme = Scheme(ensemble)
+    state = ensemble.initial_state(Core(*core, inputs.masses), inputs.key, inputs.bath, scheme)
+    state = ensemble.step(force_fn, state, inputs.bath, t, scheme)
+    return state.position, state.momentum, state.force
+
+
+def each_replica(inputs: Inputs):
+    """The transformation of a function of one molecule to one of all replicas."""
+    return jax.vmap if inputs.positions.ndim == 3 else lambda function: function
+
+
+def forces(program: Program, params: Params, R):
+    """Forces (N, 3) kcal/mol/Å at R (N, 3) Å."""
+    return -jax.grad(program.energy, argnums=1)(params, R)
+
+
+# The same for reverse mode: it keeps R only and costs less than the derivative of `forces`.
+pulled_forces = jax.custom_vjp(forces, nondiff_argnums=(0,))
+
+
+def _forces_forwards(program: Program, params, R):
+    moving, fixed, params = split(params)
+    return forces(program, params, R.value), (moving, fixed, R.value)
+
+
+def _forces_backwards(program: Program, kept, bar):
+    moving, fixed, R = kept
+    return pull(program.energy, moving, fixed, R, dense(bar))[1:]
+
+
+pulled_forces.defvjp(_forces_forwards, _forces_backwards, symbolic_zeros=True)
+
+
+def pull(energy, moving, fixed, R, bar):
+    """Forces at R, and the cotangents that a cotangent of the forces gives.
+
+    Second derivatives are symmetric: the cotangents are minus the change of the energy's gradient
+    along `bar`.
+
+    Args:
+        energy: function of parameters and positions R.
+        moving: parameters that need a gradient, None in the places of the others.
+        fixed: the other parameters, likewise.
+        R: positions.
+        bar: cotangent of the forces.
+
+    Returns:
+        forces, cotangents of `moving`, cotangent of R.
+    """
+
+    def slopes(R):
+        def joined(moving, R):
+            params = jax.tree.map(lambda m, f: f if m is None else m, moving, fixed, is_leaf=_none)
+            return energy(params, R)
+
+        return jax.grad(joined, argnums=(0, 1))(moving, R)
+
+    (_, slope), changes = jax.jvp(slopes, (R,), (bar,))
+    return -slope, *jax.tree.map(jnp.negative, changes)
+
+
+def split(params):
+    """Parameters that need a gradient, the others, with None in their places, and all of them.
+
+    Args:
+        params: tree of the values that `custom_vjp` passes with `symbolic_zeros`.
+    """
+    moving = jax.tree.map(lambda x: x.value if x.perturbed else None, params, is_leaf=_primal)
+    fixed = jax.tree.map(lambda x: None if x.perturbed else x.value, params, is_leaf=_primal)
+    return moving, fixed, values_of(params)
+
+
+def values_of(tree):
+    """Values of a tree that `custom_vjp` passes with `symbolic_zeros`."""
+    return jax.tree.map(lambda x: x.value, tree, is_leaf=_primal)
+
+
+def dense(cotangent):
+    """The cotangent as an array, also if it is symbolically zero."""
+    if isinstance(cotangent, SymbolicZero):
+        return jnp.zeros(cotangent.aval.shape, cotangent.aval.dtype)
+    return cotangent
+
+
+def _primal(x) -> bool:
+    return hasattr(x, "perturbed")
+
+
+def _none(x) -> bool:
+    return x is None

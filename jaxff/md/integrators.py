@@ -1,0 +1,218 @@
+"""Steps of the ensembles, on jax-md's states and built from its parts.
+
+Time is counted in steps: with masses m (TIME/dt)² the time step is 1, which jax-md's parts
+represent exactly in both precisions.  Time step, temperature and friction are arguments of compiled
+code, so that changing them never compiles again.
+
+Noise is a function of a replica's key and the number of the step.  A simulation that is interrupted
+and continued, or integrated backwards, therefore uses the same noise without storing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxff import units
+from jaxff.md import kinetics, origin
+from jaxff.md.ensembles import Ensemble
+from jaxff.md.noise import normal
+
+CHAIN_LENGTH = 3
+# Steps between corrections: removal of the overall motion that rounding adds, moves of the origin.
+CORRECT_EVERY = 1000
+
+
+class Scheme(NamedTuple):
+    """The choices that decide which code is compiled.
+
+    Attributes:
+        ensemble: the class whose steps are compiled.
+        degrees_of_freedom: those that a thermostat heats if it scales all velocities.
+        remove_motion: whether translation and rotation of the whole molecule are kept at zero.
+        move_origin: whether the origin follows the molecule (see `jaxff.md.origin`).
+    """
+
+    ensemble: type[Ensemble]
+    degrees_of_freedom: int = 0
+    remove_motion: bool = False
+    move_origin: bool = False
+
+    @property
+    def corrects(self) -> bool:
+        """Whether there is a correction every CORRECT_EVERY steps."""
+        return self.remove_motion or self.move_origin
+
+
+class Bath(NamedTuple):
+    """Settings of a thermostat; with replicas each field has a leading axis.
+
+    Attributes:
+        kT: () kcal/mol, extrapolated to step 0.
+        heating: () kcal/mol per step: after t steps the thermostat has kT + heating · t.
+        rate: () 1/step: the friction of Langevin dynamics, otherwise 1/(relaxation time).
+    """
+
+    kT: jax.Array
+    heating: jax.Array
+    rate: jax.Array
+
+    @classmethod
+    def of(
+        cls, ensemble: Ensemble, steps: int, dtype, replicas: int | None = None, first: int = 0
+    ) -> Bath:
+        """The thermostat of an ensemble.
+
+        Args:
+            ensemble: settings.
+            steps: number of steps from the first to the last temperature.
+            dtype: type of the numbers.
+            replicas: number of replicas, or None for one molecule without that axis.
+            first: number of the step that has the first temperature.
+        """
+        begin, end = ensemble.temperatures(replicas)
+        heating = (end - begin) / steps
+        values = (
+            units.BOLTZMANN * (begin - heating * first),
+            units.BOLTZMANN * heating,
+            ensemble.rate * ensemble.dt,
+        )
+        return cls(*(jnp.broadcast_to(jnp.asarray(x, dtype), begin.shape) for x in values))
+
+    def kT_after(self, t):
+        """kT () kcal/mol of the step after t steps."""
+        # The last step of a ramp has its last temperature; rounding must not take it below zero.
+        return jnp.maximum(self.kT + self.heating * (t + 1), 0.0)
+
+
+class Core(NamedTuple):
+    """What the states of all ensembles contain.
+
+    Attributes:
+        positions: (N, 3) Å.
+        momenta: (N, 3) kcal/mol step/Å.
+        forces: (N, 3) kcal/mol/Å.
+        masses: (N, 1) kcal/mol (step/Å)².
+    """
+
+    positions: Any
+    momenta: Any
+    forces: Any
+    masses: Any
+
+
+def scaled_masses(masses, dt):
+    """Masses in kcal/mol (step/Å)² of masses in amu, for a time step dt in fs."""
+    return masses * (units.TIME / dt) ** 2
+
+
+def plain_state(core: Core):
+    """jax-md's state without a thermostat."""
+    from jax_md.simulate import NVEState
+
+    return NVEState(*core)
+
+
+def state_with_key(core: Core, key):
+    """jax-md's state of an ensemble with noise."""
+    from jax_md.simulate import NVTLangevinState
+
+    return NVTLangevinState(*core, key)
+
+
+def state_with_chain(core: Core, bath: Bath, degrees_of_freedom: int):
+    """jax-md's state with a Nosé-Hoover chain."""
+    from jax_md.simulate import NVTNoseHooverState
+
+    kinetic = _kinetic(core.momenta, core.masses)
+    chain = _chain().initialize(degrees_of_freedom, kinetic, bath.kT).set(tau=1.0 / bath.rate)
+    return NVTNoseHooverState(*core, _chain().update_mass(chain, bath.kT))
+
+
+def corrected(scheme: Scheme, state, where):
+    """State and origin (3,) after the correction that is due every CORRECT_EVERY steps."""
+    if scheme.remove_motion:
+        masses = state.mass[:, 0]
+        velocities = kinetics.without_rotation(masses, state.position, state.velocity, jnp)
+        state = state.set(momentum=state.mass * velocities)
+    return origin.moved(state, where) if scheme.move_origin else (state, where)
+
+
+def velocity_verlet(force_fn: Callable, state):
+    """The state after a step of velocity Verlet."""
+    state = _drift(_kick(state, 0.5), 1.0)
+    return _kick(state.set(force=force_fn(state.position)), 0.5)
+
+
+def langevin(force_fn: Callable, state, bath: Bath, t):
+    """The state after a step of BAOAB: Leimkuhler and Matthews, AMRX 2013, 34."""
+    kT, noise = bath.kT_after(t), _noise(state, t)
+    state = _drift(_kick(state, 0.5), 0.5)
+    keep = jnp.exp(-bath.rate)
+    spread = jnp.sqrt(kT * -jnp.expm1(-2.0 * bath.rate) * state.mass)
+    state = state.set(momentum=keep * state.momentum + spread * noise)
+    state = _drift(state, 0.5)
+    return _kick(state.set(force=force_fn(state.position)), 0.5)
+
+
+def nose_hoover(force_fn: Callable, state, bath: Bath, t):
+    """The state after a step with jax-md's chain.
+
+    Tuckerman et al., J. Phys. A 39, 5629 (2006).
+    """
+    kT = bath.kT_after(t)
+    chain = _chain().update_mass(state.chain.set(tau=1.0 / bath.rate), kT)
+    momentum, chain = _chain().half_step(state.momentum, chain, kT)
+    state = velocity_verlet(force_fn, state.set(momentum=momentum))
+    chain = chain.set(kinetic_energy=_kinetic(state.momentum, state.mass))
+    momentum, chain = _chain().half_step(state.momentum, chain, kT)
+    return state.set(momentum=momentum, chain=chain)
+
+
+def csvr(force_fn: Callable, state, bath: Bath, t, degrees_of_freedom: int):
+    """The state after a step of stochastic velocity rescaling.
+
+    Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7; the sign after Bussi
+    and Parrinello, Comput. Phys. Commun. 179, 26 (2008).
+    """
+    kT, noise = bath.kT_after(t), _noise(state, t).ravel()[:degrees_of_freedom]
+    state = velocity_verlet(force_fn, state)
+    keep = jnp.exp(-bath.rate)
+    # For each degree of freedom: the target's kinetic energy over the present one.
+    ratio = 0.5 * kT / _kinetic(state.momentum, state.mass)
+    new = ratio * -jnp.expm1(-bath.rate)
+    cross = jnp.sqrt(keep * new)
+    factor = jnp.sqrt(keep + new * jnp.sum(noise**2) + 2.0 * cross * noise[0])
+    factor = jnp.copysign(factor, noise[0] + jnp.sqrt(keep / new))
+    return state.set(momentum=factor * state.momentum)
+
+
+def _kick(state, steps):
+    from jax_md.simulate import momentum_step
+
+    return momentum_step(state, steps)
+
+
+def _drift(state, steps):
+    from jax_md import simulate, space
+
+    _, shift = space.free()
+    return simulate.position_step(state, shift, steps)
+
+
+def _noise(state, t):
+    return normal(state.rng, t, state.momentum.shape, state.momentum.dtype)
+
+
+def _kinetic(momenta, masses):
+    return 0.5 * jnp.sum(momenta**2 / masses)
+
+
+def _chain():
+    from jax_md.simulate import nose_hoover_chain
+
+    # One substep of one piece: with more, jax-md casts their lengths to float32.
+    return nose_hoover_chain(1.0, CHAIN_LENGTH, 1, 1, 1.0)

@@ -1,0 +1,295 @@
+"""Molecular dynamics of a potential."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.md import guard, restart
+from jaxff.md.ensembles import Ensemble, Langevin
+from jaxff.md.guard import Fault, Guard
+from jaxff.md.integrate import Frame, chunk_frames, run_chunk
+from jaxff.md.integrators import Bath
+from jaxff.md.record import Record, Run, trajectories
+from jaxff.md.settings import Output, Start, Stop, checked_count
+from jaxff.md.state import State, continued_state, dtype_of, first_state
+from jaxff.md.trajectory import format_of
+from jaxff.molecule import Molecule
+from jaxff.npz import digest, writable_file
+from jaxff.potential import Params, Potential
+
+# Wall-clock time of a chunk, after which the host checks and stores its frames, s.
+CHUNK_SECONDS = 1.0
+
+Progress = Callable[[str, float], None]
+
+
+class SimulationError(ArithmeticError):
+    """A simulation met a number that is not finite, an explosion or a broken bond.
+
+    Attributes:
+        run: the frames recorded before; `run.state` is the state of the last one.
+        step: the first step with the fault.
+        time: time of that step, fs.
+        atoms: indices of the atoms with the fault; none if only the energy shows it.
+        replica: index of the replica, None for one molecule without an axis of replicas.
+        term: term of the potential with the strongest force on the atoms, None if unknown.
+    """
+
+    def __init__(self, message: str, run: Run, step: int, fault: Fault, term: str | None):
+        super().__init__(message)
+        self.run, self.step, self.time = run, step, step * run.state.dt
+        self.atoms, self.replica, self.term = fault.atoms, fault.replica, term
+
+
+def simulate(
+    potential: Potential,
+    molecule: Molecule,
+    ensemble: Ensemble | None = None,
+    *,
+    steps: int = 10_000,
+    start: Start | State | None = None,
+    output: Output | None = None,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Run molecular dynamics of `molecule`, in vacuum, in its atom order.
+
+    Args:
+        potential: its atoms are matched to those of `molecule`.  It computes in the type of its
+            parameters.
+        molecule: elements, masses and starting geometry.
+        ensemble: `NVE`, `Langevin`, `NoseHoover` or `CSVR`; None: `Langevin()`.
+        steps: number of steps, a multiple of `output.every`.
+        start: `Start`, or the `state` of a `Run` to continue from; None: `Start()`.  With another
+            potential than before, its forces are used from the first step; it must have the
+            precision of the state, and leave the molecule as free to move and rotate.
+        output: recorded frames and files; None: `Output()`.  The start is also a frame, unless the
+            simulation is continued.
+        stop: limits; None: `Stop()`.
+        progress: function of a text and the fraction done, called about once a second.
+
+    Raises:
+        InputError: arguments that cannot be used, or a start that is not finite.
+        SimulationError: a number that is not finite, an explosion or a broken bond.
+    """
+    simulation = Simulation.of(
+        potential, molecule, ensemble or Langevin(), steps, start or Start(), output or Output()
+    )
+    return simulation.run(stop or Stop(), progress)
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A request for a simulation in which all settings have been checked.
+
+    Attributes:
+        potential: in the atom order of the molecule.
+        params: its parameters, with those that its terms derive from them.
+        molecule: elements, masses and bonds.
+        ensemble: settings.
+        output: recorded frames and files.
+        bath: the thermostat.
+        settings: settings that must be the same in an interrupted and in a continued simulation.
+        first: state at the start.
+        fresh: whether `first` is a frame to record.
+        state: state to run from; that of the restart file if there is one.
+        last: number of the last step.
+        marks: ends of the trajectory files at `state`, None for new files.
+    """
+
+    potential: Potential
+    params: Params
+    molecule: Molecule
+    ensemble: Ensemble
+    output: Output
+    bath: Bath
+    settings: dict[str, Any]
+    first: State
+    fresh: bool
+    state: State
+    last: int
+    marks: list[dict] | None
+
+    @classmethod
+    def of(
+        cls,
+        potential: Potential,
+        molecule: Molecule,
+        ensemble: Ensemble,
+        steps: int,
+        start: Start | State,
+        output: Output,
+    ) -> Simulation:
+        """The simulation that `simulate` is asked for.
+
+        Raises:
+            InputError: see `simulate`.
+        """
+        if not isinstance(ensemble, Ensemble):
+            raise InputError(f"ensemble is {ensemble!r}: give an ensemble such as Langevin()")
+        steps = checked_count("steps", steps)
+        if steps % output.every:
+            raise InputError(
+                f"steps ({steps}) must be a multiple of output.every ({output.every}): the last "
+                "frame is the end of the simulation"
+            )
+        potential = potential.matched(molecule)
+        begin = start.step if isinstance(start, State) else 0
+        bath = Bath.of(ensemble, steps, dtype_of(potential), start.replicas, begin)
+        if isinstance(start, State):
+            state = continued_state(start, potential, molecule, ensemble)
+        else:
+            state = first_state(potential, molecule, ensemble, start, bath)
+        last = state.step + steps
+        if last >= 2**31:
+            raise InputError(f"{last} steps in total are more than the counter of 31 bits holds")
+        settings = _settings(state, molecule, ensemble, steps, start, output)
+        found, marks = _restarted(state, start, settings, output)
+        if found.step >= last:
+            raise InputError(
+                f"{output.restart}: that simulation is at step {found.step} already; ask for more "
+                "steps, or give another file (folder) to start a new simulation"
+            )
+        params = potential.program.jit_ready(potential.params)
+        bath = _spread(bath, state.replicas)
+        return cls(
+            potential, params, molecule, ensemble, output, bath, settings, first=state,
+            fresh=isinstance(start, Start) and marks is None, state=found, last=last, marks=marks,
+        )  # fmt: skip
+
+    def advance(self, state: State, n_frames: int, every: int) -> tuple[State, Frame]:
+        """The state after `n_frames` × `every` steps, and the frames on the host."""
+        moving = _spread((state.dynamics, state.origin), state.replicas)
+        (dynamics, origin), frames = run_chunk(
+            self.potential.program, state.scheme, self.params, moving, self.bath, state.step,
+            n_frames, every,
+        )  # fmt: skip
+        frames = Frame(*(np.asarray(x)[:n_frames] for x in frames))
+        step = state.step + n_frames * every
+        return replace(state, dynamics=dynamics, origin=origin, step=step), frames
+
+    def run(self, stop: Stop, progress: Progress | None = None) -> Run:
+        """Run the simulation; the arguments are those of `simulate`."""
+        every = self.output.every
+        begun = clock.perf_counter()
+        _, frames = self.advance(self.first, 1, 0)  # compiles, and observes the start
+        compile_seconds = clock.perf_counter() - begun
+        watch = Guard.of(
+            self.molecule, Frame(*(x[0] for x in frames)), self.first.degrees_of_freedom,
+            self.ensemble, stop,
+        )  # fmt: skip
+        if (fault := watch.fault(frames)) is not None:
+            raise InputError(f"at the starting geometry {fault.what}")
+        with ExitStack() as stack:
+            files = trajectories(self.output, self.molecule, self.first.replicas, self.marks)
+            for file in files:
+                stack.enter_context(closing(file))
+            record = Record(self.state, files, self.output, self.settings)
+            record.compile_seconds = compile_seconds
+            if self.fresh:
+                record.add(frames, 0)
+            wanted, begun = 1, clock.perf_counter()
+            while record.state.step < self.last:
+                before, lap = record.state, clock.perf_counter()
+                wanted = min(wanted, (self.last - before.step) // every)
+                after, frames = self.advance(before, wanted, every)
+                if (fault := watch.fault(frames)) is not None:
+                    record.add(Frame(*(x[: fault.frame] for x in frames)), every)
+                    record.state, _ = self.advance(before, fault.frame, every)
+                    record.seconds = clock.perf_counter() - begun
+                    record.save()
+                    raise self._failure(record, watch)
+                record.add(frames, every)
+                record.state = after
+                record.seconds = clock.perf_counter() - begun
+                record.save_if_due()
+                if progress is not None:
+                    fraction = (after.step - self.first.step) / (self.last - self.first.step)
+                    progress(f"molecular dynamics ({record.ns_per_day:.3g} ns/day)", fraction)
+                pace = CHUNK_SECONDS * wanted / max(clock.perf_counter() - lap, 1e-6)
+                wanted = int(np.clip(pace, 1, min(8 * wanted, chunk_frames(after.dynamics))))
+            record.save()
+            return record.run()
+
+    def _failure(self, record: Record, watch: Guard) -> SimulationError:
+        """Continue from the last good frame by single steps to locate the fault."""
+        state, fault, end = record.state, None, record.state.step + self.output.every
+        while fault is None and state.step < end:
+            before = state
+            state, frames = self.advance(
+                state, min(chunk_frames(state.dynamics), end - state.step), 1
+            )
+            fault = watch.fault(frames)
+        step = before.step + 1 + fault.frame
+        last = self.advance(before, fault.frame, 1)[0].dynamics.position
+        here = (np.asarray(last), frames.positions[fault.frame])
+        if fault.replica is not None:
+            here = tuple(x[fault.replica] for x in here)
+        term = guard.strongest_term(self.potential, here[1], fault.atoms) or guard.strongest_term(
+            self.potential, here[0], fault.atoms
+        )
+        kept = f"; the frames before it are in {record.files[0].path}" if record.files else ""
+        where = "" if fault.replica is None else f" in replica {fault.replica}"
+        message = (
+            f"{fault.what}{where} at step {step} ({step * state.dt:g} fs), where the strongest "
+            f"force is that of {term!r}: try a time step below {state.dt:g} fs, a relaxed "
+            f"starting geometry, or a potential fitted to such geometries{kept}"
+        )
+        return SimulationError(message, record.run(), step, fault, term)
+
+
+def _settings(
+    state: State, molecule: Molecule, ensemble: Ensemble, steps: int, start: Start | State,
+    output: Output,
+) -> dict[str, Any]:  # fmt: skip
+    """Settings that must be the same in an interrupted and in a continued simulation."""
+    fresh = isinstance(start, Start)
+    given = None if not fresh or start.velocities is None else np.asarray(start.velocities, float)
+    ramp = ensemble.last_temperature != ensemble.temperature
+    return {
+        "potential": state.potential,
+        "molecule": digest(molecule.numbers, state.positions if fresh else 0),
+        **ensemble.settings(),
+        "every": output.every,
+        "seed": start.seed if fresh else None,
+        "replicas": state.replicas,
+        "velocities": None if given is None else digest(given),
+        "steps of the ramp": steps if ramp else None,
+        "trajectory": None if output.path is None else output.path.name,
+    }
+
+
+def _restarted(
+    state: State, start: Start | State, settings: dict[str, Any], output: Output
+) -> tuple[State, list[dict] | None]:
+    """The state and the marks of the restart file, or the given state if there is none."""
+    if output.path is not None:
+        format_of(output.path)
+    if output.restart is None:
+        return state, None
+    if isinstance(start, State):
+        raise InputError("give either a state or a restart file to continue from, not both")
+    writable_file(output.restart)
+    if not output.restart.is_file():
+        return state, None
+    arrays = state.dynamics, state.origin
+    (dynamics, origin), step, marks = restart.read_restart(output.restart, arrays, settings)
+    return replace(state, dynamics=dynamics, origin=origin, step=step), marks
+
+
+def _spread(tree, replicas: int | None):
+    """Replicas distributed over the devices, if there are several and they divide the number."""
+    devices = jax.devices()
+    if replicas is None or len(devices) == 1 or replicas % len(devices):
+        return tree
+    mesh = jax.make_mesh((len(devices),), ("replica",), (jax.sharding.AxisType.Auto,))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("replica"))
+    return jax.device_put(tree, place)

@@ -1,0 +1,263 @@
+"""States of simulations: the first one, and one that another simulation continues from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.md import kinetics, restart
+from jaxff.md import origin as origins
+from jaxff.md.ensembles import Ensemble
+from jaxff.md.integrators import Bath, Core, Scheme, scaled_masses
+from jaxff.md.settings import Start
+from jaxff.molecule import Molecule
+from jaxff.potential import Potential
+
+
+@dataclass(frozen=True)
+class State:
+    """State of a simulation, from which another `simulate` continues exactly.
+
+    Attributes:
+        scheme: the ensemble, and whether overall motion is held at zero.
+        dt: time step, fs.
+        step: number of steps since the start.
+        degrees_of_freedom: those that carry kinetic energy; (R,) with R replicas.
+        potential: fingerprint of the potential that gave the forces.
+        invariant: whether translation, and whether rotation, of the molecule leave the energy of
+            that potential unchanged.
+        dynamics: jax-md's state, positions relative to `origin`; with replicas each array has a
+            leading axis.
+        origin: (3,) or (R, 3) integers, see `jaxff.md.origin`; zero in float64.
+    """
+
+    scheme: Scheme
+    dt: float
+    step: int
+    degrees_of_freedom: np.ndarray
+    potential: str
+    invariant: tuple[bool, bool]
+    dynamics: Any
+    origin: Any
+
+    @property
+    def replicas(self) -> int | None:
+        """Number of replicas, or None without an axis of replicas."""
+        position = self.dynamics.position
+        return len(position) if position.ndim == 3 else None
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(N, 3) or (R, N, 3) Å, in float64."""
+        return origins.absolute(self.dynamics.position, self.origin)
+
+    @property
+    def velocities(self) -> np.ndarray:
+        """(N, 3) or (R, N, 3) Å/fs, in float64."""
+        return np.asarray(self.dynamics.velocity, float) / self.dt
+
+
+def first_state(
+    potential: Potential, molecule: Molecule, ensemble: Ensemble, start: Start, bath: Bath
+) -> State:
+    """The state at step 0, in the precision of the potential.
+
+    Args:
+        potential: in the atom order of the molecule.
+        molecule: elements, masses and geometry.
+        ensemble: settings.
+        start: positions, velocities, replicas and seed.
+        bath: thermostat at step 0.
+
+    Raises:
+        InputError: arrays of other shapes, or a start that the ensemble cannot use.
+    """
+    positions = molecule.positions if start.positions is None else start.positions
+    positions = _vectors("positions", positions, molecule.n_atoms, start.replicas)
+    invariant = invariances(potential, positions.reshape(-1, molecule.n_atoms, 3)[0])
+    velocities = _velocities(molecule, ensemble, positions, start, invariant)
+    freedom = _degrees_of_freedom(molecule.masses, ensemble, positions, velocities, invariant)
+    if ensemble.scales_velocities:
+        _check_motion(molecule, ensemble, velocities, invariant)
+    single = jnp.finfo(dtype_of(potential)).bits < 64
+    scheme = Scheme(type(ensemble), move_origin=invariant[0] and single)
+    if ensemble.scales_velocities:
+        scheme = scheme._replace(
+            degrees_of_freedom=int(freedom.min()),
+            remove_motion=invariant[1] and molecule.n_atoms > 1,
+        )
+    dtype = dtype_of(potential)
+    origin = np.zeros(positions[..., 0, :].shape, np.int32)
+    if scheme.move_origin:
+        origin = origins.nearest(positions)
+    R = jnp.asarray(origins.relative(positions, origin), dtype)
+    displacements = jnp.asarray(velocities * ensemble.dt, dtype)
+    masses = jnp.asarray(scaled_masses(molecule.masses, ensemble.dt), dtype)[:, None]
+    masses = jnp.broadcast_to(masses, (*R.shape[:-2], *masses.shape))
+    core = Core(R, masses * displacements, forces(potential, R), masses)
+    build = partial(type(ensemble).initial_state, scheme=scheme)
+    if start.replicas is None:
+        keys = jax.random.key(start.seed)
+    else:
+        seeds = np.array([start.seed + r for r in range(start.replicas)])
+        keys = jax.vmap(jax.random.key)(seeds)
+        build = jax.vmap(build)
+    dynamics = build(core, keys, bath)
+    fingerprint = restart.fingerprint(potential)
+    return State(
+        scheme, ensemble.dt, 0, freedom, fingerprint, invariant, dynamics, jnp.asarray(origin)
+    )
+
+
+def continued_state(
+    state: State, potential: Potential, molecule: Molecule, ensemble: Ensemble
+) -> State:
+    """The state with the forces of this potential, which may be another one than before.
+
+    Raises:
+        InputError: `simulate` cannot continue from the state with these settings.
+    """
+    n_atoms = state.dynamics.position.shape[-2]
+    for name, old, new in (
+        ("ensemble", state.scheme.ensemble.name, ensemble.name),
+        ("dt", state.dt, ensemble.dt),
+        ("number of atoms", n_atoms, molecule.n_atoms),
+        ("precision", state.dynamics.position.dtype, dtype_of(potential)),
+    ):
+        if old != new:
+            raise InputError(
+                f"the state to continue from has {name} {old}, not {new}; to change it, start a "
+                "new simulation from the positions and velocities of the state"
+            )
+    masses = np.asarray(state.dynamics.mass, float).reshape(-1, n_atoms)
+    wanted = scaled_masses(molecule.masses, ensemble.dt)
+    if not np.allclose(masses, wanted, rtol=1e-5, atol=0.0):
+        raise InputError(
+            "the state to continue from is of other atoms, or of the same atoms in another order"
+        )
+    fingerprint = restart.fingerprint(potential)
+    if fingerprint == state.potential:
+        return state  # its forces are those of the last step to the last bit
+    if invariances(potential, state.positions.reshape(-1, n_atoms, 3)[0]) != state.invariant:
+        raise InputError(
+            "of the potential to continue with and the potential of the state only one lets the "
+            "molecule move and rotate freely; start a new simulation from the positions and "
+            "velocities of the state"
+        )
+    dynamics = state.dynamics.set(force=forces(potential, state.dynamics.position))
+    return replace(state, potential=fingerprint, dynamics=dynamics)
+
+
+def dtype_of(potential: Potential):
+    """The precision that a potential computes in: that of its parameters."""
+    leaves = jax.tree.leaves(potential.params)
+    return jnp.result_type(*leaves) if leaves else jnp.result_type(float)
+
+
+def forces(potential: Potential, R):
+    """Forces kcal/mol/Å, in the type of R, at R (N, 3) or (R, N, 3) Å."""
+    if R.ndim == 2:
+        return potential.forces(R)
+    return jnp.asarray(potential.predict(R)[1], R.dtype)
+
+
+def invariances(potential: Potential, positions) -> tuple[bool, bool]:
+    """Whether translation, and whether rotation, of the whole molecule leave its energy unchanged.
+
+    The net force and the net torque at a distorted geometry decide.
+
+    Args:
+        potential: of N atoms.
+        positions: (N, 3) Å.
+    """
+    rng = np.random.default_rng(0)
+    R = jnp.asarray(positions + 0.05 * rng.standard_normal(positions.shape))
+    forces = potential.forces(R)
+    # Far away, rounded as the potential sees them: the torque must be of the same geometry.
+    dtype, R, forces = forces.dtype, np.asarray(R, float), np.asarray(forces, float)
+    centred = R - R.mean(axis=0)
+    # Rounding alone leaves a few eps; a weak field next to stiff bonds must still show.
+    limit = np.sqrt(np.finfo(dtype).eps) * max(np.abs(forces).sum(), 1e-6)
+    moving = np.abs(forces.sum(axis=0)).max() < limit
+    torque = np.abs(np.cross(centred, forces).sum(axis=0)).max()
+    return moving, moving and torque < limit * max(np.abs(centred).max(), 1.0)
+
+
+def _velocities(
+    molecule: Molecule,
+    ensemble: Ensemble,
+    positions: np.ndarray,
+    start: Start,
+    invariant: tuple[bool, bool],
+) -> np.ndarray:
+    """Velocities Å/fs in the shape of `positions`, drawn unless they are given.
+
+    Overall motion that the ensemble conserves, or must not have, is removed.
+    """
+    masses, replicas = molecule.masses, start.replicas
+    velocities, drawn = start.velocities, start.velocities is None
+    if drawn:
+        temperatures = np.atleast_1d(ensemble.temperatures(replicas)[0])
+        draws = [np.random.default_rng(start.seed + r) for r in range(replicas or 1)]
+        pairs = zip(temperatures, draws, strict=True)
+        velocities = np.stack([kinetics.maxwell_boltzmann(masses, T, rng) for T, rng in pairs])
+        velocities = velocities[0] if replicas is None else velocities
+    velocities = _vectors("velocities", velocities, molecule.n_atoms, replicas)
+    change = ensemble.scales_velocities or (ensemble.conserves_momentum and drawn)
+    if molecule.n_atoms == 1 or not change or not invariant[0]:
+        return velocities
+    found = []
+    for R, v in zip(positions.reshape(-1, *positions.shape[-2:]),
+                    velocities.reshape(-1, *velocities.shape[-2:]), strict=True):  # fmt: skip
+        if invariant[1] and ensemble.removes_rotation:
+            found.append(kinetics.without_rotation(masses, R, v))
+        else:
+            found.append(kinetics.without_translation(masses, v))
+    return np.stack(found).reshape(velocities.shape)
+
+
+def _degrees_of_freedom(
+    masses, ensemble: Ensemble, positions, velocities, invariant: tuple[bool, bool]
+) -> np.ndarray:
+    """Degrees of freedom with kinetic energy, an integer () or (R,): 3N less the conserved ones."""
+    n = len(masses)
+    flat = positions.reshape(-1, n, 3), velocities.reshape(-1, n, 3)
+    if not ensemble.conserves_momentum or n == 1 or not invariant[0]:
+        conserved = [0] * len(flat[0])
+    else:
+        conserved = [kinetics.conserved_degrees(masses, R, v) for R, v in zip(*flat, strict=True)]
+        conserved = conserved if invariant[1] else np.minimum(conserved, 3)
+    return (3 * n - np.array(conserved)).reshape(positions.shape[:-2])
+
+
+def _check_motion(
+    molecule: Molecule, ensemble: Ensemble, velocities, invariant: tuple[bool, bool]
+) -> None:
+    """InputError if a thermostat that scales all velocities has nothing to scale."""
+    name, replicas = ensemble.name, None if velocities.ndim == 2 else len(velocities)
+    if molecule.n_atoms == 1 and invariant[0]:
+        raise InputError(f"{name} needs a molecule that can vibrate, not a free atom")
+    if not kinetics.kinetic_energy(molecule.masses, velocities).all():
+        raise InputError(f"{name} scales velocities and cannot start from rest")
+    if not ensemble.temperatures(replicas)[0].all():
+        raise InputError(f"{name} needs a temperature above 0 K")
+
+
+def _vectors(name: str, value, n_atoms: int, replicas: int | None) -> np.ndarray:
+    """Positions or velocities (N, 3), or (R, N, 3) of R replicas, checked."""
+    value, shape = np.asarray(value, float), (n_atoms, 3)
+    if replicas is not None and value.shape == shape:
+        value = np.tile(value, (replicas, 1, 1))
+    wanted = shape if replicas is None else (replicas, *shape)
+    if value.shape != wanted:
+        raise InputError(f"{name} have shape {value.shape}, expected {wanted}")
+    if not np.isfinite(value).all():
+        atom = int(np.argmin(np.isfinite(value).reshape(-1, *shape).all(axis=(0, 2))))
+        raise InputError(f"the {name} of atom {atom} are not finite")
+    return value
