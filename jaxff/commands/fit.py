@@ -72,6 +72,7 @@ def options(sub) -> None:
 
 
 def run(arguments, console) -> dict:
+    from jaxff import gdml
     from jaxff.learn import evaluate, fit
     from jaxff.saved import save
 
@@ -98,8 +99,11 @@ def run(arguments, console) -> dict:
     for start, fitted, split, path in zip(starts, found.potentials, splits, outputs, strict=True):
         potentials = {"start": start, arguments.form: fitted}
         if arguments.plus:
-            potentials[f"{arguments.form} + sgdml"] = _with_kernel(
-                fitted, split, arguments.seed, console
+            potentials[f"{arguments.form} + sgdml"] = gdml.train(
+                split.train,
+                split.valid if len(split.valid) else None,
+                baseline=fitted,
+                run=gdml.Run(seed=arguments.seed, progress=console),
             )
         last = list(potentials.values())[-1]
         save(path, last)
@@ -120,7 +124,10 @@ def run(arguments, console) -> dict:
     console.table(
         ["parameter", "types", "start", "fitted", "error", "unit"],
         [
-            [c.name, c.label, f"{c.start:.5g}", f"{c.fitted:.5g}", _error(c), c.unit]
+            [
+                *(c.name, c.label, f"{c.start:.5g}", f"{c.fitted:.5g}"),
+                *("-" if c.error is None else f"{c.error:.2g}", c.unit),
+            ]
             for c in found.changes[: arguments.show]
         ],
     )
@@ -157,21 +164,6 @@ def _outputs(arguments) -> list[str]:
             f"the models are named after {', '.join(names)}, which are equal: rename one"
         )
     return [str(output.with_name(f"{output.stem}-{name}{output.suffix}")) for name in names]
-
-
-def _with_kernel(fitted, split, seed: int, console):
-    from jaxff import gdml
-
-    return gdml.train(
-        split.train,
-        split.valid if len(split.valid) else None,
-        baseline=fitted,
-        run=gdml.Run(seed=seed, progress=console),
-    )
-
-
-def _error(change) -> str:
-    return "-" if change.error is None else f"{change.error:.2g}"
 
 
 def _draw(path, history, pictured, console) -> None:

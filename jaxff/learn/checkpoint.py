@@ -33,26 +33,21 @@ def checkpoint_of(
     """
     if path is None:
         return Store(None, {})
+    programs = problem.joint.programs
     request = {
-        "method": type(method).__name__,
-        "settings": method.request,
+        "method": described(method),
         "trainable": trainable,
         "parameters": problem.joint.first.params,
-        "terms": [described(p.term) for program in problem.joint.programs for p in program.placed],
-        "train": [_arrays(data) for data in problem.data],
-        "valid": [_arrays(data) for data in valid or ()],
-        "targets": [[described(target) for target in own] for own in targets],
+        "terms": described([placed.term for program in programs for placed in program.placed]),
+        "train": [(data.positions, data.forces, data.energies) for data in problem.data],
+        "valid": [(data.positions, data.forces, data.energies) for data in valid or ()],
+        "targets": described(targets),
     }
     return Store(path, request, "fit")
 
 
 def resumed(store: Store, initial: S, like: Mapping[str, Any] | None = None) -> S:
     """Return the state in the store, or `initial` if there is none.
-
-    Args:
-        store: the store of the fit.
-        initial: the state before the first step.
-        like: pytrees of the state with arrays of known shapes, see `Store.load`.
 
     Raises:
         InputError: the file is damaged, or belongs to a fit of other data or settings.
@@ -62,7 +57,7 @@ def resumed(store: Store, initial: S, like: Mapping[str, Any] | None = None) -> 
 
 
 def described(thing: Any) -> Any:
-    """Describe a term or target by nested dicts and lists of its arrays, numbers and names.
+    """Describe settings, terms or targets by nested dicts and lists of arrays and JSON values.
 
     Functions are described by their names, other objects by their class and their numbers.
     """
@@ -79,7 +74,3 @@ def described(thing: Any) -> Any:
         return name | {f.name: described(getattr(thing, f.name)) for f in fields(thing)}
     values = getattr(thing, "__dict__", {}).items()
     return name | {key: v for key, v in values if isinstance(v, np.ndarray | float | int | str)}
-
-
-def _arrays(data: Dataset) -> dict[str, np.ndarray | None]:
-    return {"positions": data.positions, "forces": data.forces, "energies": data.energies}

@@ -227,13 +227,11 @@ class Ensembles:
         if not arrays:
             return
         zero = jnp.zeros(())
+        frames = Frames(zero, zero, zero, zero)
         like = tuple(
-            Sample(
-                Frames(zero, zero, zero, zero), zero,
-                tuple(dict.fromkeys(target.kept, zero) for target in ensemble.targets), 0,
-            )
-            for ensemble in self.ensembles
-        )  # fmt: skip
+            Sample(frames, zero, tuple(dict.fromkeys(t.kept, zero) for t in e.targets), 0)
+            for e in self.ensembles
+        )
         self.samples = jax.tree.unflatten(jax.tree.structure(like), arrays)
         self.draws = sum(int(sample.number) + 1 for sample in self.samples)
 

@@ -149,15 +149,14 @@ def fit(
 
 def _checked_targets(targets, potentials: list[Potential]) -> list[list]:
     """Return the targets of each potential after their checks."""
-    single = hasattr(targets, "check")
+    aims = [targets] if hasattr(targets, "check") else list(targets)
     if len(potentials) == 1:
-        aims = [[targets] if single else list(targets)]
-    else:
-        aims = [] if single else [list(own) for own in targets if not hasattr(own, "check")]
-        if len(aims) not in (0, len(potentials)) or len(aims) < len(targets if not single else [1]):
-            raise InputError(
-                f"targets of {len(potentials)} molecules: give a list of targets for each of them"
-            )
+        aims = [aims]
+    elif aims and (len(aims) != len(potentials) or any(hasattr(own, "check") for own in aims)):
+        raise InputError(
+            f"targets of {len(potentials)} molecules: give a list of targets for each of them"
+        )
+    aims = [list(own) for own in aims]
     for own, potential in zip(aims, potentials, strict=False):
         for target in own:
             target.check(potential)
@@ -165,19 +164,15 @@ def _checked_targets(targets, potentials: list[Potential]) -> list[list]:
 
 
 def _check_data(potentials: list, train: list, valid: list | None) -> None:
-    if not potentials or not len(potentials) == len(train) == len(
-        train if valid is None else valid
-    ):
+    counts = len(potentials), len(train), len(train if valid is None else valid)
+    if not potentials or len(set(counts)) > 1:
         raise InputError(
-            f"{len(potentials)} potentials, {len(train)} training and "
-            f"{len(train if valid is None else valid)} validation "
-            "sets: give one of each for each molecule"
+            "{} potentials, {} training and {} validation sets: give one of each for each "
+            "molecule".format(*counts)
         )
     for own in train:
         if own is not None and len(own) < 2:
-            raise InputError(
-                f"fitting needs at least 2 frames, {own.name or 'dataset'} gives {len(own)}"
-            )
+            raise InputError(f"{own.label}: fitting needs at least 2 frames, not {len(own)}")
     for own in valid or ():
         if len(own) == 0:
-            raise InputError(f"{own.label}: no frames to validate on; leave valid out")
+            raise InputError(f"{own.label}: no frames to validate on; omit valid")

@@ -86,7 +86,7 @@ def minimise(
         problem: molecules, frames and free parameters.
         settings: see `Gradient`.
         valid: validation frames of each molecule, which determine the best epoch.
-        store: where the state is kept.
+        store: store of the state.
         progress: called with a phase and the fraction done after each epoch.
     """
     descent = Descent(problem, settings)
@@ -102,12 +102,7 @@ def minimise(
 
 
 class Descent:
-    """A descent on the loss of a problem.
-
-    Args:
-        problem: molecules, frames and free parameters.
-        settings: see `Gradient`.
-    """
+    """A descent on the loss of a problem."""
 
     def __init__(self, problem: Problem, settings: Gradient):
         self.problem, self.settings = problem, settings
@@ -142,36 +137,45 @@ class Descent:
         return Epochs(vector=vector, best=vector, optimizer=[np.asarray(leaf) for leaf in leaves])
 
     def _sweep(self, group, carry, pace, orders, samples, *, frames, arrays, kind: _Kind):
-        """Take a step with each batch (L, B) of frames; `samples` are those of the ensembles."""
+        """Take a step with each batch of frames.
 
-        def step(carry, order):
-            own = jax.tree.map(lambda x: x[order], frames)
-            return self._step(group, carry, pace, samples, own, arrays, kind)
+        Args:
+            group: molecules with one compiled function.
+            carry: moves (P,) and state of the optimiser.
+            pace: factor on the updates.
+            orders: (L, B) numbers of the frames of each batch.
+            samples: frames of the ensembles.
+            frames, arrays, kind: those of the molecule.
 
-        return jax.lax.scan(step, carry, orders)
+        Returns:
+            The new moves and state, and the loss (L,) before each step.
+        """
 
-    def _step(self, group, carry, pace, samples, frames: Frames, arrays, kind: _Kind):
-        """Return (vector, optimiser state) after a step, and the loss before it."""
-        problem, (vector, state) = self.problem, carry
+        problem = self.problem
 
         def labels(energies, forces) -> Labels:
             centred = energies - energies.mean()
             energies = centred if kind.with_energies else 0.0 * centred
             return Labels(energies, forces[:, : kind.n_atoms])
 
-        def objective(vector):
+        def objective(vector, batch: Frames):
             value = sum(jnp.sum(r(vector) ** 2) for r in problem.targets)
             value += problem.ensembles.value(vector, samples)
-            if not len(frames.R):
+            if not len(batch.R):
                 return value
             one = partial(problem.energy_and_forces, group, vector, arrays)
-            predicted = labels(*jax.vmap(one)(frames.R))
-            return value + self.loss(predicted, labels(frames.E, frames.F))
+            predicted = labels(*jax.vmap(one)(batch.R))
+            return value + self.loss(predicted, labels(batch.E, batch.F))
 
-        value, gradient = jax.value_and_grad(objective)(vector)
-        updates, state = self.optimizer.update(gradient, state, vector)
-        moved = problem.unravel(vector + pace * updates)
-        return (ravel_pytree(problem.free.confined(moved))[0], state), value
+        def step(carry, order):
+            vector, state = carry
+            batch = jax.tree.map(lambda x: x[order], frames)
+            value, gradient = jax.value_and_grad(objective)(vector, batch)
+            updates, state = self.optimizer.update(gradient, state, vector)
+            moved = problem.unravel(vector + pace * updates)
+            return (ravel_pytree(problem.free.confined(moved))[0], state), value
+
+        return jax.lax.scan(step, carry, orders)
 
     def epoch(self, state: Epochs) -> None:
         """Pass once over all frames; `state` is changed in place.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +56,7 @@ def minimise(
         problem: molecules, frames and free parameters.
         settings: see `LeastSquares`.
         valid: validation frames of each molecule, for the history.
-        store: where the state is kept.
+        store: store of the state.
         progress: called with a phase and the fraction done after each step.
     """
     state = resumed(store, Iterate(vector=np.asarray(problem.start)))
@@ -69,10 +70,8 @@ def minimise(
     few = problem.thinned()
     if few is not None and not state.losses:
         first = Iterate(vector=state.vector)
-        descend(
-            Objective(few, settings), settings, first,
-            lambda: progress("fit, fewer frames first", 0.0),
-        )  # fmt: skip
+        report = partial(progress, "fit, fewer frames first", 0.0)
+        descend(Objective(few, settings), settings, first, report)
         state.vector, state.damping = first.vector, first.damping
     objective = Objective(problem, settings)
     loss = descend(objective, settings, state, after_step)
@@ -82,12 +81,7 @@ def minimise(
 
 
 class Objective:
-    """The objective of a problem + prior · |moves|² / number of frames, of moves within bounds.
-
-    Args:
-        problem: molecules, frames and free parameters.
-        settings: the weight of the energies and the prior.
-    """
+    """The objective of a problem + prior · |moves|² / number of frames, of moves within bounds."""
 
     def __init__(self, problem: Problem, settings: LeastSquares):
         free, unravel = problem.free, problem.unravel
@@ -116,8 +110,19 @@ class Objective:
         return self.conserve.T @ A @ self.conserve, self.conserve.T @ (b + self.weak * vector)
 
     def step(self, A: np.ndarray, b: np.ndarray, vector: np.ndarray) -> np.ndarray:
-        """Return the step (P,) that solves A x = b and stays within the bounds."""
-        return _bounded(A, b, vector - self.high, vector - self.low)
+        """Return the step s (P,) within bounds that minimises s·A s/2 − b·s, by an active set."""
+        low, high = vector - self.high, vector - self.low
+        step, held = np.zeros(len(b)), np.zeros(len(b), bool)
+        for _ in range(20):
+            loose = ~held
+            right = b[loose] - A[np.ix_(loose, held)] @ step[held]
+            step[loose] = _solved(A[np.ix_(loose, loose)], right)
+            beyond = loose & ((step < low) | (step > high))
+            if not beyond.any():
+                break
+            step = np.clip(step, low, high)
+            held |= beyond
+        return np.clip(step, low, high)
 
     def covariance(self, vector: np.ndarray, loss: float) -> np.ndarray:
         """Return the covariance (P, P) of the moves: a sandwich estimate, clustered by frame.
@@ -208,18 +213,3 @@ def _solved(A: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.linalg.solve(A, b)
     except np.linalg.LinAlgError:
         return np.linalg.lstsq(A, b, rcond=1e-12)[0]
-
-
-def _bounded(A: np.ndarray, b: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return the step s that minimises s·A s/2 − b·s between low and high, by an active set."""
-    step, held = np.zeros(len(b)), np.zeros(len(b), bool)
-    for _ in range(20):
-        loose = ~held
-        right = b[loose] - A[np.ix_(loose, held)] @ step[held]
-        step[loose] = _solved(A[np.ix_(loose, loose)], right)
-        beyond = loose & ((step < low) | (step > high))
-        if not beyond.any():
-            break
-        step = np.clip(step, low, high)
-        held |= beyond
-    return np.clip(step, low, high)

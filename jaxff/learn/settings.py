@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from numbers import Real
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from jaxff.errors import InputError
 
 if TYPE_CHECKING:
     import optax
+
+
+def _number(default: float | None, least: int) -> Any:
+    """Return a field for numbers from `least` upwards; only a float as default allows fractions."""
+    return field(default=default, metadata={"least": least})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,30 +32,18 @@ class Method:
         InputError: a value outside its range.
     """
 
-    energy_weight: float = 0.1
+    energy_weight: float = _number(0.1, 0)
     check_labels: bool = True
 
     def __post_init__(self) -> None:
-        self._need("energy_weight", 0)
-
-    def _need(self, name: str, least: int, kind: type = float) -> None:
-        """Raise an InputError if the field `name` is not a finite number from `least` upwards."""
-        value = getattr(self, name)
-        if not least <= value < math.inf or kind(value) != value:
-            whole = "whole " if kind is int else ""
-            raise InputError(f"{name}={value}: use a {whole}number from {least}")
-
-    @property
-    def request(self) -> dict[str, Any]:
-        """The fields as text; two fits with equal requests minimise in the same way.
-
-        Functions and optimisers have no text that identifies them, so they count as given or not.
-        """
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            name: str(value) if value is None or isinstance(value, Real) else "given"
-            for name, value in values.items()
-        }
+        for one in fields(self):
+            value, least = getattr(self, one.name), one.metadata.get("least", -math.inf)
+            if "least" not in one.metadata or value is one.default:
+                continue
+            whole = not isinstance(one.default, float)
+            if not least <= value < math.inf or (whole and int(value) != value):
+                kind = "whole number" if whole else "number"
+                raise InputError(f"{one.name}={value}: use a {kind} from {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +57,9 @@ class LeastSquares(Method):
         tolerance: relative change of the objective in one step below which the fit has converged.
     """
 
-    prior: float = 0.005
-    steps: int = 60
-    tolerance: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._need("prior", 0)
-        self._need("steps", 1, int)
-        self._need("tolerance", 0)
+    prior: float = _number(0.005, 0)
+    steps: int = _number(60, 1)
+    tolerance: float = _number(1e-3, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,20 +83,11 @@ class Gradient(Method):
 
     optimizer: optax.GradientTransformation | None = None
     loss: Callable | None = None
-    epochs: int = 150
-    batch: int = 20
-    patience: int | None = None
-    restarts: int = 2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._need("epochs", 1, int)
-        self._need("batch", 1, int)
-        if self.patience is not None:
-            self._need("patience", 1, int)
-        self._need("restarts", 0, int)
-        self._need("seed", 0, int)
+    epochs: int = _number(150, 1)
+    batch: int = _number(20, 1)
+    patience: int | None = _number(None, 1)
+    restarts: int = _number(2, 0)
+    seed: int = _number(0, 0)
 
 
 METHODS: dict[str, type[Method]] = {"least-squares": LeastSquares, "gradient": Gradient}

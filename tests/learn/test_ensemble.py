@@ -174,7 +174,7 @@ def test_a_checkpoint_goes_on_with_the_same_frames(method, tmp_path):
     for key, values in whole.history.items():
         np.testing.assert_array_equal(resumed.history[key], values)
     options["targets"] = [mean_square(Exact(well_frames, 500, seed=1), 6.5, 0.1), targets[1]]
-    with pytest.raises(InputError, match=r"a fit with other settings \(targets\)"):
+    with pytest.raises(InputError, match=r"belongs to another fit with other settings \(targets\)"):
         fit(well(1.0), checkpoint=path, **options)
 
 

@@ -150,11 +150,11 @@ def test_a_killed_fit_goes_on_to_the_same_result(tmp_path, water, method):
     jax.tree.map(np.testing.assert_array_equal, again.potential.params, whole.potential.params)
     for key, values in whole.history.items():
         np.testing.assert_array_equal(again.history[key], values)
-    with pytest.raises(InputError, match=r"settings\.energy_weight .*0\.1.* → .*0\.2.*\)"):
+    with pytest.raises(InputError, match=r"method\.energy_weight 0\.1 → 0\.2\)"):
         run(path, method=replace(method, energy_weight=0.2))
-    with pytest.raises(InputError, match=r"fit with other settings \(trainable null → "):
+    with pytest.raises(InputError, match=r"another fit with other settings \(trainable null → "):
         run(path, trainable=["spring.k"])
-    with pytest.raises(InputError, match=r"fit with other settings \(valid\)"):
+    with pytest.raises(InputError, match=r"another fit with other settings \(valid\)"):
         run(path, valid=data[21:])
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError, match="not a readable state of a fit"):
@@ -281,7 +281,7 @@ def test_checkpoints_know_their_targets(tmp_path, molecules):
     aims = [TorsionScan(R, np.arange(12.0)), TorsionScan(R, np.ones(12))]
     options = {"method": LeastSquares(steps=1), "checkpoint": path}
     fit(start, data, targets=aims[0], **options)
-    with pytest.raises(InputError, match=r"a fit with other settings \(targets\)"):
+    with pytest.raises(InputError, match=r"belongs to another fit with other settings \(targets\)"):
         fit(start, data, targets=aims[1], **options)
 
 
