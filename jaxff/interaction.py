@@ -1,8 +1,9 @@
-"""Sums over interactions of a few atoms, with their gradients.
+"""Sums over interactions of a few atoms, and their gradients.
 
-A sum brings its gradient with it, of one geometry or, under `jax.vmap`, of a batch that then is the
-last axis: loops run over replicas, at the full width of the processor.  Further derivatives, and
-those by parameters, are autodiff's.
+The gradient of a sum with respect to positions is written out, for one geometry and, under
+`jax.vmap`, for a batch.  The batch then becomes the last axis, so that the inner loops run over
+replicas and use the full width of the processor.  Automatic differentiation provides all other
+derivatives.
 """
 
 from __future__ import annotations
@@ -27,16 +28,18 @@ Array = jax.Array
 )
 @dataclass(frozen=True)
 class Interactions:
-    """n interactions of one form.
+    """n interactions of one form; a JAX pytree.
 
     Attributes:
-        energy: energy () kcal/mol of one, from the k − 1 vectors (3,) Å that lead from each of its
-            atoms to the next, and its parameters; further axes, of all of them, are those of many.
+        energy: function that returns the energy () kcal/mol of one interaction of k atoms.  Its
+            arguments are the k − 1 vectors (3,) Å from each atom to the next, and the parameters.
+            Additional trailing axes of its arguments batch over interactions.
         atoms: (k, n).
-        parameters: arrays (n, ...), one row an interaction.
+        parameters: arrays (n, ...), one row for each interaction.
         scale: () factor of the sum, or None.
-        matrices: for pairs whose energy is the same from either end, and zero where all parameters
-            are: the parameters of any two atoms, (N, N) each, by which one geometry needs no index.
+        matrices: optional, for pairs whose energy is symmetric and vanishes where all parameters
+            are zero: the parameters of all pairs of atoms, (N, N) each.  One geometry is then
+            evaluated without indexing.
     """
 
     energy: Callable
@@ -46,8 +49,8 @@ class Interactions:
     matrices: tuple[Array, ...] | None = None
 
     def each(self, R: Array):
-        """What `energy` returns of each, (n,), at R (N, 3) Å."""
-        # One gather for all points: its transpose is then one scatter.
+        """The values of `energy` for each interaction, (n,), at R (N, 3) Å."""
+        # One gather for all points, so that its transpose is one scatter.
         points = R.at[self.atoms.ravel()].get(mode="promise_in_bounds")
         points = points.reshape(*self.atoms.shape, 3)
         return jax.vmap(self.energy)(*(points[1:] - points[:-1]), *self.parameters)
@@ -57,9 +60,12 @@ class Interactions:
         return self._scaled(self.each(R).sum())
 
     def add_to(self, energy: Array, gradient: Array, X: Array) -> tuple[Array, Array]:
-        """`energy` () kcal/mol with this one's, and `gradient` (3, N) kcal/mol/Å with its.
+        """Add the energy and the gradient of this sum to those of others.
 
-        At X (3, N) Å; or of a batch (3, N, B), with a last axis B throughout.
+        Args:
+            energy: () kcal/mol.
+            gradient: (3, N) kcal/mol/Å.
+            X: (3, N) Å.  For a batch, all three have a last axis B.
         """
         batch = X.shape[2:]
         if self.matrices is not None and not batch:
@@ -77,7 +83,7 @@ class Interactions:
 
         own_energy, pull_back = jax.vjp(own_sum, *vectors)
         slopes, starts, ends = pull_back(jnp.ones_like(own_energy)), self.atoms[:-1], self.atoms[1:]
-        if not batch:  # for one geometry few loops are fast, for a batch few copies
+        if not batch:  # few loops are fast for one geometry, few copies are fast for a batch
             slopes = [jnp.concatenate(slopes, axis=1)]
             starts, ends = starts.reshape(1, -1), ends.reshape(1, -1)
         for slope, start, end in zip(slopes, starts, ends, strict=True):
@@ -86,12 +92,12 @@ class Interactions:
         return energy + own_energy, gradient
 
     def _by_matrices(self, X):
-        # Where there is no pair any distance will do that is not zero.
+        # Elements that are no pair get an arbitrary distance that is not zero.
         paired = sum(matrix != 0.0 for matrix in self.matrices)
         d = jnp.where(paired, X[:, None, :] - X[:, :, None], 1.0)
         twice = jax.value_and_grad(lambda d: self.energy(d, *self.matrices).sum())
         energy, slopes = twice(d)
-        # Either atom of a pair is once the end of its vector.
+        # Each atom of a pair is the end of its vector in one of the two elements.
         return self._scaled(0.5 * energy), self._scaled(slopes.sum(axis=1))
 
     def _scaled(self, x):
@@ -99,24 +105,24 @@ class Interactions:
 
 
 def over(energy: Callable, R: Array, atoms: np.ndarray, *parameters: Array):
-    """``energy(*points, *parameters)`` of every interaction.
+    """Evaluate ``energy(*points, *parameters)`` for every interaction.
 
     Args:
-        energy: energy of one interaction from k points (3,) Å and its parameters.
+        energy: function of the k points (3,) Å of one interaction and its parameters.
         R: (N, 3) Å.
         atoms: (n, k) atom indices.
-        parameters: arrays (n, ...), one row an interaction.
+        parameters: arrays (n, ...), one row for each interaction.
 
     Returns:
-        what `energy` returns, with a leading axis n.
+        the values of `energy`, with a leading axis n.
     """
-    # One gather for all points: its transpose is then one scatter, the slowest step of the forces.
+    # One gather for all points, so that its transpose is one scatter, the slowest step of forces.
     points = R.at[atoms.T.ravel()].get(mode="promise_in_bounds")
     return jax.vmap(energy)(*jnp.split(points, atoms.shape[1]), *parameters)
 
 
 def total(interactions: Sequence[Interactions], R: Array) -> Array:
-    """The sum of all energies, () kcal/mol, at R (N, 3) Å."""
+    """The sum of the energies of all interactions, () kcal/mol, at R (N, 3) Å."""
     R = R.astype(jnp.result_type(R, *(p for own in interactions for p in own.parameters)))
     return _total(_merged(interactions), R)
 
@@ -186,7 +192,7 @@ def _sum(interactions, R):
 
 
 def _merged(interactions):
-    """Those of one form put together: fewer, longer loops."""
+    """Interactions of the same form joined into one, which gives fewer and longer loops."""
     forms: dict[tuple, list[Interactions]] = {}
     for i, own in enumerate(interactions):
         form = own.energy, tuple(p.shape[1:] for p in own.parameters)
@@ -196,10 +202,9 @@ def _merged(interactions):
 
 
 def _joined(alike):
-    xp = np if all(isinstance(own.atoms, np.ndarray) for own in alike) else jnp
     parameters = zip(*(own.parameters for own in alike), strict=True)
     return Interactions(
         alike[0].energy,
-        xp.concatenate([own.atoms for own in alike], axis=-1),
+        jnp.concatenate([own.atoms for own in alike], axis=-1),
         tuple(jnp.concatenate(p) for p in parameters),
     )

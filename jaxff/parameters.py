@@ -1,10 +1,12 @@
-"""The parameters of a potential that training may move, and how it moves them."""
+"""The parameters of a potential that training may change, and changes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,26 +15,63 @@ import numpy as np
 from jaxff.errors import InputError
 from jaxff.potential import Column, Params, Potential, Program
 
-Moves = dict[tuple[str, str], jax.Array]
+Name = tuple[str, ...]  # term, column, and the keys below it, such as ("net", "weights", "bias")
+Moves = dict[Name, jax.Array]
+
+
+class Leaf(NamedTuple):
+    """One parameter array: its name, what it is, and its value."""
+
+    name: Name
+    column: Column
+    value: jax.Array
+
+
+def parameter_leaves(potential: Potential) -> list[Leaf]:
+    """All parameter arrays of a potential, in the order of ``jax.tree.leaves(params)``."""
+    columns = potential.columns
+    flat = jax.tree_util.tree_leaves_with_path(potential.params)
+    names = [tuple(map(_key, path)) for path, _ in flat]
+    return [
+        Leaf(name, _column(columns, name), value)
+        for name, (_, value) in zip(names, flat, strict=True)
+    ]
+
+
+def _key(entry) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(entry, attribute):
+            return str(getattr(entry, attribute))
+    return str(entry)
+
+
+def _column(columns, name: Name) -> Column:
+    """The column that describes a leaf: columns are a prefix of the tree of parameters."""
+    for key in name:
+        if isinstance(columns, Column):
+            break
+        columns = columns[key]
+    return columns
 
 
 @dataclass(frozen=True, eq=False)
 class FreeParameters:
-    """The free parameters of a potential, and moves of them away from where they stand.
+    """The free parameters of a potential, and moves of them from their present values.
 
-    A move is counted in the column's `scale`, so that moves of all columns are of one size.
+    A move is measured in units of the column's `scale`, so that the moves of all columns have
+    similar sizes.
 
     Attributes:
-        start: the potential they belong to.
-        columns: {(term, column): Column} of those that are free.
+        start: the potential that has the parameters.
+        columns: {name: Column} of those that are free.
         beside: programs of other molecules that read the same parameters.
-        rows: {(term, column): (n,) booleans}, which rows are free where not all of them are.
+        rows: {name: (n,) booleans}, which rows are free, where not all of them are.
     """
 
     start: Potential
-    columns: dict[tuple[str, str], Column]
+    columns: dict[Name, Column]
     beside: tuple[Program, ...] = ()
-    rows: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    rows: dict[Name, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -41,104 +80,132 @@ class FreeParameters:
         patterns: Sequence[str] | None = None,
         beside: Sequence[Program] = (),
     ) -> FreeParameters:
-        """Those whose dotted names match a pattern such as "bond.*"; None: what terms declare.
+        """The parameters whose dotted names match a pattern, or all trainable ones.
 
-        A pattern with a colon, such as "torsion.k:c3-c3-oh-ho*", frees the rows of that name alone.
-        Columns that terms do not declare trainable, such as 1-4 factors, are free only where a
-        pattern names the column itself, such as "nonbonded.lj14"; rows that mean nothing, such as
-        those of torsions about a straight angle, only where a pattern names rows.
+        A pattern such as "bond.*" or "net.weights.*.kernel" matches dotted names.  A pattern with a
+        colon, such as "torsion.k:c3-c3-oh-ho*", frees only the rows of that name.  Columns that
+        terms declare as not trainable, such as 1-4 factors, are free only where a pattern contains
+        the name of the column, such as "nonbonded.lj14".  Rows without a meaning, such as those of
+        torsions about a straight angle, are free only where a pattern names rows.
+
+        Args:
+            potential: the potential.
+            patterns: patterns of names, or None for all trainable parameters.
+            beside: programs of other molecules that read the same parameters.
 
         Raises:
-            InputError: there are none.
+            InputError: no parameter matches.
         """
         patterns = [patterns] if isinstance(patterns, str) else patterns
-        columns, rows = {}, {}
         parts = [pattern.partition(":") for pattern in patterns or ["*"]]
-        for term, own in potential.columns.items():
-            for key, column in own.items():
-                found = [p for p in parts if fnmatchcase(f"{term}.{key}", p[0])]
-                named = any(p[0].rpartition(".")[2] == key for p in found)
-                if found and (column.trainable or named):
-                    columns[term, key] = column
-                    if all(colon for _, colon, _ in found):
-                        names = _row_names(potential.program, term, key)
-                        rows[term, key] = np.array(
-                            [any(fnmatchcase(name, p[2]) for p in found) for name in names], bool
-                        )
-        at_rest = _angles_at_rest(potential)
-        for placed in potential.program.placed:
-            for key in (key for term, key in columns if term == placed.name):
-                undefined = placed.term.undefined_rows(key, at_rest)
-                if undefined.any() and (placed.name, key) not in rows:
-                    rows[placed.name, key] = ~undefined
+        leaves = parameter_leaves(potential)
+        columns: dict[Name, Column] = {}
+        rows: dict[Name, np.ndarray] = {}
+        for name, column, _ in leaves:
+            found = [p for p in parts if fnmatchcase(".".join(name), p[0])]
+            named = any(p[0].rpartition(".")[2] == name[-1] for p in found)
+            if found and (column.trainable or named):
+                columns[name] = column
+                if all(colon for _, colon, _ in found):
+                    labels = _row_names(potential.program, *name[:2])
+                    free = [any(fnmatchcase(label, p[2]) for p in found) for label in labels]
+                    rows[name] = np.array(free, bool)
+        angles = _equilibrium_angles(potential)
+        terms = {placed.name: placed.term for placed in potential.program.placed}
+        for name in columns:
+            undefined = terms[name[0]].undefined_rows(name[1], angles)
+            if undefined.any() and name not in rows:
+                rows[name] = ~undefined
         columns = {key: c for key, c in columns.items() if key not in rows or rows[key].any()}
-        if not sum(potential.params[term][key].size for term, key in columns):
-            known = ", ".join(f"{t}.{c}" for t, own in potential.columns.items() for c in own)
+        if not sum(leaf.value.size for leaf in leaves if leaf.name in columns):
+            known = ", ".join(".".join(leaf.name) for leaf in leaves)
             wanted = "is trainable" if patterns is None else f"matches {list(patterns)}"
             raise InputError(f"no parameter {wanted}; this potential has {known}")
-        return cls(
-            potential, columns, tuple(beside), {k: v for k, v in rows.items() if k in columns}
-        )
+        rows = {key: free for key, free in rows.items() if key in columns}
+        return cls(potential, columns, tuple(beside), rows)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Their dotted names."""
-        return tuple(f"{term}.{key}" for term, key in self.columns)
+        """The dotted names of the free parameters."""
+        return tuple(map(".".join, self.columns))
+
+    def values(self, params: Params) -> Moves:
+        """The free arrays of `params` by name."""
+        leaves = jax.tree.leaves(params)
+        return {name: leaves[place] for name, place in self._places.items()}
+
+    @cached_property
+    def _places(self) -> dict[Name, int]:
+        """The place of each free array among the leaves of the parameters."""
+        places = {leaf.name: i for i, leaf in enumerate(parameter_leaves(self.start))}
+        return {name: places[name] for name in self.columns}
 
     def no_moves(self) -> Moves:
-        return {key: jnp.zeros_like(self.start.params[key[0]][key[1]]) for key in self.columns}
+        """Moves that change nothing."""
+        return {name: jnp.zeros_like(v) for name, v in self.values(self.start.params).items()}
 
     def params(self, moves: Moves) -> Params:
         """The potential's parameters after `moves`."""
-        params = {term: dict(own) for term, own in self.start.params.items()}
-        for (term, key), column in self.columns.items():
-            params[term][key] = params[term][key] + column.scale * moves[term, key]
-        for (term, key), free in self.rows.items():
-            start = self.start.params[term][key]
-            free = free.reshape(-1, *(1,) * (start.ndim - 1))
-            params[term][key] = jnp.where(free, params[term][key], start)
-        return params
+        moved = {}
+        for name, start in self.values(self.start.params).items():
+            moved[name] = start + self.columns[name].scale * moves[name]
+            if name in self.rows:
+                free = self.rows[name].reshape(-1, *(1,) * (start.ndim - 1))
+                moved[name] = jnp.where(free, moved[name], start)
+        return self.with_values(moved)
+
+    def with_values(self, values: Moves) -> Params:
+        """The potential's parameters with other arrays in place of the free ones."""
+        leaves, structure = jax.tree.flatten(self.start.params)
+        for name, place in self._places.items():
+            leaves[place] = values[name]
+        return jax.tree.unflatten(structure, leaves)
 
     def moved(self, moves: Moves) -> Potential:
         """The potential after `moves`."""
         return self.start.replace(self.params(moves))
 
     def confined(self, moves: Moves) -> Moves:
-        """Moves cut back to each column's bounds and to what each term conserves."""
-        params = self.params(moves)
+        """Moves cut back to the bounds of the columns and to what the terms conserve."""
+        values = self.values(self.params(moves))
         clipped = {
-            (term, key): jnp.clip(params[term][key], column.lower, column.upper)
-            for (term, key), column in self.columns.items()
+            name: jnp.clip(values[name], column.lower, column.upper)
+            for name, column in self.columns.items()
         }
         return self.conserving(self._moves(clipped))
 
     def conserving(self, moves: Moves) -> Moves:
-        """Moves cut back to what each term conserves, such as the net charge."""
-        params, start = self.params(moves), self.start.params
+        """Moves corrected so that they keep what the terms conserve, such as the net charge."""
+        params: dict[str, Any] = dict(self.params(moves))
+        start = self.start.params
         for program in (self.start.program, *self.beside):
             for placed in program.placed:
                 name = placed.name
                 params[name] = placed.term.constrain(params[name], start[name])
-        return self._moves({(term, key): params[term][key] for term, key in self.columns})
+        return self._moves(self.values(params))
 
     def limits(self) -> tuple[Moves, Moves]:
         """The lowest and the highest moves that the columns allow."""
-        start, low, high = self.start.params, {}, {}
-        for (term, key), column in self.columns.items():
-            low[term, key] = (column.lower - start[term][key]) / column.scale
-            high[term, key] = (column.upper - start[term][key]) / column.scale
+        start = self.values(self.start.params)
+        low, high = (
+            {
+                name: (getattr(column, bound) - start[name]) / column.scale
+                for name, column in self.columns.items()
+            }
+            for bound in ("lower", "upper")
+        )
         return low, high
 
     def _moves(self, values: Moves) -> Moves:
-        start = self.start.params
+        start = self.values(self.start.params)
         return {
-            (term, key): (values[term, key] - start[term][key]) / column.scale
-            for (term, key), column in self.columns.items()
+            name: (values[name] - start[name]) / column.scale
+            for name, column in self.columns.items()
         }
 
 
-def _angles_at_rest(potential: Potential) -> dict[str, float]:
-    """Radians by the names of the rows, of all terms with a column of angles."""
+def _equilibrium_angles(potential: Potential) -> dict[str, float]:
+    """Equilibrium angles, rad, by the names of their rows, of all terms with a column `angle`."""
     found: dict[str, float] = {}
     for placed in potential.program.placed:
         if "angle" in placed.term.columns:
@@ -149,9 +216,9 @@ def _angles_at_rest(potential: Potential) -> dict[str, float]:
 
 
 def _row_names(program: Program, term: str, column: str) -> tuple[str, ...]:
-    """Names of the rows of a column; none if they have none."""
-    own = next(p.term for p in program.placed if p.name == term)
-    for table, (label, columns) in own.tables.items():
+    """Names of the rows of a column; empty if they have none."""
+    found = next(p.term for p in program.placed if p.name == term)
+    for table, (label, columns) in found.tables.items():
         if label and column in columns:
-            return own.row_names(table)
+            return found.row_names(table)
     return ()

@@ -1,215 +1,26 @@
-"""Potential: a pure energy function and the parameters it reads.
+"""Potentials: a pure energy function and the parameters that it reads.
 
-A potential is a sum of placed terms.  A `Term` holds integer structure only; every
-floating-point array it reads stands in ``params[name]``, so that parameters can be trained,
-shared and replaced without compiling again.  Sum, scaling and `on` act on the placed terms,
-so a composition of potentials is again a flat list of them.
+A potential is a sum of placed terms.  A `Term` contains integers only; every floating-point array
+that it reads is in ``params[name]``, so that parameters can be trained, shared and replaced without
+another compilation.  Sums, factors and `Potential.on` act on the placed terms: a composition of
+potentials is again a flat list of terms.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.interaction import Interactions, total
 from jaxff.molecule import Molecule
+from jaxff.program import Placed, Program
+from jaxff.term import Array, Column, Params, Term
 
-Array = jax.Array
-Params = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Column:
-    """What a parameter array is: its unit, the size of a typical change, its physical bounds,
-    and whether training moves it unless told otherwise."""
-
-    unit: str
-    scale: float = 1.0
-    lower: float = -math.inf
-    upper: float = math.inf
-    trainable: bool = True
-
-
-class Term:
-    """One kind of interaction in a system of `n_atoms` atoms.
-
-    Subclasses are frozen dataclasses (``eq=False``) whose fields are integers, strings and
-    integer or boolean NumPy arrays, so that any of them can be written to a file by its fields;
-    they set `kind` (the name in files), `columns` and `energies`.
-    """
-
-    kind: ClassVar[str]
-    columns: ClassVar[dict[str, Column]]
-    # For terms whose parameters are tables that several molecules can share: the fields that hold
-    # rows of tables, with the field of the rows' names ("": rows of this molecule alone) and the
-    # columns they read; and what the other index fields count, column by column: atoms, or
-    # entries of another field.
-    tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {}
-    indices: ClassVar[dict[str, tuple[str, ...]]] = {}
-    n_atoms: int
-
-    def energies(self, params: Params, R: Array, **context) -> dict[str, Array]:
-        """Energies by name, each () kcal/mol, at positions R (n_atoms, 3) Å."""
-        raise NotImplementedError
-
-    def interactions(self, params: Params) -> Interactions | None:
-        """The interactions whose energies are all of this term's, if it is a sum of such.
-
-        A potential computes the interactions of all its terms together.
-        """
-        return None
-
-    def derived(self, params: Params) -> Params:
-        """What `energies` needs of the parameters alone, under names of its own.
-
-        `energies` finds these arrays among its parameters; a potential computes them once for
-        many geometries.
-        """
-        return {}
-
-    def row_names(self, field: str) -> tuple[str, ...]:
-        """Names of the rows that the field `field` of `tables` points to."""
-        return getattr(self, self.tables[field][0])
-
-    def alike(self, others: Sequence[Term]) -> Term:
-        """This term with whatever is not an array made as `others` need it, itself among them."""
-        return self
-
-    def frame_bytes(self, params: Params) -> int:
-        """Working memory of one geometry in a batch, bytes, where it is worth counting."""
-        return 0
-
-    def constrain(self, params: Params, start: Params) -> Params:
-        """Trained parameters brought back to what must be conserved from `start`, such as the
-        net charge; the identity unless a term says otherwise."""
-        return params
-
-    def undefined_rows(self, column: str, beside: dict[str, float]) -> np.ndarray:
-        """Rows (n,) of a column that mean nothing, and that training leaves alone.
-
-        Args:
-            column: one of its own.
-            beside: angles at rest, rad, by the types of their atoms, of all terms it stands with.
-        """
-        return np.zeros(0, bool)
-
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """A term, its unique name in a potential, and the atoms it acts on (None: all, in order)."""
-
-    name: str
-    term: Term
-    atoms: tuple[int, ...] | None = None
-
-    def energies(self, params: Params, R: Array, **context) -> dict[str, Array]:
-        if self.atoms is not None:
-            R = R[np.asarray(self.atoms)]
-        own = self.ready(params)
-        energies = self.term.energies(own, R, **context)
-        if "scale" in own:
-            energies = {key: own["scale"] * energy for key, energy in energies.items()}
-        # A renamed term (a second "gdml" is "gdml#2") renames what it reports likewise.
-        suffix = self.name.partition("#")[2]
-        return {f"{key}#{suffix}": e for key, e in energies.items()} if suffix else energies
-
-    def interactions(self, params: Params) -> Interactions | None:
-        """Those of the term, if it is a sum of such, between atoms of the whole system."""
-        own = self.ready(params)
-        found = self.term.interactions(own)
-        if found is None:
-            return None
-        if self.atoms is not None:
-            xp = np if isinstance(found.atoms, np.ndarray) else jnp
-            found = replace(found, atoms=xp.asarray(self.atoms)[found.atoms], matrices=None)
-        return replace(found, scale=own.get("scale"))
-
-    def ready(self, params: Params) -> Params:
-        """This term's parameters with what it derives from them, unless that is there already."""
-        own = params[self.name]
-        return {**self.term.derived(own), **own}
-
-
-class Program:
-    """The static part of a potential: placed terms and the compiled functions over them."""
-
-    def __init__(self, placed: Sequence[Placed]):
-        self.placed = tuple(placed)
-
-    def terms(self, params: Params, R: Array, **context) -> dict[str, Array]:
-        """Energies by term name, each () kcal/mol."""
-        R = jnp.asarray(R)
-        out: dict[str, Array] = {}
-        for placed in self.placed:
-            out.update(placed.energies(params, R, **context))
-        return out
-
-    def energy(self, params: Params, R: Array, **context) -> Array:
-        """Energy, () kcal/mol, at positions R (N, 3) Å."""
-        R = jnp.asarray(R)
-        energy, found = jnp.zeros((), R.dtype), []
-        for placed in self.placed:
-            interactions = placed.interactions(params)
-            if interactions is None:
-                energy += sum(placed.energies(params, R, **context).values())
-            else:
-                found.append(interactions)
-        return energy + total(found, R) if found else energy
-
-    def energy_and_forces(self, params: Params, R: Array, **context) -> tuple[Array, Array]:
-        """Energy () kcal/mol and forces (N, 3) kcal/mol/Å."""
-        energy, gradient = jax.value_and_grad(self.energy, argnums=1)(params, R, **context)
-        return energy, -gradient
-
-    @cached_property
-    def jit_energy(self):
-        return jax.jit(self.energy)
-
-    @cached_property
-    def jit_energy_and_forces(self):
-        return jax.jit(self.energy_and_forces)
-
-    @cached_property
-    def jit_terms(self):
-        return jax.jit(self.terms)
-
-    @cached_property
-    def jit_batches(self):
-        """Energies and forces of R (chunks, frames, N, 3), chunk after chunk."""
-        batch = jax.vmap(self.energy_and_forces, in_axes=(None, 0))
-        return jax.jit(lambda params, R: jax.lax.map(lambda R: batch(params, R), R))
-
-    @cached_property
-    def jit_ready(self):
-        """Parameters with what the terms derive from them."""
-        return jax.jit(lambda params: {p.name: p.ready(params) for p in self.placed})
-
-    def frames_at_once(self, params: Params) -> int:
-        """Frames of a batch whose working memory fits caches (on a CPU) or some 500 MB."""
-        budget = 4e6 if jax.default_backend() == "cpu" else 5e8
-        each = sum(p.term.frame_bytes(params[p.name]) for p in self.placed)
-        return int(min(max(budget // max(each, 1), 1), 256))
-
-    @property
-    def n_atoms(self) -> int | None:
-        """Number of atoms, or None if every term is placed on a subset."""
-        return next((p.term.n_atoms for p in self.placed if p.atoms is None), None)
-
-    @property
-    def n_atoms_min(self) -> int:
-        """The smallest number of atoms that holds every placed term."""
-        return max(
-            (p.term.n_atoms if p.atoms is None else max(p.atoms, default=-1) + 1)
-            for p in self.placed
-        )
+__all__ = ["Array", "Column", "Params", "Placed", "Potential", "Program", "Term"]
 
 
 @jax.tree_util.register_pytree_node_class
@@ -217,12 +28,11 @@ class Potential:
     """An energy in kcal/mol of positions in Å, with its parameters; a JAX pytree.
 
     Args:
-        placed: the terms, or a `Program` to share (with its compiled functions).
-        params: {term name: {column: array}}, floating point.
-        molecule: the atoms this potential was made for, if known; whatever joins the
-            potential with data matches atoms through it.
-        origin: what it was made from, such as a `Parametrization`, if that is worth keeping; a
-            composition or a file has none.
+        placed: the terms, or a `Program` to share together with its compiled functions.
+        params: {term name: {column: array or tree of arrays}}, floating point.
+        molecule: the molecule that the potential was made for, or None.  Atoms of data are matched
+            to those of the potential through the bonds of this molecule.
+        origin: the object that the potential was made from, such as a `Parametrization`, or None.
     """
 
     def __init__(
@@ -230,7 +40,7 @@ class Potential:
         placed: Sequence[Placed] | Program,
         params: Params,
         molecule: Molecule | None = None,
-        origin=None,
+        origin: Any = None,
     ):
         self.program = placed if isinstance(placed, Program) else Program(placed)
         self.params = jax.tree.map(jnp.asarray, params)
@@ -244,38 +54,51 @@ class Potential:
 
     @classmethod
     def of(cls, name: str, term: Term, params: Params, molecule: Molecule | None = None):
-        """The potential of a single term."""
+        """The potential of one term."""
         return cls([Placed(name, term)], {name: params}, molecule)
 
     # -- evaluation ---------------------------------------------------------------------
 
     @property
     def energy_fn(self):
-        """The pure function ``(params, R, **context) -> ()`` kcal/mol, for jax.grad and jax-md."""
+        """The pure function ``(params, R, box=None, neighbor=None)``, () kcal/mol."""
         return self.program.energy
 
-    def __call__(self, R, **context) -> Array:
-        """Energy, () kcal/mol, at R (N, 3) Å."""
-        return self.program.jit_energy(self._ready, self._checked(R), **context)
+    def __call__(self, R, box=None, neighbor=None) -> Array:
+        """Energy, () kcal/mol.
 
-    def forces(self, R, **context) -> Array:
-        """Forces, (N, 3) kcal/mol/Å: minus the gradient of the energy."""
-        return self.energy_and_forces(R, **context)[1]
+        Args:
+            R: (N, 3) Å.
+            box: (3, 3) Å, lattice vectors as rows, for terms that use it.
+            neighbor: (2, P) atoms of neighbouring pairs, each pair once, for terms that use it.
 
-    def energy_and_forces(self, R, **context) -> tuple[Array, Array]:
-        """Energy () kcal/mol and forces (N, 3) kcal/mol/Å at R (N, 3) Å."""
-        return self.program.jit_energy_and_forces(self._ready, self._checked(R), **context)
+        Raises:
+            InputError: an argument has the wrong shape, or no term uses it.
+        """
+        return self.program.jit_energy(self._ready, self._checked(R), *_arrays(box, neighbor))
 
-    def terms(self, R, **context) -> dict[str, Array]:
-        """Energy of each term by name, () kcal/mol each; they sum to the energy."""
-        return self.program.jit_terms(self._ready, self._checked(R), **context)
+    def forces(self, R, box=None, neighbor=None) -> Array:
+        """Forces, (N, 3) kcal/mol/Å, minus the gradient of the energy; arguments as for it."""
+        return self.energy_and_forces(R, box, neighbor)[1]
 
-    def predict(self, positions, chunk: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def energy_and_forces(self, R, box=None, neighbor=None) -> tuple[Array, Array]:
+        """Energy () kcal/mol and forces (N, 3) kcal/mol/Å; arguments as the energy's."""
+        evaluate = self.program.jit_energy_and_forces
+        return evaluate(self._ready, self._checked(R), *_arrays(box, neighbor))
+
+    def terms(self, R, box=None, neighbor=None) -> dict[str, Array]:
+        """Energy of each term by name, () kcal/mol; they sum to the energy."""
+        return self.program.jit_terms(self._ready, self._checked(R), *_arrays(box, neighbor))
+
+    def predict(
+        self, positions, chunk: int | None = None, box=None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of many frames.
 
         Args:
             positions: (M, N, 3) Å.
-            chunk: frames evaluated at once, which bounds the memory (None: as many as suit it).
+            chunk: number of frames evaluated at once, which bounds the memory (None: chosen).
+            box: (3, 3) Å of all frames, for terms that use it.
         """
         positions = np.asarray(positions)
         if len(positions) == 0:
@@ -289,7 +112,9 @@ class Potential:
         while start < len(chunks):
             # Few shapes, hence few compilations.
             count = next(n for n in (64, 8, 1) if n <= len(chunks) - start)
-            energy, force = self.program.jit_batches(self._ready, chunks[start : start + count])
+            energy, force = self.program.jit_batches(
+                self._ready, chunks[start : start + count], _arrays(box, None)[0]
+            )
             energies.append(np.asarray(energy).reshape(-1))
             forces.append(np.asarray(force).reshape(-1, *positions.shape[1:]))
             start += count
@@ -298,18 +123,18 @@ class Potential:
 
     @property
     def _ready(self) -> Params:
-        """The parameters with what terms derive from them; computed once where they are arrays."""
+        """The parameters with those derived from them; computed once unless they are traced."""
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self.params)):
             return self.params
         if "_derived" not in vars(self):
-            with jax.ensure_compile_time_eval():  # must not end up in a trace around this call
+            with jax.ensure_compile_time_eval():  # a trace around this call must not record it
                 self._derived = self.program.jit_ready(self.params)
         return self._derived
 
     def _checked(self, R) -> Array:
         R = jnp.asarray(R)
-        # Kernels lose digits in float32: positions take the precision of the parameters.
-        R = R.astype(jnp.promote_types(R.dtype, self._dtype))
+        # Kernels lose digits in float32: positions are converted to the type of the parameters.
+        R = R.astype(jnp.promote_types(R.dtype, self.dtype))
         if R.ndim != 2 or R.shape[1] != 3:
             raise InputError(
                 f"positions have shape {R.shape}, expected (N, 3) in Å; "
@@ -322,8 +147,8 @@ class Potential:
         return R
 
     @property
-    def _dtype(self):
-        """The widest type among the parameters."""
+    def dtype(self):
+        """The widest floating-point type among the parameters."""
         if "_widest" not in vars(self):
             leaves = jax.tree.leaves(self.params)
             self._widest = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
@@ -333,12 +158,15 @@ class Potential:
 
     @property
     def n_atoms(self) -> int | None:
-        """Number of atoms, or None if the potential acts only on a subset of a larger system."""
+        """Number of atoms, or None if every term acts on some atoms of a larger system."""
         return self.program.n_atoms
 
     @property
-    def columns(self) -> dict[str, dict[str, Column]]:
-        """What each parameter is: {term name: {column: Column}}."""
+    def columns(self) -> dict[str, dict[str, Any]]:
+        """What each parameter is: {term name: {column: Column or tree of them}}.
+
+        It is a prefix of the tree `params`: a `Column` describes all arrays below it.
+        """
         out = {}
         for placed in self.program.placed:
             own = {k: placed.term.columns[k] for k in self.params[placed.name] if k != "scale"}
@@ -348,7 +176,7 @@ class Potential:
         return out
 
     def replace(self, params: Params) -> Potential:
-        """The same potential with other parameters (same names and shapes); never recompiles."""
+        """The potential with other parameters of the same names and shapes; never recompiles."""
         old, new = jax.tree.structure(self.params), jax.tree.structure(params)
         if old != new:
             raise InputError(f"parameters have the structure {new}, expected {old}")
@@ -361,11 +189,11 @@ class Potential:
         return Potential(self.program, params, self.molecule, self.origin)
 
     def with_origin(self, origin) -> Potential:
-        """The same potential that remembers what it was made from."""
+        """The potential with the object that it was made from."""
         return Potential(self.program, self.params, self.molecule, origin)
 
     def astype(self, dtype) -> Potential:
-        """The same potential with every parameter in `dtype` (float32 or float64)."""
+        """The potential with every parameter converted to `dtype` (float32 or float64)."""
         params = jax.tree.map(lambda p: p.astype(dtype), self.params)
         return Potential(self.program, params, self.molecule, self.origin)
 
@@ -401,7 +229,7 @@ class Potential:
         return self if isinstance(other, int) and other == 0 else NotImplemented  # sum([...])
 
     def __mul__(self, factor) -> Potential:
-        """Every term scaled by `factor`, (); the factor is the parameter ``scale`` of each term."""
+        """The potential times `factor`, (), which becomes the parameter ``scale`` of each term."""
         if isinstance(factor, Potential) or jnp.ndim(factor) != 0:
             return NotImplemented
         factor = jnp.asarray(factor, float)
@@ -423,10 +251,10 @@ class Potential:
         return self + (-other) if isinstance(other, Potential) else NotImplemented
 
     def on(self, atoms: Sequence[int]) -> Potential:
-        """This potential acting on `atoms` of a larger (or reordered) system.
+        """The potential placed on `atoms` of a larger or reordered system.
 
         Args:
-            atoms: (n_atoms,) distinct indices; ``atoms[i]`` plays the part of atom i here.
+            atoms: (n_atoms,) distinct indices; atom ``atoms[i]`` of the system is atom i here.
         """
         index = np.asarray(atoms)
         if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
@@ -436,21 +264,18 @@ class Potential:
             raise InputError(f"on(atoms) got {len(index)} indices for a potential of {least} atoms")
         if (index < 0).any() or len(set(index.tolist())) != len(index):
             raise InputError(f"on(atoms) needs distinct indices from 0 upwards, got {list(index)}")
+        index = index.astype(np.int32)
         placed = [
-            Placed(
-                p.name,
-                p.term,
-                tuple(int(index[i]) for i in (range(len(index)) if p.atoms is None else p.atoms)),
-            )
+            Placed(p.name, p.term, index if p.atoms is None else index[p.atoms])
             for p in self.program.placed
         ]
         return Potential(placed, self.params)
 
     def matched(self, molecule: Molecule) -> Potential:
-        """This potential acting on the atoms of `molecule`, in the molecule's order.
+        """The potential placed on the atoms of `molecule`, in the molecule's order.
 
-        Atoms are matched by the bond graph of the potential's own molecule; a potential that
-        knows none must have as many atoms, and is taken to have them in the same order.
+        Atoms are matched by the bonds of the potential's molecule.  A potential without a molecule
+        must have the same number of atoms, and is assumed to have them in the same order.
 
         Raises:
             InputError: the atoms cannot be matched.
@@ -468,7 +293,7 @@ class Potential:
         return self
 
     def only(self, *names: str) -> Potential:
-        """The part of this potential made of the named terms, such as ``hybrid.only("gdml")``."""
+        """The sum of the named terms, such as ``hybrid.only("gdml")``."""
         known = [p.name for p in self.program.placed]
         if not names or (unknown := set(names) - set(known)):
             wrong = ", ".join(sorted(unknown)) if names else "no name"
@@ -485,16 +310,16 @@ class Potential:
 
     @classmethod
     def tree_unflatten(cls, aux, children):
-        self = object.__new__(cls)  # leaves may be placeholders: no checks here
+        self = object.__new__(cls)  # without checks: leaves may be placeholders
         self.program, self.molecule, self.origin = aux
         (self.params,) = children
         return self
 
     def __repr__(self) -> str:
-        parts = []
-        for p in self.program.placed:
-            where = "" if p.atoms is None else f" on {len(p.atoms)} atoms"
-            parts.append(f"{p.name}{where}")
+        parts = [
+            p.name if p.atoms is None else f"{p.name} on {len(p.atoms)} atoms"
+            for p in self.program.placed
+        ]
         who = f"{self.molecule.formula}: " if self.molecule is not None else ""
         return f"Potential({who}{', '.join(parts)})"
 
@@ -506,3 +331,9 @@ def _free_name(name: str, taken) -> str:
         count += 1
         candidate = f"{stem}#{count}"
     return candidate
+
+
+def _arrays(box, neighbor) -> tuple:
+    """Box and neighbour list as arrays, or None."""
+    pairs = getattr(neighbor, "idx", neighbor)  # of a jax-md neighbour list
+    return tuple(None if x is None else jnp.asarray(x) for x in (box, pairs))

@@ -1,141 +1,242 @@
-"""Files of potentials: any composition of terms, written by its fields and read back."""
+"""Files of potentials: any composition of terms, without pickles.
+
+A file contains a JSON header and arrays.  The header lists the terms with their fields; parameters
+are arrays ``params/TERM/COLUMN``, or ``params/TERM/COLUMN/NUMBER`` for columns that are trees,
+whose structure is in the header.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from types import FunctionType
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader, write_npz
-from jaxff.potential import Placed, Potential, Term
+from jaxff.potential import Placed, Potential
+from jaxff.term import Term, array_fields, term_kinds
 
 FORMAT = "jaxff potential"
-VERSION = 1
+VERSION = 2
 UNITS = "kcal/mol, Ang, e, rad"
+MOLECULE_ARRAYS = ("numbers", "positions", "bonds", "bond_orders")
+# Where the kinds of terms of the package are defined; other kinds are found if imported.
+TERM_MODULES = {
+    "class2": "jaxff.terms.class2",
+    "fourier_improper": "jaxff.terms.torsion",
+    "fourier_torsion": "jaxff.terms.torsion",
+    "gdml": "jaxff.gdml.model",
+    "gdml-local": "jaxff.gdml.local",
+    "harmonic_angle": "jaxff.terms.angle",
+    "harmonic_bond": "jaxff.terms.bond",
+    "morse_bond": "jaxff.terms.morse",
+    "network": "jaxff.terms.network",
+    "neural_angle": "jaxff.terms.neural",
+    "neural_bond": "jaxff.terms.neural",
+    "neural_improper": "jaxff.terms.neural",
+    "neural_torsion": "jaxff.terms.neural",
+    "nonbonded": "jaxff.terms.pairs",
+}
+_TEMPLATE = "template"  # structure of a tree of parameters that the term makes anew
 
 
 def save(path, potential: Potential) -> None:
     """Write any potential (hybrids included) to one npz file, atomically.
 
     Raises:
-        InputError: a parameter is not finite, or `path` cannot be written.
+        InputError: a parameter is not finite, a function cannot be named in a file, or `path`
+            cannot be written.
     """
-    arrays, terms = {}, []
+    arrays: dict[str, Any] = {}
+    terms = []
     for i, placed in enumerate(potential.program.placed):
-        scalars = {}
-        for field in fields(placed.term):
-            value = getattr(placed.term, field.name)
-            if isinstance(value, np.ndarray):
-                arrays[f"term/{i}/{field.name}"] = value
-            elif callable(value):
-                scalars[field.name] = _described(value, path)
+        term, others = placed.term, {}
+        for field in fields(term):
+            value = getattr(term, field.name)
+            if not field.metadata.get("saved", True):
+                continue
+            if field.name in array_fields(term):
+                arrays[f"term/{i}/{field.name}"] = np.asarray(value)
             else:
-                scalars[field.name] = value
-        where = None if placed.atoms is None else list(placed.atoms)
-        terms.append(
-            {"name": placed.name, "kind": placed.term.kind, "atoms": where, "fields": scalars}
-        )
-    for key_path, leaf in jax.tree_util.tree_leaves_with_path(potential.params):
-        key = "/".join(str(part.key) for part in key_path)
-        if not np.isfinite(leaf).all():
-            raise InputError(f"{path}: not written, the parameter {key} is not finite")
-        arrays[f"params/{key}"] = np.asarray(leaf)
+                others[field.name] = _described(value, path) if callable(value) else value
+        atoms = None if placed.atoms is None else placed.atoms.tolist()
+        entry = {"name": placed.name, "kind": term.kind, "atoms": atoms, "fields": others}
+        trees = {}
+        for column, value in potential.params[placed.name].items():
+            key = f"params/{placed.name}/{column}"
+            leaves, _ = jax.tree.flatten(value)
+            for leaf in leaves:
+                if not np.isfinite(leaf).all():
+                    name = f"{placed.name}/{column}"
+                    raise InputError(f"{path}: not written, the parameter {name} is not finite")
+            if isinstance(value, jax.Array | np.ndarray):
+                arrays[key] = np.asarray(value)
+            else:
+                arrays |= {f"{key}/{k}": np.asarray(leaf) for k, leaf in enumerate(leaves)}
+                trees[column] = _structure(value, term, path)
+        if trees:
+            entry["trees"] = trees
+        if hasattr(term, "builder") and not term.builder:
+            raise InputError(
+                f"{path}: not written, the term {placed.name!r} is a network without a builder; "
+                'pass builder="package.module:function" to jaxff.network'
+            )
+        terms.append(entry)
     header = {"format": FORMAT, "version": VERSION, "units": UNITS, "terms": terms}
     if (molecule := potential.molecule) is not None:
         header["molecule"] = {"charge": int(molecule.charge), "name": molecule.name}
-        for key in ("numbers", "positions", "bonds", "bond_orders"):
+        for key in MOLECULE_ARRAYS:
             if (value := getattr(molecule, key)) is not None:
                 arrays[f"molecule/{key}"] = value
     write_npz(path, {"header": np.array(json.dumps(header)), **arrays})
 
 
-def load(path) -> Potential:
-    """Read a potential written by `save`, or a model file of the sGDML package.
+def load(path, trust: Sequence[str] = ()) -> Potential:
+    """Read a potential written by `save`.
+
+    Args:
+        path: the file.
+        trust: names of modules whose functions the file may call to build networks; see
+            `jaxff.network`.
 
     Raises:
-        InputError: not such a file, a damaged one, or one of a newer format.
+        InputError: not such a file, a damaged one, one of a newer format, or one that needs a
+            function that may not be called.
     """
     file = NpzReader(path, "potential")
     if "header" not in file:
-        if "R_d_desc_alpha" in file or "Rt_d_desc_alpha" in file:
-            from jaxff import gdml
-
-            return gdml.load(path)
-        raise InputError(f"{path}: not a potential written by jaxff, nor an sGDML model")
+        raise InputError(f"{path}: not a potential written by jaxff")
     try:
         header = json.loads(file.text("header"))
     except ValueError as error:
         raise InputError(f"{path}: its header is damaged; make the file again") from error
-    form = (header.get("format"), header.get("version")) if isinstance(header, dict) else None
-    if form != (FORMAT, VERSION):
+    form = (header.get("format"), header.get("version")) if isinstance(header, dict) else (None, 0)
+    if form[0] != FORMAT or form[1] not in range(1, VERSION + 1):
+        name = " version ".join(map(str, form)) if form[0] is not None else "unknown"
         raise InputError(
-            f"{path}: its format is {' version '.join(map(str, form or ('unknown',)))}, this jaxff "
-            f"reads {FORMAT} version {VERSION}"
+            f"{path}: its format is {name}, this jaxff reads {FORMAT} versions 1 to {VERSION}"
         )
     try:
-        potential = _restored(header, file, path)
-        _tried(potential)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a damaged file leads to
+        potential = _restored(header, file, path, trust)
+        potential.program.trace(potential.params)  # fails if arrays are missing or misshapen
+    except InputError as error:
+        message = str(error)
+        raise error if str(path) in message else InputError(f"{path}: {message}") from error
+    except Exception as error:  # a damaged file may cause any error
         raise InputError(
             f"{path}: it is incomplete or damaged ({type(error).__name__}: {error}); make it again"
         ) from error
     return potential
 
 
-def _tried(potential: Potential) -> None:
-    """Trace the energy, without computing it: an error if parameters are missing or misshapen."""
-    n_atoms = potential.n_atoms or potential.program.n_atoms_min
-    shape = jax.ShapeDtypeStruct((n_atoms, 3), jax.numpy.result_type(float))
-    jax.eval_shape(potential.energy_fn, potential.params, shape)
-
-
-def _restored(header: dict, file: NpzReader, path) -> Potential:
-    kinds = _term_kinds()
-    placed = []
+def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Potential:
+    placed, params = [], {}
     for i, entry in enumerate(header["terms"]):
-        if entry["kind"] not in kinds:
-            raise InputError(
-                f"{path}: unknown kind of term {entry['kind']!r}; import the module that defines it"
-            )
-        kind = kinds[entry["kind"]]
-        values = {
-            field.name: (
-                _value(entry["fields"][field.name], path)
-                if field.name in entry["fields"]
-                else file.need(f"term/{i}/{field.name}")
-            )
-            for field in fields(kind)
-            if field.name in entry["fields"]
-            or f"term/{i}/{field.name}" in file
-            or (field.default is MISSING and field.default_factory is MISSING)
+        kind = _kind(entry["kind"], path)
+        values = {}
+        for field in fields(kind):
+            if field.name in entry["fields"]:
+                values[field.name] = _value(entry["fields"][field.name], path)
+            elif f"term/{i}/{field.name}" in file:
+                values[field.name] = file.need(f"term/{i}/{field.name}")
+            elif (
+                field.default is MISSING
+                and field.default_factory is MISSING
+                and field.metadata.get("saved", True)
+            ):
+                raise InputError(f"{path}: the array 'term/{i}/{field.name}' is missing")
+        term, name = kind.restored(values, trust), entry["name"]
+        atoms = entry["atoms"]
+        placed.append(Placed(name, term, None if atoms is None else np.array(atoms, np.int32)))
+        prefix, trees = f"params/{name}/", entry.get("trees", {})
+        params[name] = {
+            key.removeprefix(prefix): file.need(key)
+            for key in file
+            if key.startswith(prefix) and "/" not in key.removeprefix(prefix)
         }
-        atoms = None if entry["atoms"] is None else tuple(entry["atoms"])
-        placed.append(Placed(entry["name"], kind(**values), atoms))
-    params: dict = {p.name: {} for p in placed}
-    for key in file:
-        if key.startswith("params/"):
-            *groups, column = key.split("/")[1:]
-            node = params
-            for group in groups:
-                node = node.setdefault(group, {})
-            node[column] = file.need(key)
+        for column, structure in trees.items():
+            params[name][column] = _tree(structure, file, f"{prefix}{column}", term)
+        if header["version"] == 1:
+            params[name] = term.upgraded(params[name])
     molecule = None
     if "molecule" in header:
-        arrays = {
-            key: file.get(f"molecule/{key}")
-            for key in ("numbers", "positions", "bonds", "bond_orders")
-        }
+        arrays = {key: file.get(f"molecule/{key}") for key in MOLECULE_ARRAYS}
         molecule = Molecule(**arrays, **header["molecule"])
     return Potential(placed, params, molecule)
+
+
+def _kind(name: str, path) -> type[Term]:
+    if name in TERM_MODULES:
+        importlib.import_module(TERM_MODULES[name])
+    found = term_kinds().get(name)
+    if found is None:
+        raise InputError(
+            f"{path}: unknown kind of term {name!r}; import the module that defines it"
+        )
+    return found
+
+
+# -- trees of parameters ------------------------------------------------------------------------
+
+
+def _structure(tree, term: Term, path):
+    """JSON that describes a tree of dicts, lists and tuples; leaves are numbered in JAX's order."""
+    count = iter(range(len(jax.tree.leaves(tree))))
+
+    def describe(node):
+        if node is None:
+            return None
+        if isinstance(node, jax.Array | np.ndarray):
+            return next(count)
+        if type(node) is dict and all(isinstance(key, str) for key in node):
+            return {"dict": [[key, describe(node[key])] for key in sorted(node)]}
+        if type(node) in (list, tuple):
+            return {type(node).__name__: [describe(item) for item in node]}
+        raise TypeError(type(node).__name__)
+
+    try:
+        return describe(tree)
+    except TypeError as error:
+        example = term.template()
+        if jax.tree.structure(example) != jax.tree.structure(tree):
+            raise InputError(
+                f"{path}: not written, the variables of the network contain {error}, and files "
+                "hold dicts, lists and tuples only: let the builder return (apply, variables), "
+                "where variables is an example of equal structure"
+            ) from None
+        return _TEMPLATE
+
+
+def _tree(structure, file: NpzReader, prefix: str, term: Term):
+    if structure == _TEMPLATE:
+        example = jax.tree.structure(term.template())
+        leaves = [file.need(f"{prefix}/{k}") for k in range(example.num_leaves)]
+        return jax.tree.unflatten(example, [jnp.asarray(leaf) for leaf in leaves])
+
+    def restore(node):
+        if node is None:
+            return None
+        if isinstance(node, int):
+            return jnp.asarray(file.need(f"{prefix}/{node}"))
+        ((kind, items),) = node.items()
+        if kind == "dict":
+            return {key: restore(item) for key, item in items}
+        return (tuple if kind == "tuple" else list)(map(restore, items))
+
+    return restore(structure)
+
+
+# -- functions ----------------------------------------------------------------------------------
 
 
 def _value(value, path):
@@ -147,7 +248,7 @@ def _value(value, path):
 
 
 def _described(function, path) -> dict:
-    """A function by its name, with the keywords that `functools.partial` has given it."""
+    """A function by its name, with the keyword arguments that `functools.partial` gave it."""
     if isinstance(function, partial) and not function.args:
         return {"function": _name_of(function.func, path), "arguments": function.keywords}
     return {"function": _name_of(function, path)}
@@ -160,7 +261,7 @@ def _name_of(function, path) -> str:
     return name
 
 
-def _function(name: str, path):
+def _function(name: str, path) -> Callable:
     function = _find(name)
     if function is None:
         module = name.partition(":")[0]
@@ -168,29 +269,16 @@ def _function(name: str, path):
     return function
 
 
-def _find(name: str):
-    """A function written in Python in an imported module that is not the standard library's.
+def _find(name: str) -> Callable | None:
+    """A Python function of an imported module outside the standard library, or None.
 
-    A file must not make other code run.
+    A file must not be able to run other code.
     """
     module, _, qualified = name.partition(":")
     if module.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
         return None
-    found = sys.modules.get(module)
+    found: Any = sys.modules.get(module)
     for part in qualified.split("."):
         found = getattr(found, part, None)
-    mine = isinstance(found, FunctionType) and found.__module__ == module
-    return found if mine else None
-
-
-def _term_kinds() -> dict[str, type[Term]]:
-    from jaxff import gdml  # noqa: F401  (it and mm define the kinds that come with jaxff)
-    from jaxff.terms import neural  # noqa: F401
-
-    found, queue = {}, [Term]
-    while queue:
-        for kind in queue.pop().__subclasses__():
-            queue.append(kind)
-            if "kind" in vars(kind):
-                found[kind.kind] = kind
-    return found
+    suitable = isinstance(found, FunctionType) and found.__module__ == module
+    return found if suitable else None

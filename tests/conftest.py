@@ -84,7 +84,7 @@ class Springs(Term):
         "length": Column("Å", 0.1, lower=0.0),
     }
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         i, j = self.pairs.T
         length = jnp.linalg.norm(R[i] - R[j], axis=-1)
         return {"spring": jnp.sum(0.5 * params["k"] * (length - params["length"]) ** 2)}

@@ -24,7 +24,7 @@ class Well(Term):
     kind = "test well"
     columns = {"k": Column("kcal/mol/Å²", 1.0, lower=1e-3)}  # noqa: RUF012
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         return {"well": 0.5 * params["k"] * jnp.sum(R**2)}
 
 
@@ -37,7 +37,7 @@ class DoubleWell(Term):
     kind = "test double well"
     columns = {name: Column("kcal/mol") for name in "abc"}  # noqa: RUF012
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         x = R[0, 0]
         return {"double": params["a"] * x**4 - params["b"] * x**2 + params["c"] * x}
 

@@ -18,7 +18,7 @@ class Springs(Term):
     kind = "test springs"
     columns = {"k": Column("kcal/mol/Å²"), "length": Column("Å"), "limit": Column("Å")}  # noqa: RUF012
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         r = jnp.linalg.norm(R[self.pairs[:, 0]] - R[self.pairs[:, 1]], axis=1)
         breaking = 0.0 * jnp.sum(jnp.sqrt(params["limit"] - r))
         return {"springs": jnp.sum(params["k"] * (r - params["length"]) ** 2) + breaking}

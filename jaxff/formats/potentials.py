@@ -29,12 +29,8 @@ class Model(NamedTuple):
     load: Callable[[Path, Sequence[str]], Potential]
 
 
-def _load_saved(path: Path, trust: Sequence[str]) -> Potential:
-    return saved.load(path, *([trust] if trust else []))
-
-
 MODELS = (
-    Model("a potential written by jaxff", ("header",), _load_saved),
+    Model("a potential written by jaxff", ("header",), saved.load),
     Model("an sGDML model", ("R_d_desc_alpha", "Rt_d_desc_alpha"), lambda path, _: load_gdml(path)),
 )
 

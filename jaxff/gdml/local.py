@@ -7,26 +7,26 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxff.gdml.descriptor import squared_distances as _squares
 from jaxff.gdml.model import KernelTerm
 from jaxff.potential import Array, Column, Params
+from jaxff.space import Space
 
 
 @dataclass(frozen=True, eq=False)
 class LocalKernelTerm(KernelTerm):
-    """An sGDML energy times a switch that is one among the training frames and zero far away.
+    """An sGDML energy times a switch that is one near the training frames and zero far from them.
 
-    E = s(q) E_kernel(x).  The switch looks at a smooth minimum of the squared distances
-    from the descriptor x to all training descriptors and their permuted images,
-    q = −τ log Σ_jp exp(−|x − x_j^p|²/τ), which is at most the least of them: s = 1 up to
-    q = inner, 0 from q = outer on, and 1 − t³(10 − 15 t + 6 t²) between, with
+    E = s(q) E_kernel(x).  The switch depends on a smooth minimum of the squared distances from the
+    descriptor x to all training descriptors and their permuted images,
+    q = −τ log Σ_jp exp(−|x − x_j^p|²/τ), which is not larger than the smallest of them.  s is 1 for
+    q ≤ inner, 0 for q ≥ outer, and 1 − t³(10 − 15 t + 6 t²) between, with
     t = (q − inner)/(outer − inner), so that energies are twice continuously differentiable.  A
-    frame farther from all data than sqrt(outer + τ log MP) has no energy and no force.
+    frame whose distance from all data exceeds sqrt(outer + τ log MP) has no energy and no force.
 
-    Parameters beside those of `KernelTerm`:
-        inner, outer: () 1/Å²; q where the switch leaves one and reaches zero.
+    Parameters in addition to those of `KernelTerm`:
+        inner, outer: () 1/Å², values of q where the switch leaves one and reaches zero.
         softness: () τ, 1/Å².
     """
 
@@ -38,12 +38,9 @@ class LocalKernelTerm(KernelTerm):
         "softness": Column("1/Å²", lower=0.0, trainable=False),
     }
 
-    def energies(self, params: Params, R: Array, **context) -> dict[str, Array]:
-        kernel = super().energies(params, R, **context)["gdml"]
-        # The one query is permuted, as in the kernel.
-        inverse = np.argsort(self.entries, axis=1)
-        x = self.descriptor(R, params.get("lattice"))[inverse] - params["centre"]  # (P, D)
-        squares = _squares(x, params["descriptors"])
+    def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
+        kernel = super().energies(params, R, space)["gdml"]
+        squares = _squares(self.images(params, R, space), params["descriptors"])
         q = soft_minimum(squares, params["softness"])
         return {"correction": switch(q, params["inner"], params["outer"]) * kernel}
 

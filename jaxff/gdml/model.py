@@ -12,35 +12,41 @@ from jaxff.gdml.descriptor import Descriptor, entry_permutations, inverse_distan
 from jaxff.gdml.kernel import Expansion, expand
 from jaxff.molecule import Molecule
 from jaxff.potential import Array, Column, Params, Potential, Term
+from jaxff.space import Space
 
 
 @dataclass(frozen=True, eq=False)
 class KernelTerm(Term):
     """The sGDML energy: a kernel expansion over training frames, summed over permutations.
 
-    E = std Σ_j Σ_p 5/(3σ²) (1 + t) exp(−t) δ·β_j + c with t = √5 |δ|/σ and δ the difference
-    of the permuted descriptor from that of training frame j.  It is evaluated as matrix products
-    of the P permuted descriptors with the M training descriptors.
+    E = std Σ_j Σ_p 5/(3σ²) (1 + t) exp(−t) δ·β_j + c, where t = √5 |δ|/σ and δ is the difference
+    between the permuted descriptor and that of training frame j.  It is evaluated as matrix
+    products of the P permuted descriptors with the M training descriptors.
 
     Attributes:
         n_atoms: N.
-        permutations: (P, N) atom permutations p; training descriptors x_k(i,j) stand for
-            x_k(p[i],p[j]), too.
-        dataset, theory: names of the training data and its level of theory.
-        train_index, train_md5: (M,) which frames of which data set (its fingerprint).
-        valid_index, valid_md5: the frames on which σ was chosen.
-        descriptor: what the kernel compares, see `jaxff.gdml.descriptor`.
-        entries: (P, D) how they permute the descriptor's entries (None: inverse distances').
-        knows_energies: whether the training data had energies, so that `offset` means something.
+        permutations: (P, N) permutations p of equivalent atoms.
+        dataset, theory: names of the training data and of its level of theory.
+        train_index: (M,) indices of the training frames in the data set.
+        train_md5: fingerprint of that data set.
+        valid_index, valid_md5: the same for the validation frames, on which σ was chosen.
+        descriptor: function whose values the kernel compares, see `jaxff.gdml.descriptor`.
+        entries: (P, D) permutations of the entries of the descriptor by those of the atoms (None:
+            computed for inverse distances).
+        knows_energies: whether the training data had energies; if not, `offset` is arbitrary.
 
     Parameters:
         descriptors: (M, D) 1/Å, relative to `centre`.
-        centre: (D,) 1/Å, the mean training descriptor; subtracting it saves digits.
+        centre: (D,) 1/Å, the mean training descriptor; subtracting it reduces rounding errors.
         coefficients: (M, D), β_j = J_j α_j.
-        alphas: (M, N, 3), α_j (optional; kept for files).
+        alphas: (M, N, 3), α_j (optional; written to files of the sGDML package).
         energy_alphas: (M,), coefficients of energy constraints (optional).
-        lattice: (3, 3) Å, lattice vectors as columns (periodic models only).
-        sigma: () 1/Å; std: () kcal/mol/Å; offset: () kcal/mol; lam: () (kept for files).
+        lattice: (3, 3) Å, lattice vectors as columns (periodic models only); used unless a box
+            is given.
+        sigma: () 1/Å.
+        std: () kcal/mol/Å.
+        offset: () kcal/mol.
+        lam: () (written to files of the sGDML package).
     """
 
     kind: ClassVar[str] = "gdml"
@@ -76,21 +82,28 @@ class KernelTerm(Term):
             )
 
     def derived(self, params: Params) -> Params:
-        whole = self._expansion(params)
-        return {"squares": whole.squares, "projections": whole.projections}
-
-    def _expansion(self, params: Params) -> Expansion:
         keys = ("descriptors", "coefficients", "sigma")
-        return Expansion.of(*(params[key] for key in keys), params.get("energy_alphas"))
+        expansion = Expansion.of(*(params[key] for key in keys), params.get("energy_alphas"))
+        return {"squares": expansion.squares, "projections": expansion.projections}
 
     def frame_bytes(self, params: Params) -> int:
-        own = params["descriptors"]
-        return 4 * own.dtype.itemsize * len(self.permutations) * len(own)
+        descriptors = params["descriptors"]
+        return 4 * descriptors.dtype.itemsize * len(self.permutations) * len(descriptors)
 
-    def energies(self, params: Params, R: Array, **context) -> dict[str, Array]:
-        # |x − x_j^p| = |x^(p⁻¹) − x_j|: the one query is permuted, not the training set.
-        inverse = np.argsort(self.entries, axis=1)
-        x = self.descriptor(R, params.get("lattice"))[inverse] - params["centre"]  # (P, D)
+    def reads(self, params: Params) -> tuple[str, ...]:
+        return ("box",) if "lattice" in params else ()
+
+    def images(self, params: Params, R: Array, space: Space) -> Array:
+        """Permuted descriptors (P, D) of R (N, 3) Å, relative to `centre`."""
+        lattice = params.get("lattice")
+        if lattice is not None and space.box is not None:
+            lattice = space.box.T
+        # |x − x_j^p| = |x^(p⁻¹) − x_j|: the one query is permuted instead of the training set.
+        inverse = jnp.argsort(jnp.asarray(self.entries), axis=1)
+        return self.descriptor(R, lattice)[inverse] - params["centre"]
+
+    def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
+        x = self.images(params, R, space)
         expansion = Expansion(
             params["descriptors"],
             params["coefficients"],

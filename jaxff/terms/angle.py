@@ -13,18 +13,30 @@ from jaxff.potential import Column, Term
 
 
 def harmonic_angle(b1, b2, k, angle):
-    """k (θ − angle)² () kcal/mol of bond vectors (3,) Å that meet at θ; k kcal/mol/rad² (no ½)."""
+    """Energy k (θ − angle)², () kcal/mol, of two bond vectors that enclose the angle θ.
+
+    Args:
+        b1, b2: (3,) Å, from the first atom to the vertex and from there to the last.
+        k: kcal/mol/rad², without a factor ½.
+        angle: rad.
+    """
     return k * geometry.squared_deviation(-b1, b2, angle)
 
 
 @dataclass(frozen=True, eq=False)
 class HarmonicAngle(Term):
-    """Harmonic angles: `atoms` (A, 3), the vertex second, `rows` (A,), `labels` of the rows.
+    """Harmonic angles of AMBER's form.
 
-    AMBER's form, Cornell et al., J. Am. Chem. Soc. 117, 5179 (1995), eq. 1.
+    Attributes:
+        atoms: (A, 3), the vertex second.
+        rows: (A,) rows of the table of angle types.
+        labels: names of the rows.
+
+    Source: Cornell et al., J. Am. Chem. Soc. 117, 5179 (1995), eq. 1.
     """
 
     kind: ClassVar[str] = "harmonic_angle"
+    energy_name: ClassVar[str] = "angle"
     columns: ClassVar[dict[str, Column]] = {
         "k": Column("kcal/mol/rad²", scale=5.0, lower=0.0),
         # AMBER prints 180° as 3.141594
@@ -42,6 +54,3 @@ class HarmonicAngle(Term):
     def interactions(self, params):
         own = (params["k"][self.rows], params["angle"][self.rows])
         return Interactions(harmonic_angle, self.atoms.T, own)
-
-    def energies(self, params, R, **context):
-        return {"angle": self.interactions(params).each(R).sum()}

@@ -13,18 +13,30 @@ from jaxff.potential import Column, Term
 
 
 def harmonic_bond(d, k, length):
-    """k (r − length)² () kcal/mol of a vector (3,) Å; k kcal/mol/Å² (no ½), length Å."""
+    """Energy k (r − length)², () kcal/mol, of a bond vector of length r.
+
+    Args:
+        d: (3,) Å.
+        k: kcal/mol/Å², without a factor ½.
+        length: Å.
+    """
     return k * (geometry.length(d) - length) ** 2
 
 
 @dataclass(frozen=True, eq=False)
 class HarmonicBond(Term):
-    """Harmonic bonds: `atoms` (B, 2), `rows` (B,) of the table of bond types, `labels` its names.
+    """Harmonic bonds of AMBER's form.
 
-    AMBER's form, Cornell et al., J. Am. Chem. Soc. 117, 5179 (1995), eq. 1.
+    Attributes:
+        atoms: (B, 2).
+        rows: (B,) rows of the table of bond types.
+        labels: names of the rows.
+
+    Source: Cornell et al., J. Am. Chem. Soc. 117, 5179 (1995), eq. 1.
     """
 
     kind: ClassVar[str] = "harmonic_bond"
+    energy_name: ClassVar[str] = "bond"
     columns: ClassVar[dict[str, Column]] = {
         "k": Column("kcal/mol/Å²", scale=30.0, lower=0.0),
         "length": Column("Å", scale=0.01, lower=0.5, upper=5.0),
@@ -41,6 +53,3 @@ class HarmonicBond(Term):
     def interactions(self, params):
         own = (params["k"][self.rows], params["length"][self.rows])
         return Interactions(harmonic_bond, self.atoms.T, own)
-
-    def energies(self, params, R, **context):
-        return {"bond": self.interactions(params).each(R).sum()}

@@ -215,7 +215,7 @@ class ClassTwo(Term):
         }
         return {column: (count, *waves.get(column, ())) for column, count in rows.items()}
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         p = params
         r = over(geometry.distance, R, self.bonds)
         d = r - p["length"][self.bond_rows]

@@ -14,7 +14,7 @@ from jaxff.potential import Column, Term
 
 
 def morse_bond(d, depth, width, length):
-    """depth (1 − exp(−width (r − length)))² () kcal/mol of a vector d (3,) Å.
+    """Energy depth (1 − exp(−width (r − length)))², () kcal/mol, of a bond vector of length r.
 
     Args:
         d: (3,) Å.
@@ -28,12 +28,18 @@ def morse_bond(d, depth, width, length):
 
 @dataclass(frozen=True, eq=False)
 class MorseBond(Term):
-    """Morse bonds: `atoms` (B, 2), `rows` (B,) of the table of bond types, `labels` its names.
+    """Morse bonds.
 
-    P. M. Morse, Phys. Rev. 34, 57 (1929).
+    Attributes:
+        atoms: (B, 2).
+        rows: (B,) rows of the table of bond types.
+        labels: names of the rows.
+
+    Source: P. M. Morse, Phys. Rev. 34, 57 (1929).
     """
 
     kind: ClassVar[str] = "morse_bond"
+    energy_name: ClassVar[str] = "bond"
     columns: ClassVar[dict[str, Column]] = {
         "depth": Column("kcal/mol", scale=20.0, lower=10.0, upper=1000.0),
         "width": Column("1/Å", scale=0.2, lower=0.3, upper=6.0),
@@ -51,6 +57,3 @@ class MorseBond(Term):
     def interactions(self, params):
         own = tuple(params[column][self.rows] for column in self.columns)
         return Interactions(morse_bond, self.atoms.T, own)
-
-    def energies(self, params, R, **context):
-        return {"bond": self.interactions(params).each(R).sum()}

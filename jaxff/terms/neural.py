@@ -1,20 +1,20 @@
-"""GAFF-NN: GAFF's bonded terms with small flax networks of their internal coordinates.
+"""GAFF-NN: the bonded terms of GAFF with small flax networks of their internal coordinates.
 
-After GAFF-NN of H. E. Sauceda, M. Gastegger, S. Chmiela, K.-R. Müller and A. Tkatchenko, J. Chem.
-Phys. 153, 124109 (2020).  Here the network of each type adds to GAFF's term or scales it, and is
-zero at the start: a fit begins at GAFF exactly, and what holds a molecule together outgrows every
-network.
+The idea is that of GAFF-NN in H. E. Sauceda, M. Gastegger, S. Chmiela, K.-R. Müller and A.
+Tkatchenko, J. Chem. Phys. 153, 124109 (2020).  Here the network of each type scales the GAFF term
+or adds to it, and its outputs are initially zero.  A fit therefore begins exactly at GAFF, and at
+large displacements the GAFF terms, which hold the molecule together, exceed every network.
 
-Coordinates: s = w tanh(Δr/w) of a bond, which levels off at w = STRETCH; cos θ0 − cos θ of an
-angle, about sin θ0 (θ − θ0), and smooth at straight angles, where θ is not; cos φ and cos 2φ of a
-dihedral, which mirror images share.
+Features of the networks: s = w tanh(Δr/w) of a bond, which is bounded by w = STRETCH; cos θ0 − cos
+θ of an angle, which is about sin θ0 (θ − θ0) and, unlike θ, smooth at straight angles; cos φ and
+cos 2φ of a dihedral, which are the same for mirror images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -27,27 +27,24 @@ from jaxff.potential import Column, Term
 from jaxff.terms.class2 import STRAIGHT, STRETCH, _ends_first, _numbered
 from jaxff.terms.torsion import FourierTorsion
 
-LARGEST_EXPONENT = 2.0  # stiffness changes by at most e²
-STRETCHED, BENT = 0.1, 0.2  # Å and 1: thermal displacements, so that inputs are of order one
+LARGEST_EXPONENT = 2.0  # the stiffness changes by a factor of at most e²
+STRETCHED, BENT = 0.1, 0.2  # Å and 1: typical thermal values, so that features are of order one
 WIDTHS = {"bond": 4, "angle": 6, "torsion": 6, "improper": 3}
 SEED = 0
-_NETWORK = {
-    "hidden_kernel": Column("1", scale=0.05),
-    "hidden_bias": Column("1", scale=0.05),
-}
-_STIFFNESS = {"stiffness_kernel": Column("1", scale=0.1)}
-_ENERGY = {"energy_kernel": Column("kcal/mol", scale=0.2)}
+_HIDDEN = {"kernel": Column("1", scale=0.05), "bias": Column("1", scale=0.05)}
+_STIFFNESS = {"stiffness": {"kernel": Column("1", scale=0.1)}}
+_ENERGY = {"energy": {"kernel": Column("kcal/mol", scale=0.2)}}
 
 
 class Perceptron(nn.Module):
-    """One hidden layer of tanh units, and linear outputs by name; a tanh network is bounded."""
+    """One hidden layer of tanh units and linear outputs by name; such a network is bounded."""
 
     width: int
     outputs: tuple[str, ...]
 
     @nn.compact
     def __call__(self, x):
-        """Outputs {name: (..., 1)} of the features x (..., F)."""
+        """Outputs {name: (..., 1)} for the features x (..., F)."""
         hidden = nn.tanh(nn.Dense(self.width, name="hidden")(x))
         return {
             name: nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros, name=name)(hidden)
@@ -56,78 +53,93 @@ class Perceptron(nn.Module):
 
 
 def start(n_types: int, n_features: int, width: int, outputs: tuple[str, ...]) -> dict:
-    """Columns of networks that are zero, one a type; hidden layers are the same for all types.
+    """Weights {layer: {kernel, bias}} of networks whose outputs are zero, one for each type.
 
-    Hidden weights are random from a fixed seed: the tables of two molecules agree on the start.
+    The hidden layers are the same for all types and random with a fixed seed, so that the tables of
+    two molecules have equal initial values.
     """
     rng = np.random.default_rng(SEED)
     module = Perceptron(width, outputs)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(n_features))["params"]
-    one = {
-        f"{layer}_{key}": np.zeros(v.shape)
-        for layer, own in shapes.items()
-        for key, v in own.items()
-    }
-    # Half the usual spread: smoother networks, which fit unseen frames better.
-    one["hidden_kernel"] = 0.5 * rng.normal(size=(n_features, width)) / np.sqrt(n_features)
-    one["hidden_bias"] = rng.normal(size=width)
-    return {key: np.tile(v, (n_types,) + (1,) * v.ndim) for key, v in one.items()}
+    weights = jax.tree.map(lambda shape: np.zeros(shape.shape), shapes)
+    # Half the usual spread gives smoother networks, which fit unseen frames better.
+    kernel = 0.5 * rng.normal(size=(n_features, width)) / np.sqrt(n_features)
+    weights["hidden"] = {"kernel": kernel, "bias": rng.normal(size=width)}
+    return jax.tree.map(lambda v: np.tile(v, (n_types,) + (1,) * v.ndim), weights)
 
 
-def networks(params, rows, x) -> dict:
-    """Outputs {name: (n, P)} of the networks of types `rows` (n,) at the features `x` (n, P, F)."""
-    own: dict[str, dict] = {}
-    for column, value in params.items():
-        layer, _, key = column.rpartition("_")
-        if key in ("kernel", "bias"):
-            own.setdefault(layer, {})[key] = value[rows]
-    outputs = tuple(sorted(own.keys() - {"hidden"}))
-    module = Perceptron(params["hidden_bias"].shape[-1], outputs)
-    out = jax.vmap(lambda p, x: module.apply({"params": p}, x))(own, x)
+def outputs_of(weights, rows, x) -> dict:
+    """Outputs {name: (n, P)} of the networks of types `rows` (n,) for features `x` (n, P, F)."""
+    names = tuple(sorted(weights.keys() - {"hidden"}))
+    module = Perceptron(weights["hidden"]["bias"].shape[-1], names)
+    selected = jax.tree.map(lambda v: v[rows], weights)
+    out = jax.vmap(lambda p, x: module.apply({"params": p}, x))(selected, x)
     return {name: value[..., 0] for name, value in out.items()}
 
 
 def turned(x, order: Sequence[int], palindromic):
-    """Features (n, F) from the other end where types are palindromic (n,); as they are elsewhere.
+    """Features (n, F) in the order of the reversed atoms where types are palindromic (n,).
 
-    The mean of a network over both is then the same from either end, whatever its weights.
+    The mean of a network over these and the original features does not depend on the direction, for
+    any weights.
     """
     return jnp.where(palindromic[:, None] == 1, x[:, np.array(order)], x)
 
 
 def stretch(a, b, length):
-    """Levelled displacement () of the bond of points a, b (3,) Å from its length, of order one."""
+    """Bounded displacement () of a bond of points a, b (3,) Å from its length, of order one."""
     return (STRETCH / STRETCHED) * jnp.tanh((geometry.distance(a, b) - length) / STRETCH)
 
 
 def bend(a, b, c, angle):
-    """(cos θ0 − cos θ) () of points (3,) Å, b the vertex; θ0 = `angle` rad; of order one."""
+    """cos θ0 − cos θ, (), of order one, of points (3,) Å with the vertex b; θ0 = `angle` rad."""
     return (jnp.cos(angle) - geometry.angle_cos(a, b, c)) / BENT
 
 
 def scaled(energy, exponent):
-    """Energy () times exp(exponent), the exponent bounded: the sign and the far range stay."""
+    """Energy () times exp(exponent); the exponent is bounded, which keeps sign and asymptotics."""
     return energy * jnp.exp(LARGEST_EXPONENT * jnp.tanh(exponent / LARGEST_EXPONENT))
 
 
 def dihedral_features(a, b, c, d):
-    """cos φ, cos 2φ (2,) of points (3,) Å, and a factor () that fades where three are in line."""
+    """cos φ and cos 2φ (2,) of points (3,) Å, and a factor () that is 0 if three are in line."""
     cos, _ = geometry.dihedral_cos_sin(a, b, c, d)
     first, second = geometry.angle_cos(a, b, c), geometry.angle_cos(b, c, d)
     fade = geometry.fade((1.0 - first**2) * (1.0 - second**2) / STRAIGHT)
     return jnp.stack([cos, 2.0 * cos**2 - 1.0]), fade
 
 
+class _Neural(Term):
+    """Base of the terms with networks."""
+
+    @classmethod
+    def upgraded(cls, params):
+        """Weights as a tree; files of version 1 contain them as columns such as hidden_kernel."""
+        out: dict[str, Any] = {}
+        for column, value in params.items():
+            layer, _, key = column.rpartition("_")
+            if key in ("kernel", "bias"):
+                out.setdefault("network", {}).setdefault(layer, {})[key] = value
+            else:
+                out[column] = value
+        return out
+
+
 @dataclass(frozen=True, eq=False)
-class NeuralBond(Term):
-    """k (r − length)² exp(f(s)), f a bounded network: `atoms` (B, 2), `rows` (B,), `labels`."""
+class NeuralBond(_Neural):
+    """Bonds with the energy k (r − length)² exp(f(s)), where f is a bounded network.
+
+    Attributes:
+        atoms: (B, 2).
+        rows: (B,) rows of all columns.
+        labels: names of the rows.
+    """
 
     kind: ClassVar[str] = "neural_bond"
-    columns: ClassVar[dict[str, Column]] = {
+    columns: ClassVar[dict[str, Any]] = {
         "k": Column("kcal/mol/Å²", scale=30.0, lower=0.0),
         "length": Column("Å", scale=0.01, lower=0.5, upper=5.0),
-        **_NETWORK,
-        **_STIFFNESS,
+        "network": {"hidden": _HIDDEN, **_STIFFNESS},
     }
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {"rows": ("labels", tuple(columns))}
     indices: ClassVar[dict[str, tuple[str, ...]]] = {"atoms": ("atoms",) * 2}
@@ -137,32 +149,36 @@ class NeuralBond(Term):
     rows: np.ndarray
     labels: tuple[str, ...]
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         k, length = params["k"][self.rows], params["length"][self.rows]
         r = over(geometry.distance, R, self.atoms)
         x = (STRETCH / STRETCHED) * jnp.tanh((r - length) / STRETCH)
         points = jnp.stack([x, jnp.zeros_like(x)], axis=1)[..., None]  # k is the curvature at 0
-        f = networks(params, self.rows, points)["stiffness"]
+        f = outputs_of(params["network"], self.rows, points)["stiffness"]
         return {"bond": scaled(k * (r - length) ** 2, f[:, 0] - f[:, 1]).sum()}
 
 
 @dataclass(frozen=True, eq=False)
-class NeuralAngle(Term):
-    """k (θ − angle)² exp(f) + g; f and g are one network of the angle and both its bonds.
+class NeuralAngle(_Neural):
+    """Angles with the energy k (θ − angle)² exp(f) + g.
 
-    `atoms` (A, 3), the vertex second, run from the end whose types come first; `palindromic` (A,)
-    is 1 where they read the same from either end; `rows` (A,), `labels` of the rows.  `lengths` are
-    those that stretches count from.
+    f and g are outputs of one network of the angle and both its bonds.
+
+    Attributes:
+        atoms: (A, 3), the vertex second, in the direction whose atom types come first.
+        rows: (A,) rows of all columns.
+        palindromic: (A,) 1 where the types are the same in both directions, else 0.
+        labels: names of the rows.
+
+    The parameter `lengths` contains the bond lengths from which displacements are counted.
     """
 
     kind: ClassVar[str] = "neural_angle"
-    columns: ClassVar[dict[str, Column]] = {
+    columns: ClassVar[dict[str, Any]] = {
         "k": Column("kcal/mol/rad²", scale=5.0, lower=0.0),
         "angle": Column("rad", scale=0.02, lower=0.0, upper=3.1416),
         "lengths": Column("Å", scale=0.01, lower=0.5, upper=5.0, trainable=False),
-        **_NETWORK,
-        **_STIFFNESS,
-        **_ENERGY,
+        "network": {"hidden": _HIDDEN, **_STIFFNESS, **_ENERGY},
     }
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {"rows": ("labels", tuple(columns))}
     indices: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -176,7 +192,7 @@ class NeuralAngle(Term):
     palindromic: np.ndarray
     labels: tuple[str, ...]
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         def one(a, b, c, angle, lengths):
             square = geometry.squared_angle_deviation(a, b, c, angle)
             x = stretch(a, b, lengths[0]), stretch(b, c, lengths[1]), bend(a, b, c, angle)
@@ -185,28 +201,32 @@ class NeuralAngle(Term):
         own = (params[key][self.rows] for key in ("angle", "lengths"))
         square, x = over(one, R, self.atoms, *own)
         back = turned(x, (1, 0, 2), self.palindromic)
-        out = networks(params, self.rows, jnp.stack([x, back, jnp.zeros_like(x)], axis=1))
+        points = jnp.stack([x, back, jnp.zeros_like(x)], axis=1)
+        out = outputs_of(params["network"], self.rows, points)
         f, g = (v[:, :2].mean(axis=1) - v[:, 2] for v in (out["stiffness"], out["energy"]))
         return {"angle": (scaled(params["k"][self.rows] * square, f) + g).sum()}
 
 
 @dataclass(frozen=True, eq=False)
-class NeuralTorsion(FourierTorsion):
-    """A Fourier torsion + h, a network of the dihedral, its bonds and its angles.
+class NeuralTorsion(_Neural, FourierTorsion):
+    """Fourier torsions plus a network of the dihedral, its bonds and its angles.
 
-    `atoms`, `rows`, `periodicities` and `labels` are those of `FourierTorsion`, the atoms from
-    the end whose types come first; `type_rows` (Q,) and `type_labels` of the networks;
-    `palindromic` (Q,) is 1 where types read the same from either end.  `lengths` and `angles` are
-    those that stretches and bends count from.
+    Attributes:
+        atoms, rows, periodicities, labels: as in `FourierTorsion`, the atoms in the direction
+            whose atom types come first.
+        type_rows: (Q,) rows of the networks, of `lengths` and of `angles`.
+        palindromic: (Q,) 1 where the types are the same in both directions, else 0.
+        type_labels: names of the rows `type_rows`.
+
+    The parameters `lengths` and `angles` contain the values from which displacements are counted.
     """
 
     kind: ClassVar[str] = "neural_torsion"
-    columns: ClassVar[dict[str, Column]] = {
+    columns: ClassVar[dict[str, Any]] = {
         **FourierTorsion.columns,
         "lengths": Column("Å", scale=0.01, lower=0.5, upper=5.0, trainable=False),
         "angles": Column("rad", scale=0.02, lower=0.0, upper=3.1416, trainable=False),
-        **_NETWORK,
-        **_ENERGY,
+        "network": {"hidden": _HIDDEN, **_ENERGY},
     }
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {
         "rows": ("labels", tuple(FourierTorsion.columns)),
@@ -227,7 +247,7 @@ class NeuralTorsion(FourierTorsion):
     def interactions(self, params):
         return None  # the network couples several coordinates
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         fourier = self.fourier(params).each(R).sum()
         if not len(self.atoms):
             return {self.energy_name: fourier}
@@ -241,23 +261,29 @@ class NeuralTorsion(FourierTorsion):
         own = (params[key][self.type_rows] for key in ("lengths", "angles"))
         x, fade = over(one, R, self.atoms, *own)
         points = jnp.stack([x, turned(x, (2, 1, 0, 4, 3, 5, 6), self.palindromic)], axis=1)
-        h = networks(params, self.type_rows, points)["energy"].mean(axis=1)
+        h = outputs_of(params["network"], self.type_rows, points)["energy"].mean(axis=1)
         return {self.energy_name: fourier + (fade * h).sum()}
 
 
 @dataclass(frozen=True, eq=False)
-class NeuralImproper(FourierTorsion):
-    """A Fourier improper + a network of cos φ and cos 2φ; the central atom is the third.
+class NeuralImproper(_Neural, FourierTorsion):
+    """Fourier impropers plus a network of cos φ and cos 2φ; the third atom is the centre.
 
-    Fields as `FourierTorsion`; `type_rows` (Q,) and `type_labels` of the networks.
+    Attributes:
+        atoms, rows, periodicities, labels: as in `FourierTorsion`.
+        type_rows: (Q,) rows of the networks.
+        type_labels: names of the rows `type_rows`.
     """
 
     kind: ClassVar[str] = "neural_improper"
     energy_name: ClassVar[str] = "improper"
-    columns: ClassVar[dict[str, Column]] = {**FourierTorsion.columns, **_NETWORK, **_ENERGY}
+    columns: ClassVar[dict[str, Any]] = {
+        **FourierTorsion.columns,
+        "network": {"hidden": _HIDDEN, **_ENERGY},
+    }
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {
         "rows": ("labels", tuple(FourierTorsion.columns)),
-        "type_rows": ("type_labels", (*_NETWORK, *_ENERGY)),
+        "type_rows": ("type_labels", ("network",)),
     }
 
     type_rows: np.ndarray
@@ -266,12 +292,12 @@ class NeuralImproper(FourierTorsion):
     def interactions(self, params):
         return None  # the network couples several coordinates
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         fourier = self.fourier(params).each(R).sum()
         if not len(self.atoms):
             return {self.energy_name: fourier}
         x, fade = over(dihedral_features, R, self.atoms)
-        h = networks(params, self.type_rows, x[:, None])["energy"][:, 0]
+        h = outputs_of(params["network"], self.type_rows, x[:, None])["energy"][:, 0]
         return {self.energy_name: fourier + (fade * h).sum()}
 
 
@@ -279,12 +305,12 @@ class NeuralImproper(FourierTorsion):
 
 
 def neural_terms(types: Sequence[str], bonds, angles, torsions, impropers) -> tuple[dict, dict]:
-    """Terms and their parameters by name, which start as GAFF.
+    """Neural terms and their parameters by name, whose initial energies are those of GAFF.
 
     Args:
         types: (N,) atom types.
-        bonds, angles: `Table`s of a topology; columns k and length, k and angle.
-        torsions, impropers: a `FourierTorsion` and a `FourierImproper`, and their parameters.
+        bonds, angles: `Table`s of a topology, with the columns k and length, and k and angle.
+        torsions, impropers: a `FourierTorsion` and a `FourierImproper`, each with its parameters.
     """
     n = len(types)
     b, a = bonds, angles
@@ -299,27 +325,28 @@ def neural_terms(types: Sequence[str], bonds, angles, torsions, impropers) -> tu
         return [length[frozenset(chain[k : k + 2])] for k in range(len(chain) - 1)]
 
     terms: dict[str, Term] = {"bond": NeuralBond(n, b.atoms, b.rows, b.labels)}
-    params = {"bond": b.values | start(len(b.labels), 1, WIDTHS["bond"], ("stiffness",))}
+    params = {
+        "bond": {**b.values, "network": start(len(b.labels), 1, WIDTHS["bond"], ("stiffness",))}
+    }
 
     atoms = _oriented(types, a.atoms)
     terms["angle"] = NeuralAngle(n, atoms, a.rows, _palindromic(types, atoms), a.labels)
-    own = {"lengths": _means([lengths(x) for x in atoms.tolist()], a.rows, len(a.labels), 2)}
-    params["angle"] = (
-        a.values | own | start(len(a.labels), 3, WIDTHS["angle"], ("stiffness", "energy"))
-    )
+    params["angle"] = {
+        **a.values,
+        "lengths": _means([lengths(x) for x in atoms.tolist()], a.rows, len(a.labels), 2),
+        "network": start(len(a.labels), 3, WIDTHS["angle"], ("stiffness", "energy")),
+    }
 
     term, values = torsions
     atoms = _oriented(types, term.atoms)
     labels, rows = _numbered(_names(types, atoms))
     chains = atoms.tolist()
-    own = {
+    pairs_of_angles = [[angle[_ends_first(x[k : k + 3])] for k in range(2)] for x in chains]
+    params["torsion"] = {
+        **values,
         "lengths": _means([lengths(x) for x in chains], rows, len(labels), 3),
-        "angles": _means(
-            [[angle[_ends_first(x[k : k + 3])] for k in range(2)] for x in chains],
-            rows,
-            len(labels),
-            2,
-        ),
+        "angles": _means(pairs_of_angles, rows, len(labels), 2),
+        "network": start(len(labels), 7, WIDTHS["torsion"], ("energy",)),
     }
     terms["torsion"] = NeuralTorsion(
         **_fields(term) | {"atoms": atoms},
@@ -327,12 +354,12 @@ def neural_terms(types: Sequence[str], bonds, angles, torsions, impropers) -> tu
         palindromic=_palindromic(types, atoms),
         type_labels=labels,
     )
-    params["torsion"] = values | own | start(len(labels), 7, WIDTHS["torsion"], ("energy",))
 
     term, values = impropers
     labels, rows = _numbered(_names(types, term.atoms))
     terms["improper"] = NeuralImproper(**_fields(term), type_rows=rows, type_labels=labels)
-    params["improper"] = values | start(len(labels), 2, WIDTHS["improper"], ("energy",))
+    networks = start(len(labels), 2, WIDTHS["improper"], ("energy",))
+    params["improper"] = {**values, "network": networks}
     return terms, params
 
 
@@ -341,7 +368,7 @@ def _fields(term) -> dict:
 
 
 def _oriented(types: Sequence[str], atoms: np.ndarray) -> np.ndarray:
-    """Atoms (n, k) from the end whose types come first."""
+    """Atoms (n, k) in the direction whose types come first."""
     rows = atoms.tolist()
     turned = [
         row[::-1] if [types[a] for a in row[::-1]] < [types[a] for a in row] else row
@@ -360,7 +387,7 @@ def _names(types: Sequence[str], atoms: np.ndarray) -> list[str]:
 
 
 def _means(values, rows: np.ndarray, n_rows: int, width: int) -> np.ndarray:
-    """Mean (n_rows, width) of values (n, width) by row."""
+    """Means (n_rows, width) of the values (n, width) of each row."""
     out = np.zeros((n_rows, width))
     np.add.at(out, rows, np.array(values, float).reshape(-1, width))
     return out / np.bincount(rows, minlength=n_rows)[:, None]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import jax
@@ -14,18 +13,18 @@ from jaxff import geometry
 from jaxff.interaction import Interactions
 from jaxff.potential import Column, Term
 
-MATRIX_ATOMS = 256  # to which the parameters of pairs are kept as matrices, too
+MATRIX_ATOMS = 256  # up to this size the parameters of pairs are also stored as matrices
 
 
 def lennard_jones_coulomb(d, c12, c6, qq):
-    """c12/r¹² − c6/r⁶ and qq/r, each () kcal/mol, of a vector d (3,) Å."""
+    """Energies c12/r¹² − c6/r⁶ and qq/r, each () kcal/mol, of a vector d (3,) Å of length r."""
     inverse2 = 1.0 / geometry.square(d)
     inverse6 = inverse2 * inverse2 * inverse2
     return (c12 * inverse6 - c6) * inverse6, qq * jnp.sqrt(inverse2)
 
 
 def pair_energy(d, c12, c6, qq):
-    """c12/r¹² − c6/r⁶ + qq/r () kcal/mol of a vector d (3,) Å."""
+    """Energy c12/r¹² − c6/r⁶ + qq/r, () kcal/mol, of a vector d (3,) Å of length r."""
     return _pair_energy(geometry.square(d), c12, c6, qq)
 
 
@@ -38,8 +37,8 @@ def _pair_energy(square, c12, c6, qq):
 
 @_pair_energy.defjvp
 def _pair_energy_jvp(primals, tangents):
-    # Autodiff of the powers costs a kernel more for each; and what ends in a division XLA computes
-    # once, not again for each axis of the vector.
+    # Automatic differentiation of each power would add a loop.  XLA evaluates an expression that
+    # ends in a division once, and not again for each axis of the vector.
     square, c12, c6, qq = primals
     by_square, by_c12, by_c6, by_qq = tangents
     inverse2 = 1.0 / square
@@ -51,23 +50,27 @@ def _pair_energy_jvp(primals, tangents):
 
 @dataclass(frozen=True, eq=False)
 class Nonbonded(Term):
-    """Lennard-Jones and Coulomb energies of all pairs but the excluded, and of the 1-4 pairs.
+    """Lennard-Jones and Coulomb energies of all pairs except the excluded ones.
 
-    One term, because both need the same distances.  σ and ε are combined by the rules of Lorentz
-    and Berthelot, but for the pairs of types in `overrides`, which have their own c12 and c6.
+    Both are one term because they need the same distances.  σ and ε are combined by the rules of
+    Lorentz and Berthelot.  Pairs of types in `overrides` have separate c12 and c6 instead.
 
     Attributes:
-        lj_rows: (N,) rows of sigma and epsilon; `lj_labels` are their names.
+        lj_rows: (N,) rows of sigma and epsilon.
         charge_rows: (N,) rows of charge.
-        exclusions: (E, 2) atoms without the normal interaction, 1-4 pairs among them.
-        pairs14: (P, 2) atoms with a scaled interaction, by `rows14` (P,) of lj14 and coulomb14.
-        overrides: (V, 2) rows of sigma and epsilon in place of which c12 and c6 (V,) stand.
+        exclusions: (E, 2) pairs of atoms without the normal interaction, including 1-4 pairs.
+        pairs14: (P, 2) atoms of the 1-4 pairs, whose interactions are scaled.
+        rows14: (P,) rows of lj14 and coulomb14, the scale factors.
+        overrides: (V, 2) pairs of rows of sigma and epsilon that c12 and c6 (V,) replace.
+        lj_labels: names of the rows of sigma and epsilon.
+        pairs: (Q, 2) atoms of the normal interactions, ascending in each row; follows from
+            `exclusions`.
     """
 
     kind: ClassVar[str] = "nonbonded"
     columns: ClassVar[dict[str, Column]] = {
         "sigma": Column("Å", scale=0.05, lower=0.1, upper=10.0),
-        # At zero √ε has no slope: training would never leave it.
+        # At zero the gradient of √ε is not defined: training could not leave it.
         "epsilon": Column("kcal/mol", scale=0.01, lower=1e-4),
         "charge": Column("e", scale=0.03),
         "lj14": Column("1", lower=0.0, trainable=False),
@@ -97,49 +100,41 @@ class Nonbonded(Term):
     overrides: np.ndarray
     lj_labels: tuple[str, ...]
 
-    @cached_property
-    def pairs(self) -> np.ndarray:
-        """(P, 2) atoms of the normal interactions, ascending in each row."""
-        wanted = np.triu(np.ones((self.n_atoms, self.n_atoms), bool), 1)
-        low, high = np.sort(self.exclusions, axis=1).T
-        wanted[low, high] = False
-        return np.stack(np.nonzero(wanted), axis=1).astype(np.int32)
+    pairs: np.ndarray | None = field(default=None, metadata={"saved": False})
 
-    @cached_property
-    def _where(self) -> np.ndarray:
-        """Where types (T, T) find c12 and c6 among [type × type, overrides]."""
-        n = len(self.lj_labels)
-        where = np.arange(n * n, dtype=np.int32).reshape(n, n)
-        first, second = self.overrides.T
-        own = n * n + np.arange(len(self.overrides))
-        where[first, second] = where[second, first] = own
-        return where
+    def __post_init__(self):
+        if self.pairs is None:
+            wanted = np.triu(np.ones((self.n_atoms, self.n_atoms), bool), 1)
+            low, high = np.sort(self.exclusions, axis=1).T
+            wanted[low, high] = False
+            pairs = np.stack(np.nonzero(wanted), axis=1).astype(np.int32)
+            object.__setattr__(self, "pairs", pairs)
 
     def coefficients(self, params):
-        """c12 kcal/mol Å¹² and c6 kcal/mol Å⁶ of the types × types, then of the overrides."""
+        """c12 kcal/mol Å¹² and c6 kcal/mol Å⁶ of all pairs of types, (T, T) each."""
         sigma, epsilon = params["sigma"], params["epsilon"]
         sigma6 = (0.5 * (sigma[:, None] + sigma)) ** 6
         c6 = 4.0 * geometry.safe_sqrt(epsilon[:, None] * epsilon) * sigma6
-        c12, c6 = (c6 * sigma6).ravel(), c6.ravel()
+        c12 = c6 * sigma6
         if len(self.overrides):
-            c12, c6 = jnp.append(c12, params["c12"]), jnp.append(c6, params["c6"])
+            i, j = self.overrides.T
+            c12 = c12.at[i, j].set(params["c12"]).at[j, i].set(params["c12"])
+            c6 = c6.at[i, j].set(params["c6"]).at[j, i].set(params["c6"])
         return c12, c6
 
     def constrain(self, params, start):
-        """Charges nearest to those trained that keep the net charge of `start`."""
-        count = np.bincount(self.charge_rows, minlength=len(params["charge"]))
+        """The charges nearest to the trained ones that have the net charge of `start`."""
+        count = jnp.bincount(self.charge_rows, length=len(params["charge"]))
         excess = count @ (params["charge"] - start["charge"])
         return {**params, "charge": params["charge"] - count * (excess / (count @ count))}
 
     def derived(self, params):
-        """c12, c6 and q q of each pair, then those of each 1-4 pair with its factors."""
-        # NumPy's functions where the arrays are constants: nothing of this is left when running.
-        xp = np if isinstance(self.pairs, np.ndarray) else jnp
-        atoms = self._all_pairs
-        own = xp.asarray(self._where)[self.lj_rows[atoms[:, 0]], self.lj_rows[atoms[:, 1]]]
-        c12, c6 = (x[own] for x in self.coefficients(params))
+        """c12, c6 and q q of each pair, and then of each 1-4 pair with its factors."""
+        i, j = self._all_pairs.T
+        lj_rows = jnp.asarray(self.lj_rows)
+        c12, c6 = (x[lj_rows[i], lj_rows[j]] for x in self.coefficients(params))
         charge = params["charge"][self.charge_rows]
-        qq = params["coulomb_constant"] * charge[atoms[:, 0]] * charge[atoms[:, 1]]
+        qq = params["coulomb_constant"] * charge[i] * charge[j]
         n = len(self.pairs)
         lj14, coulomb14 = params["lj14"][self.rows14], params["coulomb14"][self.rows14]
         pairs = {
@@ -149,7 +144,6 @@ class Nonbonded(Term):
         }
         if self.n_atoms > MATRIX_ATOMS:
             return pairs
-        i, j = atoms.T
         empty = jnp.zeros((self.n_atoms, self.n_atoms), qq.dtype)
         return pairs | {
             key.replace("pair", "matrix"): empty.at[i, j].add(v).at[j, i].add(v)
@@ -157,13 +151,14 @@ class Nonbonded(Term):
         }
 
     def interactions(self, params):
-        def own(kind):
+        def coefficients(kind):
             return tuple(params[f"{kind}_{key}"] for key in ("c12", "c6", "qq"))
 
-        matrices = own("matrix") if self.n_atoms <= MATRIX_ATOMS else None
-        return Interactions(pair_energy, self._all_pairs.T, own("pair"), matrices=matrices)
+        matrices = coefficients("matrix") if self.n_atoms <= MATRIX_ATOMS else None
+        pairs = self._all_pairs.T
+        return Interactions(pair_energy, pairs, coefficients("pair"), matrices=matrices)
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         apart = replace(self.interactions(params), energy=lennard_jones_coulomb)
         lj, coulomb = apart.each(R)
         n = len(self.pairs)
@@ -176,5 +171,4 @@ class Nonbonded(Term):
 
     @property
     def _all_pairs(self):
-        xp = np if isinstance(self.pairs, np.ndarray) else jnp
-        return xp.concatenate([self.pairs, self.pairs14.astype(np.int32)])
+        return jnp.concatenate([self.pairs, self.pairs14.astype(np.int32)])

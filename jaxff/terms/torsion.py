@@ -13,16 +13,21 @@ from jaxff import geometry
 from jaxff.interaction import Interactions
 from jaxff.potential import Column, Term
 
-STRAIGHT = np.radians(170.0)
-USUAL = (1, 2, 3)  # periodicities; torsions and impropers then mostly are of one form
+STRAIGHT = np.radians(170.0)  # equilibrium angles beyond this one count as straight
+# Every series has places for these periodicities, so that torsions and impropers usually have one
+# form and are evaluated in one loop.
+USUAL_PERIODICITIES = (1, 2, 3)
 
 
 @dataclass(frozen=True)
 class FourierSeries:
-    """Σ k (1 + cos(nφ − δ)) () kcal/mol over S Fourier terms of a dihedral φ.
+    """The energy Σ k (1 + cos(nφ − δ)), () kcal/mol, of a dihedral angle φ.
 
-    `periodicities` are S integers n ≥ 0; called with bond vectors b1, b2, b3 (3,) Å, k (S,)
-    kcal/mol, and cosine and sine (S,) of the phases δ.
+    It is called with the bond vectors b1, b2 and b3 (3,) Å of the dihedral, k (S,) kcal/mol, and
+    the cosine and sine (S,) of the phases δ.
+
+    Attributes:
+        periodicities: (S,) integers n ≥ 0 of the S Fourier terms.
     """
 
     periodicities: tuple[int, ...]
@@ -42,11 +47,15 @@ class FourierSeries:
 
 @dataclass(frozen=True, eq=False)
 class FourierTorsion(Term):
-    """Fourier torsions, any number of terms on one dihedral angle.
+    """Fourier torsions with any number of Fourier terms for each dihedral angle.
 
-    `atoms` (Q, 4) are distinct quadruples; Fourier term s of each has periodicity
-    ``periodicities[s]`` and reads row ``rows[q, s]`` of the table, -1 for none; `labels` of rows.
-    AMBER's form, Cornell et al., J. Am. Chem. Soc. 117, 5179 (1995), eq. 1.
+    Attributes:
+        atoms: (Q, 4), distinct quadruples of atoms.
+        rows: (Q, S) rows of the table, one for each Fourier term; −1 for none.
+        periodicities: (S,) periodicity of each column of `rows`.
+        labels: names of the rows.
+
+    Source: Cornell et al., J. Am. Chem. Soc. 117, 5179 (1995), eq. 1.
     """
 
     kind: ClassVar[str] = "fourier_torsion"
@@ -55,9 +64,9 @@ class FourierTorsion(Term):
         "k": Column("kcal/mol", scale=0.3),
         "phase": Column("rad", scale=0.1, trainable=False),
     }
-
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {"rows": ("labels", ("k", "phase"))}
     indices: ClassVar[dict[str, tuple[str, ...]]] = {"atoms": ("atoms",) * 4}
+    adaptable: ClassVar[tuple[str, ...]] = ("periodicities",)
 
     n_atoms: int
     atoms: np.ndarray
@@ -67,12 +76,21 @@ class FourierTorsion(Term):
 
     @classmethod
     def of_terms(cls, n_atoms, atoms, rows, periodicity, labels):
-        """From Fourier terms: `atoms` (n, 4) and `rows` (n,); `periodicity` and `labels` (T,)."""
+        """Make the term from a list of Fourier terms.
+
+        Args:
+            n_atoms: number of atoms of the molecule.
+            atoms: (n, 4) atoms of each Fourier term.
+            rows: (n,) its row of the table.
+            periodicity: (T,) periodicity of each row.
+            labels: (T,) names of the rows.
+        """
         atoms, rows = np.asarray(atoms, int).reshape(-1, 4), np.asarray(rows, int)
-        backwards = (atoms[:, 0] > atoms[:, 3])[:, None]  # φ is the same from either end
+        backwards = (atoms[:, 0] > atoms[:, 3])[:, None]  # φ is the same in both directions
         atoms = np.where(backwards, atoms[:, ::-1], atoms)
         quadruples, place = np.unique(atoms, axis=0, return_inverse=True)
-        slots: dict[tuple[int, int], list] = {}  # (n, count of n before it on that quadruple)
+        # Columns of `rows` by (n, count of earlier terms with this n on the same quadruple).
+        slots: dict[tuple[int, int], list] = {}
         seen: dict[tuple[int, int], int] = {}
         for quadruple, row in zip(place.ravel().tolist(), rows.tolist(), strict=True):
             n = int(periodicity[row])
@@ -84,16 +102,16 @@ class FourierTorsion(Term):
             table[quadruple, s] = row
         return cls(n_atoms, quadruples, table, tuple(n for n, _ in sorted(slots)), tuple(labels))
 
-    def undefined_rows(self, column, beside):
-        """Those of dihedrals through a straight angle, about which there is nothing to turn."""
+    def undefined_rows(self, column, angles):
+        """Rows of dihedrals that contain a straight angle, where no dihedral angle exists."""
 
         def straight(label: str) -> bool:
             types = label.split("-")
             inner = ("-".join(min(a, a[::-1])) for a in (types[:3], types[1:]))
-            return any(beside.get(name, 0.0) > STRAIGHT for name in inner)
+            return any(angles.get(name, 0.0) > STRAIGHT for name in inner)
 
-        if column not in self.columns:  # such as a scale of all
-            return super().undefined_rows(column, beside)
+        if column not in self.columns:  # the factor `scale` of all rows
+            return super().undefined_rows(column, angles)
         return np.array([straight(label) for label in self.labels], bool)
 
     def row_names(self, field: str) -> tuple[str, ...]:
@@ -106,46 +124,45 @@ class FourierTorsion(Term):
         return tuple(f"{name} n={n}" for name, n in zip(names, periodicity, strict=True))
 
     def alike(self, others):
-        """With places for the Fourier terms of all of `others`."""
+        """The same torsions with columns of `rows` for the Fourier terms of all of `others`."""
         counts = [Counter(other.periodicities) for other in others]
         most = {n: max(count[n] for count in counts) for n in set().union(*counts)}
-        return self._with_slots(Counter(most))
+        term = self._with_periodicities(Counter(most))
+        return replace(term, rows=np.asarray(term.rows))
 
-    def _with_slots(self, count: Counter):
-        """With so many Fourier terms of each periodicity, empty ones where it has fewer."""
-        slots, left, own = sorted(count.elements()), list(self.periodicities), []
-        for n in slots:
-            own.append(left.index(n) if n in left else -1)
+    def _with_periodicities(self, count: Counter) -> FourierTorsion:
+        """The same torsions with `count` columns of `rows` for each periodicity, −1 in new ones."""
+        periodicities, left = sorted(count.elements()), list(self.periodicities)
+        columns = []
+        for n in periodicities:
+            columns.append(left.index(n) if n in left else -1)
             if n in left:
-                left[own[-1]] = None
-        xp = np if isinstance(self.rows, np.ndarray) else jnp
-        none = xp.full((len(self.rows), 1), -1, self.rows.dtype)
-        rows = xp.concatenate([self.rows, none], axis=1)[:, np.array(own, int)]
-        return replace(self, rows=rows, periodicities=tuple(slots))
+                left[columns[-1]] = -1
+        columns = np.array(columns, int)
+        rows = self.rows if self.periodicities else np.full((len(self.rows), 1), -1)
+        rows = jnp.where(columns < 0, -1, rows[:, columns])
+        return replace(self, rows=rows, periodicities=tuple(periodicities))
 
     def fourier(self, params) -> Interactions:
-        """The Fourier terms, with places for those of `USUAL`."""
-        own = self._with_slots(Counter(self.periodicities) | Counter(USUAL))
-        rows = own.rows
-        k = jnp.where(rows < 0, 0.0, params["k"][rows])
+        """The Fourier terms as interactions."""
+        usual = Counter(self.periodicities) | Counter(USUAL_PERIODICITIES)
+        term = self._with_periodicities(usual)
+        k = jnp.where(term.rows < 0, 0.0, params["k"][term.rows])
         cos_phase, sin_phase = jnp.cos(params["phase"]), jnp.sin(params["phase"])
-        series = FourierSeries(own.periodicities)
-        return Interactions(series, self.atoms.T, (k, cos_phase[rows], sin_phase[rows]))
+        series = FourierSeries(term.periodicities)
+        return Interactions(series, self.atoms.T, (k, cos_phase[term.rows], sin_phase[term.rows]))
 
     def interactions(self, params):
         return self.fourier(params)
 
-    def energies(self, params, R, **context):
-        return {self.energy_name: self.fourier(params).each(R).sum()}
-
 
 @dataclass(frozen=True, eq=False)
 class FourierImproper(FourierTorsion):
-    """Fourier impropers: torsions by form, reported apart; the central atom is the third."""
+    """Fourier impropers: torsions whose third atom is the centre, reported as "improper"."""
 
     kind: ClassVar[str] = "fourier_improper"
     energy_name: ClassVar[str] = "improper"
 
-    def undefined_rows(self, column, beside):
-        """None: its atoms are no chain of bonds."""
+    def undefined_rows(self, column, angles):
+        """No rows: the atoms are no chain of bonds."""
         return np.zeros(0, bool)

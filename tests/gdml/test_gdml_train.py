@@ -139,7 +139,7 @@ class Springs(Term):
     n_atoms: int
     bonds: np.ndarray
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         d = R[self.bonds[:, 0]] - R[self.bonds[:, 1]]
         length = jnp.sqrt(jnp.sum(d * d, axis=1))
         return {"springs": jnp.sum(params["k"] * (length - params["length"]) ** 2)}

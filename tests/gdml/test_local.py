@@ -30,7 +30,7 @@ class Well(Term):
     kind = "toy well"
     columns = {"depth": Column("kcal/mol")}  # noqa: RUF012
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         r = jnp.linalg.norm(R[OXYGEN] - R[METHYL])
         return {"well": -params["depth"] * jnp.exp(-((r - 2.4) ** 2) / (2 * 0.5**2))}
 

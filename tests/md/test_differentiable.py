@@ -53,7 +53,7 @@ class Well(Term):
     kind = "test well"
     columns = {"k": Column("kcal/mol/Å²")}  # noqa: RUF012
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         self.traces.append(1)
         return {"well": 0.5 * jnp.sum(params["k"] * jnp.sum(R**2, axis=-1))}
 
@@ -67,7 +67,7 @@ class HenonHeiles(Term):
     kind = "test henon-heiles"
     columns = {"size": Column("kcal/mol")}  # noqa: RUF012
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         x, y, _ = R[0]
         return {"well": params["size"] * (0.5 * (x**2 + y**2) + x**2 * y - y**3 / 3)}
 

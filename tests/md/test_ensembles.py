@@ -89,7 +89,7 @@ class Aligned(Term):
     kind = "test field"
     columns: ClassVar = {"field": Column("kcal/mol/Å")}
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         return {"field": params["field"] * (R[1, 0] - R[0, 0])}
 
 

@@ -102,7 +102,7 @@ class Cliff(Term):
     kind = "test cliff"
     columns: ClassVar = {"k": Column("kcal/mol/Å²")}
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         x, y, _ = R.T
         inside = y > -1
         bowl, slope = (

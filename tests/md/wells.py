@@ -24,7 +24,7 @@ class Well(Term):
         "c": Column("kcal/mol/Å⁴"),
     }
 
-    def energies(self, params, R, **context):
+    def energies(self, params, R, space):
         x2, y2, z2 = (R**2).T
         k, a, c = (params[key] for key in ("k", "a", "c"))
         along = jnp.where(a > 0, a * (x2 - 1.0) ** 2, 0.5 * k * x2)

@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ class Gradient(NamedTuple):
     """
 
     value: float
-    params: dict[str, dict[str, np.ndarray]]
+    params: dict[str, dict[str, Any]]
     trust: Trust
 
 
@@ -109,14 +109,11 @@ def value_and_gradient(
     """
     ensemble, plan = ensemble or NVE(), plan or Plan()
     free = FreeParameters.of(potential, trainable)
-    theta = {key: potential.params[key[0]][key[1]] for key in free.columns}
+    theta = free.values(potential.params)
     masks = {key: _free_entries(x, free.rows.get(key)) for key, x in theta.items()}
 
     def loss_of(theta, miss):
-        params = {term: dict(columns) for term, columns in potential.params.items()}
-        for (term, key), value in theta.items():
-            params[term][key] = value
-        changed = Potential(potential.program, params, potential.molecule)
+        changed = Potential(potential.program, free.with_values(theta), potential.molecule)
         return loss(rollout_and_miss(changed, start, ensemble, plan, masses, miss))
 
     miss = None
@@ -126,9 +123,12 @@ def value_and_gradient(
         value, (gradient, miss) = jax.value_and_grad(loss_of, argnums=(0, 1))(theta, 0.0)
     else:
         value, gradient = jax.value_and_grad(loss_of)(theta, 0.0)
-    params: dict[str, dict[str, np.ndarray]] = {}
-    for (term, key), x in gradient.items():
-        params.setdefault(term, {})[key] = np.where(masks[term, key], x, 0.0)
+    params: dict[str, dict[str, Any]] = {}
+    for name, x in gradient.items():
+        node = params
+        for key in name[:-1]:
+            node = node.setdefault(key, {})
+        node[name[-1]] = np.where(masks[name], x, 0.0)
     finite = all(np.isfinite(x).all() for x in jax.tree.leaves((value, params)))
     times, growth = perturbation_growth(potential, start, ensemble, plan.steps, masses=masses)
     miss = None if miss is None else float(miss)

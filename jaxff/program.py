@@ -1,0 +1,195 @@
+"""Programs: the placed terms of a potential, and the compiled functions over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.interaction import Interactions, total
+from jaxff.space import Space
+from jaxff.term import Array, Params, Term
+
+# Working memory of the frames of a batch, bytes: what fits the caches of a CPU, and a small part
+# of the memory of an accelerator or of main memory.
+CACHE_BYTES, BATCH_BYTES = 4e6, 5e8
+MAX_FRAMES = 256
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["term", "atoms"], meta_fields=["name"])
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A term, its unique name in a potential, and the atoms it acts on; a JAX pytree.
+
+    Attributes:
+        name: unique in the potential; a second "bond" is called "bond#2".
+        term: the term.
+        atoms: (n,) indices of its atoms in the system, or None for all atoms in their order.
+    """
+
+    name: str
+    term: Term
+    atoms: np.ndarray | None = None
+
+    def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
+        """Energies by name, each () kcal/mol, of the system at R (N, 3) Å."""
+        if self.atoms is not None:
+            space, R = space.on(self.atoms, len(R)), R[self.atoms]
+        ready = self.ready(params)
+        energies = self.term.energies(ready, R, space)
+        if "scale" in ready:
+            energies = {key: ready["scale"] * energy for key, energy in energies.items()}
+        # The energies of a renamed term (a second "gdml" is "gdml#2") are renamed in the same way.
+        suffix = self.name.partition("#")[2]
+        return {f"{key}#{suffix}": e for key, e in energies.items()} if suffix else energies
+
+    def interactions(self, params: Params) -> Interactions | None:
+        """The term's interactions with atoms of the system, or None if it is no sum of such."""
+        ready = self.ready(params)
+        found = self.term.interactions(ready)
+        if found is None:
+            return None
+        if self.atoms is not None:
+            found = replace(found, atoms=jnp.asarray(self.atoms)[found.atoms], matrices=None)
+        return replace(found, scale=ready.get("scale"))
+
+    def ready(self, params: Params) -> Params:
+        """The term's parameters with those that it derives from them, unless they are there."""
+        params = params[self.name]
+        return {**self.term.derived(params), **params}
+
+
+@jax.tree_util.register_pytree_node_class
+class Program:
+    """The placed terms of a potential and the compiled functions over them; a JAX pytree.
+
+    As a pytree its leaves are the integer arrays of the terms.  The compiled functions of one
+    program contain these arrays as constants.
+    """
+
+    def __init__(self, placed: Sequence[Placed]):
+        self.placed = tuple(placed)
+
+    def terms(self, params: Params, R: Array, box=None, neighbor=None) -> dict[str, Array]:
+        """Energies by term name, each () kcal/mol, at positions R (N, 3) Å."""
+        R, space = jnp.asarray(R), self._space(params, box, neighbor)
+        out: dict[str, Array] = {}
+        for placed in self.placed:
+            out.update(placed.energies(params, R, space))
+        return out
+
+    def energy(self, params: Params, R: Array, box=None, neighbor=None) -> Array:
+        """Energy () kcal/mol.
+
+        Args:
+            params: {term name: {column: tree of arrays}}.
+            R: (N, 3) Å.
+            box: (3, 3) Å, lattice vectors as rows, or None.
+            neighbor: (2, P) atoms of neighbouring pairs, or None; see `jaxff.space.Space`.
+
+        Raises:
+            InputError: `box` or `neighbor` is given and no term uses it.
+        """
+        R, space = jnp.asarray(R), self._space(params, box, neighbor)
+        energy, found = jnp.zeros((), R.dtype), []
+        for placed in self.placed:
+            interactions = placed.interactions(params)
+            if interactions is None:
+                energy += sum(placed.energies(params, R, space).values())
+            else:
+                found.append(interactions)
+        return energy + total(found, R) if found else energy
+
+    def energy_and_forces(
+        self, params: Params, R: Array, box=None, neighbor=None
+    ) -> tuple[Array, Array]:
+        """Energy () kcal/mol and forces (N, 3) kcal/mol/Å; arguments as `energy`."""
+        function = jax.value_and_grad(self.energy, argnums=1)
+        energy, gradient = function(params, R, box, neighbor)
+        return energy, -gradient
+
+    def _space(self, params: Params, box, neighbor) -> Space:
+        space = Space.of(box, neighbor)
+        for name in space.given:
+            if not any(name in p.term.reads(params[p.name]) for p in self.placed):
+                raise InputError(
+                    f"{name} was given, but none of the terms {', '.join(self.names)} uses it: "
+                    f"call without {name}"
+                )
+        return space
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the placed terms."""
+        return tuple(placed.name for placed in self.placed)
+
+    @cached_property
+    def jit_energy(self):
+        """`energy`, compiled."""
+        return jax.jit(self.energy)
+
+    @cached_property
+    def jit_energy_and_forces(self):
+        """`energy_and_forces`, compiled."""
+        return jax.jit(self.energy_and_forces)
+
+    @cached_property
+    def jit_terms(self):
+        """`terms`, compiled."""
+        return jax.jit(self.terms)
+
+    @cached_property
+    def jit_batches(self):
+        """Energies and forces of R (chunks, frames, N, 3), one chunk after another, compiled."""
+        batch = jax.vmap(self.energy_and_forces, in_axes=(None, 0, None))
+        return jax.jit(lambda params, R, box: jax.lax.map(lambda R: batch(params, R, box), R))
+
+    @cached_property
+    def jit_ready(self):
+        """Parameters with those that the terms derive from them, compiled."""
+        return jax.jit(self.ready)
+
+    def ready(self, params: Params) -> Params:
+        """Parameters with those that the terms derive from them."""
+        return {p.name: p.ready(params) for p in self.placed}
+
+    def trace(self, params: Params) -> None:
+        """Trace the energy without computing it, which raises an error if it cannot be computed."""
+        n_atoms, dtype = self.n_atoms or self.n_atoms_min, jnp.result_type(float)
+        reads = {name for p in self.placed for name in p.term.reads(params[p.name])}
+        box = jax.ShapeDtypeStruct((3, 3), dtype) if "box" in reads else None
+        jax.eval_shape(self.energy, params, jax.ShapeDtypeStruct((n_atoms, 3), dtype), box)
+
+    def frame_bytes(self, params: Params) -> int:
+        """Working memory of one frame of a batch, bytes."""
+        return sum(p.term.frame_bytes(params[p.name]) for p in self.placed)
+
+    def frames_at_once(self, params: Params) -> int:
+        """Number of frames of a batch whose working memory fits the cache of the processor."""
+        budget = CACHE_BYTES if jax.default_backend() == "cpu" else BATCH_BYTES
+        return int(min(max(budget // max(self.frame_bytes(params), 1), 1), MAX_FRAMES))
+
+    @property
+    def n_atoms(self) -> int | None:
+        """Number of atoms, or None if every term is placed on some atoms of a larger system."""
+        return next((p.term.n_atoms for p in self.placed if p.atoms is None), None)
+
+    @property
+    def n_atoms_min(self) -> int:
+        """The smallest number of atoms that contains the atoms of every placed term."""
+        return max(
+            p.term.n_atoms if p.atoms is None else max(p.atoms.tolist(), default=-1) + 1
+            for p in self.placed
+        )
+
+    def tree_flatten(self):
+        return self.placed, None
+
+    @classmethod
+    def tree_unflatten(cls, aux, placed):
+        return cls(placed)

@@ -1,0 +1,184 @@
+"""Terms: one kind of interaction in a system of atoms, as a JAX pytree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from jaxff.interaction import Interactions
+from jaxff.space import Space
+
+Array = jax.Array
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """The unit of a parameter array, its scale and bounds, and whether training changes it.
+
+    Attributes:
+        unit: such as "kcal/mol/Å²".
+        scale: size of a typical change, in this unit.
+        lower, upper: physical bounds, in this unit.
+        trainable: False if training changes it only when it is named.
+    """
+
+    unit: str
+    scale: float = 1.0
+    lower: float = -math.inf
+    upper: float = math.inf
+    trainable: bool = True
+
+
+class Term:
+    """One kind of interaction in a system of `n_atoms` atoms; a JAX pytree.
+
+    Subclasses are frozen dataclasses (``eq=False``).  Fields that hold arrays of integers (atom
+    indices, rows of tables, permutations) are the leaves of the pytree; all other fields are
+    static. Floating-point numbers are parameters instead.  A subclass defines `kind` (its name in
+    files), `columns`, and either `energies` or `interactions`.
+
+    Attributes:
+        kind: unique name, written to files.
+        energy_name: name of the energy of a term that defines `interactions` (default: `kind`).
+        columns: what each parameter is, a prefix of the tree of parameters.
+        tables: for terms whose parameters are tables that several molecules can share.  The fields
+            that hold rows of tables, each with the field of the names of the rows ("" if the rows
+            belong to one molecule) and the columns that it selects from.
+        indices: what the other arrays of integers count, column by column: "atoms", or the name of
+            the field whose entries they count, or nothing for flags.
+        adaptable: static fields that `alike` changes.
+
+    Static fields that are strings or tuples of strings are names; they must not change the energy.
+    """
+
+    kind: ClassVar[str]
+    energy_name: ClassVar[str] = ""
+    columns: ClassVar[Mapping[str, Any]] = {}
+    tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {}
+    indices: ClassVar[dict[str, tuple[str, ...]]] = {}
+    adaptable: ClassVar[tuple[str, ...]] = ()
+    n_atoms: int
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        jax.tree_util.register_pytree_with_keys(
+            cls, _flatten_with_keys, partial(_unflatten, cls), _flatten
+        )
+
+    def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
+        """Energies by name, each () kcal/mol.
+
+        Args:
+            params: the term's parameters and what `derived` returned.
+            R: (n_atoms, 3) Å.
+            space: box and neighbour list.
+        """
+        interactions = self.interactions(params)
+        assert interactions is not None, f"{self.kind} defines neither energies nor interactions"
+        return {self.energy_name or self.kind: interactions.each(R).sum()}
+
+    def interactions(self, params: Params) -> Interactions | None:
+        """The interactions whose sum is the term's energy, or None if it is no such sum.
+
+        A potential evaluates the interactions of all its terms together, which is faster.
+        """
+        return None
+
+    def reads(self, params: Params) -> tuple[str, ...]:
+        """Which of "box" and "neighbor" change the energy."""
+        return ()
+
+    def derived(self, params: Params) -> Params:
+        """Arrays that depend on the parameters alone, under new names.
+
+        `energies` finds them among its parameters.  A potential computes them once for many
+        geometries.
+        """
+        return {}
+
+    def row_names(self, field: str) -> tuple[str, ...]:
+        """Names of the rows that the field `field` of `tables` selects from."""
+        return getattr(self, self.tables[field][0])
+
+    def alike(self, others: Sequence[Term]) -> Term:
+        """The same term with static fields that fit all of `others`, of which it is one."""
+        return self
+
+    def frame_bytes(self, params: Params) -> int:
+        """Working memory of one geometry in a batch, in bytes; 0 if it is negligible."""
+        return 0
+
+    def constrain(self, params: Params, start: Params) -> Params:
+        """Trained parameters, corrected so that conserved quantities are those of `start`."""
+        return params
+
+    def undefined_rows(self, column: str, angles: dict[str, float]) -> np.ndarray:
+        """Rows (n,) of a column that have no meaning, and that training leaves unchanged.
+
+        Args:
+            column: name of a column of this term.
+            angles: equilibrium angles, rad, of the whole potential by the types of their atoms.
+        """
+        return np.zeros(0, bool)
+
+    def template(self) -> Any:
+        """An example of those parameters whose tree a file cannot describe, or None."""
+        return None
+
+    @classmethod
+    def upgraded(cls, params: Params) -> Params:
+        """Parameters of a file of version 1 in their present form."""
+        return params
+
+    @classmethod
+    def restored(cls, values: dict[str, Any], trust: Sequence[str]) -> Term:
+        """The term with the fields `values` of a file; see `jaxff.load` for `trust`."""
+        return cls(**values)
+
+
+def array_fields(term: Term) -> tuple[str, ...]:
+    """Names of the fields that hold arrays: the leaves of the term."""
+    known = vars(term).get("_array_fields")
+    if known is not None:  # after a transformation leaves may be objects of any type
+        return known
+    return tuple(
+        f.name for f in fields(term) if isinstance(getattr(term, f.name), np.ndarray | jax.Array)
+    )
+
+
+def term_kinds() -> dict[str, type[Term]]:
+    """All kinds of terms that are imported, by name."""
+
+    def subclasses(cls: type[Term]) -> Iterator[type[Term]]:
+        for subclass in cls.__subclasses__():
+            yield subclass
+            yield from subclasses(subclass)
+
+    return {cls.kind: cls for cls in subclasses(Term) if "kind" in vars(cls)}
+
+
+def _flatten(term: Term):
+    names = array_fields(term)
+    static = tuple((f.name, getattr(term, f.name)) for f in fields(term) if f.name not in names)
+    return [getattr(term, name) for name in names], (names, static)
+
+
+def _flatten_with_keys(term: Term):
+    leaves, (names, static) = _flatten(term)
+    keys = [jax.tree_util.GetAttrKey(name) for name in names]
+    return list(zip(keys, leaves, strict=True)), (names, static)
+
+
+def _unflatten(cls: Callable[..., Term], aux, leaves) -> Term:
+    names, static = aux
+    term = object.__new__(cls)  # without the checks of __init__: leaves may be placeholders
+    vars(term).update(zip(names, leaves, strict=True))
+    vars(term).update(static, _array_fields=names)
+    return term
