@@ -40,17 +40,18 @@ def changes(problem: Problem, fitted: Potential, errors: np.ndarray | None) -> I
         errors: (P,) standard errors of the moves, or None.
     """
     free, place = problem.free, 0
-    for term, column in sorted(free.columns):
-        known = free.columns[term, column]
-        start, end = (np.asarray(p.params[term][column]) for p in (free.start, fitted))
-        labels = _labels(problem.joint, term, column, start.shape)
-        rows = free.rows.get((term, column), np.ones(len(start) if start.ndim else 1, bool))
+    before, after = (free.values(potential.params) for potential in (free.start, fitted))
+    for name in sorted(free.columns):  # the order of the moves
+        known = free.columns[name]
+        start, end = np.asarray(before[name]), np.asarray(after[name])
+        labels = _labels(problem.joint, name[0], name[1], start.shape)
+        rows = free.rows.get(name, np.ones(len(start) if start.ndim else 1, bool))
         loose = np.repeat(rows, start.size // max(len(rows), 1))
         for k, (a, b) in enumerate(zip(start.ravel(), end.ravel(), strict=True)):
             if not loose[k]:
                 continue
             error = None if errors is None else float(errors[place + k]) * known.scale
-            yield Change(f"{term}.{column}", labels[k], float(a), float(b), error, known.unit)
+            yield Change(".".join(name), labels[k], float(a), float(b), error, known.unit)
         place += start.size
 
 

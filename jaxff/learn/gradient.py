@@ -115,14 +115,14 @@ class Descent:
             jax.jit(partial(self._sweep, group), static_argnames="kind") for group in problem.groups
         ]
         self._sweeps = {}
-        for g, k, group, arrays in problem.molecules():
+        for g, k, group, program in problem.molecules():
             own = problem.data[k]
             most = max(len(problem.data[m]) for m in group.members)
             no_forces, no_energies = jnp.zeros((0, group.n_atoms, 3)), jnp.zeros(0)
             no_frames = Frames(no_forces, no_energies, no_forces, no_energies)
             frames = next(problem.chunks(group, own, most), no_frames)
             kind = _Kind(own.n_atoms, own.energies is not None)
-            self._sweeps[k] = partial(sweeps[g], arrays=arrays, frames=frames, kind=kind)
+            self._sweeps[k] = partial(sweeps[g], program=program, frames=frames, kind=kind)
 
     def _adam(self) -> optax.GradientTransformation:
         pairs = zip(self.problem.data, self.sizes, strict=True)
@@ -136,7 +136,7 @@ class Descent:
         leaves = jax.tree.leaves(self.optimizer.init(self.problem.start))
         return Epochs(vector=vector, best=vector, optimizer=[np.asarray(leaf) for leaf in leaves])
 
-    def _sweep(self, group, carry, pace, orders, samples, *, frames, arrays, kind: _Kind):
+    def _sweep(self, group, carry, pace, orders, samples, *, frames, program, kind: _Kind):
         """Take a step with each batch of frames.
 
         Args:
@@ -145,7 +145,7 @@ class Descent:
             pace: factor on the updates.
             orders: (L, B) numbers of the frames of each batch.
             samples: frames of the ensembles.
-            frames, arrays, kind: those of the molecule.
+            frames, program, kind: those of the molecule.
 
         Returns:
             The new moves and state, and the loss (L,) before each step.
@@ -163,7 +163,7 @@ class Descent:
             value += problem.ensembles.value(vector, samples)
             if not len(batch.R):
                 return value
-            one = partial(problem.energy_and_forces, group, vector, arrays)
+            one = partial(problem.energy_and_forces, group, vector, program)
             predicted = labels(*jax.vmap(one)(batch.R))
             return value + self.loss(predicted, labels(batch.E, batch.F))
 

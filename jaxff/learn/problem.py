@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxff.batch import ghost_positions, with_ghosts
 from jaxff.dataset import Dataset
 from jaxff.learn.ensemble import Ensemble, Ensembles, EnsembleTarget
-from jaxff.learn.joint import Group, Joint, ghost_positions, groups
+from jaxff.learn.joint import Group, Joint, groups
 from jaxff.learn.targets import Target
 from jaxff.parameters import FreeParameters
 from jaxff.potential import Program
@@ -91,19 +92,28 @@ class Problem:
                 program = self.joint.programs[k]
                 yield Ensemble(sampling, alike, program, self.free, self.unravel, made)
 
-    def energy(self, group: Group, vector, arrays, R):
-        """() kcal/mol at R (n, 3) Å, ghosts included, after moves `vector`."""
-        params = group.params(self.free.params(self.unravel(vector)))
-        return group.program_of(arrays).energy(params, R)
+    def energy(self, group: Group, vector, program: Program | None, R):
+        """Energy () kcal/mol after the moves `vector`.
 
-    def energy_and_forces(self, group: Group, vector, arrays, R):
-        energy, slope = jax.value_and_grad(self.energy, argnums=3)(group, vector, arrays, R)
+        Args:
+            group: the group of the molecule.
+            vector: (P,) moves.
+            program: the padded program of the molecule; None for that of the group, whose index
+                arrays are then constants.
+            R: (n, 3) Å, with ghosts.
+        """
+        params = group.params(self.free.params(self.unravel(vector)))
+        return (program or group.program).energy(params, R)
+
+    def energy_and_forces(self, group: Group, vector, program: Program | None, R):
+        """Energy () kcal/mol and forces (n, 3) kcal/mol/Å; arguments as `energy`."""
+        energy, slope = jax.value_and_grad(self.energy, argnums=3)(group, vector, program, R)
         return energy, -slope
 
     @cached_property
     def _predict(self):
-        def predict(group, vector, arrays, R):
-            one = partial(self.energy_and_forces, group, vector, arrays)
+        def predict(group, vector, program, R):
+            one = partial(self.energy_and_forces, group, vector, program)
             return jax.lax.map(one, R, batch_size=32)
 
         return [jax.jit(partial(predict, group)) for group in self.groups]
@@ -112,11 +122,11 @@ class Problem:
     def _normal(self):
         """For each group Jᵀr by frame, and sums of JᵀJ and of the energies' rows and residuals."""
 
-        def normal(group, vector, arrays, active, frames: Frames, scales):
+        def normal(group, vector, program, active, frames: Frames, scales):
             scale_e, scale_f = scales
 
             def of_parameters(R):
-                return jax.value_and_grad(self.energy, argnums=1)(group, vector, arrays, R)
+                return jax.value_and_grad(self.energy, argnums=1)(group, vector, program, R)
 
             def one(R, E, F, weight):
                 # Along coordinates, of which there are fewer than parameters.
@@ -144,14 +154,17 @@ class Problem:
             own = np.arange(begin, begin + size)
             weight = (own < len(data)).astype(float)
             own = np.minimum(own, len(data) - 1)
-            R, F = (group.fill(x[own], g) for x, g in ((data.positions, ghosts), (data.forces, 0)))
+            R, F = (
+                with_ghosts(x[own], group.n_atoms, g)
+                for x, g in ((data.positions, ghosts), (data.forces, 0))
+            )
             yield Frames(*map(jnp.asarray, (R, E[own], F, weight)))
 
-    def molecules(self) -> Iterator[tuple[int, int, Group, dict | None]]:
-        """Number of the group, of the molecule, its group and its arrays."""
+    def molecules(self) -> Iterator[tuple[int, int, Group, Program | None]]:
+        """Number of the group, number of the molecule, its group and its padded program."""
         for g, group in enumerate(self.groups):
-            for k, arrays in zip(group.members, group.arrays, strict=True):
-                yield g, k, group, arrays
+            for k, program in zip(group.members, group.padded, strict=True):
+                yield g, k, group, program
 
     def thinned(self) -> Problem | None:
         """The same problem on fewer, evenly spaced frames, compiled functions and all, where steps
@@ -186,10 +199,10 @@ class Problem:
 
     def predict(self, vector, k: int, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
         """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of molecule k after moves."""
-        g, group, arrays = next((g, group, a) for g, m, group, a in self.molecules() if m == k)
+        g, group, program = next((g, group, p) for g, m, group, p in self.molecules() if m == k)
         energies, forces = [], []
         for frames in self.chunks(group, data, FRAMES[len(data) > FRAMES[0]]):
-            energy, force = self._predict[g](vector, arrays, frames.R)
+            energy, force = self._predict[g](vector, program, frames.R)
             energies.append(np.asarray(energy))
             forces.append(np.asarray(force)[:, : data.n_atoms])
         return np.concatenate(energies)[: len(data)], np.concatenate(forces)[: len(data)]
@@ -220,7 +233,7 @@ class Problem:
         """JᵀJ (P, P), Jᵀr (P,) and the sum over frames of gᵀg (P, P), g their parts of Jᵀr."""
         A, b = np.zeros((len(vector),) * 2), np.zeros(len(vector))
         C = np.zeros_like(A)
-        for g, k, group, arrays in self.molecules():
+        for g, k, group, program in self.molecules():
             data, active = self.data[k], self._active[k]
             if not len(data):
                 continue
@@ -241,7 +254,7 @@ class Problem:
             size = min(size, max(len(self.data[m]) for m in group.members))
             for frames in self.chunks(group, data, size):
                 frames = frames._replace(E=frames.E + mean)
-                sums = self._normal[g](vector, arrays, active, frames, scales)
+                sums = self._normal[g](vector, program, active, frames, scales)
                 a_, g_, rows_, total_ = map(np.asarray, sums)
                 AA, bb, CC = AA + a_, bb + g_.sum(axis=0), CC + g_.T @ g_
                 rows, total = rows + rows_, total + total_
@@ -275,11 +288,13 @@ class Problem:
         out = []
         for rows in self.joint.rows:
             marks = {
-                key: np.isin(np.arange(len(move)), rows[key]).reshape(-1, *(1,) * (move.ndim - 1))
+                name: np.isin(np.arange(len(move)), rows[name[:2]]).reshape(
+                    -1, *(1,) * (move.ndim - 1)
+                )
                 & np.ones(move.shape, bool)
-                if key in rows
+                if name[:2] in rows
                 else np.ones(move.shape, bool)
-                for key, move in shape.items()
+                for name, move in shape.items()
             }
             out.append(np.flatnonzero(ravel_pytree(marks)[0]))
         return out

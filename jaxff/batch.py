@@ -1,0 +1,380 @@
+"""Stacks: potentials of different molecules that are evaluated together.
+
+Molecules of similar size are padded to one shape with ghost atoms, which have interactions among
+each other only, with parameters of zero.  One compiled program then serves all molecules of a
+shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.potential import Params, Placed, Potential, Program
+from jaxff.term import Term, array_fields
+
+# Numbers of atoms to which molecules are padded, so that few programs are compiled.
+SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+GHOSTS = 4  # ghost atoms of a molecule, at least: as many as an interaction has
+FRAMES = (64, 8, 1)  # frames of each molecule in one call, so that few programs are compiled
+
+
+def size_class(n_atoms: int) -> int:
+    """The smallest of `SIZES` that is at least `n_atoms`; `n_atoms` itself beyond them."""
+    return next((size for size in SIZES if size >= n_atoms), n_atoms)
+
+
+def ghost_positions(count: int) -> np.ndarray:
+    """Positions (count, 3) Å of ghosts, on a helix: no two coincide, no three are in line."""
+    t = 1.3 * np.arange(count)[:, None]
+    return 1.5 * np.concatenate([np.cos(t), np.sin(t), 0.6 * t], axis=1)
+
+
+def with_ghosts(values: np.ndarray, n_atoms: int, ghost: np.ndarray | float = 0.0) -> np.ndarray:
+    """Arrays (..., N, 3) with the rows `ghost` for further atoms up to `n_atoms`."""
+    count = n_atoms - values.shape[-2]
+    shape = (*values.shape[:-2], count, 3)
+    more = np.broadcast_to(np.asarray(ghost, values.dtype), shape)
+    return np.concatenate([values, more], axis=-2)
+
+
+def can_be_padded(program: Program) -> bool:
+    """Whether ghosts can be added: every array of every term is a known kind of index."""
+    return all(
+        placed.atoms is None
+        and all(
+            name in placed.term.tables or name in placed.term.indices
+            for name in array_fields(placed.term)
+            if getattr(placed.term, name).size
+        )
+        and placed.term.tables
+        for placed in program.placed
+    )
+
+
+def padded(programs: Sequence[Program], n_atoms: int) -> list[Program]:
+    """Programs with the same terms, padded with ghosts to one shape.
+
+    Args:
+        programs: of molecules with fewer atoms than `n_atoms` by `GHOSTS` at least.
+        n_atoms: number of atoms with ghosts.
+
+    Returns:
+        programs whose index arrays have equal shapes.  The interactions of ghosts select a row of
+        every table behind the last one; see `with_ghost_rows`.
+    """
+    columns = [
+        _padded_terms([program.placed[i].term for program in programs], n_atoms)
+        for i in range(len(programs[0].placed))
+    ]
+    names = programs[0].names
+    return [
+        Program([Placed(name, term) for name, term in zip(names, terms, strict=True)])
+        for terms in zip(*columns, strict=True)
+    ]
+
+
+def _padded_terms(terms: list[Term], n_atoms: int) -> list[Term]:
+    terms = [term.alike(terms) for term in terms]
+    kind = terms[0]
+    names = [name for name in (*kind.tables, *kind.indices) if name in array_fields(kind)]
+    size = {name: max(len(getattr(term, name)) for term in terms) + GHOSTS for name in names}
+    out = []
+    for term in terms:
+        arrays: dict[str, Any] = {}
+        for name in names:
+            array = np.asarray(getattr(term, name), np.int32)
+            ghost = [
+                n_atoms - GHOSTS + place if counted == "atoms" else size[counted] - 1
+                for place, counted in enumerate(kind.indices.get(name, ()))
+            ] or -1  # the last row of a table
+            more = np.broadcast_to(ghost, (size[name] - len(array), *array.shape[1:]))
+            arrays[name] = np.concatenate([array, more]).astype(np.int32)
+        out.append(replace(term, n_atoms=n_atoms, **arrays))
+    return _with_equal_names(out)
+
+
+def _with_equal_names(terms: list[Term]) -> list[Term]:
+    """The terms with the names of the first: fields of strings, which change no energy."""
+    first = terms[0]
+    names = {
+        f.name: getattr(first, f.name)
+        for f in fields(first)
+        if f.name not in array_fields(first) and _is_text(getattr(first, f.name))
+    }
+    return [replace(term, **names) for term in terms]
+
+
+def _is_text(value) -> bool:
+    several = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    return isinstance(value, str) or several
+
+
+def with_ghost_rows(program: Program, params: Params, rows: dict | None = None) -> Params:
+    """Parameters with rows of zeros behind the last row of every table.
+
+    Args:
+        program: whose terms name the tables.
+        params: {term: {column: tree of arrays}}.
+        rows: number of rows of each table with those of ghosts, by (term, column); one more than
+            there are by default.
+    """
+    out = {name: dict(columns) for name, columns in params.items()}
+    for name, column in table_columns(program):
+
+        def longer(table, key=(name, column)):
+            count = len(table) + 1 if rows is None else rows[key]
+            zeros = jnp.zeros((count - len(table), *table.shape[1:]), table.dtype)
+            return jnp.concatenate([table, zeros])
+
+        out[name][column] = jax.tree.map(longer, out[name][column])
+    return out
+
+
+def table_columns(program: Program) -> Iterator[tuple[str, str]]:
+    """(term, column) of all parameters that are tables."""
+    for placed in program.placed:
+        for _, columns in placed.term.tables.values():
+            for column in columns:
+                yield placed.name, column
+
+
+@dataclass(frozen=True, eq=False)
+class StackGroup:
+    """Potentials of one shape, evaluated by one program.
+
+    Attributes:
+        members: (K,) their places in the stack.
+        program: a program whose arrays have a leading axis K.
+        counts: (K,) their numbers of atoms.
+        n_atoms: number of atoms with ghosts.
+    """
+
+    members: tuple[int, ...]
+    program: Program
+    counts: tuple[int, ...]
+    n_atoms: int
+
+    @cached_property
+    def jit_energy_and_forces(self) -> Callable:
+        """Energies (K, M) and forces (K, M, n_atoms, 3) of params and R (K, M, n_atoms, 3)."""
+
+        def one(program: Program, params: Params, R):
+            params = program.ready(params)
+            return jax.vmap(program.energy_and_forces, in_axes=(None, 0))(params, R)
+
+        return jax.jit(lambda params, R: jax.vmap(one)(self.program, params, R))
+
+
+class Stack(Sequence):
+    """Potentials of different molecules that are evaluated together; see `stack`.
+
+    It is a sequence of its potentials: ``stack[k]`` is one of them, and `jaxff.fit` and
+    `jaxff.md.simulate` accept it where they accept a list of potentials.
+
+    Attributes:
+        potentials: (K,) potentials.
+        groups: those of one shape each.
+    """
+
+    def __init__(self, potentials: Sequence[Potential], groups: Sequence[StackGroup] | None = None):
+        self.potentials = tuple(potentials)
+        if not self.potentials:
+            raise InputError("stack needs at least one potential")
+        for potential in self.potentials:
+            if potential.n_atoms is None:
+                raise InputError(
+                    f"{potential!r} acts on some atoms of a larger system; stack needs potentials "
+                    "of whole molecules"
+                )
+        self.groups = tuple(_grouped(self.potentials) if groups is None else groups)
+
+    def __len__(self) -> int:
+        return len(self.potentials)
+
+    def __getitem__(self, place):
+        return self.potentials[place]
+
+    def __repr__(self) -> str:
+        return f"Stack({len(self)} potentials in {len(self.groups)} shapes)"
+
+    def replace(self, params: Sequence[Params]) -> Stack:
+        """The stack with other parameters, {term: {column: array}} of each potential.
+
+        Names and shapes must be those of the present parameters; nothing is compiled again.
+        """
+        pairs = zip(self.potentials, params, strict=True)
+        return Stack([potential.replace(own) for potential, own in pairs], self.groups)
+
+    @cached_property
+    def params(self) -> tuple[Params, ...]:
+        """The parameters of each group, with a leading axis K and rows for ghosts."""
+        out = []
+        for group in self.groups:
+            members = [self.potentials[k] for k in group.members]
+            params = [member.params for member in members]
+            if group.n_atoms > max(group.counts):
+                program = members[0].program
+                rows = {
+                    key: max(_rows(member[key[0]][key[1]]) for member in params) + 1
+                    for key in table_columns(program)
+                }
+                params = [with_ghost_rows(program, member, rows) for member in params]
+            out.append(jax.tree.map(lambda *leaves: jnp.stack(leaves), *params))
+        return tuple(out)
+
+    def energy_and_forces(self, positions: Sequence) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Energies (K,) kcal/mol and forces, (N, 3) kcal/mol/Å each, of one frame of each molecule.
+
+        Args:
+            positions: (N, 3) Å of each molecule.
+        """
+        frames = [np.asarray(R)[None] for R in positions]
+        predicted = self.predict(frames)
+        return np.concatenate([energy for energy, _ in predicted]), [F[0] for _, F in predicted]
+
+    def __call__(self, positions: Sequence) -> np.ndarray:
+        """Energies, (K,) kcal/mol, of one frame (N, 3) Å of each molecule."""
+        return self.energy_and_forces(positions)[0]
+
+    def forces(self, positions: Sequence) -> list[np.ndarray]:
+        """Forces, (N, 3) kcal/mol/Å each, of one frame (N, 3) Å of each molecule."""
+        return self.energy_and_forces(positions)[1]
+
+    def predict(self, positions: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of the frames of each molecule.
+
+        Args:
+            positions: (M, N, 3) Å of each molecule; M may differ.
+
+        Raises:
+            InputError: another number of molecules, or frames of another shape.
+        """
+        frames = self._checked(positions)
+        energies: list[list] = [[] for _ in frames]
+        forces: list[list] = [[] for _ in frames]
+        for group, params in zip(self.groups, self.params, strict=True):
+            parts = [frames[k] for k in group.members]
+            most, start = max(map(len, parts)), 0
+            while start < most:
+                count = next(n for n in FRAMES if n <= most - start)
+                R = np.stack([_filled(part, start, count, group.n_atoms) for part in parts])
+                E, F = map(np.asarray, group.jit_energy_and_forces(params, R))
+                for place, (k, n) in enumerate(zip(group.members, group.counts, strict=True)):
+                    keep = max(min(len(frames[k]) - start, count), 0)
+                    energies[k].append(E[place, :keep])
+                    forces[k].append(F[place, :keep, :n])
+                start += count
+        return [
+            (np.concatenate(E), np.concatenate(F)) if len(R) else (np.zeros(0), np.zeros(R.shape))
+            for E, F, R in zip(energies, forces, frames, strict=True)
+        ]
+
+    def _checked(self, positions: Sequence) -> list[np.ndarray]:
+        if len(positions) != len(self):
+            raise InputError(f"got positions of {len(positions)} molecules for {len(self)}")
+        frames = []
+        for k, (R, potential) in enumerate(zip(positions, self.potentials, strict=True)):
+            R = np.asarray(R)
+            if R.ndim != 3 or R.shape[1:] != (potential.n_atoms, 3):
+                raise InputError(
+                    f"positions of molecule {k} have shape {R.shape}, expected frames of "
+                    f"({potential.n_atoms}, 3) in Å"
+                )
+            frames.append(R.astype(np.promote_types(R.dtype, potential.dtype)))
+        return frames
+
+
+def stack(potentials: Sequence[Potential]) -> Stack:
+    """One object that evaluates, fits and runs potentials of different molecules together.
+
+    Potentials with the same kinds of terms are padded to a few shapes (`SIZES`), each compiled
+    once. Potentials with terms that cannot be padded, such as kernels and networks, share a program
+    where their shapes are equal.
+
+    Args:
+        potentials: of whole molecules, in any order.
+
+    Raises:
+        InputError: there is none, or one acts on some atoms of a larger system.
+    """
+    return Stack(potentials)
+
+
+def _rows(column) -> int:
+    return len(jax.tree.leaves(column)[0])
+
+
+def _filled(frames: np.ndarray, start: int, count: int, n_atoms: int) -> np.ndarray:
+    """Frames (count, n_atoms, 3) from `start` on, with ghosts; the last one repeats."""
+    if not len(frames):
+        frames = 3.0 * ghost_positions(frames.shape[1])[None]
+    chosen = frames[np.minimum(np.arange(start, start + count), len(frames) - 1)]
+    return with_ghosts(chosen, n_atoms, ghost_positions(n_atoms - chosen.shape[1]))
+
+
+def _grouped(potentials: Sequence[Potential]) -> Iterator[StackGroup]:
+    by_shape: dict[Any, list[int]] = {}
+    for k, potential in enumerate(potentials):
+        by_shape.setdefault(_shape_of(potential), []).append(k)
+    for shape, members in by_shape.items():
+        programs = [potentials[k].program for k in members]
+        counts = tuple(program.n_atoms or 0 for program in programs)
+        n_atoms = max(counts)
+        if shape[0]:  # can be padded
+            n_atoms = size_class(n_atoms) + GHOSTS
+            programs = padded(programs, n_atoms)
+        else:
+            columns = (
+                _with_equal_names([p.placed[i].term for p in programs])
+                for i in range(len(programs[0].placed))
+            )
+            programs = [
+                Program(
+                    [replace(p, term=term) for p, term in zip(program.placed, terms, strict=True)]
+                )
+                for program, terms in zip(programs, zip(*columns, strict=True), strict=True)
+            ]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *programs)
+        yield StackGroup(tuple(members), stacked, counts, n_atoms)
+
+
+def _shape_of(potential: Potential) -> tuple:
+    """Potentials with equal values can be put into one group."""
+    program, params = potential.program, potential.params
+    if can_be_padded(program):
+        tables = set(table_columns(program))
+        kinds = tuple((p.name, type(p.term), _others(p.term)) for p in program.placed)
+        columns = tuple(
+            (name, key, str(jax.tree.structure(value)), _shapes(value, int((name, key) in tables)))
+            for name, own in params.items()
+            for key, value in own.items()
+        )
+        return True, size_class(program.n_atoms or 0), kinds, columns
+    kinds = tuple(
+        (p.name, type(p.term), p.term.n_atoms, p.term.adaptable, _others(p.term), _shapes(p))
+        for p in program.placed
+    )
+    return False, kinds, str(jax.tree.structure(params)), _shapes(params)
+
+
+def _others(term: Term) -> tuple:
+    """The static fields that are neither names nor changed by padding."""
+    changed = ("n_atoms", *term.adaptable)
+    return tuple(
+        (f.name, getattr(term, f.name))
+        for f in fields(term)
+        if f.name not in (*array_fields(term), *changed) and not _is_text(getattr(term, f.name))
+    )
+
+
+def _shapes(tree, first: int = 0) -> tuple:
+    """Shapes, from axis `first` on, and types of the arrays of a tree."""
+    return tuple((np.shape(leaf)[first:], str(leaf.dtype)) for leaf in jax.tree.leaves(tree))
