@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxff import analysis, ase, formats, gdml, learn, md, reference, units
+    from jaxff.batch import Stack, stack
     from jaxff.dataset import Dataset
     from jaxff.errors import InputError
     from jaxff.formats import load, read_amber, read_force_field, write_force_field
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from jaxff.molecule import Molecule
     from jaxff.potential import Column, Potential, Term
     from jaxff.saved import save
+    from jaxff.terms.network import network, network_builder
 
 __version__ = "0.1.0"
 
@@ -35,7 +37,11 @@ _HOME = {
     "Molecule": "jaxff.molecule",
     "Column": "jaxff.potential",
     "Potential": "jaxff.potential",
+    "Stack": "jaxff.batch",
     "Term": "jaxff.potential",
+    "network": "jaxff.terms.network",
+    "network_builder": "jaxff.terms.network",
+    "stack": "jaxff.batch",
 }
 _PACKAGES = (
     "analysis",
@@ -56,6 +62,7 @@ __all__ = [
     "Molecule",
     "Parametrization",
     "Potential",
+    "Stack",
     "Term",
     "analysis",
     "ase",
@@ -67,11 +74,14 @@ __all__ = [
     "learn",
     "load",
     "md",
+    "network",
+    "network_builder",
     "parametrize",
     "read_amber",
     "read_force_field",
     "reference",
     "save",
+    "stack",
     "units",
     "write_force_field",
 ]

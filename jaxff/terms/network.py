@@ -1,0 +1,275 @@
+"""Networks: any function of JAX arrays with any tree of weights as a term."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff import units
+from jaxff.errors import InputError
+from jaxff.molecule import Molecule
+from jaxff.potential import Column, Params, Potential, Term
+from jaxff.space import Space
+
+OPTIONAL = ("box", "neighbor")
+_MARK = "__jaxff_builder__"
+
+
+def network_builder(function: Callable) -> Callable:
+    """Declare that files of potentials may call `function`, which makes the `apply` of a network.
+
+    Use it as a decorator.  `jaxff.load` calls the function with the JSON configuration of the file,
+    which may be any: the function must not write files or run programs.
+    """
+    setattr(function, _MARK, True)
+    return function
+
+
+def network(
+    apply: Callable,
+    variables: Any,
+    atoms: Molecule | Sequence[int],
+    cutoff: float | None = None,
+    energy_unit: str = "kcal/mol",
+    length_unit: str = "Ang",
+    builder: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Potential:
+    """The potential of a network, or of any other function of JAX arrays.
+
+    Args:
+        apply: ``apply(variables, numbers, R)`` returns the energy (), in `energy_unit`, of atomic
+            numbers (N,) at positions R (N, 3) in `length_unit`.  If it has a parameter `box`, it
+            receives the lattice vectors as rows, (3, 3) in `length_unit`, or None.  If it has a
+            parameter `neighbor`, it receives pairs of atoms (2, P), each pair once: those of the
+            neighbour list, whose entries N are padding, or all pairs if no list is given.
+        variables: the weights, any tree of floating-point arrays.
+        atoms: the molecule, or its atomic numbers (N,).
+        cutoff: largest distance of interacting atoms, Å (None: unlimited).  A neighbour list that
+            is passed to the potential must contain all pairs up to it.
+        energy_unit, length_unit: units of the network, see `jaxff.units`.
+        builder: ``"package.module:function"``, an importable function; ``function(**config)``
+            returns `apply`, or `apply` and an example of `variables`.  The example is needed to
+            load weights whose tree does not consist of dicts, lists and tuples.  Without a builder
+            the potential cannot be saved.
+        config: keyword arguments of the builder, JSON values.
+
+    Raises:
+        InputError: an argument cannot be used; the energy is not a scalar.
+    """
+    molecule = atoms if isinstance(atoms, Molecule) else None
+    numbers = np.asarray(molecule.numbers if molecule is not None else atoms)
+    if numbers.ndim != 1 or not len(numbers) or not np.issubdtype(numbers.dtype, np.integer):
+        raise InputError("network needs a molecule or a list of atomic numbers (N,)")
+    if cutoff is not None and not 0.0 < cutoff < np.inf:
+        raise InputError(f"cutoff={cutoff}: use a positive number of Å, or None")
+    if config is not None and builder is None:
+        raise InputError("network got a config without a builder; name the builder as well")
+    _check_weights(variables)
+    text = _json(config or {})
+    term = Network(
+        n_atoms=len(numbers),
+        numbers=numbers.astype(np.int32),
+        cutoff=None if cutoff is None else float(cutoff),
+        energy_factor=units.energy_factor(energy_unit),
+        length_factor=units.length_factor(length_unit),
+        builder=builder or "",
+        config=text,
+        apply=apply,
+    )
+    if builder is not None:
+        function = _imported(builder)
+        made, _ = _built(function, text)
+        setattr(function, _MARK, True)  # the caller vouches for it
+        if _arguments(made) != _arguments(apply):
+            raise InputError(
+                f"the builder {builder} returns a function of other arguments than apply"
+            )
+    potential = Potential.of("network", term, {"weights": variables}, molecule)
+    potential.program.trace(potential.params)  # an error now rather than at the first use
+    return potential
+
+
+@dataclass(frozen=True, eq=False)
+class Network(Term):
+    """The energy of a function of atomic numbers, positions and weights.
+
+    Attributes:
+        numbers: (N,) atomic numbers.
+        cutoff: largest distance of interacting atoms, Å, or None.
+        energy_factor: kcal/mol per unit of energy of the network.
+        length_factor: Å per unit of length of the network.
+        builder: "package.module:function" that makes `apply`, or "".
+        config: JSON object of the builder's arguments.
+        apply: see `network`.
+    """
+
+    kind: ClassVar[str] = "network"
+    columns: ClassVar[dict[str, Column]] = {"weights": Column("1", scale=0.05)}
+
+    n_atoms: int
+    numbers: np.ndarray
+    cutoff: float | None
+    energy_factor: float
+    length_factor: float
+    builder: str
+    config: str
+    apply: Callable = field(metadata={"saved": False})
+
+    def reads(self, params: Params) -> tuple[str, ...]:
+        return _arguments(self.apply)
+
+    def energies(self, params: Params, R: jax.Array, space: Space) -> dict[str, jax.Array]:
+        weights = params["weights"]
+        # The network computes in the type of its weights, for some accept no other.
+        dtype = jnp.result_type(*jax.tree.leaves(weights)) if jax.tree.leaves(weights) else R.dtype
+        optional = {}
+        arguments = _arguments(self.apply)
+        if "box" in arguments:
+            box = space.box
+            optional["box"] = None if box is None else (box / self.length_factor).astype(dtype)
+        if "neighbor" in arguments:
+            pairs = space.neighbor
+            optional["neighbor"] = _all_pairs(len(R)) if pairs is None else pairs
+        X = (R / self.length_factor).astype(dtype)
+        energy = self.apply(weights, jnp.asarray(self.numbers), X, **optional)
+        if jnp.shape(energy) != ():
+            raise InputError(
+                f"the network returns an array of shape {jnp.shape(energy)}; its energy must be a "
+                "scalar ()"
+            )
+        return {"network": self.energy_factor * energy.astype(R.dtype)}
+
+    def frame_bytes(self, params: Params) -> int:
+        """The sizes of all intermediate arrays of the forces: an upper bound of the memory."""
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(params)):
+            return 0
+        R = jax.ShapeDtypeStruct((self.n_atoms, 3), jnp.result_type(float))
+
+        def energy(R):
+            return self.energies(params, R, Space())["network"]
+
+        jaxpr = jax.make_jaxpr(jax.grad(energy))(R)
+        return _intermediate_bytes(jaxpr.jaxpr)
+
+    @classmethod
+    def restored(cls, values: dict[str, Any], trust: Sequence[str]) -> Network:
+        """The term of a file; its builder is called only if the user allows it."""
+        function = _trusted(values["builder"], trust)
+        apply, _ = _built(function, values["config"])
+        return cls(**values, apply=apply)
+
+    def template(self) -> Any:
+        """An example of the weights, from the builder."""
+        return _built(_imported(self.builder), self.config)[1]
+
+
+def _check_weights(variables) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            what = type(leaf).__name__ if dtype is None else str(dtype)
+            raise InputError(
+                f"variables{jax.tree_util.keystr(path)} is of type {what}; a network's variables "
+                "must be floating-point arrays: put everything else into apply (Equinox: "
+                "eqx.partition(model, eqx.is_inexact_array))"
+            )
+
+
+def _arguments(apply: Callable) -> tuple[str, ...]:
+    """Which of `OPTIONAL` a function declares."""
+    try:
+        declared = inspect.signature(apply).parameters
+    except (TypeError, ValueError) as error:
+        raise InputError(f"apply={apply!r} is no function whose arguments are known") from error
+    return tuple(name for name in OPTIONAL if name in declared)
+
+
+def _all_pairs(n_atoms: int) -> np.ndarray:
+    return np.stack(np.triu_indices(n_atoms, 1)).astype(np.int32)
+
+
+def _json(config: Mapping[str, Any]) -> str:
+    try:
+        text = json.dumps(dict(config), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the config of a network must be JSON values: {error}") from error
+    return text
+
+
+def _imported(name: str) -> Callable:
+    """The function "package.module:function"; imports the module."""
+    module, colon, qualified = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module) if colon else None
+        for part in qualified.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"builder {name!r} cannot be imported: {error}") from error
+    if not callable(found) or "<" in qualified:
+        raise InputError(
+            f'builder={name!r}: give an importable function as "package.module:function"'
+        )
+    return found
+
+
+def _trusted(name: str, trust: Sequence[str]) -> Callable:
+    """The builder of a file, if the user allows that it is called.
+
+    It must be declared with `network_builder`, used in this process by `network`, or be in a module
+    that `trust` names.  A module that is not trusted is not imported.
+    """
+    module = name.partition(":")[0]
+    if module in trust:
+        return _imported(name)
+    found: Any = sys.modules.get(module)
+    for part in name.partition(":")[2].split("."):
+        found = vars(found).get(part) if hasattr(found, "__dict__") else None
+    if isinstance(found, FunctionType) and getattr(found, _MARK, False):
+        return found
+    raise InputError(
+        f"its network is made by the function {name}, which a file may not call on its own: if you "
+        f"trust the file, load it with trust=[{module!r}] (on the command line: --trust {module})"
+    )
+
+
+def _built(function: Callable, config: str) -> tuple[Callable, Any]:
+    """`apply` and an example of the weights (None if there is none)."""
+    made = function(**json.loads(config))
+    apply, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not callable(apply):
+        raise InputError(
+            f"the builder {function.__module__}:{function.__qualname__} returns "
+            f"{type(made).__name__}; it must return the function apply, or (apply, variables)"
+        )
+    return apply, example
+
+
+def _intermediate_bytes(jaxpr) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = [x for value in equation.params.values() for x in _jaxprs(value)]
+        outputs = (v.aval for v in equation.outvars)
+        total += sum(
+            int(np.prod(a.shape)) * a.dtype.itemsize for a in outputs if hasattr(a, "shape")
+        )
+        total += sum(map(_intermediate_bytes, inner))
+    return total
+
+
+def _jaxprs(value):
+    for item in value if isinstance(value, tuple | list) else (value,):
+        if hasattr(item, "jaxpr"):
+            yield item.jaxpr
+        elif hasattr(item, "eqns"):
+            yield item
