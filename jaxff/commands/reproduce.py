@@ -1,14 +1,15 @@
-"""The experiments of the paper."""
+"""The experiments of Sauceda et al. (2020)."""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import asdict
 
 from jaxff.commands.shared import load_dataset, writable_folder
 from jaxff.paper import EXPERIMENTS
 
-HELP = "Experiments of Sauceda et al. (2020), beside what the paper reports."
-MORE = "Everything is kept in DIR; the same command goes on where it was interrupted."
+HELP = "Repeat the experiments of Sauceda et al. (2020) and compare them with the paper."
+MORE = "All results are kept in DIR. After an interruption the same command continues."
 EXAMPLE = "jaxff reproduce table2 --data md17_ethanol.npz --data md17_aspirin.npz -o paper"
 
 
@@ -16,15 +17,21 @@ def options(sub) -> None:
     sub.add_argument("experiment", choices=("all", *EXPERIMENTS))
     sub.add_argument(
         "--data", action="append", metavar="DATA.npz",
-        help="of ethanol, keto-malondialdehyde or aspirin, in place of the packaged set",
+        help="data set of ethanol, keto-malondialdehyde or aspirin that replaces the packaged one",
     )  # fmt: skip
-    sub.add_argument("--length-unit", help="override the files' unit of length")
-    sub.add_argument("--energy-unit", help="override the files' unit of energy")
-    sub.add_argument("--small", action="store_true", help="in minutes: shows that it works")
+    sub.add_argument(
+        "--length-unit", help="unit of length of the data, instead of that in the files"
+    )
+    sub.add_argument(
+        "--energy-unit", help="unit of energy of the data, instead of that in the files"
+    )
+    sub.add_argument(
+        "--small", action="store_true", help="small sizes, which show within minutes that it runs"
+    )
     sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
 
-def run(arguments, console) -> dict:
+def run(arguments: argparse.Namespace, console) -> dict:
     from jaxff.paper import reproduce
 
     out = writable_folder(arguments.output)
@@ -39,7 +46,7 @@ def run(arguments, console) -> dict:
     )
     console.close()
     for result in results.values():
-        console.say(f"\n{result.title}\n  paper: {result.reported}\n  here: {result.found}")
-        console.say(f"  verdict: {result.verdict}. {result.why}")
+        console.say(f"\n{result.title}\n  paper: {result.reported}\n  here: {result.obtained}")
+        console.say(f"  verdict: {result.verdict}. {result.reason}")
     console.say(f"\nwrote {out}/: open index.html")
     return {"results": {name: asdict(result) for name, result in results.items()}}

@@ -1,9 +1,9 @@
-"""The paper, experiment by experiment: run, kept, and set beside what the paper reports."""
+"""Run the experiments of the paper, and write a page that compares them with the paper."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -25,27 +25,29 @@ PAPER = (
 
 def reproduce(
     name: str,
-    folder,
+    folder: str | Path,
     *,
-    data: Mapping[str, Dataset] | list[Dataset] = (),
+    data: Sequence[Dataset] = (),
     small: bool = False,
     seed: int = 0,
     progress: Callable[[str, float], None] = lambda _, __: None,
 ) -> dict[str, Result]:
-    """Run one experiment of the paper, or all; write results, pictures and a page.
+    """Run one experiment of the paper or all of them; write results, pictures and a page.
 
-    What is finished stands in the folder: the same call after an interruption goes on from there.
+    Finished results are kept in the folder. After an interruption the same call continues there.
 
     Args:
-        name: of `EXPERIMENTS`, or "all".
-        folder: for everything: FOLDER/NAME/result.json and pictures, models, FOLDER/index.html.
+        name: a name in `EXPERIMENTS`, or "all".
+        folder: folder for FOLDER/NAME/result.json with pictures, for the models, and for the page
+            FOLDER/index.html.
         data: data sets that replace the packaged ones of the same molecules.
-        small: sizes that show that all works, in minutes, rather than results.
-        seed: of every random choice.
-        progress: called with what goes on and the fraction done.
+        small: use small sizes, which show within minutes that everything runs, but give no
+            meaningful results.
+        seed: seed of every random choice.
+        progress: called with a phase and the fraction done.
 
     Returns:
-        {experiment: `Result`} of those asked for.
+        The `Result` of each experiment that was requested, by name.
 
     Raises:
         InputError: an unknown name, data of another molecule, or a folder with results of other
@@ -54,8 +56,7 @@ def reproduce(
     if name != "all" and name not in EXPERIMENTS:
         raise InputError(f"unknown experiment {name!r}: use all, {', '.join(EXPERIMENTS)}")
     folder = Path(folder)
-    sets = data.values() if isinstance(data, Mapping) else data
-    given = {identified(one): one for one in sets}
+    given = {identified(one): one for one in data}
     setting = Setting(folder, small, seed, given, progress)
     request = {
         "version": __version__,
@@ -80,22 +81,22 @@ def reproduce(
 
 
 def write_page(setting: Setting) -> None:
-    """FOLDER/index.html: every result that the folder holds, beside what the paper reports."""
+    """Write FOLDER/index.html, which compares every result in the folder with the paper."""
     found = {
         name: Result.read(path)
         for name in EXPERIMENTS
         if (path := setting.folder / name / "result.json").is_file()
     }
-    report = Report("Sauceda et al. (2020), run again")
-    report.text(f"What is compared with: {PAPER}.")
+    report = Report("The experiments of Sauceda et al. (2020)")
+    report.text(f"The results are compared with {PAPER}.")
     if setting.small:
         report.text(
-            "This is the small setting: it shows that everything runs. Its numbers and verdicts "
-            "mean little."
+            "These are the small sizes, which show that everything runs. Their numbers and "
+            "verdicts are not meaningful."
         )
     report.text(
-        "Levels of theory differ from the paper's unless its data sets were given, so that numbers "
-        "compare by their pattern. Each verdict says what it rests on."
+        "The levels of theory differ from those of the paper unless its data sets were given: "
+        "compare the patterns rather than the numbers. Each verdict states its reason."
     )
     report.table(
         ["experiment", "verdict", "minutes"],
@@ -105,8 +106,8 @@ def write_page(setting: Setting) -> None:
         report.heading(result.title)
         report.text(f"Level of theory: {result.level}.")
         report.text(f"The paper: {result.reported}")
-        report.text(f"Here: {result.found}.")
-        report.text(f"Verdict: {result.verdict}. {result.why}")
+        report.text(f"Here: {result.obtained}.")
+        report.text(f"Verdict: {result.verdict}. {result.reason}")
         for table in result.tables:
             report.text(f"{table.caption}:")
             report.table(list(table.columns), [list(row) for row in table.rows])
@@ -117,5 +118,5 @@ def write_page(setting: Setting) -> None:
                 title: Molecule.read(setting.folder / name / file)
                 for title, file in structures.files.items()
             }
-            report.molecules(shown, f"{structures.caption} Drag, or use the arrow keys, to turn.")
+            report.molecules(shown, f"{structures.caption} Drag or use the arrow keys to rotate.")
     report.write(setting.folder / "index.html")

@@ -1,4 +1,4 @@
-"""What the experiments share: their setting, their data and models, and what a result is."""
+"""What the experiments share: their settings, data and models, and the form of a result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOLECULES = {
     "keto-malondialdehyde": "O=CCC=O",
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
 }
-# Files of the packaged sets whose names differ from those of the sets.
+# Names of the packaged files where they differ from the names of the data sets.
 PACKAGED = {
     "keto-malondialdehyde": "keto_malondialdehyde",
     "ethanol-pbe": "ethanol_pbe",
@@ -49,14 +49,14 @@ class Table(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A PNG file beside the result, with a caption."""
+    """A PNG file in the folder of the result, with a caption."""
 
     file: str
     caption: str
 
 
 class Structures(NamedTuple):
-    """Geometries in xyz files beside the result, by title, to be turned on the page."""
+    """Geometries in xyz files in the folder of the result, by title, for the page's viewer."""
 
     files: Mapping[str, str]
     caption: str
@@ -64,53 +64,56 @@ class Structures(NamedTuple):
 
 @dataclass
 class Result:
-    """What an experiment gave, beside what the paper reports.
+    """The result of an experiment, compared with the paper.
 
     Attributes:
-        title: of the figure or table.
-        level: of theory, and what the models were trained on.
+        title: title of the figure or table.
+        level: level of theory, and the data on which the models were trained.
         reported: what the paper reports.
-        found: the same here, in numbers.
+        obtained: the same here, with numbers.
         verdict: one of `VERDICTS`.
-        why: what the verdict rests on, and where it stops.
-        numbers: the results for programs.
-        tables, pictures, structures: in the order of reading.
+        reason: reason for the verdict, and its limits.
+        numbers: results for programs, as JSON values and arrays.
+        tables: in the order in which they are shown.
+        pictures: in the order in which they are shown.
+        structures: in the order in which they are shown.
     """
 
     title: str
     level: str
     reported: str
-    found: str
+    obtained: str
     verdict: str
-    why: str
+    reason: str
     numbers: dict[str, Any] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     structures: list[Structures] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
+        """Write a JSON file."""
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=1, default=_plain) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        own = json.loads(path.read_text())
-        own["tables"] = [Table(*t) for t in own["tables"]]
-        own["pictures"] = [Picture(*p) for p in own["pictures"]]
-        own["structures"] = [Structures(*s) for s in own["structures"]]
-        return cls(**own)
+        """Read a file that `write` has written."""
+        fields = json.loads(path.read_text())
+        for name, kind in (("tables", Table), ("pictures", Picture), ("structures", Structures)):
+            fields[name] = [kind(*values) for values in fields[name]]
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How the experiments run.
+    """The settings of the experiments.
 
     Attributes:
-        folder: where everything is kept: an experiment finds there what an earlier one has made.
-        small: sizes that show that all works, rather than the results.
-        seed: of every random choice.
-        given: data sets in place of the packaged ones, by molecule.
-        progress: called with what goes on and the fraction done.
+        folder: folder of all results, models and data, which experiments share.
+        small: whether small sizes are used, which show only that everything runs.
+        seed: seed of every random choice.
+        given: data sets that replace the packaged ones, by molecule.
+        progress: called with a phase and the fraction done.
     """
 
     folder: Path
@@ -120,26 +123,31 @@ class Setting:
     progress: Callable[[str, float], None] = lambda _, __: None
 
     def size(self, full: T, small: T) -> T:
+        """The full or the small size of something."""
         return small if self.small else full
 
     def place(self, experiment: str) -> Path:
-        """The folder of an experiment, made if need be."""
+        """The folder of an experiment, created if it does not exist."""
         folder = self.folder / experiment
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def dataset(self, name: str) -> Dataset:
-        """The data of this name, which is a molecule's or `surface_set`'s: given, or packaged."""
+        """The given or the packaged data set of a molecule, or of a name from `surface_set`."""
         if name in self.given:
             return self.given[name]
         return packaged_dataset(PACKAGED.get(name, name))
 
     def surface_set(self, molecule: str) -> str:
-        """Name of the data that a molecule's surface is learnt from: few, at a higher level."""
+        """Name of the data set for a molecule's surface: few frames at a higher level."""
         return molecule if molecule in self.given else f"{molecule}-pbe"
 
     def split(self, data: Dataset, n_train: int) -> Split:
-        """Training frames, as many as wanted or three quarters of all; 100 and at most 1,000 more.
+        """Split data into training, up to 100 validation and up to 1,000 test frames.
+
+        Args:
+            data: the frames.
+            n_train: number of training frames; at most three quarters of all frames are used.
 
         Raises:
             InputError: fewer than 40 frames.
@@ -153,17 +161,18 @@ class Setting:
         return data.split(n_train, n_valid, n_test, seed=self.seed)
 
     def titled(self, title: str) -> Callable[[str, float], None]:
+        """The progress function with a title before each phase."""
         return lambda phase, fraction: self.progress(f"{title}: {phase}", fraction)
 
     def kept(self, name: str, make: Callable[[], Potential]) -> Potential:
-        """The potential of this name in the folder `models`, made if it is not there."""
+        """The potential with this name in the folder `models`, created if it does not exist."""
         path = self.place("models") / f"{name}.npz"
         if not path.is_file():
             save(path, make())
         return load(path)
 
     def kernel(self, name: str) -> Potential:
-        """sGDML on the data of this name: the reference wherever that must be quick."""
+        """sGDML trained on the data set of this name, a fast substitute for its reference."""
 
         def make():
             part = self._kernel_frames(name)
@@ -174,7 +183,7 @@ class Setting:
         return self.kept(f"{name}-sgdml", make)
 
     def kernel_error(self, name: str) -> dict[str, float]:
-        """Its errors on frames that it has not seen, as `jaxff.evaluate` gives them."""
+        """Test errors of `kernel(name)`; see `jaxff.evaluate`."""
         return evaluate(self.kernel(name), self._kernel_frames(name).test)
 
     def _kernel_frames(self, name: str) -> Split:
@@ -206,29 +215,29 @@ class Setting:
 
 
 def force_fields(setting: Setting, molecule: Molecule) -> dict[str, Any]:
-    """GAFF as a potential, the other classical force fields as calculators; UFF alone if small."""
+    """GAFF as a potential, and other force fields as calculators (UFF alone in the small size)."""
     names = setting.size(tuple(FORCE_FIELDS), ("UFF",))
     others = {name: calculator(FORCE_FIELDS[name], molecule=molecule) for name in names}
     return {"GAFF": gaff(molecule), **others}
 
 
 def settled(run: md.Run) -> np.ndarray:
-    """Positions (R F', N, 3) Å of replicas without their first fifth, one replica after another."""
+    """Positions (R F', N, 3) Å without the first fifth of each replica, ordered by replica."""
     frames = run.positions[:, run.positions.shape[1] // 5 :]
     return frames.reshape(-1, *frames.shape[2:])
 
 
-def picture(folder: Path, name: str, figure, caption: str) -> Picture:
-    """Save a figure beside the result."""
+def picture(folder: Path, name: str, figure: Any, caption: str) -> Picture:
+    """Save a matplotlib figure in the folder of the result."""
     figure.savefig(folder / name, dpi=120)
     return Picture(name, caption)
 
 
 def identified(data: Dataset) -> str:
-    """Which of the paper's molecules a data set is of.
+    """Name of the molecule of a data set.
 
     Raises:
-        InputError: none of them.
+        InputError: it is not one of the paper's molecules.
     """
     for name, smiles in MOLECULES.items():
         try:
@@ -237,14 +246,15 @@ def identified(data: Dataset) -> str:
             continue
         return name
     raise InputError(
-        f"{data.label} is none of the paper's molecules ({', '.join(MOLECULES)}): use scan, "
-        "minimize, md, spectrum and fit for others"
+        f"{data.label} is none of the paper's molecules ({', '.join(MOLECULES)}): use the commands "
+        "scan, minimize, md, spectrum and fit for other molecules"
     )
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
+    """A NumPy value as JSON values."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} in a result")
+    raise TypeError(f"{type(value).__name__} cannot be written to a result")

@@ -1,4 +1,4 @@
-"""Fig. 5: the lowest minima of aspirin, and how other potentials order them."""
+"""Fig. 5: the lowest minima of aspirin, and their order by other potentials."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from jaxff.report import plot_surfaces
 
 MOLECULE = "aspirin"
 LOWEST = 3
-WINDOW = 20.0  # kcal/mol above the lowest: higher minima are not those of the intact molecule
+WINDOW = 20.0  # kcal/mol above the lowest minimum; higher minima have broken bonds
 
 
 def run(setting: Setting) -> Result:
-    """The three lowest minima of sGDML's aspirin, and their energies by each potential."""
+    """The three lowest minima of aspirin by sGDML, and their energies by each potential."""
     data, folder = setting.dataset(MOLECULE), setting.place("fig5")
     found = lowest(setting)
     others = {"sGDML": setting.kernel(MOLECULE), **force_fields(setting, data.molecule)}
@@ -42,9 +42,8 @@ def run(setting: Setting) -> Result:
         files[f"{k + 1}: {energy:.2f} kcal/mol"] = f"minimum-{k + 1}.xyz"
         atoms = data.molecule.with_positions(R).to_ase()
         ase.io.write(folder / f"minimum-{k + 1}.xyz", atoms, format="xyz")
-    # sGDML's own order, or the reference's where that is known.
-    first = order.relaxed[0]
-    told = {
+    first = order.relaxed[0]  # of the reference, or of sGDML if the reference is not known
+    compared = {
         name: {
             "same_order": bool((np.argsort(order.relaxed[p]) == np.argsort(first)).all()),
             "fallen_together": len(set(order.nearest[p].tolist())) < len(found),
@@ -52,27 +51,27 @@ def run(setting: Setting) -> Result:
         }
         for p, name in enumerate(order.names)
     }
-    mm = [n for n in told if n not in ("sGDML", order.names[0])]
-    wrong = [n for n in mm if not told[n]["same_order"] or told[n]["fallen_together"]]
+    mm = [n for n in compared if n not in ("sGDML", order.names[0])]
+    wrong = [n for n in mm if not compared[n]["same_order"] or compared[n]["fallen_together"]]
     return Result(
         "Fig. 5: the lowest minima of aspirin",
-        f"{data.theory}; sGDML on it; force fields as they come",
+        f"{data.theory}; sGDML trained on it; force fields as they come",
         "The learned force field has the reference's minima; classical force fields order the "
         "three lowest minima of aspirin differently, because they lack the n→π* interaction of "
         "carbonyl groups, and relax some to other geometries.",
         f"{len(found)} lowest minima within {found.relative[-1]:.2f} kcal/mol by sGDML; largest "
         "differences of relaxed energies from "
         f"{order.names[0]}: "
-        + ", ".join(f"{n} {told[n]['error']:.2f}" for n in told if n != order.names[0])
+        + ", ".join(f"{n} {compared[n]['error']:.2f}" for n in compared if n != order.names[0])
         + " kcal/mol",
-        *_verdict(told, mm, wrong, order.names[0]),
-        {"ordering": told, "energies": {n: order.relaxed[p] for p, n in enumerate(order.names)}},
+        *_verdict(compared, mm, wrong, order.names[0]),
+        {"ordering": compared, "energies": dict(zip(order.names, order.relaxed, strict=True))},
         [
             Table(
-                "Energies (kcal/mol, from each potential's lowest) of sGDML's minima: as they are, "
-                "and relaxed by each potential; the minimum of sGDML that the relaxed geometry is "
-                "nearest to, and its distance (root mean square, Å)",
-                ["potential", "minimum", "as it is", "relaxed", "nearest", "distance"],
+                "Energies (kcal/mol, from each potential's lowest) of the minima of sGDML: at its "
+                "geometries, and relaxed by each potential; the minimum of sGDML nearest to the "
+                "relaxed geometry, and its distance (root mean square, Å)",
+                ["potential", "minimum", "unrelaxed", "relaxed", "nearest", "distance"],
                 order.rows(),
             )
         ],
@@ -87,7 +86,7 @@ def run(setting: Setting) -> Result:
 
 
 def lowest(setting: Setting) -> Minima:
-    """The lowest minima of aspirin by sGDML: from conformers, and from frames far apart."""
+    """The lowest minima of aspirin by sGDML, from conformers and from frames far apart."""
     data, potential = setting.dataset(MOLECULE), setting.kernel(MOLECULE)
     path = setting.place("fig5") / "minima.npz"
     if path.is_file():
@@ -110,9 +109,8 @@ def lowest(setting: Setting) -> Minima:
     return found
 
 
-def _verdict(told, mm, wrong, first) -> tuple[str, str]:
-    sound = told["sGDML"]["same_order"] and not told["sGDML"]["fallen_together"]
-    if not sound:
+def _verdict(compared: dict, mm: list[str], wrong: list[str], first: str) -> tuple[str, str]:
+    if not compared["sGDML"]["same_order"] or compared["sGDML"]["fallen_together"]:
         return "disagrees", f"sGDML does not order the minima as {first} does."
     if len(wrong) == len(mm):
         return "agrees", (

@@ -1,4 +1,4 @@
-"""Fig. 9: the time that aspirin spends near each minimum, and GAFF repaired by a local kernel."""
+"""Fig. 9: the time that aspirin spends near each minimum; GAFF corrected by a local kernel."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jaxff.report import plot_sampling
 
 TEMPERATURE = 300.0  # K
 WITHIN = np.radians(60.0)
-# In the order of the SMILES: the ester without its methyl group, the acid, and the two carbons of
-# the ring between them.
+# Atoms in the order of the SMILES: the ester without its methyl group, the acid, and the two ring
+# carbons between them.
 INTERACTING = (1, 2, 3, 4, 9, 10, 11, 12)
 
 
 def run(setting: Setting) -> Result:
-    """Shares of time near the lowest minima: sGDML, GAFF, and GAFF with the correction."""
+    """Shares of the time near the lowest minima: sGDML, GAFF, and GAFF with the correction."""
     data = setting.dataset(MOLECULE)
     molecule, found = data.molecule, lowest(setting)
     torsions = rotatable_torsions(molecule)
@@ -52,11 +52,12 @@ def run(setting: Setting) -> Result:
     numbers["difference"] = off
     return Result(
         "Fig. 9: time spent near each minimum of aspirin",
-        f"{data.theory}; sGDML on it stands for the reference; {TEMPERATURE:g} K; the correction "
-        "is a kernel on the ester and acid groups, trained on reference minus GAFF near the minima",
+        f"{data.theory}; sGDML trained on it replaces the reference; {TEMPERATURE:g} K; the "
+        "correction is a kernel on the ester and acid groups, trained on reference minus GAFF near "
+        "the minima",
         "GAFF spends its time in other minima than the reference; with a kernel that corrects the "
         "n→π* interaction locally it spends it as the reference does.",
-        "share of the time spent elsewhere than sGDML spends it: "
+        "share of the time spent elsewhere than with sGDML: "
         + ", ".join(f"{n} {v:.0%}" for n, v in off.items() if n != "sGDML"),
         *_verdict(off),
         numbers,
@@ -78,11 +79,11 @@ def run(setting: Setting) -> Result:
 
 
 def corrected(setting: Setting, structures: np.ndarray) -> Potential:
-    """GAFF with a kernel on the interacting groups, trained near given structures (S, N, 3) Å."""
+    """GAFF with a kernel on the interacting groups, trained near structures (S, N, 3) Å."""
     data = setting.dataset(MOLECULE)
     data = data[data.distinct()]
     order = Molecule.from_smiles(MOLECULES[MOLECULE]).match(data.molecule)
-    atoms = order[list(INTERACTING)]
+    atoms = order[list(INTERACTING)].tolist()
     start = gaff(data.molecule)
 
     def make():
@@ -100,10 +101,10 @@ def corrected(setting: Setting, structures: np.ndarray) -> Potential:
     return start + setting.kept("aspirin-correction", make).on(atoms)
 
 
-def _verdict(off) -> tuple[str, str]:
+def _verdict(off: dict[str, float]) -> tuple[str, str]:
     caveat = (
-        "Replicas start in equal numbers from the minima; barriers that none crosses in the time "
-        "of a run leave those shares as they began."
+        "Equal numbers of replicas start from each minimum. Where no replica crosses a barrier "
+        "during a run, the shares stay as at the start."
     )
     if off["GAFF + correction"] < 0.5 * off["GAFF"]:
         return "agrees", f"The correction more than halves GAFF's difference from sGDML. {caveat}"

@@ -1,6 +1,8 @@
-"""Fig. 7: what sGDML and GAFF sample at 500 K: torsions and interatomic distances."""
+"""Fig. 7: torsions and interatomic distances that sGDML and GAFF sample at 500 K."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 
@@ -16,13 +18,22 @@ from jaxff.analysis import (
     torsion_angles,
     torsion_label,
 )
+from jaxff.dataset import Dataset
 from jaxff.gaff import gaff
-from jaxff.paper.experiment import MOLECULES, Result, Setting, Table, picture, settled
+from jaxff.paper.experiment import (
+    MOLECULES,
+    Picture,
+    Result,
+    Setting,
+    Table,
+    picture,
+    settled,
+)
 from jaxff.report import plot_sampling
 
 TEMPERATURE = 500.0  # K
 TORSION_EDGES = np.radians(np.linspace(-180.0, 180.0, 37))
-COMMON = 0.9  # overlap from which two samplings count as alike
+COMMON = 0.9  # overlap above which two samplings count as the same
 
 
 def run(setting: Setting) -> Result:
@@ -33,8 +44,7 @@ def run(setting: Setting) -> Result:
         data = setting.dataset(molecule)
         levels.append(f"{molecule}: {data.theory}")
         samplings = {"reference": data.positions, **_sampled(setting, molecule, data)}
-        own = _pictures(folder, molecule, data, samplings)
-        pictures += own
+        pictures += _pictures(folder, molecule, data, samplings)
         torsions, distances = _bins(data, samplings)
         numbers[molecule] = {}
         for name in ("sGDML", "GAFF"):
@@ -53,22 +63,22 @@ def run(setting: Setting) -> Result:
     verdict, why = _verdict(numbers)
     return Result(
         f"Fig. 7: sampling at {TEMPERATURE:g} K",
-        f"{'; '.join(levels)}; sGDML on them; GAFF as parametrised",
+        f"{'; '.join(levels)}; sGDML trained on them; GAFF as parametrised",
         "Classical force fields visit other conformations than the reference, and bond lengths and "
         "angles have other distributions; sGDML reproduces the reference's.",
         "; ".join(
             f"{molecule}: overlap of torsions with the reference "
-            + ", ".join(f"{n} {v['torsion_overlap']['mean']:.2f}" for n, v in own.items())
-            for molecule, own in numbers.items()
+            + ", ".join(f"{n} {v['torsion_overlap']['mean']:.2f}" for n, v in models.items())
+            for molecule, models in numbers.items()
         ),
         verdict,
         why,
         numbers,
         [
             Table(
-                "Overlap of the densities of torsions (all of one molecule at once, up to two) and "
-                "of interatomic distances with the reference's: 1 for the same. 'By chance' is "
-                "what two samplings of this length of one distribution reach",
+                "Overlap of the densities of torsions (the joint density of up to two) and of "
+                "interatomic distances with those of the reference; it is 1 for equal densities. "
+                "'By chance' is the overlap of two samplings of this length from one distribution",
                 ["molecule", "model", "torsions", "by chance", "distances", "by chance"],
                 rows,
             )
@@ -77,7 +87,7 @@ def run(setting: Setting) -> Result:
     )
 
 
-def _sampled(setting: Setting, molecule: str, data) -> dict[str, np.ndarray]:
+def _sampled(setting: Setting, molecule: str, data: Dataset) -> dict[str, np.ndarray]:
     ps = setting.size({"aspirin": 20.0}.get(molecule, 100.0), 2.0)
     replicas = setting.size(16, 2)
     starts = data.positions[np.linspace(0, len(data) - 1, replicas).astype(int)]
@@ -91,7 +101,8 @@ def _sampled(setting: Setting, molecule: str, data) -> dict[str, np.ndarray]:
     return found
 
 
-def _bins(data, samplings):
+def _bins(data: Dataset, samplings: dict[str, np.ndarray]) -> tuple[dict, dict]:
+    """Occupations of bins of torsions and of distances by each sampling."""
     torsions = rotatable_torsions(data.molecule)[:2]
     edges = _distance_edges(data)
     turned, apart = {}, {}
@@ -105,23 +116,26 @@ def _bins(data, samplings):
     return turned, apart
 
 
-def _distance_edges(data):
+def _distance_edges(data: Dataset) -> np.ndarray:
+    """Edges of bins of distances, Å."""
     furthest = max(np.linalg.norm(r[:, None] - r, axis=-1).max() for r in data.positions[::50])
     return np.arange(0.8, furthest + 1.0, 0.05)
 
 
-def _pictures(folder, molecule, data, samplings):
+def _pictures(
+    folder: Path, molecule: str, data: Dataset, samplings: dict[str, np.ndarray]
+) -> list[Picture]:
     torsions = rotatable_torsions(data.molecule)[:2]
     labels = [torsion_label(data.molecule, t) for t in torsions]
     degrees = np.degrees(TORSION_EDGES)
-    found = []
+    pictures = []
     if len(torsions) == 2:
         maps = {}
         for name, R in samplings.items():
             phi = np.degrees(np.asarray(torsion_angles(R, torsions)))
             maps[name] = np.histogram2d(phi[:, 0], phi[:, 1], (degrees, degrees), density=True)[0]
         figure = plot_sampling.density_maps((degrees, degrees), maps, labels)
-        found.append(
+        pictures.append(
             picture(folder, f"{molecule}_torsions.png", figure,
                     f"Torsions of {molecule} at {TEMPERATURE:g} K, probability density.")
         )  # fmt: skip
@@ -133,26 +147,26 @@ def _pictures(folder, molecule, data, samplings):
         width = np.diff(edges)
         curves[name] = Estimate(np.asarray(mean) / width, np.asarray(error) / width)
     figure = plot_sampling.density_curves(edges, curves, "interatomic distance", "Å")
-    found.append(
+    pictures.append(
         picture(folder, f"{molecule}_distances.png", figure,
                 f"Interatomic distances of {molecule} at {TEMPERATURE:g} K, probability density.")
     )  # fmt: skip
-    return found
+    return pictures
 
 
-def _verdict(numbers):
+def _verdict(numbers: dict) -> tuple[str, str]:
     better = all(
-        own["sGDML"][key]["mean"] > own["GAFF"][key]["mean"]
-        for own in numbers.values()
+        models["sGDML"][key]["mean"] > models["GAFF"][key]["mean"]
+        for models in numbers.values()
         for key in ("torsion_overlap", "distance_overlap")
     )
-    alike = all(own["sGDML"]["distance_overlap"]["mean"] > COMMON for own in numbers.values())
-    if better and alike:
+    overlaps = [models["sGDML"]["distance_overlap"]["mean"] for models in numbers.values()]
+    if better and min(overlaps) > COMMON:
         return "agrees", (
-            "sGDML samples what the reference does within the length of the runs, GAFF other "
-            "torsions and distances. Torsions cross rarely: their overlaps also tell how short "
-            "the reference's own sampling is."
+            "sGDML samples the distributions of the reference within the length of the runs, GAFF "
+            "other torsions and distances. Torsions rarely cross their barriers, so their overlaps "
+            "also reflect how short the sampling of the reference is."
         )
     if better:
-        return "partly agrees", "sGDML is nearer to the reference than GAFF, but not equal to it."
-    return "disagrees", "For some molecule GAFF's sampling overlaps more with the reference's."
+        return "partly agrees", "sGDML is closer to the reference than GAFF, but not equal to it."
+    return "disagrees", "For some molecule the sampling of GAFF overlaps more with the reference."

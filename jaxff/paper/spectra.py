@@ -1,24 +1,27 @@
-"""Fig. 6: vibrational spectra of ethanol at several temperatures, sGDML and GAFF."""
+"""Fig. 6: vibrational spectra of ethanol at several temperatures by sGDML and GAFF."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from jaxff import md
-from jaxff.analysis import peak_shifts, spectrum
+from jaxff.analysis import Spectrum, peak_shifts, spectrum
+from jaxff.dataset import Dataset
 from jaxff.gaff import gaff
+from jaxff.npz import write_npz
 from jaxff.paper.experiment import Result, Setting, Table, picture
+from jaxff.potential import Potential
 from jaxff.report import plot_sampling
 
 MOLECULE = "ethanol"
 TEMPERATURES = (100.0, 200.0, 300.0, 400.0)
-STRETCHES = 2500.0  # cm⁻¹, above which only the stretches of C-H and O-H lie
+STRETCHES = 2500.0  # cm⁻¹; all peaks above are C-H and O-H stretches
 STEP = 0.5  # fs
 EVERY = 4  # steps between frames: 2 fs
 
 
 def run(setting: Setting) -> Result:
-    """Spectra of replicas in NVE after Langevin dynamics, and how far their peaks shift."""
+    """Spectra of NVE dynamics after Langevin dynamics, and the shifts of their peaks."""
     data, folder = setting.dataset(MOLECULE), setting.place("fig6")
     models = {"sGDML": setting.kernel(MOLECULE), "GAFF": gaff(data.molecule)}
     temperatures = setting.size(TEMPERATURES, (100.0, 400.0))
@@ -27,8 +30,8 @@ def run(setting: Setting) -> Result:
     for name, potential in models.items():
         found = {f"{t:g} K": _spectrum(setting, potential, data, name, t) for t in temperatures}
         caption = (
-            f"VDOS of ethanol, {name}: bands are two standard errors, dotted lines continue the "
-            f"peaks at {temperatures[0]:g} K."
+            f"VDOS of ethanol, {name}: bands are two standard errors, dotted lines mark the peaks "
+            f"at {temperatures[0]:g} K."
         )
         figure = plot_sampling.spectra(found)
         pictures.append(picture(folder, f"vdos_{name.lower()}.png", figure, caption))
@@ -46,13 +49,13 @@ def run(setting: Setting) -> Result:
             label: {"peaks": [p._asdict() for p in s.peaks], "resolution": s.resolution}
             for label, s in found.items()
         }
-        np.savez(
-            folder / f"vdos_{name.lower()}.npz",
-            **{f"{label} wavenumbers": s.wavenumbers for label, s in found.items()},
-            **{f"{label} density": s.density for label, s in found.items()},
-            **{f"{label} error": s.error for label, s in found.items()},
-        )
-    means = {name: _mean(own) for name, own in moved.items()}
+        arrays = {
+            f"{label} {field}": getattr(s, field)
+            for field in ("wavenumbers", "density", "error")
+            for label, s in found.items()
+        }
+        write_npz(folder / f"vdos_{name.lower()}.npz", arrays)
+    means = {name: _mean(shifts) for name, shifts in moved.items()}
     numbers["mean_shift_of_stretches"] = means
     found = "; ".join(
         f"{name}: {len(moved[name])} peaks above {STRETCHES:g} cm⁻¹ shift by "
@@ -62,7 +65,7 @@ def run(setting: Setting) -> Result:
     )
     return Result(
         "Fig. 6: vibrational spectra of ethanol",
-        f"{data.theory}; sGDML on it; GAFF as parametrised",
+        f"{data.theory}; sGDML trained on it; GAFF as parametrised",
         "The peaks of the learned force field move and broaden with temperature, because its "
         "bonds are anharmonic; GAFF's harmonic bonds keep theirs in place.",
         found or "no stretch was seen at both temperatures",
@@ -70,8 +73,8 @@ def run(setting: Setting) -> Result:
         numbers,
         [
             Table(
-                "Shifts of the peaks, cm⁻¹, with one standard error; none where no peak within "
-                "40 cm⁻¹ was found",
+                "Shifts of the peaks with one standard error, cm⁻¹; none if no peak lies within "
+                "40 cm⁻¹",
                 [
                     "model",
                     f"peak at {temperatures[0]:g} K",
@@ -84,7 +87,9 @@ def run(setting: Setting) -> Result:
     )
 
 
-def _spectrum(setting, potential, data, name, temperature):
+def _spectrum(
+    setting: Setting, potential: Potential, data: Dataset, name: str, temperature: float
+) -> Spectrum:
     replicas = setting.size(8, 2)
     warm = setting.sample(
         f"{name} at {temperature:g} K, equilibration", potential, data.molecule,
@@ -102,24 +107,25 @@ def _spectrum(setting, potential, data, name, temperature):
     )  # fmt: skip
 
 
-def _mean(shifts):
+def _mean(shifts: list[tuple[float, float]]) -> tuple[float, float]:
+    """The mean of shifts with standard errors, and its standard error."""
     values, errors = np.array(shifts).T
     return float(values.mean()), float(np.sqrt(np.nansum(errors**2)) / len(values))
 
 
-def _verdict(means):
+def _verdict(means: dict[str, tuple[float, float]]) -> tuple[str, str]:
     if len(means) < 2:
         return "says nothing", "The runs were too short to see the stretches at all temperatures."
     (kernel, e1), (mm, e2) = means["sGDML"], means["GAFF"]
     if kernel < -3.0 * max(e1, 1.0) and abs(mm) < 0.5 * abs(kernel):
         return "agrees", (
-            "The stretches of sGDML shift to the red as the molecule warms, those of GAFF by less "
-            "than half of it. Classical dynamics: the quantum spectrum has its zero-point motion "
-            "at any temperature."
+            "The stretches of sGDML shift to the red with rising temperature, those of GAFF by "
+            "less than half as much. The dynamics are classical: the quantum spectrum includes "
+            "zero-point motion at any temperature."
         )
     if kernel < mm - 2.0 * np.hypot(e1, e2):
         return "partly agrees", (
-            "The stretches of sGDML shift further to the red than those of GAFF, but GAFF's move, "
-            "too: couplings of rotation and angles with harmonic bonds shift them."
+            "The stretches of sGDML shift further to the red than those of GAFF, but those of GAFF "
+            "also shift: rotation and angles couple with its harmonic bonds."
         )
     return "disagrees", "The shift of the stretches is not larger for sGDML than for GAFF."

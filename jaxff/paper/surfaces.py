@@ -1,4 +1,4 @@
-"""Figs. 2 to 4: energy surfaces of two torsions, of sGDML and classical force fields."""
+"""Figs. 2 to 4: energy surfaces of two torsions by sGDML and classical force fields."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jaxff.analysis import (
     scan,
     torsion_angles,
 )
+from jaxff.dataset import Dataset
 from jaxff.md import Descent
 from jaxff.paper.experiment import Result, Setting, Table, force_fields, picture
 from jaxff.report import plot_surfaces
@@ -24,22 +25,22 @@ PAPER = {
     "keto-malondialdehyde": "On keto-malondialdehyde classical force fields differ from the "
     "learned surface, and from each other, in the places and the order of the minima.",
 }
-ALIKE = 0.35  # Å, root mean square distance of geometries that count as one minimum
-THERMAL = 5.0  # kcal/mol above the lowest point, up to which surfaces are compared
+ALIKE = 0.35  # Å, root mean square distance below which two minima count as the same
+THERMAL = 5.0  # kcal/mol above the lowest point; surfaces are compared below
 
 
 def ethanol(setting: Setting) -> Result:
-    """Fig. 2: the surface of ethanol's two rotors by five potentials."""
+    """Fig. 2: the energy surface of the two rotors of ethanol by five potentials."""
     return _surfaces(setting, "fig2", "ethanol")
 
 
 def keto_malondialdehyde(setting: Setting) -> Result:
-    """Fig. 3: the same of keto-malondialdehyde's two torsions."""
+    """Fig. 3: the energy surface of the two torsions of keto-malondialdehyde."""
     return _surfaces(setting, "fig3", "keto-malondialdehyde")
 
 
 def differences(setting: Setting) -> Result:
-    """Fig. 4: classical force fields minus sGDML, on the surfaces of figs. 2 and 3."""
+    """Fig. 4: classical force fields minus sGDML on the surfaces of figs. 2 and 3."""
     folder = setting.place("fig4")
     rows, pictures, levels, errors = [], [], [], {}
     for molecule in setting.size(tuple(PAPER), ("ethanol",)):
@@ -56,7 +57,7 @@ def differences(setting: Setting) -> Result:
                 float(wrong[low].max()),
             ])  # fmt: skip
         figure = plot_surfaces.difference_maps("sGDML", reference, scans)
-        caption = f"{molecule}: force fields minus sGDML, each from its own lowest point."
+        caption = f"{molecule}: force fields minus sGDML, each relative to its lowest point."
         pictures.append(picture(folder, f"{molecule}.png", figure, caption))
     mean = np.mean(list(errors.values()))
     return Result(
@@ -78,8 +79,8 @@ def differences(setting: Setting) -> Result:
         {"rmsd": {f"{m}, {n}": e for (m, n), e in errors.items()}},
         [
             Table(
-                f"Energies minus sGDML's where that is below {THERMAL:g} kcal/mol: root mean "
-                "square after the mean, lowest and highest (kcal/mol)",
+                f"Differences from sGDML where its energy is below {THERMAL:g} kcal/mol: root mean "
+                "square after subtraction of the mean, lowest and highest (kcal/mol)",
                 ["molecule", "force field", "root mean square", "lowest", "highest"],
                 rows,
             )
@@ -94,21 +95,18 @@ def _surfaces(setting: Setting, name: str, molecule: str) -> Result:
     reference = scans["sGDML"]
     rows, kept = [], []
     symmetries = automorphisms(data.molecule)
-    own = _lowest(reference, symmetries)
+    wanted = _lowest(reference, symmetries)
     for title, found in scans.items():
         places = _lowest(found, symmetries)
-        told = "; ".join(_told(found, place) for place in places[:4])
-        near = _near(found, places, reference, own, symmetries)
+        lowest = "; ".join(_described(found, place) for place in places[:4])
+        near = _near(found, places, reference, wanted, symmetries)
         if title != "sGDML":
-            kept.append(len(near) == len(own) == len(places) and near == sorted(near))
+            kept.append(len(near) == len(wanted) == len(places) and near == sorted(near))
         rows.append([
-            title, len(places), told,
-            float(found.relative.max()), int((~found.converged).sum()),
+            title, len(places), lowest, float(found.relative.max()), int((~found.converged).sum()),
         ])  # fmt: skip
     figure = plot_surfaces.energy_maps(scans)
-    caption = (
-        f"Relaxed energies of {molecule} over two torsions, kcal/mol from each potential's lowest."
-    )
+    caption = f"Relaxed energies of {molecule} over two torsions, kcal/mol above each lowest point."
     far = _far_from_data(reference, data)
     agreeing = [n for n, k in zip([t for t in scans if t != "sGDML"], kept, strict=True) if k]
     return Result(
@@ -133,16 +131,14 @@ def _surfaces(setting: Setting, name: str, molecule: str) -> Result:
 
 
 def _scans(setting: Setting, molecule: str) -> dict[str, Scan]:
-    """Relaxed scans of two torsions by all potentials; kept in the folder `scans`."""
-    learnt_from = setting.surface_set(molecule)
-    data, folder = setting.dataset(learnt_from), setting.place("scans")
-    torsions = rotatable_torsions(data.molecule)[:2]
+    """Relaxed scans of two torsions by all potentials, kept in the folder `scans`."""
+    name = setting.surface_set(molecule)
+    data, folder = setting.dataset(name), setting.place("scans")
+    torsions = rotatable_torsions(data.molecule)[:2].tolist()
     values = np.radians(np.arange(-180.0, 180.0, setting.size(20.0, 60.0)))
-    surfaces = {
-        "sGDML": setting.kernel(learnt_from),
-        **force_fields(setting, data.molecule),
-    }
-    start = data.molecule.with_positions(data.positions[int(np.argmin(data.energies))])
+    surfaces = {"sGDML": setting.kernel(name), **force_fields(setting, data.molecule)}
+    lowest = 0 if data.energies is None else int(np.argmin(data.energies))
+    start = data.molecule.with_positions(data.positions[lowest])
     found = {}
     for name, surface in surfaces.items():
         path = folder / f"{molecule}-{name.lower()}.npz"
@@ -157,46 +153,48 @@ def _scans(setting: Setting, molecule: str) -> dict[str, Scan]:
 
 
 def _level(setting: Setting, molecule: str) -> str:
-    learnt_from = setting.surface_set(molecule)
-    error = setting.kernel_error(learnt_from)
-    theory = setting.dataset(learnt_from).theory
-    return (
-        f"{theory}; sGDML on it (test force MAE {error['force_mae']:.2f} kcal/mol/Å); relaxed scans"
-    )
+    name = setting.surface_set(molecule)
+    error = setting.kernel_error(name)["force_mae"]
+    theory = setting.dataset(name).theory
+    return f"{theory}; sGDML trained on it (test force MAE {error:.2f} kcal/mol/Å); relaxed scans"
 
 
-def _lowest(found: Scan, symmetries) -> list[tuple[int, int]]:
-    """Minima on a periodic grid, from the lowest; equivalent ones once."""
+def _lowest(found: Scan, symmetries: np.ndarray) -> list[tuple[int, int]]:
+    """Minima on a periodic grid by ascending energy, without equivalent ones."""
     E, R = found.relative, found.positions
     moves = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
     lower = np.all([np.roll(E, move, axis=(0, 1)) >= E for move in moves], axis=0)
     kept: list[tuple[int, int]] = []
     for place in sorted(zip(*map(np.ndarray.tolist, np.nonzero(lower)), strict=True), key=E.item):
-        if all(_apart(R[place], R[other], symmetries) > ALIKE for other in kept):
+        if all(_distance(R[place], R[other], symmetries) > ALIKE for other in kept):
             kept.append(place)
     return kept
 
 
-def _near(found: Scan, places, reference: Scan, own, symmetries) -> list[int]:
-    """Which of the reference's minima each minimum is; those that are none are left out."""
+def _near(
+    found: Scan, places: list, reference: Scan, wanted: list, symmetries: np.ndarray
+) -> list[int]:
+    """Indices of the reference's minima that a scan has, in the order of its minima `places`."""
     which = []
     for place in places:
-        apart = [_apart(found.positions[place], reference.positions[o], symmetries) for o in own]
-        if min(apart) < ALIKE:
-            which.append(int(np.argmin(apart)))
+        R = found.positions[place]
+        distances = [_distance(R, reference.positions[other], symmetries) for other in wanted]
+        if min(distances) < ALIKE:
+            which.append(int(np.argmin(distances)))
     return which
 
 
-def _apart(R, other, symmetries) -> float:
+def _distance(R: np.ndarray, other: np.ndarray, symmetries: np.ndarray) -> float:
     return float(rmsd(R[None], other[None], symmetries, mirror=True)[0, 0])
 
 
-def _told(found: Scan, place) -> str:
+def _described(found: Scan, place: tuple[int, int]) -> str:
+    """Torsions (degrees) and energy (kcal/mol) of a grid point."""
     a, b = (float(np.degrees(v[i])) for v, i in zip(found.values, place, strict=True))
     return f"{a:+.0f}°, {b:+.0f}°: {found.relative[place]:.2f}"
 
 
-def _far_from_data(found: Scan, data) -> float:
+def _far_from_data(found: Scan, data: Dataset) -> float:
     """Share of grid points without a frame within 30° in both torsions."""
     seen = np.degrees(np.asarray(torsion_angles(data.positions, np.array(found.coordinates))))
     first, second = (np.degrees(v) for v in found.values)
@@ -208,9 +206,9 @@ def _far_from_data(found: Scan, data) -> float:
     return 1.0 - float(np.mean(near))
 
 
-def _verdict(agreeing, kept) -> tuple[str, str]:
+def _verdict(agreeing: list[str], kept: list[bool]) -> tuple[str, str]:
     caveat = (
-        "The levels of theory differ from the paper's; minima count as the same within "
+        "The levels of theory differ from those of the paper; minima count as the same within "
         f"{ALIKE:g} Å."
     )
     if not agreeing:

@@ -1,7 +1,8 @@
-"""Table I: kernels trained on frames of other samplings, tested across them."""
+"""Table I: kernels trained on frames of one sampling and tested on another."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxff import gdml
 from jaxff.dataset import Dataset
 from jaxff.gaff import gaff
 from jaxff.paper.experiment import CALCULATORS, Result, Setting, Table
+from jaxff.potential import Potential
 from jaxff.reference import Labelling, Sampling, Selection, cross_validate, two_step
 
 EXPECTED = (1.4, 1.6)
@@ -18,29 +20,29 @@ REPLICAS = 16
 
 
 def run(setting: Setting) -> Result:
-    """Frames sampled by the reference and by GAFF, labelled alike: who predicts whom."""
+    """Errors of kernels across frames that the reference and GAFF sampled, with equal labels."""
     folder = setting.place("table1")
     molecules = setting.size(("ethanol", "keto-malondialdehyde", "aspirin"), ("ethanol",))
     n_train, n_frames = setting.size((200, 1000), (40, 120))
     rows, factors, levels, numbers = [], {}, [], {}
     for molecule in molecules:
         data = setting.dataset(molecule)
-        labeller, level = _labeller(setting, molecule, data)
+        labels, level = _labels(setting, molecule, data)
         levels.append(f"{molecule}: {level}")
         out = folder / f"{molecule}-gaff-sampling.npz"
         if not out.is_file():
-            # From the reference's frames, which may hold several labellings of equivalent atoms.
+            # Frames of the reference may differ by exchanges of equivalent atoms.
             places = np.random.default_rng(setting.seed).integers(len(data), size=REPLICAS)
             sampling = Sampling(
                 TEMPERATURE, spacing=100.0, equilibration=2000.0, replicas=REPLICAS,
                 seed=setting.seed,
             )  # fmt: skip
             two_step(
-                gaff(data.molecule), data.molecule, out, Selection(n_frames), Labelling(labeller),
+                gaff(data.molecule), data.molecule, out, Selection(n_frames), Labelling(labels),
                 sampling, starts=data.positions[places],
                 progress=setting.titled(f"{molecule} sampled by GAFF"),
             )  # fmt: skip
-        samplings = {"reference": _labelled(data, labeller), "GAFF": Dataset.load(out)}
+        samplings = {"reference": _labelled(data, labels), "GAFF": Dataset.load(out)}
         found = cross_validate(
             samplings, n_train, n_valid=setting.size(100, 30), n_test=setting.size(600, 40),
             seeds=setting.size((0, 1, 2), (0,)), train=_kernel(setting),
@@ -48,14 +50,13 @@ def run(setting: Setting) -> Result:
         )  # fmt: skip
         error = found.errors["force_mae"]
         for i, trained in enumerate(found.names):
-            cells = map(_told, error.mean[i], error.error[i])
+            cells = map(_with_error, error.mean[i], error.error[i])
             rows.append([molecule, trained, *cells])
         factors[molecule] = float(error.mean[1, 0] / error.mean[0, 0])
         numbers[molecule] = {
             "force_mae": error.mean.tolist(), "samplings": found.names,
             "factor": factors[molecule], "reverse": float(error.mean[0, 1] / error.mean[1, 1]),
         }  # fmt: skip
-    told = ", ".join(f"{name} {factor:.2f}" for name, factor in factors.items())
     verdict, why = _verdict(factors)
     return Result(
         "Table I: training on frames of another sampling",
@@ -63,7 +64,7 @@ def run(setting: Setting) -> Result:
         f"Kernels trained on frames sampled by a classical force field, with labels of the "
         f"reference, have {EXPECTED[0]} to {EXPECTED[1]} times the force MAE on the reference's "
         "own sampling of those trained on the latter.",
-        f"factor in force MAE: {told}",
+        "factor in force MAE: " + ", ".join(f"{name} {f:.2f}" for name, f in factors.items()),
         verdict,
         why,
         numbers,
@@ -78,38 +79,41 @@ def run(setting: Setting) -> Result:
     )
 
 
-def _labeller(setting: Setting, molecule: str, data: Dataset):
-    """What labels new frames at the level of the data, and that level in words."""
+def _labels(setting: Setting, molecule: str, data: Dataset) -> tuple[str | Potential, str]:
+    """The calculator or potential that labels new frames, and its level of theory in words.
+
+    It has the level of the data if a calculator for it is known.
+    """
     for theory, name in CALCULATORS.items():
         if data.theory.startswith(theory):
             return name, data.theory
     return setting.kernel(molecule), f"sGDML trained on {data.theory}, which labels both samplings"
 
 
-def _labelled(data: Dataset, labeller) -> Dataset:
-    """The frames with the labels that the others get, too."""
-    if isinstance(labeller, str):
+def _labelled(data: Dataset, labels: str | Potential) -> Dataset:
+    """The frames of the reference with the same kind of labels as those of GAFF."""
+    if isinstance(labels, str):
         return data
-    energies, forces = labeller.predict(data.positions)
+    energies, forces = labels.predict(data.positions)
     return replace(data, energies=energies, forces=forces)
 
 
-def _told(mean: float, error: float) -> str:
-    return f"{mean:.3f} ± {error:.3f}" if np.isfinite(error) else f"{mean:.3f}"  # one seed
+def _with_error(mean: float, error: float) -> str:
+    return f"{mean:.3f} ± {error:.3f}" if np.isfinite(error) else f"{mean:.3f}"  # NaN for one seed
 
 
-def _kernel(setting: Setting):
+def _kernel(setting: Setting) -> Callable[[Dataset, Dataset, int], Potential]:
     sigma = setting.size((10.0, 20.0, 40.0), 20.0)
     return lambda train, valid, seed: gdml.train(train, valid, sigma=sigma, run=gdml.Run(seed=seed))
 
 
-def _verdict(factors) -> tuple[str, str]:
+def _verdict(factors: dict[str, float]) -> tuple[str, str]:
     low, high = EXPECTED
     inside = [name for name, f in factors.items() if low - 0.15 <= f <= high + 0.15]
     cost = [name for name, f in factors.items() if f > 1.05]
     caveat = (
-        "Levels of theory, sizes of the training sets and lengths of the dynamics differ from the "
-        "paper's; how far apart the two samplings lie decides the factor."
+        "Levels of theory, sizes of the training sets and lengths of the dynamics differ from "
+        "those of the paper. The factor depends on how different the two samplings are."
     )
     if len(inside) == len(factors):
         return "agrees", f"All factors lie within 0.15 of the paper's range. {caveat}"
@@ -119,7 +123,6 @@ def _verdict(factors) -> tuple[str, str]:
             f"outside {low - 0.15:g} to {high + 0.15:g} for "
             f"{', '.join(n for n in factors if n not in inside)}. {caveat}"
         )
-    return (
-        "disagrees",
-        f"For some molecule GAFF's frames train as well as its own. {caveat}",
+    return "disagrees", (
+        f"For some molecule frames of GAFF train as well as those of the reference. {caveat}"
     )

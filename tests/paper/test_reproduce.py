@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 def test_each_experiment_ends_in_numbers_and_a_verdict(folder, name):
     result = reproduce(name, folder, small=True)[name]
     assert result.verdict in VERDICTS
-    assert re.search(r"\d", result.found)
+    assert re.search(r"\d", result.obtained)
     assert result.tables
     for table in result.tables:
         assert all(len(row) == len(table.columns) for row in table.rows)
