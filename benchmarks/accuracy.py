@@ -1,10 +1,11 @@
-"""Held-out errors against the number of training frames: sGDML, and its hybrid with GAFF.
+"""Errors of sGDML and of its hybrid with GAFF by the number of training frames.
 
     python benchmarks/accuracy.py DATA.npz --prmtop X.prmtop [-n 100,200,500,1000] [--seeds 0]
 
-For each number of frames: GAFF refitted to the training frames, sGDML alone, and the kernel on top
-of GAFF with GAFF's parameters re-estimated beside it.  500 other frames choose the widths; the
-errors are on all frames left.  Energies in kcal/mol, forces in kcal/mol/Å per component.
+For each number of frames the script fits GAFF, trains sGDML, and trains the kernel on the residual
+of GAFF, whose parameters are re-estimated with the kernel. Widths are chosen with 500 other
+frames, and errors are those of all remaining frames: energies in kcal/mol, forces in kcal/mol/Å
+per component.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--prmtop", help="GAFF topology (default: the packaged one)")
     parser.add_argument("-n", default="100,200,500,1000", help="numbers of training frames")
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--only", choices=("sgdml", "hybrid"), help="leave the other out")
+    parser.add_argument("--only", choices=("sgdml", "hybrid"), help="omit the other")
     arguments = parser.parse_args()
 
     data = Dataset.load(arguments.data)

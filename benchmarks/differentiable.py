@@ -1,10 +1,10 @@
-"""Gradients through trajectories of GAFF ethanol: time and memory against the number of steps.
+"""Time and memory of gradients through trajectories of GAFF ethanol.
 
     python benchmarks/differentiable.py [--steps 100,1000,10000] [--frames 1000,10000]
 
-Every candidate gives the gradient of the last geometry's distance from another, with respect to all
-parameters ("forward": one), in float64, all in one process and in turn.  Memory is what XLA sets
-aside for the compiled function beside its arguments and results.
+Every candidate computes, in float64, the gradient of a function of the last geometry with respect
+to all parameters ("forward": one parameter). Candidates run alternately in one process. Memory is
+what XLA allocates for the compiled function, without its arguments and results.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import jaxff  # noqa: E402
 from jaxff.md import Start, kinetics  # noqa: E402
 from jaxff.md.differentiable import Frames, Plan, average, rollout  # noqa: E402
 
-MOST = 4e9  # bytes; a candidate that needs more is left out
+MOST = 4e9  # bytes; candidates that need more are omitted
 
 
 def candidates(potential, steps: int, replicas: int) -> dict:
-    """Functions of a potential by name."""
+    """Return functions of a potential by name."""
     molecule, rng = potential.molecule, np.random.default_rng(0)
     R = jnp.tile(molecule.positions, (replicas, 1, 1))
     v = [kinetics.maxwell_boltzmann(molecule.masses, 300.0, rng) for _ in range(replicas)]

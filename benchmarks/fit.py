@@ -1,12 +1,13 @@
-"""Fitting force fields: seconds to fit, and steps of force matching beside PyTorch.
+"""Time of fits of force fields, and of steps of force matching compared with PyTorch.
 
     python benchmarks/fit.py MD17.npz [--torch-python PATH] [--form gaff morse class2 nn] [-n 1100]
 
-Each form is fitted by least squares in fresh processes, compilation included and imports apart;
-the test errors of the steps are taken in one more process, so that they do not disturb the clock.
-Then, for GAFF: one step of the gradient method (energies, forces, the loss's gradient in all free
-parameters, Adam) in jaxff and in PyTorch (its own interpreter, see fit_worker.py), in turn.
-Limits: flops by XLA's count, the 2 (3N + 1) M P² of Jᵀ J, and the rate of a matrix product.
+Each form is fitted by least squares in new processes; times include compilation but not imports.
+The test errors of the steps are computed in one more process, so that they do not affect the times.
+Then, for GAFF, one step of the gradient method (energies, forces, gradient of the loss with respect
+to all free parameters, Adam) runs alternately in jaxff and in PyTorch (in a separate Python
+environment, see fit_worker.py). The limits are floating-point operations by the count of XLA, the
+2 (3N + 1) M P² of Jᵀ J, and the rate of a matrix product.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from fit_torch import ENERGY_WEIGHT, LEARNING_RATE, Torch, problem
+from fit_torch import ENERGY_WEIGHT, LEARNING_RATE, problem
 from timing import alternate
+from worker import Worker
 
 import jaxff
 from jaxff.gaff import FORMS
@@ -37,7 +39,7 @@ TEST, WITHIN, AGREEMENT, MATMUL = 2000, 0.01, 1e-8, 3000
 
 
 def one_fit(data, split, form: str, validated: bool) -> dict:
-    """One fit in this process; `times` are seconds from its begin to the end of each step."""
+    """Run one fit; `times` are the seconds from its begin to the end of each step."""
     times = []
     began = time.perf_counter()
     start = jaxff.gaff(data.molecule, form=form)
@@ -75,7 +77,9 @@ def report_fit(form: str, arguments, n_atoms: int, matmul: float) -> None:
     checked = child("--validated")
     for run in runs:
         if not np.allclose(run["losses"], checked["losses"], rtol=1e-6):
-            raise SystemExit(f"{form}: runs differ, so that test errors and times do not belong")
+            raise SystemExit(
+                f"{form}: the runs differ, so that the test errors do not belong to the times"
+            )
     rmse = np.array(checked["rmse"])
     far = np.flatnonzero(np.abs(rmse / rmse[-1] - 1.0) > WITHIN)
     reached = int(far[-1]) + 1 if len(far) else 0
@@ -126,7 +130,7 @@ def report_steps(data, split, arguments, matmul: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "problem.npz")
         np.savez(path, **problem(free, train, order))
-        torch = Torch(arguments.torch_python, path)
+        torch = Worker(arguments.torch_python, "fit_worker.py", path)
         there = torch.ask("check", "eager", 20)
 
     first = order[:20]
@@ -141,10 +145,10 @@ def report_steps(data, split, arguments, matmul: float) -> None:
         f"{wrong['forces']:.1e}, {largest:.1e} of these and all gradients"
     )
     if not largest < AGREEMENT:
-        raise SystemExit("the two sides do not compute the same")
+        raise SystemExit("PyTorch and jaxff compute different values")
 
     modes = ("eager", "compiled") if arguments.compile else ("eager",)
-    print("frames/s through energies, forces, gradient and Adam, an epoch at a time")
+    print("frames/s of energies, forces, gradient and Adam, one call per epoch")
     for batch in arguments.batches:
         steps = len(order) // batch
         frames = jnp.asarray(order[: steps * batch].reshape(steps, batch))
@@ -155,7 +159,9 @@ def report_steps(data, split, arguments, matmul: float) -> None:
         last = float(runs["jaxff"]()[-1])
         for name, answer in answers.items():
             if not abs(last / answer["loss"] - 1.0) < 1e-6:
-                raise SystemExit(f"the last loss is {answer['loss']} by {name}, {last} by jaxff")
+                raise SystemExit(
+                    f"the last loss is {answer['loss']} with {name} and {last} with jaxff"
+                )
         seconds = alternate(runs, 21)
         rate = {name: steps * batch / seconds[name] for name in runs}
         fitted = batch * steps / epoch_of_fit(potential, split.train, batch)
@@ -174,7 +180,7 @@ def report_steps(data, split, arguments, matmul: float) -> None:
 
 
 def epoch_of_fit(potential, train, batch: int) -> float:
-    """Median seconds of an epoch of jaxff.fit by gradient."""
+    """Return the median seconds of an epoch of jaxff.fit with `Gradient`."""
     ends = []
     jaxff.fit(
         potential,
@@ -189,10 +195,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
     parser.add_argument("-n", type=int, default=1100, help="training frames")
-    parser.add_argument("--form", nargs="*", choices=FORMS, default=["gaff"], help="to fit")
+    parser.add_argument("--form", nargs="*", choices=FORMS, default=["gaff"], help="forms to fit")
     parser.add_argument("--rounds", type=int, default=3, help="timed fits of each form")
-    parser.add_argument("--torch-python", help="Python that has torch (None: no steps)")
-    parser.add_argument("--compile", action="store_true", help="PyTorch also with torch.compile")
+    parser.add_argument("--torch-python", help="Python with torch (default: no steps)")
+    parser.add_argument("--compile", action="store_true", help="also use torch.compile")
     parser.add_argument("--batches", type=int, nargs="*", default=[20, 110, 1100])
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--began", type=float, help=argparse.SUPPRESS)

@@ -1,10 +1,6 @@
-"""The PyTorch side of fit.py: what it is given, and its process."""
+"""Input of the PyTorch program of fit.py."""
 
 from __future__ import annotations
-
-import json
-import subprocess
-from pathlib import Path
 
 import numpy as np
 
@@ -14,32 +10,12 @@ ENERGY_WEIGHT, LEARNING_RATE = 0.1, 0.05
 ROWS, NONBONDED = ("atoms", "rows"), ("pairs", "pairs14", "rows14", "lj_rows", "charge_rows")
 
 
-class Torch:
-    """The PyTorch side in a process of its own."""
-
-    def __init__(self, python: str, problem: Path):
-        worker = Path(__file__).with_name("fit_worker.py")
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen([python, worker, problem], stdin=pipe, stdout=pipe, text=1)
-
-    def ask(self, *request) -> dict:
-        print(*request, file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit("the PyTorch process ended: are torch and numpy there?")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def problem(free: FreeParameters, train, order) -> dict:
-    """What the PyTorch side needs: index arrays, parameters, scales, frames and their order."""
+    """Return index arrays, parameters, scales, frames and their order."""
     terms = {p.name: p.term for p in free.start.program.placed}
     values = {f"value:{t}.{c}": v for t, own in free.start.params.items() for c, v in own.items()}
     scales = {f"scale:{t}.{c}": column.scale for (t, c), column in free.columns.items()}
-    # Fourier terms of torsions, then of impropers: each has a quadruple, a row and an n.
+    # Fourier terms of torsions, then of impropers, each with a quadruple, a row and an n.
     fourier = {"atoms": [], "quadruples": [], "rows": [], "n": []}
     quadruples = rows = 0
     for term in (terms["torsion"], terms["improper"]):

@@ -1,13 +1,13 @@
-"""GAFF's terms and steps of force matching in PyTorch: see fit.py, which starts this.
+"""Terms of GAFF and steps of force matching in PyTorch; fit.py starts this script.
 
     TORCH_PYTHON fit_worker.py PROBLEM.npz
 
 Energies are vectorised over frames, forces come from autograd with create_graph=True, and the
-gradient from autograd of the loss.  Each line read is "check eager BATCH" or "run MODE BATCH", each
-answer a line of JSON: energies, forces and gradient at the start; or the last loss of one pass
-through the frames with Adam, from the start.  MODE is eager, or compiled: the graph of a whole
-step, traced by make_fx, compiled by torch.compile.  The first request of a mode and batch size
-tries one thread and all cores, and keeps the faster.
+gradient from autograd of the loss. Each request is a line "check eager BATCH" or "run MODE BATCH".
+Each answer is a line of JSON with energies, forces and gradient at the initial parameters, or with
+the last loss of one pass through the frames with Adam. MODE is eager, or compiled: torch.compile of
+the graph of a whole step, traced by make_fx. The first request of a mode and batch size tries one
+thread and all cores, and keeps the faster.
 """
 
 import json
@@ -30,13 +30,13 @@ def dot(a, b):
 
 
 def root(square):
-    """The square root, 0 and with a zero gradient up to zero: some hydrogens have no ε."""
+    """Return the square root, or 0 with a zero gradient for ε = 0 (some hydrogens)."""
     positive = square > 0.0
     return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)
 
 
 class Gaff:
-    """Energies (B,) kcal/mol of R (B, N, 3) Å after moves (P,) of the free parameters, scaled."""
+    """Return energies (B,) kcal/mol of R (B, N, 3) Å after scaled moves (P,)."""
 
     def __init__(self, problem):
         self.p = p = {key: torch.from_numpy(np.asarray(value)) for key, value in problem.items()}
@@ -70,7 +70,7 @@ class Gaff:
         theta = torch.atan2(cross(left, right).norm(dim=-1), dot(left, right))
         angles = v["angle.k"][rows] * (theta - v["angle.angle"][rows]) ** 2
 
-        # Torsions and impropers in one go: each Fourier term reads a quadruple and a row.
+        # Torsions and impropers together: each Fourier term reads a quadruple and a row.
         a, b, c, d = self.points(R, p["fourier.atoms"])
         b1, b2, b3 = b - a, c - b, d - c
         m, n = cross(b1, b2), cross(b2, b3)
@@ -101,7 +101,7 @@ class Gaff:
         return energies, -torch.autograd.grad(energies.sum(), R, create_graph=True)[0]
 
     def gradient(self, moves, R, E, F):
-        """mean |ΔF|² + w mean ΔE², energies counted from their mean, and its gradient (P,)."""
+        """Return mean |ΔF|² + w mean ΔE² (after the mean offset), and its gradient (P,)."""
         moves = moves.detach().requires_grad_(True)
         energies, forces = self.energy_and_forces(moves, R)
         wrong = (energies - energies.mean()) - (E - E.mean())
@@ -109,7 +109,7 @@ class Gaff:
         return loss.detach(), torch.autograd.grad(loss, moves)[0]
 
     def step(self, moves, first, second, count, frames):
-        """One step of Adam by the frames `frames`."""
+        """Take one step of Adam with the frames `frames`."""
         loss, gradient = self.gradient(moves, *(self.p[key][frames] for key in "REF"))
         count = count + 1.0
         first = 0.9 * first + 0.1 * gradient
@@ -127,11 +127,16 @@ def seconds(run):
 
 def main(path):
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what torch prints must not mix with the answers
+    os.dup2(2, 1)  # keeps the output of torch out of the answers
     potential = Gaff(np.load(path))
     order = potential.p["order"]
     zero = torch.zeros(sum(potential.sizes))
-    start = (zero, zero.clone(), zero.clone(), torch.zeros(()))  # distinct, for make_fx
+    start = (
+        zero,
+        zero.clone(),
+        zero.clone(),
+        torch.zeros(()),
+    )  # separate tensors, as make_fx needs
     chosen = {}
 
     def check(_, batch):

@@ -1,18 +1,16 @@
-"""sGDML energies and forces a second beside the `sgdml` package, on the same model file.
+"""Rate of sGDML energies and forces, compared with the `sgdml` package for the same model.
 
     python benchmarks/gdml.py --sgdml-python PATH [-n 200] [--data FRAMES.npz]
 
-jaxff trains the model and writes it in the package's format.  The package runs in its own
-environment (the interpreter given), with the fastest of its settings for each batch size; both
-sides are asked in turn.  "call" is one evaluation asked for from Python, "loop" evaluations inside
-compiled code, each at positions that depend on the last forces.
+jaxff trains the model and writes it in the format of the package. The package runs in a separate
+Python environment with the fastest of its settings for each batch size, alternately with jaxff.
+"call" is one evaluation per call from Python; "loop" means evaluations within compiled code, each
+at positions that depend on the last forces.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import tempfile
 from importlib import resources
 from pathlib import Path
@@ -20,42 +18,18 @@ from pathlib import Path
 import jax
 
 jax.config.update("jax_enable_x64", True)
-# What one would set to ask for single geometries from Python on a CPU: no thread to wake up.
+# The faster setting for single geometries from Python on a CPU: no other thread has to wake up.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from timing import alternate  # noqa: E402
+from worker import Worker  # noqa: E402
 
 from jaxff import gdml  # noqa: E402
 from jaxff.dataset import Dataset  # noqa: E402
 
 BATCH, CALLS, STEPS, MATMUL = 1000, 500, 2000, 3000
-
-
-class Package:
-    """The sgdml package in a process of its own."""
-
-    def __init__(self, python: str, model: Path, frames: Path):
-        worker = Path(__file__).with_name("gdml_worker.py")
-        self.process = subprocess.Popen(
-            [python, worker, model, frames],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def run(self, batch: int, calls: int) -> dict:
-        print(batch, calls, file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit("the sgdml process ended: is sgdml 1.0.3 installed for that Python?")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def compiled_loop(potential):
@@ -69,7 +43,7 @@ def compiled_loop(potential):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sgdml-python", required=True, help="Python that has sgdml 1.0.3")
+    parser.add_argument("--sgdml-python", required=True, help="Python with sgdml 1.0.3")
     parser.add_argument("-n", type=int, default=200, help="training frames")
     parser.add_argument("--data", default=resources.files("jaxff") / "data" / "ethanol.npz")
     parser.add_argument("--sigma", type=float, default=20.0)
@@ -98,10 +72,10 @@ def main() -> None:
         model, positions = Path(folder, "model.npz"), Path(folder, "frames.npz")
         gdml.save(model, potential)
         np.savez(positions, R=frames)
-        package = Package(arguments.sgdml_python, model, positions)
-        answer = package.run(1, 1)
+        package = Worker(arguments.sgdml_python, "gdml_worker.py", model, positions)
+        answer = package.ask(1, 1)
         difference = np.abs(np.ravel(potential.forces(first)) - answer["forces"]).max()
-        chosen = {batch: package.run(batch, 1)["setting"] for batch in (1, BATCH)}
+        chosen = {batch: package.ask(batch, 1)["setting"] for batch in (1, BATCH)}
         counts = {
             "jaxff, loop": STEPS,
             "jaxff, call": CALLS,
@@ -113,9 +87,9 @@ def main() -> None:
         runs = (
             lambda: loop(first),
             calls,
-            lambda: package.run(1, CALLS),
+            lambda: package.ask(1, CALLS),
             lambda: potential.predict(frames),
-            lambda: package.run(BATCH, 1),
+            lambda: package.ask(BATCH, 1),
             lambda: product(square, square),
         )
         medians = alternate(dict(zip(counts, runs, strict=True)))

@@ -1,11 +1,12 @@
-"""Training of one sGDML model beside the `sgdml` package: seconds, memory, errors.
+"""Time, memory and errors of a training of sGDML, compared with the `sgdml` package.
 
     python benchmarks/gdml_training.py --sgdml-python PATH DATA.npz [-n 1000] [--solver iterative]
 
-Each side trains on the same frames at one σ in a process of its own, compilation included, in
-turn; the errors are on other frames.  `--sgdml-memory` steers the package between its analytic and
-its iterative solver.  Limits: the dense solver does n³/3 flops, n = (3N − 6) M; an
-iteration 8 P M² D for the product and 4 n m for the preconditioner, which streams 16 n m bytes.
+Both programs train on the same frames with one σ, alternately in separate processes; times include
+compilation, and errors are those of other frames. `--sgdml-memory` determines whether the package
+uses its analytic or its iterative solver. Limits: the dense solver does n³/3 operations,
+n = (3N − 6) M; an iteration does 8 P M² D for the product and 4 n m for the preconditioner, which
+reads 16 n m bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ FIGURES = ("symmetries_s", "assembly_s", "training_s", "peak_gb", "force_mae", "
 
 
 def ours(train: str, model: str, sigma: float, solver: str, max_memory: float | None) -> dict:
-    """One training by jaxff in this process."""
+    """Train with jaxff in this process, and return times, memory and errors."""
     import jax
 
     jax.config.update("jax_enable_x64", True)
@@ -73,8 +74,8 @@ def matmul_rate() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
-    parser.add_argument("--sgdml-python", help="Python that has sgdml 1.0.3 (None: jaxff alone)")
-    parser.add_argument("--sgdml-memory", type=int, default=64, help="GB it may use")
+    parser.add_argument("--sgdml-python", help="Python with sgdml 1.0.3 (default: only jaxff)")
+    parser.add_argument("--sgdml-memory", type=int, default=64, help="its memory limit, GB")
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--sigma", type=float, default=20.0)
     parser.add_argument("--solver", default="auto")

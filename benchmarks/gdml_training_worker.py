@@ -1,4 +1,4 @@
-"""One training by the sgdml package, in its own environment: see gdml_training.py.
+"""A training with the sgdml package in its environment; gdml_training.py starts this script.
 
 SGDML_PYTHON gdml_training_worker.py TRAIN.npz MODEL.npz SIGMA MEMORY_GB
 """
@@ -17,7 +17,7 @@ from sgdml.utils import perm
 
 def main(train, model, sigma, memory):
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the package prints must not mix with the answer
+    os.dup2(2, 1)  # keeps the output of the package out of the answer
     logging.disable(logging.WARNING)
     data = dict(np.load(train))
     count = len(data["R"])

@@ -1,9 +1,9 @@
-"""The sgdml package behind a pipe, in its own environment: see gdml.py, which starts this.
+"""Predictions of the sgdml package in its environment; gdml.py starts this script.
 
     SGDML_PYTHON gdml_worker.py MODEL.npz FRAMES.npz
 
-Each line read is "BATCH CALLS"; each answer is a line of JSON with the setting used.  The first
-request of a batch size tries the package's settings on this machine and keeps the fastest.
+Each request is a line "BATCH CALLS"; each answer is a line of JSON. The first request of a batch
+size tries the settings of the package on this machine and keeps the fastest.
 """
 
 import json
@@ -17,7 +17,7 @@ from sgdml.predict import GDMLPredict
 
 
 def settings(model, batch):
-    """(name, predictor) of every way the package offers to use this machine."""
+    """Yield (name, predictor) of every setting of the package for this machine."""
     n_train = model["R_desc"].shape[1]
     for parts in (1, 2, 4, 8, 16, 32, 64):
         chunk = max(1, n_train // parts)
@@ -49,7 +49,7 @@ def fastest(model, R):
 
 def main(model_path, frames_path):
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the package prints must not mix with the answers
+    os.dup2(2, 1)  # keeps the output of the package out of the answers
     logging.disable(logging.WARNING)
     model = dict(np.load(model_path, allow_pickle=True))
     R = np.load(frames_path)["R"]

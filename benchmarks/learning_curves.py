@@ -1,9 +1,9 @@
-"""Errors of refitted force fields, kernels and hybrids by number of training frames.
+"""Errors of fitted force fields, kernels and hybrids by the number of training frames.
 
     python benchmarks/learning_curves.py DATA.npz -o FOLDER [-n 50,110,300,1000] [--seeds 0,1,2]
 
-Each result is a line of FOLDER/NAME.jsonl; what is there already is not run again.  Test errors are
-those of 2,000 frames that no fit has seen, kernels choose their width on 300 more.
+Each result is a line of FOLDER/NAME.jsonl; results that exist are not computed again. Test errors
+are those of 2,000 other frames, and kernels choose their width with 300 further frames.
 """
 
 import argparse

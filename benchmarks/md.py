@@ -1,20 +1,18 @@
-"""Molecular dynamics beside OpenMM and beside the sgdml package's own calculator.
+"""Rate of molecular dynamics, compared with OpenMM and with the sgdml package in ASE.
 
     python benchmarks/md.py [--sgdml-python PATH] [--replicas 256]
 
-GAFF aspirin, Langevin dynamics: `jaxff.md.simulate`, one molecule and many replicas, beside the
-Reference platform of OpenMM in one process and in one a core.  sGDML ethanol, 1,000 frames,
-velocity Verlet: `jaxff.md.simulate` beside ASE's integrator on the package's calculator, in its own
-environment and with the fastest of its settings.  All run in turn.
+Langevin dynamics of GAFF aspirin with `jaxff.md.simulate`, for one molecule and for many replicas,
+is compared with the Reference platform of OpenMM in one process and in one process per core.
+Velocity Verlet of sGDML ethanol (1,000 frames) is compared with ASE and the calculator of the
+package, in a separate Python environment and with the fastest settings. All run alternately.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
-import subprocess
 import tempfile
 import time
 from importlib import resources
@@ -26,6 +24,8 @@ import numpy as np
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", os.cpu_count())  # as `jaxff md` does for replicas
 
+from worker import Worker  # noqa: E402
+
 import jaxff  # noqa: E402
 from jaxff import gdml, md  # noqa: E402
 
@@ -35,7 +35,7 @@ ENSEMBLE = md.Langevin(temperature=300.0, friction=1.0, dt=0.5)
 
 
 def openmm_worker(prmtop, positions, pipe) -> None:
-    """OpenMM's Reference platform in a process of its own: seconds of the steps asked for."""
+    """Answer numbers of steps with seconds of OpenMM's Reference platform, in this process."""
     import openmm
     from openmm import app
 
@@ -54,7 +54,7 @@ def openmm_worker(prmtop, positions, pipe) -> None:
 
 
 class OpenMM:
-    """One process a core."""
+    """Processes of OpenMM, one for each core."""
 
     def __init__(self, prmtop, positions):
         spawn, self.pipes, self.processes = multiprocessing.get_context("spawn"), [], []
@@ -66,7 +66,7 @@ class OpenMM:
             self.processes.append(process)
 
     def rate(self, count: int) -> float:
-        """Steps a second of `count` processes at once, together."""
+        """Return the total steps per second of `count` simultaneous processes."""
         for pipe in self.pipes[:count]:
             pipe.send(STEPS)
         return sum(STEPS / pipe.recv() for pipe in self.pipes[:count])
@@ -77,32 +77,8 @@ class OpenMM:
             process.join()
 
 
-class Package:
-    """The sgdml package's calculator under ASE's velocity Verlet, in a process of its own."""
-
-    def __init__(self, python, model, start):
-        worker = Path(__file__).with_name("md_worker.py")
-        self.process = subprocess.Popen(
-            [python, worker, model, start], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-
-    def rate(self) -> float:
-        print(KERNEL_STEPS // 4, file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit("the sgdml process ended: is sgdml 1.0.3 installed for that Python?")
-        answer = json.loads(answer)
-        self.setting = answer["setting"]
-        return answer["rate"]
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def rate(potential, molecule, steps: int, replicas: int | None = None, ensemble=ENSEMBLE) -> float:
-    """Steps a second of `md.simulate`, of all replicas together; compilation is not counted."""
+    """Return the total steps per second of `md.simulate`, without compilation."""
     run = md.simulate(
         potential, molecule, ensemble, steps=steps, start=md.Start(replicas=replicas, seed=1),
         output=md.Output(every=steps // 20, keep=False),
@@ -112,7 +88,7 @@ def rate(potential, molecule, steps: int, replicas: int | None = None, ensemble=
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sgdml-python", help="Python that has sgdml 1.0.3")
+    parser.add_argument("--sgdml-python", help="Python with sgdml 1.0.3")
     parser.add_argument("--data", default=resources.files("jaxff") / "data" / "ethanol.npz")
     parser.add_argument("--replicas", type=int, default=256)
     arguments = parser.parse_args()
@@ -139,8 +115,8 @@ def main() -> None:
             model, start = Path(folder, "model.npz"), Path(folder, "start.npz")
             gdml.save(model, kernel)
             np.savez(start, R=data.molecule.positions, z=data.molecule.numbers)
-            package = Package(arguments.sgdml_python, model, start)
-            rows["sgdml package, ASE"] = package.rate
+            package = Worker(arguments.sgdml_python, "md_worker.py", model, start)
+            rows["sgdml package, ASE"] = lambda: package.ask(KERNEL_STEPS // 4)["rate"]
             rows["sGDML ethanol, float64"] = lambda: rate(
                 kernel, data.molecule, KERNEL_STEPS, ensemble=md.NVE()
             )
@@ -152,8 +128,8 @@ def main() -> None:
                 seen[name].append(run())
         openmm.close()
         if package is not None:
+            print(f"sgdml setting: {package.ask(1)['setting']}")
             package.close()
-            print(f"sgdml setting: {package.setting}")
     medians = {name: float(np.median(values)) for name, values in seen.items()}
     print(f"{'':38s}{'steps/s':>12s}{'ratio':>8s}")
     for name, value in medians.items():

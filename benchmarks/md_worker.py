@@ -1,8 +1,8 @@
-"""ASE dynamics on the sgdml package's calculator, in its own environment: see md.py.
+"""ASE dynamics with the calculator of the sgdml package in its environment; md.py starts it.
 
     SGDML_PYTHON md_worker.py MODEL.npz START.npz
 
-Each line read is a number of steps; each answer is a line of JSON.
+Each request is a line with a number of steps; each answer is a line of JSON.
 """
 
 import json
@@ -20,7 +20,7 @@ from sgdml.intf.ase_calc import SGDMLCalculator
 
 def main(model_path, start_path):
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the package prints must not mix with the answers
+    os.dup2(2, 1)  # keeps the output of the package out of the answers
     logging.disable(logging.WARNING)
     model, start = dict(np.load(model_path, allow_pickle=True)), np.load(start_path)
     setting, predictor = fastest(model, start["R"].reshape(1, -1))

@@ -1,10 +1,10 @@
-"""GAFF aspirin: energies and forces a second beside OpenMM's Reference platform.
+"""Rate of GAFF energies and forces of aspirin, compared with OpenMM's Reference platform.
 
     python benchmarks/mm.py
 
-Both sides run in one process, in turn.  "call" is one evaluation asked for from Python; "loop" is
-evaluations inside compiled code, each at positions that depend on the last forces, beside
-OpenMM's own integrator loops, which also do the integrator's work (and Langevin's random numbers).
+Both programs run alternately in one process. "call" is one evaluation per call from Python; "loop"
+means evaluations within compiled code, each at positions that depend on the last forces. OpenMM's
+loops are those of its integrators, which also integrate (and draw Langevin's random numbers).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CALLS, STEPS, BATCH = 300, 20_000, 256
 
 
 def jaxff_candidates(molecule: Molecule, dtype) -> tuple[dict, dict, float]:
-    """Candidates, evaluations of each, and flops of one evaluation by XLA's count."""
+    """Return candidates, their numbers of evaluations, and the operations of one (by XLA)."""
     potential = jaxff.gaff(molecule).astype(dtype)
     R = jnp.array(molecule.positions, dtype)
     batch = jnp.tile(R, (BATCH, 1, 1))
@@ -68,7 +68,7 @@ def jaxff_candidates(molecule: Molecule, dtype) -> tuple[dict, dict, float]:
 
 
 def openmm_candidates(molecule: Molecule) -> tuple[dict, dict]:
-    """OpenMM's Reference platform: calls, and its integrator loops."""
+    """Return calls and integrator loops of OpenMM's Reference platform."""
     positions = molecule.positions / 10.0
     with tempfile.TemporaryDirectory() as folder:
         prmtop = f"{folder}/aspirin.prmtop"
@@ -99,7 +99,7 @@ def openmm_candidates(molecule: Molecule) -> tuple[dict, dict]:
 
 
 def flop_rate(dtype) -> float:
-    """Flops a second of a matrix product, the machine's limit in practice."""
+    """Return the operations per second of a matrix product, the practical limit."""
     n = 1500
     a = jnp.ones((n, n), dtype)
     product = jax.jit(lambda a: a @ a)
@@ -117,7 +117,7 @@ def main() -> None:
     seconds = alternate(candidates)
     rate = {name: counts[name] / seconds[name] for name in candidates}
 
-    print(f"{'evaluations/s, aspirin (21 atoms)':38s} {'rate':>10s} {'against OpenMM':>16s}")
+    print(f"{'evaluations/s, aspirin (21 atoms)':38s} {'rate':>10s} {'ratio to OpenMM':>16s}")
     for name, value in rate.items():
         peer = "OpenMM Langevin loop" if "loop" in name else "OpenMM call"
         print(f"{name:38s} {value:10,.0f} {value / rate[peer]:10.2f} × {peer[7:]}")
@@ -125,8 +125,8 @@ def main() -> None:
         best = max(v for k, v in rate.items() if name in k)
         limit = flop_rate(np.dtype(name))
         print(
-            f"{name}: {count:,.0f} flops an evaluation, {best * count / 1e9:.1f} of the machine's "
-            f"{limit / 1e9:.0f} Gflop/s (matrix product), {best * count / limit:.1%} of the limit"
+            f"{name}: {count:,.0f} operations per evaluation, {best * count / 1e9:.1f} GFLOP/s, "
+            f"{best * count / limit:.1%} of the {limit / 1e9:.0f} GFLOP/s of a matrix product"
         )
 
 

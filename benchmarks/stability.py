@@ -1,10 +1,11 @@
-"""Refitted force fields in hot dynamics: does a molecule break, or its energy have a hole?
+"""Stability of fitted force fields in dynamics at high temperature.
 
     python benchmarks/stability.py DATA.npz [--form class2,nn] [-n 110] [--replicas 100] [--ps 10]
 
-Each form is fitted to a few frames; replicas start from other frames and run Langevin dynamics at
-500 K.  Reported: replicas with a bond beyond 1.5 or below 0.6 times its length in the data, or not
-finite; the lowest energy met, from the lowest of the data's frames; and the mean temperature.
+Each form is fitted to a few frames. Replicas start from other frames and run Langevin dynamics at
+500 K. The script reports the number of replicas with non-finite energies or with a bond longer than
+1.5 or shorter than 0.6 times its length in the data, the lowest energy relative to the lowest frame
+of the data, and the mean temperature.
 """
 
 import argparse
@@ -20,11 +21,11 @@ from jaxff import units
 from jaxff.learn import aligned
 from jaxff.md.integrators import scaled_masses
 
-DT, FRICTION, EVERY = 0.5, 10.0, 100  # fs, 1/ps, steps between looks
+DT, FRICTION, EVERY = 0.5, 10.0, 100  # fs, 1/ps, steps between records
 
 
 def dynamics(potential, R, temperature: float, looks: int, seed: int):
-    """Least and largest bond lengths, energies and temperatures at each look, (looks, M, ...)."""
+    """Return bond-length limits, energies and temperatures of each record, (looks, M, ...)."""
     masses = scaled_masses(potential.molecule.masses, DT)
     kT, bonds = units.BOLTZMANN * temperature, potential.molecule.bonds
     energy = potential.energy_fn
@@ -92,9 +93,10 @@ def main() -> None:
         print(
             f"{data.name} {form}, {arguments.n} frames (force RMSE {error:.2f}): "
             f"{len(R)} replicas of {arguments.ps:g} ps at {arguments.temperature:g} K: "
-            f"{(~whole).sum()} broken, bonds {np.nanmin(ratio):.2f} to {np.nanmax(ratio):.2f} of "
-            f"their length, lowest energy {np.nanmin(energy) - lowest:+.1f} kcal/mol from the "
-            f"lowest frame's, temperature {arguments.temperature * np.nanmean(temperature):.1f} K, "
+            f"{(~whole).sum()} broken, bond lengths {np.nanmin(ratio):.2f} to "
+            f"{np.nanmax(ratio):.2f} of their mean, lowest energy "
+            f"{np.nanmin(energy) - lowest:+.1f} kcal/mol relative to the lowest frame, temperature "
+            f"{arguments.temperature * np.nanmean(temperature):.1f} K, "
             f"{time.perf_counter() - began:.0f} s",
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""Fair timing: candidates run in turn, so that a busy machine slows all of them alike."""
+"""Timing of candidates that run alternately, so that other programs slow all of them alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax
 
 
 def alternate(candidates: dict[str, Callable[[], Any]], rounds: int = 7) -> dict[str, float]:
-    """Median seconds per call of each candidate, over `rounds` alternated runs after a warm-up."""
+    """Return the median seconds per call of each candidate over `rounds`, after a warm-up."""
     for run in candidates.values():
         jax.block_until_ready(run())
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
