@@ -8,54 +8,56 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxff import units
 from jaxff.commands.options import not_negative, positive
 from jaxff.commands.shared import writable_folder
 from jaxff.errors import InputError
 
 HELP = "Vibrational density of states of molecular dynamics, its peaks and their shifts."
-MORE = "Folders that jaxff md wrote; replicas, or blocks of time, give the errors."
+MORE = "Reads folders that jaxff md wrote. Errors come from replicas and blocks of time."
 EXAMPLE = "jaxff spectrum run-100K run-300K -o spectra"
 
 FORMAT = "jaxff spectra 1"
-# Stretches of hydrogen reach about 3,800 cm⁻¹; above half the sampling rate they would be folded.
-FASTEST = 4000.0
+FASTEST = 4000.0  # cm⁻¹: above the stretches of hydrogen, up to about 3,800 cm⁻¹
 
 
 class Sampled(NamedTuple):
-    """Replicas at one temperature: velocities and positions (R, F, N, 3), and their times, fs."""
+    """Replicas at one temperature."""
 
-    numbers: np.ndarray
-    positions: np.ndarray
-    velocities: np.ndarray
-    dt: float
-    step: float | None
+    numbers: np.ndarray  # (N,) atomic numbers
+    positions: np.ndarray  # (R, F, N, 3) Å
+    velocities: np.ndarray  # (R, F, N, 3) Å/fs
+    dt: float  # fs between frames
+    step: float | None  # fs, of the dynamics
 
 
 def options(sub) -> None:
-    sub.add_argument("runs", metavar="DIR-OF-MD", nargs="+", help="the coldest is the reference")
     sub.add_argument(
-        "--resolution", type=positive(float), metavar="CM-1", help="default: 5, or what time allows"
-    )
+        "runs", metavar="DIR-OF-MD", nargs="+",
+        help="folders of jaxff md; shifts are relative to the lowest temperature",
+    )  # fmt: skip
+    sub.add_argument(
+        "--resolution", type=positive(float), metavar="CM-1",
+        help="default: 5, or coarser for short trajectories",
+    )  # fmt: skip
     sub.add_argument("--window", choices=("hann", "blackman", "none"), default="hann")
     sub.add_argument(
-        "--skip",
-        type=not_negative,
-        default=0.0,
-        metavar="FS",
-        help="left out at the start (default 0)",
-    )
+        "--skip", type=not_negative, default=0.0, metavar="FS",
+        help="time to leave out at the start (default 0)",
+    )  # fmt: skip
     sub.add_argument(
         "--within", type=positive(float), default=40.0, metavar="CM-1", help="largest shift (40)"
     )
     sub.add_argument(
-        "--highest", type=positive(float), default=4000.0, metavar="CM-1", help="of the picture"
-    )
+        "--highest", type=positive(float), default=4000.0, metavar="CM-1",
+        help="end of the plot (4000)",
+    )  # fmt: skip
     sub.add_argument(
-        "--keep-rotation", action="store_true", help="keep the motion of the molecule as a whole"
+        "--keep-rotation", action="store_true", help="keep the overall motion of the molecule"
     )
     sub.add_argument(
         "--no-step-correction", action="store_true",
-        help="leave the integrator's shift in, 19 cm-1 at 3700 cm-1 and 0.5 fs",
+        help="do not correct the shift by the integrator, 19 cm-1 at 3700 cm-1 and 0.5 fs",
     )  # fmt: skip
     sub.add_argument("-o", "--output", required=True, metavar="DIR")
 
@@ -67,7 +69,7 @@ def run(arguments, console) -> dict:
     from jaxff.report import plot_sampling
 
     out = writable_folder(arguments.output)
-    found: dict = {}
+    samples: dict[str, tuple[float, Sampled]] = {}
     atoms = None
     for i, folder in enumerate(arguments.runs):
         console("read", i / len(arguments.runs))
@@ -77,13 +79,12 @@ def run(arguments, console) -> dict:
                 raise InputError(f"{folder}: its molecule is not that of {arguments.runs[0]}")
             atoms = sampled.numbers
             label = f"{Path(folder).name}, {temperature:g} K"
-            if label in found:
-                raise InputError(f"{folder}: another folder has this name and temperature, too")
-            found[label] = temperature, sampled
-    found = dict(sorted(found.items(), key=lambda item: item[1][0]))
+            if label in samples:
+                raise InputError(f"{folder}: another folder has the same name and temperature")
+            samples[label] = temperature, sampled
     spectra = {}
-    for label, (_, sampled) in found.items():
-        console("spectra", len(spectra) / len(found))
+    for label, (_, sampled) in sorted(samples.items(), key=lambda item: item[1][0]):
+        console("spectra", len(spectra) / len(samples))
         spectra[label] = spectrum(
             sampled.velocities,
             atomic_masses_iupac2016[atoms],
@@ -95,13 +96,12 @@ def run(arguments, console) -> dict:
         )
     console.close()
     rows = peak_shifts(list(spectra.values()), arguments.within)
-    written = write(out, spectra, rows)
-    figure = plot_sampling.spectra(spectra, arguments.highest)
-    figure.savefig(out / "spectrum.png", dpi=130)
+    files = [*write(out, spectra, rows), out / "spectrum.png"]
+    plot_sampling.spectra(spectra, arguments.highest).savefig(files[-1], dpi=130)
     first = next(iter(spectra.values()))
     console.say(
         f"resolution {first.resolution:.3g} cm⁻¹, errors from {first.n_blocks} blocks"
-        + ("" if first.n_blocks > 1 else ": too short for any")
+        + ("" if first.n_blocks > 1 else ": too short for errors")
     )
     shown = [[_with_error(p.wavenumber, p.error) for p in row["peaks"][:1]] for row in rows]
     for cells, row in zip(shown, rows, strict=True):
@@ -109,7 +109,7 @@ def run(arguments, console) -> dict:
         cells += [_with_error(shift, error, "+") for shift, error in shifts]
     names = list(spectra)
     console.table([f"peaks of {names[0]}, cm⁻¹", *(f"shift at {n}" for n in names[1:])], shown)
-    console.say(f"wrote {', '.join(map(str, [*written, out / 'spectrum.png']))}")
+    console.say(f"wrote {', '.join(map(str, files))}")
     return {
         "spectra": {
             label: {
@@ -120,12 +120,12 @@ def run(arguments, console) -> dict:
             for label, one in spectra.items()
         },
         "shifts": [{"shifts": row["shifts"], "errors": row["errors"]} for row in rows],
-        "files": [str(path) for path in [*written, out / "spectrum.png"]],
+        "files": [str(path) for path in files],
     }
 
 
 def temperatures(folder: Path) -> dict[float, list[Path]]:
-    """The trajectories of a folder that `jaxff md` wrote, by temperature in K."""
+    """Trajectories of a folder that `jaxff md` wrote, by temperature in K."""
     from jaxff.npz import NpzReader
 
     restart = folder / "restart.npz"
@@ -133,25 +133,25 @@ def temperatures(folder: Path) -> dict[float, list[Path]]:
         raise InputError(f"{folder}: not a folder that jaxff md wrote (it has no restart.npz)")
     try:
         settings = json.loads(NpzReader(restart, "restart file").text("header"))["settings"]
-        name, replicas, warmth = (settings[k] for k in ("trajectory", "replicas", "temperature"))
+        name, replicas, baths = (settings[k] for k in ("trajectory", "replicas", "temperature"))
     except (ValueError, KeyError) as error:
         raise InputError(f"{restart}: not a restart file of this version of jaxff") from error
-    if len(warmth) > 1:
+    if len(baths) > 1:
         raise InputError(f"{folder}: its temperature changed during the run; a spectrum needs one")
     if name is None or Path(name).suffix == ".dcd":
         raise InputError(
-            f"{folder}: its trajectory holds no velocities; run jaxff md with --format extxyz or h5"
+            f"{folder}: its trajectory has no velocities; run jaxff md with --format extxyz or h5"
         )
     stem, suffix = Path(name).stem, Path(name).suffix
     names = [name] if replicas is None else [f"{stem}-{r}{suffix}" for r in range(replicas)]
     groups: dict[float, list[Path]] = {}
-    for file, temperature in zip(names, np.ravel(warmth).tolist(), strict=True):
+    for file, temperature in zip(names, np.ravel(baths).tolist(), strict=True):
         groups.setdefault(temperature, []).append(folder / file)
     return groups
 
 
 def read(files: list[Path], skip: float) -> Sampled:
-    """Trajectories of equal replicas, without the first `skip` fs."""
+    """Read the trajectories of replicas without the first `skip` fs."""
     from jaxff.md import read_trajectory
 
     frames = [read_trajectory(path) for path in files]
@@ -161,16 +161,16 @@ def read(files: list[Path], skip: float) -> Sampled:
         raise InputError(f"{files[0]}: {kept.sum()} frames are left, a spectrum needs at least 16")
     gaps = np.diff(times[kept])
     if np.ptp(gaps) > 1e-6 * gaps[0] or any(len(f["times"]) != len(times) for f in frames):
-        raise InputError(f"{files[0]}: its frames, or those of the replicas, are not equally apart")
+        raise InputError(f"{files[0]}: the times between frames, or the replicas, are not equal")
     numbers = _numbers(files[0])
     dt, step = float(gaps[0]), None
     if "steps" in frames[0]:
         step = dt / float(np.diff(frames[0]["steps"][kept])[0])
-    highest = _folding(dt)
+    highest = 0.5 * units.WAVENUMBER_PER_FS / dt
     if 1 in numbers and highest < FASTEST:
         raise InputError(
-            f"{files[0]}: frames {dt:g} fs apart show nothing above {highest:.0f} cm⁻¹ and fold "
-            f"the stretches of hydrogen below it; run jaxff md with --record-every "
+            f"{files[0]}: frames {dt:g} fs apart cannot show lines above {highest:.0f} cm⁻¹ and "
+            "fold the stretches of hydrogen below it; run jaxff md with --record-every "
             f"{max(int(dt / (step or dt) * highest / FASTEST), 1)} or less"
         )
     positions, velocities = (
@@ -180,7 +180,7 @@ def read(files: list[Path], skip: float) -> Sampled:
 
 
 def write(out: Path, spectra: dict, rows: list[dict]) -> list[Path]:
-    """spectra.npz, spectra.csv and peaks.csv."""
+    """Write spectra.npz, spectra.csv and peaks.csv."""
     from jaxff.npz import atomic_path, write_npz
 
     arrays = {"format": np.array(FORMAT), "units": np.array("cm-1, 1/cm-1")}
@@ -205,12 +205,6 @@ def write(out: Path, spectra: dict, rows: list[dict]) -> list[Path]:
     return [out / name for name in ("spectra.npz", "spectra.csv", "peaks.csv")]
 
 
-def _folding(dt: float) -> float:
-    from jaxff import units
-
-    return 0.5 * units.WAVENUMBER_PER_FS / dt
-
-
 def _numbers(path: Path) -> np.ndarray:
     """Atomic numbers of a trajectory file."""
     from jaxff.molecule import Molecule
@@ -222,7 +216,7 @@ def _numbers(path: Path) -> np.ndarray:
     from jaxff.md.h5md import GROUP
 
     with h5py.File(path, "r") as file:
-        return file[f"{GROUP}/species"][()].astype(int)
+        return np.asarray(file[f"{GROUP}/species"]).astype(int)
 
 
 def _with_error(value: float, error: float, sign: str = "") -> str:
