@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -18,62 +19,61 @@ from jaxff.commands.shared import (
     shares,
     split_frames,
 )
+from jaxff.console import Console
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
 
 HELP = "Train an sGDML kernel, on the data or on the residual of a baseline."
-MORE = "Interrupted, the same command goes on from MODEL.npz.partial, where its state is kept."
+MORE = "After an interruption the same command continues from its state in MODEL.npz.partial."
 EXAMPLE = "jaxff train ethanol.npz -n 200 --valid 100 --test 1000 --sigma 10,20,40 -o model.npz"
 
-KINDS = ("gdml", "gdml-local")  # of the terms that training makes
 
-
-def options(sub) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
     data_options(sub)
     split_options(sub, 1000)
     sub.add_argument(
         "--sigma",
         type=numbers,
         metavar="S,S,...",
-        help="kernel widths to choose among, going up (default: searched for)",
+        help="kernel widths to choose among, in ascending order (default: a search)",
     )
     sub.add_argument(
         "--lam",
         type=numbers,
         metavar="L,L,...",
-        help="regularisations to choose among (default 1e-10; with --around 1e-4,1e-3,1e-2)",
+        help="regularisations to choose among (default: 1e-10; with --around: 1e-4,1e-3,1e-2)",
     )
     sub.add_argument(
         "--baseline",
         metavar="MODEL.npz|X.prmtop",
-        help="potential whose residual is learnt: the result is the hybrid",
+        help="potential whose residual is learnt; the result is the sum",
     )
     sub.add_argument(
         "--adapt",
         action="store_true",
-        help="re-estimate the baseline's parameters together with the kernel",
+        help="re-estimate the parameters of the baseline together with the kernel",
     )
     sub.add_argument(
         "--atoms",
         type=indices,
         metavar="I,J,...",
-        help="atoms that the kernel acts on, from 0 (default: all)",
+        help="atoms that the kernel acts on, counted from 0 (default: all)",
     )
     sub.add_argument(
         "--around",
         nargs="+",
         metavar="FILE.xyz",
-        help="correct the baseline on --atoms near these structures only: the frames most like "
-        "them are learnt from and tested on, and the kernel ends smoothly beyond them",
+        help="correct the baseline on --atoms only near these structures: the most similar frames "
+        "are used for training and tests, and the kernel is switched off away from them",
     )
     sub.add_argument(
         "--hydrogen-weight",
         type=positive(float),
         default=1.0,
         metavar="W",
-        help="weight of hydrogens in the descriptor: below 1 often helps (default 1)",
+        help="weight of hydrogens in the descriptor; less than 1 is often better (default: 1)",
     )
-    sub.add_argument("--no-symmetries", action="store_true", help="GDML: no permutations")
+    sub.add_argument("--no-symmetries", action="store_true", help="use no permutations (GDML)")
     sub.add_argument(
         "--energies",
         choices=("offset", "constrain", "none"),
@@ -91,24 +91,24 @@ def options(sub) -> None:
         "--tolerance",
         type=positive(float),
         default=1e-4,
-        help="relative residual of the iterative solver (default 1e-4)",
+        help="relative residual of the iterative solver (default: 1e-4)",
     )
     sub.add_argument(
         "--max-memory",
         type=positive(float),
         metavar="GB",
-        help="that the process may hold (default: 80 %% of the machine's)",
+        help="limit of the memory of the process (default: 80 %% of the machine's memory)",
     )
     sub.add_argument(
         "--uncertainty",
         action="store_true",
-        help="calibrate standard errors on the validation frames, report their test coverage",
+        help="calibrate standard errors on the validation frames and report their test coverage",
     )
-    sub.add_argument("--plot", metavar="PNG", help="picture of the validation errors against sigma")
+    sub.add_argument("--plot", metavar="PNG", help="plot of the validation errors against sigma")
     sub.add_argument("-o", "--output", required=True, metavar="MODEL.npz")
 
 
-def run(arguments, console) -> dict:
+def run(arguments: argparse.Namespace, console: Console) -> dict:
     from jaxff import gdml
     from jaxff.dataset import Dataset
     from jaxff.learn import evaluate
@@ -117,7 +117,7 @@ def run(arguments, console) -> dict:
     for path in filter(None, (arguments.output, arguments.plot)):
         writable_file(path)
     if arguments.adapt and not arguments.baseline:
-        raise InputError("--adapt needs a --baseline whose parameters it re-estimates")
+        raise InputError("--adapt needs a --baseline whose parameters are re-estimated")
     if arguments.around:
         _check_local(arguments)
     trials: list[gdml.Trial] = []
@@ -133,10 +133,10 @@ def run(arguments, console) -> dict:
     data = load_dataset(arguments)
     baseline = load_potential(arguments.baseline) if arguments.baseline else None
     if arguments.uncertainty and shares(len(data.distinct()), arguments)[1] == 0:
-        raise InputError("--uncertainty is calibrated on validation frames: give --valid N")
+        raise InputError("--uncertainty is calibrated with validation frames: give --valid N")
     background, usual = None, USUAL
     if arguments.around:
-        # Frames farther away are of no use to a local correction: few are taken.
+        # Frames far from the structures are useless for a local correction, so few are used.
         usual = (arguments.n_train // 4, arguments.n_train // 2)
         data, background = _region(data, arguments, console, usual)
     split = split_frames(data, arguments, console, usual)
@@ -166,10 +166,9 @@ def run(arguments, console) -> dict:
         )
     parts: dict[str, Dataset] = {"train": split.train, "valid": split.valid, "test": split.test}
     scores = {key: evaluate(potential, part) for key, part in parts.items() if len(part)}
-    # A plain kernel goes into the reference package's format, which that package reads too.
+    # A plain kernel is written in the format of the sGDML package, so that it can read the file.
     plain = baseline is None and arguments.atoms is None and not light
-    write = gdml.save if plain else save
-    write(arguments.output, potential)
+    (gdml.save if plain else save)(arguments.output, potential)
     shutil.rmtree(unfinished, ignore_errors=True)
     coverage = None
     if arguments.uncertainty:
@@ -192,16 +191,19 @@ def run(arguments, console) -> dict:
     if coverage is not None:
         shares_within = ", ".join(f"{key} {value:.3f}" for key, value in coverage.items())
         console.say(f"test errors within 1 and 2 standard errors: {shares_within} (0.683, 0.954)")
-    placed = next(p for p in reversed(potential.program.placed) if p.term.kind in KINDS)
-    sigma = float(potential.params[placed.name]["sigma"])
-    lam = float(potential.params[placed.name]["lam"])
+    name, term = next(
+        (p.name, p.term)
+        for p in reversed(potential.program.placed)
+        if isinstance(p.term, gdml.KernelTerm)
+    )
+    sigma, lam = (float(potential.params[name][key]) for key in ("sigma", "lam"))
     console.say(f"sigma {sigma:g}; energies in kcal/mol, forces in kcal/mol/Å")
     console.say(f"wrote {arguments.output}")
     return {
         **scores,
         "sigma": sigma,
         "lam": lam,
-        "permutations": placed.term.permutations.tolist(),
+        "permutations": term.permutations.tolist(),
         "trials": [asdict(trial) for trial in trials],
         "coverage": coverage,
         "model": str(arguments.output),
@@ -226,7 +228,7 @@ def _check_local(arguments) -> None:
 
 
 def _region(data, arguments, console, usual):
-    """The frames most like the structures of --around, and those farther away, if any."""
+    """The frames most similar to the structures of --around, and all others, if any."""
     from jaxff import gdml
 
     data = data[data.distinct()]
@@ -239,13 +241,15 @@ def _region(data, arguments, console, usual):
     if count > len(data):
         raise InputError(
             f"{data.label}: {n} training, {valid} validation and {test} test frames are wanted, "
-            f"{len(data)} are there: lower -n, --valid or --test"
+            f"but there are {len(data)}: lower -n, --valid or --test"
         )
-    near = gdml.nearest_frames(data, structures, count, atoms=arguments.atoms, seed=arguments.seed)
+    near = gdml.nearest_frames(
+        data, np.array(structures), count, atoms=arguments.atoms, seed=arguments.seed
+    )
     far = np.setdiff1d(np.arange(len(data)), near)
     console.say(
-        f"{data.label}: {len(near)} frames around {', '.join(arguments.around)}, {len(far)} "
-        "elsewhere, whose mean energy difference from the baseline is the correction's zero"
+        f"{data.label}: {len(near)} frames near {', '.join(arguments.around)}; the mean energy "
+        f"difference of the other {len(far)} frames from the baseline is the zero of the correction"
     )
     return data[near], data[far] if len(far) else None
 
@@ -253,6 +257,7 @@ def _region(data, arguments, console, usual):
 def _local(split, background, baseline, arguments, settings):
     """The baseline, in the atom order of the data, plus its local correction."""
     from jaxff import gdml
+    from jaxff.gdml.correction import SIGMA
 
     symmetries = None if arguments.no_symmetries else "auto"
     correction = gdml.train_correction(
@@ -261,7 +266,7 @@ def _local(split, background, baseline, arguments, settings):
         arguments.atoms,
         split.valid if len(split.valid) else None,
         background=background,
-        sigma=arguments.sigma or gdml.correction.SIGMA,
+        sigma=arguments.sigma or SIGMA,
         kernel=gdml.LocalKernel(arguments.lam or gdml.LocalKernel.lam, symmetries),
         run=settings,
     )

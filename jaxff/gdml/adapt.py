@@ -1,9 +1,9 @@
-"""A baseline re-estimated together with the kernel that corrects it.
+"""Estimation of the parameters of a baseline together with the kernel that corrects it.
 
-Least squares on forces makes a baseline's own error small, but not what is left over easy to
-learn.  With the kernel as the covariance of what is left over, generalised least squares
-weighs errors by how hard they are to learn: universal kriging with the baseline as the mean
-(Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, section 2.7).
+Least squares minimises the residual of the baseline, but the smallest residual is not the one that
+a kernel learns best.  Generalised least squares, with the kernel as the covariance of the residual,
+gives errors more weight the harder they are to learn.  This is universal kriging with the baseline
+as the mean (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, section 2.7).
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ from jaxff.potential import Potential
 if TYPE_CHECKING:
     from jaxff.gdml.system import KernelSystem
 
-# Strengths of the prior to choose among, from parameters that hardly leave their start to ones
-# that leave to the kernel whatever it learns better.
+# Strengths of the prior to choose among.  A strong prior keeps the parameters near their initial
+# values.
 PRIORS = (10.0, 1.0, 0.1)
 MAX_STEPS = 30
-LARGEST_MOVE = 4.0  # of a parameter in one step, in units of its column's scale
-CONVERGED = 3e-2
+LARGEST_MOVE = 4.0  # largest change of a parameter in one step, in units of its column's scale
+CONVERGED = 3e-2  # largest change of a parameter in the last step, in the same units
 
 
 def adapted(
     baseline: Potential, system: KernelSystem, frames: Dataset, prior: float = PRIORS[0]
 ) -> Potential:
-    """The baseline whose trainable parameters minimise rᵀ(−K + λ)⁻¹r + prior, r the force residual.
+    """The baseline with the trainable parameters that minimise rᵀ(−K + λ)⁻¹r plus a prior.
 
-    Gauss-Newton steps within the columns' bounds; the prior pulls towards `baseline`.
+    r is the residual of the forces.  The minimisation uses Gauss-Newton steps within the bounds of
+    the columns; the prior is quadratic in the changes of the parameters.
 
     Args:
-        baseline: the start, in the atom order of `frames`.
-        system: the kernel equations of `frames`.
+        baseline: the initial baseline, in the atom order of `frames`.
+        system: the kernel equations of `frames`, with the dense solver.
         frames: training frames with the reference forces.
-        prior: inverse variance of the parameters' moves, in units of their columns' scales, over
-            the variance of the whitened residual.
+        prior: inverse variance of the changes of the parameters, in units of the scales of their
+            columns, divided by the variance of the whitened residual.
     """
     free = FreeParameters.of(baseline)
     moves, unravel = ravel_pytree(free.no_moves())
@@ -73,8 +74,8 @@ def adapted(
             break
     else:
         warnings.warn(
-            f"the baseline's parameters still move by {change:.2g} of their scales after "
-            f"{MAX_STEPS} steps; the sum is valid, but another baseline may serve better",
+            f"the parameters of the baseline still change by {change:.2g} of their scales after "
+            f"{MAX_STEPS} steps; the model is valid, but another baseline may be more accurate",
             stacklevel=3,
         )
     return free.moved(unravel(moves))

@@ -1,8 +1,8 @@
-"""Cholesky factorisation of a symmetric matrix held as the tiles of its lower triangle.
+"""Cholesky factorisation of a symmetric matrix that is stored as tiles of its lower triangle.
 
-LAPACK's factorisation in OpenBLAS crashes, or reports a false failure, for n above about
-22,800 on two threads.  Here LAPACK sees small blocks only; all else is products of tiles, at the
-speed of matrix products, in place and in half the memory of a square matrix.
+With two threads, LAPACK's factorisation in OpenBLAS crashes or reports a false failure for n above
+about 22,800.  Here LAPACK factorises small blocks only.  The rest are products of tiles, which run
+at the speed of matrix products, in place and in half the memory of a square matrix.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
-Tiles = list[list[Array]]  # row i holds the tiles (i, 0) ... (i, i)
+Tiles = list[list[Array]]  # row i contains the tiles (i, 0) ... (i, i)
 
-_BLOCK = 256  # side of what LAPACK factorises
+_BLOCK = 256  # side of the blocks that LAPACK factorises
 
 
 class NotPositiveDefinite(ArithmeticError):
-    """A leading minor is not positive."""
+    """A leading minor of the matrix is not positive."""
 
 
 def factorise(tiles: Tiles, progress: Callable[[float], None] | None = None) -> None:
-    """Overwrite the tiles of a positive definite A by those of L, lower triangular, A = L Lᵀ.
+    """Replace the tiles of a positive definite A by those of L, lower triangular, A = L Lᵀ.
 
     Args:
-        tiles: square tiles of one size; row i holds the tiles (i, 0) ... (i, i).
-        progress: called with the fraction done.
+        tiles: square tiles of equal size; row i contains the tiles (i, 0) ... (i, i).
+        progress: function called with the finished fraction.
 
     Raises:
-        NotPositiveDefinite: A is not positive definite (the tiles are then spoilt).
+        NotPositiveDefinite: A is not positive definite; the tiles are then partly overwritten.
     """
     count = len(tiles)
     done, total = 0, count * (count + 1) * (count + 2) // 6
@@ -92,7 +92,8 @@ def _factorise_tile(A: Array) -> Array:
     return _factorised(A)
 
 
-# Halving leaves most of the work to products of large parts.
+# The two functions below divide the matrix in halves, so that most of the work is in products of
+# large parts.
 
 
 def _divided(target: Array, L: Array) -> Array:

@@ -16,6 +16,7 @@ from jaxff.errors import InputError
 from jaxff.gdml.descriptor import entry_permutations, inverse_distances, squared_distances
 from jaxff.gdml.frames import checked_atoms, group_on
 from jaxff.gdml.local import LocalKernelTerm, soft_minimum
+from jaxff.gdml.model import KernelTerm
 from jaxff.gdml.settings import Kernel, LocalKernel, Run, Trial, ascending
 from jaxff.gdml.solvers import Solver
 from jaxff.gdml.system import require_float64, residual
@@ -103,9 +104,10 @@ def train_correction(
             count, len(dataset) - count, 0, seed=run.seed, stratify=True
         )
         scored.insert(0, valid)
-    level = float(residual(frames if background is None else background, baseline).energies.mean())
+    zero = residual(frames if background is None else background, baseline)
+    level = float(np.asarray(zero.energies).mean())
 
-    best, least = None, np.inf
+    corrections, scores = [], []
     for sigma, lam in choices:
         hybrid = train(
             frames,
@@ -119,13 +121,12 @@ def train_correction(
         if len(choices) == 1:
             return correction
         hybrid = baseline + correction.on(atoms)
-        score = _relative_error(hybrid, baseline, scored, level)
+        corrections.append(correction)
+        scores.append(_relative_error(hybrid, baseline, scored, level))
         if run.on_trial is not None:
-            error = force_rmse(hybrid, valid)
+            error = force_rmse(hybrid, scored[0])
             run.on_trial(Trial(sigma, lam, None, len(frames), "dense", error))
-        if score < least:
-            best, least = correction, score
-    return best
+    return corrections[int(np.nanargmin(scores))]
 
 
 def nearest_frames(
@@ -238,12 +239,14 @@ def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
 def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule) -> Potential:
     """The kernel of a hybrid, its last term, with `level` subtracted and with a switch."""
     placed = hybrid.program.placed[-1]
+    kernel = placed.term
+    assert isinstance(kernel, KernelTerm)
     params = {key: v for key, v in hybrid.params[placed.name].items() if key != "alphas"}
     params["offset"] = params["offset"] - level
     descriptors = np.asarray(params["descriptors"] + params["centre"])
-    within = Reach.of(descriptors, placed.term.entries, reach)
+    within = Reach.of(descriptors, np.asarray(kernel.entries), reach)
     params |= {key: jnp.asarray(value) for key, value in within._asdict().items()}
-    term = LocalKernelTerm(**{f.name: getattr(placed.term, f.name) for f in fields(placed.term)})
+    term = LocalKernelTerm(**{field.name: getattr(kernel, field.name) for field in fields(kernel)})
     return Potential.of(LocalKernelTerm.kind, term, params, molecule)
 
 

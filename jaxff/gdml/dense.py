@@ -131,5 +131,5 @@ def _tile(op, i, j, shift, frames, dtype):
     out = jax.lax.scan(put, jnp.zeros((frames * width, frames * width), dtype), starts)[0]
     row, column = (tile * frames * width + jnp.arange(frames * width) for tile in (i, j))
     out = jnp.where((row < op.size)[:, None] & (column < op.size), out, 0.0)
-    diagonal = jnp.where(row < op.size, op.lam + shift, 1.0).astype(dtype)
+    diagonal = jnp.asarray(jnp.where(row < op.size, op.lam + shift, 1.0)).astype(dtype)
     return out + jnp.where(row[:, None] == column, diagonal, 0.0)

@@ -1,8 +1,8 @@
-"""Descriptors: what the kernel compares, and how permutations of atoms act on it.
+"""Descriptors, which the kernel compares, and the action of permutations of atoms on them.
 
-A descriptor is a function ``(R (N, 3) Å, lattice (3, 3) Å or None) -> (D,)`` whose entries change
-places, and nothing else, when atoms of one element do.  The default are the inverse distances
-of sGDML: pairs k = (i, j), i > j, in the order of ``np.tril_indices(N, -1)``.
+A descriptor is a function ``(R (N, 3) Å, lattice (3, 3) Å or None) -> (D,)``.  A permutation of
+atoms of one element must permute its entries.  The default is the descriptor of sGDML, the inverse
+distances of the pairs k = (i, j), i > j, in the order of ``np.tril_indices(N, -1)``.
 Source: Chmiela et al., Sci. Adv. 3, e1603015 (2017).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +19,12 @@ import numpy as np
 from jaxff.errors import InputError
 
 Array = jax.Array
-Descriptor = Callable[[Array, Array | None], Array]
+Descriptor = Callable[[Array, Any], Array]  # of positions and lattice
 
 
 @lru_cache
 def incidence(n_atoms: int) -> np.ndarray:
-    """(D, N) matrix that takes positions to pair differences r_i − r_j."""
+    """Matrix (D, N) that maps positions to the differences r_i − r_j of pairs."""
     i, j = np.tril_indices(n_atoms, -1)
     matrix = np.zeros((len(i), n_atoms), np.int8)
     pair = np.arange(len(i))
@@ -31,14 +32,14 @@ def incidence(n_atoms: int) -> np.ndarray:
     return matrix
 
 
-def inverse_distances(R: Array, lattice: Array | None = None) -> Array:
-    """Inverse distances (D,) 1/Å of positions R (N, 3) Å, between nearest images in a lattice.
+def inverse_distances(R: Array, lattice: np.ndarray | Array | None = None) -> Array:
+    """Inverse distances (D,) of all pairs of atoms, 1/Å, between nearest images in a lattice.
 
     Args:
         R: (N, 3) Å.
         lattice: (3, 3) Å, lattice vectors as columns, or None.
     """
-    # A matrix product, because its transpose is one, too: gathers would turn into scatters.
+    # The transpose of a matrix product is a matrix product, that of a gather is a slow scatter.
     matrix = jnp.asarray(incidence(R.shape[0]), R.dtype)
     difference = jnp.matmul(matrix, R, precision="highest")
     if lattice is not None:
@@ -48,24 +49,30 @@ def inverse_distances(R: Array, lattice: Array | None = None) -> Array:
 
 
 def weighted_inverse_distances(
-    R: Array, lattice: Array | None = None, *, weights: tuple[float, ...]
+    R: Array, lattice: np.ndarray | Array | None = None, *, weights: tuple[float, ...]
 ) -> Array:
-    """w_i w_j / r_ij (D,) 1/Å of positions R (N, 3) Å, for weights w (N,) of the atoms."""
+    """Weighted inverse distances w_i w_j / r_ij (D,), 1/Å.
+
+    Args:
+        R: (N, 3) Å.
+        lattice: (3, 3) Å, lattice vectors as columns, or None.
+        weights: (N,) weights w of the atoms.
+    """
     i, j = np.tril_indices(len(weights), -1)
     pairs = np.asarray(weights)[i] * np.asarray(weights)[j]
     return inverse_distances(R, lattice) * jnp.asarray(pairs, R.dtype)
 
 
-def light_hydrogens(numbers, weight: float = 0.85) -> Descriptor:
-    """Inverse distances in which hydrogens count less, for `train(descriptor=...)`.
+def light_hydrogens(numbers: np.ndarray, weight: float = 0.85) -> Descriptor:
+    """Inverse distances with a smaller weight for hydrogens, for `Kernel(descriptor=...)`.
 
-    Distances to hydrogens swing most and tell least of the energy.  The fewer the frames, the
-    smaller the weight that serves best: for aspirin 0.6 at 150 frames (5 % smaller force errors),
-    0.85 at 1,000 (1 %), where 0.6 makes them 7 % larger.
+    Distances to hydrogens vary most and affect the energy least.  The best weight is the smaller
+    the fewer frames there are: for aspirin 0.6 with 150 frames (5 % smaller force errors), 0.85
+    with 1,000 frames (1 % smaller), for which 0.6 makes the errors 7 % larger.
 
     Args:
         numbers: (N,) atomic numbers.
-        weight: of a hydrogen; other atoms have one.
+        weight: weight of a hydrogen; other atoms have weight one.
     """
     weights = tuple(np.where(np.asarray(numbers) == 1, float(weight), 1.0).tolist())
     return partial(weighted_inverse_distances, weights=weights)
@@ -78,7 +85,7 @@ def squared_distances(x: Array, y: Array) -> Array:
 
 
 def pair_permutations(permutations: np.ndarray) -> np.ndarray:
-    """(P, D) permutations of pairs, k(i, j) → k(p[i], p[j]), of atom permutations (P, N)."""
+    """Permutations (P, D) of pairs, k(i, j) → k(p[i], p[j]), by atom permutations (P, N)."""
     permutations = np.asarray(permutations, int)
     n_atoms = permutations.shape[1]
     i, j = np.tril_indices(n_atoms, -1)
@@ -88,23 +95,27 @@ def pair_permutations(permutations: np.ndarray) -> np.ndarray:
 
 
 def entry_permutations(
-    descriptor: Descriptor, permutations: np.ndarray, positions=None, lattice=None
+    descriptor: Descriptor,
+    permutations: np.ndarray,
+    positions: np.ndarray | Array | None = None,
+    lattice: np.ndarray | Array | None = None,
 ) -> np.ndarray:
-    """(P, D) permutations of a descriptor's entries by atom permutations (P, N).
+    """Permutations (P, D) of the entries of a descriptor by atom permutations (P, N).
 
-    Entry k of the descriptor of R[p] is entry [p, k] of the descriptor of R.  Closed form for
-    inverse distances, otherwise read off at some geometries.
+    Entry k of the descriptor of R[p] is entry [p, k] of the descriptor of R.  For inverse
+    distances there is a closed form; for other descriptors the values at some geometries are
+    compared.
 
     Args:
-        descriptor: the function.
+        descriptor: the descriptor.
         permutations: (P, N).
-        positions: (M, N, 3) Å, geometries to read it off at (up to 8 are used); all entries that
-            differ must differ at one of them.
-        lattice: (3, 3) Å, or None.
+        positions: (M, N, 3) Å, the geometries (up to 8 are used; None: random ones).  Different
+            entries must have different values in at least one of them.
+        lattice: (3, 3) Å, lattice vectors as columns, or None.
 
     Raises:
-        InputError: the descriptor is no vector or not finite there, or permuting atoms does more
-            to it than permuting its entries.
+        InputError: the value of the descriptor is not a finite vector, or a permutation of atoms
+            does not permute its entries.
     """
     permutations = np.asarray(permutations, int)
     if descriptor is inverse_distances:
@@ -119,19 +130,19 @@ def entry_permutations(
         with jax.ensure_compile_time_eval():
             return np.array([np.asarray(descriptor(jnp.asarray(r), lattice)) for r in R])
 
-    own = values(R)
-    if own.ndim != 2 or not np.isfinite(own).all():
-        what = f"has shape {own.shape[1:]}" if own.ndim != 2 else "is not finite"
+    original = values(R)
+    if original.ndim != 2 or not np.isfinite(original).all():
+        what = f"has shape {original.shape[1:]}" if original.ndim != 2 else "is not finite"
         raise InputError(f"descriptor {name}: its value {what}; a finite vector (D,) is needed")
-    mixed = rng.normal(size=len(R))  # tells apart entries that are equal in some of the frames
-    order, out = np.argsort(mixed @ own, kind="stable"), []
+    mixed = rng.normal(size=len(R))  # distinguishes entries that are equal in some of the frames
+    order, out = np.argsort(mixed @ original, kind="stable"), []
     for p in permutations:
-        image = own if np.array_equal(p, np.arange(n_atoms)) else values(R[:, p])
+        image = original if np.array_equal(p, np.arange(n_atoms)) else values(R[:, p])
         sorted_image = np.argsort(mixed @ image, kind="stable")
-        if not np.allclose(own[:, order], image[:, sorted_image], rtol=1e-5, atol=1e-9):
+        if not np.allclose(original[:, order], image[:, sorted_image], rtol=1e-5, atol=1e-9):
             raise InputError(
                 f"descriptor {name}: permuting atoms {p.tolist()} does not permute its "
-                "entries; train with symmetries=None or change the descriptor"
+                "entries; train with Kernel(symmetries=None) or change the descriptor"
             )
         place = np.empty(len(order), int)
         place[sorted_image] = order

@@ -1,6 +1,8 @@
-"""Model files of the sGDML package: reading (versions of 2018 to 1.0.3) and writing (1.0.3)."""
+"""Model files of the sGDML package, read (versions of 2018 to 1.0.3) and written (1.0.3)."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 from ase.data import covalent_radii
@@ -14,23 +16,23 @@ from jaxff.npz import NpzReader, write_npz
 from jaxff.potential import Potential
 
 
-def load(path) -> Potential:
+def load(path: str | Path) -> Potential:
     """The potential of an sGDML model file (format of version 1.0.3, or of 2018).
 
-    Energies and lengths are converted where the file declares units; without a declaration they
-    are kcal/mol and Å.  The molecule's geometry is that of the first training frame, up to a
-    rotation and reflection.
+    Energies and lengths are converted from the units that the file declares; without a declaration
+    they are in kcal/mol and Å.  The geometry of the molecule is that of the first training frame,
+    up to a rotation and reflection.
 
     Raises:
-        InputError: not such a file, a damaged or incomplete one.
+        InputError: the file is not an sGDML model, or it is damaged or incomplete.
     """
     file = NpzReader(path, "model")
     legacy = "Rt_desc" in file
     if not legacy and file.text("type") != "m":
-        raise InputError(f"{path}: not a model file of the sGDML package")
+        raise InputError(f"{path}: this is not a model file of the sGDML package")
     lattice = file.need("lattice", _shape(3, 3)) if "lattice" in file else None
     if lattice is not None and abs(np.linalg.det(lattice)) < 1e-6:
-        raise InputError(f"{path}: the array 'lattice' spans no volume")
+        raise InputError(f"{path}: the vectors of the array 'lattice' are linearly dependent")
     numbers = file.need("z", _natural(_shape(None), 1, len(covalent_radii) - 1)).astype(int)
     n_atoms = len(numbers)
     n_pairs = n_atoms * (n_atoms - 1) // 2
@@ -41,20 +43,18 @@ def load(path) -> Potential:
     coefficients = file.need(b_key, _size(size)).reshape(n_train, n_pairs)
     permutations = file.need("perms", _natural(_shape(None, n_atoms), 0, n_atoms - 1)).astype(int)
     if not (np.sort(permutations, axis=1) == np.arange(n_atoms)).all():
-        raise InputError(f"{path}: the array 'perms' holds rows that are not permutations")
+        raise InputError(f"{path}: the array 'perms' contains rows that are not permutations")
     alphas = file.need("alphas_F", _size(3 * n_atoms * n_train)) if "alphas_F" in file else None
-    if "alphas_E" in file:
-        energy_alphas = file.need("alphas_E", _size(n_train)).reshape(-1)
-    else:
-        energy_alphas = None
-    scalars = {key: float(file.need(key, _size(1)).reshape(())) for key in ("sig", "c")}
-    for key, default in (("std", 1.0), ("lam", 0.0)):
-        scalars[key] = float(file.need(key, _size(1)).reshape(())) if key in file else default
-    if min(scalars["sig"], scalars["std"]) <= 0.0 or (descriptors <= 0.0).any():
+    energy_alphas = file.need("alphas_E", _size(n_train)) if "alphas_E" in file else None
+    sigma, offset, std, lam = (
+        float(file.need(key, _size(1)).reshape(())) if default is None or key in file else default
+        for key, default in (("sig", None), ("c", None), ("std", 1.0), ("lam", 0.0))
+    )
+    if min(sigma, std) <= 0.0 or (descriptors <= 0.0).any():
         raise InputError(
             f"{path}: sigma, std and descriptors must be positive; the file is damaged"
         )
-    if scalars["lam"] < 0.0:
+    if lam < 0.0:
         raise InputError(f"{path}: lam is negative; the file is damaged")
     index = {
         key: file.need(key, _natural(_any_size, 0)).astype(int).reshape(-1)
@@ -73,13 +73,13 @@ def load(path) -> Potential:
         descriptors / length,
         coefficients / length,
         permutations=permutations,
-        sigma=scalars["sig"] / length,
-        std=scalars["std"] * energy,
-        offset=scalars["c"] * energy,
-        lam=scalars["lam"],
+        sigma=sigma / length,
+        std=std * energy,
+        offset=offset * energy,
+        lam=lam,
         molecule=molecule,
         alphas=None if alphas is None else alphas.reshape(n_train, n_atoms, 3) * length,
-        energy_alphas=energy_alphas,
+        energy_alphas=None if energy_alphas is None else energy_alphas.reshape(-1),
         lattice=None if lattice is None else lattice * length,
         dataset=file.text("dataset_name") or file.text("dataset"),
         theory=file.text("dataset_theory", "unknown"),
@@ -91,35 +91,40 @@ def load(path) -> Potential:
     )
 
 
-def save(path, potential: Potential) -> None:
+def save(path: str | Path, potential: Potential) -> None:
     """Write an sGDML model as a file that the sGDML package (1.0.3) reads, atomically.
 
     Raises:
         InputError: the potential is not one plain sGDML model, or a parameter is not finite.
     """
-    placed = potential.program.placed
-    plain = len(placed) == 1 and placed[0].term.kind == KernelTerm.kind and placed[0].atoms is None
-    plain = plain and placed[0].term.descriptor is inverse_distances
-    if not plain or "scale" in potential.params[placed[0].name] or potential.molecule is None:
+    first, *others = potential.program.placed
+    term, molecule = first.term, potential.molecule
+    if (
+        others
+        or first.atoms is not None
+        or type(term) is not KernelTerm
+        or term.descriptor is not inverse_distances
+        or "scale" in potential.params[first.name]
+        or molecule is None
+    ):
         raise InputError(
             f"{path}: not written, {potential!r} is not a single plain sGDML model; "
             "jaxff.save writes any potential"
         )
-    term = placed[0].term
-    own = {key: np.asarray(v, float) for key, v in potential.params[placed[0].name].items()}
-    for key, value in own.items():
+    params = {key: np.asarray(v, float) for key, v in potential.params[first.name].items()}
+    for key, value in params.items():
         if not np.isfinite(value).all():
             raise InputError(f"{path}: not written, the parameter {key} is not finite")
     pairs = pair_permutations(term.permutations)
-    sigma = float(own["sigma"])
-    pending = np.array({"mae": np.nan, "rmse": np.nan}, object)  # "not tested yet", over there
+    sigma = float(params["sigma"])
+    pending = np.array({"mae": np.nan, "rmse": np.nan}, object)  # the package's "not tested yet"
     arrays = {
         "type": "m",
         "code_version": "1.0.3",
         "dataset_name": term.dataset,
         "dataset_theory": term.theory,
         "solver_name": "analytic",
-        "z": potential.molecule.numbers.astype(np.uint8),
+        "z": molecule.numbers.astype(np.uint8),
         "idxs_train": term.train_index,
         "md5_train": term.train_md5.encode(),
         "idxs_valid": term.valid_index,
@@ -127,12 +132,12 @@ def save(path, potential: Potential) -> None:
         "n_test": 0,
         "md5_test": np.array(None, object),
         "f_err": pending,
-        "R_desc": (own["descriptors"] + own["centre"]).T,
-        "R_d_desc_alpha": own["coefficients"],
-        "c": own["offset"],
-        "std": own["std"],
-        "sig": int(sigma) if sigma.is_integer() else sigma,  # its reader prints integers only
-        "lam": own["lam"],
+        "R_desc": (params["descriptors"] + params["centre"]).T,
+        "R_d_desc_alpha": params["coefficients"],
+        "c": params["offset"],
+        "std": params["std"],
+        "sig": int(sigma) if sigma.is_integer() else sigma,  # the package prints integers only
+        "lam": params["lam"],
         "perms": term.permutations,
         "tril_perms_lin": (pairs + np.arange(len(pairs))[:, None] * pairs.shape[1]).T.ravel(),
         "use_E": term.knows_energies,
@@ -141,16 +146,16 @@ def save(path, potential: Potential) -> None:
     }
     if term.knows_energies:
         arrays["e_err"] = pending
-    if "alphas" in own:
-        arrays["alphas_F"] = own["alphas"].ravel()
-    if "lattice" in own:
-        arrays["lattice"] = own["lattice"]
-    if "energy_alphas" in own:
-        arrays["alphas_E"] = own["energy_alphas"]
+    if "alphas" in params:
+        arrays["alphas_F"] = params["alphas"].ravel()
+    if "lattice" in params:
+        arrays["lattice"] = params["lattice"]
+    if "energy_alphas" in params:
+        arrays["alphas_E"] = params["energy_alphas"]
     write_npz(path, {key: np.asarray(value) for key, value in arrays.items()})
 
 
-# -- checks of arrays, as `NpzReader.need` takes them ------------------------------------------
+# -- checks for `NpzReader.need` ---------------------------------------------------------------
 
 
 def _shape(*wanted):
@@ -168,7 +173,7 @@ def _shape(*wanted):
 
 
 def _natural(fault, least: int, most: float = np.inf):
-    """`fault`, and a fault if the numbers are not integers within limits."""
+    """The check `fault`, and a check that the numbers are integers within limits."""
 
     def both(array):
         found = fault(array)
@@ -177,7 +182,7 @@ def _natural(fault, least: int, most: float = np.inf):
         whole = (array == np.round(array)).all()
         if whole and array.min() >= least and array.max() <= most:
             return None
-        return f"holds other than integers from {least} to {most}"
+        return f"contains numbers that are not integers from {least} to {most}"
 
     return both
 
@@ -198,7 +203,15 @@ def _size(wanted: int):
 
 
 def _molecule(numbers: np.ndarray, descriptors: np.ndarray, name: str) -> Molecule:
-    """Bonds from median distances, positions from those of one frame (multidimensional scaling)."""
+    """Molecule with bonds from median distances and positions from the distances of one frame.
+
+    The positions are found by multidimensional scaling.
+
+    Args:
+        numbers: (N,) atomic numbers.
+        descriptors: (M, D) inverse distances, 1/Å.
+        name: name of the molecule.
+    """
     n_atoms = len(numbers)
     i, j = np.tril_indices(n_atoms, -1)
     median = 1.0 / np.median(descriptors, axis=0)

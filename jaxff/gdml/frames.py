@@ -36,11 +36,11 @@ def draw(
         InputError: too few frames, frames of other atoms, or training frames among `valid`.
     """
     data = replace(data, index=None)  # indices refer to this data set
-    given = isinstance(valid, Dataset)
-    for key, value in (("n_train", n_train), ("valid", None if given else valid)):
+    count = None if isinstance(valid, Dataset) else valid
+    for key, value in (("n_train", n_train), ("valid", count)):
         if not isinstance(value, int | np.integer | None):
             raise InputError(f"{key}={value!r} must be a whole number of frames")
-    if n_train is None and valid is not None and not given:
+    if n_train is None and count is not None:
         raise InputError(
             f"valid={valid!r} is a number of frames to draw, which needs n_train: give it, or give "
             "the validation frames"
@@ -54,13 +54,14 @@ def draw(
         frames, rest = data, data[:0]
     else:
         frames, _, rest = data.split(n_train, 0, seed=seed, stratify=True)
-    if given and needs_valid and len(valid) == 0:
-        raise InputError(f"{valid.label}: there are no validation frames to choose the model on")
-    if given and not np.array_equal(valid.numbers, data.numbers):
-        raise InputError(f"{valid.label}: the validation frames are of other atoms")
+    if isinstance(valid, Dataset):
+        if needs_valid and len(valid) == 0:
+            raise InputError(f"{valid.label}: there are no validation frames to choose sigma on")
+        if not np.array_equal(valid.numbers, data.numbers):
+            raise InputError(f"{valid.label}: the validation frames are of other atoms")
     if not needs_valid:
         return frames, None
-    if given:
+    if isinstance(valid, Dataset):
         known = {R.tobytes() for R in frames.positions}
         shared = sum(R.tobytes() in known for R in valid.positions)
         if shared:
@@ -69,10 +70,10 @@ def draw(
                 "draw both with Dataset.split, or give other frames"
             )
         return frames, valid
-    count = min(MAX_VALID, len(rest)) if valid is None else valid
+    count = min(MAX_VALID, len(rest)) if count is None else count
     if not 0 < count <= len(rest):
         raise InputError(
-            f"{data.label}: {len(rest)} frames are left to choose sigma on ({count} wanted); "
+            f"{data.label}: {len(rest)} frames are left to choose sigma on ({count} wanted): "
             "give one sigma, or give validation frames as valid="
         )
     return frames, rest.split(count, 0, seed=seed, stratify=True).train
@@ -83,7 +84,7 @@ def some(frames: Dataset, count: int, seed: int) -> Dataset:
     return frames[np.sort(np.random.default_rng(seed).permutation(len(frames))[:count])]
 
 
-def restricted(data: Dataset, atoms: tuple[int, ...] | None) -> Dataset:
+def restricted(data: Dataset, atoms: Sequence[int] | None) -> Dataset:
     """The frames of `atoms` alone (None: of all atoms)."""
     return data if atoms is None else data.reorder(atoms)
 
@@ -110,7 +111,7 @@ def checked_atoms(atoms: Sequence[int], data: Dataset, least: int = 2) -> tuple[
 
 
 def group_on(
-    data: Dataset, atoms: tuple[int, ...] | None, symmetries: str | np.ndarray | None, seed: int
+    data: Dataset, atoms: Sequence[int] | None, symmetries: str | np.ndarray | None, seed: int
 ) -> np.ndarray:
     """The group of permutations (P, K) of `atoms` (K,), or of all atoms.
 
@@ -128,7 +129,9 @@ def group_on(
 # -- checks of the labels ----------------------------------------------------------------------
 
 
-def warn_if_not_learnt(labels: Dataset, forces: np.ndarray, baseline_forces) -> None:
+def warn_if_not_learnt(
+    labels: Dataset, forces: np.ndarray, baseline_forces: np.ndarray | float
+) -> None:
     """Warn if a model explains hardly any of its training forces.
 
     Args:
@@ -146,28 +149,29 @@ def warn_if_not_learnt(labels: Dataset, forces: np.ndarray, baseline_forces) -> 
         )
 
 
-def check_energies(labels: Dataset, predicted: np.ndarray) -> None:
+def check_energies(label: str, energies: np.ndarray, predicted: np.ndarray) -> None:
     """Check that energies integrated from the forces agree with the energies of the frames.
 
     Args:
-        labels: M training frames with energies.
+        label: name of the data set, for messages.
+        energies: (M,) energies of the training frames, kcal/mol.
         predicted: (M,) energies of the model, kcal/mol.
 
     Raises:
         InputError: the forces have the wrong sign.
     """
-    if len(predicted) < 10 or np.ptp(labels.energies) == 0.0 or np.ptp(predicted) == 0.0:
+    if len(predicted) < 10 or np.ptp(energies) == 0.0 or np.ptp(predicted) == 0.0:
         return
-    correlation = np.corrcoef(labels.energies, predicted)[0, 1]
-    slope = np.polyfit(predicted, labels.energies, 1)[0]
+    correlation = np.corrcoef(energies, predicted)[0, 1]
+    slope = np.polyfit(predicted, energies, 1)[0]
     if correlation < -0.5:
         raise InputError(
-            f"{labels.label}: the energies decrease where the forces say that they increase "
+            f"{label}: the energies decrease where the forces say that they increase "
             f"(correlation {correlation:.2f}): these are gradients, not forces; change their sign"
         )
     if correlation < 0.5 or not 0.5 < slope < 2.0:
         warnings.warn(
-            f"{labels.label}: the energies of the training frames do not agree with their forces "
+            f"{label}: the energies of the training frames do not agree with their forces "
             f"(correlation {correlation:.2f}, slope {slope:.2f}), so the energies of this model "
             "are unreliable: check units and levels of theory, or use more frames",
             stacklevel=3,

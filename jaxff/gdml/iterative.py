@@ -45,7 +45,7 @@ class Iterative:
         tolerance: float = 1e-4,
         max_iterations: int = 5000,
         seed: int = 0,
-        checkpoint: Path | None = None,
+        checkpoint: str | Path | None = None,
         interval: float = 60.0,
         progress: Progress | None = None,
     ):

@@ -1,8 +1,8 @@
 """The Matérn-5/2 kernel of sGDML: expansions in it, and blocks of its covariance matrix.
 
-With t = √5 d/σ, d = |x − x'|, the kernel is k = (1 + t + t²/3) exp(−t).  The three functions here
-are functions of u = t², each the derivative of the one before up to a factor, so that
-derivatives stay finite and right at d = 0, where the square root has none.
+With t = √5 d/σ and d = |x − x'| the kernel is k = (1 + t + t²/3) exp(−t).  `matern`, `damped` and
+`decay` are functions of u = t².  Up to a factor each is the derivative of the one before, so that
+derivatives are finite and correct at d = 0, where the square root has none.
 Source: Chmiela et al., Nat. Commun. 9, 3887 (2018).
 """
 
@@ -18,7 +18,7 @@ Array = jax.Array
 
 
 def _root(u: Array) -> Array:
-    # u comes from a matrix product: rounding can leave it just below zero.
+    # u comes from a matrix product and may be slightly negative by rounding.
     return jnp.sqrt(jnp.maximum(u, 0.0))
 
 
@@ -43,20 +43,20 @@ def decay(u: Array) -> Array:
 
 
 @matern.defjvp
-def _(primals, tangents):
+def _(primals: tuple[Array], tangents: tuple[Array]):
     (u,), (du,) = primals, tangents
     return matern(u), damped(u) * (-du / 6.0)
 
 
 @damped.defjvp
-def _(primals, tangents):
+def _(primals: tuple[Array], tangents: tuple[Array]):
     (u,), (du,) = primals, tangents
     return damped(u), decay(u) * (-du / 2.0)
 
 
 @decay.defjvp
-def _(primals, tangents):
-    # The slope diverges at u = 0; in energies it always multiplies something that vanishes faster.
+def _(primals: tuple[Array], tangents: tuple[Array]):
+    # The slope diverges at u = 0, but energies contain it only times factors that vanish faster.
     (u,), (du,) = primals, tangents
     positive = u > 0.0
     t = jnp.sqrt(jnp.where(positive, u, 1.0))
@@ -65,7 +65,7 @@ def _(primals, tangents):
 
 
 def force_weight(sigma: Array) -> Array:
-    """5/(3σ²): the factor of `damped` in the force-force kernel and in predictions."""
+    """5/(3σ²), the factor of `damped` in the force-force kernel and in predictions."""
     return 5.0 / (3.0 * sigma**2)
 
 
@@ -79,11 +79,12 @@ class Expansion(NamedTuple):
     the kernel k.
 
     Attributes:
-        descriptors: (M, D) the x_j, 1/Å.
-        slopes: (M, D) the β_j.
+        descriptors: (M, D) x_j, 1/Å.
+        slopes: (M, D) β_j.
         sigma: () 1/Å.
-        squares, projections: (M,) x_j·x_j and x_j·β_j.
-        values: (M,) the a_j, or None.
+        squares: (M,) x_j·x_j.
+        projections: (M,) x_j·β_j.
+        values: (M,) a_j, or None.
     """
 
     descriptors: Array
@@ -94,13 +95,16 @@ class Expansion(NamedTuple):
     values: Array | None
 
     @classmethod
-    def of(cls, descriptors, slopes, sigma, values=None) -> Expansion:
+    def of(
+        cls, descriptors: Array, slopes: Array, sigma: Array, values: Array | None = None
+    ) -> Expansion:
+        """The expansion with its squares and projections computed."""
         squares, projections = (_row_sums(descriptors * x) for x in (descriptors, slopes))
         return cls(descriptors, slopes, sigma, squares, projections, values)
 
 
 def _row_sums(x: Array) -> Array:
-    # As a product, because XLA's reductions along rows are slow on CPUs.
+    # XLA's reductions along rows are slow on CPUs, so this is a matrix product.
     return jnp.matmul(x, jnp.ones(x.shape[-1], x.dtype), precision="highest")
 
 
@@ -124,7 +128,7 @@ def _values(x: Array, expansion: Expansion) -> Array:
 
 
 def values_and_gradients(x: Array, expansion: Expansion) -> tuple[Array, Array]:
-    """ε (Q,) and ∂ε/∂x (Q, D) at descriptors x (Q, D): four matrix products."""
+    """ε (Q,) and ∂ε/∂x (Q, D) at descriptors x (Q, D), by four matrix products."""
     e = expansion
     u, along = _radial(x, e)
     w, scale = force_weight(e.sigma), 5.0 / e.sigma**2
@@ -140,7 +144,7 @@ def values_and_gradients(x: Array, expansion: Expansion) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def expand(x: Array, expansion: Expansion) -> Array:
-    """ε (Q,) at descriptors x (Q, D); its derivative in x is that of `values_and_gradients`."""
+    """ε (Q,) at descriptors x (Q, D), differentiable by `values_and_gradients`."""
     return _values(x, expansion)
 
 
@@ -167,19 +171,25 @@ def _instantiated(tangent):
 # -- blocks of the kernel matrix ---------------------------------------------------------------
 
 
-def blocks(rows: tuple, columns: tuple, entries: Array, sigma: Array, values: bool) -> Array:
+def blocks(
+    rows: tuple[Array, Array],
+    columns: tuple[Array, Array],
+    entries: Array,
+    sigma: Array,
+    values: bool,
+) -> Array:
     """Covariances of gradients (and values) of ε between two sets of frames.
 
     Block (i, j) is Σ_p A_iᵀ [w I − h δδᵀ] A_j^p with δ = x_i − x_j^p,
     w = 5/(3σ²) (1 + t) exp(−t), h = 25/(3σ⁴) exp(−t): minus the force-force kernel.  With `values`
-    a row and a column of the values of ε follow.
+    each block has one more row and column for the values of ε.
 
     Args:
         rows: descriptors (I, D) 1/Å and Jacobians (I, D, W) 1/Å² of the frames.
-        columns: the same of the other frames, (J, D) and (J, D, W).
+        columns: the same for the other frames, (J, D) and (J, D, W).
         entries: (P, D) permutations of the descriptor's entries, applied to the columns.
         sigma: () 1/Å.
-        values: whether values stand beside gradients.
+        values: whether values are included in addition to gradients.
 
     Returns:
         (I, W, J, W), or (I, W + 1, J, W + 1) with `values`.
@@ -200,7 +210,7 @@ def blocks(rows: tuple, columns: tuple, entries: Array, sigma: Array, values: bo
     def one_row(frame):
         # Adding up the permutations first leaves one matrix product for all columns.
         A, u, w, h, left, right = frame
-        weighted = sum(w[:, p, None] * A_p[p] for p in range(n_perms))
+        weighted = jnp.asarray(sum(w[:, p, None] * A_p[p] for p in range(n_perms)))
         block = (A.T @ weighted.reshape(dimension, -1)).reshape(A.shape[1], *right.shape[::2])
         block = block - jnp.einsum("jpa,jpb->ajb", h[..., None] * left, right)
         if not values:

@@ -1,8 +1,9 @@
 """A preconditioner for kernel systems too large to factorise.
 
-K + λ ≈ D + F Fᵀ: F is a partial Cholesky factor whose pivots are drawn in proportion to the
-diagonal that is left (Chen, Epperly, Tropp, Webber, Comm. Pure Appl. Math. 78, 995 (2025)), D what
-it leaves of each frame's own block (Snelson and Ghahramani, NIPS 18 (2006), "FITC").
+K + λ ≈ D + F Fᵀ.  F is a partial Cholesky factor whose pivots are drawn with probabilities
+proportional to the remaining diagonal (Chen, Epperly, Tropp, Webber, Comm. Pure Appl. Math. 78,
+995 (2025)).  D is the remainder of the diagonal block of each frame (Snelson and Ghahramani,
+NIPS 18 (2006), "FITC").
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from jaxff.gdml.operator import KernelOperator
 
 Array = jax.Array
 
-_FLOOR = 0.25  # of the mean diagonal that is left: added to D, whose smallest values are rounding
-_DEPENDENT = 1e-10  # a pivot's share of the largest in its draw, below which it is dropped
+# Share of the mean remaining diagonal that is added to D, whose smallest eigenvalues are rounding
+# errors.
+_FLOOR = 0.25
+_DEPENDENT = 1e-10  # eigenvalues smaller than this share of the largest of a draw are dropped
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("whitener", "factor"), meta_fields=())
@@ -38,7 +41,7 @@ class Nystrom:
     factor: Array
 
     def __call__(self, r: Array) -> Array:
-        """About (K + λ)⁻¹ r for r (M, W) or (M, W, k)."""
+        """Approximation of (K + λ)⁻¹ r for r (M, W) or (M, W, k)."""
         return _apply(self, r)
 
 
@@ -46,7 +49,7 @@ class Nystrom:
 def _apply(self: Nystrom, r: Array) -> Array:
     v = jnp.einsum("mwv,mv...->mw...", self.whitener, r)
     flat = v.reshape(len(self.factor), *v.shape[2:])
-    # The smaller array first: a transposed factor would be copied.
+    # The smaller array is transposed, as a transposed factor would be copied.
     v = v - (self.factor @ (flat.T @ self.factor).T).reshape(r.shape)
     return jnp.einsum("mwv,mw...->mv...", self.whitener, v)
 
@@ -57,13 +60,13 @@ def nystrom(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Nystrom:
-    """The preconditioner made of about `columns` columns of K.
+    """The preconditioner from about `columns` columns of K.
 
     Args:
-        op: the kernel operator.
-        columns: m; memory is that of an (n, m) array and a tenth more.
-        seed: of the draw of pivots.
-        progress: called with the fraction done.
+        op: the operator K + λ.
+        columns: m; the memory is that of an (n, m) array and a tenth more.
+        seed: seed of the choice of pivots.
+        progress: function called with the finished fraction.
     """
     n, draw = op.size, draw_size(columns)
     rng = np.random.default_rng(seed)
@@ -88,13 +91,13 @@ def nystrom(
 
 
 def draw_size(columns: int) -> int:
-    """Pivots drawn at once: few enough that what is left steers most draws."""
+    """Number of pivots drawn at once: few, so that most draws see an updated diagonal."""
     return max(1, min(-(-columns // 10), 512))
 
 
 @partial(jax.jit, static_argnums=1)
 def _empty(op, columns):
-    # Made from the operator, so that it lies where the operator's frames do.
+    # The sum with an array of the operator places the zeros on the same devices.
     return (
         jnp.zeros((op.size, columns), op.dtype)
         + 0.0 * jnp.repeat(op.descriptors[:, 0], op.width)[:, None]
@@ -102,8 +105,8 @@ def _empty(op, columns):
 
 
 @partial(jax.jit, donate_argnums=1)
-def _extended(op, F, pivots, real, count):
-    """F with columns for `pivots` (the first `real` of them) written from `count` on."""
+def _extended(op: KernelOperator, F: Array, pivots: Array, real: int, count: int):
+    """F with columns for the first `real` of `pivots`, written from column `count` on."""
     width = op.width
     frames, coordinates = pivots // width, pivots % width
     column = _columns(op, frames, coordinates) - F @ F[pivots].T
@@ -111,16 +114,17 @@ def _extended(op, F, pivots, real, count):
     core = jnp.where(valid[:, None] & valid, column[pivots], 0.0)
     values, vectors = jnp.linalg.eigh(0.5 * (core + core.T))
     keep = values > _DEPENDENT * values[-1]
-    # Kept directions first, so that the columns of F fill up without gaps.
+    # The kept directions come first, so that the columns of F are filled without gaps.
     order = jnp.argsort(~keep, stable=True)
     values, vectors, keep = values[order], vectors[:, order], keep[order]
-    new = column @ jnp.where(keep, vectors / jnp.sqrt(jnp.where(keep, values, 1.0)), 0.0)
+    root = jnp.sqrt(jnp.asarray(jnp.where(keep, values, 1.0)))
+    new = column @ jnp.asarray(jnp.where(keep, vectors / root, 0.0))
     room = F.shape[1]
     place = jnp.where(keep, count + jnp.arange(len(keep)), room)
     return F.at[:, place].set(new, mode="drop"), keep.sum(), jnp.sum(new * new, axis=1)
 
 
-def _columns(op, frames, coordinates):
+def _columns(op: KernelOperator, frames: Array, coordinates: Array) -> Array:
     """Columns (n, k) of K for coordinates (k,) of frames (k,)."""
     slopes = jnp.take_along_axis(op.jacobians[frames], coordinates[:, None, None], axis=2)
     picked = (op.descriptors[frames], slopes)
@@ -132,7 +136,8 @@ def _columns(op, frames, coordinates):
     return jax.lax.map(one, (op.descriptors, op.jacobians)).reshape(op.size, -1)
 
 
-# Row by row in place: a second array of the size of F would halve what fits into the memory.
+# The next two functions work in place, row by row, as a second array of the size of F would halve
+# the size of the systems that fit into the memory.
 
 
 @partial(jax.jit, donate_argnums=1)
@@ -165,7 +170,7 @@ def _reduced(F, width):
         return F @ inverse
 
     def some(i, F):
-        # The last rows overlap those before them, which are then left as they are.
+        # The last rows overlap the rows before them, which are finished and not changed again.
         start = jnp.minimum(i * at_once, len(F) - at_once)
         rows = jax.lax.dynamic_slice_in_dim(F, start, at_once)
         fresh = (start + jnp.arange(at_once) >= i * at_once)[:, None]

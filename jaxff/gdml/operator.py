@@ -1,14 +1,17 @@
-"""The kernel matrix of a set of frames as a linear operator, never stored.
+"""The kernel matrix of a set of frames as a linear operator, which is never stored.
 
-Forces of one frame do not depend on rigid motions, hence 3N − 6 numbers hold all that a kernel
-can say of them: the Jacobian of the descriptor is reduced to that many columns, which shrinks
-every system and drops only what no coefficient can fit (net force and torque in the labels).
+The descriptor does not change in rigid motions, so the forces that a kernel predicts for one frame
+have 3N − 6 independent components.  The Jacobian of the descriptor is reduced to that many columns.
+This makes every system smaller and leaves out only the net force and torque of the labels, which
+no coefficient can fit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +24,7 @@ from jaxff.gdml.kernel import Expansion, blocks, values_and_gradients
 
 Array = jax.Array
 
-_LINEAR = 1e-3  # Å: a frame whose atoms are this near to a line
+_LINEAR = 1e-3  # Å, largest distance of the atoms of a linear frame from a line
 
 
 @partial(
@@ -31,19 +34,20 @@ _LINEAR = 1e-3  # Å: a frame whose atoms are this near to a line
 )
 @dataclass(frozen=True, eq=False)
 class KernelOperator:
-    """K + λ, the covariance of ε = −E/std: of its gradients, and of its values if asked for.
+    """K + λ, the covariance of the gradients of ε = −E/std and, optionally, of its values.
 
-    A vector has shape (M, W), one row a frame, or (M, W + 1) with the values.
+    A vector has shape (M, W), one row for each frame, or (M, W + 1) with the values.
 
     Attributes:
         descriptors: (M, D) 1/Å, relative to `centre`.
         jacobians: (M, D, W) ∂x/∂r in the frames' reduced coordinates, 1/Å².
         bases: (M, 3N, W) orthonormal, from reduced coordinates to Cartesian ones.
         entries: (P, D) permutations of the descriptor's entries.
-        centre: (D,) the mean descriptor, subtracted for the digits.
-        sigma, lam: ().
-        values: whether the values of ε are observed, too.
-        mesh: devices over which the frames are spread (None: one device).
+        centre: (D,) 1/Å, the mean descriptor; subtracting it reduces rounding errors.
+        sigma: () 1/Å.
+        lam: () λ.
+        values: whether the values of ε are included.
+        mesh: devices over which the frames are distributed (None: one device).
     """
 
     descriptors: Array
@@ -59,40 +63,41 @@ class KernelOperator:
     @classmethod
     def of(
         cls,
-        positions,
-        permutations,
+        positions: np.ndarray | Array,
+        permutations: np.ndarray,
         sigma: float,
         lam: float = 1e-10,
         *,
         values: bool = False,
         descriptor: Descriptor = inverse_distances,
-        lattice=None,
+        lattice: np.ndarray | Array | None = None,
     ) -> KernelOperator:
         """The operator of frames.
 
         Args:
             positions: (M, N, 3) Å.
-            permutations: (P, N), a group.
-            sigma: 1/Å.
-            lam: λ.
-            values: observe energies beside forces.
-            descriptor: what the kernel compares.
-            lattice: (3, 3) Å, or None.
+            permutations: (P, N) a group of atom permutations.
+            sigma: length scale, 1/Å.
+            lam: regularisation λ.
+            values: include energies in addition to forces.
+            descriptor: function of the positions that the kernel compares.
+            lattice: (3, 3) Å, lattice vectors as columns, or None.
         """
-        entries = entry_permutations(descriptor, permutations, positions, lattice)
-        R, entries = jnp.asarray(positions), jnp.asarray(entries)
+        R = jnp.asarray(positions)
+        entries = jnp.asarray(entry_permutations(descriptor, permutations, positions, lattice))
         lattice = None if lattice is None else jnp.asarray(lattice)
         bases = jnp.asarray(reduced_bases(positions, descriptor, lattice))
         x, A = _describe(R, bases, descriptor, lattice)
-        sigma, lam = (jnp.asarray(value, x.dtype) for value in (sigma, lam))
-        # What is subtracted must be unchanged by every permutation.
+        # The centre must not be changed by any of the permutations.
         centre = x.mean(axis=0)[entries].mean(axis=0)
-        return cls(x - centre, A, bases, entries, centre, sigma, lam, values)
+        width, shift = jnp.asarray(sigma, x.dtype), jnp.asarray(lam, x.dtype)
+        return cls(x - centre, A, bases, entries, centre, width, shift, values)
 
     def sharded(self, mesh: Mesh) -> KernelOperator:
-        """The same operator with its frames spread over the devices of a mesh.
+        """The same operator with its frames distributed over the devices of a mesh.
 
-        Frames without forces fill up the last devices; their part of a vector stays zero.
+        The number of frames is increased to a multiple of the number of devices by frames without
+        forces, whose part of a vector is zero.
 
         Args:
             mesh: devices in one axis.
@@ -124,7 +129,7 @@ class KernelOperator:
 
     @property
     def width(self) -> int:
-        """Numbers observed of one frame."""
+        """Length of the part of a vector that belongs to one frame."""
         return self.jacobians.shape[2] + self.values
 
     @property
@@ -137,7 +142,7 @@ class KernelOperator:
 
     # -- labels and coefficients ----------------------------------------------------------------
 
-    def observed(self, forces, energies=None) -> Array:
+    def observed(self, forces: np.ndarray, energies: np.ndarray | None = None) -> Array:
         """The vector of labels: forces (M, N, 3) and, with `values`, minus energies (M,)."""
         flat = self.spread(np.asarray(forces).reshape(len(forces), -1))
         reduced = jnp.einsum("mcw,mc->mw", self.bases, flat)
@@ -146,7 +151,7 @@ class KernelOperator:
         return jnp.concatenate([reduced, -jnp.asarray(energies)[:, None]], axis=1)
 
     def expansion(self, a: Array) -> Expansion:
-        """The function ε whose coefficients are `a`."""
+        """The function ε with the coefficients `a`."""
         return _expansion(self, a)
 
     def cartesian(self, a: Array) -> Array:
@@ -154,13 +159,13 @@ class KernelOperator:
         return jnp.einsum("mcw,mw->mc", self.bases, a[:, : self.jacobians.shape[2]])
 
     def gathered(self, x: Array) -> np.ndarray:
-        """An array with one row a frame, whole and on the host of every process."""
+        """An array with one row for each frame, complete, on the host of every process."""
         if self.mesh is not None:
             x = jax.jit(lambda x: x, out_shardings=NamedSharding(self.mesh, P()))(x)
         return np.asarray(x)
 
-    def spread(self, x) -> Array:
-        """An array with one row a frame, on the operator's devices; missing rows are zero."""
+    def spread(self, x: np.ndarray) -> Array:
+        """An array with one row for each frame, on the devices; missing rows are zero."""
         x = np.asarray(x)
         x = np.concatenate([x, np.zeros((self.n_frames - len(x), *x.shape[1:]), x.dtype)])
         return jnp.asarray(x) if self.mesh is None else jax.device_put(x, self.bases.sharding)
@@ -168,7 +173,7 @@ class KernelOperator:
     # -- products and parts ---------------------------------------------------------------------
 
     def __matmul__(self, a: Array) -> Array:
-        """(K + λ) a, as the gradients (and values) of the expansion at its own frames."""
+        """(K + λ) a, computed as gradients (and values) of the expansion at its frames."""
         return _product(self, a)
 
     def diagonal(self) -> Array:
@@ -190,11 +195,21 @@ def _describe(R, bases, descriptor, lattice):
     return jax.lax.map(one, (R, bases), batch_size=16)
 
 
-def reduced_bases(positions, descriptor: Descriptor = inverse_distances, lattice=None):
-    """(M, 3N, W) orthonormal bases of the displacements that can change the descriptor.
+def reduced_bases(
+    positions: np.ndarray | Array,
+    descriptor: Descriptor = inverse_distances,
+    lattice: Array | None = None,
+) -> np.ndarray:
+    """Orthonormal bases (M, 3N, W) of the displacements that change the descriptor.
 
-    Those are all but translations and rotations.  Nothing is left out where the descriptor
-    sees rigid motions, rotations are kept in a lattice and where a frame is linear.
+    Translations and rotations are left out.  Rotations are kept in a lattice, if a frame is
+    linear, and if the descriptor changes in rotations; all displacements are kept if it changes
+    in translations.
+
+    Args:
+        positions: (M, N, 3) Å.
+        descriptor: function of the positions that the kernel compares.
+        lattice: (3, 3) Å, lattice vectors as columns, or None.
     """
     R = np.asarray(positions, float)
     n_frames, n_atoms, _ = R.shape
@@ -208,16 +223,16 @@ def reduced_bases(positions, descriptor: Descriptor = inverse_distances, lattice
         rigid = translations
     else:
         rigid = np.concatenate([translations, turns], axis=2)
-    if not _unseen(R[0], rigid[0], descriptor, lattice):
+    if not _invariant(R[0], rigid[0], descriptor, lattice):
         rigid = translations
-        if not _unseen(R[0], rigid[0], descriptor, lattice):
+        if not _invariant(R[0], rigid[0], descriptor, lattice):
             return np.tile(np.eye(3 * n_atoms), (n_frames, 1, 1))
     complete = np.linalg.qr(rigid, mode="complete")[0]
     return complete[:, :, rigid.shape[2] :]
 
 
-def _unseen(R, motions, descriptor, lattice) -> bool:
-    """Whether the descriptor does not change along displacements (3N, K) of R (N, 3)."""
+def _invariant(R, motions, descriptor, lattice) -> bool:
+    """Whether displacements (3N, K) of R (N, 3) leave the descriptor unchanged."""
     slope = np.asarray(jax.jacfwd(descriptor)(jnp.asarray(R), lattice)).reshape(-1, R.size)
     return bool(np.abs(slope @ motions).max() < 1e-5 * np.abs(slope).max())
 
@@ -234,7 +249,7 @@ def _expansion(op: KernelOperator, a: Array) -> Expansion:
 
 
 def frames_at_once(n_perms: int, n_frames: int, itemsize: int = 8, budget: float = 4e6) -> int:
-    """Queries per chunk that keep their (P, M) arrays within caches."""
+    """Number of frames in a chunk whose (P, M) arrays fit into the caches."""
     return int(np.clip(budget / (4 * itemsize * n_perms * n_frames), 1, 64))
 
 
@@ -244,7 +259,7 @@ def _product(op: KernelOperator, a: Array) -> Array:
     at_once = frames_at_once(len(op.entries), op.n_frames, op.dtype.itemsize)
     observed = partial(observations, values=op.values, at_once=at_once)
     if op.mesh is not None:
-        # Each device asks for its own frames; the expansion, which is small, all of them hold.
+        # Each device evaluates its own frames; the small expansion is on all devices.
         local, whole = P(*op.mesh.axis_names), P()
         observed = jax.shard_map(
             observed,
@@ -256,16 +271,18 @@ def _product(op: KernelOperator, a: Array) -> Array:
     return observed(own, op.entries, op.descriptors, op.jacobians) + op.lam * a
 
 
-def observations(expansion, entries, x, A, *, values: bool, at_once: int) -> Array:
-    """Gradients (and values) of an expansion at frames.
+def observations(
+    expansion: Expansion, entries: Array, x: Array, A: Array, *, values: bool, at_once: int
+) -> Array:
+    """Gradients (and values) of an expansion at given frames.
 
     Args:
         expansion: the function.
         entries: (P, D) permutations of the descriptor's entries.
         x: (B, D) the frames' descriptors, relative to the same centre as the expansion's.
         A: (B, D, W) their Jacobians.
-        values: whether values stand beside gradients.
-        at_once: frames per chunk.
+        values: whether values are included in addition to gradients.
+        at_once: number of frames in a chunk.
 
     Returns:
         (B, W), or (B, W + 1) with `values`.
@@ -275,7 +292,7 @@ def observations(expansion, entries, x, A, *, values: bool, at_once: int) -> Arr
 
     def chunk(frames):
         x, A = frames
-        # |x − x_j^p| = |x^(p⁻¹) − x_j|: queries are permuted, not the training set.
+        # |x − x_j^p| = |x^(p⁻¹) − x_j|: the queries are permuted instead of the training set.
         query = x[:, inverse].reshape(-1, dimension)
         value, gradient = values_and_gradients(query, expansion)
         gradient = gradient.reshape(len(x), n_perms, dimension)
@@ -288,8 +305,14 @@ def observations(expansion, entries, x, A, *, values: bool, at_once: int) -> Arr
     return in_chunks(chunk, (x, A), at_once)
 
 
-def in_chunks(function, arrays, at_once: int):
-    """`function` over the leading axis of arrays, in chunks of one shape (the last is filled)."""
+def in_chunks(function: Callable, arrays: Any, at_once: int) -> Any:
+    """Apply a function to chunks of a pytree of arrays, and join the results.
+
+    Args:
+        function: function of chunks of the arrays that returns a pytree of arrays.
+        arrays: pytree of arrays (M, ...).
+        at_once: number of rows in a chunk; the last chunk is filled with copies of the last row.
+    """
     count = len(jax.tree.leaves(arrays)[0])
     at_once = min(at_once, count)
     n_chunks = -(-count // at_once)

@@ -9,17 +9,18 @@ import numpy as np
 START, NARROWEST, WIDEST = 20.0, 2.0, 320.0
 RATIO = 2.0  # between widths while the best is being bracketed
 FINE = 1.15  # ratio of widths below which errors hardly differ
-DOWN = 1.4  # ratio of the widths tried on all frames
+DOWN = 1.4  # ratio between the widths that are tried on all frames
 
 
 def search_width(error: Callable[[float], float]) -> float:
-    """The σ between 2 and 320 where `error` is least, to about 15 %.
+    """The σ between 2 and 320/Å with the smallest `error`, to about 15 %.
 
-    Brackets the least error by factors of two from 20, then takes the minimum of the parabola
-    through the three best in log σ, twice: some six models instead of a grid of nine.
+    The minimum is bracketed by factors of two, starting from 20.  Then the minimum of the parabola
+    in log σ through the three best values is tried, twice.  This takes about six models instead of
+    the nine of a grid.
 
     Args:
-        error: validation error of a model with width σ.
+        error: function of σ that returns the validation error of a model.
     """
     tried: dict[float, float] = {}
 
@@ -39,7 +40,7 @@ def search_width(error: Callable[[float], float]) -> float:
             break
     for _ in range(2):
         known = sorted(tried)
-        place = known.index(min(tried, key=tried.get))
+        place = known.index(min(tried, key=tried.__getitem__))
         if not 0 < place < len(known) - 1:
             break
         x = np.log(known[place - 1 : place + 2])
@@ -53,13 +54,13 @@ def search_width(error: Callable[[float], float]) -> float:
         if min(abs(np.log(guess / s)) for s in known) < np.log(FINE):
             break
         at(guess)
-    return min(tried, key=tried.get)
+    return min(tried, key=tried.__getitem__)
 
 
 def widths_below(sigma: float) -> list[float]:
-    """`sigma`, found on few frames, and the widths below it to try on all of them in turn.
+    """The widths to try on all frames, descending from `sigma`, the best width for few frames.
 
-    The best width falls as frames are added; the first that is worse ends the descent.
+    The best width decreases as frames are added.
     """
     count = max(1, int(np.log(sigma / NARROWEST) / np.log(DOWN)))
     return [sigma, *(float(f"{sigma / DOWN**k:.3g}") for k in range(1, count + 1))]

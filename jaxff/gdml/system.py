@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -119,14 +118,14 @@ class KernelSystem:
         Raises:
             NotConverged: the solver did not converge.
         """
-        op, energies, mean = self.op, labels.energies, 0.0
-        scale = [labels.forces.ravel()]
-        if op.values:
-            mean = float(np.mean(energies))
-            energies = energies - mean
-            scale.append(energies)
-        std = float(np.std(np.concatenate(scale))) or 1.0
-        y = op.observed(labels.forces / std, energies / std if op.values else None)
+        op, mean, energies = self.op, 0.0, None
+        observed = [labels.forces.ravel()]
+        if op.values and labels.energies is not None:
+            mean = float(np.mean(labels.energies))
+            energies = labels.energies - mean
+            observed.append(energies)
+        std = float(np.std(np.concatenate(observed))) or 1.0
+        y = op.observed(labels.forces / std, None if energies is None else energies / std)
         a = -self.solver.solve(y)
         expansion, count = op.expansion(a), len(labels)
         model = kernel_potential(
@@ -173,7 +172,7 @@ def residual(data: Dataset, baseline: Potential) -> Dataset:
 
 def require_float64() -> None:
     """Raise InputError unless JAX computes in float64."""
-    if not jax.config.jax_enable_x64:
+    if jnp.result_type(float) != jnp.float64:
         raise InputError(
             'kernel training needs float64: call jax.config.update("jax_enable_x64", True) first, '
             "or set JAX_ENABLE_X64=1"
@@ -181,7 +180,7 @@ def require_float64() -> None:
 
 
 def _refuse_identical(op: KernelOperator, frames: Dataset) -> None:
-    x = np.asarray(op.descriptors)
+    x, index = np.asarray(op.descriptors), np.asarray(frames.index)
     square = np.sum(x**2, axis=1)
     for p in np.asarray(op.entries):
         permuted = x[:, p]
@@ -192,6 +191,6 @@ def _refuse_identical(op: KernelOperator, frames: Dataset) -> None:
             for i, j in np.add(np.argwhere(np.tril(squares < 1e-9, start - 1)), (start, 0)):
                 if np.linalg.norm(x[i] - permuted[j]) < _IDENTICAL:
                     raise InputError(
-                        f"{frames.label}: frames {frames.index[j]} and {frames.index[i]} are the "
-                        "same geometry; remove one of them"
+                        f"{frames.label}: frames {index[j]} and {index[i]} have the same geometry; "
+                        "remove one of them"
                     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,8 @@ def train(
     task = _Task(
         valid=chosen_on,
         baseline=baseline,
-        kernel=replace(kernel, atoms=atoms, symmetries=permutations),
+        kernel=replace(kernel, atoms=atoms),
+        permutations=permutations,
         solver=solver,
         run=run,
         provenance=provenance,
@@ -126,7 +128,7 @@ def train(
     if atoms is None:
         predicted, forces = best.predict(frames.positions)
         if frames.energies is not None:
-            check_energies(frames, predicted)
+            check_energies(frames.label, frames.energies, predicted)
         below = 0.0 if baseline is None else baseline.predict(frames.positions)[1]
         warn_if_not_learnt(frames, forces, below)
     return Potential(best.program, best.params, dataset.molecule)
@@ -144,6 +146,7 @@ class _Task:
     valid: Dataset | None
     baseline: Potential | None
     kernel: Kernel
+    permutations: np.ndarray
     solver: Solver
     run: Run
     provenance: dict
@@ -169,7 +172,7 @@ class _Task:
             "seed": self.run.seed,
             # Functions are compared by their values, as different functions may share a name.
             "descriptor": np.asarray(kernel.descriptor(first, frames.lattice)),
-            "symmetries": kernel.symmetries,
+            "symmetries": self.permutations,
         }
 
     def best(
@@ -184,17 +187,15 @@ class _Task:
             priors = (None,)
         elif self.valid is None:
             priors = PRIORS[:1]
-        best, best_error = None, np.inf
+        found: list[tuple[Potential, float]] = []
         for lam in lams:
             models, lowest = _Models(self, frames, sigma, lam), np.inf
             for prior in priors:
-                model, error = models.trained(prior)
-                if best is None or error < best_error:
-                    best, best_error = model, error
-                if error >= lowest:
+                found.append(models.trained(prior))
+                if found[-1][1] >= lowest:
                     break
-                lowest = error
-        return best, best_error
+                lowest = found[-1][1]
+        return min(found, key=itemgetter(1))
 
 
 @dataclass
@@ -250,7 +251,7 @@ class _Models:
         kernel = self.task.kernel
         return KernelSystem(
             restricted(frames, kernel.atoms),
-            kernel.symmetries,
+            self.task.permutations,
             self.sigma,
             self.lam,
             constrain_energies=kernel.energies == "constrain",
@@ -263,7 +264,7 @@ class _Models:
         """The kernel, or the sum of the baseline (adapted, with a prior) and its kernel."""
         task, system, labels = self.task, self.system, self.frames
         baseline, atoms = task.baseline, task.kernel.atoms
-        if prior is not None:
+        if prior is not None and baseline is not None:
             factorised = self._factorised
             task.run.report("adapting the baseline", 0.0)
             baseline = adapted(baseline, *factorised, prior)

@@ -1,7 +1,8 @@
-"""How far a kernel model may be wrong: the variance of the Gaussian process behind it.
+"""Standard errors of a kernel model, from the variance of its Gaussian process.
 
-The variance given some of the training frames bounds the one given all of them from above; scaled
-by the errors on validation frames it becomes an estimate of the model's error.
+The variance conditioned on some of the training frames is an upper bound of the variance
+conditioned on all of them.  Scaled by the errors on validation frames it estimates the error of
+the model.
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapter 2.
 """
 
@@ -26,9 +27,9 @@ from jaxff.potential import Potential
 
 Array = jax.Array
 
-MAX_UNKNOWNS = 2000  # of the frames that the variance is conditioned on
-_UNFELT = 1e-8  # of the largest standard error: components in which the kernel has no force
-_ROUNDING = 1e-12  # of the prior variance, below which there is rounding only
+MAX_UNKNOWNS = 2000  # number of force components on which the variance is conditioned
+_NO_FORCE = 1e-8  # share of the largest standard error below which the kernel has no force
+_ROUNDING = 1e-12  # share of the prior variance below which there are rounding errors only
 
 
 @partial(
@@ -38,17 +39,18 @@ _ROUNDING = 1e-12  # of the prior variance, below which there is rounding only
 )
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
-    """Standard errors of a potential's energies and forces; a pure function of positions.
+    """Standard errors of the energies and forces of a potential; a pure function of positions.
 
     Attributes:
-        op: the kernel operator of the frames that the variance is conditioned on.
-        whitener: (n, n) L⁻¹, L the Cholesky factor of K + λ.
+        op: the kernel operator of the frames on which the variance is conditioned.
+        whitener: (n, n) L⁻¹, where L is the Cholesky factor of K + λ.
         shift: (n,) covariance of the mean energy of these frames with their forces.
-        offset: () variance of that mean energy: energies count from it.
-        lattice: (3, 3) Å, or None.
-        energy_scale, force_scale: () kcal/mol and kcal/mol/Å, from validation.
+        offset: () variance of that mean energy, to which energies are relative.
+        lattice: (3, 3) Å, lattice vectors as columns, or None.
+        energy_scale: () kcal/mol, from the validation frames.
+        force_scale: () kcal/mol/Å, from the validation frames.
         atoms: the atoms that the kernel acts on, or None for all.
-        descriptor: what the kernel compares.
+        descriptor: function of the positions that the kernel compares.
     """
 
     op: KernelOperator
@@ -61,27 +63,32 @@ class Uncertainty:
     atoms: tuple[int, ...] | None
     descriptor: Descriptor
 
-    def __call__(self, R) -> tuple[Array, Array]:
+    def __call__(self, R: np.ndarray | Array) -> tuple[Array, Array]:
         """Standard errors of the energy () kcal/mol and forces (N, 3) kcal/mol/Å at R (N, 3) Å.
 
-        The energy's is that of its difference from the mean over the conditioning frames.
+        That of the energy is the standard error of its difference from the mean energy of the
+        frames on which the variance is conditioned.
         """
         return _standard_errors(self, jnp.asarray(R))
 
-    def predict(self, positions) -> tuple[np.ndarray, np.ndarray]:
-        """Standard errors (M,) kcal/mol and (M, N, 3) kcal/mol/Å of many frames (M, N, 3) Å."""
+    def predict(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Standard errors (M,) kcal/mol and (M, N, 3) kcal/mol/Å of frames (M, N, 3) Å."""
         positions = np.asarray(positions, float)
         if len(positions) == 0:
             return np.empty(0), np.empty(positions.shape)
         return jax.tree.map(np.asarray, _many(self, jnp.asarray(positions)))
 
     def coverage(self, potential: Potential, data: Dataset) -> dict[str, float]:
-        """Shares of the errors of `potential` on `data` within one and two standard errors.
+        """Shares of the errors of a potential within one and two standard errors.
 
         Calibrated Gaussian errors give 0.683 and 0.954.
 
+        Args:
+            potential: the potential that the standard errors belong to.
+            data: frames with reference labels.
+
         Returns:
-            energy_1, energy_2 (absent without energies), force_1, force_2.
+            energy_1 and energy_2 (absent if the data have no energies), force_1 and force_2.
         """
         _check(potential, data, "data")
         out = {}
@@ -99,17 +106,18 @@ def uncertainty(
     """The standard errors of a kernel model, or of its sum with a baseline.
 
     Args:
-        potential: its kernel gives σ, λ, permutations and atoms.
-        train: the training frames; where they are many, the variance is conditioned on as many
-            of them as make 2,000 unknowns, drawn at random.
-        valid: frames that the model has not seen; they set the scales.
-        seed: of that draw.
+        potential: a potential with one kernel, whose σ, λ, permutations and atoms are used.
+        train: the training frames.  The variance is conditioned on all of them, or on a random
+            part with 2,000 force components.
+        valid: frames on which the model was not trained; they determine the scales.
+        seed: seed of that draw.
 
     Raises:
-        InputError: no kernel or several in `potential`, no validation frames, float64 not enabled.
+        InputError: no kernel or several kernels in `potential`, too few frames, or float64 not
+            enabled.
     """
     require_float64()
-    kernels = [p for p in potential.program.placed if p.term.kind == KernelTerm.kind]
+    kernels = [(p, p.term) for p in potential.program.placed if type(p.term) is KernelTerm]
     if len(kernels) != 1:
         raise InputError(f"{potential!r} has {len(kernels)} kernels; uncertainty needs one")
     _check(potential, train, "training")
@@ -117,8 +125,8 @@ def uncertainty(
     if len(valid) == 0 or len(train) < 2:
         few, what = (valid, "calibrate") if len(valid) == 0 else (train, "condition")
         raise InputError(f"{few.label}: too few frames to {what} the uncertainty on")
-    placed = kernels[0]
-    own, term = potential.params[placed.name], placed.term
+    placed, term = kernels[0]
+    params = potential.params[placed.name]
     per_frame = 3 * term.n_atoms
     count = min(len(train), max(2, MAX_UNKNOWNS // per_frame))
     drawn = np.sort(np.random.default_rng(seed).permutation(len(train))[:count])
@@ -128,10 +136,10 @@ def uncertainty(
     op = KernelOperator.of(
         R,
         term.permutations,
-        float(own["sigma"]),
-        max(float(own["lam"]), 1e-10),
+        float(params["sigma"]),
+        max(float(params["lam"]), 1e-10),
         descriptor=term.descriptor,
-        lattice=own.get("lattice"),
+        lattice=params.get("lattice"),
     )
     index = jnp.arange(count)
     matrix = op.block(index, index).reshape(op.size, op.size)
@@ -144,17 +152,8 @@ def uncertainty(
     whitener = jax.scipy.linalg.solve_triangular(L, jnp.eye(op.size), lower=True)
     shift, offset = _mean_energy(op)
     one = jnp.ones(())
-    raw = Uncertainty(
-        op,
-        whitener,
-        shift,
-        offset,
-        own.get("lattice"),
-        one,
-        one,
-        placed.atoms,
-        term.descriptor,
-    )
+    lattice = params.get("lattice")
+    raw = Uncertainty(op, whitener, shift, offset, lattice, one, one, placed.atoms, term.descriptor)
     ratios = _ratios(raw, potential, valid)
     scale = {key: jnp.asarray(np.sqrt(np.mean(r**2))) for key, r in ratios.items()}
     return replace(
@@ -163,19 +162,22 @@ def uncertainty(
 
 
 def _check(potential: Potential, data: Dataset, which: str) -> None:
-    own = potential.molecule
-    if own is not None and not np.array_equal(own.numbers, data.numbers):
-        raise InputError(f"{data.label}: the {which} frames are not of {own.formula} in its order")
+    molecule = potential.molecule
+    if molecule is not None and not np.array_equal(molecule.numbers, data.numbers):
+        raise InputError(
+            f"{data.label}: the atoms of the {which} frames are not those of the potential, "
+            f"{molecule.formula}, in the same order"
+        )
 
 
 def _ratios(self: Uncertainty, potential: Potential, data: Dataset) -> dict[str, np.ndarray]:
-    """Errors of `potential` on `data` over their standard errors."""
+    """Errors of `potential` on `data`, divided by their standard errors."""
     energy, force = self.predict(data.positions)
     energies, forces = potential.predict(data.positions)
     at = list(range(data.n_atoms)) if self.atoms is None else list(self.atoms)
     error, wrong = force[:, at].ravel(), (forces - data.forces)[:, at].ravel()
-    felt = error > _UNFELT * error.max()  # planar molecules have no forces across their plane
-    out = {"force": wrong[felt] / error[felt]}
+    some = error > _NO_FORCE * error.max()  # planar molecules have no forces out of their plane
+    out = {"force": wrong[some] / error[some]}
     if data.energies is not None:
         wrong = energies - data.energies
         out["energy"] = (wrong - wrong.mean()) / energy
@@ -210,7 +212,7 @@ def _standard_errors(self: Uncertainty, R: Array) -> tuple[Array, Array]:
     rows = rows.at[-1].add(-self.shift)
     variance = jnp.diagonal(prior).at[-1].add(self.offset - 2.0 * cross[-1, :, -1].mean())
     variance = variance - jnp.sum((rows @ self.whitener.T) ** 2, axis=1)
-    # Rounding can leave a variance just below zero at a conditioning frame.
+    # Rounding can make a variance slightly negative at a frame on which it is conditioned.
     error = jnp.sqrt(jnp.maximum(variance, _ROUNDING * jnp.diagonal(prior)))
     forces = self.force_scale * error[:-1].reshape(-1, 3)
     if self.atoms is not None:

@@ -48,7 +48,7 @@ def test_closure():
     ("bad", "message"),
     [
         ([[0, 1, 2, 4, 5, 3, 6, 7, 8]], "not a group"),
-        ([[1, 0, 2, 3, 4, 5, 6, 7, 8]], "does not keep"),
+        ([[1, 0, 2, 3, 4, 5, 6, 7, 8]], "does not preserve"),
         ([[0, 0, 2, 3, 4, 5, 6, 7, 8]], "permutation of"),
         ([[0.0] * 9], "integers"),
         ([[0, 1, 2]], "shape"),
