@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from jaxff import gdml
@@ -18,6 +17,7 @@ from jaxff.md import SimulationError
 from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader
 from jaxff.potential import Potential
+from jaxff.reference.calculators import Method
 from jaxff.reference.generation import label
 from jaxff.reference.selection import force_uncertainty, select
 from jaxff.reference.settings import (
@@ -117,15 +117,14 @@ def active_learning(
     if baseline is not None:  # its molecule would be compared with bonds perceived from few frames
         baseline = baseline.matched(molecule)
         baseline = Potential(baseline.program, baseline.params)
-    if isinstance(labelling.calculator, str):  # raises errors before any dynamics
-        labelling.method.make(molecule.charge, molecule)
+    labelling.method.make(molecule.charge, molecule)  # raises errors before any dynamics
     labelling = replace(labelling, skip_failed=True, overwrite=True)
     request = {
-        "molecule": [molecule.numbers, molecule.positions, molecule.charge],
-        "labels": _identity(labelling, molecule),
-        "potential": _values(potential, molecule),
+        "geometry": molecule.positions,
+        "labels": labelling.method.settings(molecule),
+        "potential": Method(potential).settings(molecule),
         "sampling": asdict(sampling),
-        "baseline": None if baseline is None else _values(baseline, molecule),
+        "baseline": baseline and Method(baseline).settings(molecule),
         "n_round": loop.n_round,
         "n_initial": loop.n_initial,
         "n_candidates": loop.n_candidates,
@@ -136,7 +135,7 @@ def active_learning(
     if data is None:
         frames = sampling.frames(potential, molecule, 10 * loop.n_initial, progress=progress)
         frames = frames[select(frames, loop.n_initial, "farthest")]
-        data = label(frames, molecule, out / "new.npz", labelling, progress=progress)
+        data = label(frames, molecule, out / "new.npz", labelling, progress)
         history.write(data, rounds)
     while True:
         split = _split(data, sampling.seed)
@@ -156,7 +155,7 @@ def active_learning(
         predicted = force_uncertainty(uncertainty, frames)
         chosen = select(frames, n, "uncertainty", model=predicted, known=data.positions)
         expected = np.sqrt(np.mean(predicted[chosen] ** 2))
-        new = label(frames[chosen], molecule, out / "new.npz", labelling, progress=progress)
+        new = label(frames[chosen], molecule, out / "new.npz", labelling, progress)
         score = errors(new, *model.predict(new.positions))
         done = Round(len(data), score["force_rmse"], score["force_mae"], float(expected), fault)
         rounds, data = [*rounds, done], _joined(data, new)
@@ -247,16 +246,3 @@ def _joined(first: Dataset, second: Dataset) -> Dataset:
         energies=energies,
         index=None,
     )
-
-
-def _identity(labelling: Labelling, molecule: Molecule) -> Any:
-    """What distinguishes one source of labels from another."""
-    if isinstance(labelling.calculator, str):
-        return labelling.method.settings(molecule)
-    return _values(labelling.calculator, molecule)
-
-
-def _values(potential: Potential, molecule: Molecule) -> Any:
-    """The parameters of a potential, and its energy and forces at the molecule's geometry."""
-    predicted = potential.matched(molecule).predict(molecule.positions[None])
-    return [*jax.tree.leaves(potential.params), *predicted]

@@ -81,15 +81,23 @@ CHOICES = f"{', '.join(KNOWN)}, the file of a potential, or an import path packa
 
 @dataclass(frozen=True)
 class Method:
-    """The name and options of a calculator: picklable, and comparable with those of earlier runs.
+    """A calculator by name with its options: picklable, and comparable with those of earlier runs.
 
     Attributes:
-        name: a known name, an import path "package.module:Class", or the file of a potential.
+        calculator: a known name, an import path "package.module:Class", the file of a potential,
+            or a `Potential`.
         options: keyword options, JSON values.
     """
 
-    name: str
+    calculator: str | Potential
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name; of a `Potential` the kinds of its terms."""
+        if isinstance(self.calculator, str):
+            return self.calculator
+        return " + ".join(dict.fromkeys(p.term.kind for p in self.calculator.program.placed))
 
     @property
     def known(self) -> Known | None:
@@ -98,8 +106,8 @@ class Method:
 
     @property
     def is_potential(self) -> bool:
-        """Whether it is the file of a `Potential`."""
-        return is_potential(self.name)
+        """Whether it is a `Potential` or the file of one."""
+        return not isinstance(self.calculator, str) or is_potential(self.calculator)
 
     @property
     def all_options(self) -> dict[str, Any]:
@@ -109,6 +117,8 @@ class Method:
     @property
     def theory(self) -> str:
         """The level of theory in words, such as "GFN2-xTB (tblite 0.8.0)"."""
+        if not isinstance(self.calculator, str):
+            return self.name
         if self.is_potential:
             return f"{Path(self.name).stem} ({self.version})"
         theory = self.known.theory if self.known else self.name
@@ -117,6 +127,8 @@ class Method:
     @property
     def version(self) -> str:
         """Name and version of the calculator's package; the checksum of a potential's file."""
+        if not isinstance(self.calculator, str):
+            return f"jaxff {jaxff.__version__}"
         if self.is_potential:
             digest = hashlib.md5(Path(self.name).read_bytes(), usedforsecurity=False).hexdigest()
             return f"jaxff {jaxff.__version__}, md5 {digest[:8]}"
@@ -136,24 +148,34 @@ class Method:
         return not self.is_potential and _takes("molecule", _resolve(self.name, self.known))
 
     def settings(self, molecule: Molecule) -> dict[str, Any]:
-        """Everything that decides the energies of a molecule's geometries, as JSON values."""
-        bonds = {"bonds": molecule.bonds.tolist()} if self.takes_molecule else {}
-        return {
+        """Everything that decides the energies of a molecule's geometries."""
+        settings = {
             "calculator": self.name,
             "options": self.all_options,
             "version": self.version,
             "numbers": molecule.numbers.tolist(),
             "charge": molecule.charge,
-            **bonds,
         }
+        if self.takes_molecule:
+            settings["bonds"] = molecule.bonds.tolist()
+        if not isinstance(self.calculator, str):
+            import jax
+
+            from jaxff.ase import match
+
+            predicted = match(self.calculator, molecule).predict(molecule.positions[None])
+            settings["potential"] = [*jax.tree.leaves(self.calculator.params), *predicted]
+        return settings
 
     def potential(self) -> Potential:
-        """The `Potential` in the file `name`."""
+        """The `Potential`, read from its file if need be."""
         if self.options:
             raise InputError(f"{self.name} is a potential and takes no options: {self.options}")
+        if not isinstance(self.calculator, str):
+            return self.calculator
         from jaxff.formats import read_potential
 
-        return read_potential(self.name)
+        return read_potential(self.calculator)
 
     def make(self, charge: int | None = None, molecule: Molecule | None = None) -> Any:
         """Create the ASE calculator for a molecule; see `calculator`."""

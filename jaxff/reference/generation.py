@@ -87,48 +87,24 @@ def two_step(
         progress: called with a phase and the fraction done.
 
     Raises:
-        InputError: as for `select` and `label`.
+        InputError: as for `select` and `label_frames`.
         SimulationError: the dynamics failed.
     """
     frames = selection.sample(potential, molecule, sampling, starts=starts, progress=progress)
-    return label(frames, molecule, out, labelling, progress=progress)
+    return label(frames, molecule, out, labelling, progress)
 
 
 def label(
     positions: np.ndarray,
     molecule: Molecule,
     out: str | Path,
-    labelling: Labelling = Labelling(),
-    *,
+    labelling: Labelling,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Label positions by a calculator, as `label_frames` does, or by a `Potential`.
-
-    Args:
-        positions: (M, N, 3) Å.
-        molecule: elements, charge and bonds.
-        out: the npz file to write.
-        labelling: what labels them; of a `Potential`, only `overwrite` and `command` are used.
-        progress: called with a phase and the fraction done.
-
-    Raises:
-        InputError: as for `label_frames`.
-    """
-    potential = labelling.calculator
-    if isinstance(potential, str):
-        frames = [molecule.with_positions(r) for r in positions]
-        labelling = replace(labelling, name=labelling.name or molecule.name or None)
-        return label_frames(frames, out, labelling, molecule=molecule, progress=progress).dataset
-    if Path(out).exists() and not labelling.overwrite:
-        raise InputError(f"{out} exists already: choose another output, or set overwrite=True")
-    energies, forces = potential.matched(molecule).predict(positions)
-    theory = " + ".join(dict.fromkeys(p.term.kind for p in potential.program.placed))
-    data = Dataset(
-        molecule.numbers, positions, forces, energies, name=molecule.name, theory=theory,
-        notes={"command": labelling.command},
-    )  # fmt: skip
-    data.save(out)
-    return data
+    """Label positions (M, N, 3) Å of a molecule; see `label_frames`."""
+    frames = [molecule.with_positions(r) for r in positions]
+    labelling = replace(labelling, name=labelling.name or molecule.name or None)
+    return label_frames(frames, out, labelling, molecule=molecule, progress=progress).dataset
 
 
 class CrossValidation(NamedTuple):

@@ -43,7 +43,7 @@ def label_frames(
     charge: int | None = None,
     progress: Progress | None = None,
 ) -> Labelled:
-    """Label geometries by an ASE calculator or a potential's file, and write a data set.
+    """Label geometries by an ASE calculator or a potential, and write a data set.
 
     Finished labels are kept in the folder `OUT.part`. After an interruption the same call
     continues from there and computes no frame twice. If `out` is complete, its content is returned.

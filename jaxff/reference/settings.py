@@ -174,13 +174,7 @@ class Labelling:
 
     @property
     def method(self) -> Method:
-        """The calculator with its options.
-
-        Raises:
-            InputError: it is a `Potential`.
-        """
-        if not isinstance(self.calculator, str):
-            raise InputError("give the name of a calculator, or the file of the potential")
+        """The calculator with its options."""
         return Method(self.calculator, dict(self.options))
 
 

@@ -122,7 +122,7 @@ def test_frames_are_of_one_potential_and_labels_of_another(water, truth, tmp_pat
     kept = Dataset.load(tmp_path / "a.npz", energy_unit="kcal/mol")
     np.testing.assert_array_equal(kept.positions, made.positions)
     with pytest.raises(InputError, match="exists already"):
-        two_step(truth, water, tmp_path / "a.npz", selection, double, sampling)
+        two_step(truth, water, tmp_path / "a.npz", selection, Labelling(truth), sampling)
     toy = Labelling(TOY, workers=1)
     again = two_step(truth, water, tmp_path / "b.npz", selection, toy, sampling)
     np.testing.assert_array_equal(again.positions, made.positions)
@@ -200,7 +200,7 @@ def test_active_learning_goes_on_to_its_budget_and_its_target(water, truth, tmp_
         InputError, match=r"data.npz belongs to another .* settings \(n_round 6 → 5\)"
     ):
         loop(water, truth, tmp_path / "a", n_round=5)
-    with pytest.raises(InputError, match=r"other settings \(labels\)"):
+    with pytest.raises(InputError, match=r"other settings \(labels\.potential\)"):
         loop(water, truth, tmp_path / "a", labels=truth)
 
 
