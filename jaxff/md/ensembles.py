@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from jaxff import units
 from jaxff.errors import InputError
 from jaxff.md.settings import checked_number, is_traced
 
@@ -117,6 +118,28 @@ class Ensemble:
         else:
             first, last = (np.broadcast_to(np.asarray(x, float), shape) for x in both)
         return first, last
+
+    def bath(self, steps: int, dtype, replicas: int | None = None, first: int = 0) -> Bath:
+        """The thermostat as arrays for compiled code.
+
+        Args:
+            steps: number of steps from the first to the last temperature.
+            dtype: type of the numbers.
+            replicas: number of replicas, or None for one molecule without that axis.
+            first: number of the step that has the first temperature.
+        """
+        import jax.numpy as jnp
+
+        from jaxff.md.integrators import Bath
+
+        begin, end = self.temperatures(replicas)
+        heating = (end - begin) / steps
+        values = (
+            units.BOLTZMANN * (begin - heating * first),
+            units.BOLTZMANN * heating,
+            self.rate * self.dt,
+        )
+        return Bath(*(jnp.broadcast_to(jnp.asarray(x, dtype), begin.shape) for x in values))
 
     @staticmethod
     def initial_state(core: Core, key, bath: Bath, scheme: Scheme) -> Any:

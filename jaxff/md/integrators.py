@@ -18,7 +18,6 @@ import jax.numpy as jnp
 
 from jaxff import units
 from jaxff.md import kinetics, origin
-from jaxff.md.ensembles import Ensemble
 from jaxff.md.noise import normal
 
 CHAIN_LENGTH = 3
@@ -30,13 +29,13 @@ class Scheme(NamedTuple):
     """The choices that decide which code is compiled.
 
     Attributes:
-        ensemble: the class whose steps are compiled.
+        ensemble: the class of `jaxff.md.ensembles` whose steps are compiled.
         degrees_of_freedom: those that a thermostat heats if it scales all velocities.
         remove_motion: whether translation and rotation of the whole molecule are kept at zero.
         move_origin: whether the origin follows the molecule (see `jaxff.md.origin`).
     """
 
-    ensemble: type[Ensemble]
+    ensemble: type
     degrees_of_freedom: int = 0
     remove_motion: bool = False
     move_origin: bool = False
@@ -59,28 +58,6 @@ class Bath(NamedTuple):
     kT: jax.Array
     heating: jax.Array
     rate: jax.Array
-
-    @classmethod
-    def of(
-        cls, ensemble: Ensemble, steps: int, dtype, replicas: int | None = None, first: int = 0
-    ) -> Bath:
-        """The thermostat of an ensemble.
-
-        Args:
-            ensemble: settings.
-            steps: number of steps from the first to the last temperature.
-            dtype: type of the numbers.
-            replicas: number of replicas, or None for one molecule without that axis.
-            first: number of the step that has the first temperature.
-        """
-        begin, end = ensemble.temperatures(replicas)
-        heating = (end - begin) / steps
-        values = (
-            units.BOLTZMANN * (begin - heating * first),
-            units.BOLTZMANN * heating,
-            ensemble.rate * ensemble.dt,
-        )
-        return cls(*(jnp.broadcast_to(jnp.asarray(x, dtype), begin.shape) for x in values))
 
     def kT_after(self, t):
         """kT () kcal/mol of the step after t steps."""

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jaxff.md import kinetics, origin, restart
+from jaxff.md import kinetics, origin
 from jaxff.md.integrate import Frame
 from jaxff.md.settings import Output
 from jaxff.md.state import State
 from jaxff.md.trajectory import Writer, open_trajectory, resume_trajectory
 from jaxff.molecule import Molecule
+from jaxff.store import Store
 
 # Seconds between writes of the restart file.
 RESTART_SECONDS = 10.0
@@ -58,7 +59,7 @@ class Record:
     state: State
     files: list[Writer]
     output: Output
-    settings: dict
+    store: Store
     seconds: float = 0.0
     compile_seconds: float = 0.0
     parts: list[dict[str, np.ndarray]] = field(default_factory=list)
@@ -94,11 +95,8 @@ class Record:
     def save(self) -> None:
         """Bring the files to the present state, the restart file last."""
         marks = [file.mark() for file in self.files]
-        if self.output.restart is not None:
-            arrays = self.state.dynamics, self.state.origin
-            restart.write_restart(
-                self.output.restart, arrays, self.settings, self.state.step, marks
-            )
+        arrays = self.state.dynamics, self.state.origin
+        self.store.save({"arrays": arrays, "step": self.state.step, "marks": marks})
         self.saved = clock.perf_counter()
 
     def run(self) -> Run:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.md import guard, restart
+from jaxff.md import guard
 from jaxff.md.ensembles import Ensemble, Langevin
 from jaxff.md.guard import Fault, Guard
 from jaxff.md.integrate import Frame, chunk_frames, run_chunk
@@ -22,8 +22,8 @@ from jaxff.md.settings import Output, Start, Stop, checked_count
 from jaxff.md.state import State, continued_state, dtype_of, first_state
 from jaxff.md.trajectory import format_of
 from jaxff.molecule import Molecule
-from jaxff.npz import digest, writable_file
 from jaxff.potential import Params, Potential
+from jaxff.store import Store
 
 # Wall-clock time of a chunk, after which the host checks and stores its frames, s.
 CHUNK_SECONDS = 1.0
@@ -52,12 +52,12 @@ class SimulationError(ArithmeticError):
 def simulate(
     potential: Potential,
     molecule: Molecule,
-    ensemble: Ensemble | None = None,
+    ensemble: Ensemble = Langevin(),
     *,
     steps: int = 10_000,
-    start: Start | State | None = None,
-    output: Output | None = None,
-    stop: Stop | None = None,
+    start: Start | State = Start(),
+    output: Output = Output(),
+    stop: Stop = Stop(),
     progress: Progress | None = None,
 ) -> Run:
     """Run molecular dynamics of `molecule`, in vacuum, in its atom order.
@@ -66,24 +66,21 @@ def simulate(
         potential: its atoms are matched to those of `molecule`.  It computes in the type of its
             parameters.
         molecule: elements, masses and starting geometry.
-        ensemble: `NVE`, `Langevin`, `NoseHoover` or `CSVR`; None: `Langevin()`.
+        ensemble: `NVE`, `Langevin`, `NoseHoover` or `CSVR`.
         steps: number of steps, a multiple of `output.every`.
-        start: `Start`, or the `state` of a `Run` to continue from; None: `Start()`.  With another
-            potential than before, its forces are used from the first step; it must have the
-            precision of the state, and leave the molecule as free to move and rotate.
-        output: recorded frames and files; None: `Output()`.  The start is also a frame, unless the
-            simulation is continued.
-        stop: limits; None: `Stop()`.
+        start: `Start`, or the `state` of a `Run` to continue from.  With another potential than
+            before, its forces are used from the first step; it must have the precision of the
+            state, and leave the molecule as free to move and rotate.
+        output: recorded frames and files.  The start is also a frame, unless the simulation is
+            continued.
+        stop: limits.
         progress: function of a text and the fraction done, called about once a second.
 
     Raises:
         InputError: arguments that cannot be used, or a start that is not finite.
         SimulationError: a number that is not finite, an explosion or a broken bond.
     """
-    simulation = Simulation.of(
-        potential, molecule, ensemble or Langevin(), steps, start or Start(), output or Output()
-    )
-    return simulation.run(stop or Stop(), progress)
+    return Simulation.of(potential, molecule, ensemble, steps, start, output).run(stop, progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +94,7 @@ class Simulation:
         ensemble: settings.
         output: recorded frames and files.
         bath: the thermostat.
-        settings: settings that must be the same in an interrupted and in a continued simulation.
+        store: the restart file.
         first: state at the start.
         fresh: whether `first` is a frame to record.
         state: state to run from; that of the restart file if there is one.
@@ -111,7 +108,7 @@ class Simulation:
     ensemble: Ensemble
     output: Output
     bath: Bath
-    settings: dict[str, Any]
+    store: Store
     first: State
     fresh: bool
     state: State
@@ -143,7 +140,7 @@ class Simulation:
             )
         potential = potential.matched(molecule)
         begin = start.step if isinstance(start, State) else 0
-        bath = Bath.of(ensemble, steps, dtype_of(potential), start.replicas, begin)
+        bath = ensemble.bath(steps, dtype_of(potential), start.replicas, begin)
         if isinstance(start, State):
             state = continued_state(start, potential, molecule, ensemble)
         else:
@@ -151,8 +148,12 @@ class Simulation:
         last = state.step + steps
         if last >= 2**31:
             raise InputError(f"{last} steps in total are more than the counter of 31 bits holds")
-        settings = _settings(state, molecule, ensemble, steps, start, output)
-        found, marks = _restarted(state, start, settings, output)
+        if output.path is not None:
+            format_of(output.path)
+        store = Store(
+            output.restart, _request(state, molecule, ensemble, steps, start, output), "simulation"
+        )
+        found, marks = _restarted(state, start, store)
         if found.step >= last:
             raise InputError(
                 f"{output.restart}: that simulation is at step {found.step} already; ask for more "
@@ -161,7 +162,7 @@ class Simulation:
         params = potential.program.jit_ready(potential.params)
         bath = _spread(bath, state.replicas)
         return cls(
-            potential, params, molecule, ensemble, output, bath, settings, first=state,
+            potential, params, molecule, ensemble, output, bath, store, first=state,
             fresh=isinstance(start, Start) and marks is None, state=found, last=last, marks=marks,
         )  # fmt: skip
 
@@ -192,7 +193,7 @@ class Simulation:
             files = trajectories(self.output, self.molecule, self.first.replicas, self.marks)
             for file in files:
                 stack.enter_context(closing(file))
-            record = Record(self.state, files, self.output, self.settings)
+            record = Record(self.state, files, self.output, self.store)
             record.compile_seconds = compile_seconds
             if self.fresh:
                 record.add(frames, 0)
@@ -246,43 +247,36 @@ class Simulation:
         return SimulationError(message, record.run(), step, fault, term)
 
 
-def _settings(
+def _request(
     state: State, molecule: Molecule, ensemble: Ensemble, steps: int, start: Start | State,
     output: Output,
 ) -> dict[str, Any]:  # fmt: skip
     """Settings that must be the same in an interrupted and in a continued simulation."""
-    fresh = isinstance(start, Start)
-    given = None if not fresh or start.velocities is None else np.asarray(start.velocities, float)
+    begin = start if isinstance(start, Start) else Start()
     ramp = ensemble.last_temperature != ensemble.temperature
     return {
         "potential": state.potential,
-        "molecule": digest(molecule.numbers, state.positions if fresh else 0),
+        "elements": molecule.numbers,
+        "positions": state.positions,
         **ensemble.settings(),
         "every": output.every,
-        "seed": start.seed if fresh else None,
+        "seed": begin.seed,
         "replicas": state.replicas,
-        "velocities": None if given is None else digest(given),
+        "velocities": None if begin.velocities is None else np.asarray(begin.velocities, float),
         "steps of the ramp": steps if ramp else None,
         "trajectory": None if output.path is None else output.path.name,
     }
 
 
-def _restarted(
-    state: State, start: Start | State, settings: dict[str, Any], output: Output
-) -> tuple[State, list[dict] | None]:
+def _restarted(state: State, start: Start | State, store: Store) -> tuple[State, list[dict] | None]:
     """The state and the marks of the restart file, or the given state if there is none."""
-    if output.path is not None:
-        format_of(output.path)
-    if output.restart is None:
-        return state, None
-    if isinstance(start, State):
+    if store.path is not None and isinstance(start, State):
         raise InputError("give either a state or a restart file to continue from, not both")
-    writable_file(output.restart)
-    if not output.restart.is_file():
+    found = store.load({"arrays": (state.dynamics, state.origin)})
+    if found is None:
         return state, None
-    arrays = state.dynamics, state.origin
-    (dynamics, origin), step, marks = restart.read_restart(output.restart, arrays, settings)
-    return replace(state, dynamics=dynamics, origin=origin, step=step), marks
+    dynamics, origin = found["arrays"]
+    return replace(state, dynamics=dynamics, origin=origin, step=found["step"]), found["marks"]
 
 
 def _spread(tree, replicas: int | None):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.md import kinetics, restart
+from jaxff.md import kinetics
 from jaxff.md import origin as origins
 from jaxff.md.ensembles import Ensemble
 from jaxff.md.integrators import Bath, Core, Scheme, scaled_masses
 from jaxff.md.settings import Start
 from jaxff.molecule import Molecule
+from jaxff.npz import digest
 from jaxff.potential import Potential
 
 
@@ -109,10 +110,10 @@ def first_state(
         keys = jax.vmap(jax.random.key)(seeds)
         build = jax.vmap(build)
     dynamics = build(core, keys, bath)
-    fingerprint = restart.fingerprint(potential)
     return State(
-        scheme, ensemble.dt, 0, freedom, fingerprint, invariant, dynamics, jnp.asarray(origin)
-    )
+        scheme, float(ensemble.dt), 0, freedom, fingerprint(potential), invariant, dynamics,
+        jnp.asarray(origin),
+    )  # fmt: skip
 
 
 def continued_state(
@@ -141,8 +142,8 @@ def continued_state(
         raise InputError(
             "the state to continue from is of other atoms, or of the same atoms in another order"
         )
-    fingerprint = restart.fingerprint(potential)
-    if fingerprint == state.potential:
+    checksum = fingerprint(potential)
+    if checksum == state.potential:
         return state  # its forces are those of the last step to the last bit
     if invariances(potential, state.positions.reshape(-1, n_atoms, 3)[0]) != state.invariant:
         raise InputError(
@@ -151,7 +152,7 @@ def continued_state(
             "velocities of the state"
         )
     dynamics = state.dynamics.set(force=forces(potential, state.dynamics.position))
-    return replace(state, potential=fingerprint, dynamics=dynamics)
+    return replace(state, potential=checksum, dynamics=dynamics)
 
 
 def dtype_of(potential: Potential):
@@ -165,6 +166,31 @@ def forces(potential: Potential, R):
     if R.ndim == 2:
         return potential.forces(R)
     return jnp.asarray(potential.predict(R)[1], R.dtype)
+
+
+def fingerprint(potential: Potential) -> str:
+    """A checksum of the terms and parameters of a potential, the same in every process."""
+    terms = [
+        (
+            p.name,
+            p.term.kind,
+            str(p.atoms),
+            [_field(getattr(p.term, f.name)) for f in fields(p.term)],
+        )
+        for p in potential.program.placed
+    ]
+    return digest(terms, potential.params)
+
+
+def _field(value):
+    """A field of a term as arrays and text; functions by their names, as addresses change."""
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, partial):
+        return [_field(value.func), repr(value.args), repr(value.keywords)]
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}:{value.__qualname__}"
+    return repr(value)
 
 
 def invariances(potential: Potential, positions) -> tuple[bool, bool]:

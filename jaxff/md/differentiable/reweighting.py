@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -309,11 +309,11 @@ class Sampling:
     """
 
     molecule: Molecule
-    ensemble: Ensemble = field(default=Langevin(friction=5.0))
+    ensemble: Ensemble = Langevin(friction=5.0)
     steps: int = 10_000
     equilibration: int = 5_000
     every: int = 20
-    start: Start = field(default=Start(replicas=16))
+    start: Start = Start(replicas=16)
 
     def __post_init__(self):
         every = checked_count("every", self.every)

@@ -25,7 +25,7 @@ from jaxff.errors import InputError
 from jaxff.md.differentiable import reversible
 from jaxff.md.differentiable.steps import Inputs, Plan, Setup, forces, loop, pulled_forces
 from jaxff.md.ensembles import ENSEMBLES, NVE, Ensemble
-from jaxff.md.integrators import Bath, scaled_masses
+from jaxff.md.integrators import scaled_masses
 from jaxff.md.settings import Start
 from jaxff.md.state import dtype_of
 from jaxff.potential import Array, Params, Potential, Program
@@ -46,8 +46,8 @@ class Trajectory(NamedTuple):
 def rollout(
     potential: Potential,
     start: Start,
-    ensemble: Ensemble | None = None,
-    plan: Plan | None = None,
+    ensemble: Ensemble = NVE(),
+    plan: Plan = Plan(),
     *,
     masses=None,
 ) -> Trajectory:
@@ -62,8 +62,8 @@ def rollout(
         start: positions (N, 3) Å, or (R, N, 3) of R independent replicas (None: the geometry of
             the potential's molecule), velocities in the same shape, Å/fs, and the seed of the
             noise, an integer; replica r has the noise of seed + r.
-        ensemble: `NVE` (None: `NVE()`) or `Langevin`.
-        plan: number of steps, frames and method; None: `Plan()`.
+        ensemble: `NVE` or `Langevin`.
+        plan: number of steps, frames and method.
         masses: (N,) amu; None: those of the potential's molecule.
 
     Raises:
@@ -73,21 +73,20 @@ def rollout(
 
 
 def rollout_and_miss(
-    potential: Potential, start: Start, ensemble: Ensemble | None, plan: Plan | None, masses, miss
+    potential: Potential, start: Start, ensemble: Ensemble, plan: Plan, masses, miss
 ) -> Trajectory:
     """`rollout` with an argument `miss`, () zero, that has no effect on the trajectory.
 
     With the method "reversible" its "gradient" is the distance, Å, by which the backward motion
     missed a frame: a backward pass has no other way to return it.
     """
-    ensemble, plan = ensemble or NVE(), plan or Plan()
     if not ensemble.reversible:
         names = ", ".join(name for name, kind in ENSEMBLES.items() if kind.reversible)
         raise InputError(f"{ensemble.name!r} cannot be differentiated: use one of {names}")
     dtype = dtype_of(potential)
     R, v, m = checked_arrays(potential, start, masses, dtype)
     replicas = len(R) if R.ndim == 3 else None
-    bath = Bath.of(ensemble, plan.steps, dtype, replicas)
+    bath = ensemble.bath(plan.steps, dtype, replicas)
     seed, dt = jnp.asarray(start.seed), jnp.asarray(ensemble.dt, dtype)
     m = scaled_masses(m, dt)[:, None]
     if replicas is None:

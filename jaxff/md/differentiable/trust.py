@@ -81,8 +81,8 @@ def value_and_gradient(
     loss: Callable[[Trajectory], Array],
     potential: Potential,
     start: Start,
-    ensemble: Ensemble | None = None,
-    plan: Plan | None = None,
+    ensemble: Ensemble = NVE(),
+    plan: Plan = Plan(),
     *,
     masses=None,
     trainable: Sequence[str] | None = None,
@@ -107,7 +107,6 @@ def value_and_gradient(
     Warns:
         UntrustedWarning: the gradient must not be trusted; the message says why.
     """
-    ensemble, plan = ensemble or NVE(), plan or Plan()
     free = FreeParameters.of(potential, trainable)
     theta = free.values(potential.params)
     masks = {key: _free_entries(x, free.rows.get(key)) for key, x in theta.items()}
@@ -141,7 +140,7 @@ def value_and_gradient(
 def perturbation_growth(
     potential: Potential,
     start: Start,
-    ensemble: Ensemble | None = None,
+    ensemble: Ensemble = NVE(),
     steps: int = 1000,
     *,
     masses=None,
@@ -152,7 +151,6 @@ def perturbation_growth(
         potential, start, ensemble, masses: as for `rollout`.
         steps: number of steps; the growth is recorded about 50 times.
     """
-    ensemble = ensemble or NVE()
     every = divisor_near(steps, max(steps / LOOKS, 1.0))
     plan = Plan(steps, every, "forward")
     *arrays, scale = checked_arrays(potential, start, masses, float)
