@@ -170,16 +170,11 @@ def forces(potential: Potential, R):
 
 def fingerprint(potential: Potential) -> str:
     """A checksum of the terms and parameters of a potential, the same in every process."""
-    terms = [
-        (
-            p.name,
-            p.term.kind,
-            str(p.atoms),
-            [_field(getattr(p.term, f.name)) for f in fields(p.term)],
-        )
-        for p in potential.program.placed
-    ]
-    return digest(terms, potential.params)
+    terms = []
+    for placed in potential.program.placed:
+        values = [_field(getattr(placed.term, item.name)) for item in fields(placed.term)]
+        terms.append((placed.name, placed.term.kind, str(placed.atoms), values))
+    return f"terms and parameters md5 {digest(terms, potential.params)}"
 
 
 def _field(value):
