@@ -84,7 +84,7 @@ def run(arguments, console) -> dict:
     if len(charges) != len(data):
         raise InputError(f"--charge gives {len(charges)} charges for {len(data)} data sets")
     starts = [load_form(arguments, *both) for both in zip(data, charges, strict=True)]
-    splits = [split_frames(own, arguments, console) for own in data]
+    splits = [split_frames(part, arguments, console) for part in data]
     unfinished = Path(f"{arguments.output}.partial")
     found = fit(
         starts,
@@ -175,12 +175,12 @@ def _draw(path, history, pictured, console) -> None:
     written = [path.with_name(f"{path.stem}-history{path.suffix}")]
     plot.fit_history(history).savefig(written[0], dpi=130)
     for k, (part, potentials) in enumerate(pictured):
-        own = [aligned(part, potential) for potential in potentials.values()]
+        ordered = [aligned(part, potential) for potential in potentials.values()]
         predicted = {
             name: potential.predict(data.positions)[1]
-            for (name, potential), data in zip(potentials.items(), own, strict=True)
+            for (name, potential), data in zip(potentials.items(), ordered, strict=True)
         }
         written.append(path if k == 0 else path.with_name(f"{path.stem}-{k + 1}{path.suffix}"))
         # All potentials of a molecule have the same order of atoms.
-        plot.force_parity(own[0].forces, predicted, part.theory).savefig(written[-1], dpi=130)
+        plot.force_parity(ordered[0].forces, predicted, part.theory).savefig(written[-1], dpi=130)
     console.say(f"drew {', '.join(map(str, written))}")

@@ -59,15 +59,15 @@ def _labels(joint: Joint, term: str, column: str, shape: tuple[int, ...]) -> lis
     """Return a name for each value of a column: its types, or the atoms that read it."""
     rows = list(map(str, range(shape[0]))) if shape else [""]
     for program in joint.programs:
-        own = next(p.term for p in program.placed if p.name == term)
-        for field, (label, columns) in own.tables.items():
+        kind = next(p.term for p in program.placed if p.name == term)
+        for field, (label, columns) in kind.tables.items():
             if column not in columns:
                 continue
             if label:
-                rows = list(own.row_names(field))
-            elif getattr(own, field).shape == (own.n_atoms,):
-                for row in np.unique(getattr(own, field)):
-                    atoms = np.flatnonzero(getattr(own, field) == row)
+                rows = list(kind.row_names(field))
+            elif getattr(kind, field).shape == (kind.n_atoms,):
+                for row in np.unique(getattr(kind, field)):
+                    atoms = np.flatnonzero(getattr(kind, field) == row)
                     rows[row] = f"atoms {','.join(map(str, atoms))}"
     each = int(np.prod(shape[1:], dtype=int))
     return [name if each == 1 else f"{name} [{k}]" for name in rows for k in range(each)]

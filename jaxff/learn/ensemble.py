@@ -122,8 +122,8 @@ class Ensemble:
         """Yield the reasons why averages are not reliable."""
         energies = np.asarray(self.jit_energies(vector, sample.positions))
         for k, target in enumerate(self.targets):
-            own, _ = self._parts(energies, sample)[k]
-            if reason := target.doubts(own, sample.frames, sample.records[k]):
+            of_frames, _ = self._parts(energies, sample)[k]
+            if reason := target.doubts(of_frames, sample.frames, sample.records[k]):
                 yield reason
 
     def drawn(self, vector, before: Sample | None) -> Sample:
@@ -136,8 +136,8 @@ class Ensemble:
         potential = self.potential_of(self._params(jnp.asarray(vector)))
         number = 0 if before is None else int(before.number) + 1
         frames = self.sampling.draw(potential, number, before and before.frames)
-        own = [t.positions.astype(frames.positions.dtype) for t in self.targets]
-        positions = np.concatenate([frames.positions, *(R for R in own if len(R))])
+        further = [t.positions.astype(frames.positions.dtype) for t in self.targets]
+        positions = np.concatenate([frames.positions, *(R for R in further if len(R))])
         energies = self.jit_energies(vector, positions)
         # The program of several molecules may round in another way than that of one.
         frames = replace(frames, energies=np.asarray(energies[: len(frames)]))
@@ -147,8 +147,8 @@ class Ensemble:
             values = [np.asarray(value) for value in self._values(earlier, before)]
         parts = self._parts(energies, Sample(frames, positions, (), np.asarray(number)))
         records = tuple(
-            target.record(frames, own, value)
-            for target, (_, own), value in zip(self.targets, parts, values, strict=True)
+            target.record(frames, further, value)
+            for target, (_, further), value in zip(self.targets, parts, values, strict=True)
         )
         return Sample(frames, positions, records, np.asarray(number))
 

@@ -46,36 +46,36 @@ class EnsembleTarget(WeightedTarget):
         if len(self.positions) and potential.n_atoms not in (None, n):
             raise InputError(f"{self._name} has {n} atoms, the potential {potential.n_atoms}")
 
-    def record(self, frames: Frames, own: Any, before: Any) -> dict[str, np.ndarray]:
+    def record(self, frames: Frames, further: Any, before: Any) -> dict[str, np.ndarray]:
         """Return what the target needs to know of new frames.
 
         Args:
             frames: the F frames that were drawn.
-            own: (M,) kcal/mol, energies at `positions` with the same parameters.
+            further: (M,) kcal/mol, energies at `positions` with the same parameters.
             before: () value of the target with these parameters, from the previous frames; zero for
                 the first frames.
         """
         raise NotImplementedError
 
-    def value(self, energies: Array, own: Array, frames: Frames, record: Mapping) -> Array:
+    def value(self, energies: Array, further: Array, frames: Frames, record: Mapping) -> Array:
         """Return the part of the objective (), (kcal/mol/Å)², a pure JAX function.
 
         Args:
             energies: (F,) kcal/mol of the frames.
-            own: (M,) kcal/mol at `positions`.
+            further: (M,) kcal/mol at `positions`.
             frames: the frames.
             record: their record.
         """
         raise NotImplementedError
 
     def equations(
-        self, energies, own, slopes, own_slopes, frames: Frames, record: Mapping
+        self, energies, further, slopes, further_slopes, frames: Frames, record: Mapping
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return JᵀJ (P, P), Jᵀr (P,) and the statistical covariance (P, P) of Jᵀr.
 
         Args:
-            energies, own, frames, record: as for `value`.
-            slopes, own_slopes: (F, P) and (M, P) derivatives of the energies by the moves.
+            energies, further, frames, record: as for `value`.
+            slopes, further_slopes: (F, P) and (M, P) derivatives of the energies by the moves.
         """
         raise NotImplementedError
 
@@ -121,7 +121,7 @@ class EnsembleAverage(EnsembleTarget):
         tolerance = np.broadcast_to(tolerance, shape).copy()
         self._store(values=values, tolerance=tolerance, positions=np.zeros((0, 1, 3)))
 
-    def record(self, frames, own, before):
+    def record(self, frames, further, before):
         observed = np.asarray(self.observable(jnp.asarray(frames.positions)), float)
         if observed.shape != (len(frames), *self.values.shape):
             raise InputError(
@@ -133,10 +133,10 @@ class EnsembleAverage(EnsembleTarget):
             raise InputError(f"{self._name}: the observable is not finite for all frames")
         return {"observed": observed.reshape(len(frames), -1)}
 
-    def value(self, energies, own, frames, record):
+    def value(self, energies, further, frames, record):
         return jnp.sum(self._residuals(energies, frames, record) ** 2)
 
-    def equations(self, energies, own, slopes, own_slopes, frames, record):
+    def equations(self, energies, further, slopes, further_slopes, frames, record):
         weights = np.asarray(weights_of(energies, frames))
         residuals = np.asarray(self._residuals(energies, frames, record))
         # From d⟨O⟩ = −⟨(O − ⟨O⟩) dU⟩/kT, in units of the residuals.
@@ -205,7 +205,7 @@ class RelativeEntropy(EnsembleTarget):
         InputError: positions or a weight outside their range.
     """
 
-    kept: ClassVar[tuple[str, ...]] = ("own", "before")
+    kept: ClassVar[tuple[str, ...]] = ("further", "before")
 
     sampling: Sampling
     positions: np.ndarray
@@ -214,19 +214,21 @@ class RelativeEntropy(EnsembleTarget):
     def __post_init__(self):
         self._store(positions=checked_frames(self._name, self.positions))
 
-    def record(self, frames, own, before):
-        return {"own": np.asarray(own), "before": np.asarray(before)}
+    def record(self, frames, further, before):
+        return {"further": np.asarray(further), "before": np.asarray(before)}
 
-    def value(self, energies, own, frames, record):
-        nats = (jnp.mean(own - record["own"]) - free_energy_of(energies, frames)) / frames.kT
+    def value(self, energies, further, frames, record):
+        nats = (
+            jnp.mean(further - record["further"]) - free_energy_of(energies, frames)
+        ) / frames.kT
         return record["before"] + self.weight * nats
 
-    def equations(self, energies, own, slopes, own_slopes, frames, record):
+    def equations(self, energies, further, slopes, further_slopes, frames, record):
         weights, half = np.asarray(weights_of(energies, frames)), 0.5 * self.weight
         kT, mean = float(frames.kT), weights @ slopes
         deviations = (slopes - mean) / kT
-        of_data = (own_slopes - own_slopes.mean(axis=0)) / kT / len(own)
+        of_data = (further_slopes - further_slopes.mean(axis=0)) / kT / len(further)
         noise = block_deviations(weights, deviations, int(frames.blocks))
         curvature = (weights[:, None] * deviations).T @ deviations
         chance = of_data.T @ of_data + np.nan_to_num(noise.T @ noise)
-        return half * curvature, half * (own_slopes.mean(axis=0) - mean) / kT, half**2 * chance
+        return half * curvature, half * (further_slopes.mean(axis=0) - mean) / kT, half**2 * chance

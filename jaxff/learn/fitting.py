@@ -120,9 +120,9 @@ def fit(
     if not any(data) and not any(aims):
         raise InputError("there is nothing to fit to: give training frames or targets")
     problem = Problem(Joint.of(potentials), data, trainable, aims)
-    for k, own in enumerate(problem.data if method.check_labels else ()):
-        if len(own):
-            check_labels(own, *problem.predict(problem.start, k, own))
+    for k, frames in enumerate(problem.data if method.check_labels else ()):
+        if len(frames):
+            check_labels(frames, *problem.predict(problem.start, k, frames))
     store = checkpoint_of(checkpoint, problem, method, trainable, checked, aims)
     progress = progress or (lambda phase, fraction: None)
     progress("fit", 0.0)
@@ -152,13 +152,13 @@ def _checked_targets(targets, potentials: list[Potential]) -> list[list]:
     aims = [targets] if hasattr(targets, "check") else list(targets)
     if len(potentials) == 1:
         aims = [aims]
-    elif aims and (len(aims) != len(potentials) or any(hasattr(own, "check") for own in aims)):
+    elif aims and (len(aims) != len(potentials) or any(hasattr(each, "check") for each in aims)):
         raise InputError(
             f"targets of {len(potentials)} molecules: give a list of targets for each of them"
         )
-    aims = [list(own) for own in aims]
-    for own, potential in zip(aims, potentials, strict=False):
-        for target in own:
+    aims = [list(each) for each in aims]
+    for each, potential in zip(aims, potentials, strict=False):
+        for target in each:
             target.check(potential)
     return aims
 
@@ -170,9 +170,9 @@ def _check_data(potentials: list, train: list, valid: list | None) -> None:
             "{} potentials, {} training and {} validation sets: give one of each for each "
             "molecule".format(*counts)
         )
-    for own in train:
-        if own is not None and len(own) < 2:
-            raise InputError(f"{own.label}: fitting needs at least 2 frames, not {len(own)}")
-    for own in valid or ():
-        if len(own) == 0:
-            raise InputError(f"{own.label}: no frames to validate on; omit valid")
+    for data in train:
+        if data is not None and len(data) < 2:
+            raise InputError(f"{data.label}: fitting needs at least 2 frames, not {len(data)}")
+    for data in valid or ():
+        if len(data) == 0:
+            raise InputError(f"{data.label}: no frames to validate on; omit valid")

@@ -108,7 +108,7 @@ class Descent:
         self.problem, self.settings = problem, settings
         self.loss = settings.loss or force_matching(settings.energy_weight)
         # A molecule with fewer frames contributes all of them to each of its steps.
-        self.sizes = [min(settings.batch, len(own)) for own in problem.data]
+        self.sizes = [min(settings.batch, len(data)) for data in problem.data]
         self.optimizer = settings.optimizer or self._adam()
         # The loss must not contain ghost atoms: one compiled function for each number of atoms.
         sweeps = [
@@ -116,17 +116,17 @@ class Descent:
         ]
         self._sweeps = {}
         for g, k, group, program in problem.molecules():
-            own = problem.data[k]
+            data = problem.data[k]
             most = max(len(problem.data[m]) for m in group.members)
             no_forces, no_energies = jnp.zeros((0, group.n_atoms, 3)), jnp.zeros(0)
             no_frames = Frames(no_forces, no_energies, no_forces, no_energies)
-            frames = next(problem.chunks(group, own, most), no_frames)
-            kind = _Kind(own.n_atoms, own.energies is not None)
+            frames = next(problem.chunks(group, data, most), no_frames)
+            kind = _Kind(data.n_atoms, data.energies is not None)
             self._sweeps[k] = partial(sweeps[g], program=program, frames=frames, kind=kind)
 
     def _adam(self) -> optax.GradientTransformation:
         pairs = zip(self.problem.data, self.sizes, strict=True)
-        count = sum(len(own) // size for own, size in pairs if size) or 1
+        count = sum(len(data) // size for data, size in pairs if size) or 1
         schedule = optax.cosine_decay_schedule(0.05, self.settings.epochs * count)
         return optax.chain(optax.adam(schedule), optax.clip(0.1))
 
@@ -188,10 +188,10 @@ class Descent:
         # Blocks of batches of one molecule. A single molecule without ensembles is one block;
         # otherwise each batch is one, so that molecules mix and frames are drawn when needed.
         blocks = []
-        for k, (own, size) in enumerate(zip(self.problem.data, self.sizes, strict=True)):
+        for k, (data, size) in enumerate(zip(self.problem.data, self.sizes, strict=True)):
             if not size:
                 continue
-            orders = rng.permutation(len(own))[: len(own) // size * size].reshape(-1, size)
+            orders = rng.permutation(len(data))[: len(data) // size * size].reshape(-1, size)
             alone = len(self.sizes) == 1 and not ensembles
             blocks += [(k, orders)] if alone else [(k, order[None]) for order in orders]
         if not any(self.sizes):  # only targets, no frames

@@ -136,7 +136,7 @@ class Objective:
         A[np.diag_indices_from(A)] += self.weak
         # The objective is a mean over n components, so the prior has the variance loss/(n weak).
         # Without forces there is no estimate of the error; then it is one column scale.
-        forces = any(len(own) for own in problem.data)
+        forces = any(len(data) for data in problem.data)
         variance = max(loss, 0.0) / problem.n_forces if forces else self.weak
         C[np.diag_indices_from(C)] += self.weak * variance
         A, C = (self.conserve.T @ M @ self.conserve for M in (A, C))

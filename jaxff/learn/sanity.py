@@ -21,7 +21,7 @@ USUAL_STIFFNESS, BONDS = (0.65, 1.33), 3
 # standard deviations of the energies was 0.56 to 1.12 (0.46 to 2.0 with 12 frames).
 UNRELATED, UNRELATED_ENERGIES = 0.3, 0.6
 USUAL_SPREAD, USUAL_SPREAD_OF_FEW = (0.4, 1.8), (0.25, 4.0)
-ALIKE, VERY_ALIKE = 0.8, 0.85
+CORRELATED, HIGH_CORRELATION = 0.8, 0.85
 OUTLYING = 12.0  # errors of outliers, in units of the median error
 FEW, MANY = 10, 30  # frames
 SMALL_FORCE = 5.0  # kcal/mol/Å; smaller forces mainly show where the minimum of the potential is
@@ -72,19 +72,19 @@ def _faults(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Iterator
     yield from _outliers(data, forces, strained)
     strength = np.linalg.norm(forces, axis=(1, 2))
     calm = strength <= 3.0 * np.median(strength)  # without frames where the potential has a clash
-    alike = np.corrcoef(forces[calm].ravel(), data.forces[calm].ravel())[0, 1]
-    if alike < -0.5:
+    correlation = np.corrcoef(forces[calm].ravel(), data.forces[calm].ravel())[0, 1]
+    if correlation < -0.5:
         yield (
-            f"forces point against those of the initial potential (correlation {alike:.2f}): "
+            f"forces point against those of the initial potential (correlation {correlation:.2f}): "
             "these are gradients; change their sign"
         )
     # Medians over frames are not affected by a few wrong frames.
     labelled, predicted = (np.median(np.linalg.norm(f, axis=(1, 2))) for f in (data.forces, forces))
-    if alike < UNRELATED and labelled > SMALL_FORCE * np.sqrt(3 * data.n_atoms):
+    if correlation < UNRELATED and labelled > SMALL_FORCE * np.sqrt(3 * data.n_atoms):
         yield (
-            f"forces hardly correlate with those of the initial potential (correlation {alike:.2f})"
-            ", as if they belonged to other frames or to another order of atoms: correct them, "
-            f"{REMEDY}"
+            "forces hardly correlate with those of the initial potential (correlation "
+            f"{correlation:.2f}), as if they belonged to other frames or to another order of atoms: "
+            f"correct them, {REMEDY}"
         )
     ratio, frames = labelled / predicted, (data.molecule, data.positions)
     stiffness = bond_force_constants(*frames, data.forces) / bond_force_constants(*frames, forces)
@@ -92,20 +92,20 @@ def _faults(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Iterator
     if len(stiffness) >= BONDS:
         yield from _mistake("forces", 1, float(np.median(stiffness)), 1.0, usual=USUAL_STIFFNESS)
     else:
-        yield from _mistake("forces", 1, ratio, alike)
+        yield from _mistake("forces", 1, ratio, correlation)
     if data.energies is not None and len(data) >= FEW and np.ptp(energies) > 0.1:
-        yield from _energy_faults(data, energies, strained, alike, ratio)
+        yield from _energy_faults(data, energies, strained, correlation, ratio)
 
 
 def _energy_faults(
-    data: Dataset, energies: np.ndarray, strained: np.ndarray, alike: float, ratio: float
+    data: Dataset, energies: np.ndarray, strained: np.ndarray, correlation: float, ratio: float
 ) -> Iterator[str]:
     """Yield faults of the energies.
 
     Args:
         data, energies: as for `check_labels`.
         strained: (M,) whether a bond is far from its usual length.
-        alike: correlation of the forces.
+        correlation: that of predicted and labelled forces.
         ratio: median norm of the labelled forces divided by that of the predicted ones.
     """
     assert data.energies is not None
@@ -122,24 +122,26 @@ def _energy_faults(
             f" remove these frames, compute them again, {REMEDY}"
         )
     predicted, labelled = predicted[~far], labelled[~far]
-    alike_energies = np.corrcoef(predicted, labelled)[0, 1]
-    if alike_energies < -0.5:
+    of_energies = np.corrcoef(predicted, labelled)[0, 1]
+    if of_energies < -0.5:
         yield (
             "energies fall where those of the initial potential rise (correlation "
-            f"{alike_energies:.2f}): change their sign"
+            f"{of_energies:.2f}): change their sign"
         )
-    if alike > ALIKE and alike_energies < UNRELATED_ENERGIES - 1.0 / np.sqrt(len(data)):
+    if correlation > CORRELATED and of_energies < UNRELATED_ENERGIES - 1.0 / np.sqrt(len(data)):
         yield (
             "energies hardly correlate with those of the initial potential (correlation "
-            f"{alike_energies:.2f}), although forces do, as if they belonged to other frames: "
+            f"{of_energies:.2f}), although forces do, as if they belonged to other frames: "
             f"correct them, {REMEDY}"
         )
     spread = float(np.std(labelled) / np.std(predicted))
-    low, high = USUAL_SPREAD if len(data) >= MANY and alike > ALIKE else USUAL_SPREAD_OF_FEW
+    low, high = (
+        USUAL_SPREAD if len(data) >= MANY and correlation > CORRELATED else USUAL_SPREAD_OF_FEW
+    )
     if not low < spread < high:
-        yield from _mistake("energies", 0, spread, alike_energies, near=2.5)
+        yield from _mistake("energies", 0, spread, of_energies, near=2.5)
     consistent = 1.0 / CONSISTENT < ratio / spread < CONSISTENT
-    if min(alike, alike_energies) > VERY_ALIKE and len(data) >= 20 and not consistent:
+    if min(correlation, of_energies) > HIGH_CORRELATION and len(data) >= 20 and not consistent:
         yield (
             f"compared with the initial potential, forces are {ratio:.3g} times and energies "
             f"{spread:.3g} times as large: one of them is in another unit"
@@ -147,7 +149,7 @@ def _energy_faults(
 
 
 def _mistake(
-    what: str, power: int, ratio: float, alike: float, near=USUAL[1], usual=USUAL
+    what: str, power: int, ratio: float, correlation: float, near=USUAL[1], usual=USUAL
 ) -> Iterator[str]:
     """Yield the mistake of units that explains the ratio of labels and predictions.
 
@@ -155,13 +157,13 @@ def _mistake(
         what: "forces" or "energies".
         power: of the length in their unit, see `unit_mistakes`.
         ratio: labels divided by predictions.
-        alike: their correlation.
+        correlation: that of labels and predictions.
         near: largest factor between the ratio and the mistake.
         usual: limits of the ratio of correct labels that correlate well.
     """
     mistake, factor = min(unit_mistakes(power).items(), key=lambda m: abs(np.log(ratio / m[1])))
-    low, high = usual if alike > ALIKE else (0.4, 2.5)
-    if alike > 0.5 and 1.0 / near < ratio / factor < near and not low < ratio < high:
+    low, high = usual if correlation > CORRELATED else (0.4, 2.5)
+    if correlation > 0.5 and 1.0 / near < ratio / factor < near and not low < ratio < high:
         yield (
             f"{what} are {ratio:.3g} times those of the initial potential: {mistake}? Give the "
             f"right unit, {REMEDY}"

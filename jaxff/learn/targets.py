@@ -68,10 +68,10 @@ class Target(WeightedTarget):
                 not finite, or a reference that seems to have another unit.
         """
         n, least = potential.n_atoms, potential.program.n_atoms_min
-        own = self.positions.shape[-2]
-        if own < least or n not in (None, own):
+        count = self.positions.shape[-2]
+        if count < least or n not in (None, count):
             wanted = f"{n}" if n is not None else f"at least {least}"
-            raise InputError(f"{self._name} has {own} atoms, the potential {wanted}")
+            raise InputError(f"{self._name} has {count} atoms, the potential {wanted}")
         self._check_values(potential)
 
     def _check_values(self, potential: Potential) -> None:
@@ -117,19 +117,21 @@ class Hessian(Target):
         self._store(positions=positions, hessian=hessian)
 
     def residuals(self, program: Program, params: Params) -> Array:
-        own = _hessian(program, params, jnp.asarray(self.positions))
-        return math.sqrt(self.weight / self.hessian.size) * (own - self.hessian).ravel()
+        predicted = _hessian(program, params, jnp.asarray(self.positions))
+        return math.sqrt(self.weight / self.hessian.size) * (predicted - self.hessian).ravel()
 
     def _check_values(self, potential: Potential) -> None:
-        own = np.asarray(_hessian(potential.program, potential.params, jnp.asarray(self.positions)))
-        excess = np.abs(own).max() / max(np.abs(self.hessian).max(), 1e-300)
+        predicted = np.asarray(
+            _hessian(potential.program, potential.params, jnp.asarray(self.positions))
+        )
+        excess = np.abs(predicted).max() / max(np.abs(self.hessian).max(), 1e-300)
         if excess > CUSP:
             raise InputError(
                 f"{self._name}: the Hessian of the potential is {excess:.3g} times the reference. "
                 "Either atoms collide, or the equilibrium value of a straight angle is not 180°: "
                 "then use seminario with equilibrium=True first"
             )
-        self._check_unit(self.hessian, own, unit_mistakes(2))
+        self._check_unit(self.hessian, predicted, unit_mistakes(2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,16 +161,18 @@ class TorsionScan(Target):
         self._store(positions=positions, energies=energies)
 
     def residuals(self, program: Program, params: Params) -> Array:
-        own = jax.vmap(program.energy, (None, 0))(params, jnp.asarray(self.positions))
+        predicted = jax.vmap(program.energy, (None, 0))(params, jnp.asarray(self.positions))
         # The mean is subtracted in NumPy: float32 cannot resolve differences of total energies.
-        wrong = own - own.mean() - (self.energies - self.energies.mean())
+        wrong = predicted - predicted.mean() - (self.energies - self.energies.mean())
         return math.sqrt(self.weight / len(self.energies)) * wrong
 
     def _check_values(self, potential: Potential) -> None:
-        own, _ = potential.predict(self.positions)
+        predicted, _ = potential.predict(self.positions)
         # Initial barriers may be wrong by any small factor, so only large factors show a unit.
         mistakes = {k: ratio for k, ratio in unit_mistakes(0).items() if not 0.1 < ratio < 10.0}
-        self._check_unit(self.energies - self.energies.mean(), own - own.mean(), mistakes)
+        self._check_unit(
+            self.energies - self.energies.mean(), predicted - predicted.mean(), mistakes
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,8 +202,8 @@ class Dipole(Target):
 
     def residuals(self, program: Program, params: Params) -> Array:
         charges = point_charges(program, params, self.positions.shape[1])
-        own = jnp.einsum("mna,n->ma", jnp.asarray(self.positions), charges)
-        return math.sqrt(self.weight / self.dipoles.size) * (own - self.dipoles).ravel()
+        predicted = jnp.einsum("mna,n->ma", jnp.asarray(self.positions), charges)
+        return math.sqrt(self.weight / self.dipoles.size) * (predicted - self.dipoles).ravel()
 
     def _check_values(self, potential: Potential) -> None:
         charged = [p for p in potential.program.placed if isinstance(p.term, Nonbonded)]
@@ -217,8 +221,8 @@ class Dipole(Target):
                 "several nonbonded terms or of a scaled one"
             )
         charges = np.asarray(point_charges(potential.program, potential.params, n), float)
-        own = np.einsum("mna,n->ma", self.positions, charges)
-        self._check_unit(self.dipoles, own, {"debye taken for e·Å": 1.0 / 0.20819})
+        predicted = np.einsum("mna,n->ma", self.positions, charges)
+        self._check_unit(self.dipoles, predicted, {"debye taken for e·Å": 1.0 / 0.20819})
 
 
 @partial(jax.jit, static_argnums=0)
@@ -231,9 +235,9 @@ def point_charges(program: Program, params: Params, n_atoms: int) -> Array:
     charges = jnp.zeros(n_atoms)
     for placed in program.placed:
         if isinstance(placed.term, Nonbonded):
-            own = params[placed.name]["charge"][placed.term.charge_rows]
+            values = params[placed.name]["charge"][placed.term.charge_rows]
             where = slice(None) if placed.atoms is None else np.asarray(placed.atoms)
-            charges = charges.at[where].add(own)
+            charges = charges.at[where].add(values)
     return charges
 
 
