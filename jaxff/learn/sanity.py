@@ -83,7 +83,7 @@ def _faults(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Iterator
     if correlation < UNRELATED and labelled > SMALL_FORCE * np.sqrt(3 * data.n_atoms):
         yield (
             "forces hardly correlate with those of the initial potential (correlation "
-            f"{correlation:.2f}), as if they belonged to other frames or to another order of atoms: "
+            f"{correlation:.2f}), as if they belonged to other frames or another order of atoms: "
             f"correct them, {REMEDY}"
         )
     ratio, frames = labelled / predicted, (data.molecule, data.positions)
