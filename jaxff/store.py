@@ -1,4 +1,4 @@
-"""Stores: the state of unfinished work on disk, together with the request that it belongs to.
+"""Stores: the state of unfinished work on disk, together with its request.
 
 A request is everything that decides the result: settings, data and versions, as nested dicts and
 lists of JSON values and arrays. Of arrays only a checksum is kept. Work that was interrupted is
@@ -158,7 +158,7 @@ def described(request: Any) -> Any:
 
 
 def differences(known: Any, wanted: Any, name: str = "") -> list[str]:
-    """Names of the settings in which two described requests differ, with short values."""
+    """Names, with short values, of settings in which two described requests differ."""
     if isinstance(known, dict) and isinstance(wanted, dict):
         keys = dict.fromkeys([*known, *wanted])
         return [
@@ -202,7 +202,7 @@ def claim(
     files: str | None = None,
     replace: bool = False,
 ) -> bool:
-    """Make a folder that of a request, and return whether it holds earlier work on it.
+    """Make a folder that of a request; return whether it holds earlier work on it.
 
     The request is kept in the file request.json in the folder. A folder in which nothing but this
     file was written can be claimed by any request.
@@ -277,7 +277,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 class Rows:
-    """Rows of float64 numbers in one file, each written once, by any process, in any order.
+    """Rows of float64 numbers in one file, written by any process in any order.
 
     A row ends with its number, counted from one, so that rows which were written partly or not at
     all are recognised.
@@ -299,7 +299,10 @@ class Rows:
             file.write(record.tobytes())
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows are complete (count,), and their values (count, width), 0 for the others."""
+        """Which rows are complete (count,), and all values (count, width).
+
+        The values of other rows are zero.
+        """
         table = np.zeros((self.count, self.width + 1))
         if self.path.exists():
             raw = np.fromfile(self.path, np.float64)[: table.size]
@@ -309,7 +312,10 @@ class Rows:
 
 
 def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
-    """A state as JSON values; arrays are appended to `arrays` and replaced by their numbers."""
+    """A state as JSON values, with arrays moved to the list `arrays`.
+
+    An array is replaced by its index in this list.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):
@@ -337,7 +343,7 @@ def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
 
 
 def _decoded(value: Any, file: NpzReader) -> Any:
-    """The inverse of `_encoded`, with pytrees of other types as lists of their leaves."""
+    """The inverse of `_encoded`; other pytrees become lists of their leaves."""
     if isinstance(value, list):
         return [_decoded(item, file) for item in value]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The comparison of Sauceda et al. (2020), with one module for each figure or table.
+"""The comparison of Sauceda et al. (2020), one module for each figure or table.
 
 `reproduce` runs it. Source of all experiments: H. E. Sauceda, M. Gastegger, S. Chmiela,
 K.-R. Müller and A. Tkatchenko, J. Chem. Phys. 153, 124109 (2020),

@@ -1,4 +1,4 @@
-"""Run the experiments of the paper, and write a page that compares them with the paper."""
+"""Run the experiments of the paper and write a page with the comparison."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def reproduce(
     seed: int = 0,
     progress: Callable[[str, float], None] = lambda _, __: None,
 ) -> dict[str, Result]:
-    """Run one experiment of the paper or all of them; write results, pictures and a page.
+    """Run one or all experiments of the paper; write results, pictures and a page.
 
     Finished results are kept in the folder. After an interruption the same call continues there.
 
@@ -81,7 +81,7 @@ def reproduce(
 
 
 def write_page(setting: Setting) -> None:
-    """Write FOLDER/index.html, which compares every result in the folder with the paper."""
+    """Write FOLDER/index.html, which compares all results with the paper."""
     found = {
         name: Result.read(path)
         for name in EXPERIMENTS

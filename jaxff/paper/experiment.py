@@ -1,4 +1,4 @@
-"""What the experiments share: their settings, data and models, and the form of a result."""
+"""Settings, data, models and the form of a result that the experiments share."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Picture(NamedTuple):
 
 
 class Structures(NamedTuple):
-    """Geometries in xyz files in the folder of the result, by title, for the page's viewer."""
+    """Geometries in xyz files, by title, for the molecule viewer of the page."""
 
     files: Mapping[str, str]
     caption: str
@@ -133,7 +133,7 @@ class Setting:
         return folder
 
     def dataset(self, name: str) -> Dataset:
-        """The given or the packaged data set of a molecule, or of a name from `surface_set`."""
+        """The given or packaged data set of a molecule or a name from `surface_set`."""
         if name in self.given:
             return self.given[name]
         return packaged_dataset(PACKAGED.get(name, name))
@@ -165,14 +165,14 @@ class Setting:
         return lambda phase, fraction: self.progress(f"{title}: {phase}", fraction)
 
     def kept(self, name: str, make: Callable[[], Potential]) -> Potential:
-        """The potential with this name in the folder `models`, created if it does not exist."""
+        """The potential in the folder `models`, created if it does not exist."""
         path = self.place("models") / f"{name}.npz"
         if not path.is_file():
             save(path, make())
         return load(path)
 
     def kernel(self, name: str) -> Potential:
-        """sGDML trained on the data set of this name, a fast substitute for its reference."""
+        """sGDML trained on a data set: a fast substitute for its reference."""
 
         def make():
             part = self._kernel_frames(name)
@@ -208,21 +208,21 @@ class Setting:
         ps: float,
         starts: np.ndarray | None = None,
     ) -> md.Run:
-        """Run dynamics for `ps` picoseconds, from `starts` (R, N, 3) Å or from the molecule."""
+        """Run dynamics for `ps` picoseconds from `starts` (R, N, 3) Å or the molecule."""
         n_frames = round(1000 * ps / sampling.spacing)
         progress = self.titled(title)
         return sampling.run(potential, molecule, n_frames, starts=starts, progress=progress)
 
 
 def force_fields(setting: Setting, molecule: Molecule) -> dict[str, Any]:
-    """GAFF as a potential, and other force fields as calculators (UFF alone in the small size)."""
+    """GAFF as a potential and other force fields as calculators; UFF alone if small."""
     names = setting.size(tuple(FORCE_FIELDS), ("UFF",))
     others = {name: calculator(FORCE_FIELDS[name], molecule=molecule) for name in names}
     return {"GAFF": gaff(molecule), **others}
 
 
 def settled(run: md.Run) -> np.ndarray:
-    """Positions (R F', N, 3) Å without the first fifth of each replica, ordered by replica."""
+    """Positions (R F', N, 3) Å of R replicas, each without its first fifth."""
     frames = run.positions[:, run.positions.shape[1] // 5 :]
     return frames.reshape(-1, *frames.shape[2:])
 

@@ -29,7 +29,7 @@ WINDOW = 20.0  # kcal/mol above the lowest minimum; higher minima have broken bo
 
 
 def run(setting: Setting) -> Result:
-    """The three lowest minima of aspirin by sGDML, and their energies by each potential."""
+    """The three lowest minima of aspirin by sGDML and their energies."""
     data, folder = setting.dataset(MOLECULE), setting.place("fig5")
     found = lowest(setting)
     others = {"sGDML": setting.kernel(MOLECULE), **force_fields(setting, data.molecule)}
@@ -86,7 +86,7 @@ def run(setting: Setting) -> Result:
 
 
 def lowest(setting: Setting) -> Minima:
-    """The lowest minima of aspirin by sGDML, from conformers and from frames far apart."""
+    """The lowest minima of aspirin by sGDML, from conformers and frames far apart."""
     data, potential = setting.dataset(MOLECULE), setting.kernel(MOLECULE)
     path = setting.place("fig5") / "minima.npz"
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Fig. 9: the time that aspirin spends near each minimum; GAFF corrected by a local kernel."""
+"""Fig. 9: time spent near each minimum of aspirin; a local correction of GAFF."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INTERACTING = (1, 2, 3, 4, 9, 10, 11, 12)
 
 
 def run(setting: Setting) -> Result:
-    """Shares of the time near the lowest minima: sGDML, GAFF, and GAFF with the correction."""
+    """Shares of the time near the lowest minima by sGDML, GAFF and corrected GAFF."""
     data = setting.dataset(MOLECULE)
     molecule, found = data.molecule, lowest(setting)
     torsions = rotatable_torsions(molecule)
@@ -79,7 +79,7 @@ def run(setting: Setting) -> Result:
 
 
 def corrected(setting: Setting, structures: np.ndarray) -> Potential:
-    """GAFF with a kernel on the interacting groups, trained near structures (S, N, 3) Å."""
+    """GAFF with a kernel on two groups, trained near structures (S, N, 3) Å."""
     data = setting.dataset(MOLECULE)
     data = data[data.distinct()]
     order = Molecule.from_smiles(MOLECULES[MOLECULE]).match(data.molecule)

@@ -1,4 +1,4 @@
-"""Fig. 6: vibrational spectra of ethanol at several temperatures by sGDML and GAFF."""
+"""Fig. 6: vibrational spectra of ethanol at several temperatures."""
 
 from __future__ import annotations
 

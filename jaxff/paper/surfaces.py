@@ -1,4 +1,4 @@
-"""Figs. 2 to 4: energy surfaces of two torsions by sGDML and classical force fields."""
+"""Figs. 2 to 4: energy surfaces of two torsions by sGDML and force fields."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def _lowest(found: Scan, symmetries: np.ndarray) -> list[tuple[int, int]]:
 def _near(
     found: Scan, places: list, reference: Scan, wanted: list, symmetries: np.ndarray
 ) -> list[int]:
-    """Indices of the reference's minima that a scan has, in the order of its minima `places`."""
+    """Indices of the reference's minima that a scan has, in the order of `places`."""
     which = []
     for place in places:
         R = found.positions[place]

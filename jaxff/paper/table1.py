@@ -20,7 +20,7 @@ REPLICAS = 16
 
 
 def run(setting: Setting) -> Result:
-    """Errors of kernels across frames that the reference and GAFF sampled, with equal labels."""
+    """Errors of kernels across the samplings of the reference and of GAFF."""
     folder = setting.place("table1")
     molecules = setting.size(("ethanol", "keto-malondialdehyde", "aspirin"), ("ethanol",))
     n_train, n_frames = setting.size((200, 1000), (40, 120))
@@ -80,7 +80,7 @@ def run(setting: Setting) -> Result:
 
 
 def _labels(setting: Setting, molecule: str, data: Dataset) -> tuple[str | Potential, str]:
-    """The calculator or potential that labels new frames, and its level of theory in words.
+    """The calculator or potential that labels new frames, and its level of theory.
 
     It has the level of the data if a calculator for it is known.
     """

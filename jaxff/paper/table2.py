@@ -1,4 +1,4 @@
-"""Table II: GAFF refitted as GAFF, GAFF-Morse and GAFF-NN, and (not in the paper) class-II."""
+"""Table II: refitted GAFF, GAFF-Morse, GAFF-NN and, beyond the paper, class-II."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Active learning: sample with the model, label frames where it is uncertain, train again."""
+"""Active learning: sample with the model, label uncertain frames, train again."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def active_learning(
     baseline: Potential | None = None,
     progress: Progress | None = None,
 ) -> ActiveLearning:
-    """Label few frames, chosen where a model is uncertain, until its forces are accurate enough.
+    """Label frames where a model is uncertain, until its forces are accurate.
 
     The first frames are those of the dynamics of `potential` that are farthest apart. Each round
     then trains a kernel, runs its dynamics from labelled frames, labels the frames of which it is
@@ -177,6 +177,7 @@ class _History:
     command: str
 
     def read(self) -> tuple[Dataset | None, list[Round]]:
+        """The labelled frames and the rounds; None and [] at the start."""
         if not self.path.exists():
             return None, []
         try:
@@ -194,6 +195,7 @@ class _History:
         return Dataset.load(self.path, energy_unit="kcal/mol"), rounds
 
     def write(self, data: Dataset, rounds: list[Round]) -> None:
+        """Write the labelled frames with the rounds, completely or not at all."""
         header = {"format": FORMAT, "request": self.request, "rounds": rounds}
         notes = {**data.notes, "command": self.command, "active": json.dumps(header)}
         replace(data, notes=notes).save(self.path)
@@ -209,7 +211,10 @@ def _explore(
     sampling: Sampling,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, str]:
-    """Frames of the model's dynamics from labelled frames, and why they ended early, or ""."""
+    """Frames of the model's dynamics, and why these ended early (or "").
+
+    They start from labelled frames.
+    """
     found, fault = [], ""
     rng = np.random.default_rng(sampling.seed)
     for attempt in range(ATTEMPTS):

@@ -36,7 +36,7 @@ def label_md(
     charge: int | None = None,
     progress: Progress | None = None,
 ) -> Labelled:
-    """Sample a molecule by Langevin dynamics on a calculator's surface; write frames and labels.
+    """Sample a molecule by Langevin dynamics of a calculator; write a data set.
 
     The replicas start from Maxwell-Boltzmann velocities. They move by ASE's integrator (Vanden-
     Eijnden and Ciccotti, Chem. Phys. Lett. 429, 310 (2006), eq. 23), with a free centre of mass.
@@ -155,6 +155,7 @@ class Replica:
         return Store(path, {"replica": self.number}, "replica")
 
     def frames_done(self) -> int:
+        """Number of frames that were run, those of the equilibration included."""
         state = self.store.load()
         return 0 if state is None else state["frame"]
 

@@ -1,4 +1,4 @@
-"""An ASE calculator that keeps its results in a file, so that an interrupted run can continue."""
+"""An ASE calculator that keeps its results in a file for interrupted runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BEGIN = b'{"geometry": '
 
 
 class CachedCalculator(Calculator):
-    """An ASE calculator that computes no geometry twice, not even after it is created anew.
+    """An ASE calculator that computes no geometry twice, even when created anew.
 
     Args:
         calculator: an ASE calculator with energies and forces.
@@ -90,7 +90,7 @@ def _key(atoms: Atoms) -> str:
 
 
 def _read(raw: bytes, path: Path) -> dict[str, dict]:
-    """The calculations in a file by geometry, without lines that a crash left incomplete.
+    """The calculations in a file by geometry, without incomplete lines.
 
     Raises:
         InputError: the file contains something else.

@@ -81,7 +81,7 @@ CHOICES = f"{', '.join(KNOWN)}, the file of a potential, or an import path packa
 
 @dataclass(frozen=True)
 class Method:
-    """A calculator by name with its options: picklable, and comparable with those of earlier runs.
+    """A calculator and its options, comparable with those of earlier runs.
 
     Attributes:
         calculator: a known name, an import path "package.module:Class", the file of a potential,
@@ -126,7 +126,7 @@ class Method:
 
     @property
     def version(self) -> str:
-        """Name and version of the calculator's package; the checksum of a potential's file."""
+        """Name and version of the package, and the checksum of a potential's file."""
         if not isinstance(self.calculator, str):
             return f"jaxff {jaxff.__version__}"
         if self.is_potential:

@@ -1,4 +1,4 @@
-"""Force fields of Open Babel and RDKit as ASE calculators, with one topology for all geometries."""
+"""Force fields of Open Babel and RDKit as ASE calculators with a fixed topology."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def smiles(molecule: Molecule) -> str:
 
 
 def central_differences(energy: Callable[[np.ndarray], float], R: np.ndarray) -> np.ndarray:
-    """Forces (N, 3) kcal/mol/Å at R (N, 3) Å by central differences of `energy` in kcal/mol."""
+    """Forces (N, 3) kcal/mol/Å at R (N, 3) Å by differences of `energy` (kcal/mol)."""
     forces = np.zeros(R.shape)
     for place in np.ndindex(R.shape):
         moved = R.copy()
@@ -125,7 +125,7 @@ def central_differences(energy: Callable[[np.ndarray], float], R: np.ndarray) ->
 
 
 def bent(R: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """R (N, 3) Å with the central atoms of straight `angles` (A, 3) moved off the line."""
+    """R (N, 3) Å with central atoms of straight `angles` (A, 3) moved off the line."""
     while len(angles):
         a, b = R[angles[:, 0]] - R[angles[:, 1]], R[angles[:, 2]] - R[angles[:, 1]]
         sine = np.linalg.norm(np.cross(a, b), axis=1)

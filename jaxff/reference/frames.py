@@ -1,4 +1,4 @@
-"""Geometries to label, read from files and objects of several kinds, and their molecule."""
+"""Geometries to label, from files and several kinds of objects."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _read_file(path: Path) -> Any:
 
 
 def common_molecule(first: Molecule, given: Molecule | None, charge: int | None) -> Molecule:
-    """The molecule whose bonds and charge hold for all frames, in the atom order of the frames.
+    """The molecule whose bonds and charge hold for all frames, in their atom order.
 
     Args:
         first: molecule of the first frame.
@@ -92,7 +92,7 @@ def common_molecule(first: Molecule, given: Molecule | None, charge: int | None)
 
 
 def coinciding_atoms(positions: np.ndarray) -> dict[int, str]:
-    """Frames of `positions` (M, N, 3) Å in which two atoms coincide, by number, with the reason.
+    """Numbers of frames (M, N, 3) Å in which two atoms coincide, with the reason.
 
     Some calculators return finite energies for such frames.
     """
@@ -107,7 +107,7 @@ def coinciding_atoms(positions: np.ndarray) -> dict[int, str]:
 
 
 def starting_geometries(start: str, replicas: int = 1, seed: int = 7) -> str | list[Molecule]:
-    """The path `start` itself if it names a file, otherwise conformers of a SMILES string.
+    """The path `start` if it names a file, otherwise conformers of a SMILES string.
 
     Args:
         start: path of a structure or data file, or a SMILES string.

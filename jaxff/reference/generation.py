@@ -1,4 +1,4 @@
-"""Data in two steps: frames from the dynamics of one potential, labels from another.
+"""Data in two steps: frames from one potential, labels from another.
 
 Source: Sauceda, Gastegger, Chmiela, Müller and Tkatchenko, J. Chem. Phys. 153, 124109 (2020).
 """
@@ -73,7 +73,7 @@ def two_step(
     starts: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Label frames from the dynamics of a potential by a calculator or another potential.
+    """Label frames from the dynamics of a potential by a better method.
 
     Args:
         potential: potential whose dynamics give the frames.

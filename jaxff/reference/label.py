@@ -1,4 +1,4 @@
-"""Labelling: energies and forces of given geometries, which continues after an interruption."""
+"""Labelling of given geometries with energies and forces."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def _calculations(labelling: Labelling, block: Block, rows: Rows) -> Generator[O
 
 
 def _label_block(block: Block) -> tuple[Outcome, Block | None]:
-    """Label frame by frame; return labels after RETURN_AFTER seconds, and the frames left."""
+    """Label frame by frame, at most for RETURN_AFTER seconds if labels are returned."""
     if block.method.version != block.version:
         raise InputError(
             f"the worker on {platform.node()} has {block.method.version}, not {block.version}; "
@@ -222,7 +222,7 @@ def _predictions(potential: Potential, block: Block) -> Generator[Outcome]:
 
 
 def _in_float64(job: Job) -> Potential:
-    """The potential of the job's calculator in the atom order of its molecule, in float64."""
+    """The potential of a job in the atom order of its molecule, in float64."""
     import jax.numpy as jnp
 
     from jaxff.ase import match

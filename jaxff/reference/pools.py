@@ -77,14 +77,14 @@ def run_tasks(function: Callable, tasks: Iterable, pool: Pool) -> Iterator:
 
 @contextmanager
 def open_pool(scheduler: str | None, workers: int) -> Iterator[Pool]:
-    """Local processes if `scheduler` is None, else the workers of `scheduler`; see `dask`."""
+    """Local processes, or the workers of `scheduler` if it is not None; see `dask`."""
     with processes(workers) if scheduler is None else dask(scheduler, workers) as pool:
         yield pool
 
 
 @contextmanager
 def processes(workers: int) -> Iterator[Pool]:
-    """Local processes with one thread each, which end when this process ends or is killed."""
+    """Local processes with one thread each, which end with this process."""
     context = multiprocessing.get_context("spawn")
     with _one_thread_each():
         executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
@@ -102,7 +102,7 @@ def _process_died(error: Exception) -> str | None:
 
 @contextmanager
 def dask(scheduler: str, workers: int) -> Iterator[Pool]:
-    """The workers of a Dask scheduler, or with "local" those of a cluster started for this run.
+    """The workers of a Dask scheduler, or of a local cluster for this run.
 
     A task whose worker was lost is given to another worker. A task that ended four workers ends
     the run (Dask's ``distributed.scheduler.allowed-failures``).

@@ -1,4 +1,4 @@
-"""PySCF as an ASE calculator: Hartree-Fock and density functionals of isolated molecules."""
+"""PySCF as an ASE calculator of isolated molecules."""
 
 from __future__ import annotations
 

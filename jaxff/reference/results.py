@@ -1,4 +1,4 @@
-"""What labellings of given frames and of dynamics share: their input, result and files."""
+"""Input, result and files of a labelling."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Job:
     def of(
         cls, frames: Frames, labelling: Labelling, molecule: Molecule | None, charge: int | None
     ) -> Job:
-        """Read frames and create the calculator, before any process starts; see `label_frames`."""
+        """Read frames and create the calculator; see `label_frames`."""
         first, positions = read_frames(frames)
         source = "the frames'" if molecule is None else "as given"
         molecule = common_molecule(first, molecule, charge)
@@ -151,7 +151,7 @@ class Job:
 
 @contextmanager
 def part_folder(out: str | Path, request: Mapping[str, Any]) -> Iterator[Path]:
-    """The folder `OUT.part` of an unfinished run, which another run of the same request continues.
+    """The folder `OUT.part`, in which an unfinished run is kept and continued.
 
     The folder is locked while the block runs, and removed when it ends without an error.
 

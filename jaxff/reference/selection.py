@@ -1,4 +1,4 @@
-"""Selection of frames to label: random, by energy, far apart, or where a model is uncertain."""
+"""Selection of frames to label."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def select(
 
 
 def farthest(points: np.ndarray, n: int, known: np.ndarray | None = None) -> np.ndarray:
-    """Indices (n,) of points (M, D), each farthest from known points (K, D) and earlier ones."""
+    """Indices (n,) of points (M, D), each far from known (K, D) and earlier points."""
     if known is None:
         nearest = np.full(len(points), np.inf)
         first = np.linalg.norm(points - points.mean(axis=0), axis=1)
@@ -91,7 +91,7 @@ def farthest(points: np.ndarray, n: int, known: np.ndarray | None = None) -> np.
 
 
 def force_uncertainty(model: Any, positions: np.ndarray) -> np.ndarray:
-    """Root-mean-square standard errors (M,) kcal/mol/Å of the forces at positions (M, N, 3) Å.
+    """RMS standard errors (M,) kcal/mol/Å of forces at positions (M, N, 3) Å.
 
     Raises:
         InputError: `model` is not an `Uncertainty`.

@@ -123,7 +123,7 @@ class Sampling:
         starts: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> np.ndarray:
-        """Positions (n, N, 3) Å after the equilibration, ordered by time, then by replica.
+        """Positions (n, N, 3) Å after equilibration, ordered by time, then by replica.
 
         Args and errors are those of `run`; `n` is the number of frames of all replicas together.
         """
@@ -135,7 +135,7 @@ class Sampling:
 
 
 def frames_by_time(run: Run) -> np.ndarray:
-    """Frames (F R, N, 3) of R replicas with F frames each, ordered by time, then by replica."""
+    """Positions (F R, N, 3) Å of R replicas, ordered by time, then by replica."""
     return run.positions.swapaxes(0, 1).reshape(-1, *run.positions.shape[2:])
 
 
