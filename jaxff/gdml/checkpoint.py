@@ -52,7 +52,7 @@ class Checkpoint:
         return load(self.folder / f"{key}.npz"), error, solver
 
     def keep(self, key: str, potential: Potential, error: float, solver: str) -> None:
-        """Write a finished model, and then delete the state of its solver."""
+        """Write a finished model."""
         save(self.folder / f"{key}.npz", potential)
         with atomic_path(self.folder / f"{key}.json") as temporary:
             known = {"valid_rmse": error if np.isfinite(error) else None, "solver": solver}

@@ -43,25 +43,11 @@ def train_correction(
 ) -> Potential:
     """Train a kernel that corrects a potential on some atoms, near the frames of a data set.
 
-    The sum ``baseline + correction.on(atoms)`` has the corrected energy.  The correction is
-    invariant under translation, rotation and those symmetries of the molecule that keep the atoms
-    among themselves.
-
-    *Labels.*  The kernel is fitted to reference minus baseline: the energies, and the forces on
-    the atoms without their net force and torque, which no function of the distances among the
-    atoms can have.  Contributions that depend on the rest of the molecule are noise for this
-    kernel.  Therefore λ (and σ) are chosen by the errors of the sum, relative to those of the
-    baseline, on validation and background frames together.
-
-    *Switch.*  A kernel does not vanish by itself: at the widths that predict well it has hardly
-    decayed anywhere that the molecule goes, and its energy drifts by tens of kcal/mol.  It is
-    therefore multiplied by a switch (`LocalKernelTerm`) that is one near the training frames and
-    exactly zero far from them.  Forces are the gradient of the product.  Where the switch is not
-    zero, inverse distances are bounded, and so are the energy and forces of the correction.
-
-    *Zero.*  The energies of two methods differ by an arbitrary constant.  It is the mean
-    difference over `background`, frames where the correction should vanish; without background
-    frames it is the mean over the training frames, so that the correction is zero on average.
+    The sum ``baseline + correction.on(atoms)`` has the corrected energy.  The kernel is fitted to
+    reference minus baseline: the energies, and the forces on the atoms without their net force and
+    torque.  It is multiplied by a switch (`LocalKernelTerm`) that is exactly zero far from the
+    training frames, as a kernel does not vanish by itself.  σ and λ are chosen by the errors of the
+    sum, relative to those of the baseline, on validation and background frames together.
 
     Args:
         dataset: M frames near the structures to correct, such as those of `nearest_frames`.
@@ -70,7 +56,9 @@ def train_correction(
         atoms: (K,) the atoms that the correction acts on, at least three.
         valid: frames like those of `dataset` on which σ and λ are chosen (None: a fifth of
             `dataset`, if there is a choice).
-        background: frames far from these structures, with labels of the same method.
+        background: frames far from these structures, with labels of the same method, where the
+            correction should vanish: their mean energy difference from the baseline is its zero
+            (None: that of the training frames).
         sigma: length scale, 1/Å, or several values to choose among.
         kernel: λ, symmetries and reach of the correction.
         run: seed, memory limit, checkpoint folder and progress.

@@ -84,6 +84,14 @@ def squared_distances(x: Array, y: Array) -> Array:
     return jnp.sum(x * x, -1)[:, None] + jnp.sum(y * y, -1) - 2.0 * product
 
 
+def descriptor_name(descriptor: Descriptor) -> str:
+    """Name of a descriptor with its keyword arguments, the same in every process."""
+    if isinstance(descriptor, partial):
+        given = ", ".join(f"{key}={value!r}" for key, value in descriptor.keywords.items())
+        return f"{descriptor_name(descriptor.func)}({given})"
+    return getattr(descriptor, "__qualname__", type(descriptor).__qualname__)
+
+
 def pair_permutations(permutations: np.ndarray) -> np.ndarray:
     """Permutations (P, D) of pairs, k(i, j) → k(p[i], p[j]), by atom permutations (P, N)."""
     permutations = np.asarray(permutations, int)
@@ -120,7 +128,7 @@ def entry_permutations(
     permutations = np.asarray(permutations, int)
     if descriptor is inverse_distances:
         return pair_permutations(permutations)
-    name = getattr(descriptor, "__name__", repr(descriptor))
+    name = descriptor_name(descriptor)
     n_atoms, rng = permutations.shape[1], np.random.default_rng(0)
     if positions is None:
         positions = rng.normal(size=(1, n_atoms, 3))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.gdml.descriptor import Descriptor, inverse_distances
+from jaxff.gdml.descriptor import Descriptor, descriptor_name, inverse_distances
 
 Progress = Callable[[str, float], None]
 
@@ -78,6 +78,11 @@ class Kernel:
             raise InputError(
                 "adapt_baseline=True needs a kernel on all atoms: leave out atoms=, or do not adapt"
             )
+
+    def __repr__(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["descriptor"] = descriptor_name(self.descriptor)
+        return f"Kernel({', '.join(f'{key}={value!r}' for key, value in values.items())})"
 
 
 @dataclass(frozen=True, eq=False)

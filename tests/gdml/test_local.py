@@ -253,6 +253,29 @@ def test_the_regularisation_is_chosen_on_frames_not_trained_on(toy, parts):
     assert float(model.params[LocalKernelTerm.kind]["lam"]) == 1e-6
 
 
+def test_an_interrupted_correction_continues_from_its_checkpoint(toy, parts, tmp_path):
+    class Stop(BaseException):
+        pass
+
+    def stopped(phase, fraction):
+        if phase == "factorising":
+            calls.append(fraction)
+            if len(calls) == 3:
+                raise Stop
+
+    calls: list[float] = []
+    kernel = gdml.LocalKernel(lam=(1e-6, 1e-4), symmetries=None)
+    arguments = (parts[0][:20], toy[0], ATOMS, parts[1][:5])
+    plain = gdml.train_correction(*arguments, kernel=kernel)
+    run = gdml.Run(checkpoint=tmp_path / "state", progress=stopped)
+    with pytest.raises(Stop):
+        gdml.train_correction(*arguments, kernel=kernel, run=run)
+    assert len(list((tmp_path / "state").glob("*.json"))) == 2  # the request and one model
+    again = gdml.train_correction(*arguments, kernel=kernel, run=run)
+    for key, value in plain.params[LocalKernelTerm.kind].items():
+        np.testing.assert_array_equal(again.params[LocalKernelTerm.kind][key], value)
+
+
 def test_without_a_background_its_mean_is_zero_over_its_data(toy, parts):
     model = gdml.train_correction(
         parts[0], toy[0], ATOMS, sigma=1.0, kernel=gdml.LocalKernel(lam=1e-4, symmetries=None)

@@ -468,6 +468,16 @@ def test_settings_check_themselves(settings, options, message):
         settings(**options)
 
 
+def test_kernels_are_described_alike_in_every_process():
+    kernel = gdml.Kernel(descriptor=gdml.light_hydrogens([6, 1], 0.5), atoms=[0, 1])
+    expected = (
+        "Kernel(lam=1e-10, symmetries='auto', "
+        "descriptor='weighted_inverse_distances(weights=(1.0, 0.5))', energies='offset', "
+        "atoms=[0, 1], adapt_baseline=False)"
+    )
+    assert repr(kernel) == expected
+
+
 def test_no_validation_frames_and_no_lattice_are_named(frames):
     with pytest.raises(InputError, match="no validation frames"):
         gdml.train(frames[:8], frames[:0], sigma=[5.0, 10.0], kernel=gdml.Kernel(symmetries=None))
