@@ -94,11 +94,11 @@ def conformers(molecule: Molecule, n: int, seed: int = 0) -> np.ndarray:
     Chem.AssignStereochemistryFrom3D(mol)
     parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = int(seed) + 1  # RDKit takes numbers below 1 as "no seed"
+    indices: list[int] = []
     with rdBase.BlockLogs():
-        indices = list(rdDistGeom.EmbedMultipleConfs(mol, n, parameters))
-        if not indices:
-            parameters.useRandomCoords = True
-            indices = list(rdDistGeom.EmbedMultipleConfs(mol, n, parameters))
+        for use_random in (False, True):
+            parameters.useRandomCoords = use_random
+            indices = indices or list(rdDistGeom.EmbedMultipleConfs(mol, n, parameters))
     if not indices:
         raise InputError(f"RDKit cannot embed {molecule.name or molecule.formula}")
     return np.array([mol.GetConformer(k).GetPositions() for k in indices])

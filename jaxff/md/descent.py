@@ -20,6 +20,10 @@ from jaxff.potential import Potential, Program
 Array = jax.Array
 
 METHODS = ("lbfgs", "fire")
+# Positions (N, 3) Å, energy () kcal/mol, gradient (N, 3) kcal/mol/Å and number of steps () of a
+# minimised geometry.
+_End = tuple[Array, Array, Array, Array]
+
 MEMORY = 12  # pairs of steps and gradient changes that approximate the curvature
 STIFFNESS = 500.0  # kcal/mol/Å², assumed for the first step
 LONGEST = 0.2  # Å: the largest displacement of an atom in one step
@@ -135,28 +139,19 @@ def relax(
         out = jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[: len(R)], out)
     else:
         out = _stepwise(surface, coordinates, R, targets, limits, progress)
-    off = np.abs(jax.vmap(partial(deviations, coordinates))(out.R, targets))
+    off = np.abs(jax.vmap(partial(deviations, coordinates))(out[0], targets))
     held = (off < HELD[jnp.dtype(dtype)]).all(axis=1)
-    R, energy, steps = (np.asarray(x) for x in (out.R, out.energy, out.count))
-    force = np.asarray(jax.vmap(_largest)(out.gradient))
+    force = np.asarray(jax.vmap(_largest)(out[2]))
+    R, energy, _, steps = (np.asarray(x) for x in out)
     converged = np.isfinite(energy) & held & (force <= descent.tolerance)
     return Minimum(R, energy, force, steps, converged)
-
-
-class _End(NamedTuple):
-    """The last state of one geometry; see `_State`."""
-
-    R: Array
-    energy: Array
-    gradient: Array
-    count: Array
 
 
 @partial(jax.jit, static_argnames=("program", "method", "coordinates"))
 def _compiled(
     program: Program, method: str, coordinates: Coordinates, params, R, values, limits
 ) -> _End:
-    """The last states of geometries R (chunks, M, N, 3) Å, chunk after chunk."""
+    """Minimise geometries R (chunks, M, N, 3) Å, chunk after chunk."""
 
     def lbfgs(R, values):
         def step(state):
@@ -164,7 +159,7 @@ def _compiled(
             return _advance(coordinates, values, state, energy, forces)
 
         start = _begin(coordinates, R, values)
-        return _end(jax.lax.while_loop(partial(_is_active, limits), step, start))
+        return jax.lax.while_loop(partial(_is_active, limits), step, start)[:4]
 
     def fire(R, _):
         return _fire(partial(program.energy, params), limits, R)
@@ -174,7 +169,7 @@ def _compiled(
 
 
 def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) -> _End:
-    """The last states for a surface that cannot be compiled, one call for all trials of a step."""
+    """Minimise on a surface that cannot be compiled, with one call for all trials of a step."""
     advance = jax.jit(jax.vmap(partial(_advance, coordinates)))
     is_active = jax.jit(jax.vmap(partial(_is_active, limits)))
     state = jax.jit(jax.vmap(partial(_begin, coordinates)))(R, values)
@@ -187,7 +182,7 @@ def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) ->
         state = jax.tree.map(
             lambda a, b: jnp.where(active.reshape(-1, *[1] * (a.ndim - 1)), b, a), state, after
         )
-    return _end(state)
+    return state[:4]
 
 
 # -- L-BFGS ------------------------------------------------------------------------------------
@@ -197,6 +192,7 @@ class _State(NamedTuple):
     R: Array  # (N, 3) Å, the last accepted geometry
     energy: Array  # () kcal/mol
     gradient: Array  # (N, 3) kcal/mol/Å, without its part along held coordinates
+    count: Array  # () evaluations
     trial: Array  # (N, 3) Å, the geometry to evaluate next
     direction: Array  # (N, 3) Å
     length: Array  # () fraction of the direction that the trial takes
@@ -204,11 +200,6 @@ class _State(NamedTuple):
     changes: Array  # (MEMORY, N, 3) kcal/mol/Å, of the gradient in these steps
     scale: Array  # () Å²mol/kcal, the inverse stiffness
     rejected: Array  # () rejected steps in a row
-    count: Array  # () evaluations
-
-
-def _end(state: _State) -> _End:
-    return _End(state.R, state.energy, state.gradient, state.count)
 
 
 def _begin(coordinates: Coordinates, R: Array, values: Array) -> _State:
@@ -216,8 +207,8 @@ def _begin(coordinates: Coordinates, R: Array, values: Array) -> _State:
     one = jnp.ones((), R.dtype)
     trial = correct(coordinates, R, values, rounds=40)
     return _State(
-        trial, jnp.inf * one, zero, trial, zero, one, memory, memory, one / STIFFNESS,
-        jnp.zeros((), int), jnp.zeros((), int),
+        trial, jnp.inf * one, zero, jnp.zeros((), int), trial, zero, one, memory, memory,
+        one / STIFFNESS, jnp.zeros((), int),
     )  # fmt: skip
 
 
@@ -250,9 +241,9 @@ def _advance(
     downhill = jnp.where(jnp.sum(downhill * gradient) < 0, downhill, -scale * gradient)
     downhill = downhill * jnp.minimum(1.0, LONGEST / jnp.maximum(_largest(downhill), 1e-30))
     return _State(
-        R, jnp.where(accepted, energy, state.energy), gradient,
+        R, jnp.where(accepted, energy, state.energy), gradient, state.count + 1,
         correct(coordinates, R + length * downhill, values), downhill, length, steps, changes,
-        scale, rejected, state.count + 1,
+        scale, rejected,
     )  # fmt: skip
 
 
@@ -313,4 +304,4 @@ def _fire(energy_fn: Callable[[Array], Array], limits, R: Array) -> _End:
     energy, gradient = jax.value_and_grad(energy_fn)(state.position)
     finite = jnp.isfinite(energy) & jnp.isfinite(gradient).all()
     energy = jnp.asarray(jnp.where(finite, energy, jnp.inf))
-    return _End(state.position, energy, gradient, jnp.asarray(count))
+    return state.position, energy, gradient, jnp.asarray(count)

@@ -7,17 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxff.report.style import (
-    COLOURS,
-    LINES,
-    MARKERS,
-    canvas,
-    colour,
-    degree_ticks,
-    grid,
-    logarithmic,
-    single,
-)
+from jaxff.report import style
 
 
 def force_parity(reference: np.ndarray, predicted: Mapping[str, np.ndarray], theory: str) -> Figure:
@@ -30,7 +20,9 @@ def force_parity(reference: np.ndarray, predicted: Mapping[str, np.ndarray], the
     """
     limit = 1.05 * max(np.abs(reference).max(), *(np.abs(p).max() for p in predicted.values()))
     columns = 2 if len(predicted) < 5 else 3
-    figure, axes = grid(len(predicted), columns, (4.2, 4.0), (0.0, 0.3), sharex=True, sharey=True)
+    figure, axes = style.grid(
+        len(predicted), columns, (4.2, 4.0), (0.0, 0.3), sharex=True, sharey=True
+    )
     for ax, (name, forces) in zip(axes, predicted.items(), strict=True):
         bins = ax.hexbin(
             reference.ravel(), forces.ravel(), gridsize=70, extent=(-limit, limit, -limit, limit),
@@ -58,18 +50,18 @@ def torsion_distributions(
         labels: (T,) names of the torsions.
         bins: number of bins of the histograms.
     """
-    figure, axes = grid(len(labels), 2, (5.0, 3.2), sharex=True)
+    figure, axes = style.grid(len(labels), 2, (5.0, 3.2), sharex=True)
     edges = np.linspace(-180, 180, bins + 1)
     middle = 0.5 * (edges[1:] + edges[:-1])
     for t, (ax, label) in enumerate(zip(axes, labels, strict=True)):
         for i, (name, values) in enumerate(angles.items()):
             density, _ = np.histogram(np.degrees(values[:, t]), edges, density=True)
-            line = {"color": colour(i), "linestyle": LINES[i % 4], "linewidth": 1.5}
+            line = {"color": style.colour(i), "linestyle": style.LINES[i % 4], "linewidth": 1.5}
             ax.step(middle, density, where="mid", label=name, **line)
         ax.set_title(label)
         ax.set_xlim(-180, 180)
         ax.set_ylim(bottom=0)
-        degree_ticks(ax.xaxis)
+        style.degree_ticks(ax.xaxis)
     axes[0].legend(fontsize="small")
     figure.supxlabel("torsion angle, degrees")
     figure.supylabel("probability density, 1/degree")
@@ -91,18 +83,18 @@ def energy_and_temperature(
         temperatures: (F,) K.
         target: temperature of the thermostat, K; None without one.
     """
-    figure = canvas(8.0, 5.2)
+    figure = style.canvas(8.0, 5.2)
     top, bottom = figure.subplots(2, 1, sharex=True)
     ps, potential = np.asarray(times) / 1000.0, potential - potential[0]
     energies = {"potential": potential, "kinetic": kinetic, "total": potential + kinetic}
     for i, (name, values) in enumerate(energies.items()):
-        top.plot(ps, values, label=name, color=COLOURS[i], linewidth=0.8)
+        top.plot(ps, values, label=name, color=style.COLOURS[i], linewidth=0.8)
     top.set_ylabel("energy, kcal/mol\n(potential from its start)")
     bottom.plot(ps, temperatures, color="#999999", linewidth=0.5, label="instantaneous")
     mean = np.cumsum(temperatures) / np.arange(1, len(temperatures) + 1)
-    bottom.plot(ps, mean, color=COLOURS[0], linewidth=1.5, label="running mean")
+    bottom.plot(ps, mean, color=style.COLOURS[0], linewidth=1.5, label="running mean")
     if target is not None:
-        bottom.axhline(target, color=COLOURS[1], linestyle="--", label=f"target {target:g} K")
+        bottom.axhline(target, color=style.COLOURS[1], linestyle="--", label=f"target {target:g} K")
     bottom.set_ylabel("temperature, K")
     bottom.set_xlabel("time, ps")
     for ax in (top, bottom):
@@ -116,7 +108,7 @@ def widths(trials: Sequence) -> Figure:
     Args:
         trials: `jaxff.gdml.Trial` objects.
     """
-    figure, ax = single(6.0, 4.0)
+    figure, ax = style.single(6.0, 4.0)
     lines: dict[tuple, list] = {}
     for trial in trials:
         lines.setdefault((trial.n_train, trial.lam, trial.prior), []).append(trial)
@@ -124,7 +116,7 @@ def widths(trials: Sequence) -> Figure:
         line = sorted(line, key=lambda trial: trial.sigma)
         label = f"{count} frames, λ = {lam:g}" + ("" if prior is None else f", prior {prior:g}")
         x, y = [t.sigma for t in line], [t.valid_rmse for t in line]
-        ax.plot(x, y, "o-", color=colour(i), label=label)
+        ax.plot(x, y, "o-", color=style.colour(i), label=label)
     ax.set_xscale("log")
     ticks = sorted({trial.sigma for trial in trials})
     ax.set_xticks(ticks, [f"{sigma:g}" for sigma in ticks])
@@ -144,7 +136,7 @@ def learning_curves(rows: Sequence[Mapping], title: str = "") -> Figure:
             kcal/mol.
         title: title of the figure.
     """
-    figure = canvas(9.0, 4.2)
+    figure = style.canvas(9.0, 4.2)
     panels = {"force_rmse": "force RMSE, kcal/mol/Å", "energy_rmse": "energy RMSE, kcal/mol"}
     models = list(dict.fromkeys(row["model"] for row in rows))
     ticks: list[int] = []
@@ -157,10 +149,10 @@ def learning_curves(rows: Sequence[Mapping], title: str = "") -> Figure:
             points = [(row["n"], row[key]) for row in rows if row["model"] == model and key in row]
             sizes = sorted({n for n, _ in points})
             values = [[value for n, value in points if n == size] for size in sizes]
-            mean, marker = [np.mean(v) for v in values], MARKERS[k % len(MARKERS)]
-            ax.plot(sizes, mean, marker=marker, color=colour(k), label=model)
+            mean, marker = [np.mean(v) for v in values], style.MARKERS[k % len(style.MARKERS)]
+            ax.plot(sizes, mean, marker=marker, color=style.colour(k), label=model)
             low, high = list(map(min, values)), list(map(max, values))
-            ax.fill_between(sizes, low, high, color=colour(k), alpha=0.2)
+            ax.fill_between(sizes, low, high, color=style.colour(k), alpha=0.2)
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xticks(ticks, list(map(str, ticks)))
@@ -184,15 +176,17 @@ def fit_history(history: Mapping[str, np.ndarray]) -> Figure:
     Args:
         history: {"loss": (S,), "valid_force_rmse": (S,) kcal/mol/Å}, the latter optional.
     """
-    figure, ax = single(5.0, 3.6)
+    figure, ax = style.single(5.0, 3.6)
     names = {
         "loss": "training: root of the objective",
         "valid_force_rmse": "validation: force RMSE",
     }
     for k, (key, values) in enumerate(history.items()):
         values = np.sqrt(values) if key == "loss" else values
-        ax.plot(np.arange(1, len(values) + 1), values, ".-", color=COLOURS[k], label=names[key])
-    logarithmic(ax)
+        ax.plot(
+            np.arange(1, len(values) + 1), values, ".-", color=style.COLOURS[k], label=names[key]
+        )
+    style.logarithmic(ax)
     ax.set_xlabel("step or epoch")
     ax.set_ylabel("kcal/mol/Å")
     ax.legend()

@@ -10,16 +10,7 @@ from matplotlib.figure import Figure
 from jaxff.analysis.averages import Estimate
 from jaxff.analysis.sampling import Residence
 from jaxff.analysis.spectra import Spectrum
-from jaxff.report.style import (
-    COLOURS,
-    LINES,
-    band,
-    canvas,
-    colour,
-    degree_ticks,
-    logarithmic,
-    single,
-)
+from jaxff.report import style
 
 
 def spectra(spectra: Mapping[str, Spectrum], highest: float = 4000.0) -> Figure:
@@ -31,14 +22,16 @@ def spectra(spectra: Mapping[str, Spectrum], highest: float = 4000.0) -> Figure:
         spectra: {label: spectrum}.
         highest: end of the axis, cm⁻¹.
     """
-    figure = canvas(9.0, 1.0 + 1.7 * len(spectra))
+    figure = style.canvas(9.0, 1.0 + 1.7 * len(spectra))
     panels = figure.subplots(len(spectra), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     first = next(iter(spectra.values()))
     # Dotted lines would cross the labels without a background.
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
     for i, (ax, (label, one)) in enumerate(zip(panels, spectra.items(), strict=True)):
-        band(ax, one.wavenumbers, one.density, np.nan_to_num(one.error), colour(i), alpha=0.3)
-        ax.plot(one.wavenumbers, one.density, color=colour(i), linewidth=1.0)
+        style.band(
+            ax, one.wavenumbers, one.density, np.nan_to_num(one.error), style.colour(i), alpha=0.3
+        )
+        ax.plot(one.wavenumbers, one.density, color=style.colour(i), linewidth=1.0)
         for peak in first.peaks:
             ax.axvline(peak.wavenumber, color="#666666", linestyle=":", linewidth=0.6)
         ax.text(0.5, 0.93, label, transform=ax.transAxes, va="top", ha="center", bbox=box)
@@ -60,15 +53,15 @@ def density_curves(
         label: name of the coordinate.
         unit: unit of the coordinate, such as "degrees" or "Å".
     """
-    figure, ax = single(6.0, 3.8)
+    figure, ax = style.single(6.0, 3.8)
     middle = 0.5 * (np.asarray(edges)[1:] + np.asarray(edges)[:-1])
     for i, (name, (mean, error)) in enumerate(densities.items()):
-        band(ax, middle, np.asarray(mean), np.asarray(error), colour(i), alpha=0.25)
-        ax.plot(middle, mean, color=colour(i), linestyle=LINES[i % 4], label=name)
+        style.band(ax, middle, np.asarray(mean), np.asarray(error), style.colour(i), alpha=0.25)
+        ax.plot(middle, mean, color=style.colour(i), linestyle=style.LINES[i % 4], label=name)
     ax.set_xlim(edges[0], edges[-1])
     ax.set_ylim(bottom=0.0)
     if unit == "degrees":
-        degree_ticks(ax.xaxis, edges[0], edges[-1])
+        style.degree_ticks(ax.xaxis, edges[0], edges[-1])
     ax.set_xlabel(f"{label}, {unit}")
     ax.set_ylabel(f"probability density, 1/{unit.removesuffix('s')}")
     ax.legend(fontsize="small")
@@ -87,7 +80,7 @@ def density_maps(
     """
     from matplotlib.colors import LogNorm
 
-    figure = canvas(4.3 * len(densities) + 0.8, 4.2)
+    figure = style.canvas(4.3 * len(densities) + 0.8, 4.2)
     panels = figure.subplots(1, len(densities), sharex=True, sharey=True, squeeze=False)[0]
     high = max(float(np.max(values)) for values in densities.values())
     low = 1e-4 * high
@@ -100,7 +93,7 @@ def density_maps(
         ax.set_aspect("equal")
         ax.set_xlabel(f"{labels[0]}, degrees")
         for axis, bounds in ((ax.xaxis, edges[0]), (ax.yaxis, edges[1])):
-            degree_ticks(axis, bounds[0], bounds[-1])
+            style.degree_ticks(axis, bounds[0], bounds[-1])
     panels[0].set_ylabel(f"{labels[1]}, degrees")
     figure.colorbar(image, ax=panels, label="probability density, 1/degree²", extend="min")
     return figure
@@ -112,13 +105,13 @@ def residences(residences: Mapping[str, Residence]) -> Figure:
     Args:
         residences: {potential: residence near the same minima}.
     """
-    figure, ax = single(7.0, 3.8)
+    figure, ax = style.single(7.0, 3.8)
     width = 0.8 / len(residences)
     for i, (name, one) in enumerate(residences.items()):
         share, error = (np.append(a, b) for a, b in zip(one.shares, one.elsewhere, strict=True))
         place = np.arange(len(share)) + (i - 0.5 * (len(residences) - 1)) * width
         ax.bar(
-            place, 100.0 * share, width, yerr=200.0 * error, color=colour(i), capsize=3.0,
+            place, 100.0 * share, width, yerr=200.0 * error, color=style.colour(i), capsize=3.0,
             label=name, edgecolor="white", hatch=("", "//", "..", "xx")[i % 4],
         )  # fmt: skip
     labels = [*(f"minimum {k + 1}" for k in range(len(share) - 1)), "elsewhere"]
@@ -137,10 +130,10 @@ def growth(frames: Sequence[int], errors: Sequence[float], target: float) -> Fig
         errors: force RMSE of each round, kcal/mol/Å.
         target: kcal/mol/Å.
     """
-    figure, ax = single(5.0, 3.6)
-    ax.plot(frames, errors, "o-", color=COLOURS[0], label="on the frames chosen next")
-    ax.axhline(target, color=COLOURS[1], linestyle="--", label=f"target {target:g}")
-    logarithmic(ax)
+    figure, ax = style.single(5.0, 3.6)
+    ax.plot(frames, errors, "o-", color=style.COLOURS[0], label="on the frames chosen next")
+    ax.axhline(target, color=style.COLOURS[1], linestyle="--", label=f"target {target:g}")
+    style.logarithmic(ax)
     ax.set_xlabel("labelled frames")
     ax.set_ylabel("force RMSE, kcal/mol/Å")
     ax.legend(fontsize="small")

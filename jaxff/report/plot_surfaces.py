@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxff.analysis import Scan, difference
 from jaxff.analysis.minima import Ordering
-from jaxff.report.style import COLOURS, LINES, MARKERS, canvas, colour, degree_ticks, grid, single
+from jaxff.report import style
 
 CEILING = 40.0  # kcal/mol: the default end of the scale, unless all energies are lower
 
@@ -24,16 +24,16 @@ def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Fi
     """
     names, found = list(scans), list(scans.values())
     pair = len(found) == 2
-    figure = canvas(6.4, 6.0 if pair else 4.0)
+    figure = style.canvas(6.4, 6.0 if pair else 4.0)
     panels = figure.subplots(2 if pair else 1, 1, sharex=True, squeeze=False)[:, 0]
     top = max(np.nanmax(scan.relative) for scan in found)
     for k, (name, scan) in enumerate(scans.items()):
         x, y = _around(scan, scan.relative)
-        panels[0].plot(x[0], y, LINES[k % 4], color=colour(k), label=name)
+        panels[0].plot(x[0], y, style.LINES[k % 4], color=style.colour(k), label=name)
         failed = ~_around(scan, scan.converged)[1].astype(bool)
         if failed.any():
             label = f"{name}: not converged"
-            panels[0].plot(x[0][failed], y[failed], "x", color=colour(k), label=label)
+            panels[0].plot(x[0][failed], y[failed], "x", color=style.colour(k), label=label)
     panels[0].set_ylim(-0.03 * _ceiling(top, highest), 1.05 * _ceiling(top, highest))
     panels[0].set_ylabel("energy, kcal/mol")
     panels[0].legend(fontsize="small")
@@ -41,7 +41,7 @@ def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Fi
         values = shown_difference(scans, highest)
         x, y = _around(found[0], values)
         panels[1].axhline(0.0, color="#888888", linewidth=0.8)
-        panels[1].plot(x[0], y, color=COLOURS[2])
+        panels[1].plot(x[0], y, color=style.COLOURS[2])
         panels[1].set_ylabel("difference, kcal/mol")
         panels[1].set_title(_range(names, values), fontsize="medium")
     for ax in panels:
@@ -115,19 +115,19 @@ def minima_levels(order: Ordering) -> Figure:
 
     A hollow marker shows a minimum that has relaxed to another one.
     """
-    figure, ax = single(1.6 + 1.3 * len(order.names), 4.2)
+    figure, ax = style.single(1.6 + 1.3 * len(order.names), 4.2)
     columns = np.arange(len(order.names))
     for k in range(order.relaxed.shape[1]):
-        marker = MARKERS[k % len(MARKERS)]
+        marker = style.MARKERS[k % len(style.MARKERS)]
         stays = order.nearest[:, k] == k
-        ax.plot(columns, order.relaxed[:, k], ":", color=colour(k), linewidth=1.2)
+        ax.plot(columns, order.relaxed[:, k], ":", color=style.colour(k), linewidth=1.2)
         # Hollow markers are larger, because they coincide with the level of the other minimum.
-        for shown, fill, size in ((stays, colour(k), 9), (~stays, "none", 15)):
+        for shown, fill, size in ((stays, style.colour(k), 9), (~stays, "none", 15)):
             ax.plot(
-                columns[shown], order.relaxed[shown, k], marker, color=colour(k), markersize=size,
-                markerfacecolor=fill, markeredgewidth=1.6,
+                columns[shown], order.relaxed[shown, k], marker, color=style.colour(k),
+                markersize=size, markerfacecolor=fill, markeredgewidth=1.6,
             )  # fmt: skip
-        ax.plot([], [], marker + ":", color=colour(k), markersize=9, label=f"minimum {k + 1}")
+        ax.plot([], [], marker + ":", color=style.colour(k), markersize=9, label=f"minimum {k + 1}")
     if (order.nearest != np.arange(order.nearest.shape[1])).any():
         ax.plot([], [], "o", color="#444444", markersize=9, markerfacecolor="white",
                 label="relaxed to another")  # fmt: skip
@@ -140,7 +140,7 @@ def minima_levels(order: Ordering) -> Figure:
 
 def _panels(count: int):
     """A figure with square panels, at most three in a row."""
-    return grid(count, 3, (4.4, 4.4), (0.6, 0.2), sharex=True, sharey=True)
+    return style.grid(count, 3, (4.4, 4.4), (0.6, 0.2), sharex=True, sharey=True)
 
 
 def _map(ax, scan: Scan, values: np.ndarray, low: float, high: float, colours: str):
@@ -200,7 +200,9 @@ def _marks(ax, scan: Scan) -> None:
     """A cross at the lowest point, and dots at points that have not converged."""
     x, y = _wrapped(scan, 0), _wrapped(scan, 1)
     a, b = np.unravel_index(np.nanargmin(scan.relative), scan.relative.shape)
-    ax.plot(x[a], y[b], "+", color=COLOURS[1], markersize=11, markeredgewidth=2, clip_on=False)
+    ax.plot(
+        x[a], y[b], "+", color=style.COLOURS[1], markersize=11, markeredgewidth=2, clip_on=False
+    )
     a, b = np.nonzero(~scan.converged)
     ax.plot(x[a], y[b], ".", color="black", markersize=3)
 
@@ -208,7 +210,7 @@ def _marks(ax, scan: Scan) -> None:
 def _frame(axis, set_limits, scan: Scan, k: int) -> None:
     if scan.periodic[k]:
         set_limits(-180, 180)
-        degree_ticks(axis)
+        style.degree_ticks(axis)
 
 
 def _axis(scan: Scan, k: int) -> str:

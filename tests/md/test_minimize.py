@@ -50,6 +50,17 @@ def test_minima_are_those_of_ase_and_scipy(ethanol, gaff, method):
         assert energy == pytest.approx(other.fun, abs=1e-6)
 
 
+def test_potentials_and_calculators_have_the_same_minimum(ethanol, gaff):
+    expected = md.minimize(gaff, ethanol, descent=md.Descent(tolerance=1e-5))
+    found = md.minimize(Calculator(gaff), ethanol, descent=md.Descent(tolerance=1e-5))
+    assert found.converged
+    assert found.energy == pytest.approx(expected.energy, abs=1e-8)
+    with pytest.raises(InputError, match="fire serves potentials without held coordinates only"):
+        md.minimize(Calculator(gaff), ethanol, descent=md.Descent("fire"))
+    with pytest.raises(InputError, match="no energy surface"):
+        md.minimize("gaff", ethanol)
+
+
 def test_one_geometry_has_no_leading_axis(ethanol, gaff):
     found = md.minimize(gaff, ethanol)
     assert found.positions.shape == (9, 3)
