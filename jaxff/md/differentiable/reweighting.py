@@ -82,7 +82,7 @@ class Frames:
         if not 1 <= blocks <= len(flat):
             raise InputError(f"blocks is {blocks}: {len(flat)} frames make 1 to {len(flat)}")
         potential._checked(flat[0])
-        flat = flat.astype(jnp.promote_types(float, potential._dtype))
+        flat = flat.astype(jnp.promote_types(float, potential.dtype))
         energies = np.asarray(_jit_energies(potential.program, potential.params, flat))
         if not np.isfinite(energies).all():
             frame = int(np.argmin(np.isfinite(energies)))
