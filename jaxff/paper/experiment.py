@@ -28,12 +28,6 @@ MOLECULES = {
     "keto-malondialdehyde": "O=CCC=O",
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
 }
-# Names of the packaged files where they differ from the names of the data sets.
-PACKAGED = {
-    "keto-malondialdehyde": "keto_malondialdehyde",
-    "ethanol-pbe": "ethanol_pbe",
-    "keto-malondialdehyde-pbe": "keto_malondialdehyde_pbe",
-}
 # Levels of theory at which a calculator can label further frames.
 CALCULATORS = {"GFN2-xTB": "gfn2-xtb", "GFN1-xTB": "gfn1-xtb"}
 FORCE_FIELDS = {"MMFF94": "mmff94-rdkit", "UFF": "uff-rdkit", "Ghemical": "ghemical"}
@@ -136,7 +130,7 @@ class Setting:
         """The given or packaged data set of a molecule or a name from `surface_set`."""
         if name in self.given:
             return self.given[name]
-        return packaged_dataset(PACKAGED.get(name, name))
+        return packaged_dataset(name.replace("-", "_"))
 
     def surface_set(self, molecule: str) -> str:
         """Name of the data set for a molecule's surface: few frames at a higher level."""
