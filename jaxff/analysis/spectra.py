@@ -17,9 +17,9 @@ from jaxff.analysis.correlations import vdos
 from jaxff.errors import InputError
 
 RESOLUTION = 5.0  # cm⁻¹, unless the trajectories are too short
-PROMINENCE = 0.01  # smallest height of a peak above the valleys beside it, per highest peak
-SIGNIFICANCE = 2.5  # standard errors: the logarithm of peak over valley must exceed zero by them
-SCATTER = 0.5  # least scatter of the logarithm between blocks: few blocks underestimate it
+PROMINENCE = 0.01  # least height of a peak above its valleys, relative to the highest peak
+SIGNIFICANCE = 2.5  # least logarithm of peak over valley, in standard errors
+SCATTER = 0.5  # least standard deviation of that logarithm: few blocks underestimate it
 BENT = np.radians(30.0)  # root mean square bend above which a molecule is not linear
 MAX_BLOCKS = 32  # in all; the relative uncertainty of the error is then 13 %
 
@@ -91,36 +91,13 @@ def spectrum(
             motion, masses, dt, step or resolution that are not positive, a step longer than dt,
             or trajectories too short for the resolution.
     """
-    v = np.asarray(velocities)
-    if v.ndim not in (3, 4) or v.shape[-1] != 3 or not v.size:
-        raise InputError(f"velocities have shape {v.shape}: (frames, atoms, 3) is needed")
     for value, name in ((dt, "dt"), (step, "step"), (resolution, "resolution")):
         if value is not None and not (np.isfinite(value) and value > 0):
             raise InputError(f"{name} is {value}, it must be positive")
     if step is not None and step > dt * (1.0 + 1e-6):
         raise InputError(f"step is {step:g} fs, longer than the {dt:g} fs between frames")
     masses = np.asarray(masses, float)
-    if masses.shape != v.shape[-2:-1] or not (np.isfinite(masses) & (masses > 0.0)).all():
-        raise InputError(
-            f"masses have shape {masses.shape}, the lowest is {masses.min(initial=np.inf):g}: "
-            f"({v.shape[-2]},) positive masses are needed, in amu"
-        )
-    _check_finite(v, "velocities")
-    fastest = np.abs(v).max()
-    if positions is not None:
-        r = np.asarray(positions)
-        if r.shape != v.shape:
-            raise InputError(
-                f"positions have shape {r.shape}, velocities {v.shape}: give equal shapes"
-            )
-        _check_finite(r, "positions")
-        v = internal_velocities(r, v, masses)
-    if not np.abs(v).max() > 1e-12 * fastest:
-        raise InputError(
-            "all velocities are zero: there is no spectrum"
-            if positions is None or fastest == 0.0
-            else "the molecule moves as a whole only: there is no spectrum of its vibrations"
-        )
+    v = _vibrations(velocities, positions, masses)
     v = v[None] if v.ndim == 3 else v
     replicas, n = v.shape[:2]
     spacing = units.WAVENUMBER_PER_FS / dt
@@ -144,6 +121,33 @@ def spectrum(
         error = parts.std(axis=0, ddof=1) / np.sqrt(len(parts))
     peaks = _peaks(wavenumbers, parts)
     return Spectrum(wavenumbers, density, error, peaks, spacing / length, len(parts))
+
+
+def _vibrations(velocities, positions, masses: np.ndarray) -> np.ndarray:
+    """Checked velocities, without overall motion if there are positions; see `spectrum`."""
+    v = np.asarray(velocities)
+    if v.ndim not in (3, 4) or v.shape[-1] != 3 or not v.size:
+        raise InputError(f"velocities have shape {v.shape}: (frames, atoms, 3) is needed")
+    if masses.shape != v.shape[-2:-1] or not (np.isfinite(masses) & (masses > 0.0)).all():
+        raise InputError(
+            f"masses have shape {masses.shape}, the lowest is {masses.min(initial=np.inf):g}: "
+            f"({v.shape[-2]},) positive masses are needed, in amu"
+        )
+    _check_finite(v, "velocities")
+    if not v.any():
+        raise InputError("all velocities are zero: there is no spectrum")
+    if positions is None:
+        return v
+    r = np.asarray(positions)
+    if r.shape != v.shape:
+        raise InputError(f"positions have shape {r.shape}, velocities {v.shape}: give equal shapes")
+    _check_finite(r, "positions")
+    fastest, v = np.abs(v).max(), internal_velocities(r, v, masses)
+    if not np.abs(v).max() > 1e-12 * fastest:
+        raise InputError(
+            "the molecule moves as a whole only: there is no spectrum of its vibrations"
+        )
+    return v
 
 
 def internal_velocities(positions, velocities, masses) -> np.ndarray:

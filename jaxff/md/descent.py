@@ -121,8 +121,8 @@ def relax(
     is_potential = isinstance(surface, Potential)
     if descent.method != "lbfgs" and (coordinates or not is_potential):
         raise InputError(
-            f"the method {descent.method} serves potentials without held coordinates only: use "
-            "lbfgs"
+            f"the method {descent.method} is available for potentials without held coordinates "
+            "only: use lbfgs"
         )
     dtype = dtype_of(surface) if is_potential else jnp.result_type(float)
     R = jnp.asarray(positions, dtype)
