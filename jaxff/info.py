@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe(path: str | None = None) -> dict[str, str]:
+def describe(path: str | None = None, trust: Sequence[str] = ()) -> dict[str, str]:
     """Versions, devices and precision; or, given a file, what it holds.
 
     Raises:
@@ -51,7 +52,7 @@ def describe(path: str | None = None) -> dict[str, str]:
     if suffix_of(path) == MODEL_SUFFIX and model_of(path) is None:
         return _describe_dataset(path)
     if is_potential(path) and suffix_of(path) not in Molecule.FORMATS:
-        return _describe_potential(path)
+        return _describe_potential(path, trust)
     molecule = Molecule.read(path)
     return {
         "molecule": molecule.name,
@@ -77,8 +78,8 @@ def _describe_dataset(path: str) -> dict[str, str]:
     return facts | {key: text for key, text in data.notes.items() if text}
 
 
-def _describe_potential(path: str) -> dict[str, str]:
-    potential = read_potential(path)
+def _describe_potential(path: str, trust: Sequence[str]) -> dict[str, str]:
+    potential = read_potential(path, trust)
     facts = {"potential": repr(potential)}
     if potential.molecule is not None:
         facts["atoms"] = " ".join(potential.molecule.symbols)

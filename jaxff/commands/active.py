@@ -70,8 +70,10 @@ def run(arguments: argparse.Namespace, console) -> dict:
         console("parametrize", 0.0)
         baseline = gaff(molecule, charges=arguments.charges)
     else:
-        baseline = load_potential(arguments.baseline)
-    first = load_potential(arguments.sample_with) if arguments.sample_with else baseline
+        baseline = load_potential(arguments.baseline, arguments.trust)
+    first = baseline
+    if arguments.sample_with:
+        first = load_potential(arguments.sample_with, arguments.trust)
     if first is None:
         first = gaff(molecule, charges=arguments.charges)
     loop = Loop(

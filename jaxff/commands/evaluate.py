@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxff.commands.options import data_options
+from jaxff.commands.options import data_options, model_option
 from jaxff.commands.shared import load_dataset, load_potential
 
 HELP = "Compute the errors of a model on a data set."
@@ -10,14 +10,14 @@ EXAMPLE = "jaxff evaluate model.npz ethanol.npz"
 
 
 def options(sub) -> None:
-    sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
+    model_option(sub)
     data_options(sub)
 
 
 def run(arguments, console) -> dict:
     from jaxff.learn import evaluate
 
-    potential = load_potential(arguments.model)
+    potential = load_potential(arguments.model, arguments.trust)
     data = load_dataset(arguments)
     console("evaluate", 0.0)
     score = evaluate(potential, data)

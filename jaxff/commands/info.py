@@ -1,13 +1,16 @@
-"""What is installed, or what a file holds."""
+"""Command that describes the installation or a file."""
 
 from __future__ import annotations
 
-HELP = "Versions, devices and precision, or what a file holds."
+from jaxff.commands.options import trust_option
+
+HELP = "Show versions, devices and precision, or describe a file."
 EXAMPLE = "jaxff info --check"
 
 
 def options(sub) -> None:
-    sub.add_argument("file", nargs="?", help="a model, data set or topology to describe")
+    sub.add_argument("file", nargs="?", help="a model, force field, data set or molecule")
+    trust_option(sub)
     sub.add_argument(
         "--check",
         action="store_true",
@@ -18,7 +21,7 @@ def options(sub) -> None:
 def run(arguments, console) -> dict:
     from jaxff.info import canary, describe
 
-    facts = describe(arguments.file)
+    facts = describe(arguments.file, arguments.trust)
     width = max(map(len, facts))
     for key, value in facts.items():
         console.say(f"{key:<{width}}  {value}")

@@ -115,7 +115,7 @@ def sampled(arguments: argparse.Namespace, console) -> list:
     """Selected frames of the dynamics of the potential --sample-with."""
     from jaxff.reference import Selection
 
-    potential = load_potential(arguments.sample_with)
+    potential = load_potential(arguments.sample_with, arguments.trust)
     molecule = load_molecule(arguments.start, arguments.charge, arguments.seed)
     selection = Selection(arguments.frames, arguments.select or "random")
     frames = selection.sample(potential, molecule, sampling(arguments), progress=console)

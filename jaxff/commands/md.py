@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import Field, fields
 from functools import partial
 
-from jaxff.commands.options import START, not_negative, numbers, positive
+from jaxff.commands.options import START, model_option, not_negative, numbers, positive
 from jaxff.commands.shared import load_potential, load_start, writable_folder
 from jaxff.errors import InputError
 from jaxff.md.ensembles import ENSEMBLES
@@ -22,7 +22,7 @@ TRAJECTORY = re.compile(rf"trajectory(-\d+)?\.({'|'.join(FORMATS)})")
 
 
 def options(sub) -> None:
-    sub.add_argument("model", metavar="MODEL.npz", help="a model file or an AMBER prmtop")
+    model_option(sub)
     sub.add_argument("start", metavar="START.xyz", help=START)
     lines = (f"{name}: {kind.__doc__.splitlines()[0]}" for name, kind in ENSEMBLES.items())
     sub.add_argument(
@@ -77,7 +77,8 @@ def run(arguments, console) -> dict:
 
     out = writable_folder(arguments.output)
     restart, aside = out / "restart.npz", out / "restart-before.npz"
-    potential = load_potential(arguments.model).astype(jnp.dtype(arguments.precision))
+    potential = load_potential(arguments.model, arguments.trust)
+    potential = potential.astype(jnp.dtype(arguments.precision))
     molecule = load_start(arguments.start, potential)
     ensemble = _ensemble(arguments)
     simulate = partial(

@@ -1,4 +1,4 @@
-"""Options that several commands have, and kinds of values."""
+"""Options of several commands, and conversions of their values."""
 
 from __future__ import annotations
 
@@ -7,39 +7,65 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from jaxff.errors import InputError
+from jaxff.formats.registry import AMBER, FORCE_FIELD_SUFFIXES, MODEL_SUFFIX
+from jaxff.molecule_files import READERS
 from jaxff.reference.calculators import CHOICES
 from jaxff.reference.settings import Labelling, Sampling
 
 LABELLING = Labelling()
-START = "geometry: xyz, extxyz, sdf, mol2, pdb; inpcrd of a prmtop"
+START = (
+    f"geometry ({', '.join(READERS)}), or with an AMBER topology also "
+    f"its coordinates ({', '.join(AMBER.companions)})"
+)
+MODEL = f"a model file ({MODEL_SUFFIX}) or a force field ({', '.join(FORCE_FIELD_SUFFIXES)})"
 
 
-def data_options(sub, **several):
+def data_options(sub, **several) -> None:
+    """A data set and its units."""
     sub.add_argument(
         "data", metavar="DATA.npz", help="sGDML, MD17 or rMD17 npz, or extxyz", **several
     )
-    sub.add_argument("--length-unit", help="override the file's unit of length")
-    sub.add_argument("--energy-unit", help="override the file's unit of energy")
+    sub.add_argument("--length-unit", help="unit of length, if not that of the file")
+    sub.add_argument("--energy-unit", help="unit of energy, if not that of the file")
 
 
-def method_options(sub):
-    sub.add_argument("--options", default="{}", metavar="JSON", help="a calculator's own options")
+def trust_option(sub) -> None:
+    """Modules that may run code when a model is loaded."""
+    sub.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module that may build the networks of a model file; may be repeated",
+    )
+
+
+def model_option(sub) -> None:
+    """The file of a potential; see `jaxff.commands.shared.load_potential`."""
+    sub.add_argument("model", metavar="MODEL.npz", help=MODEL)
+    trust_option(sub)
+
+
+def method_options(sub) -> None:
+    """Options of a calculator or of the file of a potential, and the charge of the molecule."""
+    trust_option(sub)
+    sub.add_argument("--options", default="{}", metavar="JSON", help="options of a calculator")
     sub.add_argument(
         "--charge", type=int, metavar="Q", help="net charge, e (default: that of the geometry)"
     )
 
 
-def surface_options(sub):
-    sub.add_argument(
-        "model", metavar="MODEL.npz", help="a model file, a prmtop, or a calculator's name"
-    )
+def surface_options(sub) -> None:
+    """A potential or calculator, and a starting geometry."""
+    sub.add_argument("model", metavar="MODEL.npz", help=f"{MODEL}, or the name of a calculator")
     sub.add_argument("start", metavar="START.xyz", help=START)
     method_options(sub)
 
 
-def labelling_options(sub):
+def labelling_options(sub) -> None:
     """Options that decide how geometries are labelled; see `labelling`."""
     sub.add_argument(
         "--calculator", default=LABELLING.calculator, metavar="NAME",
@@ -59,11 +85,12 @@ def labelling(arguments: argparse.Namespace, **settings) -> Labelling:
         calculator_options(arguments.options),
         arguments.workers,
         command=shlex.join(["jaxff", *sys.argv[1:]]),
+        trust=tuple(arguments.trust),
         **settings,
     )
 
 
-def sampling_options(sub, default: Sampling):
+def sampling_options(sub, default: Sampling) -> None:
     """Options of the dynamics from which frames are taken; see `sampling`."""
     for name, kind, text in (
         ("temperature", positive(float), "K"),
@@ -98,7 +125,8 @@ def calculator_options(text: str) -> dict:
     return options
 
 
-def split_options(sub, n_train: int):
+def split_options(sub, n_train: int) -> None:
+    """The sizes of the training, validation and test sets."""
     sub.add_argument(
         "-n",
         dest="n_train",
@@ -111,7 +139,9 @@ def split_options(sub, n_train: int):
     sub.add_argument("--test", type=count, metavar="N", help="test frames (up to 1000)")
 
 
-def positive(kind: Callable):
+def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Convert text to a positive finite number of a kind, such as float."""
+
     def convert(text: str):
         value = kind(text)
         if not 0 < value < float("inf"):
@@ -123,17 +153,20 @@ def positive(kind: Callable):
 
 
 def not_negative(text: str) -> float:
+    """Convert text to a finite number that is at least zero."""
     value = float(text)
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is negative, or no finite number")
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number that is at least 0")
     return value
 
 
 def charges(text: str) -> list[int]:
+    """Convert integers separated by commas."""
     return [int(part) for part in text.split(",")]
 
 
 def count(text: str) -> int:
+    """Convert text to an integer that is at least zero."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
@@ -141,30 +174,36 @@ def count(text: str) -> int:
 
 
 def numbers(text: str) -> list[float]:
+    """Convert positive numbers separated by commas."""
     return [positive(float)(part) for part in text.split(",")]
 
 
 def indices(text: str) -> list[int]:
+    """Convert atom indices, from 0, separated by commas."""
     return [count(part) for part in text.split(",")]
 
 
 def atoms(number: int) -> Callable[[str], list[int]]:
+    """Convert text to a certain number of different atom indices."""
+
     def convert(text: str) -> list[int]:
         found = indices(text)
         if len(set(found)) != number or len(found) != number:
-            raise argparse.ArgumentTypeError(f"{text} is not {number} different atoms")
+            raise argparse.ArgumentTypeError(f"{text}: give {number} different atoms")
         return found
 
     return convert
 
 
 def patterns(text: str) -> list[str]:
+    """Convert words separated by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def words(text: str) -> list[str]:
-    found = [part.strip().lower() for part in text.split(",") if part.strip()]
-    unknown = sorted(set(found) - {"prmtop", "mol2", "top", "xml"})
+def force_fields(text: str) -> list[str]:
+    """Convert names of force-field formats, which are their suffixes, separated by commas."""
+    names = [name.lower() for name in patterns(text)]
+    unknown = [name for name in names if f".{name}" not in FORCE_FIELD_SUFFIXES]
     if unknown:
         raise argparse.ArgumentTypeError(f"unknown format {', '.join(unknown)}")
-    return found
+    return names

@@ -1,36 +1,41 @@
-"""GAFF for a molecule."""
+"""Command that parametrizes a molecule with GAFF."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from jaxff.commands.options import words
+from jaxff.commands.options import force_fields
 from jaxff.commands.shared import load_molecule, writable_folder
 from jaxff.errors import InputError
+from jaxff.molecule_files import READERS
 
-HELP = "GAFF for a molecule: types, charges, parameters, and where each is from."
-MORE = "Writes a potential (npz), files of other programs, a drawing and the summary."
+HELP = "Find the GAFF types, charges and parameters of a molecule, with their sources."
+MORE = "Writes a potential (npz), files for other programs, a drawing and a summary."
 EXAMPLE = "jaxff parametrize 'CC(=O)Nc1ccc(O)cc1' --charges resp -o paracetamol"
 
 
 def options(sub) -> None:
-    sub.add_argument("molecule", metavar="SMILES|FILE", help="sdf, mol, mol2, pdb, xyz or SMILES")
+    sub.add_argument(
+        "molecule", metavar="SMILES|FILE", help=f"a SMILES string or a file ({', '.join(READERS)})"
+    )
     sub.add_argument(
         "--charges",
         default="auto",
         metavar="METHOD|FILE.mol2",
-        help="resp (PySCF; default), gasteiger (crude), am1bcc (antechamber) or a mol2 file",
+        help="resp (needs PySCF), gasteiger (crude), am1bcc (needs antechamber) or a mol2 file; "
+        "default: packaged charges if there are any, or else resp",
     )
-    sub.add_argument("--charge", type=int, metavar="Q", help="net charge, where the file has none")
+    sub.add_argument("--charge", type=int, metavar="Q", help="net charge, if not that of the file")
     sub.add_argument(
         "--formats",
-        type=words,
+        type=force_fields,
         default=["prmtop", "mol2"],
         metavar="F,F,...",
-        help="of prmtop (and inpcrd), mol2 (and frcmod), top (and gro), xml (default prmtop,mol2)",
+        help="any of prmtop (with inpcrd), mol2 (with frcmod), top (with gro) and xml "
+        "(default prmtop,mol2)",
     )
-    sub.add_argument("--name", help="of the files (default: molecule)")
-    sub.add_argument("--no-cache", action="store_true", help="compute charges anew")
+    sub.add_argument("--name", help="name of the files without suffix (default: molecule)")
+    sub.add_argument("--no-cache", action="store_true", help="do not use cached charges")
     sub.add_argument("-o", "--output", metavar="DIR", required=True)
 
 
@@ -43,7 +48,7 @@ def run(arguments, console) -> dict:
 
     out, stem = writable_folder(arguments.output), arguments.name or "molecule"
     if Path(stem).name != stem:
-        raise InputError(f"--name {stem}: a name of files, without a folder")
+        raise InputError(f"--name {stem}: give a name without a folder")
     mol = load_molecule(arguments.molecule, arguments.charge, arguments.seed)
     console("parametrize", 0.0)
     found = find_parameters(mol, arguments.charges, cache=not arguments.no_cache)

@@ -76,7 +76,7 @@ def run(arguments, console) -> dict:
     first, surface, molecule = load_surface_and_start(arguments)
     methods, surfaces = [first], [surface]
     if arguments.minus:
-        methods.append(Method(arguments.minus))
+        methods.append(Method(arguments.minus, trust=tuple(arguments.trust)))
         surfaces.append(load_surface(methods[1], molecule))
     values = [_values(c, r, arguments.points) for c, r in zip(coordinates, ranges, strict=True)]
     descent = Descent(tolerance=arguments.tolerance, max_steps=arguments.max_steps)

@@ -1,23 +1,32 @@
-"""What commands share: reading their inputs, and making sure of their outputs beforehand."""
+"""Functions of several commands, which read their inputs and check their outputs in advance."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jaxff.commands.options import calculator_options
 from jaxff.errors import InputError
 from jaxff.formats.registry import AMBER, suffix_of
 
+if TYPE_CHECKING:
+    from jaxff.console import Console
+    from jaxff.dataset import Dataset, Split
+    from jaxff.molecule import Molecule
+    from jaxff.potential import Potential
+    from jaxff.reference.calculators import Method
+
 METRICS = ("energy_mae", "energy_rmse", "force_mae", "force_rmse")
-USUAL = (500, 1000)  # validation and test frames
+USUAL = (500, 1000)  # default numbers of validation and test frames
 
 
-def load_dataset(arguments, path=None):
-    """The data set of a command, or the one at `path` in the units of the command."""
+def load_dataset(arguments: Namespace, path: str | None = None) -> Dataset:
+    """The data set of a command, or that at `path`, in the units of the command."""
     from jaxff.dataset import Dataset
 
     return Dataset.load(
@@ -25,8 +34,8 @@ def load_dataset(arguments, path=None):
     )
 
 
-def load_molecule(text: str, charge: int | None, seed: int):
-    """A molecule from a file, or from a SMILES string where no such file is."""
+def load_molecule(text: str, charge: int | None, seed: int) -> Molecule:
+    """A molecule from a file, or from a SMILES string if there is no such file."""
     from jaxff.molecule import Molecule
 
     path = Path(text)
@@ -35,12 +44,14 @@ def load_molecule(text: str, charge: int | None, seed: int):
         return molecule if charge is None else replace(molecule, charge=charge)
     molecule = Molecule.from_smiles(text, seed=seed or 7)
     if charge not in (None, molecule.charge):
-        raise InputError(f"{text} has charge {molecule.charge:+d}, not {charge:+d}")
+        raise InputError(
+            f"{text} has the charge {molecule.charge:+d}, but {charge:+d} was given; correct one"
+        )
     return molecule
 
 
-def load_start(path: str, potential=None):
-    """A geometry to start from; of AMBER's coordinates the potential tells the atoms, in order."""
+def load_start(path: str, potential: Potential | None = None) -> Molecule:
+    """A starting geometry; AMBER coordinates need the molecule of the potential."""
     from jaxff.molecule import Molecule
 
     if potential is None or suffix_of(path) not in AMBER.companions:
@@ -48,16 +59,18 @@ def load_start(path: str, potential=None):
     from jaxff.formats import read_inpcrd
 
     positions, molecule = read_inpcrd(path), potential.molecule
+    if molecule is None:
+        raise InputError(f"{path}: the model has no molecule; give a file with elements")
     if len(positions) != molecule.n_atoms:
         raise InputError(
-            f"{path} holds coordinates of {len(positions)} atoms, the model is of "
-            f"{molecule.n_atoms}: give those of the same topology"
+            f"{path} has {len(positions)} atoms, but the model has {molecule.n_atoms}: give the "
+            "coordinates of the same topology"
         )
     return molecule.with_positions(positions)
 
 
-def load_form(arguments, data, charge: int | None = None):
-    """The potential to fit: GAFF, or a form made of it, for the molecule of a data set."""
+def load_form(arguments: Namespace, data: Dataset, charge: int | None = None) -> Potential:
+    """The potential to fit, of the functional form of a command."""
     from jaxff.formats import read_topology
     from jaxff.gaff import gaff
 
@@ -71,23 +84,24 @@ def load_form(arguments, data, charge: int | None = None):
     return gaff(molecule, charges=arguments.charges, form=form)
 
 
-def load_potential(path: str, trust: Sequence[str] = ()):
+def load_potential(path: str, trust: Sequence[str] = ()) -> Potential:
     """The potential in a model file or in a force-field file of another program."""
     from jaxff.formats import read_potential
 
     return read_potential(path, trust)
 
 
-def load_surface(method, molecule):
+def load_surface(method: Method, molecule: Molecule) -> Any:
     """The `Potential` of a `Method`, or its ASE calculator for the molecule."""
     return method.potential() if method.is_potential else method.make(molecule=molecule)
 
 
-def load_surface_and_start(arguments):
-    """The method of a command, its potential or calculator, and the geometry to start from."""
+def load_surface_and_start(arguments: Namespace) -> tuple[Method, Any, Molecule]:
+    """The method of a command, its potential or calculator, and the starting geometry."""
     from jaxff.reference.calculators import Method
 
-    method = Method(arguments.model, calculator_options(arguments.options))
+    options = calculator_options(arguments.options)
+    method = Method(arguments.model, options, tuple(arguments.trust))
     potential = method.potential() if method.is_potential else None
     molecule = load_start(arguments.start, potential)
     if arguments.charge is not None:
@@ -95,16 +109,24 @@ def load_surface_and_start(arguments):
     return method, potential or load_surface(method, molecule), molecule
 
 
-def shares(n_frames: int, arguments, usual: tuple[int, int] = USUAL) -> tuple[int, int, int]:
-    """Training, validation and test frames: as asked, the `usual` ones cut to what there is."""
+def shares(
+    n_frames: int, arguments: Namespace, usual: tuple[int, int] = USUAL
+) -> tuple[int, int, int]:
+    """Numbers of training, validation and test frames.
+
+    Validation and test frames that the command does not specify are the `usual` ones, or as many as
+    are left.
+    """
     left = n_frames - arguments.n_train
     valid = arguments.valid if arguments.valid is not None else max(min(usual[0], left // 2), 0)
     test = arguments.test if arguments.test is not None else max(min(usual[1], left - valid), 0)
     return arguments.n_train, valid, test
 
 
-def split_frames(data, arguments, console, usual: tuple[int, int] = USUAL):
-    """The training, validation and test frames of a command, told to the user."""
+def split_frames(
+    data: Dataset, arguments: Namespace, console: Console, usual: tuple[int, int] = USUAL
+) -> Split:
+    """The training, validation and test frames of a command, whose numbers are printed."""
     parts = shares(len(data.distinct()), arguments, usual)
     split = data.split(*parts, seed=arguments.seed, stratify=True)
     console.say(
@@ -114,8 +136,12 @@ def split_frames(data, arguments, console, usual: tuple[int, int] = USUAL):
     return split
 
 
-def writable_folder(path) -> Path:
-    """The folder, made if need be; InputError if files cannot be written in it."""
+def writable_folder(path: str | Path) -> Path:
+    """Create a folder if necessary, and check that files can be written in it.
+
+    Raises:
+        InputError: they cannot.
+    """
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +154,8 @@ def writable_folder(path) -> Path:
     return folder
 
 
-def write_json(path, results: dict) -> None:
+def write_json(path: str | Path, results: dict) -> None:
+    """Write the results of a command."""
     from jaxff.npz import atomic_path
 
     with atomic_path(path) as temporary:

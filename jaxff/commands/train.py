@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxff.commands.options import data_options, indices, numbers, positive, split_options
+from jaxff.commands.options import (
+    data_options,
+    indices,
+    numbers,
+    positive,
+    split_options,
+    trust_option,
+)
 from jaxff.commands.shared import (
     METRICS,
     USUAL,
@@ -30,6 +37,7 @@ EXAMPLE = "jaxff train ethanol.npz -n 200 --valid 100 --test 1000 --sigma 10,20,
 
 def options(sub: argparse.ArgumentParser) -> None:
     data_options(sub)
+    trust_option(sub)
     split_options(sub, 1000)
     sub.add_argument(
         "--sigma",
@@ -131,7 +139,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
     )
     solver = gdml.Solver(arguments.solver, arguments.tolerance)
     data = load_dataset(arguments)
-    baseline = load_potential(arguments.baseline) if arguments.baseline else None
+    baseline = load_potential(arguments.baseline, arguments.trust) if arguments.baseline else None
     if arguments.uncertainty and shares(len(data.distinct()), arguments)[1] == 0:
         raise InputError("--uncertainty is calibrated with validation frames: give --valid N")
     background, usual = None, USUAL

@@ -52,6 +52,7 @@ FORCE_FIELDS = (
     Format("OpenMM System", "openmm", (".xml",), terms=("morse_bond",)),
 )
 AMBER = FORCE_FIELDS[0]
+FORCE_FIELD_SUFFIXES = tuple(suffix for form in FORCE_FIELDS for suffix in form.suffixes)
 MODEL_SUFFIX = ".npz"
 
 
@@ -62,7 +63,7 @@ def suffix_of(path: str | Path) -> str:
 
 def is_force_field(path: str | Path) -> bool:
     """Whether the suffix of a path is that of a force-field file."""
-    return any(suffix_of(path) in form.suffixes for form in FORCE_FIELDS)
+    return suffix_of(path) in FORCE_FIELD_SUFFIXES
 
 
 def is_potential(path: str | Path) -> bool:

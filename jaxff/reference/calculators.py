@@ -87,10 +87,12 @@ class Method:
         calculator: a known name, an import path "package.module:Class", the file of a potential,
             or a `Potential`.
         options: keyword options, JSON values.
+        trust: modules that may build the networks of a potential, see `jaxff.load`.
     """
 
     calculator: str | Potential
     options: Mapping[str, Any] = field(default_factory=dict)
+    trust: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:
@@ -175,7 +177,7 @@ class Method:
             return self.calculator
         from jaxff.formats import read_potential
 
-        return read_potential(self.calculator)
+        return read_potential(self.calculator, self.trust)
 
     def make(self, charge: int | None = None, molecule: Molecule | None = None) -> Any:
         """Create the ASE calculator for a molecule; see `calculator`."""

@@ -154,6 +154,7 @@ class Labelling:
         overwrite: replace a file that another run has written.
         command: the command line, recorded in the file.
         name: name of the data set; None: that of the file.
+        trust: modules that may build the networks of a potential, see `jaxff.load`.
 
     Raises:
         InputError: `workers` is not positive.
@@ -167,6 +168,7 @@ class Labelling:
     overwrite: bool = False
     command: str = ""
     name: str | None = None
+    trust: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.workers < 1:
@@ -175,7 +177,7 @@ class Labelling:
     @property
     def method(self) -> Method:
         """The calculator with its options."""
-        return Method(self.calculator, dict(self.options))
+        return Method(self.calculator, dict(self.options), self.trust)
 
 
 @dataclass(frozen=True)
