@@ -1,6 +1,8 @@
-"""A potential as an ASE calculator: eV and Å outside, kcal/mol and Å inside."""
+"""Potentials as ASE calculators, in eV and Å."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,37 +19,39 @@ from jaxff.potential import Potential
 class Calculator(AseCalculator):
     """Energy (eV) and forces (eV/Å) of a potential, for any ASE workflow.
 
-    The atoms may stand in any order: they are matched to the potential's molecule by bond graph,
-    once, at the first geometry.  Where the elements agree one by one but the bonds of that
-    geometry do not (a stretched bond), the atoms are taken in order.
+    The atoms may be in any order: at the first geometry they are matched to the potential's
+    molecule by the bond graph.  If the elements agree in their order but the bonds of this geometry
+    do not (a stretched bond), the order is kept.
 
     Args:
-        potential: the potential; it computes in the dtype of its parameters.
+        potential: the potential; results have the dtype of its parameters.
 
     Raises:
-        InputError: on calculation, atoms that cannot be matched, or periodic ones.
-        CalculationFailed: on calculation, a result that is not finite.
+        InputError: in a calculation, if the atoms are periodic or cannot be matched.
+        CalculationFailed: in a calculation, if a result is not finite.
     """
 
-    implemented_properties = ("energy", "free_energy", "forces")
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 (as in ASE)
 
-    def __init__(self, potential: Potential, **kwargs):
+    def __init__(self, potential: Potential, **kwargs: Any):
         super().__init__(**kwargs)
         self.potential = potential
         leaves = jax.tree.leaves(potential.params)
         self._dtype = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
         self._placed: Potential | None = None
 
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
-        super().calculate(atoms, properties, system_changes)
+    def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
+        """Compute the results of the current atoms; see ASE."""
+        super().calculate(atoms, list(properties), list(system_changes))
         if self._placed is None or "numbers" in system_changes:
             self._placed = match(self.potential, Molecule.from_ase(self.atoms))
-        if np.any(self.atoms.pbc):
+        present: Any = self.atoms
+        if np.any(present.pbc):
             raise InputError("periodic structures are not supported: set atoms.pbc = False")
-        R = jnp.asarray(self.atoms.positions, self._dtype)
+        R = jnp.asarray(present.positions, self._dtype)
         energy, forces = jax.device_get(self._placed.energy_and_forces(R))
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            raise CalculationFailed("the potential's energy or a force is not finite here")
+            raise CalculationFailed("the energy or a force of the potential is not finite")
         energy = float(energy) / units.EV
         self.results = {
             "energy": energy,

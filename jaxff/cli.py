@@ -1,4 +1,4 @@
-"""The command line; what each command does stands in `jaxff.commands`."""
+"""The command line; each command is a module of `jaxff.commands`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxff.commands.shared import write_json
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
 
-# Each is a module of `jaxff.commands`: HELP, EXAMPLE, perhaps MORE, `options` and `run`.
+# Each of these modules defines HELP, EXAMPLE, `options` and `run`, and may define MORE.
 COMMANDS = (
     "demo",
     "parametrize",
@@ -35,7 +35,7 @@ COMMANDS = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of every command; `command` in its result names the one chosen."""
+    """The parser of all commands; `command` in its result is the name of the command."""
     top = argparse.ArgumentParser(
         prog="jaxff", description="Differentiable force fields on JAX: sGDML, GAFF, hybrids."
     )
@@ -50,16 +50,16 @@ def parser() -> argparse.ArgumentParser:
             epilog=f"example:\n  {command.EXAMPLE}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.add_argument("--seed", type=count, default=0, help="of every random choice (default 0)")
-        sub.add_argument("--json", metavar="FILE", help="write the results for programs")
+        sub.add_argument("--seed", type=count, default=0, help="random seed (default 0)")
+        sub.add_argument("--json", metavar="FILE", help="write the results as JSON")
         command.options(sub)
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 0 when done, 1 when it failed, 2 for wrong usage."""
+    """Run a command; return 0 if it is done, 1 if it failed, and 2 for wrong usage."""
     arguments = parser().parse_args(argv)
-    otherwise, sys.unraisablehook = sys.unraisablehook, _interrupts_again(sys.unraisablehook)
+    previous, sys.unraisablehook = sys.unraisablehook, _interrupting(sys.unraisablehook)
     try:
         if arguments.json is not None:
             writable_file(arguments.json)
@@ -74,27 +74,29 @@ def main(argv: list[str] | None = None) -> int:
         print(f"jaxff {arguments.command}: interrupted", file=sys.stderr)
         return 1
     finally:
-        sys.unraisablehook = otherwise
+        sys.unraisablehook = previous
 
 
-def _interrupts_again(otherwise):
-    """A hook for exceptions that have nowhere to go: Ctrl-C during JAX's callbacks of the garbage
-    collector is one, and would be lost."""
+def _interrupting(previous):
+    """A hook for unraisable exceptions that repeats a KeyboardInterrupt.
 
-    def hook(lost) -> None:
-        if issubclass(lost.exc_type, KeyboardInterrupt):
-            threading.Timer(0.05, _thread.interrupt_main).start()  # once this hook has returned
+    Ctrl-C during a callback of JAX in the garbage collector would otherwise have no effect.
+    """
+
+    def hook(unraisable) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            threading.Timer(0.05, _thread.interrupt_main).start()  # after this hook has returned
         else:
-            otherwise(lost)
+            previous(unraisable)
 
     return hook
 
 
-def run(arguments) -> dict:
-    """Run a parsed command and return its results with what they cost."""
+def run(arguments: argparse.Namespace) -> dict:
+    """Run a parsed command; return its results, time and memory."""
     folder = getattr(arguments, "compilation_cache", None)
     if folder is not None:
-        # XLA reports, for each function it finds there, flags that it set itself as foreign.
+        # XLA would warn of its own flags at each function that it reads from the cache.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
@@ -105,7 +107,7 @@ def run(arguments) -> dict:
     jax.config.update("jax_enable_x64", True)
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", folder)
-        # The default of one second would skip nearly everything here.
+        # With the default of one second hardly anything would be cached.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     console = Console()
     started = time.perf_counter()

@@ -1,54 +1,64 @@
-"""What the command line shows while it works, and what it measures."""
+"""Progress and messages of the command line, and the time spent in each phase."""
 
 from __future__ import annotations
 
 import time
 
 import numpy as np
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Console:
-    """Progress bars on a terminal, plain lines otherwise; seconds spent in each phase.
+    """Progress bars on a terminal and plain lines elsewhere.
 
-    Call it as ``console(phase, fraction)``: the shape of every `progress` argument in jaxff.
-    What stands in parentheses after a phase's name is shown with it, and may change.
+    It is called as ``console(phase, fraction)``, like every `progress` argument in jaxff.  Text in
+    parentheses after the name of a phase is shown, and may change during the phase.
 
     Args:
         interval: seconds between plain lines of one phase.
+
+    Attributes:
+        seconds: {phase: seconds spent in it}.
     """
 
     def __init__(self, interval: float = 10.0):
-        from rich.console import Console as RichConsole
-
         self.rich = RichConsole(highlight=False)
         self.interval = interval
         self.seconds: dict[str, float] = {}
         self._phase: str | None = None
-        self._started = self._spoken = 0.0
-        self._bar = None
-        self._task = None
+        self._started = self._printed = 0.0
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
 
     def __call__(self, phase: str, fraction: float) -> None:
         now, shown = time.perf_counter(), phase
         phase = phase.partition(" (")[0]
         if phase != self._phase:
             self.close()
-            if fraction >= 1.0:  # a phase that starts at its end is a message
+            if fraction >= 1.0:  # a phase that begins at its end is a message
                 self.say(f"  {shown}")
                 return
-            self._phase, self._started, self._spoken = phase, now, now
+            self._phase, self._started, self._printed = phase, now, now
             if self.rich.is_terminal:
                 self._bar = _bar(self.rich)
                 self._bar.start()
                 self._task = self._bar.add_task(phase, total=1.0)
         if self._bar is not None:
             self._bar.update(self._task, completed=fraction, description=shown)
-        elif now - self._spoken >= self.interval and fraction < 1.0:
-            self._spoken = now
+        elif now - self._printed >= self.interval and fraction < 1.0:
+            self._printed = now
             self.say(f"  {shown}: {fraction:.0%} after {now - self._started:.0f} s")
 
     def close(self, how: str = "done") -> None:
-        """End the running phase, and say how it ended."""
+        """End the current phase and print how it ended."""
         if self._phase is None:
             return
         spent = time.perf_counter() - self._started
@@ -70,26 +80,23 @@ class Console:
             self.rich.print(text, markup=False, soft_wrap=True)
 
     def table(self, columns: list[str], rows: list[list]) -> None:
-        """Print rows under column titles; numbers with three significant decimals."""
+        """Print rows under column titles; see `plain_table`."""
         self.say(plain_table(columns, rows))
 
 
-def _bar(console):
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
+def _bar(console: RichConsole) -> Progress:
     return Progress(
         TextColumn("{task.description:<28}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
-        Remaining(),
+        TimeRemainingColumn(),
         console=console,
     )
 
 
 def plain_table(columns: list[str], rows: list[list]) -> str:
-    """A table in plain text: the first column left, the others right aligned."""
+    """A table as text, with numbers to four digits; the first column is left aligned."""
     cells = [columns] + [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     lines = []

@@ -1,4 +1,4 @@
-"""Dataset: geometries with reference energies and forces."""
+"""Dataset: geometries of a molecule with reference energies and forces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -40,8 +40,8 @@ class Dataset:
         lattice: (3, 3) Å, lattice vectors as columns, or None.
         name: label of the molecule.
         theory: level of theory, in words.
-        notes: further text that travels with the file (calculator, command, ...).
-        index: (M,) the frames' places in the data set they were drawn from.
+        notes: further text in the file (calculator, command, ...).
+        index: (M,) indices of the frames in the original data set.
     """
 
     numbers: np.ndarray
@@ -55,7 +55,7 @@ class Dataset:
     index: np.ndarray | None = None
 
     def __post_init__(self):
-        who = self.name or "dataset"
+        who = self.label
         arrays = {
             "numbers": np.asarray(self.numbers, int),
             "positions": np.asarray(self.positions, float),
@@ -79,8 +79,8 @@ class Dataset:
             raise InputError(f"{who}: {z.tolist()} are not atomic numbers of one molecule")
         if self.lattice is not None:
             arrays["lattice"] = lattice = np.asarray(self.lattice, float)
-            sound = lattice.shape == (3, 3) and np.isfinite(lattice).all()
-            if not sound or abs(np.linalg.det(lattice)) < 1e-6:
+            finite = lattice.shape == (3, 3) and np.isfinite(lattice).all()
+            if not finite or abs(np.linalg.det(lattice)) < 1e-6:
                 raise InputError(
                     f"{who}: the lattice must be three independent vectors (3, 3) in Å, as columns"
                 )
@@ -95,29 +95,28 @@ class Dataset:
         for key, value in arrays.items():
             object.__setattr__(self, key, value)
 
-    # -- as a sequence of frames ----------------------------------------------------------
-
     def __len__(self) -> int:
         return len(self.positions)
 
     @property
     def n_atoms(self) -> int:
+        """Number of atoms."""
         return len(self.numbers)
 
     def __getitem__(self, frames) -> Dataset:
-        """The data set of some frames: a slice, indices or a mask (an integer gives one frame)."""
+        """The data set of selected frames: a slice, indices, a mask or an integer."""
         frames = np.arange(len(self))[frames].reshape(-1)
         return replace(
             self,
             positions=self.positions[frames],
             forces=self.forces[frames],
             energies=None if self.energies is None else self.energies[frames],
-            index=self.index[frames],
+            index=np.asarray(self.index)[frames],
         )
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """Name for messages."""
         return self.name or "dataset"
 
     def __repr__(self) -> str:
@@ -126,7 +125,7 @@ class Dataset:
 
     @cached_property
     def molecule(self) -> Molecule:
-        """The molecule at the first frame, with bonds perceived from up to 500 of the frames."""
+        """The molecule at the first frame; its bonds are perceived from up to 999 frames."""
         if len(self) == 0:
             raise InputError(f"{self.label}: no frames")
         sample = self.positions[:: max(1, len(self) // 500)]
@@ -134,7 +133,7 @@ class Dataset:
         return Molecule(self.numbers, self.positions[0], bonds, name=self.name)
 
     def reorder(self, order) -> Dataset:
-        """The same frames with atom ``order[i]`` in place i; order (N,) is a permutation."""
+        """The same frames with atom ``order[i]`` at place i; order (N,) is a permutation."""
         order = np.asarray(order, int)
         return replace(
             self,
@@ -144,7 +143,7 @@ class Dataset:
         )
 
     def distinct(self) -> np.ndarray:
-        """Places of the frames without copies of earlier ones, in their order."""
+        """Ascending indices of the frames that are not copies of earlier frames."""
         return np.sort(np.unique(self.positions, axis=0, return_index=True)[1])
 
     def split(
@@ -156,14 +155,16 @@ class Dataset:
         *,
         stratify: bool = False,
     ) -> Split:
-        """Disjoint random parts of `train`, `valid` and `test` frames (None: all that remain).
+        """Disjoint random parts, without copies of frames with identical positions.
 
-        Frames with identical positions count once, so no part holds a copy of another's frame.
-        With `stratify` the training frames, and of the rest the validation frames, have the
-        distribution of energies of what they are drawn from.
+        Args:
+            train, valid, test: numbers of frames (None: all remaining frames).
+            seed: random seed.
+            stratify: whether the training frames have the energy distribution of all frames, and
+                the validation frames that of the remaining ones.
 
         Raises:
-            InputError: more frames asked for than there are.
+            InputError: there are not enough frames.
         """
         distinct = self.distinct()
         rest = len(distinct) - train - valid
@@ -171,7 +172,7 @@ class Dataset:
         if min(train, valid, wanted) < 0 or rest < wanted:
             raise InputError(
                 f"{self.label}: {train} training, {valid} validation and {wanted} test "
-                f"frames asked for, {len(distinct)} distinct frames there"
+                f"frames asked for, but there are {len(distinct)} distinct frames"
             )
         rng = np.random.default_rng(seed)
         drawn = distinct[rng.permutation(len(distinct))]
@@ -193,25 +194,22 @@ class Dataset:
                 digest.update(hashlib.md5(raw, usedforsecurity=False).digest())
         return digest.hexdigest()
 
-    # -- files ----------------------------------------------------------------------------
-
     @classmethod
     def load(
         cls, path, *, length_unit: str | None = None, energy_unit: str | None = None
     ) -> Dataset:
         """Read an sGDML or MD17 npz, an rMD17 npz, or an extxyz file, converted to Å and kcal/mol.
 
-        Units are those the file declares; without a declaration npz files are taken to be in
-        kcal/mol and Å, extxyz files in eV and Å (ASE's convention).  Whether they can be right is
-        tested on bond lengths and bond force constants.
+        Without declared units, npz files are read in kcal/mol and Å, and extxyz files in eV and Å
+        (ASE's convention).  Bond lengths and bond force constants show whether these can be right.
 
         Args:
             path: the file.
-            length_unit, energy_unit: override the file's units, and skip that test.
+            length_unit, energy_unit: replace the units of the file and skip that test.
 
         Raises:
-            InputError: unreadable, incomplete or inconsistent file; values that are not finite;
-                units that cannot be right.
+            InputError: the file is unreadable, incomplete or inconsistent; values are not finite;
+                or the units cannot be right.
         """
         path = Path(path)
         if not path.is_file():
@@ -243,7 +241,7 @@ class Dataset:
         return data
 
     def save(self, path) -> None:
-        """Write an npz that jaxff and the sGDML package read (kcal/mol, Å), atomically."""
+        """Write an npz file for jaxff and the sGDML package (kcal/mol, Å), atomically."""
         arrays = {
             **{key: np.array(text) for key, text in self.notes.items()},
             "type": np.array("d"),
@@ -269,24 +267,24 @@ class Dataset:
 
 
 def stratified(energies: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices of `count` of the energies (M,), drawn so that their histogram is that of all.
+    """Random indices of `count` of the energies (M,) with the same histogram.
 
-    Bins are those of Freedman and Diaconis; each gives its share, drawn uniformly.
+    The bins are those of Freedman and Diaconis; indices are drawn uniformly within each bin.
     """
     if not 0 < count < len(energies) or np.ptp(energies) == 0.0:
         return rng.permutation(len(energies))[:count]
     edges = np.histogram_bin_edges(energies, bins="fd")
     bins = np.clip(np.digitize(energies, edges) - 1, 0, len(edges) - 2)
-    # In random order within each bin, the k-th of n frames stands at (k + u)/n: the first
-    # `count` by that place hold every bin's share, and no bin gives more than it has.
+    # In random order within each bin, the k-th of n frames has the place (k + u)/n.  The `count`
+    # frames with the lowest places contain the right share of every bin.
     places = np.empty(len(energies))
     for each in np.unique(bins):
-        own = rng.permutation(np.flatnonzero(bins == each))
-        places[own] = (np.arange(len(own)) + rng.random()) / len(own)
+        members = rng.permutation(np.flatnonzero(bins == each))
+        places[members] = (np.arange(len(members)) + rng.random()) / len(members)
     return np.argsort(places)[:count]
 
 
-# -- readers: fields of a Dataset, and the units declared ----------------------------------
+# -- readers: fields of a Dataset, and the declared units --------------------------------------
 
 
 def _read_npz(path: Path) -> tuple[dict, tuple[str, str]]:
@@ -300,7 +298,7 @@ def _read_npz(path: Path) -> tuple[dict, tuple[str, str]]:
         }
     elif "R" in file or "F" in file:
         if file.text("type", "d") != "d":
-            raise InputError(f"{path}: this is not a data set but an sGDML file of another type")
+            raise InputError(f"{path}: this sGDML file is of another type and contains no data set")
         fields = {
             "numbers": file.need("z"),
             "positions": file.need("R"),
@@ -314,11 +312,11 @@ def _read_npz(path: Path) -> tuple[dict, tuple[str, str]]:
     else:
         raise InputError(
             f"{path}: not a data set: it has neither z, R, F (sGDML) nor nuclear_charges, coords, "
-            f"forces (rMD17), but {', '.join(list(file)[:8]) or 'nothing'}"
+            f"forces (rMD17); its arrays are {', '.join(list(file)[:8]) or 'missing'}"
         )
     for key in ("numbers", "positions", "forces", "energies"):
         if fields.get(key) is not None and fields[key].dtype.kind not in "fiu":
-            raise InputError(f"{path}: {key} are not numbers ({fields[key].dtype})")
+            raise InputError(f"{path}: {key} are no numbers (their dtype is {fields[key].dtype})")
     return fields, (file.text("r_unit", "Ang"), file.text("e_unit", "kcal/mol"))
 
 
@@ -326,7 +324,7 @@ def _read_extxyz(path: Path) -> tuple[dict, tuple[str, str]]:
     import ase.io
 
     try:
-        frames = ase.io.read(path, index=":", format="extxyz")
+        frames: Any = ase.io.read(path, index=":", format="extxyz")
     except Exception as error:
         raise InputError(f"{path}: cannot be read as extxyz ({error})") from error
     if not frames:
@@ -335,31 +333,25 @@ def _read_extxyz(path: Path) -> tuple[dict, tuple[str, str]]:
     positions, forces, energies = [], [], []
     for i, atoms in enumerate(frames):
         if not np.array_equal(atoms.numbers, numbers):
-            raise InputError(f"{path}: frame {i} has other atoms or another order than frame 0")
+            raise InputError(
+                f"{path}: frame {i} has other atoms, or another order of atoms, than frame 0"
+            )
         results = atoms.calc.results if atoms.calc is not None else {}
-        force = next(
-            (
-                f
-                for f in (results.get("forces"), *map(atoms.arrays.get, ("forces", "force")))
-                if f is not None
-            ),
-            None,
-        )
+        force = _first(results.get("forces"), *map(atoms.arrays.get, ("forces", "force")))
         if force is None:
             raise InputError(f"{path}: frame {i} has no forces (a per-atom column named forces)")
         keys = ("energy", "Energy", "potential_energy", "E")
-        energy = next(
-            (e for e in (results.get("energy"), *map(atoms.info.get, keys)) if e is not None), None
-        )
+        energies.append(_first(results.get("energy"), *map(atoms.info.get, keys)))
         positions.append(atoms.positions)
         forces.append(force)
-        energies.append(energy)
     if any(e is None for e in energies):
         if any(e is not None for e in energies):
-            raise InputError(f"{path}: frame {energies.index(None)} has no energy, others have")
+            raise InputError(
+                f"{path}: frame {energies.index(None)} has no energy, but others have one"
+            )
         energies = None
     info = frames[0].info
-    own = "kcal/mol" in str(info.get("units", ""))
+    by_jaxff = "kcal/mol" in str(info.get("units", ""))
     fields = {
         "numbers": numbers,
         "positions": np.array(positions),
@@ -370,13 +362,17 @@ def _read_extxyz(path: Path) -> tuple[dict, tuple[str, str]]:
     }
     declared = (
         str(info.get("length_unit", "Ang")),
-        str(info.get("energy_unit", "kcal/mol" if own else "eV")),
+        str(info.get("energy_unit", "kcal/mol" if by_jaxff else "eV")),
     )
     return fields, declared
 
 
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
 def packaged_dataset(name: str) -> Dataset:
-    """A data set that the package carries: ethanol, keto_malondialdehyde or aspirin."""
+    """A data set of the package: ethanol, keto_malondialdehyde or aspirin."""
     folder = importlib.resources.files("jaxff") / "data"
     with importlib.resources.as_file(folder / f"{name}.npz") as path:
         return Dataset.load(path)

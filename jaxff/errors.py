@@ -1,5 +1,5 @@
-"""The one exception for input that jaxff cannot use."""
+"""The exception for input that jaxff cannot use."""
 
 
 class InputError(ValueError):
-    """Input that cannot be used: one sentence that says what, where and how to mend it."""
+    """Input that cannot be used; the message says what is wrong, where, and what to do."""

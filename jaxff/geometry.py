@@ -1,9 +1,9 @@
-"""Distances, angles and dihedrals: finite values and right gradients everywhere.
+"""Distances, angles and dihedrals with finite values and correct gradients everywhere.
 
-Points and vectors are (3,) Å; more axes after the first are those of many, which then run at the
-full width of the processor.  Where a gradient does not exist (coincident atoms, straight angles,
-collinear dihedrals) it is zero, the mean over directions.  Derivatives are given in closed form:
-that keeps them accurate, and XLA compiles a few vector operations in place of many.
+Points and vectors are (3,) Å.  Additional trailing axes batch over interactions and use the full
+vector width of the processor.  Where a gradient does not exist (coincident atoms, straight angles,
+collinear dihedrals) it is zero, the mean over directions.  Derivatives are given in closed form,
+which keeps them accurate and lets XLA compile few vector operations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ATAN_SERIES = tuple((-1.0) ** k / (2 * k + 1) for k in range(20))
 
 
 def distance(a: Array, b: Array) -> Array:
-    """Distance () Å of points a, b (3,) Å; the gradient is zero where they coincide."""
+    """Distance () Å of points a, b (3,) Å; the gradient is zero if they coincide."""
     return length(b - a)
 
 
@@ -36,16 +36,16 @@ def square(d: Array) -> Array:
 def angle(a: Array, b: Array, c: Array) -> Array:
     """Angle () rad in [0, π] at b between a and c (3,) Å, as atan2(|u × v|, u · v).
 
-    The gradient is zero at exactly 0° and 180°.  A harmonic energy needs
-    `squared_angle_deviation`, whose second derivative is right there, too.
+    The gradient is zero at exactly 0° and 180°.  Use `squared_angle_deviation` for a harmonic
+    energy; its second derivative is also correct there.
     """
     return _angle(a - b, c - b)
 
 
 def angle_cos(a: Array, b: Array, c: Array) -> Array:
-    """Cosine () of the angle at b between a and c (3,) Å: smooth at straight angles, too.
+    """Cosine () of the angle at b between a and c (3,) Å; it is smooth at straight angles.
 
-    Zero with zero gradient where b coincides with a or c.
+    Value and gradient are zero if b coincides with a or c.
     """
     u, v = a - b, c - b
     product = _dot(u, u) * _dot(v, v)
@@ -54,7 +54,7 @@ def angle_cos(a: Array, b: Array, c: Array) -> Array:
 
 
 def fade(x: Array) -> Array:
-    """0 to x = 0, 1 from x = 1, and smooth between: two derivatives vanish at either end."""
+    """Smooth step () from 0 at x = 0 to 1 at x = 1; two derivatives vanish at both ends."""
     x = jnp.clip(x, 0.0, 1.0)
     return x**3 * (10.0 + x * (6.0 * x - 15.0))
 
@@ -62,8 +62,8 @@ def fade(x: Array) -> Array:
 def squared_angle_deviation(a: Array, b: Array, c: Array, reference: Array) -> Array:
     """(θ − θ0)² () rad² of the angle θ at b between a and c (3,) Å; θ0 = `reference` () rad.
 
-    At exactly 0° and 180° the first and second derivatives are right if θ0 is that angle; for any
-    other θ0 the energy has a cusp there, and its gradient is taken as zero.
+    At exactly 0° and 180° the first and second derivatives are correct if θ0 is this angle.  For
+    other θ0 the energy has a cusp there, and the gradient is set to zero.
     """
     return squared_deviation(a - b, c - b, reference)
 
@@ -74,16 +74,16 @@ def squared_deviation(u: Array, v: Array, reference: Array) -> Array:
 
 
 def dihedral(a: Array, b: Array, c: Array, d: Array) -> Array:
-    """Dihedral angle () rad in [−π, π] of a-b-c-d (3,) Å, IUPAC sign: 0 is cis.
+    """Dihedral angle () rad in [−π, π] of a-b-c-d (3,) Å with the IUPAC sign; 0 is cis.
 
-    Zero with zero gradient where three consecutive points are collinear.
+    Value and gradient are zero if three consecutive points are collinear.
     """
     cos, sin = dihedral_cos_sin(a, b, c, d)
     return jnp.arctan2(sin, cos)
 
 
 def dihedral_cos_sin(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
-    """Cosine and sine () of the dihedral a-b-c-d (3,) Å: (1, 0) where it is undefined."""
+    """Cosine and sine () of the dihedral a-b-c-d (3,) Å; (1, 0) if it is undefined."""
     return torsion_cos_sin(b - a, c - b, d - c)
 
 
@@ -93,25 +93,26 @@ def safe_sqrt(square: Array) -> Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
 
 
-# -- the derivatives, for bond vectors ------------------------------------------------------
+# -- derivatives with respect to bond vectors ------------------------------------------------
 
 
 @jax.custom_jvp
-def _angle(u, v):
+def _angle(u: Array, v: Array) -> Array:
     cos, sin2 = _angle_products(u, v)
     return _arctan(sin2, cos)[0]
 
 
 @_angle.defjvp
 def _angle_jvp(primals, tangents):
-    cos, sin2 = _angle_products(*primals)
+    (u, v), (du, dv) = primals, tangents
+    cos, sin2 = _angle_products(u, v)
     sin = safe_sqrt(sin2)
-    slope = _sine_times_tangent(*primals, cos, *tangents) / _or_one(sin, sin > 0.0)
+    slope = _sine_times_tangent(u, v, cos, du, dv) / _or_one(sin, sin > 0.0)
     return _arctan(sin2, cos)[0], jnp.where(sin > 0.0, slope, 0.0)
 
 
 @jax.custom_jvp
-def _squared_deviation(u, v, reference):
+def _squared_deviation(u: Array, v: Array, reference: Array) -> Array:
     return (_angle(u, v) - reference) ** 2
 
 
@@ -125,29 +126,29 @@ def _squared_deviation_jvp(primals, tangents):
     return deviation**2, 2.0 * tangent
 
 
-def _angle_products(u, v):
+def _angle_products(u: Array, v: Array) -> tuple[Array, Array]:
     """u · v and |u × v|²."""
     w = _cross(u, v)
     return _dot(u, v), _dot(w, w)
 
 
-def _sine_times_tangent(u, v, cos, du, dv):
-    """|u × v| dθ, with cos = u · v: linear in du and dv, and smooth at the straight angle."""
+def _sine_times_tangent(u: Array, v: Array, cos: Array, du: Array, dv: Array) -> Array:
+    """|u × v| dθ for cos = u · v; it is linear in du and dv, and smooth at straight angles."""
     uu, vv = _dot(u, u), _dot(v, v)
     along_u, along_v = cos / _or_one(uu, uu > 0.0), cos / _or_one(vv, vv > 0.0)
     return _dot(u, along_u * du - dv) + _dot(v, along_v * dv - du)
 
 
 @jax.custom_jvp
-def _arctan(sin2, cos):
-    """θ = atan2(s, c) in [0, π] of s² and c; and η/tan η where η, θ's distance from 0 or π, is
-    below π/8.
+def _arctan(sin2: Array, cos: Array) -> tuple[Array, Array]:
+    """θ = atan2(s, c) in [0, π] from s² and c, and η/tan η if η is below π/8.
 
-    jnp.arctan2 calls a library function for each number, ten times slower.
+    η is the distance of θ from 0 or π.  jnp.arctan2 calls a library function for each number and
+    is ten times slower.
     """
     sin, adjacent = safe_sqrt(sin2), jnp.abs(cos)
     large, small = jnp.maximum(sin, adjacent), jnp.minimum(sin, adjacent)
-    middle = small > _TAN_EIGHTH * large  # nearer to 45° than to 0° or 90°
+    middle = small > _TAN_EIGHTH * large  # closer to 45° than to 0° or 90°
     above = jnp.where(middle, small - large, small)
     below = _or_one(jnp.where(middle, small + large, large), large > 0.0)
     t = above / below
@@ -159,7 +160,7 @@ def _arctan(sin2, cos):
 
 @_arctan.defjvp
 def _arctan_jvp(primals, tangents):
-    # Autodiff would see kinks where the cases meet, at 45° and 90°.
+    # Automatic differentiation would give kinks between the cases, at 45° and 90°.
     (sin2, cos), (dsin2, dcos) = primals, tangents
     sin, square = safe_sqrt(sin2), sin2 + cos * cos
     dsin = jnp.where(sin > 0.0, 0.5 / _or_one(sin, sin > 0.0), 0.0) * dsin2
@@ -167,25 +168,25 @@ def _arctan_jvp(primals, tangents):
     return _arctan(*primals), (slope, jax.jvp(_straight_ratio, primals, tangents)[1])
 
 
-def _straight_ratio(sin2, cos):
-    """η/tan η as in `_arctan`, as the smooth function of s² that it is."""
+def _straight_ratio(sin2: Array, cos: Array) -> Array:
+    """η/tan η as in `_arctan`, expressed as a smooth function of s²."""
     straight = (sin2 <= _TAN_EIGHTH**2 * cos * cos) & (cos != 0.0)
     tan2 = jnp.where(straight, sin2, 0.0) / _or_one(cos * cos, straight)
     return _polynomial(_ATAN_SERIES, tan2)
 
 
-def _deviation(sin2, cos, reference):
-    """θ − θ0, and (θ − θ0)/s for use in derivatives, from s² = |u × v|², u · v and θ0.
+def _deviation(sin2: Array, cos: Array, reference: Array) -> tuple[Array, Array]:
+    """θ − θ0, and (θ − θ0)/s for derivatives, from s² = |u × v|², u · v and θ0.
 
-    Near the straight line the latter is ±(η − η0)/s, η the distance of θ from 0 or π: η/s is a
-    smooth function of s², and the cusp η0/s is left out at s = 0.
+    Near straight angles the latter is ±(η − η0)/s, where η is the distance of θ from 0 or π.  η/s
+    is a smooth function of s², and the cusp η0/s is omitted at s = 0.
     """
     angle, ratio = _arctan(sin2, cos)
     sin, adjacent = safe_sqrt(sin2), jnp.abs(cos)
-    straight = sin <= _TAN_EIGHTH * adjacent  # holds for coincident points, too
+    straight = sin <= _TAN_EIGHTH * adjacent  # also for coincident points
     deviation = angle - reference
     offset = jnp.where(cos < 0.0, jnp.pi - reference, reference)
-    # η/s is `ratio` over the adjacent side.
+    # η/s is `ratio` divided by the adjacent side.
     smooth = jnp.where(straight, ratio / _or_one(adjacent, adjacent > 0.0), 0.0)
     rest = jnp.where(straight, -offset, deviation) / _or_one(sin, sin > 0.0)
     rest = jnp.where(sin > 0.0, rest, 0.0)
@@ -194,7 +195,7 @@ def _deviation(sin2, cos, reference):
 
 @jax.custom_jvp
 def torsion_cos_sin(b1: Array, b2: Array, b3: Array) -> tuple[Array, Array]:
-    """Cosine and sine () of the dihedral of bond vectors (3,) Å: (1, 0) where it is undefined.
+    """Cosine and sine () of the dihedral of bond vectors (3,) Å; (1, 0) if it is undefined.
 
     cos φ ∝ (b1 × b2) · (b2 × b3), sin φ ∝ |b2| b1 · (b2 × b3); gradient after Blondel and Karplus,
     J. Comput. Chem. 17, 1132 (1996), eq. 27.
@@ -222,19 +223,19 @@ def _torsion_cos_sin_jvp(primals, tangents):
     return (cos, sin), (-sin * dphi, cos * dphi)
 
 
-def _dot(u, v):
+def _dot(u: Array, v: Array) -> Array:
     return (u * v).sum(axis=0)
 
 
-def _cross(u, v):
+def _cross(u: Array, v: Array) -> Array:
     return jnp.cross(u, v, axis=0)
 
 
-def _or_one(x, usable):
+def _or_one(x: Array, usable: Array) -> Array:
     return jnp.where(usable, x, 1.0)
 
 
-def _polynomial(coefficients, x):
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
     value = jnp.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         value = value * x + coefficient

@@ -1,4 +1,4 @@
-"""What runs here, what a file holds, and a canary for compilers that compute wrongly."""
+"""Versions and devices, contents of files, and a test for JAX releases that miscompile."""
 
 from __future__ import annotations
 
@@ -22,30 +22,36 @@ PACKAGES = ("jaxff", "jax", "jaxlib", "jax-md", "flax", "optax", "numpy", "scipy
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages that determine the results."""
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
 def describe(path: str | None = None, trust: Sequence[str] = ()) -> dict[str, str]:
-    """Versions, devices and precision; or, given a file, what it holds.
+    """Describe the installation, or a file.
+
+    Args:
+        path: a model, force field, data set or molecule; None for versions, devices and precision.
+        trust: modules that may build the networks of a model, see `jaxff.load`.
 
     Raises:
-        InputError: a file that jaxff cannot read.
+        InputError: jaxff cannot read the file.
     """
     if path is None:
-        wide = "float64" if jax.config.jax_enable_x64 else "float32 (JAX_ENABLE_X64=1 for float64)"
+        precision = str(jnp.zeros(()).dtype)
+        if precision != "float64":
+            precision += " (set JAX_ENABLE_X64=1 for float64)"
         devices = ", ".join(f"{d.platform}:{d.id} ({d.device_kind})" for d in jax.devices())
         return {
             **versions(),
             "platform": platform.platform(),
             "devices": devices,
-            "precision": wide,
+            "precision": precision,
         }
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
@@ -106,7 +112,7 @@ def _describe_kernel(placed, potential) -> dict[str, str]:
     if "energy_alphas" in own:
         facts[f"{name} energies"] = "constrained"
     elif not term.knows_energies:
-        facts[f"{name} energies"] = "relative only: trained without energies"
+        facts[f"{name} energies"] = "only differences: trained without energies"
     if potential.molecule is not None and placed.atoms is None:
         words = gdml.describe_symmetries(term.permutations, potential.molecule)
         if words:
@@ -117,13 +123,13 @@ def _describe_kernel(placed, potential) -> dict[str, str]:
 def canary() -> str:
     """Compare compiled, eager and NumPy energies and forces of a small molecule.
 
-    Some jax releases miscompile on some machines; this takes about a second and would notice.
+    Some jax releases miscompile on some machines.  This test takes about a second.
 
     Returns:
-        what was compared, and the largest differences.
+        A sentence with the largest differences.
 
     Raises:
-        InputError: they disagree, with the figures.
+        InputError: the results disagree.
     """
     positions = _POSITIONS
     numpy_energy = _energy(np, positions)
@@ -138,7 +144,7 @@ def canary() -> str:
     batch = jax.jit(jax.vmap(energy))(jnp.stack([R + 0.1, R]))
     results = {"compiled": jax.tree.map(lambda x: x[1], batch), "eager": energy(R)}
 
-    # In float32 the differences are rounding errors of terms of some 100 kcal/mol.
+    # In float32 the differences are rounding errors of terms of about 100 kcal/mol.
     tolerance = (1e-9, 1e-4) if R.dtype == jnp.float64 else (1e-2, 5e-2)
     worst = [0.0, 0.0]
     for name, (e, gradient) in results.items():
@@ -156,15 +162,19 @@ def canary() -> str:
     )
 
 
-# Hydrogen peroxide, bent out of its minimum: atoms H O O H, Å.
+# Distorted hydrogen peroxide: atoms H O O H, Å.
 _POSITIONS = np.array(
     [[0.91, 0.83, 0.47], [0.03, 0.72, -0.05], [-0.02, -0.74, 0.04], [-0.95, -0.88, 0.41]]
 )
 
 
 def _energy(xp, R):
-    """Bonds, angles, a torsion, Coulomb and Lennard-Jones of H-O-O-H, kcal/mol; xp is NumPy or
-    jax.numpy."""
+    """Energy () of H-O-O-H, kcal/mol: bonds, angles, torsion, Coulomb and Lennard-Jones.
+
+    Args:
+        xp: NumPy or jax.numpy.
+        R: (4, 3) Å.
+    """
     a, b, c = R[1] - R[0], R[2] - R[1], R[3] - R[2]
     bonds = [(a, 480.0, 0.97), (b, 300.0, 1.46), (c, 480.0, 0.97)]
     energy = sum(k * (xp.sqrt(xp.dot(v, v)) - r0) ** 2 for v, k, r0 in bonds)

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much this process holds."""
+"""Memory of the machine and of this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 
 
 def resident() -> int:
-    """Bytes of main memory this process holds now (0 where the system does not tell)."""
+    """Bytes of main memory that this process uses (0 if the system does not report them)."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -19,13 +19,13 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """The most bytes of main memory this process has held."""
+    """Largest number of bytes of main memory that this process has used."""
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest * (1 if sys.platform == "darwin" else 1024)
 
 
 def capacity() -> int | None:
-    """Bytes of the memory that arrays live in (None where nobody tells)."""
+    """Bytes of the memory in which arrays are stored (None if unknown)."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
@@ -36,7 +36,7 @@ def capacity() -> int | None:
 
 
 def held() -> int:
-    """Bytes already in use of that memory."""
+    """Bytes of the memory in which arrays are stored that are in use."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_in_use", 0)

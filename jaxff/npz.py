@@ -1,4 +1,4 @@
-"""npz files: written whole or not at all, read without pickles and with clear errors."""
+"""npz files: written atomically, and read without pickles and with clear errors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from jaxff.errors import InputError
 
 @contextmanager
 def atomic_path(path):
-    """A temporary path beside `path` that takes its place when the block ends without error.
+    """A temporary path that replaces `path` when the block ends without error.
 
     Raises:
-        InputError: the folder is missing or cannot be written; nothing is touched then.
+        InputError: the folder is missing or cannot be written; no file is changed.
     """
     path = Path(path)
     if path.is_dir():
@@ -38,14 +38,18 @@ def atomic_path(path):
         yield temporary
         mask = os.umask(0)
         os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp makes private files
+        temporary.chmod(0o666 & ~mask)  # files of mkstemp are private
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def writable_file(path) -> None:
-    """InputError, before any work, if `path` cannot be written later."""
+    """Check, before any work, that `path` can be written later.
+
+    Raises:
+        InputError: it cannot.
+    """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a file to write")
@@ -59,15 +63,22 @@ def writable_file(path) -> None:
 
 
 def write_npz(path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays as a compressed npz at exactly `path`, whole or not at all."""
+    """Write arrays as a compressed npz file at exactly `path`, atomically."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
 class NpzReader:
-    """The arrays of one npz file, each read when asked for; every failure is an InputError.
+    """The arrays of one npz file, which are read on request.
 
-    Pickled (object) arrays are never read: `get` treats them as absent.
+    Pickled arrays are never read: `get` treats them as absent.
+
+    Args:
+        path: the file.
+        what: kind of file, for messages.
+
+    Raises:
+        InputError: the file is missing or cannot be read.
     """
 
     def __init__(self, path, what: str = "npz file"):
@@ -75,12 +86,12 @@ class NpzReader:
         if not self.path.is_file():
             raise InputError(f"{self.path}: no such file")
         try:
-            # Every member's checksum is verified here, so a truncated file fails at once.
+            # This verifies all checksums, so that a truncated file fails immediately.
             with zipfile.ZipFile(self.path) as archive:
                 broken = archive.testzip()
             if broken is not None:
                 raise zipfile.BadZipFile(broken)
-            # From memory, so that no file stays open however the reading ends.
+            # The file is read from memory, so that it does not remain open after an error.
             self._file = np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False)
         except (
             zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, NotImplementedError,
@@ -97,7 +108,11 @@ class NpzReader:
         return iter(self._file.files)
 
     def get(self, key: str, default=None):
-        """The array `key`, or `default` where it is absent or pickled."""
+        """The array `key`, or `default` if it is absent or pickled.
+
+        Raises:
+            InputError: it is damaged.
+        """
         if key not in self:
             return default
         try:
@@ -111,7 +126,15 @@ class NpzReader:
         return value
 
     def need(self, key: str, check: Callable[[np.ndarray], str | None] = lambda _: None):
-        """The array `key`; InputError if it is absent, pickled, or `check` names a fault."""
+        """The array `key`.
+
+        Args:
+            key: name of the array.
+            check: returns what is wrong with the array, or None.
+
+        Raises:
+            InputError: the array is absent, pickled, damaged or wrong.
+        """
         value = self.get(key)
         if value is None:
             state = "is pickled" if key in self else "is missing"
@@ -122,7 +145,7 @@ class NpzReader:
         return value
 
     def text(self, key: str, default: str = "") -> str:
-        """A string scalar, without the NULs that some writers pad with."""
+        """The string `key`, without the NULs with which some writers pad it."""
         value = self.get(key)
         if value is None or value.size != 1:
             return default
@@ -132,7 +155,7 @@ class NpzReader:
 
 
 def digest(*arrays) -> str:
-    """A fingerprint of arrays or nested parameters."""
+    """MD5 checksum of arrays or nested parameters."""
     import jax
 
     md5 = hashlib.md5(usedforsecurity=False)

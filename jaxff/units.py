@@ -1,7 +1,7 @@
-"""The unit system: kcal/mol, Å, amu, e, K, fs, radians, inside and in every file jaxff writes.
+"""The unit system: kcal/mol, Å, amu, e, K, fs and radians, internally and in all written files.
 
-This is the only module that knows another unit.  Values are CODATA 2018 where they are
-physical (https://physics.nist.gov/cuu/Constants).
+Only this module knows other units.  Physical constants are those of CODATA 2018
+(https://physics.nist.gov/cuu/Constants).
 """
 
 import math
@@ -25,11 +25,11 @@ KJ_MOL = 1.0 / CALORIE  # kcal/mol in one kJ/mol
 
 # e²/(4π ε0) in kcal/mol Å/e²
 COULOMB = ELEMENTARY_CHARGE**2 / (4.0 * math.pi * VACUUM_PERMITTIVITY) / KCAL_MOL_SI * 1e10
-# AMBER's own, from its charge unit (e × 18.2223); what AMBER topologies and GAFF use.
+# AMBER's value, from its charge unit (e × 18.2223), which AMBER topologies and GAFF use.
 AMBER_CHARGE = 18.2223
 AMBER_COULOMB = AMBER_CHARGE**2
 
-# The unit of time in which amu Å²/time² is kcal/mol: jax-md's time unit, in fs.
+# fs in the unit of time for which amu Å²/time² is kcal/mol, the time unit of jax-md
 TIME = math.sqrt(1.66053906660e-27 * 1e-20 / KCAL_MOL_SI) * 1e15
 
 # cm⁻¹ of an oscillation with a period of one fs
@@ -60,17 +60,25 @@ _LENGTH = {
 
 
 def energy_factor(unit: str) -> float:
-    """kcal/mol in one `unit`, a name such as "eV" or "kJ/mol"; InputError if unknown."""
+    """kcal/mol in one `unit`, such as "eV" or "kJ/mol".
+
+    Raises:
+        InputError: the unit is unknown.
+    """
     return _factor(unit, _ENERGY, "energy", ("kcal/mol", "kJ/mol", "eV", "meV", "Hartree", "Ry"))
 
 
 def length_factor(unit: str) -> float:
-    """Å in one `unit`, a name such as "Bohr" or "nm"; InputError if unknown."""
+    """Å in one `unit`, such as "Bohr" or "nm".
+
+    Raises:
+        InputError: the unit is unknown.
+    """
     return _factor(unit, _LENGTH, "length", ("Ang", "nm", "Bohr"))
 
 
 def _factor(unit, table, quantity, known):
-    # U+212B (the Ångström sign) casefolds to å; some writers pad strings with NULs.
+    # U+212B (the Ångström sign) casefolds to å.  Some writers pad strings with NULs.
     key = str(unit).strip().strip("\0").strip().casefold()
     if key not in table:
         raise InputError(f"unknown {quantity} unit {str(unit)!r}: use one of {', '.join(known)}")

@@ -171,7 +171,7 @@ def test_amber_files_are_run_as_they_come(tmp_path, capsys):
     write_force_field(tmp_path / "water.prmtop", gaff(Molecule.from_smiles("O")))
     arguments[2] = str(tmp_path / "water.inpcrd")
     assert main(arguments) == 1
-    assert "coordinates of 3 atoms, the model is of 9" in capsys.readouterr().err
+    assert "has 3 atoms, but the model has 9" in capsys.readouterr().err
 
 
 def test_label_records_its_command(tmp_path, monkeypatch):
