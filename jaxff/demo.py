@@ -1,4 +1,4 @@
-"""The demonstration: GAFF, its refits, an sGDML kernel and a hybrid, compared and simulated."""
+"""The demonstration: GAFF, its refits, an sGDML kernel and a hybrid."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DPI = 130
 
 
 def demo(name: str, out: Path, seed: int, console: Console) -> dict:
-    """Run the demonstration for one molecule; write models, a trajectory, plots and a report.
+    """Run the demonstration for one molecule and write its results.
 
     Args:
         name: "ethanol" or "aspirin".
@@ -117,7 +117,7 @@ def build(split, seed: int, console: Console) -> dict[str, Potential]:
 
 
 def simulate(hybrid: Potential, data: Dataset, out: Path, seed: int, console: Console) -> dict:
-    """Langevin dynamics of the hybrid at 300 K, and at 500 K as in the data, with plots."""
+    """Langevin dynamics of the hybrid at 300 K and 500 K, with plots."""
     molecule = data.molecule
     steps = 40_000 if molecule.n_atoms < 15 else 10_000
     ensemble = md.Langevin(TEMPERATURE, dt=TIME_STEP, friction=10.0)

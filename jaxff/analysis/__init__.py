@@ -1,4 +1,4 @@
-"""Observables of geometries and trajectories, energy surfaces, minima and normal modes."""
+"""Observables of trajectories, energy surfaces, minima and normal modes."""
 
 from jaxff.analysis.averages import Estimate, autocorrelation_time, average, mean_and_error
 from jaxff.analysis.coordinates import angles, atom_pairs, distances, torsion_angles

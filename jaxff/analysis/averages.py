@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
 
 
 def average(per_frame, weights=None) -> Array:
-    """Mean (...) over frames of per-frame values (F, ...), with weights (F,) that sum to one.
+    """Mean (...) over frames of values (F, ...), with weights (F,) that sum to one.
 
     Raises:
         InputError: weights for another number of frames, or whose sum is not one.
@@ -75,7 +75,7 @@ def mean_and_error(series, n_blocks: int | None = None, weights=None) -> Estimat
 
 
 def autocorrelation_time(series) -> Array:
-    """Number of frames (...) for each independent frame of a series, 1 + 2 Σ ρ(t), at least 1.
+    """Autocorrelation time (...) of a series, 1 + 2 Σ ρ(t) frames, at least 1.
 
     The sum ends at the first lag that is five times its value (Sokal, in Functional Integration,
     Springer (1997)); the series should be at least fifty times as long.  Sokal's definition of the
@@ -156,7 +156,7 @@ def _correlated_frames(deviations):
 
 
 def _blocked_variance(deviations):
-    """Variance (...) of the mean of a series from its deviations (F, ...), by blocking.
+    """Variance (...) of the mean of a series with deviations (F, ...), by blocking.
 
     With variance s and lag-one autocovariance g of the n blocks at each level, the sum of
     ((n − 1) s/n² + g)² n/s² over this level and all coarser ones follows χ² if the blocks are

@@ -100,7 +100,7 @@ def is_known(*values) -> bool:
 
 
 def floating(values) -> Array:
-    """`values` as a JAX array of their floating-point type; integers become the default type."""
+    """`values` as a JAX array; integers become the default floating-point type."""
     values = jnp.asarray(values)
     if jnp.issubdtype(values.dtype, jnp.floating):
         return values
@@ -125,7 +125,7 @@ def _gathered(positions, atoms, n: int) -> list[Array]:
 
 
 def checked_indices(positions: Array, atoms, n: int) -> np.ndarray:
-    """Return tuples (M, n) of atoms of positions (..., N, 3); raise InputError if invalid."""
+    """Return indices (M, n) of atoms as an array; raise InputError if invalid."""
     atoms = np.asarray(atoms)
     if positions.ndim < 2 or positions.shape[-1] != 3:
         raise InputError(f"positions have shape {positions.shape}: (..., atoms, 3) is needed")

@@ -1,4 +1,4 @@
-"""Time correlations of trajectories: mean-square displacement, velocity autocorrelation, spectra.
+"""Time correlations: mean-square displacement, velocity autocorrelation, spectra.
 
 Replicas are leading axes, and each replica gives one result: `mean_and_error` with the number of
 replicas as `n_blocks` gives their mean and its standard error.
@@ -70,12 +70,12 @@ def vdos(
     segment: int | None = None,
     temperature=None,
 ) -> tuple[Array, Array]:
-    """Vibrational density of states: the mass-weighted power spectrum of the velocities.
+    """Vibrational density of states of velocities.
 
-    The mean over atoms and over segments that overlap by half (Welch, IEEE Trans. Audio
-    Electroacoust. 15, 70 (1967)); it is never negative.  Its integral is one.  With a temperature,
-    its integral is twice the mean kinetic energy over kT: by equipartition, the number of degrees
-    of freedom.
+    The mass-weighted power spectrum, the mean over atoms and over segments that overlap by half
+    (Welch, IEEE Trans. Audio Electroacoust. 15, 70 (1967)); it is never negative.  Its integral is
+    one.  With a temperature, its integral is twice the mean kinetic energy over kT: by
+    equipartition, the number of degrees of freedom.
 
     Args:
         velocities: (..., F, N, 3) Å/fs.
@@ -103,7 +103,7 @@ def vdos(
 
 
 def spectral_centroid(frequencies, spectrum, low: float, high: float) -> Array:
-    """Mean frequency (...) cm⁻¹ of a spectrum between two bounds: a differentiable peak.
+    """Mean frequency (...) cm⁻¹ of a spectrum: a differentiable peak position.
 
     Args:
         frequencies: (K,) cm⁻¹.

@@ -1,4 +1,4 @@
-"""Distributions of coordinates over frames: hard and smooth histograms, h(r) and g(r).
+"""Distributions of coordinates over frames: histograms, h(r) and g(r).
 
 `occupations` is the share of each frame in each bin.  Its weighted mean is a reweighted
 distribution.  With the bounds of energy wells as edges, its mean gives their populations:
@@ -37,7 +37,7 @@ MAX_WIDTH = 1.0 / 8.0
 
 
 def occupations(samples, edges, width=None, period=None) -> Array:
-    """Share of each frame in each bin (F, bins); the sum of a row is the share within the edges.
+    """Share of each frame in each bin (F, bins).
 
     Args:
         samples: (F,), or (F, K) of K equivalent coordinates, such as all C-H bonds.
@@ -55,7 +55,9 @@ def occupations(samples, edges, width=None, period=None) -> Array:
 
 
 def density(samples, edges, width=None, period=None, weights=None) -> Array:
-    """Probability density (bins,) of a coordinate; its integral is one, or NaN without samples.
+    """Probability density (bins,) of a coordinate, with integral one.
+
+    NaN if no sample is within the edges.
 
     Args:
         samples, edges, width, period: as for `occupations`.
@@ -101,7 +103,7 @@ def pair_occupations(positions, pairs, edges, width=None, box=None) -> Array:
 
 
 def pair_density(positions, pairs, edges, width=None, weights=None) -> Array:
-    """Distribution h(r) (bins,) 1/Å of interatomic distances of a molecule; its integral is one.
+    """Distribution h(r) (bins,) 1/Å of interatomic distances, with integral one.
 
     Sauceda et al., J. Chem. Phys. 153, 124109 (2020), compare force fields by it.
 
@@ -214,7 +216,7 @@ def _hard(samples: Array, weights: Array, edges: Array, period):
 
 
 def _frame_by_frame(function, frames, cost: int):
-    """`function` of each frame, in batches of at most CHUNK values if a frame has `cost` values."""
+    """`function` of each frame, in batches; `cost` is the number of values of a frame."""
     at_once = max(1, CHUNK // cost)
     return jax.lax.map(jax.checkpoint(function), frames, batch_size=min(at_once, len(frames)))
 

@@ -1,4 +1,4 @@
-"""Internal coordinates of one molecule, set by rigid motion of one side of a bond.
+"""Internal coordinates of a molecule, set by rigid motion of one side of a bond.
 
 An internal coordinate is a tuple of atoms: two for their distance (Å), three for the angle at the
 middle atom (rad), four for a torsion (rad).
@@ -22,7 +22,7 @@ KINDS = {2: "distance", 3: "angle", 4: "torsion"}
 
 
 def checked_coordinates(molecule: Molecule, coordinates: Sequence[Sequence[int]]) -> Coordinates:
-    """Return `coordinates` as tuples of atoms; raise InputError if they are not of `molecule`."""
+    """Return `coordinates` as tuples of atoms; raise InputError if invalid."""
     try:
         checked = tuple(tuple(int(atom) for atom in atoms) for atoms in coordinates)
     except TypeError as error:
@@ -48,9 +48,9 @@ def label(molecule: Molecule, atoms: Sequence[int]) -> str:
 def place(
     molecule: Molecule, coordinates: Coordinates, positions: np.ndarray, values: np.ndarray
 ) -> np.ndarray:
-    """Set coordinates to `values` by rotating or translating one side of a bond as a rigid body.
+    """Set internal coordinates by rigid motion of one side of a bond.
 
-    The side with fewer atoms moves.
+    The side with fewer atoms is rotated or translated.
 
     Args:
         molecule: provides the bonds.
@@ -123,7 +123,7 @@ def moving_side(molecule: Molecule, atoms: Sequence[int]) -> tuple[np.ndarray, i
 
 
 def _moved(R: np.ndarray, atoms, side: np.ndarray, amount: np.ndarray) -> np.ndarray:
-    """Positions (M, S, 3) Å of a side, translated or rotated by `amount` (M,) Å or rad."""
+    """Positions (M, S, 3) Å of a side moved by `amount` (M,) Å or rad."""
     points = [R[:, a] for a in atoms]
     if len(atoms) == 2:
         return R[:, side] + (amount[:, None] * _unit(points[1] - points[0]))[:, None]

@@ -1,4 +1,4 @@
-"""Minima of a molecule from many starting geometries, and their order by several potentials."""
+"""Minima of a molecule from many starts, and their order by several potentials."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Minima(StationaryPoints):
 
 
 def conformers(molecule: Molecule, n: int, seed: int = 0) -> np.ndarray:
-    """Starting geometries (M, N, 3) Å, M ≤ n, from distance geometry: RDKit's ETKDGv3.
+    """Starting geometries (M, N, 3) Å, M ≤ n, by RDKit's ETKDGv3.
 
     S. Wang et al., J. Chem. Inf. Model. 60, 2044 (2020).  The geometries depend on elements, bonds
     and net charge; stereocentres keep the configuration that they have in the given geometry.
@@ -115,7 +115,7 @@ def minima(
     permutations=None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Minima:
-    """Minimise many starting geometries and return the distinct minima, verified by Hessians.
+    """Minimise many geometries and return the distinct minima, verified by Hessians.
 
     Two geometries are equal if their energies differ by less than 0.05 kcal/mol and their RMSD,
     after superposition and the best permutation of equivalent atoms, is below `distance`.  Where
@@ -177,7 +177,9 @@ def minima(
 
 
 def automorphisms(molecule: Molecule) -> np.ndarray:
-    """All permutations (P, N) of atoms that keep elements and bonds, the identity first.
+    """All permutations (P, N) of atoms that keep elements and bonds.
+
+    The identity is the first.
 
     Raises:
         InputError: there are more than 20,000.
@@ -189,7 +191,7 @@ def automorphisms(molecule: Molecule) -> np.ndarray:
 
 
 def _equivalences(molecule: Molecule) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
-    """Permutations (P, N) of equivalent atoms, and groups of atoms that may be in any order.
+    """Permutations (P, N) of equivalent atoms, and groups of exchangeable atoms.
 
     Atoms with one bond are exchanged within their group if there are more than
     `MAX_PERMUTATIONS` permutations in all; otherwise there are no groups.
@@ -237,9 +239,10 @@ def _too_many(molecule: Molecule) -> InputError:
 
 
 def _grouped(ends: Minimum, distance: float, equivalence: tuple) -> tuple[list[int], np.ndarray]:
-    """The first start of each distinct point, and the point (B,) of each start, or −1.
+    """The first start of each distinct point, and the point (B,) of each start.
 
-    Points are in order of increasing energy.  `equivalence` holds the last arguments of `rmsd`.
+    Points are in order of increasing energy; −1 is a start that did not converge.  `equivalence`
+    contains the last arguments of `rmsd`.
     """
     first: list[int] = []
     group = np.full(len(ends.energy), -1)
@@ -288,7 +291,7 @@ class Ordering:
 def ordering(
     reference: Minima, surfaces: Mapping[str, object], descent: Descent | None = None
 ) -> Ordering:
-    """Energies of the same minima by several potentials, before and after relaxation by each.
+    """Energies of the same minima by several potentials, unrelaxed and relaxed.
 
     Args:
         reference: the minima to compare.

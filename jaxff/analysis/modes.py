@@ -87,7 +87,13 @@ def hessian(surface, positions) -> np.ndarray:
 
 
 def modes_of(hessian, positions, masses) -> Modes:
-    """Normal modes of a Hessian (N, 3, N, 3) kcal/mol/Å² at positions (N, 3) Å; masses (N,) amu."""
+    """Normal modes of a Hessian, without translations and rotations.
+
+    Args:
+        hessian: (N, 3, N, 3) kcal/mol/Å².
+        positions: (N, 3) Å.
+        masses: (N,) amu.
+    """
     R = np.asarray(positions, float)
     n = len(R)
     H = np.reshape(hessian, (3 * n, 3 * n))
@@ -110,7 +116,7 @@ def modes_of(hessian, positions, masses) -> Modes:
 
 
 def _near_cusps(potential: Potential, R) -> list[int]:
-    """Middle atoms of nearly straight angles at R (N, 3) Å with bent equilibrium angles."""
+    """Middle atoms of angles near straight at R (N, 3) Å with bent equilibria."""
     atoms_near: set[int] = set()
     for placed in potential.program.placed:
         term = placed.term

@@ -1,4 +1,4 @@
-"""Comparison of two samplings, and the time spent near minima, with errors from blocks of time.
+"""Comparison of two samplings, and the time spent near minima, with errors.
 
 `compare` takes the occupations of bins in each frame (`jaxff.analysis.distributions`), of a
 torsion, of two torsions, or of interatomic distances:
@@ -71,7 +71,7 @@ def joint_occupations(first, second) -> np.ndarray:
 
 
 def compare(first, second, *, n_blocks: int = 20, n_samples: int = 400, seed: int = 0) -> Agreement:
-    """Overlap and Jensen-Shannon divergence of two samplings of a distribution over bins.
+    """Overlap and Jensen-Shannon divergence of two sampled distributions over bins.
 
     The divergence is defined by Lin, IEEE Trans. Inf. Theory 37, 145 (1991).  Errors come from a
     bootstrap of blocks of time (Künsch, Ann. Stat. 17, 1217 (1989)); blocks must be longer than
@@ -126,7 +126,7 @@ def rmsd(
     mirror: bool = False,
     exchangeable: Sequence[Sequence[int]] = (),
 ) -> np.ndarray:
-    """Root-mean-square distances (F, K) Å of frames from geometries, after superposition.
+    """Root-mean-square distances (F, K) Å of frames from superposed geometries.
 
     The smallest distance over translations, rotations and permutations of equivalent atoms.
     Kabsch, Acta Crystallogr. A 34, 827 (1978).
@@ -171,7 +171,7 @@ def rmsd(
 
 
 def _common(covariance, mirror=False) -> np.ndarray:
-    """Largest trace (...) of a covariance (..., 3, 3) times a rotation (or reflection)."""
+    """Largest trace (...) of a covariance (..., 3, 3) times a rotation."""
     values = np.linalg.svd(covariance, compute_uv=False)
     if not mirror:
         values[..., -1] *= np.where(np.linalg.det(covariance) < 0.0, -1.0, 1.0)
@@ -208,7 +208,7 @@ def _matched(x, y, orders, mirror, groups) -> np.ndarray:
 
 
 def _match(x, y, covariance, groups) -> float:
-    """Sum of squared distances Å² of x from y (N, 3) with the atoms of each group matched.
+    """Sum of squared distances Å² of x from y (N, 3) after matching each group.
 
     The first superposition is that of the covariance (3, 3); the following ones use the match.
     """
@@ -229,7 +229,9 @@ def _match(x, y, covariance, groups) -> float:
 
 
 def torsion_distance(torsions, references) -> np.ndarray:
-    """Largest difference (F, K) rad in [0, π] of torsions (F, T) from those of minima (K, T).
+    """Largest differences (F, K) rad of torsions (F, T) from references (K, T).
+
+    Differences are in [0, π].
 
     Raises:
         InputError: the numbers of torsions differ.

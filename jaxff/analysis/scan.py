@@ -50,7 +50,7 @@ class Scan:
 
     @cached_property
     def relative(self) -> np.ndarray:
-        """Energies (g1[, g2]) kcal/mol relative to the lowest; NaN where they are not finite."""
+        """Energies (g1[, g2]) kcal/mol relative to the lowest; NaN if not finite."""
         finite = np.where(np.isfinite(self.energies), self.energies, np.nan)
         return finite - np.nanmin(finite)
 

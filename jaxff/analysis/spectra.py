@@ -124,7 +124,7 @@ def spectrum(
 
 
 def _vibrations(velocities, positions, masses: np.ndarray) -> np.ndarray:
-    """Checked velocities, without overall motion if there are positions; see `spectrum`."""
+    """Checked velocities, without overall motion if positions are given."""
     v = np.asarray(velocities)
     if v.ndim not in (3, 4) or v.shape[-1] != 3 or not v.size:
         raise InputError(f"velocities have shape {v.shape}: (frames, atoms, 3) is needed")
@@ -151,7 +151,7 @@ def _vibrations(velocities, positions, masses: np.ndarray) -> np.ndarray:
 
 
 def internal_velocities(positions, velocities, masses) -> np.ndarray:
-    """Velocities (..., F, N, 3) Å/fs without overall motion, in the axes of the molecule.
+    """Velocities (..., F, N, 3) Å/fs without overall motion, in molecular axes.
 
     Centre-of-mass and angular velocity are subtracted, and the rest is rotated with the frame onto
     the first frame (least squares by mass: Eckart axes, to first order in the vibrations).  For a
@@ -178,7 +178,7 @@ def internal_velocities(positions, velocities, masses) -> np.ndarray:
 
 
 def _turned_back(r, v, m) -> np.ndarray:
-    """`internal_velocities` of a nonlinear molecule with its centre of mass fixed at zero."""
+    """`internal_velocities` of a nonlinear molecule with its centre of mass at zero."""
     momentum = np.einsum("n,...nc->...c", m, np.cross(r, v))
     squares = np.einsum("n,...nc,...nd->...cd", m, r, r)
     inertia = np.trace(squares, axis1=-2, axis2=-1)[..., None, None] * np.eye(3) - squares
@@ -193,10 +193,10 @@ def _turned_back(r, v, m) -> np.ndarray:
 
 
 def _along_axis(r, v, m) -> np.ndarray:
-    """`internal_velocities` of a linear molecule: its axes never rotate about the molecular axis.
+    """`internal_velocities` of a linear molecule.
 
-    A vibrating linear molecule is never straight, and its small inertia about the axis would turn
-    its bends into rotations.
+    The axes never rotate about the molecular axis: a vibrating linear molecule is never straight,
+    and its small inertia about the axis would turn its bends into rotations.
     """
     first = r.reshape(-1, *r.shape[-2:])[0]
     weights = m * (first @ _main_axis(first, m))
@@ -238,7 +238,7 @@ def _is_linear(r) -> bool:
 
 
 def _main_axis(r, m) -> np.ndarray:
-    """The direction (3,) of the largest spread of centred atoms r (N, 3) with masses m."""
+    """The direction (3,) of the largest spread of centred atoms r (N, 3)."""
     return np.linalg.eigh(np.einsum("nc,nd->cd", r * np.reshape(m, (-1, 1)), r))[1][:, -1]
 
 
@@ -287,7 +287,7 @@ def peak_shifts(spectra: Sequence[Spectrum], within: float = 40.0) -> list[dict]
 
 
 def _exact(wavenumbers, step):
-    """Wavenumbers of exact dynamics from observed ones, and their derivative by these."""
+    """Wavenumbers of exact dynamics, and their derivative by the observed ones."""
     phase = np.pi * wavenumbers / units.WAVENUMBER_PER_FS * step
     return units.WAVENUMBER_PER_FS / (np.pi * step) * np.sin(phase), np.cos(phase)
 
@@ -316,7 +316,7 @@ def _peaks(wavenumbers, parts) -> tuple[Peak, ...]:
 
 
 def _vertex(x, density, place) -> tuple[float, float]:
-    """Position and height of the maximum near a place, by a parabola through three logarithms."""
+    """Maximum near a place and its height, by a parabola through three logarithms."""
     low = max(place - 2, 1)
     k = low + int(np.argmax(density[low : min(place + 3, len(x) - 1)]))
     a, b, c = np.log(np.maximum(density[k - 1 : k + 2], 1e-300))

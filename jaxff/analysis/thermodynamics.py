@@ -24,9 +24,9 @@ _VOLUMES = {
 
 
 def free_energy(density, edges, temperature, jacobian: str = "none") -> Array:
-    """Free energy −kT ln(p/J) (..., bins) kcal/mol along a coordinate; its minimum is zero.
+    """Free energy −kT ln(p/J) (..., bins) kcal/mol along a coordinate.
 
-    It is infinite, with zero gradient, where the density is zero.
+    Its minimum is zero.  It is infinite, with zero gradient, where the density is zero.
 
     Args:
         density: (..., bins) probability density of the coordinate, with any norm.
@@ -70,7 +70,9 @@ def free_energy_and_error(
 
 
 def heat_capacity(energies, temperature, degrees_of_freedom=0, weights=None) -> Array:
-    """Heat capacity () kcal/mol/K at constant volume: var(U)/kT² plus k/2 per degree of freedom.
+    """Heat capacity () kcal/mol/K at constant volume.
+
+    var(U)/kT² plus k/2 for each degree of freedom.
 
     Args:
         energies: (F,) kcal/mol, potential energies of the canonical ensemble.

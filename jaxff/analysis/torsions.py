@@ -9,7 +9,7 @@ from jaxff.molecule import Molecule
 
 
 def rotatable_torsions(molecule: Molecule) -> np.ndarray:
-    """One torsion (i, j, k, l) for each rotatable bond j-k, with the heaviest end atoms.
+    """One torsion (i, j, k, l) for each rotatable bond j-k, with heavy end atoms.
 
     A bond is rotatable if it is in no ring, has neighbours on both sides and joins no linear atom.
     Bonds of methyl groups and other symmetric tops come last, the others in order of decreasing

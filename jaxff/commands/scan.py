@@ -109,7 +109,7 @@ def run(arguments, console) -> dict:
 
 
 def _summary(scans: dict, highest: float | None, console) -> dict:
-    """Print and return the range and the lowest point of each scan, and their difference."""
+    """Print and return the range and lowest point of each scan, and the difference."""
     import numpy as np
 
     from jaxff.report.plot_surfaces import shown_difference, shown_values
@@ -136,7 +136,7 @@ def _summary(scans: dict, highest: float | None, console) -> dict:
 
 
 def _values(atoms, limits, points: int):
-    """Values (points,) rad or Å between the limits, or over a full turn of a torsion without."""
+    """Values (points,) rad or Å between limits, or over a full turn of a torsion."""
     import numpy as np
 
     if limits is None:

@@ -1,4 +1,4 @@
-"""Minimisation of many geometries at once, optionally with internal coordinates held fixed."""
+"""Minimisation of many geometries, optionally with held internal coordinates."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def relax(
     descent: Descent | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Minimum:
-    """Minimise many geometries at once, with internal coordinates held at given values.
+    """Minimise many geometries at once, with internal coordinates held.
 
     L-BFGS uses the forces without their part along the gradients of the held coordinates.  A step
     that does not lower the energy is shortened, and each step ends with a correction of the held
@@ -169,7 +169,7 @@ def _compiled(
 
 
 def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) -> _End:
-    """Minimise on a surface that cannot be compiled, with one call for all trials of a step."""
+    """Minimise on a surface that cannot be compiled; one call for all trials."""
     advance = jax.jit(jax.vmap(partial(_advance, coordinates)))
     is_active = jax.jit(jax.vmap(partial(_is_active, limits)))
     state = jax.jit(jax.vmap(partial(_begin, coordinates)))(R, values)
@@ -215,7 +215,7 @@ def _begin(coordinates: Coordinates, R: Array, values: Array) -> _State:
 def _advance(
     coordinates: Coordinates, values: Array, state: _State, energy: Array, forces: Array
 ) -> _State:
-    """The state after its trial's energy () and forces (N, 3) are known, with the next trial."""
+    """The next state, from the energy () and forces (N, 3) of the trial."""
     slope = project(coordinates, state.trial, -forces)
     expected = state.length * jnp.sum(state.gradient * state.direction)
     rounding = 8 * jnp.finfo(energy.dtype).eps * jnp.abs(energy)
@@ -255,7 +255,7 @@ def _is_active(limits, state: _State) -> Array:
 
 
 def _newton(gradient: Array, steps: Array, changes: Array, scale: Array) -> Array:
-    """The approximate inverse Hessian times the gradient (N, 3): the two loops of L-BFGS."""
+    """The approximate inverse Hessian times the gradient: the loops of L-BFGS."""
     products = jnp.sum(steps * changes, axis=(1, 2))
     known = products > 0
     rho = jnp.where(known, 1.0 / jnp.where(known, products, 1.0), 0.0)

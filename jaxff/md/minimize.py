@@ -53,7 +53,7 @@ def minimize(
 
 
 def _not_finite(R: np.ndarray, bad: np.ndarray, batched: bool) -> InputError:
-    """The error for geometries `bad` of R (B, N, 3) Å, with the probable reason of the first."""
+    """The error for geometries `bad` of R (B, N, 3) Å, with a probable reason."""
     where = "the starting geometry"
     if batched:
         which = ", ".join(map(str, bad[:5])) + ", ..." * (len(bad) > 5)

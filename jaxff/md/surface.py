@@ -1,4 +1,4 @@
-"""Energy surfaces: potentials, ASE calculators and plain functions under one interface."""
+"""Energy surfaces: potentials, ASE calculators and plain functions."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def as_surface(surface: Any, molecule: Molecule) -> Surface:
 
 
 def evaluate(surface: Surface, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å at positions (M, N, 3) Å."""
+    """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of geometries."""
     energy_and_forces = surface.predict if isinstance(surface, Potential) else surface
     return energy_and_forces(positions)
 
 
 class _CalculatorSurface:
-    """Energies and forces of a calculator; NaN for a geometry whose calculation fails.
+    """Energies and forces of a calculator; NaN where a calculation fails.
 
     Raises:
         InputError: no calculation has succeeded so far.

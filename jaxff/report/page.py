@@ -102,7 +102,7 @@ class Report:
 
 
 def _facing(molecules: list[Molecule]) -> list[Molecule]:
-    """Rotate the first molecule flat towards the viewer, and superpose others of the same atoms."""
+    """Turn the flat side of the first molecule to the viewer, and superpose others."""
     first, *others = (molecule.to_ase() for molecule in molecules)
     first.positions -= first.positions.mean(axis=0)
     axes = np.linalg.svd(first.positions)[2]
@@ -115,7 +115,7 @@ def _facing(molecules: list[Molecule]) -> list[Molecule]:
 
 
 def _drawing(molecule: Molecule) -> str:
-    """Data for viewer.js: symbols, positions, colours and radii in Å of atoms, and bonds."""
+    """Data for viewer.js: symbols, positions, colours and radii (Å), and bonds."""
     atoms = [
         {
             "symbol": chemical_symbols[z],

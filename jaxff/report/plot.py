@@ -1,4 +1,4 @@
-"""Plots of errors, fits and simulations; each function returns a matplotlib Figure."""
+"""Plots of errors, fits and simulations as matplotlib figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxff.report import style
 
 
 def force_parity(reference: np.ndarray, predicted: Mapping[str, np.ndarray], theory: str) -> Figure:
-    """Predicted against reference force components, one panel for each model, on one scale.
+    """Predicted against reference force components, one panel for each model.
 
     Args:
         reference: (M, N, 3) kcal/mol/Å.
@@ -103,7 +103,9 @@ def energy_and_temperature(
 
 
 def widths(trials: Sequence) -> Figure:
-    """Validation errors of kernel widths, one line for each number of frames, λ and prior.
+    """Validation errors of kernel widths.
+
+    There is one line for each number of frames, λ and prior.
 
     Args:
         trials: `jaxff.gdml.Trial` objects.
@@ -171,7 +173,7 @@ def learning_curves(rows: Sequence[Mapping], title: str = "") -> Figure:
 
 
 def fit_history(history: Mapping[str, np.ndarray]) -> Figure:
-    """Root of the objective, and the validation error if present, at each step of a fit.
+    """Root of the objective and validation error at each step of a fit.
 
     Args:
         history: {"loss": (S,), "valid_force_rmse": (S,) kcal/mol/Å}, the latter optional.

@@ -1,4 +1,4 @@
-"""Plots of spectra, distributions and growing data sets; each function returns a Figure."""
+"""Plots of spectra, distributions and growing data sets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def spectra(spectra: Mapping[str, Spectrum], highest: float = 4000.0) -> Figure:
 def density_curves(
     edges: np.ndarray, densities: Mapping[str, Estimate], label: str, unit: str
 ) -> Figure:
-    """Densities of one coordinate in several samplings, with bands of two standard errors.
+    """Densities of a coordinate in several samplings, with two standard errors.
 
     Args:
         edges: (bins + 1,) of the coordinate, in `unit`.
@@ -71,7 +71,9 @@ def density_curves(
 def density_maps(
     edges: Sequence[np.ndarray], densities: Mapping[str, np.ndarray], labels: Sequence[str]
 ) -> Figure:
-    """Densities over two torsions, one panel for each sampling, on one logarithmic scale.
+    """Densities over two torsions, one panel for each sampling.
+
+    All panels share one logarithmic scale.
 
     Args:
         edges: two arrays (bins + 1,) degrees.

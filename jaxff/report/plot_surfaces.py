@@ -16,7 +16,7 @@ CEILING = 40.0  # kcal/mol: the default end of the scale, unless all energies ar
 
 
 def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
-    """Energies along one coordinate by one or more potentials, with the difference of two.
+    """Energies along one coordinate; for two potentials, also their difference.
 
     Args:
         scans: {name: scan of one coordinate}, all with the same values.
@@ -52,7 +52,7 @@ def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Fi
 
 
 def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
-    """Contours over two coordinates by one or more potentials, with the difference of two.
+    """Contours over two coordinates; for two potentials, also their difference.
 
     A cross marks the lowest point of each panel, and dots mark points that have not converged.  The
     difference is grey where either energy is off the scale.
@@ -87,7 +87,7 @@ def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figu
 def difference_maps(
     name: str, reference: Scan, others: Mapping[str, Scan], highest: float = 10.0
 ) -> Figure:
-    """Differences of scans of two coordinates from a reference, one panel each, on one scale.
+    """Differences of scans of two coordinates from a reference, one panel each.
 
     Energies are relative to the lowest of each scan.  Lines are contours of the reference, every
     2 kcal/mol.
@@ -111,9 +111,9 @@ def difference_maps(
 
 
 def minima_levels(order: Ordering) -> Figure:
-    """Energies of the same minima relaxed by several potentials, one column for each potential.
+    """Energies of the same minima relaxed by several potentials.
 
-    A hollow marker shows a minimum that has relaxed to another one.
+    Each potential has a column.  A hollow marker shows a minimum that has relaxed to another one.
     """
     figure, ax = style.single(1.6 + 1.3 * len(order.names), 4.2)
     columns = np.arange(len(order.names))
@@ -163,7 +163,7 @@ def _map(ax, scan: Scan, values: np.ndarray, low: float, high: float, colours: s
 
 
 def shown_difference(scans: Mapping[str, Scan], highest: float | None = None) -> np.ndarray:
-    """The first of two scans minus the second, kcal/mol; NaN where either is off the scale."""
+    """The first of two scans minus the second, kcal/mol; NaN where off the scale."""
     first, second = scans.values()
     ceiling = _ceiling(max(np.nanmax(scan.relative) for scan in (first, second)), highest)
     on_scale: np.ndarray = (first.relative <= ceiling) & (second.relative <= ceiling)
@@ -176,7 +176,7 @@ def shown_values(scan: Scan, k: int) -> np.ndarray:
 
 
 def _around(scan: Scan, z: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Sorted values of the coordinates, and z there; periodic ones are continued at both ends."""
+    """Sorted values of the coordinates, and z there; periodic ones are continued."""
     axes = []
     for k, periodic in enumerate(scan.periodic):
         x = _wrapped(scan, k)
