@@ -141,8 +141,8 @@ class Job:
         result = Labelled.of(dataset, failed)
         if result.net_force > NET_FORCE_LIMIT:
             warnings.warn(
-                f"{out}: a frame has a net force of {result.net_force:.3g} kcal/mol/Å, but isolated "
-                "molecules have none: check the calculator and its convergence",
+                f"{out}: a frame has a net force of {result.net_force:.3g} kcal/mol/Å, but an "
+                "isolated molecule has none: check the calculator and its convergence",
                 stacklevel=3,
             )
         dataset.save(out)
