@@ -18,7 +18,7 @@ from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 from jaxff.units import AMBER_CHARGE
 
-# Places in section POINTERS of what is read here.
+# Places in section POINTERS of the numbers that are read here.
 _POINTERS = {
     "NATOM": 0,
     "NTYPES": 1,
@@ -38,7 +38,7 @@ _POINTERS = {
     "NUMEXTRA": 30,
 }
 
-# What stands in a topology that this reader would otherwise silently leave out.
+# Contents of topologies that jaxff does not compute and must not ignore.
 _UNSUPPORTED_SECTIONS = {
     r"CTITLE|FORCE_FIELD_TYPE|CHARMM.*UREY.*|.*IMPROPER.*": "is a CHAMBER (CHARMM) topology",
     r".*CMAP.*": "has CMAP terms",
@@ -67,16 +67,17 @@ def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
 
 
 def read_amber(path, coulomb_constant: float | None = None, coordinates=None) -> Potential:
-    """The potential of an AMBER topology file, in the gas phase and without cutoff.
+    """Read the potential of an AMBER topology file, in the gas phase and without cutoff.
 
     Args:
         path: a prmtop file in the %FLAG format.
-        coulomb_constant: kcal/mol Å/e²; AMBER's own (18.2223²) by default.
-        coordinates: an inpcrd file for the positions of ``potential.molecule``, which are zero
-            without one.
+        coulomb_constant: kcal/mol Å/e²; by default AMBER's value, 18.2223².
+        coordinates: an inpcrd file with the positions of ``potential.molecule``; without it they
+            are zero.
 
     Raises:
-        InputError: a file that is missing, damaged, or describes what jaxff does not compute.
+        InputError: a file is missing or damaged, or contains interactions that jaxff does not
+            compute.
     """
     topology = read_topology(path)
     if coordinates is not None:
@@ -91,15 +92,15 @@ def read_amber(path, coulomb_constant: float | None = None, coordinates=None) ->
 
 
 def read_topology(path) -> Topology:
-    """The `Topology` of an AMBER prmtop file; raises as `read_amber`."""
+    """Read the `Topology` of an AMBER prmtop file; see `read_amber`."""
     return _Prmtop(path).topology()
 
 
 def read_inpcrd(path) -> np.ndarray:
-    """Positions (N, 3) Å of an AMBER coordinate file (inpcrd, ASCII rst7).
+    """Read the positions (N, 3) Å of an AMBER coordinate file (inpcrd, ASCII rst7).
 
     Raises:
-        InputError: a file that is missing, binary, truncated or not of this format.
+        InputError: the file is missing, binary, truncated or of another format.
     """
     lines = _text(path, "an ASCII AMBER coordinate file (inpcrd, rst7)").splitlines()
     try:
@@ -115,7 +116,7 @@ def read_inpcrd(path) -> np.ndarray:
 
 
 class _Prmtop:
-    """The sections of a prmtop file, checked as they are read."""
+    """The sections of a prmtop file, which are checked when they are read."""
 
     def __init__(self, path):
         self.path = path
@@ -123,14 +124,14 @@ class _Prmtop:
         if "%FLAG" not in text:
             raise InputError(
                 f"{path} is not an AMBER topology in the %FLAG format; "
-                "convert files of AMBER 6 and earlier with ParmEd or new2oldparm's inverse"
+                "convert files of AMBER 6 and earlier with ParmEd"
             )
         self.sections: dict[str, tuple[str, list[str]]] = {}
         for block in re.split(r"^%FLAG", text, flags=re.MULTILINE)[1:]:
             name, *lines = block.splitlines()
             form = next((line for line in lines if line.startswith("%FORMAT")), "")
             self.sections[name.strip()] = form, [line for line in lines if line[:1] != "%"]
-        self._refuse_sections()
+        self._check_sections()
         pointers = [*self.integers("POINTERS", None).tolist(), 0]  # NUMEXTRA came with AMBER 7
         if len(pointers) < 31:
             raise self.error(
@@ -138,11 +139,10 @@ class _Prmtop:
             )
         self.pointers = {key: pointers[place] for key, place in _POINTERS.items()}
         self.n_atoms = self.pointers["NATOM"]
-        self._refuse_pointers()
-
-    # -- reading --------------------------------------------------------------------------
+        self._check_pointers()
 
     def error(self, what: str) -> InputError:
+        """An exception that names the file."""
         return InputError(f"{self.path}: {what}")
 
     def floats(self, name: str, count: int | None) -> np.ndarray:
@@ -154,7 +154,7 @@ class _Prmtop:
         return np.array(self._values(name, count, int), int)
 
     def strings(self, name: str, count: int) -> tuple[str, ...]:
-        """The (count,) words of a section, without blanks."""
+        """The (count,) words of a section, without spaces."""
         return tuple(self._values(name, count, str.strip))
 
     def _values(self, name: str, count: int | None, convert: Callable) -> list:
@@ -178,9 +178,7 @@ class _Prmtop:
         except ValueError as error:
             raise self.error(f"section {name} cannot be read: {error}") from error
 
-    # -- what is not computed here ---------------------------------------------------------
-
-    def _refuse_sections(self):
+    def _check_sections(self):
         for pattern, what in _UNSUPPORTED_SECTIONS.items():
             found = [name for name in self.sections if re.fullmatch(pattern, name)]
             if found:
@@ -191,7 +189,7 @@ class _Prmtop:
         if "IPOL" in self.sections and self.integers("IPOL", 1).any():
             raise self.error("is polarisable (section IPOL), which is not supported")
 
-    def _refuse_pointers(self):
+    def _check_pointers(self):
         for name, what in _UNSUPPORTED_POINTERS.items():
             if self.pointers[name] > 0:
                 raise self.error(f"{what} ({name} = {self.pointers[name]}): not supported")
@@ -203,9 +201,8 @@ class _Prmtop:
         ):
             raise self.error("has 10-12 hydrogen bond terms (HBOND_ACOEF), not supported")
 
-    # -- the topology ----------------------------------------------------------------------
-
     def topology(self) -> Topology:
+        """The contents of the file."""
         types = self.strings("AMBER_ATOM_TYPE", self.n_atoms)
         charges = self.floats("CHARGE", self.n_atoms) / AMBER_CHARGE
         lj, lj_overrides = self._lennard_jones(types)
@@ -279,7 +276,9 @@ class _Prmtop:
             for what in ("FORCE_CONSTANT", "PERIODICITY", "PHASE")
         )
         if (n != np.round(n)).any() or (n < 0).any():
-            raise self.error("section DIHEDRAL_PERIODICITY has a value that is no natural number")
+            raise self.error(
+                "section DIHEDRAL_PERIODICITY has a value that is not a natural number"
+            )
         signed, rows = self._entries("DIHEDRAL", 4, ("NPHIH", "NPHIA"), n_types)
         atoms = np.abs(signed) // 3
         improper, paired = signed[:, 3] < 0, (signed[:, 2:] >= 0).all(axis=1)
@@ -294,7 +293,7 @@ class _Prmtop:
             labels = _labels(atoms[which], types, reversible)
             return Table.of(atoms[which], labels, {c: v[which] for c, v in values.items()})
 
-        # Absent sections stand for AMBER's documented defaults.
+        # If a section is absent, AMBER's documented default holds.
         scee, scnb = (
             self.floats(name, n_types) if name in self.sections else np.full(n_types, default)
             for name, default in (("SCEE_SCALE_FACTOR", 1.2), ("SCNB_SCALE_FACTOR", 2.0))
@@ -312,10 +311,10 @@ class _Prmtop:
         if (listed < 0).any() or (listed > self.n_atoms).any():
             raise self.error("section EXCLUDED_ATOMS_LIST names an atom that does not exist")
         pairs = np.stack([np.repeat(np.arange(self.n_atoms), counts), listed - 1], axis=1)
-        return pairs[listed > 0].astype(np.int32)  # a zero stands for an empty list
+        return pairs[listed > 0].astype(np.int32)  # zero means an empty list
 
     def _lennard_jones(self, types) -> tuple[Table, Table]:
-        """σ and ε by type, and c12, c6 of the pairs of types that do not follow from them."""
+        """σ and ε by type, and c12 and c6 of pairs of types that do not follow from them."""
         n = self.pointers["NTYPES"]
         index = self.integers("ATOM_TYPE_INDEX", self.n_atoms) - 1
         matrix = self.integers("NONBONDED_PARM_INDEX", n * n).reshape(n, n) - 1
@@ -323,7 +322,7 @@ class _Prmtop:
         c12, c6 = (self.floats(f"LENNARD_JONES_{x}COEF", count) for x in "AB")
         if (index < 0).any() or (index >= n).any() or (matrix >= count).any():
             raise self.error("ATOM_TYPE_INDEX or NONBONDED_PARM_INDEX names a type beyond NTYPES")
-        # A negative index is a 10-12 pair; those left here have zero coefficients.
+        # A negative index means a 10-12 pair; here its coefficients are zero (checked above).
         c12, c6 = (np.where(matrix >= 0, c[np.maximum(matrix, 0)], 0.0) for c in (c12, c6))
 
         a, b = np.diag(c12), np.diag(c6)
@@ -343,10 +342,11 @@ class _Prmtop:
         follows &= np.isclose(c6, combined6, rtol=1e-6, atol=1e-12)
         of_type = lj.values.pop("type")
         i, j = np.triu_indices(len(of_type))
-        own = ~follows[of_type[i], of_type[j]]
-        rows = np.stack([i[own], j[own]], axis=1)
+        separate = ~follows[of_type[i], of_type[j]]
+        rows = np.stack([i[separate], j[separate]], axis=1)
         values = {
-            name: c[of_type[i[own]], of_type[j[own]]] for name, c in (("c12", c12), ("c6", c6))
+            name: c[of_type[i[separate]], of_type[j[separate]]]
+            for name, c in (("c12", c12), ("c6", c6))
         }
         labels = tuple(f"{lj.labels[x]}-{lj.labels[y]}" for x, y in rows)
         return lj, Table(rows.astype(np.int32), np.arange(len(rows)), labels, values)
@@ -365,7 +365,7 @@ def elements_of_masses(masses: np.ndarray) -> tuple[np.ndarray, int | None]:
 
 
 def _labels(atoms, types, reversible=True) -> np.ndarray:
-    """Names of the types of atoms (n, k), such as "c3-hc", the same from either end."""
+    """Names (n,) of the types of atoms (n, k), such as "c3-hc", the same in both directions."""
     names = [[types[i] for i in row] for row in atoms.tolist()]
     if reversible:
         names = [min(row, row[::-1]) for row in names]

@@ -1,4 +1,4 @@
-"""Writing force fields: AMBER's prmtop, inpcrd, mol2 and frcmod."""
+"""Writing AMBER's prmtop, inpcrd, mol2 and frcmod files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxff.npz import atomic_path
 from jaxff.units import AMBER_CHARGE
 
 RESIDUE = "MOL"
-# Radii (Å) of mbondi, which implicit solvents read; this package does not.
+# Radii (Å) of mbondi and screening factors for implicit solvents, which jaxff does not use.
 _BORN = {"H": 1.3, "C": 1.7, "N": 1.55, "O": 1.5, "F": 1.5, "P": 1.85, "S": 1.8, "Cl": 1.7}
 _SCREEN = {"H": 0.85, "C": 0.72, "N": 0.79, "O": 0.85, "F": 0.88, "P": 0.86, "S": 0.96}
 
@@ -42,7 +42,7 @@ def write_mol2(path, topology: Topology, orders: np.ndarray | None = None) -> No
     Args:
         path: the file.
         topology: types, charges and geometry.
-        orders: (B,) bond orders of ``topology.molecule.bonds`` (None: the molecule's own).
+        orders: (B,) bond orders of ``topology.molecule.bonds`` (None: those of the molecule).
     """
     molecule = topology.molecule
     _check_positions(path, molecule)
@@ -75,8 +75,8 @@ def write_frcmod(path, topology: Topology) -> None:
     """Write all parameters of a topology as an AMBER frcmod file, atomically.
 
     Raises:
-        InputError: interactions of the same types have different parameters, which a file by
-            types cannot express.
+        InputError: interactions of the same types have different parameters, which the format
+            cannot express.
     """
     t, who = topology, _title(topology.molecule)
     _check_frcmod(t, path)
@@ -93,15 +93,17 @@ def write_frcmod(path, topology: Topology) -> None:
             rows.append(f"{label}  {numbers[0]:14.8f} {numbers[1]:14.8f}")
     for title, table, divisor in (("DIHE", t.torsions, "   1"), ("IMPROPER", t.impropers, "")):
         rows += ["", title]
-        for label, own in _by_types(table, t, path, ordered=title == "IMPROPER").items():
-            for k, row in enumerate(own):
+        for label, members in _by_types(table, t, path, ordered=title == "IMPROPER").items():
+            for k, row in enumerate(members):
                 v = {c: table.values[c][row] for c in ("k", "phase", "periodicity")}
-                n = float(v["periodicity"]) * (1.0 if k == len(own) - 1 else -1.0)
+                n = float(v["periodicity"]) * (1.0 if k == len(members) - 1 else -1.0)
                 phase = v["phase"] / DEGREE
                 rows.append(f"{label}{divisor} {v['k']:14.8f} {phase:14.8f} {n:5.1f}")
     rows += ["", "NONBON"]
     if len(t.lj_overrides.atoms):
-        raise InputError(f"{path}: pairs with their own Lennard-Jones terms need a prmtop file")
+        raise InputError(
+            f"{path}: pairs of types have separate Lennard-Jones terms; write a prmtop file"
+        )
     of_type: dict[str, int] = {}
     for kind, row in zip(t.atom_types, t.lj.rows, strict=True):
         if of_type.setdefault(kind, row) != row:
@@ -114,7 +116,7 @@ def write_frcmod(path, topology: Topology) -> None:
 
 
 def atom_names(molecule: Molecule) -> list[str]:
-    """Names such as C1, H12: element and number, at most four letters."""
+    """Names (N,) such as C1 and H12: element and number, at most four letters."""
     counts: dict[str, int] = {}
     names = []
     for symbol in molecule.symbols:
@@ -124,16 +126,15 @@ def atom_names(molecule: Molecule) -> list[str]:
 
 
 def _by_types(table: Table, topology: Topology, path, ordered: bool = False) -> dict:
-    """{types as frcmod writes them: rows of the table}, each once.
+    """Rows of the table by types as written in a frcmod file.
 
-    A dihedral has several rows, one a Fourier term, and these must be the same for all atoms of
-    its types.
+    A dihedral has one row for each Fourier term; these must be equal for all atoms of its types.
     """
     by_atoms: dict[tuple[int, ...], list[int]] = {}
     for atoms, row in zip(table.atoms.tolist(), table.rows.tolist(), strict=True):
         by_atoms.setdefault(tuple(atoms), []).append(row)
-    # Impropers of the same types may differ in the order of atoms: LEaP gives the first one, by
-    # the number of its centre, the order that the file has, and others that of the alphabet.
+    # Impropers of the same types may differ in the order of atoms.  LEaP gives the first of them,
+    # by the number of its centre, the order in the file, and the others the alphabetical order.
     chains = sorted(by_atoms.items(), key=lambda item: item[0][2]) if ordered else by_atoms.items()
     found: dict[tuple, tuple[str, list[int], set]] = {}
     for atoms, rows in chains:
@@ -151,19 +152,19 @@ def _by_types(table: Table, topology: Topology, path, ordered: bool = False) -> 
 
 
 def _check_frcmod(t: Topology, path) -> None:
-    """InputError for what a mol2 and a frcmod file would silently change."""
+    """Raise InputError for contents that mol2 and frcmod files would silently change."""
     scales = t.pairs14.values
     for column, usual in (("lj14", 1.0 / SCNB), ("coulomb14", 1.0 / SCEE)):
         if not np.allclose(scales[column], usual, rtol=1e-4):
             raise InputError(
-                f"{path}: its {column} is not AMBER's {usual:.4g}; write a prmtop file"
+                f"{path}: {column} is not AMBER's value {usual:.4g}; write a prmtop file"
             )
     n_atoms = t.molecule.n_atoms
     whole = len(t.bonds.atoms) == len(t.molecule.bonds) and (n_atoms < 3 or len(t.angles.atoms))
     if not whole or (len(t.pairs14.atoms) and not len(t.torsions.atoms)):
         raise InputError(
-            f"{path}: bonds, angles or torsions have no parameters, and would get GAFF's on "
-            "reading; write a prmtop file"
+            f"{path}: bonds, angles or torsions have no parameters; a reader would give them "
+            "those of GAFF; write a prmtop file"
         )
 
 
@@ -260,7 +261,7 @@ def _formatted(form: str, values: list) -> Iterable[str]:
 
 
 def _split(table: Table, hydrogen: np.ndarray) -> tuple[list, list]:
-    """Entries with and without hydrogen, as prmtop writes them."""
+    """Entries of a prmtop file with and without hydrogen."""
     with_h: list[list[int]] = []
     without_h: list[list[int]] = []
     for atoms, row in zip(table.atoms.tolist(), table.rows.tolist(), strict=True):
@@ -272,8 +273,8 @@ def _split(table: Table, hydrogen: np.ndarray) -> tuple[list, list]:
 def _dihedrals(t: Topology):
     """Dihedrals as (atoms, signs, row), and the columns of the rows.
 
-    A 1-4 pair is named by one of its torsions; a minus sign at the third atom of the others keeps
-    it from being counted again, one at the fourth marks impropers.
+    Each 1-4 pair is given by one torsion.  A minus sign at the third atom marks the other torsions
+    of the pair, and one at the fourth atom marks impropers.
     """
     scales = {
         tuple(sorted(pair)): (1.0 / e, 1.0 / v)
@@ -290,7 +291,7 @@ def _dihedrals(t: Topology):
     entries = []
     for table, improper in ((t.torsions, False), (t.impropers, True)):
         for atoms, row in zip(table.atoms.tolist(), table.rows.tolist(), strict=True):
-            if 0 in atoms[2:]:  # zero has no sign
+            if 0 in atoms[2:]:  # zero cannot have a sign
                 atoms = atoms[::-1]
             pair = tuple(sorted((atoms[0], atoms[3])))
             scale = None if improper else left.pop(pair, None)
@@ -301,13 +302,13 @@ def _dihedrals(t: Topology):
     if left:
         raise InputError(
             f"{t.molecule.name or t.molecule.formula}: the 1-4 pair {next(iter(left))} has no "
-            "torsion, without which a prmtop file cannot name it"
+            "torsion, and a prmtop file cannot express it"
         )
     return entries, (np.array(list(rows), float).reshape(-1, 5).T)
 
 
 def _lennard_jones(t: Topology, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """c12 and c6 of the pairs of types, in prmtop's triangular order."""
+    """c12 and c6 (P,) of the pairs of types, in the triangular order of prmtop files."""
     sigma, epsilon = (t.lj.values[c][kinds] for c in ("sigma", "epsilon"))
     sigma6 = (0.5 * (sigma[:, None] + sigma)) ** 6
     c6 = 4.0 * np.sqrt(epsilon[:, None] * epsilon) * sigma6
