@@ -24,7 +24,7 @@ TRAJECTORY = re.compile(rf"trajectory(-\d+)?\.({'|'.join(FORMATS)})")
 def options(sub) -> None:
     model_option(sub)
     sub.add_argument("start", metavar="START.xyz", help=START)
-    lines = (f"{name}: {kind.__doc__.splitlines()[0]}" for name, kind in ENSEMBLES.items())
+    lines = (f"{name}: {(kind.__doc__ or '').splitlines()[0]}" for name, kind in ENSEMBLES.items())
     sub.add_argument(
         "--ensemble", choices=tuple(ENSEMBLES), default="langevin",
         help=f"{' '.join(lines)} (default langevin)",
@@ -117,9 +117,13 @@ def run(arguments, console) -> dict:
     console.close()
     series = (result.potential_energies, result.kinetic_energies, result.temperatures)
     shown = series if arguments.replicas is None else [x.mean(axis=0) for x in series]
-    target = None if ensemble.conserves_energy else ensemble.temperature
-    constant = np.ndim(target) == 0 and ensemble.last_temperature == target
-    figure = plot.energy_and_temperature(result.times, *shown, target if constant else None)
+    potential_energies, kinetic_energies, temperatures = shown
+    first, last = (np.asarray(T) for T in (ensemble.temperature, ensemble.last_temperature))
+    constant = first.ndim == 0 and first == last and not ensemble.conserves_energy
+    figure = plot.energy_and_temperature(
+        result.times, potential_energies, kinetic_energies, temperatures,
+        float(first) if constant else None,
+    )  # fmt: skip
     if arguments.replicas is not None:
         figure.suptitle(f"mean of {arguments.replicas} replicas")
     figure.savefig(out / "energy_temperature.png", dpi=130)
@@ -197,7 +201,7 @@ def _spread_over_cores(replicas: int | None) -> None:
     """
     import jax
 
-    cores = os.cpu_count()
+    cores = os.cpu_count() or 1
     if not replicas or cores == 1 or replicas % cores or replicas < 2 * cores:
         return
     if "device_count" in os.environ.get("XLA_FLAGS", ""):

@@ -2,6 +2,9 @@
 
 Positions only, in float32, little-endian, without a unit cell.  A file is three Fortran records
 (counters, titles, number of atoms), then for each frame three records: all x, all y, all z.
+
+MDAnalysis reads and writes such files.  This writer exists because a simulation that was killed
+must continue its file after the last complete frame, with a header that is always correct.
 """
 
 from __future__ import annotations
@@ -14,26 +17,33 @@ import numpy as np
 
 from jaxff import units
 from jaxff.errors import InputError
-from jaxff.md.frames import FORMAT, GrowingFile, checked_frames, existing, shorter, stranger
+from jaxff.md.frames import (
+    FORMAT,
+    GrowingFile,
+    checked_frames,
+    existing,
+    missing_frames,
+    wrong_trajectory,
+)
 from jaxff.molecule import Molecule
 
 _COUNTERS = struct.Struct("<i4s9if10ii")
 _TITLES = struct.Struct("<2i80s80si")
 _ATOMS = struct.Struct("<3i")
 HEADER_SIZE = _COUNTERS.size + _TITLES.size + _ATOMS.size
-CHARMM_VERSION = 24  # what makes readers take the unit-cell flag and a float32 time step
+CHARMM_VERSION = 24  # readers then expect the unit-cell flag and a float32 time step
 LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Counters:
-    """What the header says of the frames: how many, and the steps at which they were taken.
+    """Counters in the header: the number of frames and their steps.
 
     Attributes:
-        frames: how many there are.
-        first: step of the first.
-        every: steps from one to the next, 1 while there are fewer than two.
-        dt: time step, AKMA units (48.888 fs), 0 while no step has been done.
+        frames: number of frames.
+        first: step of the first frame.
+        every: steps between frames, 1 with fewer than two frames.
+        dt: time step, AKMA units (48.888 fs), 0 before the first step.
     """
 
     frames: int = 0
@@ -42,7 +52,11 @@ class Counters:
     dt: float = 0.0
 
     def grown(self, steps: np.ndarray, times: np.ndarray, path) -> Counters:
-        """With frames at `steps` (F,) and `times` (F,) fs more; InputError if unevenly spaced."""
+        """Counters with added frames at `steps` (F,) and `times` (F,) fs.
+
+        Raises:
+            InputError: the frames are not evenly spaced, or a step is too large.
+        """
         frames, first, every, dt = self.frames, self.first, self.every, self.dt
         for index, step, time in zip(
             range(frames, 2), steps.tolist(), times.tolist(), strict=False
@@ -52,17 +66,17 @@ class Counters:
         expected = first + every * np.arange(frames, frames + len(steps))
         if every < 1 or not np.array_equal(expected, steps):
             raise InputError(
-                f"{path}: the steps of a DCD file's frames are evenly spaced, these are not; "
-                "write an .h5 or .extxyz file"
+                f"{path}: a DCD file needs frames at evenly spaced steps; write an .h5 or .extxyz "
+                "file"
             )
         if max(first, every) > LARGEST:
             raise InputError(
-                f"{path}: step {first} is beyond what a DCD file can hold; write an .h5 or "
-                ".extxyz file"
+                f"{path}: step {first} is too large for a DCD file; write an .h5 or .extxyz file"
             )
         return Counters(frames + len(steps), first, every, dt)
 
     def record(self) -> bytes:
+        """The first record of the file."""
         last = self.first + max(self.frames - 1, 0) * self.every
         return _COUNTERS.pack(
             84, b"CORD", self.frames, self.first, self.every, last if last <= LARGEST else 0,
@@ -71,7 +85,7 @@ class Counters:
 
 
 class DCDWriter:
-    """Positions of evenly spaced frames; the header's count is right after every append."""
+    """Writer of evenly spaced frames; the header is correct after every append."""
 
     def __init__(self, path, molecule: Molecule, mark: dict | None = None):
         self._molecule = molecule
@@ -81,7 +95,7 @@ class DCDWriter:
             if mark is None:
                 self._file.append(self._counters.record() + _description(molecule))
             else:
-                # The count never promises more frames than there are: here it goes first.
+                # The count is never above the number of frames: here it is written first.
                 self._file.overwrite_start(self._counters.record())
                 size = frame_size(molecule.n_atoms)
                 self._file.cut(HEADER_SIZE + self._counters.frames * size)
@@ -94,14 +108,14 @@ class DCDWriter:
         path = existing(path)
         there, n_atoms = read_header(path)
         if n_atoms != molecule.n_atoms:
-            raise stranger(path, f"it has {n_atoms} atoms, not {molecule.n_atoms}")
+            raise wrong_trajectory(path, f"it has {n_atoms} atoms, not {molecule.n_atoms}")
         with path.open("rb") as file:
             file.seek(_COUNTERS.size)
             if file.read(HEADER_SIZE - _COUNTERS.size) != _description(molecule):
-                raise stranger(path, "its title is another")
+                raise wrong_trajectory(path, "its title differs")
         mark = asdict(there) if mark is None else mark
         if there.frames < mark["frames"]:
-            raise shorter(path, f"{mark['frames']} frames")
+            raise missing_frames(path, f"{mark['frames']} frames")
         return cls(path, molecule, mark)
 
     def append(self, frames) -> None:
@@ -110,7 +124,7 @@ class DCDWriter:
             return
         counters = self._counters.grown(arrays["steps"], arrays["times"], self.path)
         self._file.append(_records(arrays["positions"]))
-        # And here it follows the frames.
+        # Here the count is written after the frames.
         self._file.overwrite_start(counters.record())
         self._counters = counters
 
@@ -122,6 +136,7 @@ class DCDWriter:
 
 
 def read_dcd(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
+    """Read positions (F, N, 3) Å, times (F,) fs and steps (F,); see `read_trajectory`."""
     path = existing(path)
     counters, n_atoms = read_header(path)
     if molecule is not None and molecule.n_atoms != n_atoms:
@@ -137,7 +152,7 @@ def read_dcd(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
 
 
 def read_header(path: Path) -> tuple[Counters, int]:
-    """The counters and the number of atoms; InputError unless jaxff writes such files."""
+    """The counters and the number of atoms; InputError for files that jaxff did not write."""
     with path.open("rb") as file:
         raw = file.read(HEADER_SIZE)
     try:
@@ -145,28 +160,29 @@ def read_header(path: Path) -> tuple[Counters, int]:
         title, _, text, *_ = _TITLES.unpack_from(raw, _COUNTERS.size)
         n_atoms = _ATOMS.unpack_from(raw, HEADER_SIZE - _ATOMS.size)[1]
     except struct.error as error:
-        raise InputError(f"{path}: its header is cut short") from error
+        raise InputError(f"{path}: its header is incomplete") from error
     sound = (head, magic, end, title) == (84, b"CORD", 84, 164) and text.startswith(FORMAT.encode())
     if not sound:
         raise InputError(f"{path}: not a DCD file that jaxff wrote")
     if path.stat().st_size < HEADER_SIZE + frames * frame_size(n_atoms):
-        raise InputError(f"{path}: the file is cut short, its header promises {frames} frames")
+        raise InputError(f"{path}: the file is incomplete: its header counts {frames} frames")
     return Counters(frames, first, every, middle[6]), n_atoms
 
 
 def frame_size(n_atoms: int) -> int:
+    """Size of a frame, bytes."""
     return 3 * 4 * (n_atoms + 2)
 
 
 def _description(molecule: Molecule) -> bytes:
-    """The records of titles and atoms, the same throughout a file's life."""
+    """The records of titles and atoms, which never change."""
     first = f"{FORMAT}; positions in Angstrom, time step in AKMA units".ljust(80).encode()
     second = "".join(molecule.symbols).ljust(80)[:80].encode()
     return _TITLES.pack(164, 2, first, second, 164) + _ATOMS.pack(4, molecule.n_atoms, 4)
 
 
 def _records(positions: np.ndarray) -> np.ndarray:
-    """Frames (F, N, 3) Å as they stand in the file: (F, 3, N + 2) with the records' lengths."""
+    """Frames (F, N, 3) Å in the layout of the file: (F, 3, N + 2) with the record lengths."""
     n_frames, n_atoms, _ = positions.shape
     records = np.empty((n_frames, 3, n_atoms + 2), "<f4")
     records[:, :, 1:-1] = positions.transpose(0, 2, 1)

@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.md.constraints import Coordinates, correct, deviations, project
-from jaxff.md.state import dtype_of
 from jaxff.md.surface import Surface
 from jaxff.potential import Potential, Program
 
@@ -124,7 +123,7 @@ def relax(
             f"the method {descent.method} is available for potentials without held coordinates "
             "only: use lbfgs"
         )
-    dtype = dtype_of(surface) if is_potential else jnp.result_type(float)
+    dtype = surface.dtype if is_potential else jnp.result_type(float)
     R = jnp.asarray(positions, dtype)
     targets = jnp.asarray(jnp.zeros((len(R), 0)) if values is None else values, dtype)
     limits = (jnp.asarray(descent.tolerance, dtype), descent.max_steps)

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.md.frames import FORMAT, GrowingFile, checked_frames, existing, shorter, stranger
+from jaxff.md.frames import (
+    FORMAT,
+    GrowingFile,
+    checked_frames,
+    existing,
+    missing_frames,
+    wrong_trajectory,
+)
 from jaxff.molecule import Molecule
 
 COLUMNS = "species:S:1:pos:R:3:velocities:R:3:force:R:3"
@@ -19,10 +26,9 @@ _SERIES = re.compile(
 
 
 class ExtxyzWriter:
-    """Frames with energies, velocities and forces, units in each comment line.
+    """Writer of frames with energies, velocities and forces; each comment line states the units.
 
-    The forces stand in a column named ``force``, which ASE leaves alone: it would take ``forces``
-    to be in eV/Å.
+    The column of the forces is named ``force``, because ASE reads ``forces`` in eV/Å.
     """
 
     def __init__(self, path, molecule: Molecule, mark: dict | None = None):
@@ -42,7 +48,7 @@ class ExtxyzWriter:
             _check(path, molecule)
         mark = _end(path, molecule) if mark is None else mark
         if size < mark["bytes"]:
-            raise shorter(path, f"{mark['bytes']} bytes")
+            raise missing_frames(path, f"{mark['bytes']} bytes")
         return cls(path, molecule, mark)
 
     def append(self, frames) -> None:
@@ -59,7 +65,7 @@ class ExtxyzWriter:
                 f"temperature={temperature[f]:.6f}",
                 *(form % tuple(row) for form, row in zip(self._rows, rows, strict=True)),
             ]
-            # One write a frame: a frame is in the file whole or not at all.
+            # One write for each frame, so that a frame is in the file completely or not at all.
             self._file.append(("\n".join(lines) + "\n").encode())
             self._frames += 1
 
@@ -71,6 +77,7 @@ class ExtxyzWriter:
 
 
 def read_extxyz(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
+    """Read all quantities of the frames; see `read_trajectory`."""
     *lines, rest = existing(path).read_text(encoding="utf-8", errors="replace").split("\n")
     if not lines:
         raise InputError(f"{path}: it has no frames yet")
@@ -78,12 +85,13 @@ def read_extxyz(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
         _check(path, molecule)
     try:
         n_lines = int(lines[0]) + 2
-        series = [_SERIES.search(comment).groups() for comment in lines[1::n_lines]]
+        found = [_SERIES.search(comment) for comment in lines[1::n_lines]]
+        series = [match.groups() for match in found if match is not None]
         words = [row.split()[1:] for i, row in enumerate(lines) if i % n_lines > 1]
         table = np.array(words, float).reshape(-1, n_lines - 2, 9)
         if rest or FORMAT not in lines[1] or len(table) != len(series):
             raise ValueError
-    except (ValueError, AttributeError, IndexError) as error:
+    except (ValueError, IndexError) as error:
         raise InputError(
             f"{path}: not a trajectory that jaxff wrote, or one with an incomplete frame"
         ) from error
@@ -110,19 +118,21 @@ def _header(molecule: Molecule) -> str:
 
 
 def _check(path, molecule: Molecule) -> None:
-    """InputError unless the file begins with a frame of `molecule` as it is written here."""
+    """InputError unless the first frame is of `molecule` in the format of this module."""
     with Path(path).open("rb") as file:
         first = [line.decode(errors="replace") for line in islice(file, molecule.n_atoms + 2)]
     if [line.split(maxsplit=1)[:1] for line in first[2:]] != [[s] for s in molecule.symbols]:
-        raise stranger(path, f"its atoms are not those of {molecule.formula}, in this order")
+        raise wrong_trajectory(
+            path, f"its atoms are not those of {molecule.formula}, in this order"
+        )
     if first[0].strip() != str(molecule.n_atoms) or not first[1].startswith(
         f"{_header(molecule)} time="
     ):
-        raise stranger(path, "charge, name or format differ")
+        raise wrong_trajectory(path, "charge, name or format differ")
 
 
 def _end(path, molecule: Molecule) -> dict:
-    """The mark after the last whole frame."""
+    """The mark after the last complete frame."""
     frames = size = 0
     with Path(path).open("rb") as file:
         while frame := b"".join(islice(file, molecule.n_atoms + 2)):

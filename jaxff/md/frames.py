@@ -1,4 +1,4 @@
-"""What the trajectory formats share: the arrays of frames, and files that only grow."""
+"""Arrays of frames and growing files, which all trajectory formats share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxff.errors import InputError
 
 FORMAT = "jaxff trajectory 1"
 
-# What a frame holds, and the shape of one frame's entry (N stands for the atoms).
+# The quantities of a frame, and the shape of each; N is the number of atoms.
 QUANTITIES = {
     "positions": ("N", 3),
     "velocities": ("N", 3),
@@ -27,14 +27,14 @@ QUANTITIES = {
 
 
 def checked_frames(frames: Mapping, n_atoms: int) -> dict[str, np.ndarray]:
-    """The arrays of `frames` in the order of `QUANTITIES`, all there, finite and of one length.
+    """The arrays of `frames` in the order of `QUANTITIES`, finite and of one length.
 
     Raises:
-        InputError: an array is missing, misshapen or not finite.
+        InputError: an array is missing, has a wrong shape, or is not finite.
     """
     missing = [key for key in QUANTITIES if key not in frames]
     if missing:
-        raise InputError(f"frames of a trajectory need {', '.join(missing)} too")
+        raise InputError(f"frames of a trajectory also need {', '.join(missing)}")
     arrays = {key: np.asarray(frames[key]) for key in QUANTITIES}
     n_frames = len(arrays["positions"])
     for key, array in arrays.items():
@@ -49,27 +49,27 @@ def checked_frames(frames: Mapping, n_atoms: int) -> dict[str, np.ndarray]:
 
 @contextmanager
 def writing(path):
-    """Failures of the file system within become an InputError that names the file."""
+    """Turn errors of the file system in the block into an InputError that names the file."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # h5py raises the one or the other
+    except (OSError, RuntimeError) as error:  # h5py raises both
         reason = str(getattr(error, "strerror", None) or error)
-        system = re.search("error message = '(.+?)'", reason)  # amid HDF5's own
+        system = re.search("error message = '(.+?)'", reason)  # the part that the system reports
         raise InputError(f"cannot write {path}: {system[1] if system else reason}") from error
 
 
 class GrowingFile:
-    """A binary file that is appended to, and whose first bytes may be written over.
+    """A binary file that is extended, and whose first bytes may be overwritten.
 
-    Every `append` is one system call as far as the system allows, and nothing is buffered: what
-    was appended survives the death of the process.
+    Every `append` is one system call if the system allows, without a buffer: appended data survive
+    if the process is killed.
 
     Args:
         path: the file.
-        fresh: begin an empty one in its place.
+        fresh: replace it by an empty file.
 
     Attributes:
-        size: bytes so far.
+        size: its size, bytes.
 
     Raises:
         InputError: the file cannot be written.
@@ -88,13 +88,16 @@ class GrowingFile:
         self.size = size
 
     def append(self, data) -> None:
+        """Add bytes, or an array, at the end."""
         self._write(self.size, data)
         self.size += memoryview(data).nbytes
 
     def overwrite_start(self, data: bytes) -> None:
+        """Replace the first bytes."""
         self._write(0, data)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def _write(self, offset: int, data) -> None:
@@ -106,18 +109,21 @@ class GrowingFile:
 
 
 def existing(path) -> Path:
+    """The path of a file; InputError if there is none."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     return path
 
 
-def shorter(path, mark: str) -> InputError:
+def missing_frames(path, mark: str) -> InputError:
+    """The error for a file that ends before its mark, described by `mark`."""
     return InputError(
         f"{path}: it ends before the place to continue from ({mark}), so frames are missing; "
-        "take the file that belongs to the restart, or start anew"
+        "use the file that belongs to the restart file, or start a new simulation"
     )
 
 
-def stranger(path, why: str) -> InputError:
-    return InputError(f"{path}: not a trajectory that jaxff wrote of this molecule ({why})")
+def wrong_trajectory(path, reason: str) -> InputError:
+    """The error for a file of another molecule or of another program."""
+    return InputError(f"{path}: not a trajectory that jaxff wrote for this molecule ({reason})")

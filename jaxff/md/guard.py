@@ -1,4 +1,4 @@
-"""What stops a simulation: numbers that are not finite, explosions, broken bonds."""
+"""Checks that stop a simulation: numbers that are not finite, explosions and broken bonds."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from jaxff.md.settings import Stop
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 
-# A kinetic energy this many times above one that chance brings once in 10¹² frames is none of it.
+# A kinetic energy counts as an explosion if it is this many times the one that thermal fluctuations
+# exceed once in 10¹² frames.
 EXPLOSION = 10.0
-# What velocity Verlet's energy may be off by, of the kinetic energy; steps near its limit, at which
-# a vibration explodes, reach a third.
+# Largest error of the total energy of velocity Verlet, in units of the kinetic energy.  Time steps
+# just below the limit of stability have errors up to a third.
 ERROR = 0.5
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong in a frame.
+    """A fault in a frame.
 
     Attributes:
         frame: its index.
-        replica: index, None if there is one molecule alone.
-        atoms: indices of the atoms where it shows, none if only the energy tells.
-        what: in words, such as "atom 3 (H) is not finite".
+        replica: index of the replica, None for one molecule without an axis of replicas.
+        atoms: indices of the atoms with the fault; none if only the energy shows it.
+        what: description, such as "atom 3 (H) is not finite".
     """
 
     frame: int
@@ -47,11 +48,11 @@ class Guard:
     Attributes:
         molecule: elements and bonds.
         freedom: degrees of freedom, an integer or (R,).
-        hottest: K; the temperature that counts as an explosion.
-        drift: kcal/mol; the change of the total energy that does, or a share ERROR of the kinetic
-            energy if that is more.
+        hottest: K; a higher temperature counts as an explosion.
+        drift: kcal/mol; a larger change of the total energy counts as an explosion, if it is also
+            more than ERROR times the kinetic energy.
         energy: () or (R,) kcal/mol, the total energy at the start.
-        lengths: (B,) Å; the bonds' lengths beyond which they count as broken; None: any.
+        lengths: (B,) Å; longer bonds count as broken; None: any length is allowed.
     """
 
     molecule: Molecule
@@ -92,19 +93,19 @@ class Guard:
         return cls(molecule, freedom, **limits)
 
     def fault(self, frames: Frame) -> Fault | None:
-        """The first thing wrong in frames, whose leading axis is theirs; None if all is well."""
+        """The first fault in frames, which have a leading axis of frames; None without a fault."""
         alone = frames.positions.ndim == 3
         if alone:
             frames = Frame(*(x[:, None] for x in frames))
         with np.errstate(invalid="ignore", over="ignore"):
-            # What is not finite compares as sound in the others.
+            # Comparisons with NaN are false, so non-finite values pass the other two checks.
             bad = self._not_finite(frames) | self._broken(frames) | self._exploded(frames)
         if not bad.any():
             return None
         frame, replica = map(int, np.argwhere(bad)[0])
         one = Frame(*(x[frame, replica] for x in frames))
-        own = (np.broadcast_to(x, bad.shape)[0, replica] for x in (self.freedom, self.energy))
-        return Fault(frame, None if alone else replica, *self._describe(one, *own))
+        limits = (np.broadcast_to(x, bad.shape)[0, replica] for x in (self.freedom, self.energy))
+        return Fault(frame, None if alone else replica, *self._describe(one, *limits))
 
     def _not_finite(self, frames):
         parts = [np.isfinite(x).reshape(*x.shape[:2], -1).all(axis=2) for x in frames]
@@ -141,13 +142,13 @@ class Guard:
             if lengths[worst] > self.lengths[worst]:
                 i, j = map(int, self.molecule.bonds[worst])
                 return (i, j), (
-                    f"the bond of {named(i)} and {named(j)} is {lengths[worst]:.2f} Å long, past "
+                    f"the bond of {named(i)} and {named(j)} is {lengths[worst]:.2f} Å long, above "
                     f"its limit of {self.lengths[worst]:.2f} Å"
                 )
         heat = float(kinetics.temperature(frame.kinetic, freedom))
         speeds = np.square(frame.displacements).sum(axis=1) * self.molecule.masses
         atom = int(np.argmax(speeds))
-        words = f"the temperature is {heat:.3g} K, {named(atom)} the hottest"
+        words = f"the temperature is {heat:.3g} K, atom {atom} ({symbols[atom]}) being the hottest"
         if heat <= self.hottest:
             change = float(frame.potential + frame.kinetic - energy)
             words = f"the total energy has changed by {change:.3g} kcal/mol: {words}"
@@ -161,16 +162,16 @@ def bond_lengths(molecule: Molecule, positions) -> np.ndarray:
 
 
 def strongest_term(potential: Potential, positions, atoms) -> str | None:
-    """The term with a force that is not finite, or else the strongest, on the atoms.
+    """The term with a force on the atoms that is not finite, otherwise with the strongest one.
 
     Args:
-        potential: whose terms are compared.
+        potential: its terms are compared.
         positions: (N, 3) Å.
         atoms: indices; none: all atoms.
     """
     if not np.isfinite(positions).all():
         return None
     slopes = jax.jit(jax.jacrev(potential.program.terms, argnums=1))(potential.params, positions)
-    which = list(atoms) or slice(None)
-    strength = {name: np.abs(np.asarray(slope)[which]).max() for name, slope in slopes.items()}
+    chosen = list(atoms) or slice(None)
+    strength = {name: np.abs(np.asarray(slope)[chosen]).max() for name, slope in slopes.items()}
     return max(strength, key=lambda name: np.nan_to_num(strength[name], nan=np.inf), default=None)

@@ -7,11 +7,19 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.md.frames import FORMAT, checked_frames, existing, shorter, stranger, writing
+from jaxff.md.frames import (
+    FORMAT,
+    checked_frames,
+    existing,
+    missing_frames,
+    writing,
+    wrong_trajectory,
+)
 from jaxff.molecule import Molecule
 from jaxff.npz import writable_file
 
@@ -40,24 +48,25 @@ CHUNK_BYTES = 2**16
 
 
 class H5MDWriter:
-    """Positions, velocities, forces, energies and temperatures, in the dtypes they come in.
+    """Writer of positions, velocities, forces, energies and temperatures, in their dtypes.
 
-    An HDF5 file is damaged if its writer dies while it changes it.  So the file itself never
-    changes: frames go to a second file beside it, which takes its place whole at every `mark` and
-    at the end.  The replaced one, brought up to date, is the next second file, so a mark costs as
-    much as the new frames (twice), however long the trajectory is.  A dead process loses the
-    frames since its last mark, and none before.
+    An HDF5 file is damaged if its writer is killed while writing.  Therefore the file itself never
+    changes: frames are written to a second file in the same folder, which replaces the first one at
+    every `mark` and at the end.  The replaced file receives the new frames too and becomes the next
+    second file, so that the cost of a mark does not grow with the trajectory.  A killed process
+    loses only the frames after its last mark.
     """
 
     def __init__(self, path, molecule: Molecule, frames: int | None = None):
         self.path, self._molecule = Path(path), molecule
         self._next = self.path.with_name(f".{self.path.name}.next")
         self._old = self.path.with_name(f".{self.path.name}.old")
-        self._file, self._frames = None, frames or 0
+        self._file: Any = None
+        self._frames = frames or 0
         with writing(self.path):
             if frames is None:
                 self._begin()
-            self._clear()  # a dead process may have left them damaged
+            self._clear()  # a killed process may have left them damaged
 
     @classmethod
     def resume(cls, path, molecule: Molecule, mark: dict | None) -> H5MDWriter:
@@ -67,7 +76,7 @@ class H5MDWriter:
             there = _length(file)
         wanted = there if mark is None else mark["frames"]
         if there < wanted:
-            raise shorter(path, f"{wanted} frames")
+            raise missing_frames(path, f"{wanted} frames")
         writer = cls(path, molecule, wanted)
         if there > wanted:
             with writing(path):
@@ -112,15 +121,15 @@ class H5MDWriter:
             file.flush()
         os.replace(self._next, self.path)
 
-    def _second(self):
+    def _second(self) -> Any:
         """The second file, open, with the frames of the first."""
         import h5py
 
         try:
-            second = h5py.File(self._next, "r+")
-        except OSError:  # there is none, or another program reads it since it was the first
+            second: Any = h5py.File(self._next, "r+")
+        except OSError:  # there is none, or another program still reads it
             return self._copy()
-        with h5py.File(self.path, "r") as first:
+        with _opened(self.path) as first:
             if STEP not in second and STEP in first:
                 _create(second, {key: first[name] for key, name in DATASETS.items()})
             for name in DATASETS.values() if STEP in first else ():
@@ -128,7 +137,7 @@ class H5MDWriter:
                 _extend(second[name], begin, first[name][begin:])
         return second
 
-    def _copy(self):
+    def _copy(self) -> Any:
         import h5py
 
         self._next.unlink(missing_ok=True)
@@ -136,14 +145,14 @@ class H5MDWriter:
         return h5py.File(self._next, "r+")
 
     def _publish(self) -> None:
-        """Let the second file take the place of the first, and the first that of the second."""
+        """Exchange the two files."""
         try:
             with writing(self.path):
                 self._file.flush()
                 self._file.close()
                 try:
                     os.link(self.path, self._old)
-                except OSError:  # a file system without hard links: the next second is a copy
+                except OSError:  # a file system without hard links: the next second file is a copy
                     os.replace(self._next, self.path)
                 else:
                     os.replace(self._next, self.path)
@@ -154,13 +163,13 @@ class H5MDWriter:
         self._file = None
 
     def _discard(self) -> None:
-        """Back to the last mark: the second file may hold half a frame."""
+        """Return to the last mark: the second file may contain an incomplete frame."""
         file, self._file = self._file, None
         self._clear()
         with _opened(self.path) as first:
             self._frames = _length(first)
         if file is not None:
-            with suppress(OSError, RuntimeError):  # what led here is what counts
+            with suppress(OSError, RuntimeError):  # the first error is the one to report
                 file.close()
 
     def _clear(self) -> None:
@@ -169,12 +178,13 @@ class H5MDWriter:
 
 
 def read_h5md(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
+    """Read the quantities that the file contains; see `read_trajectory`."""
     path = existing(path)
     with _opened(path) as file:
         if molecule is not None:
             _check(file, path, molecule)
         if STEP not in file:
-            raise InputError(f"{path}: it has no frames yet, or is not a trajectory of jaxff")
+            raise InputError(f"{path}: it contains no frames yet, or jaxff did not write it")
         for key, name in DATASETS.items():
             unit = file[name].attrs.get("unit") if name in file else UNITS.get(key)
             if unit != UNITS.get(key):
@@ -182,17 +192,18 @@ def read_h5md(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
         return {key: file[name][()] for key, name in DATASETS.items() if name in file}
 
 
-def _opened(path):
+def _opened(path) -> Any:
+    """The file, open for reading; Any, as h5py's types do not know which items are datasets."""
     import h5py
 
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise InputError(f"{path}: not an HDF5 file, or a damaged one ({error})") from error
+        raise InputError(f"{path}: not an HDF5 file, or damaged ({error})") from error
 
 
 def _describe(file, molecule: Molecule) -> None:
-    """Everything but the frames."""
+    """Write everything except the frames."""
     import jaxff
 
     h5md = file.create_group("h5md")
@@ -214,15 +225,17 @@ def _describe(file, molecule: Molecule) -> None:
 
 
 def _check(file, path, molecule: Molecule) -> None:
-    """InputError unless the file is one of `_describe` for a molecule of the same atoms."""
+    """InputError unless `_describe` wrote the file for a molecule with the same atoms."""
     if "parameters" not in file or file["parameters"].attrs.get("format") != FORMAT:
-        raise stranger(path, f"it is not marked as {FORMAT!r}")
+        raise wrong_trajectory(path, f"it is not marked as {FORMAT!r}")
     if not np.array_equal(file[f"{GROUP}/species"], molecule.numbers):
-        raise stranger(path, f"its atoms are not those of {molecule.formula}, in this order")
+        raise wrong_trajectory(
+            path, f"its atoms are not those of {molecule.formula}, in this order"
+        )
 
 
 def _create(file, arrays) -> None:
-    """Empty datasets for frames such as `arrays`, chunked in time."""
+    """Create empty datasets for frames such as `arrays`, chunked in time."""
     frames = max(1, CHUNK_BYTES // int(arrays["positions"][:1].nbytes))
     for key, name in DATASETS.items():
         rest = arrays[key].shape[1:]
@@ -231,7 +244,7 @@ def _create(file, arrays) -> None:
         )
         if key in UNITS:
             dataset.attrs["unit"] = UNITS[key]
-    # Each H5MD element has its step and time; all of them are sampled together.
+    # Each H5MD element has a step and a time; here all elements share them.
     for name in list(DATASETS.values())[1:6]:
         element = file[name].parent
         element["step"], element["time"] = file[STEP], file[TIME]
@@ -240,7 +253,7 @@ def _create(file, arrays) -> None:
 def _extend(dataset, begin: int, values: np.ndarray) -> None:
     dataset.resize(begin + len(values), axis=0)
     dataset[begin:] = values
-    dataset.flush()  # on a full disk this fails, while closing a dataset would fail unseen
+    dataset.flush()  # on a full disk this raises, while closing a dataset would fail silently
 
 
 def _length(file) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +29,12 @@ class Frame(NamedTuple):
         origin: (3,) integers, see `jaxff.md.origin`.
     """
 
-    positions: jax.Array
-    displacements: jax.Array
-    forces: jax.Array
-    potential: jax.Array
-    kinetic: jax.Array
-    origin: jax.Array
+    positions: Any
+    displacements: Any
+    forces: Any
+    potential: Any
+    kinetic: Any
+    origin: Any
 
 
 def chunk_frames(state) -> int:

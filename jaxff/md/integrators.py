@@ -90,14 +90,14 @@ def plain_state(core: Core):
     """jax-md's state without a thermostat."""
     from jax_md.simulate import NVEState
 
-    return NVEState(*core)
+    return _make(NVEState, *core)
 
 
 def state_with_key(core: Core, key):
     """jax-md's state of an ensemble with noise."""
     from jax_md.simulate import NVTLangevinState
 
-    return NVTLangevinState(*core, key)
+    return _make(NVTLangevinState, *core, key)
 
 
 def state_with_chain(core: Core, bath: Bath, degrees_of_freedom: int):
@@ -106,7 +106,7 @@ def state_with_chain(core: Core, bath: Bath, degrees_of_freedom: int):
 
     kinetic = _kinetic(core.momenta, core.masses)
     chain = _chain().initialize(degrees_of_freedom, kinetic, bath.kT).set(tau=1.0 / bath.rate)
-    return NVTNoseHooverState(*core, _chain().update_mass(chain, bath.kT))
+    return _make(NVTNoseHooverState, *core, _chain().update_mass(chain, bath.kT))
 
 
 def corrected(scheme: Scheme, state, where):
@@ -165,6 +165,11 @@ def csvr(force_fn: Callable, state, bath: Bath, t, degrees_of_freedom: int):
     factor = jnp.sqrt(keep + new * jnp.sum(noise**2) + 2.0 * cross * noise[0])
     factor = jnp.copysign(factor, noise[0] + jnp.sqrt(keep / new))
     return state.set(momentum=factor * state.momentum)
+
+
+def _make(kind: Any, *arrays):
+    """A state of jax-md, whose decorator hides the fields from type checkers."""
+    return kind(*arrays)
 
 
 def _kick(state, steps):

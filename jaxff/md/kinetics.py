@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxff import units
 
-# kcal/mol of kinetic energy in one amu (Å/fs)²
+# kcal/mol in one amu (Å/fs)²
 KINETIC = units.TIME**2
 # A molecule whose smallest moment of inertia is below this share of its largest counts as linear.
 LINEAR = 1e-5
@@ -30,12 +30,12 @@ def temperature(energy, degrees_of_freedom) -> np.ndarray:
 
 
 def without_translation(masses, velocities, xp=np):
-    """Velocities (N, 3) Å/fs without those of the centre of mass; `xp` is NumPy or jax.numpy."""
+    """Velocities (N, 3) Å/fs without that of the centre of mass; `xp` is NumPy or jax.numpy."""
     return velocities - xp.average(velocities, axis=0, weights=masses)
 
 
 def without_rotation(masses, positions, velocities, xp=np):
-    """Velocities (N, 3) Å/fs without those of the centre of mass and the rotation about it.
+    """Velocities (N, 3) Å/fs without the motion of the centre of mass and the rotation about it.
 
     Args:
         masses: (N,) amu.
@@ -55,8 +55,10 @@ def without_rotation(masses, positions, velocities, xp=np):
 
 
 def conserved_degrees(masses, positions, velocities) -> int:
-    """How many degrees of freedom stay still in NVE: 3 without momentum, and those of rotation
-    without angular momentum about the centre of mass.
+    """Number of degrees of freedom without kinetic energy at constant energy.
+
+    They are 3 if the total momentum is zero, and also those of the rotation if the angular momentum
+    about the centre of mass is zero.
 
     Args:
         masses: (N,) amu.
@@ -76,9 +78,9 @@ def conserved_degrees(masses, positions, velocities) -> int:
 
 
 def rotational_degrees(n_atoms: int) -> int:
-    """Degrees of freedom of rotation: none of an atom, 2 of a pair, 3 of any other molecule.
+    """Degrees of freedom of the rotation: 0 for an atom, 2 for a pair, 3 for other molecules.
 
-    A molecule that is linear at its minimum bends, and then has all three.
+    A molecule that is linear at its minimum bends during the dynamics, and then has all three.
     """
     return min(n_atoms, 3) if n_atoms > 1 else 0
 

@@ -1,8 +1,8 @@
-"""Positions counted from an origin near the molecule, which keeps the digits of short floats.
+"""Positions relative to an origin near the molecule, which keeps float32 accurate.
 
-In float32 coordinates 1,000 Å from where they count are 6e-5 Å apart: bonds jump, and energy is not
-conserved.  A molecule that is free to move is therefore simulated from an origin that goes with it.
-The origin is at whole multiples of GRID: integers, exact in compiled code in any precision.
+Neighbouring float32 numbers near 1,000 Å differ by 6e-5 Å: bond lengths would jump, and the energy
+would not be conserved.  Therefore the origin of a molecule that is free to move follows it.  It is a
+multiple of GRID, stored as integers, which are exact in compiled code in both precisions.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 
 from jaxff.errors import InputError
 
-# Å; a power of two, so that moving the origin is exact where the digits allow.
+# Å; a power of two, so that moving the origin is exact if the digits suffice.
 GRID = 8.0
 
 
 def nearest(positions) -> np.ndarray:
-    """The origin (..., 3), integers in GRID, nearest to molecules at positions (..., N, 3) Å."""
+    """Origin (..., 3), integers in units of GRID, nearest to positions (..., N, 3) Å."""
     found = np.round(np.mean(positions, axis=-2) / GRID)
     if np.abs(found).max(initial=0.0) > 2**30:
         raise InputError(f"positions lie more than {GRID * 2**30:.0e} Å from the origin")
@@ -25,12 +25,12 @@ def nearest(positions) -> np.ndarray:
 
 
 def relative(positions, origin) -> np.ndarray:
-    """Positions (..., N, 3) Å as counted from an origin (..., 3) in GRID."""
+    """Positions (..., N, 3) Å relative to an origin (..., 3) in units of GRID."""
     return positions - GRID * np.asarray(origin, float)[..., None, :]
 
 
 def absolute(positions, origin) -> np.ndarray:
-    """Positions (..., N, 3) Å in float64 of such as count from an origin (..., 3) in GRID."""
+    """Positions (..., N, 3) Å in float64 from those relative to an origin (..., 3) in GRID."""
     return np.asarray(positions, float) + GRID * np.asarray(origin, float)[..., None, :]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time as clock
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -126,9 +127,9 @@ def trajectories(
     output: Output, molecule: Molecule, replicas: int | None, marks: list[dict] | None
 ) -> list[Writer]:
     """Trajectory files, one for each replica, new or continued after their marks."""
-    path = output.path
-    if path is None:
+    if output.path is None:
         return []
+    path = Path(output.path)
     paths = [path] if replicas is None else [
         path.with_name(f"{path.stem}-{r}{path.suffix}") for r in range(replicas)
     ]  # fmt: skip

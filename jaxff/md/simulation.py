@@ -6,6 +6,7 @@ import time as clock
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from jaxff.md.integrate import Frame, chunk_frames, run_chunk
 from jaxff.md.integrators import Bath
 from jaxff.md.record import Record, Run, trajectories
 from jaxff.md.settings import Output, Start, Stop, checked_count
-from jaxff.md.state import State, continued_state, dtype_of, first_state
+from jaxff.md.state import State, continued_state, first_state
 from jaxff.md.trajectory import format_of
 from jaxff.molecule import Molecule
 from jaxff.potential import Params, Potential
@@ -140,7 +141,7 @@ class Simulation:
             )
         potential = potential.matched(molecule)
         begin = start.step if isinstance(start, State) else 0
-        bath = ensemble.bath(steps, dtype_of(potential), start.replicas, begin)
+        bath = ensemble.bath(steps, potential.dtype, start.replicas, begin)
         if isinstance(start, State):
             state = continued_state(start, potential, molecule, ensemble)
         else:
@@ -222,13 +223,13 @@ class Simulation:
 
     def _failure(self, record: Record, watch: Guard) -> SimulationError:
         """Continue from the last good frame by single steps to locate the fault."""
-        state, fault, end = record.state, None, record.state.step + self.output.every
-        while fault is None and state.step < end:
+        before, end = record.state, record.state.step + self.output.every
+        while True:
+            count = min(chunk_frames(before.dynamics), end - before.step)
+            state, frames = self.advance(before, count, 1)
+            if (fault := watch.fault(frames)) is not None:
+                break
             before = state
-            state, frames = self.advance(
-                state, min(chunk_frames(state.dynamics), end - state.step), 1
-            )
-            fault = watch.fault(frames)
         step = before.step + 1 + fault.frame
         last = self.advance(before, fault.frame, 1)[0].dynamics.position
         here = (np.asarray(last), frames.positions[fault.frame])
@@ -264,7 +265,7 @@ def _request(
         "replicas": state.replicas,
         "velocities": None if begin.velocities is None else np.asarray(begin.velocities, float),
         "steps of the ramp": steps if ramp else None,
-        "trajectory": None if output.path is None else output.path.name,
+        "trajectory": None if output.path is None else Path(output.path).name,
     }
 
 

@@ -86,14 +86,14 @@ def first_state(
     freedom = _degrees_of_freedom(molecule.masses, ensemble, positions, velocities, invariant)
     if ensemble.scales_velocities:
         _check_motion(molecule, ensemble, velocities, invariant)
-    single = jnp.finfo(dtype_of(potential)).bits < 64
+    single = jnp.finfo(potential.dtype).bits < 64
     scheme = Scheme(type(ensemble), move_origin=invariant[0] and single)
     if ensemble.scales_velocities:
         scheme = scheme._replace(
             degrees_of_freedom=int(freedom.min()),
             remove_motion=invariant[1] and molecule.n_atoms > 1,
         )
-    dtype = dtype_of(potential)
+    dtype = potential.dtype
     origin = np.zeros(positions[..., 0, :].shape, np.int32)
     if scheme.move_origin:
         origin = origins.nearest(positions)
@@ -129,7 +129,7 @@ def continued_state(
         ("ensemble", state.scheme.ensemble.name, ensemble.name),
         ("dt", state.dt, ensemble.dt),
         ("number of atoms", n_atoms, molecule.n_atoms),
-        ("precision", state.dynamics.position.dtype, dtype_of(potential)),
+        ("precision", state.dynamics.position.dtype, potential.dtype),
     ):
         if old != new:
             raise InputError(
@@ -155,12 +155,6 @@ def continued_state(
     return replace(state, potential=checksum, dynamics=dynamics)
 
 
-def dtype_of(potential: Potential):
-    """The precision that a potential computes in: that of its parameters."""
-    leaves = jax.tree.leaves(potential.params)
-    return jnp.result_type(*leaves) if leaves else jnp.result_type(float)
-
-
 def forces(potential: Potential, R):
     """Forces kcal/mol/Å, in the type of R, at R (N, 3) or (R, N, 3) Å."""
     if R.ndim == 2:
@@ -172,8 +166,9 @@ def fingerprint(potential: Potential) -> str:
     """A checksum of the terms and parameters of a potential, the same in every process."""
     terms = []
     for placed in potential.program.placed:
-        values = [_field(getattr(placed.term, item.name)) for item in fields(placed.term)]
-        terms.append((placed.name, placed.term.kind, str(placed.atoms), values))
+        term: Any = placed.term
+        values = [_field(getattr(term, item.name)) for item in fields(term)]
+        terms.append((placed.name, term.kind, str(placed.atoms), values))
     return f"terms and parameters md5 {digest(terms, potential.params)}"
 
 

@@ -1,9 +1,9 @@
-"""Trajectory files, appended to while a simulation runs and continued after it was interrupted.
+"""Trajectory files, extended during a simulation and continued after an interruption.
 
-The suffix of the file is the choice of the format:
+The suffix of the file chooses the format:
 
-- ``.extxyz``, ``.xyz``: text with everything (`jaxff.md.extxyz`);
-- ``.h5``, ``.h5md``: binary with everything, the H5MD layout of HDF5 (`jaxff.md.h5md`);
+- ``.extxyz``, ``.xyz``: text with all quantities (`jaxff.md.extxyz`);
+- ``.h5``, ``.h5md``: binary with all quantities, the H5MD layout of HDF5 (`jaxff.md.h5md`);
 - ``.dcd``: binary, positions only, in float32 (`jaxff.md.dcd`).
 
 Frames are a mapping of arrays: ``positions`` (F, N, 3) Å, ``velocities`` (F, N, 3) Å/fs, ``forces``
@@ -37,14 +37,18 @@ class Writer(Protocol):
 
     def append(self, frames: Mapping[str, np.ndarray]) -> None:
         """Add frames (see the module); InputError if they cannot be written."""
+        ...
 
     def mark(self) -> dict:
-        """The file's present end, for `resume_trajectory`: a few numbers that JSON can hold.
+        """The present end of the file for `resume_trajectory`, as values that JSON can hold.
 
-        What was appended before survives the death of the process.
+        Frames appended before survive if the process is killed.
         """
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the file."""
+        ...
 
 
 class Format(NamedTuple):
@@ -64,22 +68,22 @@ FORMATS = {
 
 
 def open_trajectory(path, molecule: Molecule, *, extend: bool = False) -> Writer:
-    """Begin a trajectory file in the format of its suffix.
+    """Create a trajectory file in the format of its suffix.
 
     Args:
         path: the file, replaced at once.
         molecule: elements, charge and bonds.
-        extend: append to the file that is there, after its last whole frame.
+        extend: append to the existing file after its last complete frame.
 
     Raises:
-        InputError: unknown suffix; the file cannot be written, or not be extended.
+        InputError: unknown suffix, or the file cannot be written or extended.
     """
     writer = format_of(path).writer
     return writer.resume(path, molecule, None) if extend else writer(path, molecule)
 
 
 def resume_trajectory(path, molecule: Molecule, mark: dict) -> Writer:
-    """Continue a trajectory file after `mark`; frames after it are dropped.
+    """Continue a trajectory file after `mark`; frames after the mark are deleted.
 
     Raises:
         InputError: the file is missing, ends before the mark, or is of another molecule.
@@ -88,14 +92,17 @@ def resume_trajectory(path, molecule: Molecule, mark: dict) -> Writer:
 
 
 def read_trajectory(path, topology: Molecule | None = None) -> dict[str, np.ndarray]:
-    """The frames of a trajectory file written by jaxff: those of the arrays that it holds.
+    """Read the frames of a trajectory file that jaxff wrote.
 
     Args:
         path: the file.
-        topology: the molecule it must be of, if given.
+        topology: molecule that the file must belong to; None: any.
+
+    Returns:
+        the arrays that the format contains, see the module.
 
     Raises:
-        InputError: unknown suffix; not such a file, a damaged one, or of another molecule.
+        InputError: unknown suffix; a damaged file, or one of another program or molecule.
     """
     return format_of(path).read(path, topology)
 

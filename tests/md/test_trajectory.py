@@ -449,7 +449,7 @@ def test_truncated_files_are_not_read(ethanol, frames, tmp_path, suffix):
     path = tmp_path / f"run{suffix}"
     written(path, ethanol, frames)
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(InputError, match=r"incomplete frame|cut short"):
+    with pytest.raises(InputError, match=r"incomplete"):
         read_trajectory(path)
 
 
@@ -484,7 +484,7 @@ def test_a_dcd_takes_evenly_spaced_frames_only(ethanol, frames, tmp_path):
     steps = frames["steps"] + 2**31
     with (
         closing(open_trajectory(tmp_path / "late.dcd", ethanol)) as writer,
-        pytest.raises(InputError, match="beyond what a DCD"),
+        pytest.raises(InputError, match="too large for a DCD file"),
     ):
         writer.append({**frames, "steps": steps})
 

@@ -1,4 +1,4 @@
-"""Derivatives of simulations: through trajectories, and of ensemble averages by reweighting."""
+"""Derivatives of trajectories, and of ensemble averages by reweighting."""
 
 from jaxff.md.differentiable.reweighting import (
     Average,

@@ -9,8 +9,9 @@ J. Chem. Phys. 22, 1420 (1954).
     frames = Sampling(molecule, temperature=300.0).draw(potential)
     slope = jax.grad(lambda p: average(p, frames, observable(frames.positions)))(potential)
 
-Frames say nothing about a changed potential that lives elsewhere.  `reweight` tells, by the
-effective number of frames, when to draw new ones.  What the frames never visit it cannot see.
+If a changed potential prefers other geometries, the frames contain no information about it.
+`reweight` shows by the effective number of frames when new ones are needed.  It cannot detect
+regions that no frame visits.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,12 +34,12 @@ from jaxff.potential import Params, Potential, Program
 
 Array = jax.Array
 
-LEAST = 0.5  # effective share of the frames, below which their weights are not believed
-BLOCKS = 10  # parts of the frames, taken as independent, at least
+LEAST = 0.5  # effective share of the frames below which the weights are not trusted
+BLOCKS = 10  # smallest number of parts of the frames that are taken as independent
 
 
 class UntrustedWarning(UserWarning):
-    """A number not to be trusted: too few frames count, or the motion is too chaotic."""
+    """A number must not be trusted: too few frames count, or the motion is too chaotic."""
 
 
 @jax.tree_util.register_dataclass
@@ -48,28 +49,30 @@ class Frames:
 
     Attributes:
         positions: (F, N, 3) Å.
-        energies: (F,) kcal/mol under the potential they were drawn with.
+        energies: (F,) kcal/mol of the potential that they were drawn with.
         temperature: () K.
-        blocks: () number of independent parts of equal length, one after another.
+        blocks: () number of independent, consecutive parts of equal length.
     """
 
-    positions: Array
-    energies: Array
-    temperature: Array
-    blocks: Array
+    positions: Any
+    energies: Any
+    temperature: Any
+    blocks: Any
 
     @classmethod
     def of(cls, potential: Potential, positions, temperature: float, blocks: int | None = None):
         """Frames that were drawn with `potential`.
 
         Args:
-            potential: its atoms in the order of the positions.
+            potential: has its atoms in the order of the positions.
             positions: (F, N, 3) Å in the order of time, or (R, F, N, 3) of R replicas.
             temperature: K.
-            blocks: independent parts; default the replicas, of fewer than 10 equal parts of each.
+            blocks: number of independent parts; None: the number of replicas, or with fewer than
+                10 replicas a multiple of it that is at least 10.
 
         Raises:
-            InputError: no frames, or positions, energies or a temperature that cannot be used.
+            InputError: no frames, wrong shapes, energies that are not finite, or a temperature
+                that is not positive.
         """
         R = np.asarray(positions, float)
         if R.ndim not in (3, 4) or R.shape[-1] != 3 or 0 in R.shape:
@@ -101,7 +104,8 @@ class Frames:
 def energies_of(program: Program, params: Params, positions) -> Array:
     """Energies (F,) kcal/mol of positions (F, N, 3) Å.
 
-    In chunks that a gradient computes again: its memory does not grow with the terms' work.
+    They are computed in chunks that a gradient computes again, so that the memory of a gradient
+    hardly grows with the number of frames.
     """
     ready = program.jit_ready(params)
 
@@ -113,8 +117,8 @@ def energies_of(program: Program, params: Params, positions) -> Array:
 
 
 def by_frames(function, positions: Array, most: int):
-    """`function` of each frame of positions (F, N, 3), up to `most` at once."""
-    # A number that divides the frames compiles once; otherwise the rest compiles again.
+    """Apply a function to each frame of positions (F, N, 3), at most `most` at a time."""
+    # A chunk that divides the number of frames compiles once; otherwise the rest compiles again.
     even = max(n for n in range(1, most + 1) if len(positions) % n == 0)
     size = even if 4 * even >= most else most
     return jax.lax.map(function, positions, batch_size=min(size, max(len(positions), 1)))
@@ -154,13 +158,14 @@ def average(
 ) -> Array:
     """Average (...) of an observable under `potential`, from frames of another.
 
-    Differentiable with respect to the potential's parameters.  It says nothing of its trust,
-    since it may be traced: ask `reweight` with the same arguments.
+    Differentiable with respect to the potential's parameters.  It cannot check whether the weights
+    can be trusted, because it may be traced: use `reweight` with the same arguments for this.
 
     Args:
         potential: its atoms in the order of the frames.
         frames: see `Frames`.
-        values: (F, ...) of the frames, or a function of the positions (F, N, 3) Å that gives them.
+        values: (F, ...) of the frames, or a function of the positions (F, N, 3) Å that returns
+            them.
 
     Raises:
         InputError: another number of values than frames.
@@ -169,9 +174,9 @@ def average(
 
 
 def free_energy_difference(potential: Potential, frames: Frames) -> Array:
-    """Free energy () kcal/mol of `potential` less that of the frames' own: −kT ln⟨exp(−ΔU/kT)⟩_0.
+    """Free energy () kcal/mol of `potential` relative to the potential of the frames.
 
-    Zwanzig (1954); differentiable, its gradient is ⟨dU/dθ⟩ under `potential`.
+    −kT ln⟨exp(−ΔU/kT)⟩_0, Zwanzig (1954).  The gradient is ⟨dU/dθ⟩ under `potential`.
     """
     return free_energy_of(_energies(potential, frames), frames)
 
@@ -191,15 +196,15 @@ class Average(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Reweighting:
-    """Frames as another potential weighs them, and whether that can be believed.
+    """Frames with their weights under another potential, and whether to trust the weights.
 
     Attributes:
-        potential: under which they are weighed.
-        frames: what is weighed.
+        potential: the other potential.
+        frames: see `Frames`.
         weights: (F,), summing to one.
-        share: effective number of frames over their number.
-        trusted: whether the share is not below the limit.
-        reason: why not, in words; empty if trusted.
+        share: effective number of frames divided by their number.
+        trusted: whether the share reaches the limit.
+        reason: why the weights are not trusted; empty if they are.
     """
 
     potential: Potential
@@ -221,7 +226,7 @@ class Reweighting:
             InputError: another number of values than frames.
 
         Warns:
-            UntrustedWarning: the weights are not to be trusted.
+            UntrustedWarning: the weights must not be trusted.
         """
         self._warn("average")
         values = np.asarray(_values(values, self.frames))
@@ -230,16 +235,16 @@ class Reweighting:
         return Average(mean, np.sqrt((parts**2).sum(axis=0)))
 
     def gradient(self, values) -> Params:
-        """Derivatives of the mean by the parameters: of each, (..., its shape).
+        """Derivatives of the mean by each parameter, (..., shape of the parameter).
 
         Args:
-            values: as for `average`; what depends on the parameters is taken as constant.
+            values: as for `average`, taken as independent of the parameters.
 
         Raises:
             InputError: another number of values than frames.
 
         Warns:
-            UntrustedWarning: the weights are not to be trusted.
+            UntrustedWarning: the weights must not be trusted.
         """
         self._warn("gradient")
         return jax.jacrev(average)(self.potential, self.frames, values).params
@@ -250,19 +255,19 @@ class Reweighting:
 
 
 def reweight(potential: Potential, frames: Frames, least: float = LEAST) -> Reweighting:
-    """Weigh frames under `potential`, and say whether averages and gradients can be believed.
+    """Compute the weights of frames under `potential`, and whether to trust them.
 
     Args:
         potential: its atoms in the order of the frames.
         frames: see `Frames`.
-        least: effective share of the frames from which their weights are trusted.
+        least: smallest effective share of the frames with trusted weights.
     """
-    own = np.asarray(_energies(potential, frames))
-    if not np.isfinite(own).all():
-        frame = int(np.argmin(np.isfinite(own)))
+    energies = np.asarray(_energies(potential, frames))
+    if not np.isfinite(energies).all():
+        frame = int(np.argmin(np.isfinite(energies)))
         reason = f"{len(frames)} frames: the energy of frame {frame} is not finite"
-        return Reweighting(potential, frames, np.full(len(own), np.nan), 0.0, False, reason)
-    weights = np.asarray(weights_of(own, frames))
+        return Reweighting(potential, frames, np.full(len(energies), np.nan), 0.0, False, reason)
+    weights = np.asarray(weights_of(energies, frames))
     effective = float(effective_frames(weights))
     share = effective / len(frames)
     reason = ""
@@ -275,12 +280,13 @@ def reweight(potential: Potential, frames: Frames, least: float = LEAST) -> Rewe
 
 
 def block_deviations(weights, deviations, blocks: int) -> np.ndarray:
-    """Deviations (blocks, ...) of a weighted mean, whose squares sum to its variance.
+    """Deviations (blocks, ...) of a weighted mean; their squares sum to its variance.
 
     Args:
         weights: (F,), summing to one.
         deviations: (F, ...) of the values from their weighted mean.
-        blocks: equal parts of the frames, taken as independent; one part tells no error: NaN.
+        blocks: number of equal parts of the frames, taken as independent; with one part the
+            result is NaN.
     """
     weighted = np.asarray(weights).reshape(-1, *(1,) * (np.ndim(deviations) - 1)) * deviations
     if blocks < 2:
@@ -324,10 +330,8 @@ class Sampling:
                     f"{name} is {value}: use a multiple of every ({every}) from {least}"
                 )
         ensemble = self.ensemble
-        constant = np.ndim(ensemble.temperature) == 0 and (
-            ensemble.last_temperature == ensemble.temperature > 0.0
-        )
-        if ensemble.conserves_energy or not constant:
+        first, last = ensemble.temperature, ensemble.last_temperature
+        if ensemble.conserves_energy or np.ndim(first) or first != last or first == 0.0:
             raise InputError(
                 f"the ensemble is {ensemble}: frames need a thermostat at one constant temperature "
                 "above 0 K"
@@ -338,7 +342,7 @@ class Sampling:
     @property
     def temperature(self) -> float:
         """Temperature of the frames, K."""
-        return self.ensemble.temperature
+        return float(np.asarray(self.ensemble.temperature))
 
     def draw(self, potential: Potential, number: int = 0, previous: Frames | None = None) -> Frames:
         """Frames of the canonical ensemble of `potential`, replica after replica.
@@ -360,7 +364,8 @@ class Sampling:
                 "the molecule of the sampling has its atoms in another order than the potential: "
                 "use potential.molecule, or potential.matched(molecule)"
             )
-        replicas, seed = self.start.replicas, self.start.seed + number * self.start.replicas
+        replicas = self.start.replicas or 1
+        seed = self.start.seed + number * replicas
         positions = self.start.positions
         if previous is not None:
             chosen = _systematic(reweight(potential, previous).weights, replicas, number)
@@ -378,9 +383,9 @@ class Sampling:
 
 
 def _systematic(weights: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Indices (count,) drawn with these weights at equal distances of their sum."""
+    """Indices (count,) drawn with these weights by systematic resampling."""
     if not np.isfinite(weights).all():
-        raise InputError("frames to start from have energies that are not finite")
+        raise InputError("the frames to start from have energies that are not finite")
     points = (np.random.default_rng(seed).random() + np.arange(count)) / count
     return np.minimum(np.searchsorted(np.cumsum(weights), points), len(weights) - 1)
 

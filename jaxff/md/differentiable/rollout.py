@@ -27,7 +27,6 @@ from jaxff.md.differentiable.steps import Inputs, Plan, Setup, forces, loop, pul
 from jaxff.md.ensembles import ENSEMBLES, NVE, Ensemble
 from jaxff.md.integrators import scaled_masses
 from jaxff.md.settings import Start
-from jaxff.md.state import dtype_of
 from jaxff.potential import Array, Params, Potential, Program
 
 
@@ -83,7 +82,7 @@ def rollout_and_miss(
     if not ensemble.reversible:
         names = ", ".join(name for name, kind in ENSEMBLES.items() if kind.reversible)
         raise InputError(f"{ensemble.name!r} cannot be differentiated: use one of {names}")
-    dtype = dtype_of(potential)
+    dtype = potential.dtype
     R, v, m = checked_arrays(potential, start, masses, dtype)
     replicas = len(R) if R.ndim == 3 else None
     bath = ensemble.bath(plan.steps, dtype, replicas)

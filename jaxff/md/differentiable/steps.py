@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxff.errors import InputError
 from jaxff.md.ensembles import Ensemble
 from jaxff.md.integrators import Bath, Core, Scheme
 from jaxff.md.settings import checked_count
-from jaxff.potential import Array, Params, Program
+from jaxff.potential import Params, Program
 
 METHODS = ("checkpoint", "reversible", "forward")
 
@@ -86,12 +86,12 @@ class Inputs(NamedTuple):
         key: JAX random key of the noise.
     """
 
-    positions: Array
-    momenta: Array
-    forces: Array
-    masses: Array
+    positions: Any
+    momenta: Any
+    forces: Any
+    masses: Any
     bath: Bath
-    key: Array
+    key: Any
 
 
 def loop(setup: Setup, params: Params, inputs: Inputs, checkpoint: bool):
@@ -130,7 +130,10 @@ def step(ensemble: type[Ensemble], force_fn, t, core, inputs: Inputs):
         inputs: masses, thermostat and key.
     """
     scheme = Scheme(ensemble)
-    state = ensemble.initial_state(Core(*core, inputs.masses), inputs.key, inputs.bath, scheme)
+    R, momenta, force = core
+    state = ensemble.initial_state(
+        Core(R, momenta, force, inputs.masses), inputs.key, inputs.bath, scheme
+    )
     state = ensemble.step(force_fn, state, inputs.bath, t, scheme)
     return state.position, state.momentum, state.force
 
@@ -209,7 +212,8 @@ def values_of(tree):
 def dense(cotangent):
     """The cotangent as an array, also if it is symbolically zero."""
     if isinstance(cotangent, SymbolicZero):
-        return jnp.zeros(cotangent.aval.shape, cotangent.aval.dtype)
+        aval: Any = cotangent.aval
+        return jnp.zeros(aval.shape, aval.dtype)
     return cotangent
 
 

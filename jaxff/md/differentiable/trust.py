@@ -1,9 +1,9 @@
-"""Gradients of trajectories with a verdict on whether they mean anything.
+"""Gradients of trajectories, and whether they can be trusted.
 
-Two trajectories that start close together part exponentially in chaotic motion.  A gradient
-through it grows likewise: exact, but true only of changes so small that they are of no use
-(Metz et al., arXiv:2111.05803).  How a small change of the start grows tells how far a gradient
-reaches.
+In chaotic motion two trajectories that start close together separate exponentially.  A gradient
+through such motion grows likewise: it is exact, but valid only for changes too small to be useful
+ (Metz et al., arXiv:2111.05803).  The growth of a small change of the start shows for how long
+a gradient is useful.
 """
 
 from __future__ import annotations
@@ -28,29 +28,30 @@ from jaxff.md.settings import Start
 from jaxff.parameters import FreeParameters
 from jaxff.potential import Array, Potential
 
-# Changes may grow by this factor, times that of free flight.
+# Largest growth of a small change, in units of its growth without forces.
 GROWTH = 100.0
-# One over the angular frequency of a vibration at 1000 cm⁻¹, fs: makes lengths of velocities.
+# 1/(angular frequency) of a vibration at 1000 cm⁻¹, fs: converts velocities to lengths.
 VIBRATION = 5.3
-# Times at which the growth is looked at.
+# Number of times at which the growth is computed.
 LOOKS = 50
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Whether a gradient through a trajectory can be believed.
+    """Whether a gradient through a trajectory can be trusted.
 
     Attributes:
         times: (L,) fs.
         growth: (L,) factor by which a small random change of the start has grown, in the norm
-            √Σ m (δr²/τ² + δv²), τ = 5.3 fs; of replicas the largest.
+            √Σ m (δr²/τ² + δv²), τ = 5.3 fs; the largest of the replicas.
         exponent: 1/fs, the finite-time Lyapunov exponent ln(growth)/time at the end.
-        horizon: fs, when the growth first passes `limit` times 1 + time/τ, which is the most that
-            free flight does; infinite if it does not.
-        miss: Å, by how much a reversible run missed its frames on the way back; None for others.
+        horizon: fs, first time with a growth above `limit` times 1 + time/τ, which is the largest
+            growth without forces; infinite if there is none.
+        miss: Å, distance by which the backward motion of the method "reversible" missed a frame;
+            None for other methods.
         trusted: whether the run ends before the horizon, the miss is below 1e-3 Å, and value and
             gradient are finite.
-        reason: why not, in words; empty if trusted.
+        reason: why the gradient is not trusted; empty if it is.
     """
 
     times: np.ndarray
@@ -67,8 +68,8 @@ class Gradient(NamedTuple):
 
     Attributes:
         value: the loss.
-        params: {term: {column: array}} of the free parameters, each in the loss's unit over its
-            own; zero where rows are not free.
+        params: {term: {column: array}} of the free parameters, in the unit of the loss divided by
+            that of the parameter; zero for rows that are not free.
         trust: see `Trust`.
     """
 
@@ -122,9 +123,9 @@ def value_and_gradient(
         value, (gradient, miss) = jax.value_and_grad(loss_of, argnums=(0, 1))(theta, 0.0)
     else:
         value, gradient = jax.value_and_grad(loss_of)(theta, 0.0)
-    params: dict[str, dict[str, Any]] = {}
+    params: dict[str, Any] = {}
     for name, x in gradient.items():
-        node = params
+        node: dict[str, Any] = params
         for key in name[:-1]:
             node = node.setdefault(key, {})
         node[name[-1]] = np.where(masks[name], x, 0.0)
@@ -173,14 +174,14 @@ def perturbation_growth(
 
 
 def _free_entries(array, rows) -> np.ndarray:
-    """Booleans of the array's shape: all True, or True in the `rows` (n,) that are."""
+    """Booleans in the shape of the array: all True, or True in the rows that `rows` (n,) marks."""
     if rows is None:
         return np.ones(array.shape, bool)
     return np.broadcast_to(rows.reshape(-1, *(1,) * (array.ndim - 1)), array.shape)
 
 
 def _forward(function, theta, masks):
-    """A function of arrays and its gradient, by forward mode in the entries that are free."""
+    """Value and gradient of a function of arrays, by forward mode in the free entries."""
     vector, arrays = ravel_pytree(theta)
     entries = np.flatnonzero(ravel_pytree(masks)[0])
     directions = np.zeros((len(entries), len(vector)), vector.dtype)
@@ -201,13 +202,14 @@ def _verdict(times, growth, miss, finite: bool, limit: float) -> Trust:
     reasons = []
     if past.any():
         reasons.append(
-            f"small changes grow by {growth[-1]:.2g} in {times[-1]:g} fs, from {horizon:g} fs on "
-            f"more than {limit:g} times as much as in free flight: the motion is chaotic, and its "
-            "gradient holds for tiny steps only; end the run before, or fit averages by reweighting"
+            f"small changes grow by {growth[-1]:.2g} in {times[-1]:g} fs, and after {horizon:g} fs "
+            f"more than {limit:g} times as much as without forces: the motion is chaotic, and the "
+            "gradient is valid for tiny changes only; use fewer steps, or fit averages by "
+            "reweighting"
         )
     if miss is not None and not miss <= MISS:
         reasons.append(
-            f"on its way back the motion missed a frame by {miss:.2g} Å (at most {MISS:g}): record "
+            f"the backward motion missed a frame by {miss:.2g} Å (allowed: {MISS:g} Å): record "
             'more often, compute in float64, or use the method "checkpoint"'
         )
     if not finite and not reasons:
