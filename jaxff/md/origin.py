@@ -1,8 +1,8 @@
 """Positions relative to an origin near the molecule, which keeps float32 accurate.
 
 Neighbouring float32 numbers near 1,000 Å differ by 6e-5 Å: bond lengths would jump, and the energy
-would not be conserved.  Therefore the origin of a molecule that is free to move follows it.  It is a
-multiple of GRID, stored as integers, which are exact in compiled code in both precisions.
+would not be conserved.  Therefore the origin of a molecule that is free to move follows it.  It is
+a multiple of GRID, stored as integers, which are exact in compiled code in both precisions.
 """
 
 from __future__ import annotations

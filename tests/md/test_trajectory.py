@@ -431,9 +431,9 @@ def test_files_that_cannot_be_continued_are_refused_and_left_alone(
     with pytest.raises(InputError, match=f"short{suffix}: it ends before"):
         resume_trajectory(short, ethanol, mark)
     for molecule in (other, water):
-        with pytest.raises(InputError, match="of this molecule"):
+        with pytest.raises(InputError, match="for this molecule"):
             resume_trajectory(path, molecule, mark)
-        with pytest.raises(InputError, match="of this molecule"):
+        with pytest.raises(InputError, match="for this molecule"):
             open_trajectory(short, molecule, extend=True)
     with pytest.raises(InputError, match="atoms"):
         read_trajectory(path, water)
@@ -468,7 +468,7 @@ def test_frames_that_do_not_fit_are_not_written(ethanol, frames, tmp_path, suffi
         before = path.read_bytes()
         with pytest.raises(InputError, match=message):
             writer.append({**frames, **change})
-        with pytest.raises(InputError, match="need steps too"):
+        with pytest.raises(InputError, match="also need steps"):
             writer.append({key: frames[key] for key in frames if key != "steps"})
     assert path.read_bytes() == before
 
