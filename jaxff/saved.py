@@ -61,6 +61,11 @@ def save(path, potential: Potential) -> None:
     terms = []
     for i, placed in enumerate(potential.program.placed):
         term, others = placed.term, {}
+        if hasattr(term, "builder") and not term.builder:
+            raise InputError(
+                f"{path}: not written, the term {placed.name!r} is a network without a builder; "
+                'pass builder="package.module:function" to jaxff.network'
+            )
         for field in fields(term):
             value = getattr(term, field.name)
             if not field.metadata.get("saved", True):
@@ -86,11 +91,6 @@ def save(path, potential: Potential) -> None:
                 trees[column] = _structure(value, term, path)
         if trees:
             entry["trees"] = trees
-        if hasattr(term, "builder") and not term.builder:
-            raise InputError(
-                f"{path}: not written, the term {placed.name!r} is a network without a builder; "
-                'pass builder="package.module:function" to jaxff.network'
-            )
         terms.append(entry)
     header = {"format": FORMAT, "version": VERSION, "units": UNITS, "terms": terms}
     if (molecule := potential.molecule) is not None:

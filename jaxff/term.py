@@ -54,6 +54,8 @@ class Term:
         indices: what the other arrays of integers count, column by column: "atoms", or the name of
             the field whose entries they count, or nothing for flags.
         adaptable: static fields that `alike` changes.
+        physical: False if energies have no meaning before training, so that labels are not checked
+            against them.
 
     Static fields that are strings or tuples of strings are names; they must not change the energy.
     """
@@ -64,6 +66,7 @@ class Term:
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {}
     indices: ClassVar[dict[str, tuple[str, ...]]] = {}
     adaptable: ClassVar[tuple[str, ...]] = ()
+    physical: ClassVar[bool] = True
     n_atoms: int
 
     def __init_subclass__(cls, **kwargs):

@@ -1,11 +1,14 @@
 """Files of potentials: any composition survives a round trip."""
 
 import json
+from pathlib import Path
 
 import jax
+import network_models
 import numpy as np
 import pytest
 
+import jaxff
 from jaxff import InputError, Molecule, load, save
 
 
@@ -76,3 +79,59 @@ def test_a_file_runs_no_code_of_others_and_misses_no_parameter(tmp_path):
     np.savez(path, **{**arrays, "header": np.array("[1]")})
     with pytest.raises(InputError, match="its format is"):
         load(path)
+
+
+V1 = Path(__file__).parent / "data" / "v1"
+
+
+@pytest.mark.parametrize("name", ["gaff", "morse", "class2", "neural", "hybrid"])
+def test_files_of_version_1_give_the_energies_that_they_had(name):
+    potential = load(V1 / f"{name}.npz")
+    known = json.loads((V1 / "energies.json").read_text())
+    for R, energy in zip(np.array(known["positions"]), known[name], strict=True):
+        R = np.concatenate([R, R + 20.0]) if name == "hybrid" else R
+        np.testing.assert_allclose(potential(R), energy, rtol=1e-12)
+
+
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)])
+def test_random_compositions_survive_to_the_last_bit(tmp_path, every):
+    """Terms, networks, placements and factors, in fifty random sums of random depth.
+
+    All parameters and indices are compared; energies, which must be compiled, of every tenth.
+    """
+    rng = np.random.default_rng(7)
+    parts = [load(V1 / f"{name}.npz") for name in ("gaff", "morse", "class2", "neural")]
+    hybrid = load(V1 / "hybrid.npz")
+    parts.append(hybrid.only("gdml").on(range(9)))
+    numbers = parts[0].molecule.numbers
+    for seed in range(3):
+        weights = network_models.variables(numbers, 4, seed)
+        parts.append(
+            jaxff.network(
+                network_models.build(4), weights, numbers,
+                builder="network_models:build", config={"width": 4},
+            )
+        )  # fmt: skip
+    R = 2.0 * np.array(json.loads((V1 / "energies.json").read_text())["positions"][0])
+    R = np.concatenate([R, R[::-1] + 9.0])
+    for k in range(50):
+        total = None
+        for _ in range(rng.integers(1, 4)):
+            part = parts[rng.integers(len(parts))]
+            if rng.random() < 0.5:
+                part = float(rng.normal()) * part
+            names = [p.name for p in part.program.placed]
+            if rng.random() < 0.4:
+                part = part.only(*rng.permutation(names)[: rng.integers(1, len(names) + 1)])
+            part = part.on(rng.permutation(18)[: part.n_atoms or part.program.n_atoms_min])
+            total = part if total is None else total + part
+            if rng.random() < 0.3:
+                total = total / 3.0
+        save(tmp_path / "c.npz", total)
+        read = load(tmp_path / "c.npz")
+        assert jax.tree.structure(read.params) == jax.tree.structure(total.params)
+        for a, b in ((read.params, total.params), (read.program, total.program)):
+            leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+            assert all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in leaves), k
+        if k % every == 0:
+            assert read(R) == total(R), k

@@ -120,7 +120,8 @@ def fit(
     if not any(data) and not any(aims):
         raise InputError("there is nothing to fit to: give training frames or targets")
     problem = Problem(Joint.of(potentials), data, trainable, aims)
-    for k, frames in enumerate(problem.data if method.check_labels else ()):
+    physical = all(p.term.physical for p in potentials[0].program.placed)
+    for k, frames in enumerate(problem.data if method.check_labels and physical else ()):
         if len(frames):
             check_labels(frames, *problem.predict(problem.start, k, frames))
     store = checkpoint_of(checkpoint, problem, method, trainable, checked, aims)

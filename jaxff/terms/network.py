@@ -115,6 +115,7 @@ class Network(Term):
     """
 
     kind: ClassVar[str] = "network"
+    physical: ClassVar[bool] = False
     columns: ClassVar[dict[str, Column]] = {"weights": Column("1", scale=0.05)}
 
     n_atoms: int

@@ -1,0 +1,205 @@
+"""Networks as terms: forces, units, placement, files, training and trust."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import network_models
+import numpy as np
+import pytest
+
+import jaxff
+from jaxff import InputError, Molecule, load, save
+from jaxff.parameters import FreeParameters
+
+CONFIG = {"width": 5}
+
+
+@pytest.fixture(scope="module")
+def water():
+    return Molecule.from_smiles("O", seed=1)
+
+
+@pytest.fixture(scope="module")
+def model(water):
+    return jaxff.network(
+        network_models.build(**CONFIG),
+        network_models.variables(water.numbers, **CONFIG),
+        water,
+        builder="network_models:build",
+        config=CONFIG,
+    )
+
+
+def test_energy_and_forces_are_those_of_the_module(model, water):
+    weights = model.params["network"]["weights"]
+    apply = network_models.PairNetwork(**CONFIG).apply
+    R = water.positions
+    np.testing.assert_allclose(model(R), apply(weights, water.numbers, R), rtol=1e-13)
+    step, forces = 1e-5, np.asarray(model.forces(R))
+    for index in np.ndindex(*R.shape):
+        shift = np.zeros_like(R)
+        shift[index] = step
+        slope = (model(R + shift) - model(R - shift)) / (2 * step)
+        np.testing.assert_allclose(forces[index], -slope, atol=1e-8)
+
+
+def test_units_are_converted(model, water):
+    weights = model.params["network"]["weights"]
+    apply = network_models.build(**CONFIG)
+    atomic = jaxff.network(apply, weights, water, energy_unit="Hartree", length_unit="Bohr")
+    bohr, hartree = 0.529177210903, 627.5094740631
+    expected = hartree * model(water.positions / bohr)
+    np.testing.assert_allclose(atomic(water.positions), expected, rtol=1e-8)
+
+
+def test_it_is_placed_scaled_and_added(model, water, springs):
+    R = np.random.default_rng(0).normal(size=(5, 3))
+    hybrid = springs(5) + 2.0 * model.on([4, 1, 3])
+    np.testing.assert_allclose(hybrid(R), springs(5)(R) + 2.0 * model(R[[4, 1, 3]]), rtol=1e-13)
+
+
+def test_weights_are_named_by_their_keys(model):
+    free = FreeParameters.of(model, ["network.weights.*.kernel"])
+    assert free.names == (
+        "network.weights.params.Dense_0.kernel",
+        "network.weights.params.Dense_1.kernel",
+    )
+    whole = FreeParameters.of(model)
+    assert len(whole.names) == 4
+    moves = jax.tree.map(jnp.ones_like, whole.no_moves())
+    moved = whole.moved(moves)
+    change = jax.tree.map(lambda a, b: np.ptp(a - b), moved.params, model.params)
+    assert max(jax.tree.leaves(change)) < 1e-12  # each weight by its column's scale
+    with pytest.raises(InputError, match="no parameter matches"):
+        FreeParameters.of(model, ["network.weights.*.gain"])
+
+
+def test_it_is_trained(model, water):
+    """A network that made the labels is found again from other weights, by forces."""
+    rng = np.random.default_rng(0)
+    R = water.positions + 0.1 * rng.normal(size=(24, 3, 3))
+    energies, forces = model.predict(R)
+    data = jaxff.Dataset(water.numbers, R, forces, energies)
+    other = network_models.variables(water.numbers, **CONFIG, seed=3)
+    start = model.replace({"network": {"weights": other}})
+    fitted = jaxff.fit(
+        start, data, method=jaxff.learn.LeastSquares(prior=1e-6, steps=100)
+    ).potential
+    before, after = (jaxff.evaluate(p, data)["force_rmse"] for p in (start, fitted))
+    assert after < 0.05 * before
+
+
+def test_a_file_brings_it_back(model, water, tmp_path):
+    path = tmp_path / "net.npz"
+    save(path, model + 0.5 * model.on([2, 0, 1]))
+    read = load(path)
+    whole = model + 0.5 * model.on([2, 0, 1])
+    assert read(water.positions) == whole(water.positions)
+    assert read.program.placed[0].term.numbers.tolist() == water.numbers.tolist()
+
+
+def test_a_builder_gives_an_example_of_other_trees(water, tmp_path):
+    weights = network_models.Weights(jnp.asarray(0.3), jnp.arange(10.0))
+    plain = jaxff.network(network_models.attraction, weights, water)
+    with pytest.raises(InputError, match="a network without a builder"):
+        save(tmp_path / "x.npz", plain)
+    named = jaxff.network(
+        network_models.attraction, weights, water, builder="network_models:build_with_example"
+    )
+    save(tmp_path / "x.npz", named)
+    read = load(tmp_path / "x.npz")
+    assert isinstance(read.params["network"]["weights"], network_models.Weights)
+    assert read(water.positions) == plain(water.positions)
+
+
+def test_a_file_calls_no_function_that_is_not_trusted(model, tmp_path, monkeypatch):
+    path = tmp_path / "net.npz"
+    save(path, model)
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(str(arrays["header"]))
+    hostile = (
+        "os:system",
+        "subprocess:run",
+        "builtins:exec",
+        "jaxff.npz:write_npz",
+        "network_models:unmarked",
+        "not_there:build",
+        "this:s",
+    )
+    for name in hostile:
+        header["terms"][0]["fields"]["builder"] = name
+        np.savez(path, **{**arrays, "header": np.array(json.dumps(header))})
+        with pytest.raises(InputError, match=r"trust=\["):
+            load(path)
+    header["terms"][0]["fields"]["builder"] = "network_models:unmarked"
+    np.savez(path, **{**arrays, "header": np.array(json.dumps(header))})
+    assert load(path, trust=["network_models"]).n_atoms == 3
+
+
+def test_box_and_neighbours_reach_functions_that_declare_them(water):
+    numbers = np.ones(4, int)
+    gas = jaxff.network(network_models.periodic, {"k": jnp.ones(())}, numbers)
+    R = np.random.default_rng(0).uniform(0, 4, size=(4, 3))
+    i, j = np.triu_indices(4, 1)
+    d = R[i] - R[j]
+    np.testing.assert_allclose(gas(R), np.exp(-np.linalg.norm(d, axis=1)).sum(), rtol=1e-12)
+    box = np.array([[4.0, 0, 0], [1.0, 5.0, 0], [0.5, 0.3, 6.0]])
+    near = d - np.round(d @ np.linalg.inv(box)) @ box
+    expected = np.exp(-np.linalg.norm(near, axis=1))
+    np.testing.assert_allclose(gas(R, box=box), expected.sum(), rtol=1e-12)
+    pairs = np.stack([np.append(i[:3], 4), np.append(j[:3], 4)])  # the last one is padding
+    np.testing.assert_allclose(gas(R, box=box, neighbor=pairs), expected[:3].sum(), rtol=1e-12)
+    # Placed on some atoms of a larger system, pairs with other atoms drop out.
+    larger = np.concatenate([R[:2] + 9.0, R[::-1]])
+    place = np.array([5, 4, 3, 2])
+    mapped = np.concatenate([place[pairs[:, :3]], [[0, 1, 6], [3, 5, 6]]], axis=1)
+    placed = gas.on(place)
+    np.testing.assert_allclose(
+        placed(larger, box=box, neighbor=mapped), expected[:3].sum(), rtol=1e-12
+    )
+
+
+def test_bad_input_is_one_sentence(model, water):
+    apply, weights = network_models.build(**CONFIG), model.params["network"]["weights"]
+    with pytest.raises(InputError, match="must be floating-point arrays"):
+        jaxff.network(apply, {"w": jnp.arange(3)}, water)
+    with pytest.raises(InputError, match="must be floating-point arrays"):
+        jaxff.network(apply, {"activation": jnp.tanh}, water)
+    with pytest.raises(InputError, match="must be a scalar"):
+        jaxff.network(lambda w, z, R: R[:, 0], {"w": jnp.ones(2)}, water)
+    with pytest.raises(InputError, match="cannot be imported"):
+        jaxff.network(apply, weights, water, builder="nowhere:build")
+    with pytest.raises(InputError, match="JSON"):
+        jaxff.network(apply, weights, water, builder="network_models:build", config={"a": {1}})
+    with pytest.raises(InputError, match="cutoff=-1"):
+        jaxff.network(apply, weights, water, cutoff=-1.0)
+    with pytest.raises(InputError, match="energy unit"):
+        jaxff.network(apply, weights, water, energy_unit="parsec")
+
+
+def test_float32_weights_serve_a_float64_potential(water, springs):
+    weights = network_models.variables(water.numbers)
+    wide = jaxff.network(network_models.build(), weights, water)
+    narrow = jaxff.network(
+        network_models.build(), jax.tree.map(lambda x: x.astype(np.float32), weights), water
+    )
+    both = narrow + springs(3)
+    energy, forces = both.energy_and_forces(water.positions)
+    assert energy.dtype == forces.dtype == jnp.float64
+    np.testing.assert_allclose(narrow(water.positions), wide(water.positions), rtol=1e-5)
+
+
+def test_batches_are_cut_to_bounded_memory(water):
+    """A frame's working memory is estimated, and many frames are evaluated in parts."""
+
+    def heavy(weights, numbers, R):
+        return jnp.sum(jnp.tanh(weights["w"] * jnp.sum(R)))
+
+    potential = jaxff.network(heavy, {"w": jnp.linspace(0.0, 1.0, 100_000)}, water)
+    assert potential.program.frame_bytes(potential.params) > 8e5
+    assert potential.program.frames_at_once(potential.params) < 6
+    R = water.positions + 0.01 * np.arange(7)[:, None, None]
+    energies, _ = potential.predict(R)
+    np.testing.assert_allclose(energies, [potential(r) for r in R], rtol=1e-12)
