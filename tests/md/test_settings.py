@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import ase.io
 import jax
@@ -103,6 +104,12 @@ def test_the_command_line_has_an_option_for_each_setting_of_each_ensemble():
     assert _ensemble(bare) == md.CSVR()
     several = parser().parse_args(["md", "a", "b", "-o", "c", "--temperature", "200,300"])
     assert _ensemble(several) == md.Langevin([200.0, 300.0])
+
+
+def test_the_guide_lists_each_ensemble():
+    guide = (Path(__file__).parents[2] / "docs" / "dynamics.md").read_text()
+    for name, kind in md.ENSEMBLES.items():
+        assert f"| `{name}` | `{kind.__name__}` |" in guide
 
 
 def test_the_command_refuses_an_option_that_the_ensemble_does_not_have(tmp_path, capsys):
