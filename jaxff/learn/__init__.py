@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
-import importlib
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-# Imported on first use: the command line reads the default settings without loading JAX.
+if TYPE_CHECKING:
+    from jaxff.learn.changes import Change
+    from jaxff.learn.ensemble_targets import EnsembleAverage, EnsembleTarget, RelativeEntropy
+    from jaxff.learn.evaluation import aligned, errors, evaluate
+    from jaxff.learn.fitting import Fit, fit
+    from jaxff.learn.gradient import Labels, force_matching
+    from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
+    from jaxff.learn.targets import Dipole, Hessian, Target, TorsionScan
+
+# The command line reads the settings before it imports JAX, so names are imported at first use. No
+# module may have the name of a function here: importing it would replace the function.
 _HOME = {
-    "Change": "changes",
-    "EnsembleAverage": "ensemble_targets",
-    "EnsembleTarget": "ensemble_targets",
-    "RelativeEntropy": "ensemble_targets",
-    "aligned": "evaluation",
-    "errors": "evaluation",
-    "evaluate": "evaluation",
-    "Fit": "fitting",
-    "fit": "fitting",
-    "Labels": "gradient",
-    "force_matching": "gradient",
-    "METHODS": "settings",
-    "Gradient": "settings",
-    "LeastSquares": "settings",
-    "Method": "settings",
-    "Dipole": "targets",
-    "Hessian": "targets",
-    "Target": "targets",
-    "TorsionScan": "targets",
+    "changes": ["Change"],
+    "ensemble_targets": ["EnsembleAverage", "EnsembleTarget", "RelativeEntropy"],
+    "evaluation": ["aligned", "errors", "evaluate"],
+    "fitting": ["Fit", "fit"],
+    "gradient": ["Labels", "force_matching"],
+    "settings": ["METHODS", "Gradient", "LeastSquares", "Method"],
+    "targets": ["Dipole", "Hessian", "Target", "TorsionScan"],
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "METHODS",
+    "Change",
+    "Dipole",
+    "EnsembleAverage",
+    "EnsembleTarget",
+    "Fit",
+    "Gradient",
+    "Hessian",
+    "Labels",
+    "LeastSquares",
+    "Method",
+    "RelativeEntropy",
+    "Target",
+    "TorsionScan",
+    "aligned",
+    "errors",
+    "evaluate",
+    "fit",
+    "force_matching",
+]
 
 
-def __getattr__(name: str):
-    if name in _HOME:
-        return getattr(importlib.import_module(f"jaxff.learn.{_HOME[name]}"), name)
+def __getattr__(name: str) -> Any:
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"jaxff.learn.{module}"), name)
     raise AttributeError(f"module 'jaxff.learn' has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

@@ -13,14 +13,10 @@ from jaxff.potential import Potential
 
 
 class Change(NamedTuple):
-    """Initial and fitted value of one number.
+    """Initial and fitted value of one number of a parameter, such as "bond.k".
 
-    Attributes:
-        name: name of the parameter, such as "bond.k".
-        label: the types, or the atoms, that read the value.
-        start, fitted: the initial and the fitted value, in `unit`.
-        error: standard error of the least-squares solution, or None.
-        unit: unit of the column.
+    The label names the types, or the atoms, that read the value. The error is the standard error
+    of the least-squares solution, or None. All values are in `unit`.
     """
 
     name: str
@@ -32,13 +28,7 @@ class Change(NamedTuple):
 
 
 def changes(problem: Problem, fitted: Potential, errors: np.ndarray | None) -> Iterator[Change]:
-    """Yield the changes of all free values.
-
-    Args:
-        problem: the problem, with the initial potential.
-        fitted: the first potential with the fitted parameters.
-        errors: (P,) standard errors of the moves, or None.
-    """
+    """Yield the changes of all free values, with standard errors (P,) of the moves or None."""
     free, place = problem.free, 0
     before, after = (free.values(potential.params) for potential in (free.start, fitted))
     for name in sorted(free.columns):  # the order of the moves

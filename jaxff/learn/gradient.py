@@ -137,7 +137,7 @@ class Descent:
         return Epochs(vector=vector, best=vector, optimizer=[np.asarray(leaf) for leaf in leaves])
 
     def _sweep(self, group, carry, pace, orders, samples, *, frames, program, kind: _Kind):
-        """Take a step with each batch of frames.
+        """Take a step with each batch of frames of one molecule.
 
         Args:
             group: molecules with one compiled function.
@@ -150,7 +150,6 @@ class Descent:
         Returns:
             The new moves and state, and the loss (L,) before each step.
         """
-
         problem = self.problem
 
         def labels(energies, forces) -> Labels:
