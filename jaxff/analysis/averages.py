@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxff.analysis.coordinates import floating, is_known
 from jaxff.errors import InputError
@@ -28,7 +29,7 @@ class Estimate(NamedTuple):
     error: Any
 
 
-def average(per_frame, weights=None) -> Array:
+def average(per_frame: ArrayLike, weights: ArrayLike | None = None) -> Array:
     """Mean (...) over frames of values (F, ...), with weights (F,) that sum to one.
 
     Raises:
@@ -41,7 +42,9 @@ def average(per_frame, weights=None) -> Array:
     return jnp.tensordot(weights, per_frame, axes=1, precision="highest")
 
 
-def mean_and_error(series, n_blocks: int | None = None, weights=None) -> Estimate:
+def mean_and_error(
+    series: ArrayLike, n_blocks: int | None = None, weights: ArrayLike | None = None
+) -> Estimate:
     """Mean over the frames of a correlated series and its standard error.
 
     Without `n_blocks`, the error of each component is the larger of two estimates.  Blocking
@@ -74,7 +77,7 @@ def mean_and_error(series, n_blocks: int | None = None, weights=None) -> Estimat
     return _mean_and_error(series, n_blocks, weights)
 
 
-def autocorrelation_time(series) -> Array:
+def autocorrelation_time(series: ArrayLike) -> Array:
     """Autocorrelation time (...) of a series, 1 + 2 Σ ρ(t) frames, at least 1.
 
     The sum ends at the first lag that is five times its value (Sokal, in Functional Integration,
@@ -103,7 +106,7 @@ def squared(z: Array) -> Array:
     return z.real**2 + z.imag**2
 
 
-def checked_weights(weights, n: int, dtype) -> Array:
+def checked_weights(weights: ArrayLike, n: int, dtype: np.dtype) -> Array:
     """Return weights (n,) as `dtype`; raise InputError for another shape or sum."""
     if np.shape(weights) != (n,):
         raise InputError(f"weights have shape {np.shape(weights)}: {n} frames need ({n},)")

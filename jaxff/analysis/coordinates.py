@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from numpy.typing import ArrayLike
 
 from jaxff import geometry
 from jaxff.errors import InputError
@@ -17,7 +18,7 @@ _angle = jax.jit(jnp.vectorize(geometry.angle, signature="(c),(c),(c)->()"))
 _dihedral = jax.jit(jnp.vectorize(geometry.dihedral, signature="(c),(c),(c),(c)->()"))
 
 
-def distances(positions, pairs, box=None) -> Array:
+def distances(positions: ArrayLike, pairs: ArrayLike, box: ArrayLike | None = None) -> Array:
     """Distances (..., P) Å between pairs of atoms, of nearest images in a box.
 
     Args:
@@ -33,7 +34,7 @@ def distances(positions, pairs, box=None) -> Array:
     return pair_distances(positions, checked_indices(positions, pairs, 2), box)
 
 
-def angles(positions, triples) -> Array:
+def angles(positions: ArrayLike, triples: ArrayLike) -> Array:
     """Angles (..., A) rad in [0, π] at the middle atoms of triples.
 
     Args:
@@ -46,7 +47,7 @@ def angles(positions, triples) -> Array:
     return _angle(*_gathered(positions, triples, 3))
 
 
-def torsion_angles(positions, torsions) -> Array:
+def torsion_angles(positions: ArrayLike, torsions: ArrayLike) -> Array:
     """Torsion angles (..., T) rad in [−π, π] with the IUPAC sign: cis is 0.
 
     Args:
@@ -59,7 +60,9 @@ def torsion_angles(positions, torsions) -> Array:
     return _dihedral(*_gathered(positions, torsions, 4))
 
 
-def atom_pairs(numbers, first: int | None = None, second: int | None = None) -> np.ndarray:
+def atom_pairs(
+    numbers: ArrayLike, first: int | None = None, second: int | None = None
+) -> np.ndarray:
     """All pairs of atoms (P, 2), or all pairs of two elements.
 
     Args:
@@ -84,7 +87,7 @@ def atom_pairs(numbers, first: int | None = None, second: int | None = None) -> 
     return np.stack([i[chosen], j[chosen]], axis=1)
 
 
-def check_box(box) -> None:
+def check_box(box: ArrayLike | None) -> None:
     """Raise InputError unless `box` is None, or one or three positive edges."""
     if box is None:
         return
@@ -99,7 +102,7 @@ def is_known(*values) -> bool:
     return not any(isinstance(value, Tracer) for value in values)
 
 
-def floating(values) -> Array:
+def floating(values: ArrayLike) -> Array:
     """`values` as a JAX array; integers become the default floating-point type."""
     values = jnp.asarray(values)
     if jnp.issubdtype(values.dtype, jnp.floating):
@@ -108,7 +111,7 @@ def floating(values) -> Array:
 
 
 @jax.jit
-def pair_distances(positions: Array, pairs, box=None) -> Array:
+def pair_distances(positions: Array, pairs: np.ndarray, box: ArrayLike | None = None) -> Array:
     """The compiled part of `distances`, for arguments that have been checked."""
     a, b = positions[..., pairs[:, 0], :], positions[..., pairs[:, 1], :]
     if box is not None:
@@ -124,7 +127,7 @@ def _gathered(positions, atoms, n: int) -> list[Array]:
     return [positions[..., atoms[:, k], :] for k in range(n)]
 
 
-def checked_indices(positions: Array, atoms, n: int) -> np.ndarray:
+def checked_indices(positions: Array, atoms: ArrayLike, n: int) -> np.ndarray:
     """Return indices (M, n) of atoms as an array; raise InputError if invalid."""
     atoms = np.asarray(atoms)
     if positions.ndim < 2 or positions.shape[-1] != 3:

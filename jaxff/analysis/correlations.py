@@ -11,6 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxff import units
 from jaxff.analysis.averages import lagged_products, squared
@@ -23,7 +24,9 @@ Array = jax.Array
 WINDOWS = {"none": (1.0,), "hann": (0.5, 0.5), "blackman": (0.42, 0.5, 0.08)}
 
 
-def mean_square_displacement(positions, masses=None, n_lags: int | None = None) -> Array:
+def mean_square_displacement(
+    positions: ArrayLike, masses: ArrayLike | None = None, n_lags: int | None = None
+) -> Array:
     """⟨|r(t + lag) − r(t)|²⟩ (..., n_lags) Å², the mean over atoms and times.
 
     Computed by Fourier transforms (Calandrini et al., Collection SFN 12, 201 (2011)).  The rounding
@@ -43,7 +46,10 @@ def mean_square_displacement(positions, masses=None, n_lags: int | None = None) 
 
 
 def velocity_autocorrelation(
-    velocities, masses=None, n_lags: int | None = None, normalized: bool = False
+    velocities: ArrayLike,
+    masses: ArrayLike | None = None,
+    n_lags: int | None = None,
+    normalized: bool = False,
 ) -> Array:
     """⟨v(t) · v(t + lag)⟩ (..., n_lags) Å²/fs², the mean over atoms and times.
 
@@ -63,12 +69,12 @@ def velocity_autocorrelation(
 
 
 def vdos(
-    velocities,
-    masses,
-    dt,
+    velocities: ArrayLike,
+    masses: ArrayLike,
+    dt: ArrayLike,
     window: str = "hann",
     segment: int | None = None,
-    temperature=None,
+    temperature: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Vibrational density of states of velocities.
 
@@ -102,7 +108,9 @@ def vdos(
     return _vdos(v, masses, jnp.asarray(dt, v.dtype), temperature, window, length)
 
 
-def spectral_centroid(frequencies, spectrum, low: float, high: float) -> Array:
+def spectral_centroid(
+    frequencies: ArrayLike, spectrum: ArrayLike, low: float, high: float
+) -> Array:
     """Mean frequency (...) cm⁻¹ of a spectrum: a differentiable peak position.
 
     Args:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxff.analysis.averages import average, checked_weights
 from jaxff.analysis.coordinates import (
@@ -36,7 +37,12 @@ CHUNK = 2**20
 MAX_WIDTH = 1.0 / 8.0
 
 
-def occupations(samples, edges, width=None, period=None) -> Array:
+def occupations(
+    samples: ArrayLike,
+    edges: ArrayLike,
+    width: ArrayLike | None = None,
+    period: ArrayLike | None = None,
+) -> Array:
     """Share of each frame in each bin (F, bins).
 
     Args:
@@ -54,7 +60,13 @@ def occupations(samples, edges, width=None, period=None) -> Array:
     return _occupations(samples, jnp.asarray(edges, samples.dtype), width, period)
 
 
-def density(samples, edges, width=None, period=None, weights=None) -> Array:
+def density(
+    samples: ArrayLike,
+    edges: ArrayLike,
+    width: ArrayLike | None = None,
+    period: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> Array:
     """Probability density (bins,) of a coordinate, with integral one.
 
     NaN if no sample is within the edges.
@@ -72,7 +84,13 @@ def density(samples, edges, width=None, period=None, weights=None) -> Array:
     return _density(samples, jnp.asarray(edges, samples.dtype), width, period, weights)
 
 
-def pair_occupations(positions, pairs, edges, width=None, box=None) -> Array:
+def pair_occupations(
+    positions: ArrayLike,
+    pairs: ArrayLike,
+    edges: ArrayLike,
+    width: ArrayLike | None = None,
+    box: ArrayLike | None = None,
+) -> Array:
     """Share of the distances of each frame in each bin (F, bins), in little memory.
 
     Args:
@@ -102,7 +120,13 @@ def pair_occupations(positions, pairs, edges, width=None, box=None) -> Array:
     return _pair_occupations(positions, pairs, jnp.asarray(edges, positions.dtype), width, box)
 
 
-def pair_density(positions, pairs, edges, width=None, weights=None) -> Array:
+def pair_density(
+    positions: ArrayLike,
+    pairs: ArrayLike,
+    edges: ArrayLike,
+    width: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> Array:
     """Distribution h(r) (bins,) 1/Å of interatomic distances, with integral one.
 
     Sauceda et al., J. Chem. Phys. 153, 124109 (2020), compare force fields by it.
@@ -118,7 +142,14 @@ def pair_density(positions, pairs, edges, width=None, weights=None) -> Array:
     return _normalized(shares, jnp.asarray(edges, shares.dtype))
 
 
-def radial_distribution(positions, pairs, edges, box, width=None, weights=None) -> Array:
+def radial_distribution(
+    positions: ArrayLike,
+    pairs: ArrayLike,
+    edges: ArrayLike,
+    box: ArrayLike,
+    width: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> Array:
     """Pair distribution function g(r) (bins,) in a box: 1 for an ideal gas.
 
     The share of pairs in a shell divided by the shell's share of the volume (Allen and Tildesley,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import factorial, prod
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxff.analysis.modes import normal_modes
 from jaxff.analysis.sampling import rmsd
@@ -107,12 +108,12 @@ def conformers(molecule: Molecule, n: int, seed: int = 0) -> np.ndarray:
 def minima(
     surface,
     molecule: Molecule,
-    starts,
+    starts: ArrayLike,
     *,
     descent: Descent | None = None,
     distance: float = 0.1,
     mirror: bool = True,
-    permutations=None,
+    permutations: ArrayLike | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Minima:
     """Minimise many geometries and return the distinct minima, verified by Hessians.

@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxff import units
 from jaxff.analysis.coordinates import angles
@@ -37,7 +38,7 @@ class Modes:
     reduced_masses: np.ndarray
 
 
-def normal_modes(surface, positions, masses) -> Modes:
+def normal_modes(surface, positions: ArrayLike, masses: ArrayLike) -> Modes:
     """Harmonic normal modes of a free molecule, without translations and rotations.
 
     E. B. Wilson, J. C. Decius and P. C. Cross, Molecular Vibrations (1955), ch. 2.  The Hessian of
@@ -74,7 +75,7 @@ def normal_modes(surface, positions, masses) -> Modes:
     return modes_of(hessian(surface, R), R, masses)
 
 
-def hessian(surface, positions) -> np.ndarray:
+def hessian(surface, positions: np.ndarray) -> np.ndarray:
     """Second derivatives (N, 3, N, 3) kcal/mol/Å² of a surface at positions (N, 3) Å."""
     if isinstance(surface, Potential):
         params = surface.program.jit_ready(surface.params)
@@ -86,7 +87,7 @@ def hessian(surface, positions) -> np.ndarray:
     return slopes.reshape(n, 3, n, 3)
 
 
-def modes_of(hessian, positions, masses) -> Modes:
+def modes_of(hessian: ArrayLike, positions: ArrayLike, masses: np.ndarray) -> Modes:
     """Normal modes of a Hessian, without translations and rotations.
 
     Args:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxff.analysis.averages import Estimate, mean_and_error
 from jaxff.errors import InputError
@@ -52,7 +53,7 @@ class Residence(NamedTuple):
     elsewhere: Estimate
 
 
-def joint_occupations(first, second) -> np.ndarray:
+def joint_occupations(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Share of each frame in each pair of bins (F, A, B) of two coordinates.
 
     Args:
@@ -70,7 +71,9 @@ def joint_occupations(first, second) -> np.ndarray:
     return first[:, :, None] * second[:, None, :]
 
 
-def compare(first, second, *, n_blocks: int = 20, n_samples: int = 400, seed: int = 0) -> Agreement:
+def compare(
+    first: ArrayLike, second: ArrayLike, *, n_blocks: int = 20, n_samples: int = 400, seed: int = 0
+) -> Agreement:
     """Overlap and Jensen-Shannon divergence of two sampled distributions over bins.
 
     The divergence is defined by Lin, IEEE Trans. Inf. Theory 37, 145 (1991).  Errors come from a
@@ -120,9 +123,9 @@ def compare(first, second, *, n_blocks: int = 20, n_samples: int = 400, seed: in
 
 
 def rmsd(
-    positions,
-    references,
-    permutations=None,
+    positions: ArrayLike,
+    references: ArrayLike,
+    permutations: ArrayLike | None = None,
     mirror: bool = False,
     exchangeable: Sequence[Sequence[int]] = (),
 ) -> np.ndarray:
@@ -228,7 +231,7 @@ def _match(x, y, covariance, groups) -> float:
         least = square
 
 
-def torsion_distance(torsions, references) -> np.ndarray:
+def torsion_distance(torsions: ArrayLike, references: ArrayLike) -> np.ndarray:
     """Largest differences (F, K) rad of torsions (F, T) from references (K, T).
 
     Differences are in [0, π].
@@ -243,7 +246,9 @@ def torsion_distance(torsions, references) -> np.ndarray:
     return np.abs(turn - 2.0 * np.pi * np.round(turn / (2.0 * np.pi))).max(axis=-1)
 
 
-def residence(distances, within: float = np.inf, n_blocks: int | None = None) -> Residence:
+def residence(
+    distances: ArrayLike, within: float = np.inf, n_blocks: int | None = None
+) -> Residence:
     """Share of the time that a trajectory spends near each of several minima.
 
     A frame is near its nearest minimum if the distance is at most `within`.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxff import units
 from jaxff.analysis.correlations import vdos
@@ -59,11 +60,11 @@ class Spectrum:
 
 
 def spectrum(
-    velocities,
-    masses,
+    velocities: ArrayLike,
+    masses: ArrayLike,
     dt: float,
     *,
-    positions=None,
+    positions: ArrayLike | None = None,
     resolution: float | None = None,
     window: str = "hann",
     step: float | None = None,
@@ -150,7 +151,9 @@ def _vibrations(velocities, positions, masses: np.ndarray) -> np.ndarray:
     return v
 
 
-def internal_velocities(positions, velocities, masses) -> np.ndarray:
+def internal_velocities(
+    positions: ArrayLike, velocities: ArrayLike, masses: ArrayLike
+) -> np.ndarray:
     """Velocities (..., F, N, 3) Å/fs without overall motion, in molecular axes.
 
     Centre-of-mass and angular velocity are subtracted, and the rest is rotated with the frame onto

@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxff import units
 from jaxff.analysis.averages import Estimate, average, checked_weights, mean_and_error
@@ -23,7 +24,9 @@ _VOLUMES = {
 }
 
 
-def free_energy(density, edges, temperature, jacobian: str = "none") -> Array:
+def free_energy(
+    density: ArrayLike, edges: ArrayLike, temperature: ArrayLike, jacobian: str = "none"
+) -> Array:
     """Free energy −kT ln(p/J) (..., bins) kcal/mol along a coordinate.
 
     Its minimum is zero.  It is infinite, with zero gradient, where the density is zero.
@@ -44,12 +47,12 @@ def free_energy(density, edges, temperature, jacobian: str = "none") -> Array:
 
 
 def free_energy_and_error(
-    occupations,
-    edges,
-    temperature,
+    occupations: ArrayLike,
+    edges: ArrayLike,
+    temperature: ArrayLike,
     jacobian: str = "none",
     n_blocks: int | None = None,
-    weights=None,
+    weights: ArrayLike | None = None,
 ) -> Estimate:
     """Free energy (bins,) kcal/mol and its standard error kT σ(p)/p, to first order.
 
@@ -69,7 +72,12 @@ def free_energy_and_error(
     return _with_error(share, error, jnp.asarray(edges, share.dtype), temperature, jacobian)
 
 
-def heat_capacity(energies, temperature, degrees_of_freedom=0, weights=None) -> Array:
+def heat_capacity(
+    energies: ArrayLike,
+    temperature: ArrayLike,
+    degrees_of_freedom: ArrayLike = 0,
+    weights: ArrayLike | None = None,
+) -> Array:
     """Heat capacity () kcal/mol/K at constant volume.
 
     var(U)/kT² plus k/2 for each degree of freedom.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import networkx
 import numpy as np
 
@@ -36,7 +38,7 @@ def rotatable_torsions(molecule: Molecule) -> np.ndarray:
     return np.array([torsion for *_, torsion in torsions], int).reshape(-1, 4)
 
 
-def torsion_label(molecule: Molecule, torsion) -> str:
+def torsion_label(molecule: Molecule, torsion: Iterable[int]) -> str:
     """The name of a torsion, such as H9-O3-C1-C2 (atoms counted from 1)."""
     return "-".join(f"{molecule.symbols[i]}{i + 1}" for i in torsion)
 

@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxff.errors import InputError
 from jaxff.md.descent import Descent, Minimum, relax
@@ -18,7 +19,7 @@ def minimize(
     surface: Any,
     molecule: Molecule,
     *,
-    positions=None,
+    positions: ArrayLike | None = None,
     descent: Descent | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Minimum:
