@@ -162,6 +162,21 @@ class StackGroup:
     counts: tuple[int, ...]
     n_atoms: int
 
+    params_axis = 0  # each member has its own parameters
+
+    def ready(self, params: Params) -> dict[str, Any]:
+        """What `energy` needs of each member: its arrays and parameters, with a leading axis K."""
+        ready = jax.jit(jax.vmap(lambda program, params: program.ready(params)))
+        return {"program": self.program, "params": ready(self.program, params)}
+
+    def energy(self, member: dict[str, Any], R) -> Any:
+        """Energy () kcal/mol of one member at R (n_atoms, 3) Å; see `ready`."""
+        return member["program"].energy(member["params"], R)
+
+    def replicas_at_once(self, params) -> int:
+        """The number of members: all are evaluated together."""
+        return len(self.members)
+
     @cached_property
     def jit_energy_and_forces(self) -> Callable:
         """Energies (K, M) and forces (K, M, n_atoms, 3) of params and R (K, M, n_atoms, 3)."""
@@ -176,8 +191,8 @@ class StackGroup:
 class Stack(Sequence):
     """Potentials of different molecules that are evaluated together; see `stack`.
 
-    It is a sequence of its potentials: ``stack[k]`` is one of them, and `jaxff.fit` and
-    `jaxff.md.simulate` accept it where they accept a list of potentials.
+    It is a sequence of its potentials: ``stack[k]`` is one of them, and `jaxff.fit` accepts it in
+    place of a list of potentials.  `jaxff.md.simulate_stack` runs its molecules together.
 
     Attributes:
         potentials: (K,) potentials.

@@ -72,6 +72,8 @@ class Program:
     program contain these arrays as constants.
     """
 
+    params_axis = None  # replicas share the parameters; see `jaxff.batch.StackGroup`
+
     def __init__(self, placed: Sequence[Placed]):
         self.placed = tuple(placed)
 
@@ -173,6 +175,10 @@ class Program:
         """Number of frames of a batch whose working memory fits the cache of the processor."""
         budget = CACHE_BYTES if jax.default_backend() == "cpu" else BATCH_BYTES
         return int(min(max(budget // max(self.frame_bytes(params), 1), 1), MAX_FRAMES))
+
+    def replicas_at_once(self, params: Params) -> int:
+        """Number of replicas whose working memory is a small part of the main memory."""
+        return int(max(BATCH_BYTES // max(self.frame_bytes(params), 1), 1))
 
     @property
     def n_atoms(self) -> int | None:

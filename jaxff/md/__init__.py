@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxff.md.minimize import minimize
     from jaxff.md.record import Run
     from jaxff.md.simulation import SimulationError, simulate
+    from jaxff.md.stacked import simulate_stack
     from jaxff.md.state import State
     from jaxff.md.trajectory import open_trajectory, read_trajectory
 
@@ -28,6 +29,7 @@ _MODULES = {
     "open_trajectory": "trajectory",
     "read_trajectory": "trajectory",
     "simulate": "simulation",
+    "simulate_stack": "stacked",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "open_trajectory",
     "read_trajectory",
     "simulate",
+    "simulate_stack",
 ]
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxff.batch import StackGroup
 from jaxff.md.integrators import CORRECT_EVERY, Bath, Scheme, corrected
 from jaxff.potential import Params, Program
 
@@ -44,7 +45,7 @@ def chunk_frames(state) -> int:
 
 @partial(jax.jit, static_argnames=("program", "scheme"))
 def run_chunk(
-    program: Program,
+    program: Program | StackGroup,
     scheme: Scheme,
     params: Params,
     moving,
@@ -56,7 +57,8 @@ def run_chunk(
     """Run `n_frames` × `every` steps.
 
     Args:
-        program: static, the energy.
+        program: static, the energy; a `Program`, or a group of a `Stack`, whose parameters have a
+            leading axis like the replicas.
         scheme: static, the integration.
         params: parameters of the energy.
         moving: jax-md's state, of R replicas if its positions are (R, N, 3), and the origin of the
@@ -72,10 +74,7 @@ def run_chunk(
     """
     state, origin = moving
 
-    def force_fn(R):
-        return -jax.grad(program.energy, argnums=1)(params, R)
-
-    def observe(state, origin) -> Frame:
+    def observe(params, state, origin) -> Frame:
         return Frame(
             state.position,
             state.velocity,
@@ -85,16 +84,31 @@ def run_chunk(
             origin,
         )
 
-    def advance(state, bath, t):
+    def advance(params, state, bath, t):
+        def force_fn(R):
+            return -jax.grad(program.energy, argnums=1)(params, R)
+
         return scheme.ensemble.step(force_fn, state, bath, t, scheme)
 
     correct = partial(corrected, scheme)
     if state.position.ndim == 3:
-        observe, correct = jax.vmap(observe), jax.vmap(correct)
-        advance = jax.vmap(advance, in_axes=(0, 0, None))
+        axis, one = program.params_axis, advance
+        observe, correct = jax.vmap(observe, in_axes=(axis, 0, 0)), jax.vmap(correct)
+        advance = jax.vmap(one, in_axes=(axis, 0, 0, None))
+        at_once = program.replicas_at_once(params)
+        if at_once < len(state.position):  # a bounded number of replicas at a time
+
+            def advance(params, state, bath, t):
+                def replica(moving):
+                    return one(params, *moving, t)
+
+                return jax.lax.map(replica, (state, bath), batch_size=at_once)
 
     def steps(first, last, state):
-        return jax.lax.fori_loop(first, last, lambda t, state: advance(state, bath, t), state)
+        def step(t, state):
+            return advance(params, state, bath, t)
+
+        return jax.lax.fori_loop(first, last, step, state)
 
     def to_next_correction(last, now):
         t, state, origin = now
@@ -113,12 +127,12 @@ def run_chunk(
             )
         else:
             state = steps(first, last, state)
-        frame = observe(state, origin)
+        frame = observe(params, state, origin)
         frames = jax.tree.map(lambda all, one: all.at[f].set(one), frames, frame)
         return (state, origin), frames
 
     room = jax.tree.map(
         lambda x: jnp.zeros((chunk_frames(state), *x.shape), x.dtype),
-        jax.eval_shape(observe, state, origin),
+        jax.eval_shape(observe, params, state, origin),
     )
     return jax.lax.fori_loop(0, n_frames, one_frame, ((state, origin), room))

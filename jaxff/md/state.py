@@ -82,8 +82,8 @@ def first_state(
     positions = molecule.positions if start.positions is None else start.positions
     positions = _vectors("positions", positions, molecule.n_atoms, start.replicas)
     invariant = invariances(potential, positions.reshape(-1, molecule.n_atoms, 3)[0])
-    velocities = _velocities(molecule, ensemble, positions, start, invariant)
-    freedom = _degrees_of_freedom(molecule.masses, ensemble, positions, velocities, invariant)
+    velocities = starting_velocities(molecule, ensemble, positions, start, invariant)
+    freedom = degrees_of_freedom(molecule.masses, ensemble, positions, velocities, invariant)
     if ensemble.scales_velocities:
         _check_motion(molecule, ensemble, velocities, invariant)
     single = jnp.finfo(potential.dtype).bits < 64
@@ -168,7 +168,7 @@ def fingerprint(potential: Potential) -> str:
     for placed in potential.program.placed:
         term: Any = placed.term
         values = [_field(getattr(term, item.name)) for item in fields(term)]
-        terms.append((placed.name, term.kind, str(placed.atoms), values))
+        terms.append((placed.name, term.kind, _field(placed.atoms), values))
     return f"terms and parameters md5 {digest(terms, potential.params)}"
 
 
@@ -205,7 +205,7 @@ def invariances(potential: Potential, positions) -> tuple[bool, bool]:
     return moving, moving and torque < limit * max(np.abs(centred).max(), 1.0)
 
 
-def _velocities(
+def starting_velocities(
     molecule: Molecule,
     ensemble: Ensemble,
     positions: np.ndarray,
@@ -238,7 +238,7 @@ def _velocities(
     return np.stack(found).reshape(velocities.shape)
 
 
-def _degrees_of_freedom(
+def degrees_of_freedom(
     masses, ensemble: Ensemble, positions, velocities, invariant: tuple[bool, bool]
 ) -> np.ndarray:
     """Degrees of freedom with kinetic energy, an integer () or (R,): 3N less the conserved ones."""

@@ -153,14 +153,13 @@ class Network(Term):
 
     def frame_bytes(self, params: Params) -> int:
         """The sizes of all intermediate arrays of the forces: an upper bound of the memory."""
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(params)):
-            return 0
-        R = jax.ShapeDtypeStruct((self.n_atoms, 3), jnp.result_type(float))
 
-        def energy(R):
+        def energy(params, R):
             return self.energies(params, R, Space())["network"]
 
-        jaxpr = jax.make_jaxpr(jax.grad(energy))(R)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+        R = jax.ShapeDtypeStruct((self.n_atoms, 3), jnp.result_type(float))
+        jaxpr = jax.make_jaxpr(jax.grad(energy, argnums=1))(shapes, R)
         return _intermediate_bytes(jaxpr.jaxpr)
 
     @classmethod

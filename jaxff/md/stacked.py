@@ -1,0 +1,215 @@
+"""Molecular dynamics of different molecules together."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff.batch import Stack, StackGroup, ghost_positions, with_ghosts
+from jaxff.errors import InputError
+from jaxff.md import kinetics
+from jaxff.md.ensembles import Ensemble, Langevin
+from jaxff.md.guard import Guard
+from jaxff.md.integrate import Frame, chunk_frames, run_chunk
+from jaxff.md.integrators import Core, Scheme, scaled_masses
+from jaxff.md.record import Run
+from jaxff.md.settings import Output, Start, Stop, checked_count
+from jaxff.md.simulation import SimulationError
+from jaxff.md.state import State, degrees_of_freedom, fingerprint, starting_velocities
+from jaxff.molecule import Molecule
+
+GHOST_MASS = 1e12  # amu; ghost atoms do not move
+
+
+def simulate_stack(
+    stack: Stack,
+    molecules: Sequence[Molecule],
+    ensemble: Ensemble = Langevin(),
+    *,
+    steps: int = 10_000,
+    start: Start = Start(),
+    output: Output = Output(),
+    stop: Stop = Stop(),
+) -> list[Run]:
+    """Run molecular dynamics of different molecules, those of one shape in one program.
+
+    Args:
+        stack: potentials of the molecules.
+        molecules: elements, masses and starting geometries, in the atom orders of the potentials.
+        ensemble: `NVE` or `Langevin`, the same for all molecules.
+        steps: number of steps, a multiple of `output.every`.
+        start: its `seed`; molecule k has the seed ``seed + k``.
+        output: its `every`, the steps between recorded frames.
+        stop: limits.
+
+    Returns:
+        the run of each molecule.  `simulate` continues from its `state`.
+
+    Raises:
+        InputError: arguments that cannot be used.
+        SimulationError: a number that is not finite, an explosion or a broken bond.
+    """
+    _check(stack, molecules, ensemble, start, output)
+    steps = checked_count("steps", steps)
+    if steps % output.every:
+        raise InputError(
+            f"steps ({steps}) must be a multiple of output.every ({output.every}): the last frame "
+            "is the end of the simulation"
+        )
+    runs: dict[int, Run] = {}
+    for group, params in zip(stack.groups, stack.params, strict=True):
+        simulation = _GroupSimulation.of(stack, group, params, molecules, ensemble, steps, start)
+        runs |= dict(zip(group.members, simulation.run(steps, output.every, stop), strict=True))
+    return [runs[k] for k in range(len(stack))]
+
+
+def _check(
+    stack: Stack, molecules: Sequence[Molecule], ensemble: Ensemble, start: Start, output: Output
+) -> None:
+    if len(molecules) != len(stack):
+        raise InputError(f"got {len(molecules)} molecules for a stack of {len(stack)} potentials")
+    for k, (potential, molecule) in enumerate(zip(stack, molecules, strict=True)):
+        numbers = None if potential.molecule is None else potential.molecule.numbers
+        if potential.n_atoms != molecule.n_atoms or (
+            numbers is not None and not np.array_equal(numbers, molecule.numbers)
+        ):
+            raise InputError(
+                f"molecule {k} ({molecule.formula}) does not have the atoms of its potential "
+                f"{potential!r} in the same order"
+            )
+    if ensemble.scales_velocities:
+        raise InputError(f"{ensemble.name} cannot run stacks; use Langevin or NVE")
+    if start.positions is not None or start.velocities is not None or start.replicas is not None:
+        raise InputError(
+            "a stack starts from the geometries of its molecules: use molecule.with_positions, and "
+            "repeat a molecule for replicas"
+        )
+    if output.path is not None or output.restart is not None:
+        raise InputError("simulations of stacks write no files; write the runs that are returned")
+
+
+@dataclass(frozen=True, eq=False)
+class _GroupSimulation:
+    """The dynamics of the K molecules of a group; arrays have a leading axis K."""
+
+    group: StackGroup
+    params: Any
+    members: list[tuple[Any, Molecule]]
+    ensemble: Ensemble
+    scheme: Scheme
+    bath: Any
+    dynamics: Any
+    freedom: list[np.ndarray]
+
+    @classmethod
+    def of(cls, stack, group, params, molecules, ensemble, steps, start) -> _GroupSimulation:
+        members = [(stack[k], molecules[k]) for k in group.members]
+        dtype, n = stack[group.members[0]].dtype, group.n_atoms
+        ghosts = [ghost_positions(n - count) for count in group.counts]
+        R, v, m, freedom = [], [], [], []
+        for k, (_, molecule), ghost in zip(group.members, members, ghosts, strict=True):
+            begin = Start(seed=start.seed + k)
+            X, free = np.asarray(molecule.positions), (True, True)
+            velocity = starting_velocities(molecule, ensemble, X, begin, free)
+            freedom.append(degrees_of_freedom(molecule.masses, ensemble, X, velocity, free))
+            R.append(with_ghosts(X, n, ghost))
+            v.append(with_ghosts(velocity, n))
+            masses = np.append(molecule.masses, np.full(len(ghost), GHOST_MASS))
+            m.append(scaled_masses(masses, ensemble.dt)[:, None])
+        positions, masses = (jnp.asarray(np.stack(x), dtype) for x in (R, m))
+        displacements = jnp.asarray(np.stack(v) * ensemble.dt, dtype)
+        _, forces = group.jit_energy_and_forces(params, positions[:, None])
+        core = Core(positions, masses * displacements, forces[:, 0], masses)
+        scheme = Scheme(type(ensemble))
+        bath = ensemble.bath(steps, dtype, len(members))
+        keys = jax.vmap(jax.random.key)(np.array([start.seed + k for k in group.members]))
+        dynamics = jax.vmap(partial(type(ensemble).initial_state, scheme=scheme))(core, keys, bath)
+        params = group.ready(params)
+        return cls(group, params, members, ensemble, scheme, bath, dynamics, freedom)
+
+    def advance(self, dynamics, step: int, n_frames: int, every: int):
+        """The state after `n_frames` × `every` steps, and the frames on the host."""
+        origin = jnp.zeros((len(self.members), 3), jnp.int32)
+        (dynamics, _), frames = run_chunk(
+            self.group, self.scheme, self.params, (dynamics, origin), self.bath, step, n_frames,
+            every,
+        )  # fmt: skip
+        return dynamics, Frame(*(np.asarray(x)[:n_frames] for x in frames))
+
+    def run(self, steps: int, every: int, stop: Stop) -> list[Run]:
+        """Run, and return the run of each molecule."""
+        begun = clock.perf_counter()
+        _, first = self.advance(self.dynamics, 0, 1, 0)
+        compile_seconds = clock.perf_counter() - begun
+        parts, dynamics, step = [first], self.dynamics, 0
+        guards = []
+        for k, (_, molecule) in enumerate(self.members):
+            frame = Frame(*(x[0] for x in self.frames_of(first, k)))
+            guards.append(Guard.of(molecule, frame, self.freedom[k], self.ensemble, stop))
+        begun = clock.perf_counter()
+        while step < steps:
+            count = min((steps - step) // every, chunk_frames(dynamics))
+            dynamics, frames = self.advance(dynamics, step, count, every)
+            for k, guard in enumerate(guards):
+                fault = guard.fault(self.frames_of(frames, k))
+                if fault is not None:
+                    at = step + (fault.frame + 1) * every
+                    run = self._run(parts, k, dynamics, step, every, 0.0, 0.0)
+                    name = f"molecule {self.group.members[k]} ({self.members[k][1].formula})"
+                    message = f"{fault.what} in {name} by step {at}: try a smaller time step"
+                    raise SimulationError(message, run, at, fault, None)
+            parts.append(frames)
+            step += count * every
+        seconds = clock.perf_counter() - begun
+        return [
+            self._run(parts, k, dynamics, step, every, seconds, compile_seconds)
+            for k in range(len(self.members))
+        ]
+
+    def frames_of(self, frames: Frame, k: int) -> Frame:
+        """The frames of molecule k, without ghosts."""
+        n = self.group.counts[k]
+        positions, displacements, forces = (
+            x[:, k, :n] for x in (frames.positions, frames.displacements, frames.forces)
+        )
+        masses = scaled_masses(self.members[k][1].masses, self.ensemble.dt)
+        kinetic = 0.5 * np.einsum("n,fnx->f", masses, displacements**2)
+        origin = frames.origin[:, k]
+        return Frame(positions, displacements, forces, frames.potential[:, k], kinetic, origin)
+
+    def _run(self, parts, k: int, dynamics, step, every, seconds, compile_seconds) -> Run:
+        potential, _ = self.members[k]
+        chunks = [self.frames_of(frames, k) for frames in parts]
+        frames = Frame(*(np.concatenate(x).astype(float) for x in zip(*chunks, strict=True)))
+        n, dt = self.group.counts[k], self.ensemble.dt
+        last = jax.tree.map(lambda x: x[k], dynamics)
+        last = last.set(
+            position=last.position[:n], momentum=last.momentum[:n],
+            force=last.force[:n], mass=last.mass[:n],
+        )  # fmt: skip
+        state = State(
+            self.scheme, float(dt), step, self.freedom[k], fingerprint(potential), (True, True),
+            last, jnp.zeros(3, jnp.int32),
+        )  # fmt: skip
+        simulated = 0.0864 * step * dt / max(seconds, 1e-9)
+        return Run(
+            positions=frames.positions,
+            velocities=frames.displacements / dt,
+            forces=frames.forces,
+            potential_energies=frames.potential,
+            kinetic_energies=frames.kinetic,
+            temperatures=kinetics.temperature(frames.kinetic, self.freedom[k]),
+            times=every * dt * np.arange(len(frames.potential)),
+            degrees_of_freedom=self.freedom[k],
+            state=state,
+            seconds=seconds,
+            compile_seconds=compile_seconds,
+            ns_per_day=simulated,
+        )
