@@ -215,7 +215,7 @@ _soft_rows = jax.jit(jax.vmap(soft_minimum, in_axes=(0, None)))
 
 
 def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
-    """Squared distances (I, M, P) from some frames to all images of the others, ∞ to their own."""
+    """Squared distances (I, M, P) from some frames to images of all others (to themselves ∞)."""
     images = jnp.asarray(x[:, entries].reshape(-1, x.shape[1]))
     squares = np.asarray(squared_distances(jnp.asarray(x[rows]), images))
     squares = np.maximum(squares.reshape(-1, len(x), len(entries)), 0.0)

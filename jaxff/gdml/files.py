@@ -57,7 +57,7 @@ def load(path: str | Path) -> Potential:
     if lam < 0.0:
         raise InputError(f"{path}: lam is negative; the file is damaged")
     index = {
-        key: file.need(key, _natural(_any_size, 0)).astype(int).reshape(-1)
+        key: file.need(key, _natural(_size(None), 0)).astype(int).reshape(-1)
         for key in ("idxs_train", "idxs_valid")
         if key in file
     }
@@ -176,9 +176,9 @@ def _natural(fault, least: int, most: float = np.inf):
     """The check `fault`, and a check that the numbers are integers within limits."""
 
     def both(array):
-        found = fault(array)
-        if found is not None or not array.size:
-            return found
+        message = fault(array)
+        if message is not None or not array.size:
+            return message
         whole = (array == np.round(array)).all()
         if whole and array.min() >= least and array.max() <= most:
             return None
@@ -187,15 +187,11 @@ def _natural(fault, least: int, most: float = np.inf):
     return both
 
 
-def _any_size(array):
-    return None if array.dtype.kind in "fiu" else f"is not numeric ({array.dtype})"
-
-
-def _size(wanted: int):
+def _size(wanted: int | None):
     def fault(array):
         if array.dtype.kind not in "fiub":
             return f"is not numeric ({array.dtype})"
-        if array.size != wanted:
+        if wanted is not None and array.size != wanted:
             return f"has {array.size} numbers, expected {wanted}"
         return None if np.isfinite(array).all() else "is not finite"
 

@@ -187,15 +187,16 @@ class _Task:
             priors = (None,)
         elif self.valid is None:
             priors = PRIORS[:1]
-        found: list[tuple[Potential, float]] = []
+        results: list[tuple[Potential, float]] = []
         for lam in lams:
             models, lowest = _Models(self, frames, sigma, lam), np.inf
             for prior in priors:
-                found.append(models.trained(prior))
-                if found[-1][1] >= lowest:
+                model, error = models.trained(prior)
+                results.append((model, error))
+                if error >= lowest:
                     break
-                lowest = found[-1][1]
-        return min(found, key=itemgetter(1))
+                lowest = error
+        return min(results, key=itemgetter(1))
 
 
 @dataclass

@@ -13,7 +13,7 @@ DATA = Path(__file__).parent / "data"
 N_TRAIN, N_FRAMES, SIGMA = 16, 24, 12
 # Larger than usual, so that the package's own rounding stays below 1e-9 kcal/mol.
 LAM, ENERGY_LAM = 1e-6, 1e-4
-# The methyl rotation as a set of two, not a group: it tells a permutation from its inverse.
+# The methyl rotation as a set of two, not a group: it distinguishes a permutation from its inverse.
 # A cell whose nearest images are the molecule itself; lattice vectors as columns.
 LATTICE = np.array([[9.0, 1.0, 0.0], [0.0, 8.5, 0.5], [0.0, 0.0, 9.5]])
 CYCLE = np.array([[0, 1, 2, 3, 4, 5, 6, 7, 8], [0, 1, 2, 4, 5, 3, 6, 7, 8]])

@@ -1,4 +1,4 @@
-"""Run by test_solvers.py: a kernel model trained on several devices beside one trained on one.
+"""Run by test_solvers.py: compare kernel models trained on several devices and on one.
 
 python sharded.py PROCESSES RANK PORT
 """

@@ -115,7 +115,7 @@ def test_it_ends_where_it_says_without_a_bump(toy, correction):
     assert (F[beyond] == 0.0).all()
     assert E.min() > -1.1 * DEPTH
     assert E.max() < 0.5 * DEPTH
-    # Until the switch leaves one, the energy is the kernel's own.
+    # Until the switch leaves one, the energy is that of the kernel.
     q = -tau * np.log(np.exp(-squares / tau).sum(axis=1))
     inside = q < float(own["inner"])
     term = correction.program.placed[0].term
@@ -312,7 +312,7 @@ def test_aspirin_gaff_near_the_n_to_pi_star_contact():
     assert felt.mean() < 0.05
 
 
-def test_bad_input_is_told(toy, parts, frames):
+def test_bad_input_is_named(toy, parts, frames):
     train, new, far = parts
     blind = Dataset(train.numbers, train.positions, train.forces)
     good = {"background": far, "kernel": gdml.LocalKernel(lam=1e-4)}

@@ -1,4 +1,4 @@
-"""Solvers of the kernel system: they agree, keep their state, and say when they fail."""
+"""Solvers of the kernel system: they agree, keep their state, and report failures."""
 
 import json
 import subprocess
@@ -68,7 +68,7 @@ def test_the_preconditioner_approaches_the_inverse(op, y, matrix):
     assert error[1] < 0.5 * error[0]
 
 
-def test_giving_up_keeps_the_state_and_the_same_call_goes_on(op, y, tmp_path):
+def test_giving_up_keeps_the_state_and_the_same_call_continues(op, y, tmp_path):
     path = tmp_path / "state.npz"
     straight = Iterative(op, 60, tolerance=1e-8).solve(y)
     with pytest.raises(NotConverged, match=r"5 iterations .* is 1.0e-08; .*state\.npz"):

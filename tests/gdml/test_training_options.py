@@ -1,4 +1,4 @@
-"""What training can do beside the plain model: energies, atoms, cells, descriptors, widths."""
+"""Options of training: energies, atoms, cells, descriptors, widths, checkpoints, errors."""
 
 import json
 from dataclasses import replace
@@ -248,17 +248,17 @@ def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, frames, grou
     )
     assert len(other.params["gdml"]["alphas"]) == 12
     assert len(first.params["gdml"]["alphas"]) == 16
-    stranger = tmp_path / "stranger"
-    stranger.mkdir()
-    (stranger / "thesis.tex").write_text("precious")
+    other_folder = tmp_path / "other"
+    other_folder.mkdir()
+    (other_folder / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match="not the folder of a training"):
         gdml.train(
             frames[:16],
             sigma=5.0,
             kernel=gdml.Kernel(symmetries=group),
-            run=gdml.Run(checkpoint=stranger),
+            run=gdml.Run(checkpoint=other_folder),
         )
-    assert (stranger / "thesis.tex").read_text() == "precious"
+    assert (other_folder / "thesis.tex").read_text() == "precious"
 
 
 # -- uncertainty --------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_standard_errors_of_a_kernel_on_some_atoms(frames):
     assert (np.delete(forces, atoms, axis=0) == 0.0).all()
 
 
-# -- what an attempt to break it has found -------------------------------------------------------
+# -- unusual input -------------------------------------------------------------------------------
 
 
 def test_single_precision_positions_give_double_precision_forces(frames, group):
@@ -352,7 +352,7 @@ def test_a_checkpoint_knows_the_lattice_the_functions_and_the_theory(tmp_path, f
         gdml.train(few, kernel=replace(plain, descriptor=described(2.0)), **options)
 
 
-def test_a_training_out_of_iterations_goes_on_by_the_same_call(tmp_path, frames, group):
+def test_a_training_out_of_iterations_continues_by_the_same_call(tmp_path, frames, group):
     options = {
         "sigma": SIGMA,
         "kernel": gdml.Kernel(symmetries=group),
@@ -366,7 +366,7 @@ def test_a_training_out_of_iterations_goes_on_by_the_same_call(tmp_path, frames,
             continue
         break
     else:
-        pytest.fail("it never went on")
+        pytest.fail("the training did not continue")
     exact = gdml.train(
         frames[:12], sigma=SIGMA, kernel=gdml.Kernel(symmetries=group), solver=gdml.Solver("dense")
     )
