@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console as RichConsole
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+
+# Rich is imported when a console is made, so that `jaxff --help` is quick.
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress
 
 
 class Console:
@@ -30,6 +27,9 @@ class Console:
     """
 
     def __init__(self, interval: float = 10.0):
+        from rich.console import Console as RichConsole
+        from rich.progress import TaskID
+
         self.rich = RichConsole(highlight=False)
         self.interval = interval
         self.seconds: dict[str, float] = {}
@@ -85,6 +85,14 @@ class Console:
 
 
 def _bar(console: RichConsole) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     return Progress(
         TextColumn("{task.description:<28}"),
         BarColumn(),
