@@ -152,8 +152,9 @@ def uncertainty(
     whitener = jax.scipy.linalg.solve_triangular(L, jnp.eye(op.size), lower=True)
     shift, offset = _mean_energy(op)
     one = jnp.ones(())
+    atoms = None if placed.atoms is None else tuple(np.asarray(placed.atoms).tolist())
     lattice = params.get("lattice")
-    raw = Uncertainty(op, whitener, shift, offset, lattice, one, one, placed.atoms, term.descriptor)
+    raw = Uncertainty(op, whitener, shift, offset, lattice, one, one, atoms, term.descriptor)
     ratios = _ratios(raw, potential, valid)
     scale = {key: jnp.asarray(np.sqrt(np.mean(r**2))) for key, r in ratios.items()}
     return replace(

@@ -354,7 +354,7 @@ def test_command(frames, tmp_path, capsys):
     local = ["--atoms", "0,1,2,8", "--around", str(tmp_path / "start.xyz"), "-o", str(out)]
     assert main([*base, *local]) == 0
     hybrid = jaxff.load(out)
-    assert hybrid.program.placed[-1].atoms == (0, 1, 2, 8)
+    assert list(hybrid.program.placed[-1].atoms) == [0, 1, 2, 8]
     assert hybrid.program.placed[-1].term.kind == "gdml-local"
     scores = jaxff.evaluate(hybrid, frames)
     assert scores["force_rmse"] < jaxff.evaluate(gaff, frames)["force_rmse"]
