@@ -132,11 +132,12 @@ def temperatures(folder: Path) -> dict[float, list[Path]]:
     if not restart.is_file():
         raise InputError(f"{folder}: not a folder that jaxff md wrote (it has no restart.npz)")
     try:
-        settings = json.loads(NpzReader(restart, "restart file").text("header"))["settings"]
-        name, replicas, baths = (settings[k] for k in ("trajectory", "replicas", "temperature"))
+        request = json.loads(NpzReader(restart, "restart file").text("header"))["request"]
+        name, replicas = request["trajectory"], request["replicas"]
+        ramp, temperature = request["steps of the ramp"], request["temperature"]
     except (ValueError, KeyError) as error:
         raise InputError(f"{restart}: not a restart file of this version of jaxff") from error
-    if len(baths) > 1:
+    if ramp is not None:
         raise InputError(f"{folder}: its temperature changed during the run; a spectrum needs one")
     if name is None or Path(name).suffix == ".dcd":
         raise InputError(
@@ -145,8 +146,8 @@ def temperatures(folder: Path) -> dict[float, list[Path]]:
     stem, suffix = Path(name).stem, Path(name).suffix
     names = [name] if replicas is None else [f"{stem}-{r}{suffix}" for r in range(replicas)]
     groups: dict[float, list[Path]] = {}
-    for file, temperature in zip(names, np.ravel(baths).tolist(), strict=True):
-        groups.setdefault(temperature, []).append(folder / file)
+    for file, kelvin in zip(names, np.broadcast_to(temperature, len(names)).tolist(), strict=True):
+        groups.setdefault(kelvin, []).append(folder / file)
     return groups
 
 
