@@ -315,7 +315,7 @@ def test_states_keep_double_precision():
         ({"temperature": [300.0, 400.0]}, "2 temperatures for one molecule"),
         ({"temperature": [300.0, 400.0], "replicas": 3}, "2 temperatures for 3 replicas"),
         ({"replicas": 0}, "replicas is 0"),
-        ({"relaxation": 0.0}, "relaxation is"),
+        ({"ensemble": "csvr", "relaxation": 0.0}, "relaxation is"),
         ({"stretch": 0.9}, "stretch is"),
         ({"ensemble": "csvr", "velocities": np.zeros((3, 3))}, "cannot start from rest"),
         ({"ensemble": "nose-hoover", "temperature": 0.0}, "cannot start from rest|above 0 K"),
