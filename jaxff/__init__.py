@@ -1,4 +1,4 @@
-"""Differentiable force fields on JAX: sGDML kernels, GAFF, and any mixture of them."""
+"""Differentiable force fields on JAX: sGDML kernels, GAFF, and their mixtures."""
 
 from __future__ import annotations
 

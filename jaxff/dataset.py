@@ -186,7 +186,10 @@ class Dataset:
         return Split(*(self[part] for part in parts))
 
     def fingerprint(self) -> str:
-        """MD5 of numbers, positions, energies and forces, as the sGDML package computes it."""
+        """MD5 checksum of the data set, as the sGDML package computes it.
+
+        It covers numbers, positions, energies and forces.
+        """
         digest = hashlib.md5(usedforsecurity=False)
         for array in (self.numbers.astype(np.uint8), self.positions, self.energies, self.forces):
             if array is not None:
@@ -198,7 +201,7 @@ class Dataset:
     def load(
         cls, path, *, length_unit: str | None = None, energy_unit: str | None = None
     ) -> Dataset:
-        """Read an sGDML or MD17 npz, an rMD17 npz, or an extxyz file, converted to Å and kcal/mol.
+        """Read an sGDML, MD17 or rMD17 npz, or an extxyz file, in Å and kcal/mol.
 
         Without declared units, npz files are read in kcal/mol and Å, and extxyz files in eV and Å
         (ASE's convention).  Bond lengths and bond force constants show whether these can be right.

@@ -2,4 +2,7 @@
 
 
 class InputError(ValueError):
-    """Input that cannot be used; the message says what is wrong, where, and what to do."""
+    """Input that cannot be used.
+
+    The message says what is wrong, where, and what to do.
+    """

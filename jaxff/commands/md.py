@@ -175,7 +175,10 @@ def _ensemble_option(sub, name: str, setting: Field, kinds: list[str]) -> None:
 
 
 def _ensemble(arguments):
-    """The ensemble that the options describe; InputError for options that it does not have."""
+    """The ensemble that the options describe.
+
+    Raises InputError for options that this ensemble does not have.
+    """
     given = {}
     for name, (_, kinds) in _settings().items():
         if (value := getattr(arguments, name)) is None:
@@ -195,7 +198,9 @@ def _trajectories(folder):
 
 
 def _spread_over_cores(replicas: int | None) -> None:
-    """Make each core a device of JAX if each gets the same number of replicas, at least two.
+    """Make each core a device of JAX.
+
+    This is done if each core gets the same number of replicas, at least two.
 
     XLA distributes the short loops of a small molecule over the cores badly.
     """

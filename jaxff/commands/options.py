@@ -50,7 +50,7 @@ def model_option(sub) -> None:
 
 
 def method_options(sub) -> None:
-    """Options of a calculator or of the file of a potential, and the charge of the molecule."""
+    """Options that name a calculator or potential, and the charge of the molecule."""
     trust_option(sub)
     sub.add_argument("--options", default="{}", metavar="JSON", help="options of a calculator")
     sub.add_argument(
@@ -201,7 +201,7 @@ def patterns(text: str) -> list[str]:
 
 
 def force_fields(text: str) -> list[str]:
-    """Convert names of force-field formats, which are their suffixes, separated by commas."""
+    """Convert names of force-field formats (their suffixes), separated by commas."""
     names = [name.lower() for name in patterns(text)]
     unknown = [name for name in names if f".{name}" not in FORCE_FIELD_SUFFIXES]
     if unknown:

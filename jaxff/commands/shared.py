@@ -1,4 +1,4 @@
-"""Functions of several commands, which read their inputs and check their outputs in advance."""
+"""Functions of several commands that read their inputs and check their outputs."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def shares(
 def split_frames(
     data: Dataset, arguments: Namespace, console: Console, usual: tuple[int, int] = USUAL
 ) -> Split:
-    """The training, validation and test frames of a command, whose numbers are printed."""
+    """Split the data of a command, and print the numbers of frames."""
     parts = shares(len(data.distinct()), arguments, usual)
     split = data.split(*parts, seed=arguments.seed, stratify=True)
     console.say(

@@ -1,4 +1,7 @@
-"""AMBER files: topologies (prmtop, https://ambermd.org/prmtop.pdf) and coordinates (inpcrd)."""
+"""AMBER topologies (prmtop) and coordinates (inpcrd).
+
+The format of topologies is described at https://ambermd.org/prmtop.pdf.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
 
 
 def read_amber(path, coulomb_constant: float | None = None, coordinates=None) -> Potential:
-    """Read the potential of an AMBER topology file, in the gas phase and without cutoff.
+    """Read the potential of an AMBER topology, in the gas phase and without cutoff.
 
     Args:
         path: a prmtop file in the %FLAG format.
@@ -247,7 +250,7 @@ class _Prmtop:
         return numbers
 
     def _entries(self, name: str, n_atoms: int, counts: tuple[str, str], n_types: int):
-        """Atoms (n, k), signed as in the file, and types (n,) of bonds, angles or dihedrals."""
+        """Atoms (n, k), signed as in the file, and types (n,) of bonded interactions."""
         parts = [
             self.integers(f"{name}S_{which}_HYDROGEN", (n_atoms + 1) * self.pointers[count])
             for which, count in zip(("INC", "WITHOUT"), counts, strict=True)
@@ -353,7 +356,9 @@ class _Prmtop:
 
 
 def elements_of_masses(masses: np.ndarray) -> tuple[np.ndarray, int | None]:
-    """Atomic numbers (N,) of the elements nearest in mass, and the first atom that none matches.
+    """Find the elements that are nearest in mass.
+
+    Returns their atomic numbers (N,), and the first atom whose mass no element matches, or None.
 
     Args:
         masses: (N,) amu; an element matches within 0.1.
@@ -365,7 +370,10 @@ def elements_of_masses(masses: np.ndarray) -> tuple[np.ndarray, int | None]:
 
 
 def _labels(atoms, types, reversible=True) -> np.ndarray:
-    """Names (n,) of the types of atoms (n, k), such as "c3-hc", the same in both directions."""
+    """Names (n,) of the types of atoms (n, k), such as "c3-hc".
+
+    A name is the same in both directions.
+    """
     names = [[types[i] for i in row] for row in atoms.tolist()]
     if reversible:
         names = [min(row, row[::-1]) for row in names]

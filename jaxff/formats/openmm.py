@@ -69,7 +69,7 @@ class _System:
     def _columns(
         self, force: str, tag: str, width: int, keys: Sequence[str]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Atoms (n, width) of the elements of a force, and the columns (n,) of their values."""
+        """Atoms (n, width) of the elements of a force, and the columns (n,) of values."""
         parent = self.forces.get(force)
         rows = [] if parent is None else [row.attrib for row in parent.iter(tag)]
         atoms = np.array([[int(row[f"p{i + 1}"]) for i in range(width)] for row in rows], int)

@@ -1,4 +1,4 @@
-"""Potentials from files: model files, recognised by their arrays, and force fields."""
+"""Read potentials from model files and from force-field files."""
 
 from __future__ import annotations
 

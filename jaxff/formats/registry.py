@@ -1,4 +1,4 @@
-"""The formats of force-field files: their suffixes, and the modules that read and write them.
+"""Formats of force-field files: suffixes, and the modules that handle them.
 
 A new format takes one module and one line in `FORCE_FIELDS`.  The module defines
 

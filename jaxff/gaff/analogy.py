@@ -1,4 +1,6 @@
-"""Estimates of parameters that gaff.dat lacks: those of similar types, and GAFF's rules.
+"""Estimates of parameters that gaff.dat lacks.
+
+They are the parameters of similar types, or follow from the rules of GAFF.
 
 Every estimate names its origin and has a penalty, the sum over the atoms of 1 for types that differ
 in conjugation or ring size only, up to 10 for another element.
@@ -143,7 +145,9 @@ def similar_bond(table: ParameterTable, types: Types) -> Estimate | None:
 def similar_angle(
     table: ParameterTable, types: Types, lengths: tuple[float, float], elements: Types
 ) -> Estimate | None:
-    """The parameters of an angle of similar types, or by GAFF's rule if that is closer.
+    """The parameters of an angle of similar types, or from the rule of GAFF.
+
+    The rule is used where its penalty is smaller.
 
     The rule takes the mean of the angles A-B-A and C-B-C, and k from `angle_constant`.
 
@@ -175,7 +179,7 @@ def similar_angle(
 
 
 def angle_constant(elements: Types, lengths: tuple[float, float], angle: float) -> float:
-    """Force constant (kcal/mol/rad², no ½) of an angle (rad) between bonds of two lengths (Å)."""
+    """Force constant (no ½), kcal/mol/rad², of an angle (rad) between two bonds (Å)."""
     a, b, c = elements
     total, difference = lengths[0] + lengths[1], lengths[0] - lengths[1]
     factors = ANGLE_SCALE * ANGLE_END[a] * ANGLE_VERTEX[b] * ANGLE_END[c]
@@ -238,7 +242,10 @@ def _substitutes(types: Types) -> Iterator[tuple[float, Types]]:
 
 @cache
 def _nearest(kind: str) -> list[tuple[float, str]]:
-    """All types that may replace one, with the smallest penalty of a chain of `SIMILAR`."""
+    """All types that may replace a type, with penalties.
+
+    The penalty is the smallest one of a chain of `SIMILAR`.
+    """
     reached: dict[str, float] = {}
     queue = [(0.0, kind)]
     while queue:

@@ -58,7 +58,7 @@ class Assigned:
 def assign(
     molecule: Molecule, types: Types, table: ParameterTable, *, strict: bool = False
 ) -> list[Assigned]:
-    """Assign parameters to every bonded interaction and Lennard-Jones type of a molecule.
+    """Assign parameters to all bonded interactions and Lennard-Jones types.
 
     Args:
         molecule: bonds and elements.

@@ -1,4 +1,6 @@
-"""GAFF atom types of a Lewis structure: a table of rules, and the alternation of paired types.
+"""GAFF atom types of a Lewis structure.
+
+A table of rules gives the types, and paired types then alternate along conjugated systems.
 
 Sources: the type descriptions of gaff.dat 1.81, and J. Wang, R. M. Wolf, J. W. Caldwell,
 P. A. Kollman, D. A. Case, J. Comput. Chem. 25, 1157 (2004), tables 1 and 2.
@@ -43,7 +45,10 @@ def _aromatic_or_planar(e: Environment, a: int) -> bool:
 
 
 def _bridges_rings(e: Environment, a: int) -> bool:
-    """Whether a bond that is in no six-membered ring joins this atom to another aromatic ring."""
+    """Whether a bond of this atom joins two aromatic rings.
+
+    The bond must not be in a six-membered ring.
+    """
     return any(
         b in e.aromatic
         and frozenset((a, b)) not in e.aromatic_bonds
@@ -57,7 +62,7 @@ def _is_amide(e: Environment, a: int) -> bool:
 
 
 def _lone_pair_conjugates(e: Environment, a: int) -> bool:
-    """Whether N is bonded to an aromatic ring or another sp2 atom, or is the N⁺ of C=N⁺."""
+    """Whether N is bonded to an aromatic ring or an sp2 atom, or is the N⁺ of C=N⁺."""
     return bool(e.multiple(a)) or any(
         b in e.aromatic or e.is_sp2(b) for b in e.neighbours[a] if e.symbols[b] in "CNP"
     )
@@ -98,7 +103,7 @@ def _in_planar(e: Environment, a: int) -> bool:
 
 
 def _in_conjugated_ring(e: Environment, a: int) -> bool:
-    """Whether the atom is in a planar ring and its double bond is conjugated to another."""
+    """Whether the atom is in a planar ring with a conjugated double bond."""
     return a in e.planar and any(e.is_inner(b) for b in (a, *e.multiple(a)))
 
 
@@ -111,7 +116,7 @@ def _inner(e: Environment, a: int) -> bool:
 
 
 def _conjugated_oxide(e: Environment, a: int) -> bool:
-    """Whether S or P is next to C=C, C=N or an aromatic ring, and not part of an anion."""
+    """Whether S or P of no anion is next to C=C, C=N or an aromatic ring."""
     return not e.has_oxide(a) and any(
         b in e.aromatic or (e.is_sp2(b) and not e.is_carbonyl(b)) for b in e.single(a)
     )
@@ -314,7 +319,7 @@ def _type(e: Environment, a: int) -> str:
 
 
 def _alternated(e: Environment, types: list[str]) -> Iterator[str]:
-    """The types, replaced by the second of their pair where the alternation requires it."""
+    """The types after the alternation of paired types."""
     ranks = canonical_ranks(e.lewis.molecule)
     second: dict[int, bool] = {}
     for start in sorted((a for a, t in enumerate(types) if t in PAIRS), key=ranks.__getitem__):

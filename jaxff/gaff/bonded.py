@@ -1,4 +1,4 @@
-"""Bonded interactions as tables, and the terms that each functional form makes of them."""
+"""Tables of bonded interactions, and the terms of each functional form."""
 
 from __future__ import annotations
 
@@ -177,7 +177,10 @@ def with_periodicities(torsions: Table, most: int, types: tuple[str, ...]) -> Ta
 
 
 def _by_labels(table: Table, atoms, rows, values: dict) -> dict[str, np.ndarray]:
-    """Values of the types of a term; the mean where the table has several types for one."""
+    """Values of the types of a term.
+
+    A type that has several rows in the table has the mean of their values.
+    """
     of_atoms = {tuple(a): row for a, row in zip(table.atoms.tolist(), table.rows, strict=True)}
     table_rows = np.array([of_atoms[tuple(a)] for a in atoms.tolist()], int)
     count = np.bincount(rows)

@@ -1,4 +1,7 @@
-"""Partial charges: RESP, AM1-BCC, Gasteiger's, or given ones; their sums are exact."""
+"""Partial charges from RESP, AM1-BCC, Gasteiger's method, or the user.
+
+Their sums are exact.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,10 @@ def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
 
 
 def given(molecule: Molecule, charges) -> Charges:
-    """Given charges (N,) e; the rounding error of their sum is distributed over the atoms."""
+    """Check charges (N,) e from the user.
+
+    The rounding error of their sum is distributed over the atoms.
+    """
     try:
         if np.iscomplexobj(np.asarray(charges)):
             raise ValueError("they are complex")

@@ -13,7 +13,7 @@ SMALLEST, LARGEST = 500, 1600  # pixels
 
 
 def depict(parametrization: Parametrization, path) -> None:
-    """Draw the molecule with the type and charge of each atom, as ``x.svg`` or ``x.png``.
+    """Draw the molecule with the type and charge of each atom, as svg or png.
 
     Raises:
         InputError: the format is another one, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""Environments of the atoms of a Lewis structure, which decide on their GAFF types."""
+"""Environments of atoms in a Lewis structure, which determine their GAFF types."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Environment:
         return self.degree(a) in degree and len(self.multiple(a)) == 1
 
     def conjugates(self, a: int) -> bool:
-        """Whether a single bond to this atom is conjugated with a double bond of this atom."""
+        """Whether a single bond to this atom is conjugated with one of its double bonds."""
         symbol, degree, multiple = self.symbols[a], self.degree(a), self.multiple(a)
         if symbol == "C":
             return degree <= 3 and bool(multiple)
@@ -132,7 +132,7 @@ class Environment:
         return symbol in "OS" and degree == 2
 
     def _is_pure(self, ring: frozenset[int]) -> bool:
-        """Whether a ring consists of six sp2 atoms whose double bonds are all within rings."""
+        """Whether a ring has six sp2 atoms, with all their double bonds within rings."""
         return len(ring) == 6 and all(
             self.symbols[a] in "CNP"
             and self.is_flat(a)

@@ -34,7 +34,7 @@ def seminario(
     angles: str = "projected",
     equilibrium: bool = False,
 ) -> Potential:
-    """The same potential with force constants of bonds and angles from a Hessian at a minimum.
+    """Set force constants of bonds and angles from a Hessian at a minimum.
 
     The constant of a type is the mean over its interactions; types without interactions keep their
     constant.  Morse bonds keep their depth, and their width follows from the constant.  The
@@ -105,7 +105,9 @@ def bond_constant(R: np.ndarray, H: np.ndarray, a: int, b: int) -> float:
 
 
 def modified_angle_constants(R: np.ndarray, H: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Force constants (A,) (no ½), kcal/mol/rad², of angles by the modified Seminario method.
+    """Force constants (A,) of angles by the modified Seminario method.
+
+    They are in kcal/mol/rad², without ½.
 
     1/2k is the sum over both ends of s/(r² Σ λ |p·ν|).  Here λ and ν are eigenvalues and
     eigenvectors of minus the block of the end and the vertex, p is the direction in which the end
@@ -144,7 +146,9 @@ def modified_angle_constants(R: np.ndarray, H: np.ndarray, angles: np.ndarray) -
 
 
 def projected_angle_constant(R: np.ndarray, H: np.ndarray, a: int, b: int, c: int) -> float:
-    """Force constant (no ½), kcal/mol/rad², of the angle a-b-c from the block of its ends.
+    """Force constant (no ½), kcal/mol/rad², of the angle a-b-c.
+
+    It comes from the block of the Hessian of the end atoms a and c.
 
     It is ½ r r' p·H·p', where p and p' are the directions in which a and c open the angle.  Among
     all bonds, angles and torsions only this angle depends on both displacements.
@@ -175,13 +179,19 @@ def _angle(R, a, b, c) -> float:
 
 
 def _direction(R, end, vertex, other) -> np.ndarray:
-    """Unit vector (3,) perpendicular to the bond of `end`, in the plane, that opens the angle."""
+    """Unit vector (3,), perpendicular to the bond of `end`, that opens the angle.
+
+    It lies in the plane of the angle.
+    """
     along, across = _unit(R[end] - R[vertex]), R[other] - R[vertex]
     return _unit((across @ along) * along - across)
 
 
 def _opening(R, end, vertex, other) -> np.ndarray:
-    """p pᵀ (3, 3) of that direction; for a straight angle the mean over all directions."""
+    """Projector p pᵀ (3, 3) on the direction p in which the end opens the angle.
+
+    For a straight angle it is the mean over all directions.
+    """
     if _angle(R, end, vertex, other) > STRAIGHT:
         along = _unit(R[end] - R[vertex])
         return 0.5 * (np.eye(3) - np.outer(along, along))

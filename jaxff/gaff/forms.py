@@ -1,4 +1,4 @@
-"""Functional forms of the bonded terms, by the names that `jaxff fit --form` accepts.
+"""Functional forms of the bonded terms, by their names for `jaxff fit --form`.
 
 A new form takes one line in `FORMS` and a function that makes its terms; see
 `jaxff.gaff.bonded`.  This module imports no JAX, so that the command line can read it quickly.

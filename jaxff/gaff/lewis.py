@@ -102,7 +102,9 @@ class Lewis:
 
 
 def lewis_structure(molecule: Molecule) -> Lewis:
-    """The Lewis structure of `molecule`, which does not depend on the order of its atoms.
+    """The Lewis structure of `molecule`.
+
+    It does not depend on the order of the atoms.
 
     Raises:
         InputError: the molecule has an element outside H C N O S P F Cl Br I, consists of several
@@ -174,7 +176,9 @@ def _cheapest(molecule, degree, charge) -> tuple[np.ndarray, np.ndarray] | None:
 
 @lru_cache(maxsize=256)
 def _solve(symbols, bonds, charge, degree, ranks):
-    """Bond orders and charges with the smallest penalty by an integer program; None if infeasible.
+    """Bond orders and charges with the smallest penalty; None if there are none.
+
+    They are the solution of an integer program.
 
     The variables are the bond orders minus one, and for each atom which of its states it has.
     """

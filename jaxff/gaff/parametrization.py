@@ -59,7 +59,10 @@ class Parametrization:
         form: str = "gaff",
         fourier_terms: int | None = None,
     ) -> Potential:
-        """The potential, with this parametrization as its `origin`; see `Topology.potential`."""
+        """The potential, with this parametrization as its `origin`.
+
+        See `Topology.potential`.
+        """
         potential = self.topology.potential(
             coulomb_constant, form=form, fourier_terms=fourier_terms
         )
@@ -67,7 +70,7 @@ class Parametrization:
 
     @property
     def estimates(self) -> tuple[Assigned, ...]:
-        """Parameters that the file lacks and that are estimated, in descending order of penalty."""
+        """Estimates of parameters that the file lacks, in descending order of penalty."""
         found = {(a.kind, a.name): a for a in self.assigned if a.penalty}
         return tuple(sorted(found.values(), key=lambda a: (-a.penalty, a.kind, a.types)))
 
@@ -167,7 +170,9 @@ def gaff(
     form: str = "gaff",
     fourier_terms: int | None = None,
 ) -> Potential:
-    """The GAFF potential of `mol`, in its atom order; its `origin` is the `Parametrization`.
+    """The GAFF potential of `mol`, in its atom order.
+
+    The `origin` of the potential is the `Parametrization`.
 
     GAFF 1.81: Wang et al., J. Comput. Chem. 25, 1157 (2004), doi:10.1002/jcc.20035.
 

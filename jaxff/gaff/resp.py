@@ -1,4 +1,6 @@
-"""RESP charges, fitted to the HF/6-31G* electrostatic potential with hyperbolic restraints.
+"""RESP charges, fitted to the electrostatic potential of HF/6-31G*.
+
+Hyperbolic restraints keep the charges small.
 
 Sources: C. I. Bayly, P. Cieplak, W. D. Cornell, P. A. Kollman, J. Phys. Chem. 97, 10269 (1993);
 grid: U. C. Singh, P. A. Kollman, J. Comput. Chem. 5, 129 (1984).
@@ -62,7 +64,10 @@ def resp(molecule: Molecule, conformers: Sequence[np.ndarray] | None = None) -> 
 
 
 def potential_at(molecule: Molecule) -> ESP:
-    """The HF/6-31G* potential of a molecule on the surfaces of Merz and Kollman, by PySCF."""
+    """The HF/6-31G* potential of a molecule by PySCF.
+
+    The points are on the surfaces of Merz and Kollman.
+    """
     try:
         from pyscf import df, gto, scf
     except ImportError as error:
@@ -139,7 +144,10 @@ def standard_orientation(molecule: Molecule) -> np.ndarray:
 
 
 def surface_points(symbols: Sequence[str], positions: np.ndarray) -> np.ndarray:
-    """Points (K, 3) Å on spheres around the atoms, outside all other spheres of the same shell."""
+    """Points (K, 3) Å on shells around the atoms.
+
+    A point lies outside the spheres of all other atoms in the same shell.
+    """
     radii = np.array([RADII[s] for s in symbols])
     found = []
     for shell in SHELLS:
@@ -164,7 +172,7 @@ def _sphere(n: int) -> np.ndarray:
 
 
 def fit_charges(molecule: Molecule, potentials: Sequence[ESP]) -> np.ndarray:
-    """RESP charges (N,) e from the potentials of one or several conformers, in two stages.
+    """RESP charges (N,) e from one or several conformers, in two stages.
 
     In the first stage all charges are free under a weak restraint, and equivalent atoms outside
     methyl and methylene groups have equal charges.  In the second stage these groups are fitted
@@ -199,7 +207,9 @@ def fit_charges(molecule: Molecule, potentials: Sequence[ESP]) -> np.ndarray:
 def restrained_fit(
     matrix, vector, total: float, classes, restrained, strength: float, free, start
 ) -> np.ndarray:
-    """Charges (N,) that minimise q·A q − 2 b·q + 2 a Σ (√(q² + b²) − b), summed over restraints.
+    """Charges (N,) that minimise q·A q − 2 b·q + 2 a Σ (√(q² + b²) − b).
+
+    The last sum is over the restrained atoms.
 
     The stationary equations are solved repeatedly, with the slope of the restraint at the previous
     charges, as in the original program.

@@ -1,4 +1,4 @@
-"""The parameter file of GAFF, gaff.dat, as a table with the line number of each entry.
+"""The parameter file of GAFF, gaff.dat, as a table with line numbers.
 
 Format: https://ambermd.org/FileFormats.php#parm.dat
 """
@@ -53,7 +53,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class ParameterTable:
-    """Entries of bonds, angles, torsions and impropers by types, and σ and ε of each type.
+    """Entries of bonded interactions by types, and σ and ε of each type.
 
     Attributes:
         title: the file's first line.
@@ -82,7 +82,7 @@ class ParameterTable:
         return self.angles.get(directed(types))
 
     def torsion(self, types: Types) -> Entry | None:
-        """The entry of these four types, or else that of the inner two types with any ends."""
+        """The entry of four types, or else that of the two inner types with any ends."""
         _, b, c, _ = types
         return self.torsions.get(directed(types)) or self.torsions.get(directed(("X", b, c, "X")))
 
@@ -152,7 +152,7 @@ def parse_table(text: str, name: str) -> ParameterTable:
 
 
 def with_frcmod(table: ParameterTable, text: str, name: str) -> ParameterTable:
-    """The table with the entries of a frcmod file, which replace those of the same types.
+    """The table, with the entries of a frcmod file added or replaced.
 
     Args:
         table: the table.
@@ -212,7 +212,7 @@ def _check_words(words: list[str]) -> None:
 
 
 def _add_entry(entries: dict[Types, Entry], section: str, line: str, source: str) -> None:
-    """Add the entry of a line, or one more Fourier term to the entry of the same types."""
+    """Add the entry of a line, or one more Fourier term to an existing entry."""
     width = _WIDTHS[section]
     types = tuple(line[3 * i : 3 * i + 2].strip() for i in range(width))
     words = line[3 * width - 1 :].split()
@@ -241,7 +241,10 @@ def _add_lj(table: ParameterTable, line: str, source: str) -> None:
 
 
 def equilibrium_angle(degrees: float) -> float:
-    """An equilibrium angle in rad; at most π, beyond which a straight angle would have a cusp."""
+    """An equilibrium angle in rad, at most π.
+
+    Beyond π a straight angle would have a cusp.
+    """
     return min(degrees * DEGREE, math.pi)
 
 
@@ -254,7 +257,10 @@ def _section(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
 
 
 def _finish(entries: dict[Types, Entry]) -> None:
-    """Make periodicities natural numbers; their sign only says whether another term follows."""
+    """Make periodicities positive.
+
+    Their sign in the file only says whether another term follows.
+    """
     for key, entry in entries.items():
         if len(key) == 4:
             terms = tuple((k, int(abs(n)), phase) for k, n, phase in entry.values)

@@ -1,4 +1,7 @@
-"""Topology: the force field of a molecule as tables, between a file and a Potential."""
+"""The force field of a molecule as tables, from which files are written.
+
+A `Topology` is the common form of force-field files and potentials.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,10 @@ class Topology:
     exclusions: np.ndarray
 
     def reorder(self, order: Sequence[int] | np.ndarray) -> Topology:
-        """The same topology with atom ``order[i]`` at place i; order (N,) is a permutation."""
+        """The same topology with atom ``order[i]`` at place i.
+
+        The array order (N,) is a permutation.
+        """
         order = np.asarray(order, int)
         place = np.empty(len(order), np.int32)
         place[order] = np.arange(len(order))
@@ -204,7 +210,10 @@ class Topology:
         return Potential(placed, params, self.molecule)
 
     def _charge_classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Charges (C,) and rows (N,) of the atoms; equivalent atoms of equal charge share one."""
+        """Charges (C,) and rows (N,) of the atoms.
+
+        Equivalent atoms of equal charge share a row.
+        """
         _, charge = np.unique(self.charges, return_inverse=True)
         key = np.stack([equivalent_atoms(self.molecule), charge])
         _, first, rows = np.unique(key, axis=1, return_index=True, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Estimation of the parameters of a baseline together with the kernel that corrects it.
+"""Estimate the parameters of a baseline together with the kernel on top of it.
 
 Least squares minimises the residual of the baseline, but the smallest residual is not the one that
 a kernel learns best.  Generalised least squares, with the kernel as the covariance of the residual,
@@ -34,7 +34,7 @@ CONVERGED = 3e-2  # largest change of a parameter in the last step, in the same 
 def adapted(
     baseline: Potential, system: KernelSystem, frames: Dataset, prior: float = PRIORS[0]
 ) -> Potential:
-    """The baseline with the trainable parameters that minimise rᵀ(−K + λ)⁻¹r plus a prior.
+    """The baseline with the parameters that minimise rᵀ(−K + λ)⁻¹r plus a prior.
 
     r is the residual of the forces.  The minimisation uses Gauss-Newton steps within the bounds of
     the columns; the prior is quadratic in the changes of the parameters.

@@ -1,4 +1,4 @@
-"""The folder of an unfinished training: its finished models, and the state of the solver."""
+"""The folder of an unfinished training: finished models, and the solver's state."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ class Checkpoint:
         return self.folder / f"solver-{key}.npz"
 
     def finished(self, key: str) -> tuple[Potential, float, str] | None:
-        """Potential, validation error, kcal/mol/Å, and solver of a finished model, or None."""
+        """Potential, validation error in kcal/mol/Å, and solver of a model, or None.
+
+        The result is None if the model is not finished.
+        """
         path = self.folder / f"{key}.json"
         if not path.is_file():
             return None

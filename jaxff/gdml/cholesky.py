@@ -1,4 +1,6 @@
-"""Cholesky factorisation of a symmetric matrix that is stored as tiles of its lower triangle.
+"""Cholesky factorisation of a symmetric matrix in tiles.
+
+Only the tiles of the lower triangle are stored.
 
 With two threads, LAPACK's factorisation in OpenBLAS crashes or reports a false failure for n above
 about 22,800.  Here LAPACK factorises small blocks only.  The rest are products of tiles, which run
@@ -24,7 +26,9 @@ class NotPositiveDefinite(ArithmeticError):
 
 
 def factorise(tiles: Tiles, progress: Callable[[float], None] | None = None) -> None:
-    """Replace the tiles of a positive definite A by those of L, lower triangular, A = L Lᵀ.
+    """Replace the tiles of a positive definite A by those of L, with A = L Lᵀ.
+
+    L is lower triangular.
 
     Args:
         tiles: square tiles of equal size; row i contains the tiles (i, 0) ... (i, i).

@@ -27,7 +27,7 @@ class NotConverged(InputError):
 )
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Solution x, residual r and search direction p, (M, W) each, and the product rᵀz, ()."""
+    """Solution x, residual r, search direction p (M, W each), and rᵀz, ()."""
 
     x: Array
     r: Array

@@ -1,4 +1,4 @@
-"""Training of local corrections: kernels that act on some atoms, near their training frames."""
+"""Training of local corrections: kernels on some atoms, near the training frames."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def train_correction(
     kernel: LocalKernel | None = None,
     run: Run | None = None,
 ) -> Potential:
-    """Train a kernel that corrects a potential on some atoms, near the frames of a data set.
+    """Train a kernel that corrects a potential on some atoms, near given frames.
 
     The sum ``baseline + correction.on(atoms)`` has the corrected energy.  The kernel is fitted to
     reference minus baseline: the energies, and the forces on the atoms without their net force and
@@ -215,7 +215,10 @@ _soft_rows = jax.jit(jax.vmap(soft_minimum, in_axes=(0, None)))
 
 
 def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
-    """Squared distances (I, M, P) from some frames to images of all others (to themselves ∞)."""
+    """Squared distances (I, M, P) from some frames to images of all other frames.
+
+    The distance of a frame to its images is ∞.
+    """
     images = jnp.asarray(x[:, entries].reshape(-1, x.shape[1]))
     squares = np.asarray(squared_distances(jnp.asarray(x[rows]), images))
     squares = np.maximum(squares.reshape(-1, len(x), len(entries)), 0.0)
@@ -225,7 +228,10 @@ def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
 
 
 def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule) -> Potential:
-    """The kernel of a hybrid, its last term, with `level` subtracted and with a switch."""
+    """The kernel of a hybrid, with `level` subtracted and with a switch.
+
+    The kernel is the last term of the hybrid.
+    """
     placed = hybrid.program.placed[-1]
     kernel = placed.term
     assert isinstance(kernel, KernelTerm)
@@ -241,7 +247,7 @@ def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule)
 def _relative_error(
     hybrid: Potential, baseline: Potential, parts: list[Dataset], level: float
 ) -> float:
-    """Mean square errors of forces and of energies, each relative to the baseline's, added."""
+    """Sum of the mean square errors of forces and energies, relative to the baseline."""
 
     def errors(potential):
         out = np.full(2, np.finfo(float).tiny)  # the errors of a baseline may be zero

@@ -1,4 +1,4 @@
-"""The dense solver of the kernel system: a Cholesky factor, refined by conjugate gradients."""
+"""The dense solver: a Cholesky factor, refined by conjugate gradients."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def factor_dtype(op: KernelOperator) -> jnp.dtype:
 
 
 def dense_bytes(op: KernelOperator) -> int:
-    """Memory that `Dense` needs, bytes: the tiles of the triangle and some work arrays."""
+    """Memory that `Dense` needs, bytes: the tiles and some work arrays."""
     frames = _frames_per_tile(op)
     count, side = -(-op.n_frames // frames), frames * op.width
     return op.dtype.itemsize * (count * (count + 1) // 2 + 6) * side**2

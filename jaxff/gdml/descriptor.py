@@ -1,4 +1,4 @@
-"""Descriptors, which the kernel compares, and the action of permutations of atoms on them.
+"""Descriptors that the kernel compares, and permutations of their entries.
 
 A descriptor is a function ``(R (N, 3) Å, lattice (3, 3) Å or None) -> (D,)``.  A permutation of
 atoms of one element must permute its entries.  The default is the descriptor of sGDML, the inverse
@@ -33,7 +33,9 @@ def incidence(n_atoms: int) -> np.ndarray:
 
 
 def inverse_distances(R: Array, lattice: np.ndarray | Array | None = None) -> Array:
-    """Inverse distances (D,) of all pairs of atoms, 1/Å, between nearest images in a lattice.
+    """Inverse distances (D,) of all pairs of atoms, 1/Å.
+
+    In a lattice they are those of nearest images.
 
     Args:
         R: (N, 3) Å.
@@ -64,7 +66,9 @@ def weighted_inverse_distances(
 
 
 def light_hydrogens(numbers: np.ndarray, weight: float = 0.85) -> Descriptor:
-    """Inverse distances with a smaller weight for hydrogens, for `Kernel(descriptor=...)`.
+    """Inverse distances in which hydrogens have a smaller weight.
+
+    The result is an argument of `Kernel(descriptor=...)`.
 
     Distances to hydrogens vary most and affect the energy least.  The best weight is the smaller
     the fewer frames there are: for aspirin 0.6 with 150 frames (5 % smaller force errors), 0.85
@@ -93,7 +97,10 @@ def descriptor_name(descriptor: Descriptor) -> str:
 
 
 def pair_permutations(permutations: np.ndarray) -> np.ndarray:
-    """Permutations (P, D) of pairs, k(i, j) → k(p[i], p[j]), by atom permutations (P, N)."""
+    """Permutations (P, D) of pairs from atom permutations (P, N).
+
+    Pair k(i, j) becomes pair k(p[i], p[j]).
+    """
     permutations = np.asarray(permutations, int)
     n_atoms = permutations.shape[1]
     i, j = np.tril_indices(n_atoms, -1)

@@ -1,4 +1,7 @@
-"""Model files of the sGDML package, read (versions of 2018 to 1.0.3) and written (1.0.3)."""
+"""Read and write model files of the sGDML package.
+
+Files of versions 2018 to 1.0.3 are read, and files of version 1.0.3 are written.
+"""
 
 from __future__ import annotations
 
@@ -199,7 +202,9 @@ def _size(wanted: int | None):
 
 
 def _molecule(numbers: np.ndarray, descriptors: np.ndarray, name: str) -> Molecule:
-    """Molecule with bonds from median distances and positions from the distances of one frame.
+    """The molecule of a model file, from its training distances.
+
+    The bonds follow from the median distances, and the positions from the distances of one frame.
 
     The positions are found by multidimensional scaling.
 

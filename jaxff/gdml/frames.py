@@ -1,4 +1,4 @@
-"""The frames of a training: drawing, their atoms and symmetries, and checks of their labels."""
+"""Frames of a training: their choice, atoms and symmetries, and label checks."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def warn_if_not_learnt(
 
 
 def check_energies(label: str, energies: np.ndarray, predicted: np.ndarray) -> None:
-    """Check that energies integrated from the forces agree with the energies of the frames.
+    """Check that energies integrated from the forces agree with the labels.
 
     Args:
         label: name of the data set, for messages.

@@ -1,4 +1,4 @@
-"""The iterative solver of the kernel system: conjugate gradients with a Nyström preconditioner."""
+"""The iterative solver: conjugate gradients with a Nyström preconditioner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Matérn-5/2 kernel of sGDML: expansions in it, and blocks of its covariance matrix.
+"""The Matérn-5/2 kernel of sGDML: expansions, and blocks of the kernel matrix.
 
 With t = √5 d/σ and d = |x − x'| the kernel is k = (1 + t + t²/3) exp(−t).  `matern`, `damped` and
 `decay` are functions of u = t².  Up to a factor each is the derivative of the one before, so that

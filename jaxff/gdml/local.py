@@ -1,4 +1,4 @@
-"""The term of a local correction: an sGDML energy that ends away from its training frames."""
+"""The term of a local correction: an sGDML energy that is zero far from its data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxff.space import Space
 
 @dataclass(frozen=True, eq=False)
 class LocalKernelTerm(KernelTerm):
-    """An sGDML energy times a switch that is one near the training frames and zero far from them.
+    """An sGDML energy times a switch: one near the training frames, zero far away.
 
     E = s(q) E_kernel(x).  The switch depends on a smooth minimum of the squared distances from the
     descriptor x to all training descriptors and their permuted images,
@@ -46,7 +46,7 @@ class LocalKernelTerm(KernelTerm):
 
 
 def soft_minimum(values: Array, softness: Array | float) -> Array:
-    """Smooth minimum −τ log Σ exp(−v/τ) of values v, which is not larger than any of them.
+    """Smooth minimum −τ log Σ exp(−v/τ) of values v; it is at most their minimum.
 
     Args:
         values: v, of any shape.
@@ -56,6 +56,9 @@ def soft_minimum(values: Array, softness: Array | float) -> Array:
 
 
 def switch(q: Array, inner: Array | float, outer: Array | float) -> Array:
-    """Quintic switch, 1 for q ≤ inner and 0 for q ≥ outer, twice continuously differentiable."""
+    """Quintic switch, 1 for q ≤ inner and 0 for q ≥ outer.
+
+    It is twice continuously differentiable.
+    """
     t = jnp.clip((q - inner) / (outer - inner), 0.0, 1.0)
     return 1.0 - t**3 * (10.0 - 15.0 * t + 6.0 * t**2)

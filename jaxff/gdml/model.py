@@ -17,7 +17,7 @@ from jaxff.space import Space
 
 @dataclass(frozen=True, eq=False)
 class KernelTerm(Term):
-    """The sGDML energy: a kernel expansion over training frames, summed over permutations.
+    """The sGDML energy: a sum over training frames and permutations.
 
     E = std Σ_j Σ_p 5/(3σ²) (1 + t) exp(−t) δ·β_j + c, where t = √5 |δ|/σ and δ is the difference
     between the permuted descriptor and that of training frame j.  It is evaluated as matrix
