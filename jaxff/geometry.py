@@ -1,4 +1,4 @@
-"""Distances, angles and dihedrals with finite values and correct gradients everywhere.
+"""Distances, angles and dihedrals, with finite values and correct gradients.
 
 Points and vectors are (3,) Å.  Additional trailing axes batch over interactions and use the full
 vector width of the processor.  Where a gradient does not exist (coincident atoms, straight angles,
@@ -43,7 +43,9 @@ def angle(a: Array, b: Array, c: Array) -> Array:
 
 
 def angle_cos(a: Array, b: Array, c: Array) -> Array:
-    """Cosine () of the angle at b between a and c (3,) Å; it is smooth at straight angles.
+    """Cosine () of the angle at b between a and c (3,) Å.
+
+    It is smooth at straight angles.
 
     Value and gradient are zero if b coincides with a or c.
     """
@@ -54,13 +56,18 @@ def angle_cos(a: Array, b: Array, c: Array) -> Array:
 
 
 def fade(x: Array) -> Array:
-    """Smooth step () from 0 at x = 0 to 1 at x = 1; two derivatives vanish at both ends."""
+    """Smooth step () from 0 at x = 0 to 1 at x = 1.
+
+    Two derivatives vanish at both ends.
+    """
     x = jnp.clip(x, 0.0, 1.0)
     return x**3 * (10.0 + x * (6.0 * x - 15.0))
 
 
 def squared_angle_deviation(a: Array, b: Array, c: Array, reference: Array) -> Array:
-    """(θ − θ0)² () rad² of the angle θ at b between a and c (3,) Å; θ0 = `reference` () rad.
+    """(θ − θ0)², () rad², of the angle θ at b between a and c (3,) Å.
+
+    The argument `reference`, () rad, is θ0.
 
     At exactly 0° and 180° the first and second derivatives are correct if θ0 is this angle.  For
     other θ0 the energy has a cusp there, and the gradient is set to zero.
@@ -74,7 +81,7 @@ def squared_deviation(u: Array, v: Array, reference: Array) -> Array:
 
 
 def dihedral(a: Array, b: Array, c: Array, d: Array) -> Array:
-    """Dihedral angle () rad in [−π, π] of a-b-c-d (3,) Å with the IUPAC sign; 0 is cis.
+    """Dihedral angle () rad in [−π, π] of a-b-c-d (3,) Å; 0 is cis (IUPAC sign).
 
     Value and gradient are zero if three consecutive points are collinear.
     """
@@ -133,7 +140,10 @@ def _angle_products(u: Array, v: Array) -> tuple[Array, Array]:
 
 
 def _sine_times_tangent(u: Array, v: Array, cos: Array, du: Array, dv: Array) -> Array:
-    """|u × v| dθ for cos = u · v; it is linear in du and dv, and smooth at straight angles."""
+    """|u × v| dθ for cos θ = u · v.
+
+    It is linear in du and dv, and smooth at straight angles.
+    """
     uu, vv = _dot(u, u), _dot(v, v)
     along_u, along_v = cos / _or_one(uu, uu > 0.0), cos / _or_one(vv, vv > 0.0)
     return _dot(u, along_u * du - dv) + _dot(v, along_v * dv - du)
@@ -195,7 +205,9 @@ def _deviation(sin2: Array, cos: Array, reference: Array) -> tuple[Array, Array]
 
 @jax.custom_jvp
 def torsion_cos_sin(b1: Array, b2: Array, b3: Array) -> tuple[Array, Array]:
-    """Cosine and sine () of the dihedral of bond vectors (3,) Å; (1, 0) if it is undefined.
+    """Cosine and sine () of the dihedral of bond vectors (3,) Å.
+
+    They are (1, 0) if the dihedral is undefined.
 
     cos φ ∝ (b1 × b2) · (b2 × b3), sin φ ∝ |b2| b1 · (b2 × b3); gradient after Blondel and Karplus,
     J. Comput. Chem. 17, 1132 (1996), eq. 27.

@@ -14,7 +14,9 @@ RIGID = 0.01
 
 
 def checked_hessian(positions, hessian) -> tuple[np.ndarray, np.ndarray]:
-    """Check positions and Hessian; return (N, 3) Å and symmetrised (N, 3, N, 3) kcal/mol/Å².
+    """Check positions and Hessian, and return them as arrays.
+
+    The arrays are (N, 3) Å and, symmetrised, (N, 3, N, 3) kcal/mol/Å².
 
     Args:
         positions: (N, 3) Å.

@@ -1,4 +1,4 @@
-"""Versions and devices, contents of files, and a test for JAX releases that miscompile."""
+"""Versions, devices, contents of files, and a test for faulty JAX releases."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ _POSITIONS = np.array(
 
 
 def _energy(xp, R):
-    """Energy () of H-O-O-H, kcal/mol: bonds, angles, torsion, Coulomb and Lennard-Jones.
+    """Energy () of H-O-O-H, kcal/mol: bonded terms, Coulomb and Lennard-Jones.
 
     Args:
         xp: NumPy or jax.numpy.

@@ -10,7 +10,7 @@ import jax
 
 
 def resident() -> int:
-    """Bytes of main memory that this process uses (0 if the system does not report them)."""
+    """Bytes of main memory that this process uses (0 if unknown)."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

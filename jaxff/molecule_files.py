@@ -58,7 +58,10 @@ def fields_of_ase(atoms: Any, charge: int | None = None) -> Fields:
 
 
 def mol2_rows(path: str | Path) -> dict[str, list[list[str]]]:
-    """The words of each line in sections ATOM, BOND, MOLECULE of a mol2 file's first molecule."""
+    """Words of the lines in sections ATOM, BOND and MOLECULE of a mol2 file.
+
+    Only the first molecule of the file is read.
+    """
     section, rows = "", {"ATOM": [], "BOND": [], "MOLECULE": []}
     for line in Path(path).read_text().splitlines():
         if line.startswith("@<TRIPOS>"):
@@ -125,7 +128,7 @@ def _read_mol2(path: Path) -> Fields:
 
 
 def _mol2_element(row: list[str]) -> int:
-    """Atomic number of a mol2 atom: of a SYBYL type (C.ar), or of a GAFF or AMBER type (ca, CT)."""
+    """Atomic number of a SYBYL type (C.ar), or of a GAFF or AMBER type (ca, CT)."""
     kind = row[5]
     stem = kind.split(".")[0]
     if ("." in kind or stem.capitalize() == stem) and stem.capitalize() in atomic_numbers:

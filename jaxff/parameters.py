@@ -28,7 +28,7 @@ class Leaf(NamedTuple):
 
 
 def parameter_leaves(potential: Potential) -> list[Leaf]:
-    """All parameter arrays of a potential, in the order of ``jax.tree.leaves(params)``."""
+    """All parameter arrays, in the order of ``jax.tree.leaves(params)``."""
     columns = potential.columns
     flat = jax.tree_util.tree_leaves_with_path(potential.params)
     names = [tuple(map(_key, path)) for path, _ in flat]
@@ -46,7 +46,10 @@ def _key(entry) -> str:
 
 
 def _column(columns, name: Name) -> Column:
-    """The column that describes a leaf: columns are a prefix of the tree of parameters."""
+    """The column that describes a leaf.
+
+    Columns are a prefix of the tree of parameters.
+    """
     for key in name:
         if isinstance(columns, Column):
             break
@@ -64,13 +67,13 @@ class FreeParameters:
     Attributes:
         start: the potential that has the parameters.
         columns: {name: Column} of those that are free.
-        beside: programs of other molecules that read the same parameters.
+        other_programs: programs of other molecules that read the same parameters.
         rows: {name: (n,) booleans}, which rows are free, where not all of them are.
     """
 
     start: Potential
     columns: dict[Name, Column]
-    beside: tuple[Program, ...] = ()
+    other_programs: tuple[Program, ...] = ()
     rows: dict[Name, np.ndarray] = field(default_factory=dict)
 
     @classmethod
@@ -78,7 +81,7 @@ class FreeParameters:
         cls,
         potential: Potential,
         patterns: Sequence[str] | None = None,
-        beside: Sequence[Program] = (),
+        other_programs: Sequence[Program] = (),
     ) -> FreeParameters:
         """The parameters whose dotted names match a pattern, or all trainable ones.
 
@@ -91,7 +94,7 @@ class FreeParameters:
         Args:
             potential: the potential.
             patterns: patterns of names, or None for all trainable parameters.
-            beside: programs of other molecules that read the same parameters.
+            other_programs: programs of other molecules that read the same parameters.
 
         Raises:
             InputError: no parameter matches.
@@ -122,7 +125,7 @@ class FreeParameters:
             wanted = "is trainable" if patterns is None else f"matches {list(patterns)}"
             raise InputError(f"no parameter {wanted}; this potential has {known}")
         rows = {key: free for key, free in rows.items() if key in columns}
-        return cls(potential, columns, tuple(beside), rows)
+        return cls(potential, columns, tuple(other_programs), rows)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,10 +178,10 @@ class FreeParameters:
         return self.conserving(self._moves(clipped))
 
     def conserving(self, moves: Moves) -> Moves:
-        """Moves corrected so that they keep what the terms conserve, such as the net charge."""
+        """Correct moves so that they keep conserved quantities, such as the net charge."""
         params: dict[str, Any] = dict(self.params(moves))
         start = self.start.params
-        for program in (self.start.program, *self.beside):
+        for program in (self.start.program, *self.other_programs):
             for placed in program.placed:
                 name = placed.name
                 params[name] = placed.term.constrain(params[name], start[name])
@@ -205,7 +208,7 @@ class FreeParameters:
 
 
 def _equilibrium_angles(potential: Potential) -> dict[str, float]:
-    """Equilibrium angles, rad, by the names of their rows, of all terms with a column `angle`."""
+    """Equilibrium angles, rad, by row names, of all terms with a column `angle`."""
     found: dict[str, float] = {}
     for placed in potential.program.placed:
         if "angle" in placed.term.columns:

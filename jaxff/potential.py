@@ -78,7 +78,10 @@ class Potential:
         return self.program.jit_energy(self._ready, self._checked(R), *_arrays(box, neighbor))
 
     def forces(self, R, box=None, neighbor=None) -> Array:
-        """Forces, (N, 3) kcal/mol/Å, minus the gradient of the energy; arguments as for it."""
+        """Forces, (N, 3) kcal/mol/Å: minus the gradient of the energy.
+
+        The arguments are those of the energy.
+        """
         return self.energy_and_forces(R, box, neighbor)[1]
 
     def energy_and_forces(self, R, box=None, neighbor=None) -> tuple[Array, Array]:
@@ -123,7 +126,10 @@ class Potential:
 
     @property
     def _ready(self) -> Params:
-        """The parameters with those derived from them; computed once unless they are traced."""
+        """The parameters, with those that the terms derive from them.
+
+        They are computed once unless they are traced.
+        """
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self.params)):
             return self.params
         if "_derived" not in vars(self):
@@ -176,7 +182,10 @@ class Potential:
         return out
 
     def replace(self, params: Params) -> Potential:
-        """The potential with other parameters of the same names and shapes; never recompiles."""
+        """The potential with other parameters of the same names and shapes.
+
+        Nothing is compiled again.
+        """
         old, new = jax.tree.structure(self.params), jax.tree.structure(params)
         if old != new:
             raise InputError(f"parameters have the structure {new}, expected {old}")
@@ -229,7 +238,10 @@ class Potential:
         return self if isinstance(other, int) and other == 0 else NotImplemented  # sum([...])
 
     def __mul__(self, factor) -> Potential:
-        """The potential times `factor`, (), which becomes the parameter ``scale`` of each term."""
+        """The potential times `factor`, ().
+
+        The factor becomes the parameter ``scale`` of each term.
+        """
         if isinstance(factor, Potential) or jnp.ndim(factor) != 0:
             return NotImplemented
         factor = jnp.asarray(factor, float)

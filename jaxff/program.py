@@ -49,7 +49,10 @@ class Placed:
         return {f"{key}#{suffix}": e for key, e in energies.items()} if suffix else energies
 
     def interactions(self, params: Params) -> Interactions | None:
-        """The term's interactions with atoms of the system, or None if it is no sum of such."""
+        """The interactions of the term with the atoms of the system.
+
+        None if the term is not a sum of interactions.
+        """
         ready = self.ready(params)
         found = self.term.interactions(ready)
         if found is None:
@@ -59,14 +62,19 @@ class Placed:
         return replace(found, scale=ready.get("scale"))
 
     def ready(self, params: Params) -> Params:
-        """The term's parameters with those that it derives from them, unless they are there."""
+        """The parameters of the term, with those that it derives from them.
+
+        Derived parameters that are present already are kept.
+        """
         params = params[self.name]
         return {**self.term.derived(params), **params}
 
 
 @jax.tree_util.register_pytree_node_class
 class Program:
-    """The placed terms of a potential and the compiled functions over them; a JAX pytree.
+    """The placed terms of a potential and the compiled functions over them.
+
+    A program is a JAX pytree.
 
     As a pytree its leaves are the integer arrays of the terms.  The compiled functions of one
     program contain these arrays as constants.
@@ -147,7 +155,7 @@ class Program:
 
     @cached_property
     def jit_batches(self):
-        """Energies and forces of R (chunks, frames, N, 3), one chunk after another, compiled."""
+        """Energies and forces of R (chunks, frames, N, 3), chunk by chunk, compiled."""
         batch = jax.vmap(self.energy_and_forces, in_axes=(None, 0, None))
         return jax.jit(lambda params, R, box: jax.lax.map(lambda R: batch(params, R, box), R))
 
@@ -161,7 +169,7 @@ class Program:
         return {p.name: p.ready(params) for p in self.placed}
 
     def trace(self, params: Params) -> None:
-        """Trace the energy without computing it, which raises an error if it cannot be computed."""
+        """Trace the energy, so that an energy that cannot be computed raises its error."""
         n_atoms, dtype = self.n_atoms or self.n_atoms_min, jnp.result_type(float)
         reads = {name for p in self.placed for name in p.term.reads(params[p.name])}
         box = jax.ShapeDtypeStruct((3, 3), dtype) if "box" in reads else None
@@ -172,7 +180,7 @@ class Program:
         return sum(p.term.frame_bytes(params[p.name]) for p in self.placed)
 
     def frames_at_once(self, params: Params) -> int:
-        """Number of frames of a batch whose working memory fits the cache of the processor."""
+        """Number of frames in a batch whose working memory fits the processor's cache."""
         budget = CACHE_BYTES if jax.default_backend() == "cpu" else BATCH_BYTES
         return int(min(max(budget // max(self.frame_bytes(params), 1), 1), MAX_FRAMES))
 
@@ -182,7 +190,7 @@ class Program:
 
     @property
     def n_atoms(self) -> int | None:
-        """Number of atoms, or None if every term is placed on some atoms of a larger system."""
+        """Number of atoms, or None if every term acts on some atoms of a larger system."""
         return next((p.term.n_atoms for p in self.placed if p.atoms is None), None)
 
     @property

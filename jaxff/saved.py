@@ -190,7 +190,10 @@ def _kind(name: str, path) -> type[Term]:
 
 
 def _structure(tree, term: Term, path):
-    """JSON that describes a tree of dicts, lists and tuples; leaves are numbered in JAX's order."""
+    """JSON that describes a tree of dicts, lists and tuples.
+
+    Leaves are numbered in the order of JAX.
+    """
     count = iter(range(len(jax.tree.leaves(tree))))
 
     def describe(node):
@@ -248,7 +251,7 @@ def _value(value, path):
 
 
 def _described(function, path) -> dict:
-    """A function by its name, with the keyword arguments that `functools.partial` gave it."""
+    """The name of a function, and the keyword arguments of `functools.partial`."""
     if isinstance(function, partial) and not function.args:
         return {"function": _name_of(function.func, path), "arguments": function.keywords}
     return {"function": _name_of(function, path)}

@@ -20,7 +20,7 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """The unit of a parameter array, its scale and bounds, and whether training changes it.
+    """Unit, scale and bounds of a parameter array, and whether it is trainable.
 
     Attributes:
         unit: such as "kcal/mol/Å²".

@@ -1,4 +1,6 @@
-"""The unit system: kcal/mol, Å, amu, e, K, fs and radians, internally and in all written files.
+"""The unit system: kcal/mol, Å, amu, e, K, fs and radians.
+
+All values in memory and in written files have these units.
 
 Only this module knows other units.  Physical constants are those of CODATA 2018
 (https://physics.nist.gov/cuu/Constants).

@@ -204,8 +204,8 @@ def _swept(minimise, on_grid, starts: np.ndarray, neighbours: np.ndarray, sweeps
 def _neighbours(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> np.ndarray:
     """Indices (2K, M) of the neighbours of each grid point along each coordinate.
 
-    At the end of a coordinate that is not periodic, a point is its own neighbour.  A grid of one
-    point has none: (0, 1).
+    At the end of a coordinate that is not periodic, the neighbour of a point is the point itself.
+    A grid of one point has no neighbours: the shape is (0, 1).
     """
     index = np.arange(np.prod(shape)).reshape(shape)
     neighbours = []

@@ -56,7 +56,7 @@ def free_energy_and_error(
 ) -> Estimate:
     """Free energy (bins,) kcal/mol and its standard error kT σ(p)/p, to first order.
 
-    Each bin has its own error, as in `mean_and_error`; it is infinite for an empty bin.
+    The error of each bin is computed as in `mean_and_error`; it is infinite for an empty bin.
 
     Args:
         occupations: (F, bins) shares of the frames in bins, from `occupations`.

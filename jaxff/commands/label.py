@@ -43,12 +43,12 @@ def options(sub) -> None:
         "--md", action="store_true", help="Langevin dynamics of the calculator from FRAMES"
     )
     dynamics.add_argument(
-        "--sample-with", metavar="MODEL.npz", help="Langevin dynamics of this potential instead"
+        "--sample-with", metavar="MODEL.npz", help="sample by Langevin dynamics of this potential"
     )
     dynamics.add_argument(
         "--select", choices=("random", "energy", "farthest"),
         help="select the frames to label from ten times as many of --sample-with; with random, "
-        "the default, all of as many are labelled",
+        "the default, only the frames to label are sampled",
     )  # fmt: skip
     dynamics.add_argument(
         "--frames", type=positive(int), default=2000, help="number of frames to label (2000)"

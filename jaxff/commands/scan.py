@@ -70,8 +70,8 @@ def run(arguments, console) -> dict:
     ranges = arguments.range or [None] * len(coordinates)
     if len(coordinates) not in (1, 2) or len(ranges) != len(coordinates):
         raise InputError(
-            "give one or two of --torsion, --angle and --distance, and either no --range or one "
-            "for each of them (an angle or a distance needs one)"
+            "give one or two coordinates (--torsion, --angle or --distance) and one --range for "
+            "each of them, or no --range if all are torsions"
         )
     first, surface, molecule = load_surface_and_start(arguments)
     methods, surfaces = [first], [surface]

@@ -163,8 +163,8 @@ def _check_frcmod(t: Topology, path) -> None:
     whole = len(t.bonds.atoms) == len(t.molecule.bonds) and (n_atoms < 3 or len(t.angles.atoms))
     if not whole or (len(t.pairs14.atoms) and not len(t.torsions.atoms)):
         raise InputError(
-            f"{path}: bonds, angles or torsions have no parameters; a reader would give them "
-            "those of GAFF; write a prmtop file"
+            f"{path}: bonds, angles or torsions have no parameters, and programs that read the "
+            "file would use the parameters of GAFF; write a prmtop file"
         )
 
 

@@ -122,7 +122,7 @@ ANGLE_SCALE = 143.9
 
 @dataclass(frozen=True)
 class Estimate:
-    """Parameters found by analogy.
+    """Parameters by analogy.
 
     Attributes:
         values: as in `Entry`.

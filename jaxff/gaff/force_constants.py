@@ -219,26 +219,26 @@ class _Group:
     def width(self) -> int:
         return self.atoms.shape[1]
 
-    def filled(self, own: dict, constants, sizes) -> dict[str, np.ndarray]:
-        """New columns that replace those in the parameters `own` of the term."""
+    def filled(self, params: dict, constants, sizes) -> dict[str, np.ndarray]:
+        """New values of columns in the parameters `params` of the term."""
         out = {}
         if self.morse:
-            depth = np.asarray(own["depth"])
+            depth = np.asarray(params["depth"])
             if (depth[self.rows] <= 0.0).any():
                 raise InputError(
                     f"{self.name}: a Morse bond with zero depth has no width; set its depth"
                 )
-            start = depth * np.asarray(own["width"]) ** 2
+            start = depth * np.asarray(params["width"]) ** 2
             k = self._by_type(constants, start)
             out["width"] = np.sqrt(k / np.where(depth > 0.0, depth, 1.0))
         else:
-            out["k"] = self._by_type(constants, own["k"])
+            out["k"] = self._by_type(constants, params["k"])
         if sizes is not None:
             column = "length" if self.width == 2 else "angle"
             if self.width == 3:
                 sizes = np.where(sizes > STRAIGHT, np.pi, sizes)
-            out[column] = self._by_type(sizes, own[column])
-        return {column: values.astype(own[column].dtype) for column, values in out.items()}
+            out[column] = self._by_type(sizes, params[column])
+        return {column: values.astype(params[column].dtype) for column, values in out.items()}
 
     def _by_type(self, values, start) -> np.ndarray:
         start = np.asarray(start, float)

@@ -189,7 +189,7 @@ def fit_charges(molecule: Molecule, potentials: Sequence[ESP]) -> np.ndarray:
         vector += esp.weight * inverse.T @ esp.values
     again = _methyl_and_methylene(molecule)
     classes = equivalent_atoms(molecule)
-    # In the first stage each atom of these groups is a class of its own.
+    # In the first stage each atom of these groups forms a separate class.
     alone = np.where(again, molecule.n_atoms + np.arange(molecule.n_atoms), classes)
     heavy = molecule.numbers > 1
     everywhere = np.ones(molecule.n_atoms, bool)

@@ -112,8 +112,9 @@ class Topology:
             group = potential.params[placed.name]
             if kind in terms or placed.atoms is not None or "scale" in group:
                 raise InputError(
-                    f"{who} cannot express the term {placed.name!r}: it is one of several of its "
-                    "kind, scaled, or on some atoms only; jaxff.save writes any potential"
+                    f"{who} cannot express the term {placed.name!r}, which is scaled, acts on some "
+                    "atoms only, or is not the only term of its kind; jaxff.save writes any "
+                    "potential"
                 )
             terms[kind] = placed.term
             params[kind] = {key: np.asarray(v, float) for key, v in group.items()}

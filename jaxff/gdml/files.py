@@ -206,7 +206,7 @@ def _molecule(numbers: np.ndarray, descriptors: np.ndarray, name: str) -> Molecu
 
     The bonds follow from the median distances, and the positions from the distances of one frame.
 
-    The positions are found by multidimensional scaling.
+    The positions are computed by multidimensional scaling.
 
     Args:
         numbers: (N,) atomic numbers.

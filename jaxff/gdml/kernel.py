@@ -144,7 +144,9 @@ def values_and_gradients(x: Array, expansion: Expansion) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def expand(x: Array, expansion: Expansion) -> Array:
-    """ε (Q,) at descriptors x (Q, D), differentiable by `values_and_gradients`."""
+    """Values ε (Q,) of an expansion at descriptors x (Q, D).
+
+    The derivative is that of `values_and_gradients`."""
     return _values(x, expansion)
 
 

@@ -1,4 +1,4 @@
-"""The kernel matrix of a set of frames as a linear operator, which is never stored.
+"""The kernel matrix of a set of frames as a linear operator that is not stored.
 
 The descriptor does not change in rigid motions, so the forces that a kernel predicts for one frame
 have 3N − 6 independent components.  The Jacobian of the descriptor is reduced to that many columns.
@@ -34,7 +34,7 @@ _LINEAR = 1e-3  # Å, largest distance of the atoms of a linear frame from a lin
 )
 @dataclass(frozen=True, eq=False)
 class KernelOperator:
-    """K + λ, the covariance of the gradients of ε = −E/std and, optionally, of its values.
+    """K + λ, the covariance of the gradients (and values) of ε = −E/std.
 
     A vector has shape (M, W), one row for each frame, or (M, W + 1) with the values.
 
@@ -259,7 +259,7 @@ def _product(op: KernelOperator, a: Array) -> Array:
     at_once = frames_at_once(len(op.entries), op.n_frames, op.dtype.itemsize)
     observed = partial(observations, values=op.values, at_once=at_once)
     if op.mesh is not None:
-        # Each device evaluates its own frames; the small expansion is on all devices.
+        # Each device evaluates the frames that it stores; the small expansion is on all devices.
         local, whole = P(*op.mesh.axis_names), P()
         observed = jax.shard_map(
             observed,

@@ -58,7 +58,9 @@ def search_width(error: Callable[[float], float]) -> float:
 
 
 def widths_below(sigma: float) -> list[float]:
-    """The widths to try on all frames, descending from `sigma`, the best width for few frames.
+    """Widths to try on all frames, in descending order from `sigma`.
+
+    The width `sigma` is the best one for few frames.
 
     The best width decreases as frames are added.
     """

@@ -91,7 +91,7 @@ class KernelSystem:
         return float(self.op.lam)
 
     def weigh(self, forces: np.ndarray) -> np.ndarray:
-        """(K + λ)⁻¹ times force labels (3NM,) or (3NM, k), by the factor of the dense solver.
+        """(K + λ)⁻¹ times force labels (3NM,) or (3NM, k), by the dense solver.
 
         Net forces and torques, which no kernel can fit, are left out.
 
@@ -155,7 +155,7 @@ class KernelSystem:
 
 
 def residual(data: Dataset, baseline: Potential) -> Dataset:
-    """`data` with the energies and forces of `baseline`, in the same atom order, subtracted."""
+    """`data` minus the energies and forces of `baseline`, in the same atom order."""
     energies, forces = baseline.predict(data.positions)
     if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
         finite = np.isfinite(forces).all(axis=(1, 2)) & np.isfinite(energies)

@@ -201,7 +201,10 @@ class _Task:
 
 @dataclass
 class _Models:
-    """The models of one σ and λ, one for each prior; they share the factor or preconditioner."""
+    """The models of one σ and λ, one for each prior.
+
+    They share the factor or the preconditioner.
+    """
 
     task: _Task
     frames: Dataset
@@ -209,7 +212,10 @@ class _Models:
     lam: float
 
     def trained(self, prior: float | None) -> tuple[Potential, float]:
-        """The model with a prior on the baseline (None: not adapted), and its validation error."""
+        """The model for a prior on the baseline, and its validation error.
+
+        With None as the prior, the baseline is not adapted.
+        """
         task, count = self.task, len(self.frames)
         key = self._key + ("" if prior is None else f"-{prior:g}")
         # The state of the solver can be continued to any tolerance, a finished model cannot.
@@ -242,7 +248,10 @@ class _Models:
 
     @cached_property
     def _factorised(self) -> tuple[KernelSystem, Dataset]:
-        """Equations with a factor, to adapt the baseline with, and their frames: all or some."""
+        """Equations with a factor, for adapting the baseline, and their frames.
+
+        The frames are all training frames, or a random part of them.
+        """
         if isinstance(self.system.solver, Dense):
             return self.system, self.frames
         few = some(self.frames, min(len(self.frames), ADAPT_UNKNOWNS // self.system.op.width), 0)

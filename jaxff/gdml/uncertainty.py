@@ -39,7 +39,9 @@ _ROUNDING = 1e-12  # share of the prior variance below which there are rounding 
 )
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
-    """Standard errors of the energies and forces of a potential; a pure function of positions.
+    """Standard errors of the energies and forces of a potential.
+
+    The object is a pure function of positions.
 
     Attributes:
         op: the kernel operator of the frames on which the variance is conditioned.
@@ -64,7 +66,7 @@ class Uncertainty:
     descriptor: Descriptor
 
     def __call__(self, R: np.ndarray | Array) -> tuple[Array, Array]:
-        """Standard errors of the energy () kcal/mol and forces (N, 3) kcal/mol/Å at R (N, 3) Å.
+        """Standard errors of energy, () kcal/mol, and forces, (N, 3) kcal/mol/Å.
 
         That of the energy is the standard error of its difference from the mean energy of the
         frames on which the variance is conditioned.
@@ -109,8 +111,8 @@ def uncertainty(
         potential: a potential with one kernel, whose σ, λ, permutations and atoms are used.
         train: the training frames.  The variance is conditioned on all of them, or on a random
             part with 2,000 force components.
-        valid: frames on which the model was not trained; they determine the scales.
-        seed: seed of that draw.
+        valid: frames on which the model was not trained; they determine the scales of the errors.
+        seed: seed of the random part.
 
     Raises:
         InputError: no kernel or several kernels in `potential`, too few frames, or float64 not
@@ -187,7 +189,10 @@ def _ratios(self: Uncertainty, potential: Potential, data: Dataset) -> dict[str,
 
 @jax.jit
 def _mean_energy(op: KernelOperator) -> tuple[Array, Array]:
-    """Covariance (n,) of the mean of ε over the frames with its gradients, and its variance."""
+    """Covariance (n,) of the mean of ε with its gradients, and variance of the mean.
+
+    The mean is over the frames.
+    """
 
     def one(frame):
         x, A = frame

@@ -1,4 +1,4 @@
-"""Learning from data: errors of a potential on a data set, and fitting its parameters."""
+"""Fits of parameters to data, and errors of a potential on a data set."""
 
 from __future__ import annotations
 

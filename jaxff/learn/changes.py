@@ -28,7 +28,10 @@ class Change(NamedTuple):
 
 
 def changes(problem: Problem, fitted: Potential, errors: np.ndarray | None) -> Iterator[Change]:
-    """Yield the changes of all free values, with standard errors (P,) of the moves or None."""
+    """Yield the changes of all free values.
+
+    The argument `errors` contains standard errors (P,) of the moves, or is None.
+    """
     free, place = problem.free, 0
     before, after = (free.values(potential.params) for potential in (free.start, fitted))
     for name in sorted(free.columns):  # the order of the moves

@@ -57,7 +57,7 @@ def resumed(store: Store, initial: S, like: Mapping[str, Any] | None = None) -> 
 
 
 def described(thing: Any) -> Any:
-    """Describe settings, terms or targets by nested dicts and lists of arrays and JSON values.
+    """Describe settings, terms or targets by nested JSON values and arrays.
 
     Functions are described by their names, other objects by their class and their numbers.
     """

@@ -40,7 +40,7 @@ RENEW = 0.5 * (1.0 + LEAST)
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sample:
-    """Frames that were drawn with one set of parameters, and the records of the targets.
+    """Frames drawn with one set of parameters, and the records of the targets.
 
     Attributes:
         frames: the F frames.
@@ -182,7 +182,7 @@ class Ensembles:
         return bool(self.ensembles)
 
     def refresh(self, vector) -> bool:
-        """Draw frames where there are none or too few count, and return whether any were drawn."""
+        """Draw frames if there are none or too few count; return whether any were drawn."""
         new = []
         for k, ensemble in enumerate(self.ensembles):
             sample = self.samples[k] if self.samples else None

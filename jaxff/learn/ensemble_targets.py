@@ -80,7 +80,10 @@ class EnsembleTarget(WeightedTarget):
         raise NotImplementedError
 
     def doubts(self, energies, frames: Frames, record: Mapping) -> str:
-        """Return why the value is not reliable although enough frames count, or an empty text."""
+        """Return why the value is not reliable, or an empty text.
+
+        Called if the effective number of frames is large enough.
+        """
         return ""
 
     def _store(self, **arrays) -> None:
@@ -183,7 +186,7 @@ class EnsembleAverage(EnsembleTarget):
 
 
 def _standard_errors(deviations: np.ndarray) -> np.ndarray:
-    """Return standard errors from the deviations of blocks; zero if there is only one block."""
+    """Return standard errors from the deviations of blocks; zero for one block."""
     return np.nan_to_num(np.sqrt((deviations**2).sum(axis=0)))
 
 

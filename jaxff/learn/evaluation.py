@@ -10,7 +10,7 @@ from jaxff.potential import Potential
 
 
 def aligned(dataset: Dataset, potential: Potential) -> Dataset:
-    """Return the data set with its atoms in the order of the potential, by graph isomorphism.
+    """Return the data set in the atom order of the potential, by graph isomorphism.
 
     Raises:
         InputError: the atoms cannot be matched.
@@ -26,7 +26,9 @@ def aligned(dataset: Dataset, potential: Potential) -> Dataset:
 
 
 def evaluate(potential: Potential, dataset: Dataset, chunk: int | None = None) -> dict[str, float]:
-    """Return the energy and force errors of a potential on a data set, with atoms in any order.
+    """Return the energy and force errors of a potential on a data set.
+
+    The atoms of the data set may be in any order.
 
     Args:
         potential: the potential.
@@ -47,7 +49,7 @@ def evaluate(potential: Potential, dataset: Dataset, chunk: int | None = None) -
 
 
 def errors(dataset: Dataset, energies: np.ndarray, forces: np.ndarray) -> dict[str, float]:
-    """Return the errors of predicted energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å."""
+    """Return the errors of energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å."""
     for what, values in (("energy", energies), ("force", forces)):
         finite = np.isfinite(values).reshape(len(dataset), -1).all(axis=1)
         if not finite.all():

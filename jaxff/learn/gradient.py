@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with optax, with validation, restarts and exact resumption."""
+"""Stochastic gradient descent with optax: validation, restarts, exact resumption."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTLED = 0.01  # relative change between means of five losses below which the f
 
 
 class Labels(NamedTuple):
-    """Energies (B,) kcal/mol minus their mean, and forces (B, N, 3) kcal/mol/Å of a batch."""
+    """Energies (B,) kcal/mol minus their mean, and forces (B, N, 3) kcal/mol/Å."""
 
     energies: jax.Array
     forces: jax.Array
@@ -36,7 +36,10 @@ Loss = Callable[[Labels, Labels], jax.Array]
 
 
 def force_matching(energy_weight: float = Gradient.energy_weight) -> Loss:
-    """Return the loss mean |ΔF|² + energy_weight · mean ΔE², (kcal/mol/Å)²; weight in 1/Å²."""
+    """Return the loss mean |ΔF|² + energy_weight · mean ΔE², in (kcal/mol/Å)².
+
+    The weight is in 1/Å².
+    """
 
     def loss(predicted: Labels, reference: Labels) -> jax.Array:
         force = jnp.mean((predicted.forces - reference.forces) ** 2)
@@ -67,7 +70,7 @@ class Epochs(State):
 
 
 class _Kind(NamedTuple):
-    """What a compiled function of one molecule depends on: its real atoms, and its labels."""
+    """Properties of a molecule that a compiled function of it depends on."""
 
     n_atoms: int
     with_energies: bool

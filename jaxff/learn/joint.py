@@ -1,4 +1,4 @@
-"""One table of parameters for several molecules, and one compiled function for many of them."""
+"""One table of parameters for several molecules, and shared compiled functions."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ def _shared(terms: list[Term], params: list[dict], name: str):
     """Common tables of terms.
 
     Returns:
-        the terms with rows of the common tables, these tables, and for each term the rows of the
-        common table that its rows became, by column.
+        the terms with rows of the common tables; these tables; and, for each term and column, the
+        rows of the common table that correspond to the rows of the term.
     """
     common: dict[str, Any] = {}
     places: list[dict[str, np.ndarray]] = [{} for _ in terms]
@@ -188,7 +188,7 @@ def _agree(seen: dict[str, list[set]], name: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Molecules whose index arrays have one shape, so that one compiled function serves all.
+    """Molecules whose index arrays have one shape and share a compiled function.
 
     Attributes:
         members: their numbers.
@@ -208,7 +208,10 @@ class Group:
 
 
 def groups(programs: Sequence[Program]) -> Iterator[Group]:
-    """Molecules grouped by size and padded with ghosts; a single molecule stays as it is."""
+    """Molecules grouped by size and padded with ghosts.
+
+    A single molecule is not padded.
+    """
     if len(programs) == 1:
         yield Group((0,), programs[0], (None,), programs[0].n_atoms or programs[0].n_atoms_min)
         return

@@ -81,7 +81,10 @@ def minimise(
 
 
 class Objective:
-    """The objective of a problem + prior · |moves|² / number of frames, of moves within bounds."""
+    """The objective, prior included, as a function of moves within bounds.
+
+    The prior adds prior · |moves|² / number of frames to the objective of the problem.
+    """
 
     def __init__(self, problem: Problem, settings: LeastSquares):
         free, unravel = problem.free, problem.unravel
@@ -95,7 +98,7 @@ class Objective:
         self.low, self.high = (np.asarray(ravel_pytree(limit)[0]) for limit in free.limits())
 
     def __call__(self, vector: np.ndarray) -> float:
-        """Return the objective, (kcal/mol/Å)²; infinite if too few frames of ensembles count."""
+        """Return the objective, (kcal/mol/Å)²; infinite if too few frames count."""
         value = self.problem.objective(vector, self.energy_weight)
         return value + self.weak * float(vector @ vector)
 
@@ -110,7 +113,10 @@ class Objective:
         return self.conserve.T @ A @ self.conserve, self.conserve.T @ (b + self.weak * vector)
 
     def step(self, A: np.ndarray, b: np.ndarray, vector: np.ndarray) -> np.ndarray:
-        """Return the step s (P,) within bounds that minimises s·A s/2 − b·s, by an active set."""
+        """Return the step s (P,) within bounds that minimises s·A s/2 − b·s.
+
+        It is computed by an active set.
+        """
         low, high = vector - self.high, vector - self.low
         step, held = np.zeros(len(b)), np.zeros(len(b), bool)
         for _ in range(20):
@@ -125,7 +131,7 @@ class Objective:
         return np.clip(step, low, high)
 
     def covariance(self, vector: np.ndarray, loss: float) -> np.ndarray:
-        """Return the covariance (P, P) of the moves: a sandwich estimate, clustered by frame.
+        """Return the covariance (P, P) of the moves, a sandwich estimate by frames.
 
         The errors of the components of one frame are correlated, so frames count as independent
         and components do not. Directions that the data do not determine have the width of the
@@ -147,7 +153,7 @@ class Objective:
 def descend(
     objective: Objective, settings: LeastSquares, state: Iterate, after: Callable[[], None]
 ) -> float:
-    """Take steps until the method has converged, and return the last value of the objective.
+    """Take steps until convergence, and return the last value of the objective.
 
     Args:
         objective: what is minimised.
@@ -188,7 +194,10 @@ def descend(
 def _improved(
     objective: Objective, A: np.ndarray, b: np.ndarray, state: Iterate, loss: float
 ) -> tuple[np.ndarray | None, float]:
-    """Return moves with a lower objective and its value; increase the damping to find them."""
+    """Return moves with a lower objective, and its value.
+
+    The damping is increased until the objective is lower.
+    """
     diagonal = np.maximum(np.diag(A), 1e-12 * max(np.diag(A).max(), 1e-300))
     while state.damping < LARGEST_DAMPING:
         step = objective.step(A + state.damping * np.diag(diagonal), b, state.vector)
@@ -208,7 +217,7 @@ def _improved(
 
 
 def _solved(A: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return x with A x = b; the shortest one if A is singular, as with conserved charges."""
+    """Return x with A x = b; the shortest x if A is singular, as for fixed charges."""
     try:
         return np.linalg.solve(A, b)
     except np.linalg.LinAlgError:

@@ -1,4 +1,4 @@
-"""What a fit minimises: the errors of molecules on their frames, as functions of the moves."""
+"""The objective of a fit: errors of molecules on frames, as functions of moves."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from jaxff.parameters import FreeParameters
 from jaxff.potential import Program
 
 MEMORY = 3e8  # bytes of Jacobians at once
-FRAMES = (32, 256)  # at once without Jacobians, for few and for many
-DEAR = 1e10  # flops of a step's normal equations from which fewer frames go first
-TOLD = 8.0  # force components for each parameter that such frames have at least
+FRAMES = (32, 256)  # frames at once without Jacobians, of small and of large data sets
+EXPENSIVE = 1e10  # flops of the normal equations above which a fit starts with fewer frames
+COMPONENTS = 8.0  # least number of force components per parameter in these frames
 
 
 class Frames(NamedTuple):
-    """Frames of one molecule, atoms filled up to the size of its group.
+    """Frames of one molecule, padded with ghosts to the size of its group.
 
     R (M, n, 3) Å, E (M,) kcal/mol, F (M, n, 3) kcal/mol/Å, weight (M,): 0 for frames that only
     fill up the last chunk.
@@ -58,10 +58,10 @@ class Problem:
     ):
         self.joint = joint
         self.data = tuple(
-            _no_frames(program) if own is None else own
-            for own, program in zip(data, joint.programs, strict=True)
+            _no_frames(program) if frames is None else frames
+            for frames, program in zip(data, joint.programs, strict=True)
         )
-        self.free = FreeParameters.of(joint.first, trainable, beside=joint.programs[1:])
+        self.free = FreeParameters.of(joint.first, trainable, other_programs=joint.programs[1:])
         self.start, self.unravel = ravel_pytree(self.free.no_moves())
         self.groups = tuple(groups(joint.programs))
         self.targets = [
@@ -120,7 +120,10 @@ class Problem:
 
     @cached_property
     def _normal(self):
-        """For each group Jᵀr by frame, and sums of JᵀJ and of the energies' rows and residuals."""
+        """Compiled functions of the normal equations, one for each group.
+
+        They return Jᵀr by frame, and sums of JᵀJ and of the rows and residuals of the energies.
+        """
 
         def normal(group, vector, program, active, frames: Frames, scales):
             scale_e, scale_f = scales
@@ -129,7 +132,7 @@ class Problem:
                 return jax.value_and_grad(self.energy, argnums=1)(group, vector, program, R)
 
             def one(R, E, F, weight):
-                # Along coordinates, of which there are fewer than parameters.
+                # Forward mode runs over coordinates, as there are fewer of them than parameters.
                 (energy, of_energy), along = jax.linearize(of_parameters, R)
                 slope, mixed = jax.vmap(along)(jnp.eye(R.size).reshape(-1, *R.shape))
                 J = jnp.append(-mixed.T * scale_f, scale_e * of_energy[:, None], axis=1)
@@ -167,13 +170,15 @@ class Problem:
                 yield g, k, group, program
 
     def thinned(self) -> Problem | None:
-        """The same problem on fewer, evenly spaced frames, compiled functions and all, where steps
-        are dear and these frames tell all parameters several times over; else None.
+        """The problem on fewer, evenly spaced frames; None if that is of no use.
+
+        Fewer frames are used if a step is expensive and the forces of these frames are several
+        times as many as the parameters.  The compiled functions are shared.
         """
         count = len(self.start)
-        if 2.0 * self.n_forces * count**2 < DEAR or self.ensembles:
+        if 2.0 * self.n_forces * count**2 < EXPENSIVE or self.ensembles:
             return None
-        share = max(TOLD * count / self.n_forces, FRAMES[1] / self.n_frames)
+        share = max(COMPONENTS * count / self.n_forces, FRAMES[1] / self.n_frames)
         if share > 0.5:
             return None
         few = copy.copy(self)
@@ -186,7 +191,9 @@ class Problem:
     # -- what is minimised ------------------------------------------------------------------
 
     def residuals(self, vector, data: Sequence[Dataset]) -> Iterator[tuple]:
-        """Each molecule's data, errors of energies (M,), their mean removed, and forces (M, N, 3).
+        """Yield the data of each molecule, and the errors of energies and forces.
+
+        The errors are (M,) kcal/mol, minus their mean, and (M, N, 3) kcal/mol/Å.
 
         Molecules without frames are left out.
         """
@@ -198,7 +205,10 @@ class Problem:
             yield own, wrong - wrong.mean(), forces - own.forces
 
     def predict(self, vector, k: int, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-        """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of molecule k after moves."""
+        """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of molecule k.
+
+        The argument `vector` contains the moves.
+        """
         g, group, program = next((g, group, p) for g, m, group, p in self.molecules() if m == k)
         energies, forces = [], []
         for frames in self.chunks(group, data, FRAMES[len(data) > FRAMES[0]]):
@@ -215,7 +225,7 @@ class Problem:
     def objective(self, vector, energy_weight: float) -> float:
         """mean |ΔF|² + energy_weight · mean ΔE² + Σ r² of the targets, (kcal/mol/Å)².
 
-        Infinite where the ensembles' frames cannot tell.
+        It is infinite if too few frames of the ensembles count.
         """
         total = 0.0
         for own, energies, forces in self.residuals(vector, self.data):
@@ -230,7 +240,7 @@ class Problem:
         return self.statistics(vector, energy_weight)[:2]
 
     def statistics(self, vector, energy_weight: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """JᵀJ (P, P), Jᵀr (P,) and the sum over frames of gᵀg (P, P), g their parts of Jᵀr."""
+        """JᵀJ (P, P), Jᵀr (P,) and Σ gᵀg (P, P), where g is the part of a frame in Jᵀr."""
         A, b = np.zeros((len(vector),) * 2), np.zeros(len(vector))
         C = np.zeros_like(A)
         for g, k, group, program in self.molecules():

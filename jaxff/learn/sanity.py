@@ -34,8 +34,8 @@ REMEDY = "or accept them with the setting check_labels=False (--no-check)"
 def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> None:
     """Compare labels with the predictions of the initial potential.
 
-    Most checks need predictions that correlate with the labels, so a potential that does not
-    describe the molecule refuses nothing.
+    Most checks need predictions that correlate with the labels.  If the potential does not describe
+    the molecule, these checks therefore accept all labels.
 
     Args:
         data: the labels.

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def _number(default: float | None, least: int) -> Any:
-    """Return a field for numbers from `least` upwards; only a float as default allows fractions."""
+    """Return a field for numbers from `least` upwards.
+
+    Fractions are allowed only if the default is a float.
+    """
     return field(default=default, metadata={"least": least})
 
 
@@ -48,7 +51,9 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class LeastSquares(Method):
-    """The method of Levenberg and Marquardt: tens of steps, for up to a few thousand values.
+    """The method of Levenberg and Marquardt, for up to a few thousand values.
+
+    It takes tens of steps.
 
     Attributes:
         prior: strength of the restraint on the initial values, (kcal/mol/Å)² for a move by one

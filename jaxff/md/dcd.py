@@ -152,7 +152,10 @@ def read_dcd(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
 
 
 def read_header(path: Path) -> tuple[Counters, int]:
-    """The counters and the number of atoms; InputError for files that jaxff did not write."""
+    """The counters and the number of atoms in the header of a file.
+
+    Raises InputError for files that jaxff did not write.
+    """
     with path.open("rb") as file:
         raw = file.read(HEADER_SIZE)
     try:
@@ -182,7 +185,10 @@ def _description(molecule: Molecule) -> bytes:
 
 
 def _records(positions: np.ndarray) -> np.ndarray:
-    """Frames (F, N, 3) Å in the layout of the file: (F, 3, N + 2) with the record lengths."""
+    """Frames (F, N, 3) Å in the layout of the file, (F, 3, N + 2).
+
+    The last axis includes the record lengths.
+    """
     n_frames, n_atoms, _ = positions.shape
     records = np.empty((n_frames, 3, n_atoms + 2), "<f4")
     records[:, :, 1:-1] = positions.transpose(0, 2, 1)

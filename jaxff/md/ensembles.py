@@ -1,4 +1,4 @@
-"""Ensembles of molecular dynamics: settings that validate themselves, and their steps.
+"""Ensembles of molecular dynamics: their settings and their steps.
 
 A new ensemble is one class here with its integration step (see `jaxff.md.integrators`) and one
 entry in `ENSEMBLES`, from which the command line takes its choices and options.  This module
@@ -170,7 +170,7 @@ class Ensemble:
 
     @staticmethod
     def inverse_scale(bath: Bath) -> Any:
-        """Factor () that undoes the scaling of the momenta in a step of reversible dynamics."""
+        """Factor () that undoes the scaling of momenta in a step of reversible dynamics."""
         return 1.0
 
 

@@ -49,7 +49,7 @@ def checked_frames(frames: Mapping, n_atoms: int) -> dict[str, np.ndarray]:
 
 @contextmanager
 def writing(path):
-    """Turn errors of the file system in the block into an InputError that names the file."""
+    """Turn errors of the file system into an InputError that names the file."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # h5py raises both
@@ -117,7 +117,10 @@ def existing(path) -> Path:
 
 
 def missing_frames(path, mark: str) -> InputError:
-    """The error for a file that ends before its mark, described by `mark`."""
+    """The error for a file that ends before the end that was stored.
+
+    The text `mark` describes the stored end.
+    """
     return InputError(
         f"{path}: it ends before the place to continue from ({mark}), so frames are missing; "
         "use the file that belongs to the restart file, or start a new simulation"

@@ -1,4 +1,4 @@
-"""Checks that stop a simulation: numbers that are not finite, explosions and broken bonds."""
+"""Checks for non-finite numbers, explosions and broken bonds in a simulation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Guard:
     Attributes:
         molecule: elements and bonds.
         freedom: degrees of freedom, an integer or (R,).
-        hottest: K; a higher temperature counts as an explosion.
+        max_temperature: K; a higher temperature counts as an explosion.
         drift: kcal/mol; a larger change of the total energy counts as an explosion, if it is also
             more than ERROR times the kinetic energy.
         energy: () or (R,) kcal/mol, the total energy at the start.
@@ -57,7 +57,7 @@ class Guard:
 
     molecule: Molecule
     freedom: np.ndarray
-    hottest: float = np.inf
+    max_temperature: float = np.inf
     drift: float = np.inf
     energy: np.ndarray | float = 0.0
     lengths: np.ndarray | None = None
@@ -84,16 +84,16 @@ class Guard:
         )  # fmt: skip
         rare = EXPLOSION * 2.0 * gammainccinv(least / 2.0, 1e-12) / least * highest
         if stop.max_temperature is not None:
-            limits["hottest"] = stop.max_temperature
+            limits["max_temperature"] = stop.max_temperature
         elif ensemble.conserves_energy:
             limits["drift"] = 0.5 * np.max(freedom) * units.BOLTZMANN * rare
             limits["energy"] = start.potential + start.kinetic
         else:
-            limits["hottest"] = rare
+            limits["max_temperature"] = rare
         return cls(molecule, freedom, **limits)
 
     def fault(self, frames: Frame) -> Fault | None:
-        """The first fault in frames, which have a leading axis of frames; None without a fault."""
+        """The first fault in frames with a leading axis of frames; None without a fault."""
         alone = frames.positions.ndim == 3
         if alone:
             frames = Frame(*(x[:, None] for x in frames))
@@ -117,7 +117,7 @@ class Guard:
         return (bond_lengths(self.molecule, frames.positions) > self.lengths).any(axis=-1)
 
     def _exploded(self, frames):
-        hot = kinetics.temperature(frames.kinetic, self.freedom) > self.hottest
+        hot = kinetics.temperature(frames.kinetic, self.freedom) > self.max_temperature
         return hot | (self._change(frames) > np.maximum(self.drift, ERROR * frames.kinetic))
 
     def _change(self, frames):
@@ -149,7 +149,7 @@ class Guard:
         speeds = np.square(frame.displacements).sum(axis=1) * self.molecule.masses
         atom = int(np.argmax(speeds))
         words = f"the temperature is {heat:.3g} K, atom {atom} ({symbols[atom]}) being the hottest"
-        if heat <= self.hottest:
+        if heat <= self.max_temperature:
             change = float(frame.potential + frame.kinetic - energy)
             words = f"the total energy has changed by {change:.3g} kcal/mol: {words}"
         return (atom,), words
@@ -162,7 +162,7 @@ def bond_lengths(molecule: Molecule, positions) -> np.ndarray:
 
 
 def strongest_term(potential: Potential, positions, atoms) -> str | None:
-    """The term with a force on the atoms that is not finite, otherwise with the strongest one.
+    """The term with a force on the atoms that is not finite, or else the strongest.
 
     Args:
         potential: its terms are compared.

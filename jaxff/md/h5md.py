@@ -1,5 +1,7 @@
-"""Trajectories as HDF5 in the H5MD layout (de Buyl, Colberg and Höfling, Comput. Phys. Commun.
-185, 1546 (2014); specification 1.1 with its units module 1.0)."""
+"""Trajectories as HDF5 in the H5MD layout.
+
+Source: de Buyl, Colberg and Höfling, Comput. Phys. Commun. 185, 1546 (2014); specification 1.1 with
+its units module 1.0."""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ CHUNK_BYTES = 2**16
 
 
 class H5MDWriter:
-    """Writer of positions, velocities, forces, energies and temperatures, in their dtypes.
+    """Writer of positions, velocities, forces, energies and temperatures.
+
+    Arrays keep their dtypes.
 
     An HDF5 file is damaged if its writer is killed while writing.  Therefore the file itself never
     changes: frames are written to a second file in the same folder, which replaces the first one at
@@ -193,7 +197,10 @@ def read_h5md(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
 
 
 def _opened(path) -> Any:
-    """The file, open for reading; Any, as h5py's types do not know which items are datasets."""
+    """The file, open for reading.
+
+    The type is Any, because the types of h5py do not state which items are datasets.
+    """
     import h5py
 
     try:

@@ -110,7 +110,7 @@ def state_with_chain(core: Core, bath: Bath, degrees_of_freedom: int):
 
 
 def corrected(scheme: Scheme, state, where):
-    """State and origin (3,) after the correction that is due every CORRECT_EVERY steps."""
+    """State and origin (3,) after the correction of every CORRECT_EVERY steps."""
     if scheme.remove_motion:
         masses = state.mass[:, 0]
         velocities = kinetics.without_rotation(masses, state.position, state.velocity, jnp)

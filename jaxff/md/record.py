@@ -22,7 +22,9 @@ RESTART_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Run:
-    """F recorded frames of a simulation; with R replicas every array has a leading axis R.
+    """F recorded frames of a simulation.
+
+    With R replicas every array has a leading axis R.
 
     Attributes:
         positions: (F, N, 3) Å.

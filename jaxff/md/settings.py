@@ -1,4 +1,4 @@
-"""Settings of a simulation apart from its ensemble: where it starts, what it writes, when it stops.
+"""Settings of a simulation apart from its ensemble: start, output and limits.
 
 This module imports no JAX, so that the command line can read the defaults quickly.
 """
@@ -16,7 +16,7 @@ from jaxff.errors import InputError
 
 
 def is_traced(value) -> bool:
-    """Whether a value is traced by a JAX transformation, so that its range cannot be checked."""
+    """Whether JAX traces a value, so that its range cannot be checked."""
     jax = sys.modules.get("jax")
     return jax is not None and isinstance(value, jax.core.Tracer)
 

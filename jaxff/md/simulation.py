@@ -270,7 +270,7 @@ def _request(
 
 
 def _restarted(state: State, start: Start | State, store: Store) -> tuple[State, list[dict] | None]:
-    """The state and the marks of the restart file, or the given state if there is none."""
+    """The state and the marks of the restart file, or else the given state."""
     if store.path is not None and isinstance(start, State):
         raise InputError("give either a state or a restart file to continue from, not both")
     found = store.load({"arrays": (state.dynamics, state.origin)})
@@ -281,7 +281,7 @@ def _restarted(state: State, start: Start | State, store: Store) -> tuple[State,
 
 
 def _spread(tree, replicas: int | None):
-    """Replicas distributed over the devices, if there are several and they divide the number."""
+    """Distribute replicas over several devices that divide their number."""
     devices = jax.devices()
     if replicas is None or len(devices) == 1 or replicas % len(devices):
         return tree

@@ -1,4 +1,4 @@
-"""States of simulations: the first one, and one that another simulation continues from."""
+"""States of simulations: the first state, and the state to continue from."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def first_state(
 def continued_state(
     state: State, potential: Potential, molecule: Molecule, ensemble: Ensemble
 ) -> State:
-    """The state with the forces of this potential, which may be another one than before.
+    """The state with the forces of this potential, which may be a new one.
 
     Raises:
         InputError: `simulate` cannot continue from the state with these settings.
@@ -163,7 +163,10 @@ def forces(potential: Potential, R):
 
 
 def fingerprint(potential: Potential) -> str:
-    """A checksum of the terms and parameters of a potential, the same in every process."""
+    """A checksum of the terms and parameters of a potential.
+
+    It is the same in every process.
+    """
     terms = []
     for placed in potential.program.placed:
         term: Any = placed.term
@@ -173,7 +176,10 @@ def fingerprint(potential: Potential) -> str:
 
 
 def _field(value):
-    """A field of a term as arrays and text; functions by their names, as addresses change."""
+    """A field of a term as arrays and text.
+
+    Functions are given by their names, as addresses change.
+    """
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, partial):
@@ -184,7 +190,7 @@ def _field(value):
 
 
 def invariances(potential: Potential, positions) -> tuple[bool, bool]:
-    """Whether translation, and whether rotation, of the whole molecule leave its energy unchanged.
+    """Whether translation, and rotation, of the whole molecule keep its energy.
 
     The net force and the net torque at a distorted geometry decide.
 
@@ -241,7 +247,10 @@ def starting_velocities(
 def degrees_of_freedom(
     masses, ensemble: Ensemble, positions, velocities, invariant: tuple[bool, bool]
 ) -> np.ndarray:
-    """Degrees of freedom with kinetic energy, an integer () or (R,): 3N less the conserved ones."""
+    """Degrees of freedom with kinetic energy, an integer () or (R,).
+
+    They are 3N less the conserved ones.
+    """
     n = len(masses)
     flat = positions.reshape(-1, n, 3), velocities.reshape(-1, n, 3)
     if not ensemble.conserves_momentum or n == 1 or not invariant[0]:

@@ -1,4 +1,4 @@
-"""Trajectory files, extended during a simulation and continued after an interruption.
+"""Trajectory files, which grow during a simulation and can be continued.
 
 The suffix of the file chooses the format:
 
@@ -40,7 +40,7 @@ class Writer(Protocol):
         ...
 
     def mark(self) -> dict:
-        """The present end of the file for `resume_trajectory`, as values that JSON can hold.
+        """The present end of the file for `resume_trajectory`, as JSON values.
 
         Frames appended before survive if the process is killed.
         """

@@ -62,8 +62,8 @@ def run(setting: Setting) -> Result:
         "Table I: training on frames of another sampling",
         f"{'; '.join(levels)}; {n_train} training frames; {TEMPERATURE:g} K",
         f"Kernels trained on frames sampled by a classical force field, with labels of the "
-        f"reference, have {EXPECTED[0]} to {EXPECTED[1]} times the force MAE on the reference's "
-        "own sampling of those trained on the latter.",
+        f"reference, have on the sampling of the reference {EXPECTED[0]} to {EXPECTED[1]} times "
+        "the force MAE of kernels trained on that sampling.",
         "factor in force MAE: " + ", ".join(f"{name} {f:.2f}" for name, f in factors.items()),
         verdict,
         why,

@@ -13,7 +13,7 @@ from jaxff.potential import Column, Term
 
 
 def harmonic_angle(b1, b2, k, angle):
-    """Energy k (θ − angle)², () kcal/mol, of two bond vectors that enclose the angle θ.
+    """Energy k (θ − angle)², () kcal/mol, of two bond vectors that enclose θ.
 
     Args:
         b1, b2: (3,) Å, from the first atom to the vertex and from there to the last.

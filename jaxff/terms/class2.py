@@ -1,4 +1,4 @@
-"""Class-II terms: anharmonic bonds and angles, and the couplings of neighbouring coordinates.
+"""Class-II terms: anharmonic bonds and angles, and couplings of neighbours.
 
 The form follows U. Dinur and A. T. Hagler, Rev. Comput. Chem. 2, 99 (1991), and J. R. Maple et al.,
 J. Comput. Chem. 15, 162 (1994); displacements in couplings level off, so that none of them
@@ -50,8 +50,8 @@ class ClassTwo(Term):
     columns: ClassVar[dict[str, Column]] = {
         "depth": Column("kcal/mol", scale=20.0, lower=10.0, upper=1000.0),
         "width": Column("1/Å", scale=0.2, lower=0.3, upper=6.0),
-        # Where angles and bonds are at rest is known better than couplings with a linear part tell
-        # it: without the narrow scales fits end at angles of 80°, and not always at the same ones.
+        # Equilibrium values have narrow scales, because couplings with a linear part determine them
+        # badly: with wider scales fits end at angles of 80°, which differ from fit to fit.
         "length": Column("Å", scale=0.0025, lower=0.5, upper=5.0),
         "k": Column("kcal/mol/rad²", scale=5.0, lower=1.0),
         "angle": Column("rad", scale=0.005, lower=0.5, upper=3.1416),
@@ -293,7 +293,10 @@ def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
 
 
 def _parts(types: Sequence[str], chains: np.ndarray, parts: int) -> tuple[tuple, np.ndarray]:
-    """Names and rows (n, parts) of the parts of chains (n, k), alike ones with one row."""
+    """Names and rows (n, parts) of the parts of chains (n, k).
+
+    Parts with the same types have one row.
+    """
     names = [
         f"{_name(types, chain)} {side + 1}"
         for chain in chains.tolist()

@@ -14,7 +14,9 @@ from jaxff.potential import Column, Term
 
 
 def morse_bond(d, depth, width, length):
-    """Energy depth (1 − exp(−width (r − length)))², () kcal/mol, of a bond vector of length r.
+    """Energy depth (1 − exp(−width (r − length)))², () kcal/mol, of a bond.
+
+    The bond vector has the length r.
 
     Args:
         d: (3,) Å.

@@ -26,7 +26,9 @@ _MARK = "__jaxff_builder__"
 
 
 def network_builder(function: Callable) -> Callable:
-    """Declare that files of potentials may call `function`, which makes the `apply` of a network.
+    """Declare that files of potentials may call `function`.
+
+    The function makes the `apply` of a network.
 
     Use it as a decorator.  `jaxff.load` calls the function with the JSON configuration of the file,
     which may be any: the function must not write files or run programs.
@@ -152,7 +154,10 @@ class Network(Term):
         return {"network": self.energy_factor * energy.astype(R.dtype)}
 
     def frame_bytes(self, params: Params) -> int:
-        """The sizes of all intermediate arrays of the forces: an upper bound of the memory."""
+        """Sum of the sizes of all intermediate arrays of the forces, bytes.
+
+        It is an upper bound of the memory.
+        """
 
         def energy(params, R):
             return self.energies(params, R, Space())["network"]
@@ -238,7 +243,7 @@ def _trusted(name: str, trust: Sequence[str]) -> Callable:
     if isinstance(found, FunctionType) and getattr(found, _MARK, False):
         return found
     raise InputError(
-        f"its network is made by the function {name}, which a file may not call on its own: if you "
+        f"its network is made by the function {name}, which is not trusted: if you "
         f"trust the file, load it with trust=[{module!r}] (on the command line: --trust {module})"
     )
 

@@ -1,4 +1,4 @@
-"""GAFF-NN: the bonded terms of GAFF with small flax networks of their internal coordinates.
+"""GAFF-NN: the bonded terms of GAFF with small networks of internal coordinates.
 
 The idea is that of GAFF-NN in H. E. Sauceda, M. Gastegger, S. Chmiela, K.-R. Müller and A.
 Tkatchenko, J. Chem. Phys. 153, 124109 (2020).  Here the network of each type scales the GAFF term
@@ -37,7 +37,10 @@ _ENERGY = {"energy": {"kernel": Column("kcal/mol", scale=0.2)}}
 
 
 class Perceptron(nn.Module):
-    """One hidden layer of tanh units and linear outputs by name; such a network is bounded."""
+    """One hidden layer of tanh units, and linear outputs by name.
+
+    The outputs of such a network are bounded.
+    """
 
     width: int
     outputs: tuple[str, ...]
@@ -53,7 +56,7 @@ class Perceptron(nn.Module):
 
 
 def start(n_types: int, n_features: int, width: int, outputs: tuple[str, ...]) -> dict:
-    """Weights {layer: {kernel, bias}} of networks whose outputs are zero, one for each type.
+    """Weights {layer: {kernel, bias}} of one network for each type, with zero output.
 
     The hidden layers are the same for all types and random with a fixed seed, so that the tables of
     two molecules have equal initial values.
@@ -69,7 +72,10 @@ def start(n_types: int, n_features: int, width: int, outputs: tuple[str, ...]) -
 
 
 def outputs_of(weights, rows, x) -> dict:
-    """Outputs {name: (n, P)} of the networks of types `rows` (n,) for features `x` (n, P, F)."""
+    """Outputs {name: (n, P)} of the networks of types `rows` (n,).
+
+    The features `x` are (n, P, F).
+    """
     names = tuple(sorted(weights.keys() - {"hidden"}))
     module = Perceptron(weights["hidden"]["bias"].shape[-1], names)
     selected = jax.tree.map(lambda v: v[rows], weights)
@@ -78,7 +84,9 @@ def outputs_of(weights, rows, x) -> dict:
 
 
 def turned(x, order: Sequence[int], palindromic):
-    """Features (n, F) in the order of the reversed atoms where types are palindromic (n,).
+    """Features (n, F), in the order of the reversed atoms for palindromic types.
+
+    The array `palindromic` is (n,).
 
     The mean of a network over these and the original features does not depend on the direction, for
     any weights.
@@ -87,22 +95,34 @@ def turned(x, order: Sequence[int], palindromic):
 
 
 def stretch(a, b, length):
-    """Bounded displacement () of a bond of points a, b (3,) Å from its length, of order one."""
+    """Bounded displacement () of the bond of points a, b (3,) Å from its length.
+
+    It is of order one.
+    """
     return (STRETCH / STRETCHED) * jnp.tanh((geometry.distance(a, b) - length) / STRETCH)
 
 
 def bend(a, b, c, angle):
-    """cos θ0 − cos θ, (), of order one, of points (3,) Å with the vertex b; θ0 = `angle` rad."""
+    """cos θ0 − cos θ, (), of points (3,) Å with the vertex b.
+
+    It is of order one; θ0 is `angle`, in rad.
+    """
     return (jnp.cos(angle) - geometry.angle_cos(a, b, c)) / BENT
 
 
 def scaled(energy, exponent):
-    """Energy () times exp(exponent); the exponent is bounded, which keeps sign and asymptotics."""
+    """Energy () times exp(exponent).
+
+    The exponent is bounded, which keeps the sign and the asymptotic behaviour.
+    """
     return energy * jnp.exp(LARGEST_EXPONENT * jnp.tanh(exponent / LARGEST_EXPONENT))
 
 
 def dihedral_features(a, b, c, d):
-    """cos φ and cos 2φ (2,) of points (3,) Å, and a factor () that is 0 if three are in line."""
+    """cos φ and cos 2φ (2,) of points (3,) Å, and a factor ().
+
+    The factor is 0 if three points are in line.
+    """
     cos, _ = geometry.dihedral_cos_sin(a, b, c, d)
     first, second = geometry.angle_cos(a, b, c), geometry.angle_cos(b, c, d)
     fade = geometry.fade((1.0 - first**2) * (1.0 - second**2) / STRAIGHT)
@@ -114,7 +134,10 @@ class _Neural(Term):
 
     @classmethod
     def upgraded(cls, params):
-        """Weights as a tree; files of version 1 contain them as columns such as hidden_kernel."""
+        """Weights as a tree.
+
+        Files of version 1 contain them as columns such as hidden_kernel.
+        """
         out: dict[str, Any] = {}
         for column, value in params.items():
             layer, _, key = column.rpartition("_")
@@ -267,7 +290,9 @@ class NeuralTorsion(_Neural, FourierTorsion):
 
 @dataclass(frozen=True, eq=False)
 class NeuralImproper(_Neural, FourierTorsion):
-    """Fourier impropers plus a network of cos φ and cos 2φ; the third atom is the centre.
+    """Fourier impropers plus a network of cos φ and cos 2φ.
+
+    The third atom is the centre.
 
     Attributes:
         atoms, rows, periodicities, labels: as in `FourierTorsion`.
@@ -305,7 +330,7 @@ class NeuralImproper(_Neural, FourierTorsion):
 
 
 def neural_terms(types: Sequence[str], bonds, angles, torsions, impropers) -> tuple[dict, dict]:
-    """Neural terms and their parameters by name, whose initial energies are those of GAFF.
+    """Neural terms and their parameters, whose initial energies are those of GAFF.
 
     Args:
         types: (N,) atom types.

@@ -1,4 +1,4 @@
-"""Lennard-Jones and Coulomb interactions of all pairs, with exclusions and scaled 1-4 pairs."""
+"""Lennard-Jones and Coulomb interactions of pairs, with scaled 1-4 pairs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ MATRIX_ATOMS = 256  # up to this size the parameters of pairs are also stored as
 
 
 def lennard_jones_coulomb(d, c12, c6, qq):
-    """Energies c12/r¹² − c6/r⁶ and qq/r, each () kcal/mol, of a vector d (3,) Å of length r."""
+    """Energies c12/r¹² − c6/r⁶ and qq/r, () kcal/mol each, of a vector of length r.
+
+    The vector d is (3,) Å.
+    """
     inverse2 = 1.0 / geometry.square(d)
     inverse6 = inverse2 * inverse2 * inverse2
     return (c12 * inverse6 - c6) * inverse6, qq * jnp.sqrt(inverse2)

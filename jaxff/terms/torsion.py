@@ -124,14 +124,17 @@ class FourierTorsion(Term):
         return tuple(f"{name} n={n}" for name, n in zip(names, periodicity, strict=True))
 
     def alike(self, others):
-        """The same torsions with columns of `rows` for the Fourier terms of all of `others`."""
+        """The same torsions with columns of `rows` for all terms of all `others`."""
         counts = [Counter(other.periodicities) for other in others]
         most = {n: max(count[n] for count in counts) for n in set().union(*counts)}
         term = self._with_periodicities(Counter(most))
         return replace(term, rows=np.asarray(term.rows))
 
     def _with_periodicities(self, count: Counter) -> FourierTorsion:
-        """The same torsions with `count` columns of `rows` for each periodicity, −1 in new ones."""
+        """The same torsions with `count` columns of `rows` for each periodicity.
+
+        New columns contain −1.
+        """
         periodicities, left = sorted(count.elements()), list(self.periodicities)
         columns = []
         for n in periodicities:
@@ -158,7 +161,10 @@ class FourierTorsion(Term):
 
 @dataclass(frozen=True, eq=False)
 class FourierImproper(FourierTorsion):
-    """Fourier impropers: torsions whose third atom is the centre, reported as "improper"."""
+    """Fourier impropers, which are torsions whose third atom is the centre.
+
+    Their energy is reported as "improper".
+    """
 
     kind: ClassVar[str] = "fourier_improper"
     energy_name: ClassVar[str] = "improper"

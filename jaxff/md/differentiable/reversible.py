@@ -1,7 +1,9 @@
 """Gradients of trajectories by integrating the motion backwards.
 
-Velocity Verlet is its own inverse, and BAOAB has an inverse where the noise is known, which is
-computed again from its key.  The adjoint steps are those of Greener, Chem. Sci. 15, 4897 (2024).
+The inverse of velocity Verlet is a step backwards in time.  BAOAB has an inverse if the noise is
+known; the noise is computed again from its key.
+
+The adjoint steps are those of Greener, Chem. Sci. 15, 4897 (2024).
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def _backwards(setup: Setup, kept, cotangents):
         return jnp.sum(each(partial(setup.program.energy, params))(R))
 
     def one_step(i, carry):
-        """From the state after step k back to the state after step k − 1.
+        """Return to the state after step k − 1 from the state after step k.
 
         `kicked` are the momenta after the kick at k, and names with `bar` are cotangents.
         """

@@ -1,4 +1,4 @@
-"""Ensemble averages of a changed potential from frames of another: thermodynamic reweighting.
+"""Thermodynamic reweighting: ensemble averages from frames of another potential.
 
 Frames drawn with the energies U_0 carry the weights w ∝ exp(−(U − U_0)/kT) under the energies U.
 Averages with these weights have a gradient with respect to every parameter of U,
@@ -39,7 +39,10 @@ BLOCKS = 10  # smallest number of parts of the frames that are taken as independ
 
 
 class UntrustedWarning(UserWarning):
-    """A number must not be trusted: too few frames count, or the motion is too chaotic."""
+    """A warning that a number must not be trusted.
+
+    Too few frames count, or the motion is too chaotic.
+    """
 
 
 @jax.tree_util.register_dataclass
@@ -196,7 +199,7 @@ class Average(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Reweighting:
-    """Frames with their weights under another potential, and whether to trust the weights.
+    """Frames with weights under another potential, and whether to trust the weights.
 
     Attributes:
         potential: the other potential.

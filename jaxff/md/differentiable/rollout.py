@@ -1,4 +1,6 @@
-"""Trajectories that JAX can differentiate with respect to parameters, start and ensemble.
+"""Trajectories that JAX can differentiate.
+
+Derivatives are with respect to parameters, start and ensemble.
 
 Three methods give the same gradient of T steps and differ in memory and cost:
 
@@ -31,7 +33,9 @@ from jaxff.potential import Array, Params, Potential, Program
 
 
 class Trajectory(NamedTuple):
-    """F frames, the first one is the start; with replicas each field has a leading axis R.
+    """F frames, of which the first is the start.
+
+    With replicas each field has a leading axis R.
 
     Attributes:
         positions: (F, N, 3) Å.
@@ -74,7 +78,7 @@ def rollout(
 def rollout_and_miss(
     potential: Potential, start: Start, ensemble: Ensemble, plan: Plan, masses, miss
 ) -> Trajectory:
-    """`rollout` with an argument `miss`, () zero, that has no effect on the trajectory.
+    """`rollout` with an argument `miss`, () zero, without effect on the trajectory.
 
     With the method "reversible" its "gradient" is the distance, Å, by which the backward motion
     missed a frame: a backward pass has no other way to return it.
@@ -119,7 +123,9 @@ def _run(setup: Setup, params: Params, inputs: Inputs, miss):
 
 
 def checked_arrays(potential: Potential, start: Start, masses, dtype):
-    """Positions (N, 3) or (R, N, 3) Å, velocities Å/fs and masses (N,) amu of a rollout.
+    """Checked positions and velocities (N, 3) or (R, N, 3), and masses (N,).
+
+    They are in Å, Å/fs and amu.
 
     Raises:
         InputError: arrays are missing, or their shapes differ.

@@ -22,7 +22,7 @@ METHODS = ("checkpoint", "reversible", "forward")
 
 @dataclass(frozen=True)
 class Plan:
-    """Number of steps of a rollout, its recorded frames, and the method of its derivatives.
+    """Steps of a rollout, its recorded frames, and the method of its derivatives.
 
     Attributes:
         steps: number of steps, a multiple of `every`.
@@ -95,7 +95,7 @@ class Inputs(NamedTuple):
 
 
 def loop(setup: Setup, params: Params, inputs: Inputs, checkpoint: bool):
-    """Positions and momenta of the frames; `checkpoint` keeps the starts of segments only."""
+    """Positions and momenta of the frames; `checkpoint` keeps the starts of segments."""
     plan = setup.plan
     force_fn = partial(pulled_forces if checkpoint else forces, setup.program, params)
     each = each_replica(inputs)
@@ -194,7 +194,9 @@ def pull(energy, moving, fixed, R, bar):
 
 
 def split(params):
-    """Parameters that need a gradient, the others, with None in their places, and all of them.
+    """Split parameters into those that need a gradient and the others.
+
+    Returns both trees, with None in the places of the other, and the tree of all.
 
     Args:
         params: tree of the values that `custom_vjp` passes with `symbolic_zeros`.

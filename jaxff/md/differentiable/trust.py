@@ -89,7 +89,7 @@ def value_and_gradient(
     trainable: Sequence[str] | None = None,
     limit: float = GROWTH,
 ) -> Gradient:
-    """A loss of a trajectory, its gradient with respect to parameters, and whether to trust it.
+    """A loss of a trajectory, its gradient, and whether to trust the gradient.
 
     Costs one forward-mode rollout in addition to the gradient.
 
@@ -146,7 +146,7 @@ def perturbation_growth(
     *,
     masses=None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times (L,) fs, and the factor (L,) by which a small random change of the start has grown.
+    """Times (L,) fs, and the growth (L,) of a small random change of the start.
 
     Args:
         potential, start, ensemble, masses: as for `rollout`.
@@ -174,7 +174,10 @@ def perturbation_growth(
 
 
 def _free_entries(array, rows) -> np.ndarray:
-    """Booleans in the shape of the array: all True, or True in the rows that `rows` (n,) marks."""
+    """Booleans in the shape of the array: True in free rows.
+
+    The free rows are all rows, or those that `rows` (n,) marks.
+    """
     if rows is None:
         return np.ones(array.shape, bool)
     return np.broadcast_to(rows.reshape(-1, *(1,) * (array.ndim - 1)), array.shape)
