@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> dict:
     """Run a parsed command; return its results, time and memory."""
     folder = getattr(arguments, "compilation_cache", None)
     if folder is not None:
-        # XLA would warn of its own flags at each function that it reads from the cache.
+        # XLA would warn of its flags at each function that it reads from the cache.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 

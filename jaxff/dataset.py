@@ -319,7 +319,7 @@ def _read_npz(path: Path) -> tuple[dict, tuple[str, str]]:
         )
     for key in ("numbers", "positions", "forces", "energies"):
         if fields.get(key) is not None and fields[key].dtype.kind not in "fiu":
-            raise InputError(f"{path}: {key} are no numbers (their dtype is {fields[key].dtype})")
+            raise InputError(f"{path}: {key} are not numbers (their dtype is {fields[key].dtype})")
     return fields, (file.text("r_unit", "Ang"), file.text("e_unit", "kcal/mol"))
 
 

@@ -76,6 +76,6 @@ def check_rigid_motion(positions: np.ndarray, hessian: np.ndarray) -> None:
     part = np.linalg.norm(H @ basis.T) / max(np.linalg.norm(H), 1e-300)
     if part > RIGID:
         raise InputError(
-            f"the Hessian resists rigid motion of the molecule ({100 * part:.2g} % of its norm): "
-            "the positions have another orientation or atom order, or are no minimum"
+            f"rigid motions of the molecule cause forces ({100 * part:.2g} % of the norm of the "
+            "Hessian): the positions have another orientation or atom order, or are not a minimum"
         )

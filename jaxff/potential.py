@@ -100,7 +100,7 @@ class Potential:
 
         Args:
             positions: (M, N, 3) Å.
-            chunk: number of frames evaluated at once, which bounds the memory (None: chosen).
+            chunk: number of frames evaluated at once, which bounds the memory (None: automatic).
             box: (3, 3) Å of all frames, for terms that use it.
         """
         positions = np.asarray(positions)

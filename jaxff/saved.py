@@ -30,7 +30,7 @@ FORMAT = "jaxff potential"
 VERSION = 2
 UNITS = "kcal/mol, Ang, e, rad"
 MOLECULE_ARRAYS = ("numbers", "positions", "bonds", "bond_orders")
-# Where the kinds of terms of the package are defined; other kinds are found if imported.
+# Modules that define the terms of the package; other kinds are known if their module is imported.
 TERM_MODULES = {
     "class2": "jaxff.terms.class2",
     "fourier_improper": "jaxff.terms.torsion",
@@ -110,8 +110,8 @@ def load(path, trust: Sequence[str] = ()) -> Potential:
             `jaxff.network`.
 
     Raises:
-        InputError: not such a file, a damaged one, one of a newer format, or one that needs a
-            function that may not be called.
+        InputError: the file is not a potential, is damaged, has a newer format, or needs a function
+            that may not be called.
     """
     file = NpzReader(path, "potential")
     if "header" not in file:

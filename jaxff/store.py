@@ -202,7 +202,7 @@ def claim(
     files: str | None = None,
     replace: bool = False,
 ) -> bool:
-    """Make a folder that of a request; return whether it holds earlier work on it.
+    """Assign a folder to a request; return whether it contains earlier work on it.
 
     The request is kept in the file request.json in the folder. A folder in which nothing but this
     file was written can be claimed by any request.
@@ -211,14 +211,14 @@ def claim(
         folder: created if it does not exist.
         request: everything that decides the result; see `described`.
         what: the kind of work, a noun such as "training", for messages.
-        files: regular expression for the names of the files that this kind of work writes. With
-            it, a folder with other files is refused, and the files of another request, or of
-            none, are deleted where they may be replaced.
+        files: regular expression for the names of the files that this kind of work writes. If it
+            is given, a folder with other files is refused, and files that belong to no request are
+            deleted. Files of another request are deleted if they may be replaced.
         replace: replace the work of another request, instead of refusing it.
 
     Raises:
         InputError: the folder cannot be written, contains files that this kind of work does not
-            write, or holds work on another request.
+            write, or contains work on another request.
     """
     folder, wanted = Path(folder), described(request)
     if folder.exists() and not folder.is_dir():

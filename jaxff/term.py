@@ -48,11 +48,11 @@ class Term:
         kind: unique name, written to files.
         energy_name: name of the energy of a term that defines `interactions` (default: `kind`).
         columns: what each parameter is, a prefix of the tree of parameters.
-        tables: for terms whose parameters are tables that several molecules can share.  The fields
-            that hold rows of tables, each with the field of the names of the rows ("" if the rows
-            belong to one molecule) and the columns that it selects from.
-        indices: what the other arrays of integers count, column by column: "atoms", or the name of
-            the field whose entries they count, or nothing for flags.
+        tables: {field: (names, columns)}, for parameters that are tables which several molecules
+            can share.  The field contains rows of the tables `columns`, and the field `names`
+            contains the names of the rows ("" if the rows belong to one molecule).
+        indices: {field: kinds}, for the other arrays of integers.  For each column of the array it
+            says what the integers are indices of: "atoms", or another field; () for flags.
         adaptable: static fields that `alike` changes.
         physical: False if energies have no meaning before training, so that labels are not checked
             against them.
@@ -101,8 +101,8 @@ class Term:
     def derived(self, params: Params) -> Params:
         """Arrays that depend on the parameters alone, under new names.
 
-        `energies` finds them among its parameters.  A potential computes them once for many
-        geometries.
+        `energies` receives them together with the parameters.  A potential computes them once for
+        many geometries.
         """
         return {}
 
@@ -111,7 +111,7 @@ class Term:
         return getattr(self, self.tables[field][0])
 
     def alike(self, others: Sequence[Term]) -> Term:
-        """The same term with static fields that fit all of `others`, of which it is one."""
+        """The same term with static fields that fit all terms in `others`, itself included."""
         return self
 
     def frame_bytes(self, params: Params) -> int:

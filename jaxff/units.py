@@ -2,7 +2,7 @@
 
 All values in memory and in written files have these units.
 
-Only this module knows other units.  Physical constants are those of CODATA 2018
+Only this module converts other units.  Physical constants are those of CODATA 2018
 (https://physics.nist.gov/cuu/Constants).
 """
 

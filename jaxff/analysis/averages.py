@@ -48,10 +48,11 @@ def mean_and_error(
     """Mean over the frames of a correlated series and its standard error.
 
     Without `n_blocks`, the error of each component is the larger of two estimates.  Blocking
-    averages neighbours in pairs until the rest is uncorrelated (Flyvbjerg and Petersen, J. Chem.
-    Phys. 91, 461 (1989)) by Jonsson's test (Phys. Rev. E 98, 043304 (2018)), which stops somewhat
-    early.  The autocorrelation time misses a slow correlation under a fast oscillation.  A series
-    shorter than fifty such times has a larger error than the estimate.
+    averages neighbours in pairs until the averages are uncorrelated (Flyvbjerg and Petersen, J.
+    Chem. Phys. 91, 461 (1989)) by the test of Jonsson (Phys. Rev. E 98, 043304 (2018)).  This test
+    stops somewhat early.  The other estimate uses the autocorrelation time, which misses a slow
+    correlation under a fast oscillation.  If the series is shorter than fifty autocorrelation
+    times, both estimates are too small.
 
     With `n_blocks`, the frames are cut into blocks of equal length, taken as independent: for
     replicas one after another, give their number.  With weights, the error is that of a ratio of
@@ -71,7 +72,7 @@ def mean_and_error(
     series = _checked_series(series, "a standard error")
     n = len(series)
     if n_blocks is not None and not 2 <= n_blocks <= n:
-        raise InputError(f"n_blocks is {n_blocks}: {n} frames make between 2 and {n} blocks")
+        raise InputError(f"n_blocks is {n_blocks}: use 2 to {n} blocks for {n} frames")
     if weights is not None:
         weights = checked_weights(weights, n, series.dtype)
     return _mean_and_error(series, n_blocks, weights)
@@ -163,7 +164,7 @@ def _blocked_variance(deviations):
 
     With variance s and lag-one autocovariance g of the n blocks at each level, the sum of
     ((n − 1) s/n² + g)² n/s² over this level and all coarser ones follows χ² if the blocks are
-    uncorrelated.  The coarsest level passes always.
+    uncorrelated.  The coarsest level always passes.
     """
     from scipy.stats import chi2
 

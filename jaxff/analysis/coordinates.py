@@ -82,7 +82,7 @@ def atom_pairs(
     if not chosen.any():
         raise InputError(
             f"no pair of elements {first} and {second} among {len(numbers)} atoms: give atomic "
-            "numbers of elements that are there, or None for any"
+            "numbers of elements of the molecule, or None for any element"
         )
     return np.stack([i[chosen], j[chosen]], axis=1)
 

@@ -104,7 +104,7 @@ def vdos(
     if window not in WINDOWS:
         raise InputError(f"unknown window {window!r}: use one of {', '.join(WINDOWS)}")
     if not 2 <= length <= n:
-        raise InputError(f"segment is {length}: {n} frames make segments of 2 to {n}")
+        raise InputError(f"segment is {length}: use 2 to {n} for {n} frames")
     return _vdos(v, masses, jnp.asarray(dt, v.dtype), temperature, window, length)
 
 

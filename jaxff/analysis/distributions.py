@@ -112,7 +112,7 @@ def pair_occupations(
     if is_known(box, edges) and box is not None and np.max(edges) > 0.5 * np.min(box) * (1 + 1e-6):
         raise InputError(
             f"the last edge, {np.max(edges):.6g} Å, is beyond half the box, "
-            f"{0.5 * np.min(box):.6g} Å: take fewer bins"
+            f"{0.5 * np.min(box):.6g} Å: end the bins there"
         )
     pairs = checked_indices(positions, pairs, 2)
     if not len(pairs):

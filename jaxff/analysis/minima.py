@@ -149,7 +149,7 @@ def minima(
     ends = relax(surface, R, descent=descent, progress=progress)
     if not ends.converged.any():
         raise InputError(
-            f"none of {len(R)} starts converged: the smallest largest force is "
+            f"none of {len(R)} starts converged: the best one ended with a largest force of "
             f"{ends.max_force.min():.2g} kcal/mol/Å; raise max_steps or tolerance"
         )
     first, group = _grouped(ends, distance, (permutations, mirror, exchangeable))

@@ -28,9 +28,9 @@ class Agreement(NamedTuple):
         overlap: Σ min(p, q): 1 for equal distributions, 0 for disjoint distributions.
         divergence: Jensen-Shannon divergence in bits: 0 for equal distributions, 1 for disjoint
             distributions.
-        chance_overlap, chance_divergence: mean and standard deviation of both measures between
-            finite samplings of one distribution, of these lengths.  A difference that is not
-            larger is not significant.
+        chance_overlap, chance_divergence: mean and standard deviation of both measures for two
+            finite samplings of the same distribution, as long as the given ones.  Two samplings
+            differ significantly only if they agree less than these.
     """
 
     overlap: Estimate
@@ -84,7 +84,8 @@ def compare(
     Args:
         first, second: (F, ...) and (G, ...) occupations of the same bins in the order of time;
             replicas one after another.
-        n_blocks: number of blocks of the shorter sampling; those of the longer one are as long.
+        n_blocks: number of blocks of the sampling with fewer frames; the blocks of the other
+            sampling have the same length.
         n_samples: number of bootstrap samples.
         seed: seed of the bootstrap.
 

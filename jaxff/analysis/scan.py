@@ -169,7 +169,9 @@ def difference(scan: Scan, other: Scan) -> np.ndarray:
         for a, b in zip(scan.values, other.values, strict=True)
     )
     if not same:
-        raise InputError("the two scans have different coordinates or values: scan both alike")
+        raise InputError(
+            "the two scans have different coordinates or values: use the same ones for both"
+        )
     return scan.relative - other.relative
 
 
@@ -178,7 +180,7 @@ def _swept(minimise, on_grid, starts: np.ndarray, neighbours: np.ndarray, sweeps
 
     Args:
         minimise: minimises geometries (M, N, 3) Å, one for each grid point.
-        on_grid: gives geometries (M, N, 3) Å the coordinates of the grid points.
+        on_grid: sets the coordinates of geometries (M, N, 3) Å to the values of the grid points.
         starts: (M, N, 3) Å.
         neighbours: see `_neighbours`.
         sweeps: largest number of repetitions.

@@ -37,8 +37,8 @@ def options(sub) -> None:
     )  # fmt: skip
     sub.add_argument(
         "--max-temperature", type=float, metavar="K",
-        help="stop above this temperature; inf: never (default: what thermal fluctuations cannot "
-        "reach; with constant energy, a change of the total energy)",
+        help="stop above this temperature; inf: never (default: a temperature that thermal "
+        "fluctuations cannot reach, or with nve a limit of the change of the total energy)",
     )  # fmt: skip
     sub.add_argument(
         "--replicas", type=positive(int), metavar="R",
@@ -61,7 +61,9 @@ def options(sub) -> None:
         help="start a new simulation instead of continuing the one in DIR",
     )  # fmt: skip
     sub.add_argument(
-        "--compilation-cache", metavar="FOLDER", help="keeps compiled code for the next run"
+        "--compilation-cache",
+        metavar="FOLDER",
+        help="folder that keeps compiled code for later runs",
     )
     sub.add_argument("-o", "--output", required=True, metavar="DIR")
 

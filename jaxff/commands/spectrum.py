@@ -46,7 +46,11 @@ def options(sub) -> None:
         help="time to leave out at the start (default 0)",
     )  # fmt: skip
     sub.add_argument(
-        "--within", type=positive(float), default=40.0, metavar="CM-1", help="largest shift (40)"
+        "--within",
+        type=positive(float),
+        default=40.0,
+        metavar="CM-1",
+        help="largest shift of a peak between two spectra (40)",
     )
     sub.add_argument(
         "--highest", type=positive(float), default=4000.0, metavar="CM-1",

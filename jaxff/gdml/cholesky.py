@@ -51,7 +51,9 @@ def factorise(tiles: Tiles, progress: Callable[[float], None] | None = None) -> 
             row[i] = _subtract_product(row[i], row[k], row[k])
         row[i] = _factorise_tile(row[i])
         if not bool(jnp.isfinite(jnp.diagonal(row[i])).all()):
-            raise NotPositiveDefinite(f"the leading minor that ends in tile {i + 1} of {count}")
+            raise NotPositiveDefinite(
+                f"the leading minor up to tile {i + 1} of {count} is not positive"
+            )
         done += i + 1
         if progress is not None:
             progress(done / total)

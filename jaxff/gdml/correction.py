@@ -177,8 +177,8 @@ class Reach(NamedTuple):
     """Parameters of the switch of a local correction, 1/Å².
 
     Attributes:
-        inner: value of the smooth minimum q where the switch leaves one.
-        outer: value of q where the switch reaches zero.
+        inner: value of the smooth minimum q up to which the switch is one.
+        outer: value of q from which the switch is zero.
         softness: τ of the smooth minimum.
     """
 

@@ -105,7 +105,8 @@ class Iterative:
             raise NotConverged(
                 f"after {len(state.residuals)} iterations the relative residual is "
                 f"{state.residual:.2e}, the tolerance is {self.tolerance:.1e}; the state {where}; "
-                "raise the memory limit (a larger preconditioner), lam or the tolerance"
+                "raise the memory limit, so that the preconditioner is larger, or raise lam or the "
+                "tolerance"
             )
         return state.best
 

@@ -26,7 +26,7 @@ class LocalKernelTerm(KernelTerm):
     frame whose distance from all data exceeds sqrt(outer + τ log MP) has no energy and no force.
 
     Parameters in addition to those of `KernelTerm`:
-        inner, outer: () 1/Å², values of q where the switch leaves one and reaches zero.
+        inner, outer: () 1/Å²; the switch is one for q below `inner` and zero for q above `outer`.
         softness: () τ, 1/Å².
     """
 

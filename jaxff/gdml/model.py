@@ -141,7 +141,7 @@ def kernel_potential(
         alphas: (M, N, 3) α_j, or None.
         energy_alphas: (M,) coefficients of energy constraints, or None.
         lattice: (3, 3) Å, or None.
-        **provenance: what `KernelTerm` says of the training data.
+        **provenance: fields of `KernelTerm` that describe the training data.
     """
     descriptors = np.asarray(descriptors, float)
     centre = descriptors.mean(axis=0)

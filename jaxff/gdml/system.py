@@ -99,9 +99,15 @@ class KernelSystem:
             InputError: energies are constrained, or the solver is iterative.
         """
         if self.op.values:
-            raise InputError("forces cannot be weighed in a system with constrained energies")
+            raise InputError(
+                "forces alone cannot be multiplied by the inverse kernel matrix of a system with "
+                "constrained energies: use constrain_energies=False"
+            )
         if not isinstance(self.solver, Dense):
-            raise InputError('forces are weighed by a factor: use Solver("dense")')
+            raise InputError(
+                "the product with the inverse kernel matrix needs a Cholesky factor: use "
+                'Solver("dense")'
+            )
         op, width = self.op, self.op.bases.shape[1]
         columns = np.reshape(forces, (len(forces) // width, width, -1))
         reduced = jnp.einsum("mcw,mck->mwk", op.bases, columns)

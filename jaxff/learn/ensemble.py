@@ -1,7 +1,8 @@
 """Frames of ensembles during a fit: drawn, reweighted, and drawn again.
 
-A fit draws frames with the present parameters, reweights them as the parameters move, and draws new
-ones when too few of them count: DiffTRe, Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021).
+A fit draws frames with the present parameters and reweights them as the parameters change. It draws
+new frames when the effective number of frames is too small: DiffTRe, Thaler and Zavadlav, Nat.
+Commun. 12, 6884 (2021).
 Targets with the same `Sampling` object share its frames.
 """
 
@@ -45,7 +46,7 @@ class Sample:
     Attributes:
         frames: the F frames.
         positions: (F + M, N, 3) Å, the frames, then the positions of the targets.
-        records: what each target needs to know of the frames.
+        records: the quantities of the frames that each target needs.
         number: number of the draw.
     """
 

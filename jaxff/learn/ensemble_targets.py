@@ -47,7 +47,7 @@ class EnsembleTarget(WeightedTarget):
             raise InputError(f"{self._name} has {n} atoms, the potential {potential.n_atoms}")
 
     def record(self, frames: Frames, further: Any, before: Any) -> dict[str, np.ndarray]:
-        """Return what the target needs to know of new frames.
+        """Return the quantities of new frames that the target needs.
 
         Args:
             frames: the F frames that were drawn.

@@ -140,7 +140,9 @@ def read_dcd(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
     path = existing(path)
     counters, n_atoms = read_header(path)
     if molecule is not None and molecule.n_atoms != n_atoms:
-        raise InputError(f"{path}: it has {n_atoms} atoms, {molecule.formula} {molecule.n_atoms}")
+        raise InputError(
+            f"{path}: it has {n_atoms} atoms, but {molecule.formula} has {molecule.n_atoms}"
+        )
     shape = (counters.frames, 3, n_atoms + 2)
     records = np.fromfile(path, "<f4", np.prod(shape), offset=HEADER_SIZE).reshape(shape)
     steps = counters.first + counters.every * np.arange(counters.frames)

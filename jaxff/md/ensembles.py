@@ -315,9 +315,7 @@ class NoseHoover(_Scaling):
         if any(map(is_traced, values)):
             return
         if not all(np.all(value) for value in values[:2]):
-            raise InputError(
-                "nose-hoover needs temperatures above 0 K, at the end as well as at the start"
-            )
+            raise InputError("nose-hoover needs temperatures above 0 K at the start and at the end")
         if self.relaxation < CHAIN_STEPS * self.dt:
             raise InputError(
                 f"relaxation is {self.relaxation} fs: a Nosé-Hoover chain needs at least "

@@ -70,7 +70,7 @@ class Guard:
             molecule: elements and bonds.
             start: the first frame.
             freedom: degrees of freedom, an integer or (R,).
-            ensemble: its highest temperature counts, and whether it conserves the total energy.
+            ensemble: gives the highest temperature, and whether the total energy is conserved.
             stop: limits that the user sets.
         """
         limits: dict = {}

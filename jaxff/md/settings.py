@@ -131,8 +131,8 @@ class Stop:
         stretch: largest allowed length of a bond, in units of its length at the start (of the
             longest one among the replicas).  None: bonds may break.
         max_temperature: K, highest allowed temperature; infinity allows every temperature.  None:
-            the temperature that thermal fluctuations cannot reach, or with constant energy the
-            corresponding change of the total energy.
+            a temperature that thermal fluctuations cannot reach.  At constant energy, None limits
+            the change of the total energy instead.
 
     Raises:
         InputError: a limit is out of range.

@@ -70,8 +70,8 @@ def simulate(
         ensemble: `NVE`, `Langevin`, `NoseHoover` or `CSVR`.
         steps: number of steps, a multiple of `output.every`.
         start: `Start`, or the `state` of a `Run` to continue from.  With another potential than
-            before, its forces are used from the first step; it must have the precision of the
-            state, and leave the molecule as free to move and rotate.
+            before, its forces are used from the first step.  It must have the precision of the
+            state, and the molecule must be as free to move and rotate as before.
         output: recorded frames and files.  The start is also a frame, unless the simulation is
             continued.
         stop: limits.

@@ -147,9 +147,9 @@ def continued_state(
         return state  # its forces are those of the last step to the last bit
     if invariances(potential, state.positions.reshape(-1, n_atoms, 3)[0]) != state.invariant:
         raise InputError(
-            "of the potential to continue with and the potential of the state only one lets the "
-            "molecule move and rotate freely; start a new simulation from the positions and "
-            "velocities of the state"
+            "the molecule can move and rotate freely with only one of two potentials, the new one "
+            "and the one of the state; start a new simulation from the positions and velocities of "
+            "the state"
         )
     dynamics = state.dynamics.set(force=forces(potential, state.dynamics.position))
     return replace(state, potential=checksum, dynamics=dynamics)

@@ -1,8 +1,8 @@
 """Class-II terms: anharmonic bonds and angles, and couplings of neighbours.
 
 The form follows U. Dinur and A. T. Hagler, Rev. Comput. Chem. 2, 99 (1991), and J. R. Maple et al.,
-J. Comput. Chem. 15, 162 (1994); displacements in couplings level off, so that none of them
-outgrows the bonds and angles that hold a molecule together.
+J. Comput. Chem. 15, 162 (1994).  The displacements in couplings are bounded, so that no coupling
+exceeds the energies of the bonds and angles that hold a molecule together.
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ def _ends_first(angle: Sequence[int]) -> tuple[int, int, int]:
 def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
     """0, 1, ... for the parts of a chain, counted from the end whose types come first.
 
-    Both ends are alike (0) where the types read the same from either.
+    Both ends have the number 0 if the types are the same in both directions.
     """
     names = [types[a] for a in atoms]
     count = list(range(parts))

@@ -92,7 +92,7 @@ def network(
     if builder is not None:
         function = _imported(builder)
         made, _ = _built(function, text)
-        setattr(function, _MARK, True)  # the caller vouches for it
+        setattr(function, _MARK, True)  # the caller of this function trusts it
         if _arguments(made) != _arguments(apply):
             raise InputError(
                 f"the builder {builder} returns a function of other arguments than apply"
@@ -134,7 +134,7 @@ class Network(Term):
 
     def energies(self, params: Params, R: jax.Array, space: Space) -> dict[str, jax.Array]:
         weights = params["weights"]
-        # The network computes in the type of its weights, for some accept no other.
+        # The network computes in the type of its weights, as some networks accept no other type.
         dtype = jnp.result_type(*jax.tree.leaves(weights)) if jax.tree.leaves(weights) else R.dtype
         optional = {}
         arguments = _arguments(self.apply)

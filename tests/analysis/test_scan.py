@@ -232,7 +232,7 @@ def test_the_command_says_what_is_missing(ethanol, gaff, tmp_path, capsys):
     ase.io.write(tmp_path / "start.xyz", ethanol.to_ase(), "extxyz")
     common = ["scan", tmp_path / "gaff.npz", tmp_path / "start.xyz", "-o", tmp_path]
     for more, message in (
-        ([], "give one or two of --torsion"),
+        ([], "give one or two coordinates"),
         (["--distance", "0,1"], "needs a --range"),
         (["--torsion", "0,1,2,8", "--minus", "nothing"], "unknown calculator 'nothing'"),
     ):

@@ -252,7 +252,7 @@ def test_bad_input_is_one_sentence(triatomic, ethanol, springs):
     with pytest.raises(InputError, match="positions have 2 atoms, this potential needs 3"):
         seminario(potential, R[:2], H[:2, :, :2])
     for other in (R[:, [1, 2, 0]], R[[2, 1, 0]]):
-        with pytest.raises(InputError, match="resists rigid motion"):
+        with pytest.raises(InputError, match="rigid motions of the molecule"):
             seminario(potential, other, H)
     with pytest.raises(InputError, match='use "modified" or "projected"'):
         seminario(potential, R, H, angles="exact")

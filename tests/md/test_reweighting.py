@@ -168,7 +168,7 @@ def test_frames_that_cannot_be_used_are_refused():
     for bad, message in (
         (lambda: Frames.of(well(1.0), R[:0], T), "F from 1"),
         (lambda: Frames.of(well(1.0), R, 0.0), "must be positive"),
-        (lambda: Frames.of(well(1.0), R, T, blocks=5), "4 frames make 1 to 4"),
+        (lambda: Frames.of(well(1.0), R, T, blocks=5), "use 1 to 4 for 4 frames"),
         (lambda: Frames.of(well(1.0), np.zeros((4, 2, 3)), T), "2 atoms"),
         (lambda: Frames.of(well(1.0), R + np.nan, T), "frame 0 is not finite"),
         (lambda: average(well(1.0), Frames.of(well(1.0), R, T), np.zeros(3)), r"4 frames need"),

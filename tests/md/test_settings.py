@@ -30,7 +30,7 @@ from jaxff.md.differentiable import Plan
         (lambda: md.Langevin(friction=-1.0), "friction is -1.0 1/ps"),
         (lambda: md.CSVR(relaxation=0.0), "relaxation is 0.0 fs"),
         (lambda: md.NoseHoover([300.0, 0.0]), "temperatures above 0 K"),
-        (lambda: md.NoseHoover(final_temperature=0.0), "at the end as well as at the start"),
+        (lambda: md.NoseHoover(final_temperature=0.0), "at the start and at the end"),
         (lambda: md.NoseHoover(relaxation=1.0, dt=0.6), r"at least 2 time steps \(1.2 fs\)"),
         (lambda: md.Start(replicas=0), "replicas is 0: it must be a positive integer"),
         (lambda: md.Start(seed=2**63), "seed is 9223372036854775808"),

@@ -86,7 +86,7 @@ class Frames:
         replicas = len(R) if R.ndim == 4 else 1
         blocks = blocks or min(replicas * -(-BLOCKS // replicas), len(flat))
         if not 1 <= blocks <= len(flat):
-            raise InputError(f"blocks is {blocks}: {len(flat)} frames make 1 to {len(flat)}")
+            raise InputError(f"blocks is {blocks}: use 1 to {len(flat)} for {len(flat)} frames")
         potential._checked(flat[0])
         flat = flat.astype(jnp.promote_types(float, potential.dtype))
         energies = np.asarray(_jit_energies(potential.program, potential.params, flat))
@@ -340,7 +340,7 @@ class Sampling:
                 "above 0 K"
             )
         if self.start.replicas is None or self.start.velocities is not None:
-            raise InputError("the start of a Sampling needs replicas, and takes no velocities")
+            raise InputError("the start of a Sampling needs replicas and cannot have velocities")
 
     @property
     def temperature(self) -> float:
