@@ -232,8 +232,8 @@ def _advance(
     steps, changes = (jnp.where(rejected == 6, 0.0, x) for x in (steps, changes))
 
     above = energy - state.energy - expected
-    shorter = jnp.where(finite & (above > 0), -expected / jnp.where(above > 0, 2 * above, 1.0), 0.1)
-    length = jnp.where(accepted, 1.0, state.length * jnp.clip(shorter, 0.1, 0.5))
+    factor = jnp.where(finite & (above > 0), -expected / jnp.where(above > 0, 2 * above, 1.0), 0.1)
+    length = jnp.where(accepted, 1.0, state.length * jnp.clip(factor, 0.1, 0.5))
     R = jnp.where(accepted, state.trial, state.R)
     gradient = jnp.where(accepted, slope, state.gradient)
     downhill = project(coordinates, R, -_newton(gradient, steps, changes, scale))
