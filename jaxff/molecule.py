@@ -98,7 +98,7 @@ class Molecule:
 
     @property
     def label(self) -> str:
-        """Name or, without one, formula: for messages."""
+        """Name for messages; the formula if the molecule has no name."""
         return self.name or self.formula
 
     def __repr__(self) -> str:

@@ -20,7 +20,7 @@ Moves = dict[Name, jax.Array]
 
 
 class Leaf(NamedTuple):
-    """One parameter array: its name, what it is, and its value."""
+    """One parameter array: its name, column and value."""
 
     name: Name
     column: Column
@@ -169,7 +169,7 @@ class FreeParameters:
         return self.start.replace(self.params(moves))
 
     def confined(self, moves: Moves) -> Moves:
-        """Moves cut back to the bounds of the columns and to what the terms conserve."""
+        """Moves within the bounds of the columns that keep conserved quantities."""
         values = self.values(self.params(moves))
         clipped = {
             name: jnp.clip(values[name], column.lower, column.upper)

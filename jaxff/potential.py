@@ -169,7 +169,7 @@ class Potential:
 
     @property
     def columns(self) -> dict[str, dict[str, Any]]:
-        """What each parameter is: {term name: {column: Column or tree of them}}.
+        """The column of each parameter: {term name: {column: Column or tree of them}}.
 
         It is a prefix of the tree `params`: a `Column` describes all arrays below it.
         """

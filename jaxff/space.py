@@ -63,7 +63,7 @@ class Space:
         return tuple(name for name in ("box", "neighbor") if getattr(self, name) is not None)
 
     def on(self, atoms: np.ndarray, n_atoms: int) -> Space:
-        """The space as a term sees it that acts on some of the atoms.
+        """The space of a term that acts on some of the atoms.
 
         Args:
             atoms: (n,) indices of the term's atoms in the system.

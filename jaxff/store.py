@@ -272,7 +272,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"another run is at work in {folder}: wait until it ends") from error
+            raise InputError(f"another run uses {folder}: wait until it ends") from error
         yield
 
 

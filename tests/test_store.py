@@ -222,7 +222,7 @@ def test_pieces_that_lost_their_request_are_not_continued(tmp_path):
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
     pytest.importorskip("fcntl")
-    with locked(tmp_path), pytest.raises(InputError, match="another run is at work"):
+    with locked(tmp_path), pytest.raises(InputError, match="another run uses"):
         locked(tmp_path).__enter__()
     with locked(tmp_path):
         pass

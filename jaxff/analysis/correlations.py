@@ -168,7 +168,7 @@ def _vdos(v, masses, dt, temperature, window, length):
         return jnp.sum(squared(jnp.fft.rfft(taper * piece)), axis=-2)
 
     spectrum = jnp.mean(jax.lax.map(power, jnp.asarray(starts)), axis=0)
-    # A frequency and its negative count together; zero and half the sampling rate have no other.
+    # The power at the negative frequency is added; zero and half the sampling rate have none.
     is_single = np.isin(np.arange(length // 2 + 1), (0, length / 2))
     spectrum = jnp.where(is_single, 1.0, 2.0) * spectrum
     spacing = units.WAVENUMBER_PER_FS / (length * dt)

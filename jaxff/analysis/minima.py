@@ -49,7 +49,7 @@ class StationaryPoints:
 
 @dataclass(frozen=True, eq=False)
 class Minima(StationaryPoints):
-    """The minima that many starts led to, and the saddle points.
+    """Minima and saddle points from minimisations of many starts.
 
     Attributes:
         molecule: elements and bonds.

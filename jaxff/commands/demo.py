@@ -1,10 +1,10 @@
-"""The main job on packaged data."""
+"""Command that runs the demonstration on packaged data."""
 
 from __future__ import annotations
 
 from jaxff.commands.shared import writable_folder
 
-HELP = "The main job on packaged data: GAFF, its refit, sGDML and their hybrid."
+HELP = "Demonstration on packaged data: GAFF, its refit, sGDML and their hybrid."
 EXAMPLE = "jaxff demo aspirin -o aspirin-demo"
 
 

@@ -70,7 +70,7 @@ def load_start(path: str, potential: Potential | None = None) -> Molecule:
 
 
 def load_form(arguments: Namespace, data: Dataset, charge: int | None = None) -> Potential:
-    """The potential to fit, of the functional form of a command."""
+    """The initial potential of a fit, in the functional form that a command names."""
     from jaxff.formats import read_topology
     from jaxff.gaff import gaff
 

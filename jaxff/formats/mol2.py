@@ -36,7 +36,7 @@ def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> 
         )
     if any(len(row) < 9 for row in rows):
         raise InputError(f"{path}: its atoms have no charges; write it again with charges")
-    charges = np.array([float(row[8]) for row in rows])  # not brought to an exact total
+    charges = np.array([float(row[8]) for row in rows])  # with their rounding errors
     try:
         assigned = assign(molecule, types, table, strict=True)
     except InputError as error:

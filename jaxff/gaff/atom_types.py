@@ -278,7 +278,7 @@ def _check_rings(e: Environment) -> None:
 
 
 def rule_of(environment: Environment, atom: int) -> Rule:
-    """The rule that decides on a heavy atom.
+    """The rule that gives the type of a heavy atom.
 
     Raises:
         InputError: GAFF has no type for it.

@@ -89,7 +89,7 @@ def _subtract_product(target: Array, a: Array, b: Array) -> Array:
 
 @partial(jax.jit, donate_argnums=0)
 def _divide(target: Array, L: Array) -> Array:
-    """target L⁻ᵀ."""
+    """The product `target` L⁻ᵀ."""
     return _divided(target, L)
 
 

@@ -57,8 +57,8 @@ def train_correction(
         valid: frames like those of `dataset` on which σ and λ are chosen (None: a fifth of
             `dataset`, if there is a choice).
         background: frames far from these structures, with labels of the same method, where the
-            correction should vanish: their mean energy difference from the baseline is its zero
-            (None: that of the training frames).
+            correction should vanish.  The zero of the correction is the mean difference between
+            their energies and those of the baseline (None: the mean over the training frames).
         sigma: length scale, 1/Å, or several values to choose among.
         kernel: λ, symmetries and reach of the correction.
         run: seed, memory limit, checkpoint folder and progress.

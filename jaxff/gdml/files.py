@@ -176,7 +176,7 @@ def _shape(*wanted):
 
 
 def _natural(fault, least: int, most: float = np.inf):
-    """The check `fault`, and a check that the numbers are integers within limits."""
+    """Extend the check `fault` by a check that the numbers are integers in a range."""
 
     def both(array):
         message = fault(array)

@@ -115,8 +115,8 @@ def group_on(
 ) -> np.ndarray:
     """The group of permutations (P, K) of `atoms` (K,), or of all atoms.
 
-    With "auto" these are the permutations of the whole molecule that keep the atoms among
-    themselves; the atoms alone may have more symmetry than they have in the molecule.
+    With "auto" these are the permutations of the whole molecule that map `atoms` onto each other.
+    An isolated fragment may have more symmetry than it has in the molecule.
     """
     if symmetries is None:
         return np.arange(data.n_atoms if atoms is None else len(atoms))[None]

@@ -91,7 +91,7 @@ def nystrom(
 
 
 def draw_size(columns: int) -> int:
-    """Number of pivots drawn at once: few, so that most draws see an updated diagonal."""
+    """Number of pivots in one draw; it is small, so that the diagonal is updated often."""
     return max(1, min(-(-columns // 10), 512))
 
 
@@ -142,7 +142,7 @@ def _columns(op: KernelOperator, frames: Array, coordinates: Array) -> Array:
 
 @partial(jax.jit, donate_argnums=1)
 def _whitened(op, F, floor):
-    """B F and B, Bᵀ B = D⁻¹."""
+    """The product B F, and B with Bᵀ B = D⁻¹."""
     width = op.width
 
     def one(i, carry):
@@ -162,7 +162,7 @@ def _whitened(op, F, floor):
 
 @partial(jax.jit, donate_argnums=0, static_argnums=1)
 def _reduced(F, width):
-    """C with (1 + F Fᵀ)⁻¹ = 1 − C Cᵀ."""
+    """The factor C with (1 + F Fᵀ)⁻¹ = 1 − C Cᵀ."""
     L = jnp.linalg.cholesky(F.T @ F + jnp.eye(F.shape[1], dtype=F.dtype))
     inverse = jax.scipy.linalg.solve_triangular(L, jnp.eye(len(L), dtype=F.dtype), lower=True).T
     at_once = width * max(1, 2048 // width)

@@ -243,7 +243,7 @@ def describe_symmetries(permutations: np.ndarray, molecule: Molecule) -> list[st
 
 
 def generators(permutations: np.ndarray) -> np.ndarray:
-    """A few elements of a group (P, N) that generate it, long single cycles first."""
+    """A few elements that generate a group (P, N), beginning with long single cycles."""
     permutations = np.asarray(permutations)
     moved = (permutations != np.arange(permutations.shape[1])).sum(axis=1)
     longest = [max(map(len, _cycles(p)), default=1) for p in permutations]
@@ -293,7 +293,7 @@ def _in_words(permutation: np.ndarray, molecule: Molecule) -> str:
 
 
 def _cycles(permutation: np.ndarray) -> list[list[int]]:
-    """The cycles of a permutation that are longer than one, each from its lowest atom."""
+    """Cycles of a permutation with two or more atoms, each from its lowest atom."""
     cycles, seen = [], set()
     for start in range(len(permutation)):
         cycle, atom = [], start

@@ -68,8 +68,8 @@ class Uncertainty:
     def __call__(self, R: np.ndarray | Array) -> tuple[Array, Array]:
         """Standard errors of energy, () kcal/mol, and forces, (N, 3) kcal/mol/Å.
 
-        That of the energy is the standard error of its difference from the mean energy of the
-        frames on which the variance is conditioned.
+        The positions R are (N, 3) Å.  The standard error of the energy is that of its difference
+        from the mean energy of the frames on which the variance is conditioned.
         """
         return _standard_errors(self, jnp.asarray(R))
 

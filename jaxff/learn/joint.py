@@ -193,7 +193,7 @@ class Group:
     Attributes:
         members: their numbers.
         program: the program of the first.
-        padded: their programs padded to one shape, or None in place of that of a single molecule.
+        padded: their programs, padded to one shape; None for the program of a single molecule.
         n_atoms: number of atoms with ghosts.
     """
 

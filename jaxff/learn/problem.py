@@ -30,7 +30,7 @@ class Frames(NamedTuple):
     """Frames of one molecule, padded with ghosts to the size of its group.
 
     R (M, n, 3) Å, E (M,) kcal/mol, F (M, n, 3) kcal/mol/Å, weight (M,): 0 for frames that only
-    fill up the last chunk.
+    pad the last chunk.
     """
 
     R: jax.Array
@@ -147,7 +147,7 @@ class Problem:
         return [jax.jit(partial(normal, group)) for group in self.groups]
 
     def chunks(self, group: Group, data: Dataset, size: int) -> Iterator[Frames]:
-        """The frames of a molecule in chunks of `size`, the last one filled up."""
+        """The frames of a molecule in chunks of `size`; the last chunk is padded."""
         if not len(data):
             return
         ghosts = ghost_positions(group.n_atoms - data.n_atoms)
@@ -271,7 +271,7 @@ class Problem:
             # The mean of a molecule's energies is free: its part drops out.
             AA -= np.outer(rows, rows) / len(data)
             bb -= rows * total / len(data)
-            # A filled-up list of active parameters repeats the first: it counts once.
+            # A padded list of active parameters repeats the first one, which counts once.
             own = self._count[k]
             A[np.ix_(active[:own], active[:own])] += AA[:own, :own]
             C[np.ix_(active[:own], active[:own])] += CC[:own, :own]
@@ -315,7 +315,7 @@ class Problem:
 
     @cached_property
     def _active(self) -> list[np.ndarray]:
-        """`_parameters_of`, filled up to one length in each group."""
+        """`_parameters_of`, padded to one length in each group."""
         out = list(self._parameters_of)
         for group in self.groups:
             most = max(self._count[k] for k in group.members)

@@ -109,7 +109,7 @@ class GrowingFile:
 
 
 def existing(path) -> Path:
-    """The path of a file; InputError if there is none."""
+    """The path of an existing file; raise InputError if there is no such file."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")

@@ -158,7 +158,7 @@ def csvr(force_fn: Callable, state, bath: Bath, t, degrees_of_freedom: int):
     kT, noise = bath.kT_after(t), _noise(state, t).ravel()[:degrees_of_freedom]
     state = velocity_verlet(force_fn, state)
     keep = jnp.exp(-bath.rate)
-    # For each degree of freedom: the target's kinetic energy over the present one.
+    # Kinetic energy of one degree of freedom at the target temperature, over the present total.
     ratio = 0.5 * kT / _kinetic(state.momentum, state.mass)
     new = ratio * -jnp.expm1(-bath.rate)
     cross = jnp.sqrt(keep * new)

@@ -96,7 +96,7 @@ class Record:
             self.save()
 
     def save(self) -> None:
-        """Bring the files to the present state, the restart file last."""
+        """Write the present state to all files, the restart file last."""
         marks = [file.mark() for file in self.files]
         arrays = self.state.dynamics, self.state.origin
         self.store.save({"arrays": arrays, "step": self.state.step, "marks": marks})

@@ -201,7 +201,7 @@ def invariances(potential: Potential, positions) -> tuple[bool, bool]:
     rng = np.random.default_rng(0)
     R = jnp.asarray(positions + 0.05 * rng.standard_normal(positions.shape))
     forces = potential.forces(R)
-    # Far away, rounded as the potential sees them: the torque must be of the same geometry.
+    # The torque is computed with the positions as rounded to the dtype of the potential.
     dtype, R, forces = forces.dtype, np.asarray(R, float), np.asarray(forces, float)
     centred = R - R.mean(axis=0)
     # Rounding alone leaves a few eps; a weak field next to stiff bonds must still show.
@@ -264,7 +264,7 @@ def degrees_of_freedom(
 def _check_motion(
     molecule: Molecule, ensemble: Ensemble, velocities, invariant: tuple[bool, bool]
 ) -> None:
-    """InputError if a thermostat that scales all velocities has nothing to scale."""
+    """Raise InputError if a thermostat would have to scale velocities that are zero."""
     name, replicas = ensemble.name, None if velocities.ndim == 2 else len(velocities)
     if molecule.n_atoms == 1 and invariant[0]:
         raise InputError(f"{name} needs a molecule that can vibrate, not a free atom")

@@ -71,7 +71,7 @@ def open_trajectory(path, molecule: Molecule, *, extend: bool = False) -> Writer
     """Create a trajectory file in the format of its suffix.
 
     Args:
-        path: the file, replaced at once.
+        path: the file; an existing file is replaced immediately.
         molecule: elements, charge and bonds.
         extend: append to the existing file after its last complete frame.
 

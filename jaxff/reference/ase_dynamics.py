@@ -163,8 +163,8 @@ class Replica:
 def _advance(replica: Replica) -> tuple[int, Replica | None]:
     """Run one replica for up to FRAMES_PER_TASK more frames.
 
-    Each task creates the calculator anew, in an interrupted run as in any other, so that a
-    calculator which starts from its last geometry does so in the same way.
+    Each task creates a new calculator. A calculator that starts from its last geometry therefore
+    gives the same results in interrupted and in uninterrupted runs.
 
     Returns:
         How many frames were run, and the replica again unless it has ended.

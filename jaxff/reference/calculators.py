@@ -96,19 +96,19 @@ class Method:
 
     @property
     def name(self) -> str:
-        """The name; of a `Potential` the kinds of its terms."""
+        """The name of the calculator, or the kinds of terms of a `Potential`."""
         if isinstance(self.calculator, str):
             return self.calculator
         return " + ".join(dict.fromkeys(p.term.kind for p in self.calculator.program.placed))
 
     @property
     def known(self) -> Known | None:
-        """The entry of the list of known calculators, if it has one."""
+        """The entry of this calculator in the list of known calculators, or None."""
         return KNOWN.get(self.name.lower())
 
     @property
     def is_potential(self) -> bool:
-        """Whether it is a `Potential` or the file of one."""
+        """Whether the calculator is a `Potential` or the file of a potential."""
         return not isinstance(self.calculator, str) or is_potential(self.calculator)
 
     @property
@@ -170,7 +170,7 @@ class Method:
         return settings
 
     def potential(self) -> Potential:
-        """The `Potential`, read from its file if need be."""
+        """The `Potential`, read from its file if necessary."""
         if self.options:
             raise InputError(f"{self.name} is a potential and takes no options: {self.options}")
         if not isinstance(self.calculator, str):
@@ -240,7 +240,7 @@ def calculator(
 
 
 def _with_charge(name: str, potential: Potential, charge: int) -> Potential:
-    """The potential, unless it was made for a molecule with another charge."""
+    """Return the potential; raise InputError if it was made for another charge."""
     made_for = None if potential.molecule is None else potential.molecule.charge
     if made_for is not None and charge not in (0, made_for):
         raise InputError(

@@ -161,7 +161,7 @@ def part_folder(out: str | Path, request: Mapping[str, Any]) -> Iterator[Path]:
 
     Raises:
         InputError: `out` cannot be written, the folder belongs to another request, or another
-            run is at work in it.
+            run uses it.
     """
     out = Path(out)
     writable_file(out)

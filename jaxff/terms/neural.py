@@ -393,7 +393,7 @@ def _fields(term) -> dict:
 
 
 def _oriented(types: Sequence[str], atoms: np.ndarray) -> np.ndarray:
-    """Atoms (n, k) in the direction whose types come first."""
+    """Atoms (n, k) in the direction whose types come first in the alphabet."""
     rows = atoms.tolist()
     turned = [
         row[::-1] if [types[a] for a in row[::-1]] < [types[a] for a in row] else row

@@ -170,5 +170,5 @@ class FourierImproper(FourierTorsion):
     energy_name: ClassVar[str] = "improper"
 
     def undefined_rows(self, column, angles):
-        """No rows: the atoms are no chain of bonds."""
+        """No rows, because the atoms of an improper are not a chain of bonds."""
         return np.zeros(0, bool)
