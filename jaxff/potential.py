@@ -298,8 +298,8 @@ class Potential:
         wanted, least = self.n_atoms, self.program.n_atoms_min
         if molecule.n_atoms < least or wanted not in (None, molecule.n_atoms):
             raise InputError(
-                f"{molecule.name or 'the molecule'} has {molecule.n_atoms} atoms, the potential "
-                f"needs {wanted if wanted is not None else f'at least {least}'}; "
+                f"{molecule.name or 'the molecule'} has {molecule.n_atoms} atoms, but the "
+                f"potential needs {wanted if wanted is not None else f'at least {least}'}; "
                 "place it with .on(atoms)"
             )
         return self

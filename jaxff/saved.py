@@ -124,7 +124,7 @@ def load(path, trust: Sequence[str] = ()) -> Potential:
     if form[0] != FORMAT or form[1] not in range(1, VERSION + 1):
         name = " version ".join(map(str, form)) if form[0] is not None else "unknown"
         raise InputError(
-            f"{path}: its format is {name}, this jaxff reads {FORMAT} versions 1 to {VERSION}"
+            f"{path}: its format is {name}, but this jaxff reads {FORMAT} versions 1 to {VERSION}"
         )
     try:
         potential = _restored(header, file, path, trust)

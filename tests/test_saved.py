@@ -49,7 +49,7 @@ def test_faults_are_one_sentence(tmp_path, mixed):
         load(path)
     header = {"format": "jaxff potential", "version": 99}
     np.savez(path, header=np.array(json.dumps(header)))
-    with pytest.raises(InputError, match="version 99, this jaxff reads"):
+    with pytest.raises(InputError, match="version 99, but this jaxff reads"):
         load(path)
     header |= {"version": 1, "terms": [{"name": "a", "kind": "b", "atoms": None, "fields": {}}]}
     np.savez(path, header=np.array(json.dumps(header)))

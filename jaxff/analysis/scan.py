@@ -84,7 +84,7 @@ class Scan:
             raise InputError(f"{path}: not a scan written by jaxff") from error
         if form != (FORMAT, VERSION):
             raise InputError(
-                f"{path}: its format is {form[0]} version {form[1]}, this jaxff reads {FORMAT} "
+                f"{path}: its format is {form[0]} version {form[1]}, but this jaxff reads {FORMAT} "
                 f"version {VERSION}"
             )
         values = tuple(file.need(f"values_{k}") for k in range(len(header["names"])))

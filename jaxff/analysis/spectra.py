@@ -94,7 +94,7 @@ def spectrum(
     """
     for value, name in ((dt, "dt"), (step, "step"), (resolution, "resolution")):
         if value is not None and not (np.isfinite(value) and value > 0):
-            raise InputError(f"{name} is {value}, it must be positive")
+            raise InputError(f"{name} is {value}: it must be positive")
     if step is not None and step > dt * (1.0 + 1e-6):
         raise InputError(f"step is {step:g} fs, longer than the {dt:g} fs between frames")
     masses = np.asarray(masses, float)
@@ -227,8 +227,8 @@ def _along_axis(r, v, m) -> np.ndarray:
 def _is_linear(r) -> bool:
     """Whether atoms at r (..., F, N, 3) Å are in line, apart from vibrations.
 
-    The criterion is angles between neighbours along the molecule: the moment of inertia is also
-    small about the axis of a long rod with a bent end or a methyl group.
+    The criterion uses the angles between neighbours along the molecule.  The moments of inertia
+    are not suitable: one is also small for a long rod with a bent end or a methyl group.
     """
     if r.shape[-2] < 2:
         return False

@@ -72,7 +72,9 @@ def run(arguments: argparse.Namespace, console) -> dict:
             "give either --md (dynamics of the calculator) or --sample-with (of a potential)"
         )
     if arguments.select is not None and arguments.sample_with is None:
-        raise InputError("--select selects from the frames of --sample-with: give this option, too")
+        raise InputError(
+            "--select selects from the frames of --sample-with: give --sample-with as well"
+        )
     given = arguments.molecule
     how = labelling(arguments, overwrite=arguments.overwrite)
     common = {

@@ -163,7 +163,9 @@ def read(files: list[Path], skip: float) -> Sampled:
     times = frames[0]["times"]
     kept = times >= times[0] + skip
     if kept.sum() < 16:
-        raise InputError(f"{files[0]}: {kept.sum()} frames are left, a spectrum needs at least 16")
+        raise InputError(
+            f"{files[0]}: {kept.sum()} frames are left, but a spectrum needs at least 16"
+        )
     gaps = np.diff(times[kept])
     if np.ptp(gaps) > 1e-6 * gaps[0] or any(len(f["times"]) != len(times) for f in frames):
         raise InputError(f"{files[0]}: the times between frames, or the replicas, are not equal")

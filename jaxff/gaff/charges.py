@@ -66,10 +66,10 @@ def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
             return gasteiger(lewis)
         find = _resp if method == "resp" else am1bcc
         return _cached(lewis.molecule, str(method), find) if cache else find(lewis.molecule)
-    return given(lewis.molecule, method)
+    return charges_of_array(lewis.molecule, method)
 
 
-def given(molecule: Molecule, charges) -> Charges:
+def charges_of_array(molecule: Molecule, charges) -> Charges:
     """Check charges (N,) e from the user.
 
     The rounding error of their sum is distributed over the atoms.
@@ -88,7 +88,7 @@ def given(molecule: Molecule, charges) -> Charges:
     missing = molecule.charge - values.sum()
     if abs(missing) > GIVEN_TOTAL:
         raise InputError(
-            f"{molecule.label}: the charges sum to {values.sum():+.4f}, the net charge is "
+            f"{molecule.label}: the charges sum to {values.sum():+.4f}, but the net charge is "
             f"{molecule.charge:+d}; correct one of them"
         )
     return Charges(_exact(values, molecule.charge), "given")
@@ -105,7 +105,7 @@ def from_mol2(molecule: Molecule, path) -> Charges:
         raise InputError(f"{path}: its atoms have no charges; give a mol2 file with charges")
     values = np.array([float(row[8]) for row in rows])
     try:
-        matched = given(molecule, values[molecule.match(other)])
+        matched = charges_of_array(molecule, values[molecule.match(other)])
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return Charges(matched.values, f"from {Path(path).name}")

@@ -79,7 +79,9 @@ def train_correction(
         if not np.array_equal(data.numbers, dataset.numbers):
             raise InputError(f"{data.label}: the frames are not of {dataset.label}'s atoms")
         if data.energies is None:
-            raise InputError(f"{data.label}: a local correction needs energies, there are none")
+            raise InputError(
+                f"{data.label}: a local correction needs energies, but the frames have none"
+            )
         if len(data) == 0:
             raise InputError(f"{data.label}: one of the data sets has no frames")
     group = group_on(dataset, atoms, kernel.symmetries, run.seed)
@@ -156,7 +158,7 @@ def nearest_frames(
     if not np.isfinite(structures).all():
         raise InputError(f"{dataset.label}: the structures contain numbers that are not finite")
     if not 0 < count <= len(dataset):
-        raise InputError(f"{dataset.label}: {count} frames wanted, {len(dataset)} are there")
+        raise InputError(f"{dataset.label}: {count} frames are wanted, but it has {len(dataset)}")
     atoms = checked_atoms(range(dataset.n_atoms) if atoms is None else atoms, dataset)
     entries = entry_permutations(inverse_distances, group_on(dataset, atoms, symmetries, seed))
     x, y = (

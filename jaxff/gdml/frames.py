@@ -47,9 +47,11 @@ def draw(
         )
     n_train = len(data) if n_train is None else n_train
     if n_train < 2:
-        raise InputError(f"{data.label}: n_train is {n_train}, training needs at least two frames")
+        raise InputError(
+            f"{data.label}: n_train is {n_train}, but training needs at least two frames"
+        )
     if n_train > len(data):
-        raise InputError(f"{data.label}: n_train is {n_train}, there are {len(data)} frames")
+        raise InputError(f"{data.label}: n_train is {n_train}, but there are {len(data)} frames")
     if n_train == len(data):
         frames, rest = data, data[:0]
     else:

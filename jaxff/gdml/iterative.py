@@ -104,9 +104,9 @@ class Iterative:
                 where = f"is in {self.checkpoint}: the same call continues from there"
             raise NotConverged(
                 f"after {len(state.residuals)} iterations the relative residual is "
-                f"{state.residual:.2e}, the tolerance is {self.tolerance:.1e}; the state {where}; "
-                "raise the memory limit, so that the preconditioner is larger, or raise lam or the "
-                "tolerance"
+                f"{state.residual:.2e}, but the tolerance is {self.tolerance:.1e}; the state "
+                f"{where}; raise the memory limit, so that the preconditioner is larger, or raise "
+                "lam or the tolerance"
             )
         return state.best
 

@@ -108,8 +108,8 @@ def affordable_columns(op: KernelOperator, free: float, label: str) -> int:
     if needed > free:
         raise InputError(
             f"{label}: even the smallest preconditioner of {op.size:,} unknowns needs "
-            f"{needed / 1e9:.1f} GB, {max(free, 0.0) / 1e9:.1f} GB are free: use fewer frames or "
-            "raise the memory limit"
+            f"{needed / 1e9:.1f} GB, but {max(free, 0.0) / 1e9:.1f} GB are free: use fewer frames "
+            "or raise the memory limit"
         )
     return columns
 
@@ -119,8 +119,8 @@ def _dense(op: KernelOperator, settings: Solver, run: Run, free: float, label: s
     if needed > free:
         raise InputError(
             f"{label}: a factor of {op.size:,} unknowns needs {needed / 1e9:.1f} GB, "
-            f"{max(free, 0.0) / 1e9:.1f} GB are free: use the iterative solver, use fewer frames, "
-            "or raise the memory limit"
+            f"but {max(free, 0.0) / 1e9:.1f} GB are free: use the iterative solver, use fewer "
+            "frames, or raise the memory limit"
         )
     try:
         return Dense(op, factor_dtype(op), run.report)

@@ -44,7 +44,9 @@ class EnsembleTarget(WeightedTarget):
         """Raise an InputError if `positions` do not fit the potential."""
         n = self.positions.shape[1]
         if len(self.positions) and potential.n_atoms not in (None, n):
-            raise InputError(f"{self._name} has {n} atoms, the potential {potential.n_atoms}")
+            raise InputError(
+                f"{self._name} has {n} atoms, but the potential has {potential.n_atoms}"
+            )
 
     def record(self, frames: Frames, further: Any, before: Any) -> dict[str, np.ndarray]:
         """Return the quantities of new frames that the target needs.

@@ -20,7 +20,7 @@ def aligned(dataset: Dataset, potential: Potential) -> Dataset:
     if potential.n_atoms not in (None, dataset.n_atoms):
         raise InputError(
             f"{dataset.name or 'dataset'} has {dataset.n_atoms} atoms, "
-            f"the potential {potential.n_atoms}"
+            f"but the potential has {potential.n_atoms}"
         )
     return dataset
 

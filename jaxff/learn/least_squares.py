@@ -1,7 +1,7 @@
 """Least squares by the method of Levenberg and Marquardt.
 
-With targets of ensembles, a step ends where too few of the drawn frames would count, and the next
-step starts with new frames.
+With targets of ensembles, a step is shortened if the effective number of frames would become too
+small, and new frames are drawn before the next step.
 
 Sources: K. Levenberg, Q. Appl. Math. 2, 164 (1944); D. W. Marquardt, J. SIAM 11, 431 (1963).
 """

@@ -71,7 +71,7 @@ class Target(WeightedTarget):
         count = self.positions.shape[-2]
         if count < least or n not in (None, count):
             wanted = f"{n}" if n is not None else f"at least {least}"
-            raise InputError(f"{self._name} has {count} atoms, the potential {wanted}")
+            raise InputError(f"{self._name} has {count} atoms, but the potential has {wanted}")
         self._check_values(potential)
 
     def _check_values(self, potential: Potential) -> None:

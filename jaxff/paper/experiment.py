@@ -64,7 +64,7 @@ class Result:
         title: title of the figure or table.
         level: level of theory, and the data on which the models were trained.
         reported: what the paper reports.
-        obtained: the same here, with numbers.
+        obtained: the corresponding results of jaxff, with numbers.
         verdict: one of `VERDICTS`.
         reason: reason for the verdict, and its limits.
         numbers: results for programs, as JSON values and arrays.

@@ -82,7 +82,7 @@ def run(setting: Setting) -> Result:
 def _labels(setting: Setting, molecule: str, data: Dataset) -> tuple[str | Potential, str]:
     """The calculator or potential that labels new frames, and its level of theory.
 
-    It has the level of the data if a calculator for it is known.
+    A calculator at the level of theory of the data is used if jaxff has one.
     """
     for theory, name in CALCULATORS.items():
         if data.theory.startswith(theory):

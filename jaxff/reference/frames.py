@@ -49,7 +49,9 @@ def read_frames(frames: Frames) -> tuple[Molecule, np.ndarray]:
         if not np.array_equal(molecule.numbers, first.numbers):
             raise InputError(f"frame {i} has other atoms than frame 0, or another atom order")
         if molecule.charge != first.charge:
-            raise InputError(f"frame {i} has charge {molecule.charge}, frame 0 {first.charge}")
+            raise InputError(
+                f"frame {i} has charge {molecule.charge}, but frame 0 has {first.charge}"
+            )
     return first, np.array([m.positions for m in molecules])
 
 

@@ -205,7 +205,7 @@ class Loop:
 
     def __post_init__(self):
         if not self.target > 0:
-            raise InputError(f"target is {self.target} kcal/mol/Å, it must be positive")
+            raise InputError(f"target is {self.target} kcal/mol/Å: it must be positive")
         if self.n_initial < 2 * MIN_VALID or self.n_round < 1:
             raise InputError(
                 f"n_initial is {self.n_initial} and n_round {self.n_round}: they must be at least "

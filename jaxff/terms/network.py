@@ -95,7 +95,7 @@ def network(
         setattr(function, _MARK, True)  # the caller of this function trusts it
         if _arguments(made) != _arguments(apply):
             raise InputError(
-                f"the builder {builder} returns a function of other arguments than apply"
+                f"the function that the builder {builder} returns has other arguments than apply"
             )
     potential = Potential.of("network", term, {"weights": variables}, molecule)
     potential.program.trace(potential.params)  # an error now rather than at the first use

@@ -243,7 +243,7 @@ def test_bad_input_is_one_sentence():
     bad[7, 1, 2] = np.nan
     for arguments, message in (
         ((v[0], MASSES, 1.0), "velocities have shape"),
-        ((v, MASSES, -1.0), "dt is -1.0, it must be positive"),
+        ((v, MASSES, -1.0), "dt is -1.0: it must be positive"),
         ((v, MASSES[:2], 1.0), "masses have shape"),
         ((v, MASSES * [1, 1, -1], 1.0), "the lowest is -16: .* positive"),
         ((v, MASSES * [1, np.nan, 1], 1.0), "positive"),

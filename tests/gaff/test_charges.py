@@ -49,7 +49,7 @@ def test_charges_as_array_or_mol2(tmp_path):
     ("charges", "message"),
     [
         (np.zeros(5), "6 finite numbers"),
-        (np.full(6, 0.1), r"sum to \+0.6000, the net charge is \+0"),
+        (np.full(6, 0.1), r"sum to \+0.6000, but the net charge is \+0"),
         ("mulliken", "use resp, gasteiger, am1bcc"),
         (["a"] * 6, "must be numbers"),
         ("nowhere.mol2", "no such file"),

@@ -106,7 +106,7 @@ def test_a_system_too_large_for_the_memory_is_refused_with_the_figures(op, frame
     monkeypatch.setattr(solvers.memory, "held", lambda: 10**9 - solvers.COMPILED)
     full, much, little = (free_memory(limit) for limit in (1.0, 2.0, 1.0 + 1.5e-3))
     run = gdml.Run(memory=1.0)
-    with pytest.raises(InputError, match=r"504 unknowns needs 0\.0 GB, 0\.0 GB are free"):
+    with pytest.raises(InputError, match=r"504 unknowns needs 0\.0 GB, but 0\.0 GB are free"):
         make_solver(op, gdml.Solver("dense"), run, "ethanol")
     with pytest.raises(InputError, match="smallest preconditioner"):
         make_solver(op, gdml.Solver("iterative"), run, "ethanol")

@@ -210,7 +210,7 @@ def test_bad_input_is_one_sentence(water, frames, springs):
             make()
     dipole = Dipole(frames, np.zeros((6, 3)))
     for target in (Hessian(R, H), TorsionScan(frames, np.zeros(6)), dipole):
-        with pytest.raises(InputError, match=r"target has 3 atoms, the potential 4"):
+        with pytest.raises(InputError, match=r"target has 3 atoms, but the potential has 4"):
             target.check(springs(4))
     with pytest.raises(InputError, match=r"has no nonbonded term"):
         dipole.check(springs(3))

@@ -81,7 +81,7 @@ class Frames:
         if R.ndim not in (3, 4) or R.shape[-1] != 3 or 0 in R.shape:
             raise InputError(f"frames have shape {R.shape}, expected (F, N, 3) in Å, F from 1")
         if not (np.isfinite(temperature) and temperature > 0.0):
-            raise InputError(f"the frames' temperature is {temperature} K, it must be positive")
+            raise InputError(f"the frames' temperature is {temperature} K: it must be positive")
         flat = R.reshape(-1, *R.shape[-2:])
         replicas = len(R) if R.ndim == 4 else 1
         blocks = blocks or min(replicas * -(-BLOCKS // replicas), len(flat))

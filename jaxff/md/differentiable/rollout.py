@@ -146,7 +146,7 @@ def checked_arrays(potential: Potential, start: Start, masses, dtype):
         raise InputError(f"positions have shape {R.shape}, expected ({n}, 3) or (R, {n}, 3) in Å")
     if potential.n_atoms not in (None, n) or potential.program.n_atoms_min > n:
         wanted = potential.n_atoms or potential.program.n_atoms_min
-        raise InputError(f"there are {n} masses, the potential needs {wanted}")
+        raise InputError(f"there are {n} masses, but the potential needs {wanted}")
     if v.shape != R.shape:
         raise InputError(f"velocities have shape {v.shape}, expected {R.shape}, in Å/fs")
     return R, v, m
