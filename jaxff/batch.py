@@ -166,7 +166,7 @@ class StackGroup:
 
     def ready(self, params: Params) -> dict[str, Any]:
         """What `energy` needs of each member: its arrays and parameters, with a leading axis K."""
-        ready = jax.jit(jax.vmap(lambda program, params: program.ready(params)))
+        ready = jax.vmap(lambda program, params: program.ready(params))
         return {"program": self.program, "params": ready(self.program, params)}
 
     def energy(self, member: dict[str, Any], R) -> Any:
@@ -177,15 +177,56 @@ class StackGroup:
         """The number of members: all are evaluated together."""
         return len(self.members)
 
-    @cached_property
-    def jit_energy_and_forces(self) -> Callable:
-        """Energies (K, M) and forces (K, M, n_atoms, 3) of params and R (K, M, n_atoms, 3)."""
+    def energy_and_forces(self, params: Params, R):
+        """Energies (K, M) kcal/mol and forces (K, M, n_atoms, 3) kcal/mol/Å.
+
+        Args:
+            params: "params" of `ready`.
+            R: (K, M, n_atoms, 3) Å.
+        """
 
         def one(program: Program, params: Params, R):
-            params = program.ready(params)
             return jax.vmap(program.energy_and_forces, in_axes=(None, 0))(params, R)
 
-        return jax.jit(lambda params, R: jax.vmap(one)(self.program, params, R))
+        if R.shape[1] == 1:
+            energy, forces = jax.vmap(Program.energy_and_forces)(self.program, params, R[:, 0])
+            return energy[:, None], forces[:, None]
+        return jax.vmap(one)(self.program, params, R)
+
+    @cached_property
+    def jit_energy_and_forces(self) -> Callable:
+        """`energy_and_forces`, compiled."""
+        return jax.jit(self.energy_and_forces)
+
+    @cached_property
+    def ghosts(self) -> np.ndarray:
+        """Positions (K, n_atoms, 3) Å of the ghosts of each member, after places for its atoms."""
+        pads = [ghost_positions(self.n_atoms - count) for count in self.counts]
+        nothing = np.zeros((1, self.n_atoms, 3))
+        return np.concatenate(
+            [
+                with_ghosts(nothing[:, :n], self.n_atoms, g)
+                for n, g in zip(self.counts, pads, strict=True)
+            ]
+        )
+
+    def filled(self, frames: Sequence[np.ndarray], start: int, count: int) -> np.ndarray:
+        """Positions (K, count, n_atoms, 3) Å of frames of each member, with ghosts.
+
+        Args:
+            frames: (M, N, 3) Å of each member; the last frame is repeated where M is too small.
+            start: number of the first frame.
+            count: number of frames.
+        """
+        out = np.repeat(self.ghosts[:, None], count, axis=1)
+        for k, (R, n) in enumerate(zip(frames, self.counts, strict=True)):
+            if len(R) >= start + count:
+                out[k, :, :n] = R[start : start + count]
+            elif len(R):
+                out[k, :, :n] = R[np.minimum(np.arange(start, start + count), len(R) - 1)]
+            else:
+                out[k, :, :n] = 3.0 * ghost_positions(n)
+        return out.astype(np.result_type(*frames), copy=False)
 
 
 class Stack(Sequence):
@@ -210,6 +251,7 @@ class Stack(Sequence):
                     "of whole molecules"
                 )
         self.groups = tuple(_grouped(self.potentials) if groups is None else groups)
+        self._expected = [(p.n_atoms, np.dtype(p.dtype)) for p in self.potentials]
 
     def __len__(self) -> int:
         return len(self.potentials)
@@ -227,6 +269,16 @@ class Stack(Sequence):
         """
         pairs = zip(self.potentials, params, strict=True)
         return Stack([potential.replace(own) for potential, own in pairs], self.groups)
+
+    @cached_property
+    def _ready(self) -> tuple[Params, ...]:
+        """The parameters of each group with those derived from them."""
+
+        def ready(params):
+            pairs = zip(self.groups, params, strict=True)
+            return tuple(group.ready(own)["params"] for group, own in pairs)
+
+        return jax.jit(ready)(self.params)
 
     @cached_property
     def params(self) -> tuple[Params, ...]:
@@ -251,9 +303,25 @@ class Stack(Sequence):
         Args:
             positions: (N, 3) Å of each molecule.
         """
-        frames = [np.asarray(R)[None] for R in positions]
-        predicted = self.predict(frames)
-        return np.concatenate([energy for energy, _ in predicted]), [F[0] for _, F in predicted]
+        frames = self._checked([np.asarray(R)[None] for R in positions])
+        filled = [g.filled([frames[k] for k in g.members], 0, 1) for g in self.groups]
+        found = jax.device_get(self._jit_all(self._ready, filled))
+        energies = np.empty(len(self), np.result_type(*(E for E, _ in found)))
+        forces: list[Any] = [None] * len(self)
+        for group, (E, F) in zip(self.groups, found, strict=True):
+            for place, (k, n) in enumerate(zip(group.members, group.counts, strict=True)):
+                energies[k], forces[k] = E[place, 0], F[place, 0, :n]
+        return energies, forces
+
+    @cached_property
+    def _jit_all(self) -> Callable:
+        """The energies and forces of all groups, in one compiled program."""
+
+        def evaluate(params, positions):
+            parts = zip(self.groups, params, positions, strict=True)
+            return [group.energy_and_forces(own, R) for group, own, R in parts]
+
+        return jax.jit(evaluate)
 
     def __call__(self, positions: Sequence) -> np.ndarray:
         """Energies, (K,) kcal/mol, of one frame (N, 3) Å of each molecule."""
@@ -275,12 +343,12 @@ class Stack(Sequence):
         frames = self._checked(positions)
         energies: list[list] = [[] for _ in frames]
         forces: list[list] = [[] for _ in frames]
-        for group, params in zip(self.groups, self.params, strict=True):
+        for group, params in zip(self.groups, self._ready, strict=True):
             parts = [frames[k] for k in group.members]
             most, start = max(map(len, parts)), 0
             while start < most:
                 count = next(n for n in FRAMES if n <= most - start)
-                R = np.stack([_filled(part, start, count, group.n_atoms) for part in parts])
+                R = group.filled(parts, start, count)
                 E, F = map(np.asarray, group.jit_energy_and_forces(params, R))
                 for place, (k, n) in enumerate(zip(group.members, group.counts, strict=True)):
                     keep = max(min(len(frames[k]) - start, count), 0)
@@ -296,14 +364,16 @@ class Stack(Sequence):
         if len(positions) != len(self):
             raise InputError(f"got positions of {len(positions)} molecules for {len(self)}")
         frames = []
-        for k, (R, potential) in enumerate(zip(positions, self.potentials, strict=True)):
+        for k, (R, (n_atoms, dtype)) in enumerate(zip(positions, self._expected, strict=True)):
             R = np.asarray(R)
-            if R.ndim != 3 or R.shape[1:] != (potential.n_atoms, 3):
+            if R.ndim != 3 or R.shape[1:] != (n_atoms, 3):
                 raise InputError(
                     f"positions of molecule {k} have shape {R.shape}, expected frames of "
-                    f"({potential.n_atoms}, 3) in Å"
+                    f"({n_atoms}, 3) in Å"
                 )
-            frames.append(R.astype(np.promote_types(R.dtype, potential.dtype)))
+            if R.dtype != dtype:
+                R = R.astype(np.promote_types(R.dtype, dtype))
+            frames.append(R)
         return frames
 
 
@@ -325,14 +395,6 @@ def stack(potentials: Sequence[Potential]) -> Stack:
 
 def _rows(column) -> int:
     return len(jax.tree.leaves(column)[0])
-
-
-def _filled(frames: np.ndarray, start: int, count: int, n_atoms: int) -> np.ndarray:
-    """Frames (count, n_atoms, 3) from `start` on, with ghosts; the last one repeats."""
-    if not len(frames):
-        frames = 3.0 * ghost_positions(frames.shape[1])[None]
-    chosen = frames[np.minimum(np.arange(start, start + count), len(frames) - 1)]
-    return with_ghosts(chosen, n_atoms, ghost_positions(n_atoms - chosen.shape[1]))
 
 
 def _grouped(potentials: Sequence[Potential]) -> Iterator[StackGroup]:

@@ -63,12 +63,13 @@ class Interactions:
         """Add the energy and the gradient of this sum to those of others.
 
         Args:
-            energy: () kcal/mol.
+            energy: () kcal/mol; or (K,) of K molecules with equal numbers of interactions, those of
+                one molecule after those of another, and as many scale factors.
             gradient: (3, N) kcal/mol/Å.
             X: (3, N) Å.  For a batch, all three have a last axis B.
         """
         batch = X.shape[2:]
-        if self.matrices is not None and not batch:
+        if self.matrices is not None and not energy.ndim:
             own_energy, own_gradient = self._by_matrices(X)
             return energy + own_energy, gradient + own_gradient
         points = X.at[:, self.atoms.ravel()].get(mode="promise_in_bounds")
@@ -78,10 +79,14 @@ class Interactions:
         if batch:
             parameters = [p[..., None] for p in parameters]
 
-        def own_sum(*vectors):
-            return self._scaled(self.energy(*vectors, *parameters).sum(axis=0))
+        def summed(*vectors):
+            energies = self.energy(*vectors, *parameters)
+            if energy.ndim > len(batch):  # of each of several molecules
+                energies = energies.reshape(len(energy), -1, *batch).sum(axis=1)
+                return energies if self.scale is None else (self.scale * energies.T).T
+            return self._scaled(energies.sum(axis=0))
 
-        own_energy, pull_back = jax.vjp(own_sum, *vectors)
+        own_energy, pull_back = jax.vjp(summed, *vectors)
         slopes, starts, ends = pull_back(jnp.ones_like(own_energy)), self.atoms[:-1], self.atoms[1:]
         if not batch:  # few loops are fast for one geometry, few copies are fast for a batch
             slopes = [jnp.concatenate(slopes, axis=1)]
@@ -174,17 +179,58 @@ def _by_batches(interactions, R):
 @_by_batches.def_vmap
 def _by_batches_rule(axis_size, in_batched, interactions, R):
     if any(jax.tree.leaves(in_batched[0])):
-        in_axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(in_batched))
-        return jax.vmap(_value_and_gradient, in_axes)(interactions, R), (True, True)
+        return _of_molecules(axis_size, in_batched, interactions, R), (True, True)
     return _value_and_gradient(interactions, R), (True, True)
 
 
+@custom_vmap
 def _value_and_gradient(interactions, R):
+    """Energy () and gradient (N, 3) at R (N, 3), or energies (B,) and gradients at R (B, N, 3)."""
     X = R.T
     energy, gradient = jnp.zeros(X.shape[2:], R.dtype), jnp.zeros_like(X)
-    for own in interactions:
-        energy, gradient = own.add_to(energy, gradient, X)
+    for interaction in interactions:
+        energy, gradient = interaction.add_to(energy, gradient, X)
     return energy, gradient.T
+
+
+@_value_and_gradient.def_vmap
+def _value_and_gradient_rule(axis_size, in_batched, interactions, R):
+    return _of_molecules(axis_size, in_batched, interactions, R), (True, True)
+
+
+def _of_molecules(count: int, in_batched, interactions, R):
+    """Energies and gradients of several molecules, whose interactions have a leading axis K.
+
+    The molecules are put side by side into one system, whose sums are long loops.  Small systems
+    with matrices of parameters are evaluated one by one.
+    """
+    batched, R_batched = in_batched
+    R = R if R_batched else jnp.broadcast_to(R, (count, *R.shape))
+    leaves, structure = jax.tree.flatten(interactions)
+    leaves = [
+        x if own else jnp.broadcast_to(x, (count, *jnp.shape(x)))
+        for x, own in zip(leaves, jax.tree.leaves(batched), strict=True)
+    ]
+    n_atoms, frames = R.shape[-2], R.shape[1:-2]
+    # (K, [B,] N, 3) to (3, K N [, B])
+    X = jnp.moveaxis(R, -1, 0)
+    X = jnp.moveaxis(X, 2, -1) if frames else X
+    X = X.reshape(3, count * n_atoms, *frames)
+    energy, gradient = jnp.zeros((count, *frames), R.dtype), jnp.zeros_like(X)
+    offsets = n_atoms * jnp.arange(count)[:, None, None]
+    for one in jax.tree.unflatten(structure, leaves):
+        if one.matrices is not None and not frames:
+            own_energy, slopes = jax.vmap(Interactions._by_matrices)(one, jnp.swapaxes(R, 1, 2))
+            energy += own_energy
+            gradient += jnp.swapaxes(slopes, 0, 1).reshape(3, -1)
+            continue
+        atoms = jnp.moveaxis(one.atoms + offsets, 0, 1).reshape(one.atoms.shape[1], -1)
+        parameters = tuple(p.reshape(-1, *p.shape[2:]) for p in one.parameters)
+        joined = Interactions(one.energy, atoms, parameters, one.scale)
+        energy, gradient = joined.add_to(energy, gradient, X)
+    gradient = gradient.reshape(3, count, n_atoms, *frames)
+    gradient = jnp.moveaxis(gradient, 0, -1)  # (K, N [, B], 3)
+    return energy, jnp.swapaxes(gradient, 1, 2) if frames else gradient
 
 
 def _sum(interactions, R):

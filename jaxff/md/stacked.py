@@ -127,14 +127,14 @@ class _GroupSimulation:
             m.append(scaled_masses(masses, ensemble.dt)[:, None])
         positions, masses = (jnp.asarray(np.stack(x), dtype) for x in (R, m))
         displacements = jnp.asarray(np.stack(v) * ensemble.dt, dtype)
-        _, forces = group.jit_energy_and_forces(params, positions[:, None])
+        ready = group.ready(params)
+        _, forces = group.jit_energy_and_forces(ready["params"], positions[:, None])
         core = Core(positions, masses * displacements, forces[:, 0], masses)
         scheme = Scheme(type(ensemble))
         bath = ensemble.bath(steps, dtype, len(members))
         keys = jax.vmap(jax.random.key)(np.array([start.seed + k for k in group.members]))
         dynamics = jax.vmap(partial(type(ensemble).initial_state, scheme=scheme))(core, keys, bath)
-        params = group.ready(params)
-        return cls(group, params, members, ensemble, scheme, bath, dynamics, freedom)
+        return cls(group, ready, members, ensemble, scheme, bath, dynamics, freedom)
 
     def advance(self, dynamics, step: int, n_frames: int, every: int):
         """The state after `n_frames` × `every` steps, and the frames on the host."""
