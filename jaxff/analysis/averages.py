@@ -54,9 +54,9 @@ def mean_and_error(
     correlation under a fast oscillation.  If the series is shorter than fifty autocorrelation
     times, both estimates are too small.
 
-    With `n_blocks`, the frames are cut into blocks of equal length, taken as independent: for
-    replicas one after another, give their number.  With weights, the error is that of a ratio of
-    means, to first order.
+    With `n_blocks`, the frames are cut into blocks of equal length, which are taken as independent.
+    If the series contains several replicas, one after another, use their number.  With weights, the
+    error is that of a ratio of means, to first order.
 
     Args:
         series: (F, ...) values of frames in the order of time.

@@ -147,7 +147,7 @@ def neural(bonded: Bonded) -> Terms:
 
 
 def with_periodicities(torsions: Table, most: int, types: tuple[str, ...]) -> Table:
-    """The torsions with every periodicity from 1 to `most`; those added have k = 0."""
+    """The torsions with all periodicities from 1 to `most`; added terms have k = 0."""
     if not 1 <= most <= MOST_FOURIER_TERMS:
         raise InputError(f"fourier_terms={most}: use 0 to {MOST_FOURIER_TERMS}")
     present = {

@@ -20,8 +20,8 @@ class Form:
     Attributes:
         summary: the form in words.
         function: "module:function" that makes its terms from a `jaxff.gaff.bonded.Bonded`.
-        fourier_terms: each torsion has the periodicities from 1 to this, those that GAFF lacks
-            with k = 0 (0: GAFF's periodicities only).
+        fourier_terms: each torsion has the periodicities from 1 to this number; terms that GAFF
+            lacks are added with k = 0 (0: only the periodicities of GAFF).
     """
 
     summary: str

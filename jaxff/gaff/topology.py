@@ -171,8 +171,8 @@ class Topology:
         Args:
             coulomb_constant: kcal/mol Å/e²; by default AMBER's value, 18.2223².
             form: functional form of the bonded terms, one of `jaxff.gaff.FORMS`.
-            fourier_terms: each torsion has the periodicities from 1 to this, those that the
-                topology lacks with k = 0 (0: none are added; None: the default of the form).
+            fourier_terms: each torsion has the periodicities from 1 to this number; terms that the
+                topology lacks are added with k = 0 (0: none; None: the default of the form).
 
         Raises:
             InputError: an unknown form.

@@ -55,7 +55,7 @@ def train_correction(
             bond graph.
         atoms: (K,) the atoms that the correction acts on, at least three.
         valid: frames like those of `dataset` on which σ and λ are chosen (None: a fifth of
-            `dataset`, if there is a choice).
+            `dataset`, if several values are given).
         background: frames far from these structures, with labels of the same method, where the
             correction should vanish.  The zero of the correction is the mean difference between
             their energies and those of the baseline (None: the mean over the training frames).

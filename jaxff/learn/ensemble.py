@@ -154,7 +154,7 @@ class Ensemble:
         return Sample(frames, positions, records, np.asarray(number))
 
     def _parts(self, values, sample: Sample) -> list[tuple[Any, Any]]:
-        """Return for each target the values of the frames, and those of its positions."""
+        """Return for each target the values of the frames and of the target's positions."""
         at, out = len(sample.frames), []
         for target in self.targets:
             count = len(target.positions)

@@ -40,7 +40,7 @@ def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Non
     Args:
         data: the labels.
         energies: (M,) kcal/mol that the potential predicts for the same frames.
-        forces: (M, N, 3) kcal/mol/Å, likewise.
+        forces: (M, N, 3) kcal/mol/Å that the potential predicts for them.
 
     Raises:
         InputError: frames with other bonds than the rest, a wrong sign or unit, labels of other

@@ -15,8 +15,8 @@ class State:
         vector: (P,) present moves.
         losses: objective after each step or epoch.
         valid: force RMSE of the validation frames after each step or epoch, kcal/mol/Å.
-        shares: smallest effective share of the frames of the ensembles, likewise.
-        draws: number of draws of frames so far, likewise.
+        shares: smallest effective share of the frames of the ensembles after each step or epoch.
+        draws: number of draws of frames so far, after each step or epoch.
         samples: arrays of the present frames of the ensembles.
     """
 

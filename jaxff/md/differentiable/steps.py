@@ -174,7 +174,7 @@ def pull(energy, moving, fixed, R, bar):
     Args:
         energy: function of parameters and positions R.
         moving: parameters that need a gradient, None in the places of the others.
-        fixed: the other parameters, likewise.
+        fixed: the other parameters, None in the places of those that need a gradient.
         R: positions.
         bar: cotangent of the forces.
 
