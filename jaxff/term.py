@@ -111,7 +111,7 @@ class Term:
         return getattr(self, self.tables[field][0])
 
     def alike(self, others: Sequence[Term]) -> Term:
-        """The same term with static fields that fit all terms in `others`, itself included."""
+        """The same term with static fields that fit all of `others`, itself included."""
         return self
 
     def frame_bytes(self, params: Params) -> int:

@@ -131,7 +131,7 @@ def _vibrations(velocities, positions, masses: np.ndarray) -> np.ndarray:
         raise InputError(f"velocities have shape {v.shape}: (frames, atoms, 3) is needed")
     if masses.shape != v.shape[-2:-1] or not (np.isfinite(masses) & (masses > 0.0)).all():
         raise InputError(
-            f"masses have shape {masses.shape}, the lowest is {masses.min(initial=np.inf):g}: "
+            f"masses have shape {masses.shape}, and the lowest is {masses.min(initial=np.inf):g}: "
             f"({v.shape[-2]},) positive masses are needed, in amu"
         )
     _check_finite(v, "velocities")

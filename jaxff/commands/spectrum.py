@@ -168,7 +168,10 @@ def read(files: list[Path], skip: float) -> Sampled:
         )
     gaps = np.diff(times[kept])
     if np.ptp(gaps) > 1e-6 * gaps[0] or any(len(f["times"]) != len(times) for f in frames):
-        raise InputError(f"{files[0]}: the times between frames, or the replicas, are not equal")
+        raise InputError(
+            f"{files[0]}: the frames are not evenly spaced in time, or the replicas have different "
+            "numbers of frames"
+        )
     numbers = _numbers(files[0])
     dt, step = float(gaps[0]), None
     if "steps" in frames[0]:

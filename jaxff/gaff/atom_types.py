@@ -116,7 +116,7 @@ def _inner(e: Environment, a: int) -> bool:
 
 
 def _conjugated_oxide(e: Environment, a: int) -> bool:
-    """Whether S or P of no anion is next to C=C, C=N or an aromatic ring."""
+    """Whether S or P, outside anions, is next to C=C, C=N or an aromatic ring."""
     return not e.has_oxide(a) and any(
         b in e.aromatic or (e.is_sp2(b) and not e.is_carbonyl(b)) for b in e.single(a)
     )

@@ -91,7 +91,7 @@ def nystrom(
 
 
 def draw_size(columns: int) -> int:
-    """Number of pivots in one draw; it is small, so that the diagonal is updated often."""
+    """Number of pivots in one draw: few, so that the diagonal is updated often."""
     return max(1, min(-(-columns // 10), 512))
 
 

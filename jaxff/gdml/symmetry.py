@@ -171,7 +171,7 @@ def _tree_matches(distance: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 def _similar(spectra: np.ndarray) -> list[np.ndarray]:
-    """For each frame, the later frames that it is matched with.
+    """The later frames with which each frame is matched.
 
     The matches connect all frames.
     """

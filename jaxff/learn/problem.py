@@ -293,7 +293,7 @@ class Problem:
 
     @cached_property
     def _parameters_of(self) -> list[np.ndarray]:
-        """For each molecule the free parameters that it reads."""
+        """The free parameters that each molecule reads."""
         shape = self.free.no_moves()
         out = []
         for rows in self.joint.rows:

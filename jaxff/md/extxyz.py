@@ -120,7 +120,7 @@ def _header(molecule: Molecule) -> str:
 
 
 def _check(path, molecule: Molecule) -> None:
-    """Raise InputError unless the first frame is of `molecule` in the format of this module."""
+    """Raise InputError unless the first frame is one of `molecule` in this format."""
     with Path(path).open("rb") as file:
         first = [line.decode(errors="replace") for line in islice(file, molecule.n_atoms + 2)]
     if [line.split(maxsplit=1)[:1] for line in first[2:]] != [[s] for s in molecule.symbols]:

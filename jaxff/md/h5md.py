@@ -232,7 +232,7 @@ def _describe(file, molecule: Molecule) -> None:
 
 
 def _check(file, path, molecule: Molecule) -> None:
-    """Raise InputError unless `_describe` wrote the file for a molecule with the same atoms."""
+    """Raise InputError unless `_describe` wrote the file for the same atoms."""
     if "parameters" not in file or file["parameters"].attrs.get("format") != FORMAT:
         raise wrong_trajectory(path, f"it is not marked as {FORMAT!r}")
     if not np.array_equal(file[f"{GROUP}/species"], molecule.numbers):

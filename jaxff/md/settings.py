@@ -46,7 +46,7 @@ def checked_number(name: str, value, unit: str, *, positive: bool, several: bool
 
 
 def checked_count(name: str, value) -> int:
-    """A positive integer as an int; InputError for anything else."""
+    """Return a positive integer as an int; raise InputError for other values."""
     if not (value >= 1 and value % 1 == 0):
         raise InputError(f"{name} is {value}: it must be a positive integer")
     return int(value)

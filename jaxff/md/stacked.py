@@ -94,7 +94,10 @@ def _check(
             "repeat a molecule for replicas"
         )
     if output.path is not None or output.restart is not None:
-        raise InputError("simulations of stacks write no files; write the runs that are returned")
+        raise InputError(
+            "simulations of stacks write no files: leave out path and restart, and save the "
+            "returned runs"
+        )
 
 
 @dataclass(frozen=True, eq=False)

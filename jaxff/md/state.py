@@ -190,9 +190,9 @@ def _field(value):
 
 
 def invariances(potential: Potential, positions) -> tuple[bool, bool]:
-    """Whether translation, and rotation, of the whole molecule keep its energy.
+    """Whether the energy is invariant to translation, and whether it is to rotation.
 
-    The net force and the net torque at a distorted geometry decide.
+    The two answers follow from the net force and the net torque at a distorted geometry.
 
     Args:
         potential: of N atoms.

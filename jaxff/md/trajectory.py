@@ -36,7 +36,7 @@ class Writer(Protocol):
     path: Path
 
     def append(self, frames: Mapping[str, np.ndarray]) -> None:
-        """Add frames (see the module); InputError if they cannot be written."""
+        """Add frames (see the module); raise InputError if they cannot be written."""
         ...
 
     def mark(self) -> dict:
@@ -108,7 +108,7 @@ def read_trajectory(path, topology: Molecule | None = None) -> dict[str, np.ndar
 
 
 def format_of(path) -> Format:
-    """The format of a trajectory file; InputError if its suffix is unknown."""
+    """Return the format of a trajectory file; raise InputError for unknown suffixes."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{path}: unknown trajectory format {suffix!r}; use {', '.join(FORMATS)}")

@@ -174,7 +174,7 @@ def _lowest(found: Scan, symmetries: np.ndarray) -> list[tuple[int, int]]:
 def _near(
     found: Scan, places: list, reference: Scan, wanted: list, symmetries: np.ndarray
 ) -> list[int]:
-    """Indices of the minima of the reference that a scan has, in the order of `places`."""
+    """Indices of the reference minima that a scan has, in the order of `places`."""
     which = []
     for place in places:
         R = found.positions[place]

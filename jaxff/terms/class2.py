@@ -281,7 +281,7 @@ def _ends_first(angle: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
-    """Numbers 0, 1, ... of the parts of a chain, from the end that is first by its types.
+    """Numbers of the parts of a chain, from the end that is first by its types.
 
     Both ends have the number 0 if the types are the same in both directions.
     """
