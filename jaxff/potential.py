@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
@@ -130,7 +131,7 @@ class Potential:
 
         They are computed once unless they are traced.
         """
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self.params)):
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(self.params)):
             return self.params
         if "_derived" not in vars(self):
             with jax.ensure_compile_time_eval():  # a trace around this call must not record it
@@ -262,7 +263,7 @@ class Potential:
     def __sub__(self, other) -> Potential:
         return self + (-other) if isinstance(other, Potential) else NotImplemented
 
-    def on(self, atoms: Sequence[int]) -> Potential:
+    def on(self, atoms: Sequence[int] | np.ndarray) -> Potential:
         """The potential placed on `atoms` of a larger or reordered system.
 
         Args:

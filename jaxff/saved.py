@@ -61,7 +61,7 @@ def save(path, potential: Potential) -> None:
     terms = []
     for i, placed in enumerate(potential.program.placed):
         term, others = placed.term, {}
-        if hasattr(term, "builder") and not term.builder:
+        if not getattr(term, "builder", True):
             raise InputError(
                 f"{path}: not written, the term {placed.name!r} is a network without a builder; "
                 'pass builder="package.module:function" to jaxff.network'

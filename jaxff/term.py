@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, fields
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
@@ -67,6 +67,7 @@ class Term:
     indices: ClassVar[dict[str, tuple[str, ...]]] = {}
     adaptable: ClassVar[tuple[str, ...]] = ()
     physical: ClassVar[bool] = True
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # of the subclass
     n_atoms: int
 
     def __init_subclass__(cls, **kwargs):
@@ -110,7 +111,7 @@ class Term:
         """Names of the rows that the field `field` of `tables` selects from."""
         return getattr(self, self.tables[field][0])
 
-    def alike(self, others: Sequence[Term]) -> Term:
+    def alike(self, others: Sequence[Self]) -> Self:
         """The same term with static fields that fit all of `others`, itself included."""
         return self
 
@@ -179,7 +180,7 @@ def _flatten_with_keys(term: Term):
     return list(zip(keys, leaves, strict=True)), (names, static)
 
 
-def _unflatten(cls: Callable[..., Term], aux, leaves) -> Term:
+def _unflatten(cls: type[Term], aux, leaves) -> Term:
     names, static = aux
     term = object.__new__(cls)  # without the checks of __init__: leaves may be placeholders
     vars(term).update(zip(names, leaves, strict=True))

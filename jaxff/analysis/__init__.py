@@ -15,15 +15,6 @@ from jaxff.analysis.distributions import (
     pair_occupations,
     radial_distribution,
 )
-from jaxff.analysis.minima import (
-    Minima,
-    Ordering,
-    StationaryPoints,
-    automorphisms,
-    conformers,
-    minima,
-    ordering,
-)
 from jaxff.analysis.modes import Modes, hessian, normal_modes
 from jaxff.analysis.sampling import (
     Agreement,
@@ -34,8 +25,17 @@ from jaxff.analysis.sampling import (
     rmsd,
     torsion_distance,
 )
-from jaxff.analysis.scan import Scan, difference, scan
+from jaxff.analysis.scans import Scan, difference, scan
 from jaxff.analysis.spectra import Peak, Spectrum, internal_velocities, peak_shifts, spectrum
+from jaxff.analysis.stationary_points import (
+    Minima,
+    Ordering,
+    StationaryPoints,
+    automorphisms,
+    conformers,
+    minima,
+    ordering,
+)
 from jaxff.analysis.thermodynamics import free_energy, free_energy_and_error, heat_capacity
 from jaxff.analysis.torsions import rotatable_torsions, torsion_label
 from jaxff.md.descent import relax

@@ -9,10 +9,10 @@ from jaxff.gdml.model import KernelTerm
 from jaxff.gdml.operator import KernelOperator
 from jaxff.gdml.settings import Kernel, LocalKernel, Run, Trial
 from jaxff.gdml.solvers import Solver
+from jaxff.gdml.standard_errors import Uncertainty, uncertainty
 from jaxff.gdml.symmetry import check_symmetries, describe_symmetries, find_symmetries
 from jaxff.gdml.system import KernelSystem, require_float64, residual
-from jaxff.gdml.train import train
-from jaxff.gdml.uncertainty import Uncertainty, uncertainty
+from jaxff.gdml.training import train
 
 __all__ = [
     "Kernel",

@@ -20,7 +20,7 @@ from jaxff.gdml.model import KernelTerm
 from jaxff.gdml.settings import Kernel, LocalKernel, Run, Trial, ascending
 from jaxff.gdml.solvers import Solver
 from jaxff.gdml.system import require_float64, residual
-from jaxff.gdml.train import force_rmse, train
+from jaxff.gdml.training import force_rmse, train
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 

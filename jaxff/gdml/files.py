@@ -72,18 +72,19 @@ def load(path: str | Path) -> Potential:
         molecule = _molecule(numbers, descriptors / length, file.text("dataset_name"))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return kernel_potential(
-        descriptors / length,
-        coefficients / length,
-        permutations=permutations,
-        sigma=sigma / length,
-        std=std * energy,
-        offset=offset * energy,
-        lam=lam,
-        molecule=molecule,
-        alphas=None if alphas is None else alphas.reshape(n_train, n_atoms, 3) * length,
-        energy_alphas=None if energy_alphas is None else energy_alphas.reshape(-1),
-        lattice=None if lattice is None else lattice * length,
+    columns = {
+        "coefficients": coefficients / length,
+        "alphas": None if alphas is None else alphas.reshape(n_train, n_atoms, 3) * length,
+        "energy_alphas": None if energy_alphas is None else energy_alphas.reshape(-1),
+        "lattice": None if lattice is None else lattice * length,
+        "sigma": sigma / length,
+        "std": std * energy,
+        "offset": offset * energy,
+        "lam": lam,
+    }
+    term = KernelTerm(
+        n_atoms,
+        permutations,
         dataset=file.text("dataset_name") or file.text("dataset"),
         theory=file.text("dataset_theory", "unknown"),
         train_index=index.get("idxs_train", np.arange(n_train)),
@@ -92,6 +93,7 @@ def load(path: str | Path) -> Potential:
         valid_md5=file.text("md5_valid"),
         knows_energies=bool(knows_energies),
     )
+    return kernel_potential(term, descriptors / length, columns, molecule)
 
 
 def save(path: str | Path, potential: Potential) -> None:

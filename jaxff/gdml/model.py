@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -82,8 +83,12 @@ class KernelTerm(Term):
             )
 
     def derived(self, params: Params) -> Params:
-        keys = ("descriptors", "coefficients", "sigma")
-        expansion = Expansion.of(*(params[key] for key in keys), params.get("energy_alphas"))
+        expansion = Expansion.of(
+            params["descriptors"],
+            params["coefficients"],
+            params["sigma"],
+            params.get("energy_alphas"),
+        )
         return {"squares": expansion.squares, "projections": expansion.projections}
 
     def frame_bytes(self, params: Params) -> int:
@@ -116,47 +121,18 @@ class KernelTerm(Term):
 
 
 def kernel_potential(
-    descriptors,
-    coefficients,
-    *,
-    permutations,
-    sigma: float,
-    std: float,
-    offset: float,
-    lam: float,
-    molecule: Molecule,
-    alphas=None,
-    energy_alphas=None,
-    lattice=None,
-    **provenance,
+    term: KernelTerm, descriptors: np.ndarray, columns: Mapping[str, Any], molecule: Molecule
 ) -> Potential:
     """The potential of an sGDML model.
 
     Args:
-        descriptors: (M, D) training descriptors, 1/Å.
-        coefficients: (M, D) β_j = J_j α_j.
-        permutations: (P, N).
-        sigma, std, offset, lam: σ 1/Å, label scale kcal/mol/Å, energy offset kcal/mol, λ.
+        term: the permutations of the N atoms and the description of the training data.
+        descriptors: (M, D) 1/Å, training descriptors, not relative to their mean.
+        columns: the other parameters of `KernelTerm` by name; those that are None are left out.
         molecule: the N atoms.
-        alphas: (M, N, 3) α_j, or None.
-        energy_alphas: (M,) coefficients of energy constraints, or None.
-        lattice: (3, 3) Å, or None.
-        **provenance: fields of `KernelTerm` that describe the training data.
     """
     descriptors = np.asarray(descriptors, float)
     centre = descriptors.mean(axis=0)
-    values = {
-        "descriptors": descriptors - centre,
-        "centre": centre,
-        "coefficients": coefficients,
-        "alphas": alphas,
-        "energy_alphas": energy_alphas,
-        "lattice": lattice,
-        "sigma": sigma,
-        "std": std,
-        "offset": offset,
-        "lam": lam,
-    }
+    values = {"descriptors": descriptors - centre, "centre": centre, **columns}
     params = {key: jnp.asarray(v, float) for key, v in values.items() if v is not None}
-    term = KernelTerm(molecule.n_atoms, np.asarray(permutations, int), **provenance)
     return Potential.of("gdml", term, params, molecule)

@@ -11,7 +11,7 @@ from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.gdml.dense import Dense
 from jaxff.gdml.descriptor import Descriptor, inverse_distances
-from jaxff.gdml.model import kernel_potential
+from jaxff.gdml.model import KernelTerm, kernel_potential
 from jaxff.gdml.operator import KernelOperator
 from jaxff.gdml.settings import Run
 from jaxff.gdml.solvers import Solver, make_solver
@@ -134,18 +134,19 @@ class KernelSystem:
         y = op.observed(labels.forces / std, None if energies is None else energies / std)
         a = -self.solver.solve(y)
         expansion, count = op.expansion(a), len(labels)
-        model = kernel_potential(
-            op.gathered(op.descriptors)[:count] + np.asarray(op.centre),
-            op.gathered(expansion.slopes)[:count],
-            permutations=self.permutations,
-            sigma=self.sigma,
-            std=std,
-            offset=mean,
-            lam=self.lam,
-            molecule=labels.molecule,
-            alphas=op.gathered(op.cartesian(a))[:count].reshape(labels.forces.shape),
-            energy_alphas=expansion.values,
-            lattice=self.lattice,
+        columns = {
+            "coefficients": op.gathered(expansion.slopes)[:count],
+            "alphas": op.gathered(op.cartesian(a))[:count].reshape(labels.forces.shape),
+            "energy_alphas": expansion.values,
+            "lattice": self.lattice,
+            "sigma": self.sigma,
+            "std": std,
+            "offset": mean,
+            "lam": self.lam,
+        }
+        term = KernelTerm(
+            labels.molecule.n_atoms,
+            self.permutations,
             dataset=labels.name,
             theory=labels.theory,
             knows_energies=labels.energies is not None,
@@ -153,6 +154,8 @@ class KernelSystem:
             entries=np.asarray(op.entries),
             **provenance,
         )
+        descriptors = op.gathered(op.descriptors)[:count] + np.asarray(op.centre)
+        model = kernel_potential(term, descriptors, columns, labels.molecule)
         if labels.energies is None or op.values:
             return model
         predicted, _ = model.predict(labels.positions)

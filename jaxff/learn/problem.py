@@ -294,18 +294,16 @@ class Problem:
     @cached_property
     def _parameters_of(self) -> list[np.ndarray]:
         """The free parameters that each molecule reads."""
-        shape = self.free.no_moves()
+        moves = self.free.no_moves()
         out = []
         for rows in self.joint.rows:
-            marks = {
-                name: np.isin(np.arange(len(move)), rows[name[:2]]).reshape(
-                    -1, *(1,) * (move.ndim - 1)
-                )
-                & np.ones(move.shape, bool)
-                if name[:2] in rows
-                else np.ones(move.shape, bool)
-                for name, move in shape.items()
-            }
+            marks = {}
+            for name, move in moves.items():
+                term, column = name[:2]
+                marks[name] = np.ones(move.shape, bool)
+                if (term, column) in rows:
+                    marks[name][:] = False
+                    marks[name][rows[term, column]] = True
             out.append(np.flatnonzero(ravel_pytree(marks)[0]))
         return out
 

@@ -12,7 +12,7 @@ from jaxff.md.settings import Output, Start, Stop
 
 if TYPE_CHECKING:
     from jaxff.md.descent import Descent, Minimum
-    from jaxff.md.minimize import minimize
+    from jaxff.md.minimization import minimize
     from jaxff.md.record import Run
     from jaxff.md.simulation import SimulationError, simulate
     from jaxff.md.stacked import simulate_stack
@@ -25,7 +25,7 @@ _MODULES = {
     "Run": "record",
     "SimulationError": "simulation",
     "State": "state",
-    "minimize": "minimize",
+    "minimize": "minimization",
     "open_trajectory": "trajectory",
     "read_trajectory": "trajectory",
     "simulate": "simulation",

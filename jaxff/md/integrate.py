@@ -84,25 +84,28 @@ def run_chunk(
             origin,
         )
 
-    def advance(params, state, bath, t):
+    def advance_one(params, state, bath, t):
         def force_fn(R):
             return -jax.grad(program.energy, argnums=1)(params, R)
 
         return scheme.ensemble.step(force_fn, state, bath, t, scheme)
 
-    correct = partial(corrected, scheme)
+    advance, correct = advance_one, partial(corrected, scheme)
     if state.position.ndim == 3:
-        axis, one = program.params_axis, advance
+        axis = program.params_axis
         observe, correct = jax.vmap(observe, in_axes=(axis, 0, 0)), jax.vmap(correct)
-        advance = jax.vmap(one, in_axes=(axis, 0, 0, None))
+        advance = jax.vmap(advance_one, in_axes=(axis, 0, 0, None))
         at_once = program.replicas_at_once(params)
         if at_once < len(state.position):  # a bounded number of replicas at a time
 
-            def advance(params, state, bath, t):
-                def replica(moving):
-                    return one(params, *moving, t)
+            def advance_in_parts(params, state, bath, t):
+                def replica(state_and_bath):
+                    state, bath = state_and_bath
+                    return advance_one(params, state, bath, t)
 
                 return jax.lax.map(replica, (state, bath), batch_size=at_once)
+
+            advance = advance_in_parts
 
     def steps(first, last, state):
         def step(t, state):

@@ -5,6 +5,13 @@ K.-R. Müller and A. Tkatchenko, J. Chem. Phys. 153, 124109 (2020),
 https://doi.org/10.1063/5.0023005.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxff.paper.comparison import reproduce
+
 # Module and function of each experiment. Later experiments use models that earlier ones trained.
 EXPERIMENTS = {
     "fig2": ("surfaces", "ethanol"),

@@ -8,7 +8,7 @@ import ase.io
 import numpy as np
 
 from jaxff.analysis import conformers, minima, ordering
-from jaxff.analysis.minima import Minima
+from jaxff.analysis.stationary_points import Minima
 from jaxff.md import Descent
 from jaxff.npz import NpzReader, write_npz
 from jaxff.paper.experiment import (

@@ -16,7 +16,7 @@ from jaxff import gdml
 from jaxff.analysis.averages import Estimate
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.gdml.uncertainty import Uncertainty
+from jaxff.gdml.standard_errors import Uncertainty
 from jaxff.learn import evaluate
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential

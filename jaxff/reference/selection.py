@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxff.dataset import Dataset, stratified
 from jaxff.errors import InputError
-from jaxff.gdml.uncertainty import Uncertainty
+from jaxff.gdml.standard_errors import Uncertainty
 from jaxff.potential import Potential
 
 WAYS = ("random", "energy", "farthest", "uncertainty")

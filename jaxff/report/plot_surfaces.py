@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxff.analysis import Scan, difference
-from jaxff.analysis.minima import Ordering
+from jaxff.analysis.stationary_points import Ordering
 from jaxff.report import style
 
 CEILING = 40.0  # kcal/mol: the default end of the scale, unless all energies are lower

@@ -13,7 +13,7 @@ cos 2φ of a dihedral, which are the same for mirror images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -79,7 +79,11 @@ def outputs_of(weights, rows, x) -> dict:
     names = tuple(sorted(weights.keys() - {"hidden"}))
     module = Perceptron(weights["hidden"]["bias"].shape[-1], names)
     selected = jax.tree.map(lambda v: v[rows], weights)
-    out = jax.vmap(lambda p, x: module.apply({"params": p}, x))(selected, x)
+
+    def evaluate(weights, x) -> Any:
+        return module.apply({"params": weights}, x)
+
+    out = jax.vmap(evaluate)(selected, x)
     return {name: value[..., 0] for name, value in out.items()}
 
 
@@ -374,7 +378,7 @@ def neural_terms(types: Sequence[str], bonds, angles, torsions, impropers) -> tu
         "network": start(len(labels), 7, WIDTHS["torsion"], ("energy",)),
     }
     terms["torsion"] = NeuralTorsion(
-        **_fields(term) | {"atoms": atoms},
+        **_fields(replace(term, atoms=atoms)),
         type_rows=rows,
         palindromic=_palindromic(types, atoms),
         type_labels=labels,
@@ -388,7 +392,7 @@ def neural_terms(types: Sequence[str], bonds, angles, torsions, impropers) -> tu
     return terms, params
 
 
-def _fields(term) -> dict:
+def _fields(term: Term) -> dict[str, Any]:
     return {field.name: getattr(term, field.name) for field in fields(term)}
 
 
@@ -408,7 +412,8 @@ def _palindromic(types: Sequence[str], atoms: np.ndarray) -> np.ndarray:
 
 
 def _names(types: Sequence[str], atoms: np.ndarray) -> list[str]:
-    return ["-".join(types[a] for a in row) for row in atoms.tolist()]
+    rows: list[list[int]] = atoms.tolist()
+    return ["-".join(types[a] for a in row) for row in rows]
 
 
 def _means(values, rows: np.ndarray, n_rows: int, width: int) -> np.ndarray:

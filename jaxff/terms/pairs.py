@@ -138,7 +138,7 @@ class Nonbonded(Term):
         c12, c6 = (x[lj_rows[i], lj_rows[j]] for x in self.coefficients(params))
         charge = params["charge"][self.charge_rows]
         qq = params["coulomb_constant"] * charge[i] * charge[j]
-        n = len(self.pairs)
+        n = len(i) - len(self.pairs14)
         lj14, coulomb14 = params["lj14"][self.rows14], params["coulomb14"][self.rows14]
         pairs = {
             "pair_c12": c12.at[n:].multiply(lj14),
@@ -164,7 +164,7 @@ class Nonbonded(Term):
     def energies(self, params, R, space):
         apart = replace(self.interactions(params), energy=lennard_jones_coulomb)
         lj, coulomb = apart.each(R)
-        n = len(self.pairs)
+        n = len(lj) - len(self.pairs14)
         return {
             "lj": lj[:n].sum(),
             "lj14": lj[n:].sum(),
@@ -174,4 +174,5 @@ class Nonbonded(Term):
 
     @property
     def _all_pairs(self):
+        assert self.pairs is not None  # `__post_init__` computes them
         return jnp.concatenate([self.pairs, self.pairs14.astype(np.int32)])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxff import geometry
 from jaxff.interaction import Interactions
-from jaxff.potential import Column, Term
+from jaxff.potential import Array, Column, Params, Term
 
 STRAIGHT = np.radians(170.0)  # equilibrium angles beyond this one count as straight
 # Every series has places for these periodicities, so that torsions and impropers usually have one
@@ -123,14 +124,14 @@ class FourierTorsion(Term):
         periodicity[self.rows[self.rows >= 0]] = np.array(self.periodicities, int)[slot]
         return tuple(f"{name} n={n}" for name, n in zip(names, periodicity, strict=True))
 
-    def alike(self, others):
+    def alike(self, others: Sequence[Self]) -> Self:
         """The same torsions with columns of `rows` for all terms of all `others`."""
         counts = [Counter(other.periodicities) for other in others]
         most = {n: max(count[n] for count in counts) for n in set().union(*counts)}
         term = self._with_periodicities(Counter(most))
         return replace(term, rows=np.asarray(term.rows))
 
-    def _with_periodicities(self, count: Counter) -> FourierTorsion:
+    def _with_periodicities(self, count: Counter[int]) -> Self:
         """The same torsions with `count` columns of `rows` for each periodicity.
 
         New columns contain −1.
@@ -146,11 +147,12 @@ class FourierTorsion(Term):
         rows = jnp.where(columns < 0, -1, rows[:, columns])
         return replace(self, rows=rows, periodicities=tuple(periodicities))
 
-    def fourier(self, params) -> Interactions:
+    def fourier(self, params: Params) -> Interactions:
         """The Fourier terms as interactions."""
         usual = Counter(self.periodicities) | Counter(USUAL_PERIODICITIES)
         term = self._with_periodicities(usual)
-        k = jnp.where(term.rows < 0, 0.0, params["k"][term.rows])
+        k: Array = params["k"][term.rows]
+        k = jnp.where(term.rows < 0, 0.0, k)
         cos_phase, sin_phase = jnp.cos(params["phase"]), jnp.sin(params["phase"])
         series = FourierSeries(term.periodicities)
         return Interactions(series, self.atoms.T, (k, cos_phase[term.rows], sin_phase[term.rows]))

@@ -9,7 +9,7 @@ from jaxff import Dataset, Molecule, evaluate, gaff, gdml
 from jaxff.dataset import packaged_dataset
 from jaxff.gdml.adapt import adapted
 from jaxff.gdml.system import KernelSystem
-from jaxff.gdml.train import force_rmse
+from jaxff.gdml.training import force_rmse
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_parameters_that_made_the_data_are_recovered(springs, water, frames):
 def test_adapting_beside_an_iterative_solver_uses_some_of_the_frames(
     springs, water, frames, monkeypatch
 ):
-    monkeypatch.setattr(sys.modules["jaxff.gdml.train"], "ADAPT_UNKNOWNS", 30)  # ten frames
+    monkeypatch.setattr(sys.modules["jaxff.gdml.training"], "ADAPT_UNKNOWNS", 30)  # ten frames
     start = springs(3, k=600.0, length=1.1, molecule=water)
     report = []
     found = gdml.train(

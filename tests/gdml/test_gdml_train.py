@@ -13,7 +13,7 @@ from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.gdml.descriptor import inverse_distances, pair_permutations
 from jaxff.gdml.kernel import matern
-from jaxff.gdml.train import force_rmse
+from jaxff.gdml.training import force_rmse
 from jaxff.potential import Column, Potential, Term
 
 SIGMA = 12.0

@@ -13,7 +13,7 @@ from jaxff import Dataset, gdml, load, save
 from jaxff.errors import InputError
 from jaxff.gdml.descriptor import inverse_distances
 from jaxff.gdml.search import NARROWEST, WIDEST, search_width, widths_below
-from jaxff.gdml.train import force_rmse
+from jaxff.gdml.training import force_rmse
 
 SIGMA = 12.0
 

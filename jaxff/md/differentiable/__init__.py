@@ -12,7 +12,7 @@ from jaxff.md.differentiable.reweighting import (
     reweight,
     weights,
 )
-from jaxff.md.differentiable.rollout import Trajectory, rollout
+from jaxff.md.differentiable.rollouts import Trajectory, rollout
 from jaxff.md.differentiable.steps import Plan
 from jaxff.md.differentiable.trust import (
     Gradient,

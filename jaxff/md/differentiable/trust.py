@@ -21,7 +21,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxff.md.differentiable.reversible import MISS
 from jaxff.md.differentiable.reweighting import UntrustedWarning
-from jaxff.md.differentiable.rollout import Trajectory, checked_arrays, rollout, rollout_and_miss
+from jaxff.md.differentiable.rollouts import Trajectory, checked_arrays, rollout, rollout_and_miss
 from jaxff.md.differentiable.steps import Plan, divisor_near
 from jaxff.md.ensembles import NVE, Ensemble
 from jaxff.md.settings import Start
