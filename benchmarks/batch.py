@@ -2,8 +2,8 @@
 
     python benchmarks/batch.py [--repeats 20] [--frames 16]
 
-Both evaluate energies and forces of GAFF, in float64, in one process, alternating.  The limit is the
-arithmetic: some 40 flops for each pair of atoms, about 4,000 pairs in all.
+Both evaluate energies and forces of GAFF, in float64, in one process, alternating.  The limit is
+the arithmetic: some 40 flops for each pair of atoms, about 4,000 pairs in all.
 """
 
 import argparse
@@ -18,40 +18,11 @@ import numpy as np  # noqa: E402
 
 import jaxff  # noqa: E402
 
-SMILES = [
-    "CO",
-    "N=C",
-    "CC=O",
-    "C=C",
-    "C#C",
-    "CF",
-    "O=CO",
-    "CCl",
-    "CCO",
-    "CC(=O)O",
-    "CCN",
-    "CC(C)=O",
-    "OCCO",
-    "c1ccccc1",
-    "CNC=O",
-    "C1CC1",
-    "CCC=O",
-    "CSC",
-    "c1ccncc1",
-    "c1ccoc1",
-    "CC(=O)N",
-    "Cc1ccccc1",
-    "CCOC(=O)C",
-    "CCCCCO",
-    "c1ccccc1O",
-    "CC(C)(C)O",
-    "CCCCCC",
-    "C1CCCCC1",
-    "CCN(CC)CC",
-    "CCCCCCN",
-    "COc1ccccc1",
-    "CC(=O)OC(C)C",
-]
+SMILES = (
+    "CO N=C CC=O C=C C#C CF O=CO CCl CCO CC(=O)O CCN CC(C)=O OCCO c1ccccc1 CNC=O C1CC1 CCC=O CSC "
+    "c1ccncc1 c1ccoc1 CC(=O)N Cc1ccccc1 CCOC(=O)C CCCCCO c1ccccc1O CC(C)(C)O CCCCCC C1CCCCC1 "
+    "CCN(CC)CC CCCCCCN COc1ccccc1 CC(=O)OC(C)C"
+)
 
 
 def main():
@@ -59,7 +30,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--frames", type=int, default=16, help="of each molecule, in batches")
     arguments = parser.parse_args()
-    molecules = [jaxff.Molecule.from_smiles(smiles) for smiles in SMILES]
+    molecules = [jaxff.Molecule.from_smiles(smiles) for smiles in SMILES.split()]
     potentials = [jaxff.gaff(molecule, charges="gasteiger") for molecule in molecules]
     stack = jaxff.stack(potentials)
     single = [molecule.positions for molecule in molecules]
