@@ -27,12 +27,12 @@ FRAMES = (64, 8, 1)  # frames of each molecule in one call, so that few programs
 
 
 def size_class(n_atoms: int) -> int:
-    """The smallest of `SIZES` that is at least `n_atoms`; `n_atoms` itself beyond them."""
+    """The smallest of `SIZES` that is not below `n_atoms`, or `n_atoms`."""
     return next((size for size in SIZES if size >= n_atoms), n_atoms)
 
 
 def ghost_positions(count: int) -> np.ndarray:
-    """Positions (count, 3) Å of ghosts, on a helix: no two coincide, no three are in line."""
+    """Positions (count, 3) Å of ghosts on a helix, no three of them in line."""
     t = 1.3 * np.arange(count)[:, None]
     return 1.5 * np.concatenate([np.cos(t), np.sin(t), 0.6 * t], axis=1)
 
@@ -63,8 +63,9 @@ def padded(programs: Sequence[Program], n_atoms: int) -> list[Program]:
     """Programs with the same terms, padded with ghosts to one shape.
 
     Args:
-        programs: of molecules with fewer atoms than `n_atoms` by `GHOSTS` at least.
-        n_atoms: number of atoms with ghosts.
+        programs: programs of molecules.
+        n_atoms: number of atoms including ghosts, at least `GHOSTS` more than the largest molecule
+            has.
 
     Returns:
         programs whose index arrays have equal shapes.  The interactions of ghosts select a row of
@@ -102,7 +103,7 @@ def _padded_terms(terms: list[Term], n_atoms: int) -> list[Term]:
 
 
 def _with_equal_names(terms: list[Term]) -> list[Term]:
-    """The terms with the names of the first: fields of strings, which change no energy."""
+    """The terms with the names (fields of strings) of the first one."""
     first = terms[0]
     names = {
         f.name: getattr(first, f.name)
@@ -165,7 +166,7 @@ class StackGroup:
     params_axis = 0  # each member has its own parameters
 
     def ready(self, params: Params) -> dict[str, Any]:
-        """What `energy` needs of each member: its arrays and parameters, with a leading axis K."""
+        """Index arrays and parameters of the members, as `energy` needs them."""
         ready = jax.vmap(lambda program, params: program.ready(params))
         return {"program": self.program, "params": ready(self.program, params)}
 
@@ -200,7 +201,7 @@ class StackGroup:
 
     @cached_property
     def ghosts(self) -> np.ndarray:
-        """Positions (K, n_atoms, 3) Å of the ghosts of each member, after places for its atoms."""
+        """Positions (K, n_atoms, 3) Å of the ghosts; zeros for the atoms of the members."""
         pads = [ghost_positions(self.n_atoms - count) for count in self.counts]
         nothing = np.zeros((1, self.n_atoms, 3))
         return np.concatenate(
@@ -298,7 +299,7 @@ class Stack(Sequence):
         return tuple(out)
 
     def energy_and_forces(self, positions: Sequence) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Energies (K,) kcal/mol and forces, (N, 3) kcal/mol/Å each, of one frame of each molecule.
+        """Energies (K,) kcal/mol and forces (N, 3) kcal/mol/Å of one frame of each.
 
         Args:
             positions: (N, 3) Å of each molecule.
@@ -332,7 +333,9 @@ class Stack(Sequence):
         return self.energy_and_forces(positions)[1]
 
     def predict(self, positions: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of the frames of each molecule.
+        """Energies (M,) and forces (M, N, 3) of the frames of each molecule.
+
+        Energies are in kcal/mol, forces in kcal/mol/Å.
 
         Args:
             positions: (M, N, 3) Å of each molecule; M may differ.
@@ -378,7 +381,7 @@ class Stack(Sequence):
 
 
 def stack(potentials: Sequence[Potential]) -> Stack:
-    """One object that evaluates, fits and runs potentials of different molecules together.
+    """Make one object that evaluates potentials of different molecules together.
 
     Potentials with the same kinds of terms are padded to a few shapes (`SIZES`), each compiled
     once. Potentials with terms that cannot be padded, such as kernels and networks, share a program

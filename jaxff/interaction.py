@@ -98,9 +98,10 @@ class Interactions:
 
     def _by_matrices(self, X):
         # Elements that are no pair get an arbitrary distance that is not zero.
-        paired = sum(matrix != 0.0 for matrix in self.matrices)
+        matrices = self.matrices or ()
+        paired = sum(matrix != 0.0 for matrix in matrices)
         d = jnp.where(paired, X[:, None, :] - X[:, :, None], 1.0)
-        twice = jax.value_and_grad(lambda d: self.energy(d, *self.matrices).sum())
+        twice = jax.value_and_grad(lambda d: self.energy(d, *matrices).sum())
         energy, slopes = twice(d)
         # Each atom of a pair is the end of its vector in one of the two elements.
         return self._scaled(0.5 * energy), self._scaled(slopes.sum(axis=1))
@@ -154,8 +155,8 @@ def _total_jvp(primals, tangents):
 def _instantiated(tangent):
     if not isinstance(tangent, SymbolicZero):
         return tangent
-    zeros = np.zeros if tangent.dtype == jax.dtypes.float0 else jnp.zeros
-    return zeros(tangent.shape, tangent.dtype)
+    shape, dtype = tuple(tangent.shape), np.dtype(tangent.dtype)
+    return np.zeros(shape, dtype) if dtype == jax.dtypes.float0 else jnp.zeros(shape, dtype)
 
 
 @jax.custom_jvp
@@ -185,7 +186,7 @@ def _by_batches_rule(axis_size, in_batched, interactions, R):
 
 @custom_vmap
 def _value_and_gradient(interactions, R):
-    """Energy () and gradient (N, 3) at R (N, 3), or energies (B,) and gradients at R (B, N, 3)."""
+    """Energy () and gradient (N, 3) at R (N, 3), or of a batch R (B, N, 3)."""
     X = R.T
     energy, gradient = jnp.zeros(X.shape[2:], R.dtype), jnp.zeros_like(X)
     for interaction in interactions:
@@ -199,7 +200,7 @@ def _value_and_gradient_rule(axis_size, in_batched, interactions, R):
 
 
 def _of_molecules(count: int, in_batched, interactions, R):
-    """Energies and gradients of several molecules, whose interactions have a leading axis K.
+    """Energies and gradients of K molecules; the interactions have a first axis K.
 
     The molecules are put side by side into one system, whose sums are long loops.  Small systems
     with matrices of parameters are evaluated one by one.
@@ -238,7 +239,7 @@ def _sum(interactions, R):
 
 
 def _merged(interactions):
-    """Interactions of the same form joined into one, which gives fewer and longer loops."""
+    """Join interactions of the same form, which gives fewer and longer loops."""
     forms: dict[tuple, list[Interactions]] = {}
     for i, own in enumerate(interactions):
         form = own.energy, tuple(p.shape[1:] for p in own.parameters)
