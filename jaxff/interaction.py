@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -155,8 +156,9 @@ def _total_jvp(primals, tangents):
 def _instantiated(tangent):
     if not isinstance(tangent, SymbolicZero):
         return tangent
-    shape, dtype = tuple(tangent.shape), np.dtype(tangent.dtype)
-    return np.zeros(shape, dtype) if dtype == jax.dtypes.float0 else jnp.zeros(shape, dtype)
+    zero: Any = tangent  # its attributes are not known to type checkers
+    zeros = np.zeros if zero.dtype == jax.dtypes.float0 else jnp.zeros
+    return zeros(zero.shape, zero.dtype)
 
 
 @jax.custom_jvp
