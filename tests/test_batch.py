@@ -9,7 +9,7 @@ import pytest
 
 import jaxff
 from jaxff import InputError, Molecule
-from jaxff.batch import SIZES, size_class
+from jaxff.padding import SIZES, size_class
 
 SMILES = (
     "CO N=C CC=O C=C C#C CF O=CO CCl CCO CC(=O)O CCN CC(C)=O OCCO c1ccccc1 CNC=O C1CC1 CCC=O CSC "

@@ -137,7 +137,7 @@ def neural(bonded: Bonded) -> Terms:
 
     See `jaxff.terms.neural`.
     """
-    from jaxff.terms.neural import neural_terms  # imports flax
+    from jaxff.terms.neural_tables import neural_terms  # imports flax
 
     dihedrals = bonded.dihedrals()
     terms, params = neural_terms(

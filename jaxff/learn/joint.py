@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxff.batch import GHOSTS, can_be_padded, padded, size_class, with_ghost_rows
 from jaxff.errors import InputError
+from jaxff.padding import GHOSTS, can_be_padded, padded, size_class, with_ghost_rows
 from jaxff.potential import Params, Placed, Potential, Program, Term
 from jaxff.term import array_fields
 

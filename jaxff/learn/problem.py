@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxff.batch import ghost_positions, with_ghosts
 from jaxff.dataset import Dataset
 from jaxff.learn.ensemble import Ensemble, Ensembles, EnsembleTarget
 from jaxff.learn.joint import Group, Joint, groups
 from jaxff.learn.targets import Target
+from jaxff.padding import ghost_positions, with_ghosts
 from jaxff.parameters import FreeParameters
 from jaxff.potential import Program
 

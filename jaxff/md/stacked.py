@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxff.batch import Stack, StackGroup, ghost_positions, with_ghosts
+from jaxff.batch import Stack, StackGroup
 from jaxff.errors import InputError
 from jaxff.md import kinetics
 from jaxff.md.ensembles import Ensemble, Langevin
@@ -24,6 +24,7 @@ from jaxff.md.settings import Output, Start, Stop, checked_count
 from jaxff.md.simulation import SimulationError
 from jaxff.md.state import State, degrees_of_freedom, fingerprint, starting_velocities
 from jaxff.molecule import Molecule
+from jaxff.padding import ghost_positions, with_ghosts
 
 GHOST_MASS = 1e12  # amu; ghost atoms do not move
 

@@ -14,7 +14,7 @@ from jaxff import evaluate, fit, load, save
 from jaxff.dataset import packaged_dataset
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
-from jaxff.terms import neural
+from jaxff.terms import neural, neural_tables
 
 SMILES = ["CC#N", "NC=O"]  # a straight angle; an sp2 N and impropers
 BONDED = ("bond", "angle", "torsion", "improper")
@@ -130,8 +130,8 @@ def test_interactions_have_no_direction(smiles, name):
     potential = scrambled(made(molecule, form="nn"))
     (term,) = (p.term for p in potential.program.placed if p.name == name)
     assert set(term.palindromic.tolist()) == {0, 1}
-    forwards = neural._oriented(types, term.atoms)
-    backwards = neural._oriented(types, term.atoms[:, ::-1])
+    forwards = neural_tables._oriented(types, term.atoms)
+    backwards = neural_tables._oriented(types, term.atoms[:, ::-1])
     same = term.palindromic == 0
     np.testing.assert_array_equal(forwards[same], backwards[same])
     np.testing.assert_array_equal(forwards[~same], backwards[~same][:, ::-1])

@@ -39,10 +39,7 @@ BLOCKS = 10  # smallest number of parts of the frames that are taken as independ
 
 
 class UntrustedWarning(UserWarning):
-    """A warning that a number must not be trusted.
-
-    Too few frames count, or the motion is too chaotic.
-    """
+    """Too few frames count, or the motion is too chaotic, to trust a number."""
 
 
 @jax.tree_util.register_dataclass
