@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxff
-from jaxff import InputError, Molecule, load, save
+from jaxff import InputError, Molecule, load, md, save
 from jaxff.parameters import FreeParameters
 
 CONFIG = {"width": 5}
@@ -203,3 +203,19 @@ def test_batches_are_cut_to_bounded_memory(water):
     R = water.positions + 0.01 * np.arange(7)[:, None, None]
     energies, _ = potential.predict(R)
     np.testing.assert_allclose(energies, [potential(r) for r in R], rtol=1e-12)
+
+
+def test_replicas_are_run_in_parts_of_bounded_memory(model, water, monkeypatch):
+    weights = model.params["network"]["weights"]
+    settings = {
+        "steps": 20,
+        "start": md.Start(replicas=5, seed=1),
+        "output": md.Output(every=10),
+    }
+    whole = md.simulate(model, water, md.NVE(temperature=300.0), **settings)
+    other = jaxff.network(network_models.build(**CONFIG), weights, water)
+    two_frames = 2.5 * other.program.frame_bytes(other.params)
+    monkeypatch.setattr("jaxff.program.BATCH_BYTES", two_frames)
+    assert other.program.replicas_at_once(other.params) == 2
+    parts = md.simulate(other, water, md.NVE(temperature=300.0), **settings)
+    np.testing.assert_allclose(parts.positions, whole.positions, atol=1e-12)
