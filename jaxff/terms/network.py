@@ -7,7 +7,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -89,6 +89,7 @@ def network(
         config=text,
         apply=apply,
     )
+    made = apply
     if builder is not None:
         function = _imported(builder)
         made, _ = _built(function, text)
@@ -99,7 +100,23 @@ def network(
             )
     potential = Potential.of("network", term, {"weights": variables}, molecule)
     potential.program.trace(potential.params)  # an error now rather than at the first use
+    if builder is not None:
+        _compare(term, replace(term, apply=made), potential.params["network"])
     return potential
+
+
+def _compare(term: Network, other: Network, params: Params) -> None:
+    """InputError if the function of the builder is another one than that of the term."""
+    t = 1.3 * np.arange(term.n_atoms)[:, None]
+    R = jnp.asarray(1.5 * np.concatenate([np.cos(t), np.sin(t), 0.6 * t], axis=1))
+    space = Space(box=20.0 * jnp.eye(3)) if "box" in _arguments(term.apply) else Space()
+    energies = [float(one.energies(params, R, space)["network"]) for one in (term, other)]
+    if not np.allclose(*energies, rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise InputError(
+            f"the builder {term.builder} with config {term.config} makes another function than "
+            f"apply: the energies of a test geometry are {energies[1]:.6g} and {energies[0]:.6g} "
+            "kcal/mol; give the config with which apply was made"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +252,8 @@ def _trusted(name: str, trust: Sequence[str]) -> Callable:
     that `trust` names.  A module that is not trusted is not imported.
     """
     module = name.partition(":")[0]
-    if module in trust:
+    trusted = (trust,) if isinstance(trust, str) else tuple(trust)
+    if module in trusted and module.partition(".")[0] not in sys.stdlib_module_names:
         return _imported(name)
     found: Any = sys.modules.get(module)
     for part in name.partition(":")[2].split("."):

@@ -136,6 +136,15 @@ def test_a_file_calls_no_function_that_is_not_trusted(model, tmp_path, monkeypat
     header["terms"][0]["fields"]["builder"] = "network_models:unmarked"
     np.savez(path, **{**arrays, "header": np.array(json.dumps(header))})
     assert load(path, trust=["network_models"]).n_atoms == 3
+    assert load(path, trust="network_models").n_atoms == 3
+    for trust in ("not_network_models_either", ["network"], "os", ["os"]):
+        with pytest.raises(InputError, match=r"trust=\["):
+            load(path, trust=trust)
+    header["terms"][0]["fields"]["builder"] = "os:system"
+    np.savez(path, **{**arrays, "header": np.array(json.dumps(header))})
+    for trust in ("cosmos", ["os"]):
+        with pytest.raises(InputError, match=r"trust=\["):
+            load(path, trust=trust)
 
 
 def test_box_and_neighbours_reach_functions_that_declare_them(water):
@@ -173,6 +182,11 @@ def test_bad_input_is_one_sentence(model, water):
         jaxff.network(apply, weights, water, builder="nowhere:build")
     with pytest.raises(InputError, match="JSON"):
         jaxff.network(apply, weights, water, builder="network_models:build", config={"a": {1}})
+    with pytest.raises(InputError, match="makes another function"):
+        jaxff.network(
+            lambda w, z, R: 2.0 * apply(w, z, R), weights, water,
+            builder="network_models:build", config=CONFIG,
+        )  # fmt: skip
     with pytest.raises(InputError, match="cutoff=-1"):
         jaxff.network(apply, weights, water, cutoff=-1.0)
     with pytest.raises(InputError, match="energy unit"):
