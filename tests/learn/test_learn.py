@@ -93,7 +93,7 @@ def test_bad_input_is_one_sentence(truth, data, springs):
         evaluate(truth, data[:0])
     with pytest.raises(InputError, match="O is H2O, water is H2S"):
         evaluate(truth, Dataset([1, 16, 1], data.positions, data.forces, name="water"))
-    with pytest.raises(InputError, match="the potential 2"):
+    with pytest.raises(InputError, match="the potential has 2"):
         evaluate(springs(2), data)
     method = Gradient(optimizer=optax.sgd(1e12))
     with pytest.raises(InputError, match="loss is not finite in epoch"):

@@ -62,7 +62,7 @@ def test_a_state_goes_on_only_where_the_molecule_is_as_free(water, potential):
     held = potential + Potential.of(
         "well", Well(3), {"k": np.array(5.0), "a": zero, "c": zero}, water
     )
-    with pytest.raises(InputError, match="only one lets the molecule"):
+    with pytest.raises(InputError, match="freely with only one of two potentials"):
         simulate(held, water, ensemble="csvr", steps=20, state=state)
 
 

@@ -14,6 +14,7 @@ from jaxff import evaluate, fit, load, save
 from jaxff.dataset import packaged_dataset
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
+from jaxff.space import Space
 from jaxff.terms import neural, neural_tables
 
 SMILES = ["CC#N", "NC=O"]  # a straight angle; an sp2 N and impropers
@@ -27,15 +28,12 @@ def made(molecule, **form):
 def scrambled(potential, seed=0, size=1.0):
     """The potential with networks of random weights of order `size`."""
     rng = np.random.default_rng(seed)
-    params = {
-        name: {
-            column: v + size * rng.normal(size=v.shape).astype(v.dtype)
-            if column.endswith(("_kernel", "_bias"))
-            else v
-            for column, v in own.items()
-        }
-        for name, own in potential.params.items()
-    }
+    params = {name: dict(columns) for name, columns in potential.params.items()}
+    for columns in params.values():
+        if "network" in columns:
+            columns["network"] = jax.tree.map(
+                lambda v: v + size * rng.normal(size=v.shape).astype(v.dtype), columns["network"]
+            )
     return potential.replace(params)
 
 
@@ -138,7 +136,7 @@ def test_interactions_have_no_direction(smiles, name):
     R, params = jnp.asarray(shaken(molecule)), potential.params[name]
 
     def energy(**changed):
-        return float(jax.jit(replace(term, **changed).energies)(params, R)[name])
+        return float(jax.jit(replace(term, **changed).energies)(params, R, Space())[name])
 
     assert energy(atoms=backwards) == pytest.approx(energy(), abs=1e-10)
     naive = energy(atoms=term.atoms[:, ::-1], palindromic=0 * term.palindromic)
@@ -154,7 +152,7 @@ def test_torsions_are_periodic_and_even():
     def energy(phi):
         last = jnp.array([jnp.cos(phi), jnp.sin(phi), 2.0])
         R = jnp.stack([jnp.array([1.0, 0.0, -0.4]), jnp.zeros(3), jnp.array([0, 0, 1.5]), last])
-        return term.energies(potential.params["torsion"], R)["torsion"]
+        return term.energies(potential.params["torsion"], R, Space())["torsion"]
 
     around = np.asarray(jax.vmap(energy)(np.linspace(-np.pi, np.pi, 9)))
     assert np.ptp(around) > 0.01
@@ -251,7 +249,7 @@ def test_no_network_outgrows_bonds_and_angles():
         # A tanh is within ±1: so much lower can networks bring the angles and torsions.
         depth = {
             name: sum(
-                2.0 * np.abs(potential.params[name]["energy_kernel"][row]).sum()
+                2.0 * np.abs(potential.params[name]["network"]["energy"]["kernel"][row]).sum()
                 + np.abs(potential.params[name]["k"]).sum() * (name == "torsion")
                 for row in np.ravel(getattr(term, "type_rows", term.rows))
             )
@@ -269,12 +267,12 @@ def test_a_fit_lowers_the_error_and_files_keep_it(tmp_path):
     split = data.split(30, 0, 64, seed=0)
     start = jaxff.gaff(data.molecule, form="nn")
     before = evaluate(start, split.test)["force_rmse"]
-    outputs = ["*.stiffness_kernel", "*.energy_kernel"]  # nearly linear: few steps
+    outputs = ["*.stiffness.kernel", "*.energy.kernel"]  # nearly linear: few steps
     found = fit(start, split.train, trainable=outputs).potential
     assert evaluate(found, split.test)["force_rmse"] < 0.6 * before
     for name in BONDED[:3]:  # ethanol has no impropers
-        columns = {c for c in start.params[name] if c.endswith(("_kernel", "_bias"))}
-        assert any(np.any(found.params[name][c] != start.params[name][c]) for c in columns), name
+        weights = (jax.tree.leaves(p.params[name]["network"]) for p in (found, start))
+        assert any(np.any(a != b) for a, b in zip(*weights, strict=True)), name
         for fixed in {"lengths", "angles", "phase"} & start.params[name].keys():
             np.testing.assert_array_equal(found.params[name][fixed], start.params[name][fixed])
     save(tmp_path / "m.npz", found)
@@ -297,7 +295,8 @@ def test_tables_and_columns_are_complete(potential):
         assert sorted(listed) == sorted(own)
         for labels, columns in term.tables.values():
             for column in columns:
-                assert len(own[column]) == len(getattr(term, labels)), (placed.name, column)
+                for array in jax.tree.leaves(own[column]):
+                    assert len(array) == len(getattr(term, labels)), (placed.name, column)
 
 
 def test_molecules_share_the_start():
@@ -308,10 +307,12 @@ def test_molecules_share_the_start():
         for potential in (first, second):
             (term,) = (p.term for p in potential.program.placed if p.name == name)
             labels = getattr(term, "type_labels", term.labels)
-            for column in ("lengths", "angles", "hidden_kernel", "hidden_bias"):
-                if column in potential.params[name]:
-                    table = np.asarray(potential.params[name][column])
-                    tables.append({(column, k): v for k, v in zip(labels, table, strict=True)})
+            own = potential.params[name]
+            columns = {c: own[c] for c in ("lengths", "angles") if c in own}
+            columns |= own["network"]["hidden"]
+            for column, values in columns.items():
+                table = np.asarray(values)
+                tables.append({(column, k): v for k, v in zip(labels, table, strict=True)})
         half = len(tables) // 2
         common = [
             (a[key], b[key])
