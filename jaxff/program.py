@@ -201,6 +201,9 @@ class Program:
             for p in self.placed
         )
 
+    def __getstate__(self):
+        return {"placed": self.placed}  # compiled functions cannot be pickled
+
     def tree_flatten(self):
         return self.placed, None
 

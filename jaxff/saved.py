@@ -81,6 +81,11 @@ def save(path, potential: Potential) -> None:
             key = f"params/{placed.name}/{column}"
             leaves, _ = jax.tree.flatten(value)
             for leaf in leaves:
+                if np.asarray(leaf).dtype.kind != "f":
+                    raise InputError(
+                        f"{path}: not written, the parameter {placed.name}/{column} has the type "
+                        f"{leaf.dtype}, which npz files do not hold; convert it to float32"
+                    )
                 if not np.isfinite(leaf).all():
                     name = f"{placed.name}/{column}"
                     raise InputError(f"{path}: not written, the parameter {name} is not finite")
@@ -157,6 +162,12 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
                 raise InputError(f"{path}: the array 'term/{i}/{field.name}' is missing")
         term, name = kind.restored(values, trust), entry["name"]
         atoms = entry["atoms"]
+        if atoms is not None and (
+            len(atoms) != term.n_atoms
+            or len(set(atoms)) != len(atoms)
+            or not all(isinstance(atom, int) and atom >= 0 for atom in atoms)
+        ):
+            raise InputError(f"{path}: the atoms of the term {name!r} are damaged; make it again")
         placed.append(Placed(name, term, None if atoms is None else np.array(atoms, np.int32)))
         prefix, trees = f"params/{name}/", entry.get("trees", {})
         params[name] = {
@@ -166,6 +177,12 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
         }
         for column, structure in trees.items():
             params[name][column] = _tree(structure, file, f"{prefix}{column}", term)
+        for leaf in jax.tree.leaves(params[name]):
+            if leaf.dtype.kind != "f" or not np.isfinite(leaf).all():
+                raise InputError(
+                    f"{path}: a parameter of the term {name!r} is no finite floating-point number; "
+                    "make the file again"
+                )
         if header["version"] == 1:
             params[name] = term.upgraded(params[name])
     molecule = None

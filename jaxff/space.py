@@ -49,6 +49,8 @@ class Space:
                 )
         if neighbor is not None:
             neighbor = jnp.asarray(getattr(neighbor, "idx", neighbor))
+            if jnp.issubdtype(neighbor.dtype, jnp.integer):
+                neighbor = neighbor.astype(jnp.int32)
             pairs = neighbor.ndim == 2 and neighbor.shape[0] == 2
             if not pairs or not jnp.issubdtype(neighbor.dtype, jnp.integer):
                 raise InputError(
