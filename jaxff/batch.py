@@ -51,7 +51,7 @@ class StackGroup:
     counts: tuple[int, ...]
     n_atoms: int
 
-    params_axis = 0  # each member has its own parameters
+    params_axis = 0  # the parameters differ between the members
 
     def ready(self, params: Params) -> dict[str, Any]:
         """Index arrays and parameters of the members, as `energy` needs them."""

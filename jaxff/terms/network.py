@@ -18,6 +18,7 @@ import numpy as np
 from jaxff import units
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
+from jaxff.padding import ghost_positions
 from jaxff.potential import Column, Params, Potential, Term
 from jaxff.space import Space
 
@@ -107,8 +108,7 @@ def network(
 
 def _compare(term: Network, other: Network, params: Params) -> None:
     """InputError if the function of the builder is another one than that of the term."""
-    t = 1.3 * np.arange(term.n_atoms)[:, None]
-    R = jnp.asarray(1.5 * np.concatenate([np.cos(t), np.sin(t), 0.6 * t], axis=1))
+    R = jnp.asarray(ghost_positions(term.n_atoms))  # no two atoms coincide
     space = Space(box=20.0 * jnp.eye(3)) if "box" in _arguments(term.apply) else Space()
     energies = [float(one.energies(params, R, space)["network"]) for one in (term, other)]
     if not np.allclose(*energies, rtol=1e-4, atol=1e-6, equal_nan=True):
