@@ -48,13 +48,14 @@ def main():
         return time.perf_counter() - begun
 
     first = [R[None] for R in single]
-    for function, inputs in ((loop, first), (stack.predict, first), (stack.predict, many)):
+    runs = (loop, first), (stack.energy_and_forces, single), (stack.predict, many)
+    for function, inputs in runs:
         function(inputs)  # compiles
     times = {"loop": [], "stack, 1 frame each": [], f"stack, {arguments.frames} frames each": []}
     for _ in range(arguments.repeats):
         found = (
             seconds(loop, first),
-            seconds(stack.predict, first),
+            seconds(stack.energy_and_forces, single),
             seconds(stack.predict, many) / arguments.frames,
         )
         for own, value in zip(times.values(), found, strict=True):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
+from jaxff.interaction import energies_and_gradients, merged, side_by_side
 from jaxff.padding import (
     GHOSTS,
     can_be_padded,
@@ -66,21 +67,44 @@ class StackGroup:
         """The number of members: all are evaluated together."""
         return len(self.members)
 
-    def energy_and_forces(self, params: Params, R):
+    def prepared(self, params: Params) -> Any:
+        """All that `energy_and_forces` needs and that does not depend on positions.
+
+        These are the interactions of all members, or what `ready` returns where a term is not a
+        sum of interactions.
+        """
+
+        def sums(program: Program, params: Params):
+            found = [placed.interactions(params) for placed in program.placed]
+            known = [one for one in found if one is not None]
+            return merged(known) if len(known) == len(found) else None
+
+        interactions = jax.vmap(sums)(self.program, params)
+        return (
+            self.ready(params) if interactions is None else side_by_side(interactions, self.n_atoms)
+        )
+
+    def energy_and_forces(self, prepared: Any, R):
         """Energies (K, M) kcal/mol and forces (K, M, n_atoms, 3) kcal/mol/Å.
 
         Args:
-            params: "params" of `ready`.
+            prepared: see `prepared`.
             R: (K, M, n_atoms, 3) Å.
         """
-
-        def one(program: Program, params: Params, R):
-            return jax.vmap(program.energy_and_forces, in_axes=(None, 0))(params, R)
-
-        if R.shape[1] == 1:
-            energy, forces = jax.vmap(Program.energy_and_forces)(self.program, params, R[:, 0])
-            return energy[:, None], forces[:, None]
-        return jax.vmap(one)(self.program, params, R)
+        single = R.shape[1] == 1
+        R = R[:, 0] if single else R
+        if isinstance(prepared, list):
+            dtypes = (p.dtype for one in prepared for p in one.parameters)
+            energy, gradient = energies_and_gradients(
+                prepared, R.astype(jnp.result_type(R, *dtypes))
+            )
+            found = energy, -gradient
+        else:
+            of_member = Program.energy_and_forces
+            if not single:
+                of_member = jax.vmap(of_member, in_axes=(None, None, 0))
+            found = jax.vmap(of_member)(prepared["program"], prepared["params"], R)
+        return jax.tree.map(lambda x: x[:, None], found) if single else found
 
     @cached_property
     def jit_energy_and_forces(self) -> Callable:
@@ -160,14 +184,14 @@ class Stack(Sequence):
         return Stack([potential.replace(own) for potential, own in pairs], self.groups)
 
     @cached_property
-    def _ready(self) -> tuple[Params, ...]:
-        """The parameters of each group with those derived from them."""
+    def _prepared(self) -> tuple[Any, ...]:
+        """What each group needs of its parameters; see `StackGroup.prepared`."""
 
-        def ready(params):
+        def prepared(params):
             pairs = zip(self.groups, params, strict=True)
-            return tuple(group.ready(own)["params"] for group, own in pairs)
+            return tuple(group.prepared(own) for group, own in pairs)
 
-        return jax.jit(ready)(self.params)
+        return jax.jit(prepared)(self.params)
 
     @cached_property
     def params(self) -> tuple[Params, ...]:
@@ -194,7 +218,7 @@ class Stack(Sequence):
         """
         frames = self._checked([np.asarray(R)[None] for R in positions])
         filled = [g.filled([frames[k] for k in g.members], 0, 1) for g in self.groups]
-        found = jax.device_get(self._jit_all(self._ready, filled))
+        found = jax.device_get(self._jit_all(self._prepared, filled))
         energies = np.empty(len(self), np.result_type(*(E for E, _ in found)))
         forces: list[Any] = [None] * len(self)
         for group, (E, F) in zip(self.groups, found, strict=True):
@@ -206,8 +230,8 @@ class Stack(Sequence):
     def _jit_all(self) -> Callable:
         """The energies and forces of all groups, in one compiled program."""
 
-        def evaluate(params, positions):
-            parts = zip(self.groups, params, positions, strict=True)
+        def evaluate(prepared, positions):
+            parts = zip(self.groups, prepared, positions, strict=True)
             return [group.energy_and_forces(own, R) for group, own, R in parts]
 
         return jax.jit(evaluate)
@@ -234,13 +258,13 @@ class Stack(Sequence):
         frames = self._checked(positions)
         energies: list[list] = [[] for _ in frames]
         forces: list[list] = [[] for _ in frames]
-        for group, params in zip(self.groups, self._ready, strict=True):
+        for group, prepared in zip(self.groups, self._prepared, strict=True):
             parts = [frames[k] for k in group.members]
             most, start = max(map(len, parts)), 0
             while start < most:
                 count = next(n for n in FRAMES if n <= most - start)
                 R = group.filled(parts, start, count)
-                E, F = map(np.asarray, group.jit_energy_and_forces(params, R))
+                E, F = map(np.asarray, group.jit_energy_and_forces(prepared, R))
                 for place, (k, n) in enumerate(zip(group.members, group.counts, strict=True)):
                     keep = max(min(len(frames[k]) - start, count), 0)
                     energies[k].append(E[place, :keep])

@@ -9,7 +9,7 @@ derivatives.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -131,7 +131,7 @@ def over(energy: Callable, R: Array, atoms: np.ndarray, *parameters: Array):
 def total(interactions: Sequence[Interactions], R: Array) -> Array:
     """The sum of the energies of all interactions, () kcal/mol, at R (N, 3) Å."""
     R = R.astype(jnp.result_type(R, *(p for own in interactions for p in own.parameters)))
-    return _total(_merged(interactions), R)
+    return _total(merged(interactions), R)
 
 
 @jax.custom_jvp
@@ -202,11 +202,7 @@ def _value_and_gradient_rule(axis_size, in_batched, interactions, R):
 
 
 def _of_molecules(count: int, in_batched, interactions, R):
-    """Energies and gradients of K molecules; the interactions have a first axis K.
-
-    The molecules are put side by side into one system, whose sums are long loops.  Small systems
-    with matrices of parameters are evaluated one by one.
-    """
+    """Energies and gradients of K molecules; the interactions have a first axis K."""
     batched, R_batched = in_batched
     R = R if R_batched else jnp.broadcast_to(R, (count, *R.shape))
     leaves, structure = jax.tree.flatten(interactions)
@@ -214,23 +210,52 @@ def _of_molecules(count: int, in_batched, interactions, R):
         x if own else jnp.broadcast_to(x, (count, *jnp.shape(x)))
         for x, own in zip(leaves, jax.tree.leaves(batched), strict=True)
     ]
-    n_atoms, frames = R.shape[-2], R.shape[1:-2]
+    interactions = jax.tree.unflatten(structure, leaves)
+    return energies_and_gradients(side_by_side(interactions, R.shape[-2]), R)
+
+
+def side_by_side(interactions: Sequence[Interactions], n_atoms: int) -> list[Interactions]:
+    """Join the interactions of K molecules to those of one system of K n_atoms atoms.
+
+    Args:
+        interactions: their arrays have a first axis K.
+        n_atoms: number of atoms of each molecule.
+
+    Returns:
+        long lists of interactions, for `energies_and_gradients`.  Matrices keep their axis K.
+    """
+    out = []
+    for one in interactions:
+        offsets = n_atoms * jnp.arange(len(one.atoms), dtype=jnp.int32)[:, None, None]
+        atoms = jnp.moveaxis(one.atoms + offsets, 0, 1).reshape(one.atoms.shape[1], -1)
+        parameters = tuple(p.reshape(-1, *p.shape[2:]) for p in one.parameters)
+        out.append(Interactions(one.energy, atoms, parameters, one.scale, one.matrices))
+    return out
+
+
+def energies_and_gradients(interactions: Sequence[Interactions], R: Array) -> tuple[Array, Array]:
+    """Energies (K,) and gradients (K, N, 3) of K molecules of one shape.
+
+    Small systems with matrices of parameters are evaluated one by one.
+
+    Args:
+        interactions: see `side_by_side`.
+        R: (K, N, 3) Å, or (K, B, N, 3) for B frames of each; the results then have this axis too.
+    """
+    count, n_atoms, frames = len(R), R.shape[-2], R.shape[1:-2]
     # (K, [B,] N, 3) to (3, K N [, B])
     X = jnp.moveaxis(R, -1, 0)
     X = jnp.moveaxis(X, 2, -1) if frames else X
     X = X.reshape(3, count * n_atoms, *frames)
     energy, gradient = jnp.zeros((count, *frames), R.dtype), jnp.zeros_like(X)
-    offsets = n_atoms * jnp.arange(count)[:, None, None]
-    for one in jax.tree.unflatten(structure, leaves):
+    for one in interactions:
         if one.matrices is not None and not frames:
+            one = replace(one, atoms=np.zeros((count, 0), int), parameters=())
             own_energy, slopes = jax.vmap(Interactions._by_matrices)(one, jnp.swapaxes(R, 1, 2))
             energy += own_energy
             gradient += jnp.swapaxes(slopes, 0, 1).reshape(3, -1)
-            continue
-        atoms = jnp.moveaxis(one.atoms + offsets, 0, 1).reshape(one.atoms.shape[1], -1)
-        parameters = tuple(p.reshape(-1, *p.shape[2:]) for p in one.parameters)
-        joined = Interactions(one.energy, atoms, parameters, one.scale)
-        energy, gradient = joined.add_to(energy, gradient, X)
+        else:
+            energy, gradient = replace(one, matrices=None).add_to(energy, gradient, X)
     gradient = gradient.reshape(3, count, n_atoms, *frames)
     gradient = jnp.moveaxis(gradient, 0, -1)  # (K, N [, B], 3)
     return energy, jnp.swapaxes(gradient, 1, 2) if frames else gradient
@@ -240,7 +265,7 @@ def _sum(interactions, R):
     return sum(own.sum(R) for own in interactions)
 
 
-def _merged(interactions):
+def merged(interactions: Sequence[Interactions]) -> list[Interactions]:
     """Join interactions of the same form, which gives fewer and longer loops."""
     forms: dict[tuple, list[Interactions]] = {}
     for i, own in enumerate(interactions):

@@ -132,7 +132,7 @@ class _GroupSimulation:
         positions, masses = (jnp.asarray(np.stack(x), dtype) for x in (R, m))
         displacements = jnp.asarray(np.stack(v) * ensemble.dt, dtype)
         ready = group.ready(params)
-        _, forces = group.jit_energy_and_forces(ready["params"], positions[:, None])
+        _, forces = jax.jit(group.energy_and_forces)(ready, positions[:, None])
         core = Core(positions, masses * displacements, forces[:, 0], masses)
         scheme = Scheme(type(ensemble))
         bath = ensemble.bath(steps, dtype, len(members))
