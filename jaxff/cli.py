@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import argparse
 import os
+import re
 import sys
 import threading
 import time
@@ -50,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
             epilog=f"example:\n  {command.EXAMPLE}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        # argparse takes "-1,0" for an option, unless it looks like a negative number.
+        sub._negative_number_matcher = re.compile(r"-[\d.][-+\d.,eE]*$")
         sub.add_argument("--seed", type=count, default=0, help="random seed (default 0)")
         sub.add_argument("--json", metavar="FILE", help="write the results as JSON")
         command.options(sub)

@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from jaxff import units
+from jaxff.dataset_files import read_extxyz, read_npz
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule, formula, perceive_bonds
-from jaxff.npz import NpzReader, write_npz
-from jaxff.plausibility import implausible_units
+from jaxff.npz import write_npz
+from jaxff.plausibility import Units, implausible_units
 
 
 class Split(NamedTuple):
@@ -38,6 +39,7 @@ class Dataset:
         forces: (M, N, 3) kcal/mol/Å.
         energies: (M,) kcal/mol, or None.
         lattice: (3, 3) Å, lattice vectors as columns, or None.
+        charge: net charge, e.
         name: label of the molecule.
         theory: level of theory, in words.
         notes: further text in the file (calculator, command, ...).
@@ -49,6 +51,7 @@ class Dataset:
     forces: np.ndarray
     energies: np.ndarray | None = None
     lattice: np.ndarray | None = None
+    charge: int = 0
     name: str = ""
     theory: str = "unknown"
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -91,6 +94,10 @@ class Dataset:
                     f"{who}: frame {frame} has a {key[:-1]} that is not finite; "
                     "remove or recompute that frame"
                 )
+        charge = np.asarray(self.charge)
+        if charge.dtype.kind not in "iuf" or charge.size != 1 or charge.item() % 1 != 0:
+            raise InputError(f"{who}: the net charge {self.charge!r} is not a whole number of e")
+        object.__setattr__(self, "charge", int(charge.item()))
         arrays["index"] = np.arange(len(R)) if self.index is None else np.asarray(self.index, int)
         for key, value in arrays.items():
             object.__setattr__(self, key, value)
@@ -130,7 +137,7 @@ class Dataset:
             raise InputError(f"{self.label}: no frames")
         sample = self.positions[:: max(1, len(self) // 500)]
         bonds = perceive_bonds(self.numbers, sample, self.lattice)
-        return Molecule(self.numbers, self.positions[0], bonds, name=self.name)
+        return Molecule(self.numbers, self.positions[0], bonds, self.charge, name=self.name)
 
     def reorder(self, order) -> Dataset:
         """The same frames with atom ``order[i]`` at place i; order (N,) is a permutation."""
@@ -199,16 +206,27 @@ class Dataset:
 
     @classmethod
     def load(
-        cls, path, *, length_unit: str | None = None, energy_unit: str | None = None
+        cls,
+        path,
+        *,
+        length_unit: str | None = None,
+        energy_unit: str | None = None,
+        energy_key: str | None = None,
+        forces_key: str | None = None,
+        check: bool = True,
     ) -> Dataset:
         """Read an sGDML, MD17 or rMD17 npz, or an extxyz file, in Å and kcal/mol.
 
-        Without declared units, npz files are read in kcal/mol and Å, and extxyz files in eV and Å
-        (ASE's convention).  Bond lengths and bond force constants show whether these can be right.
+        Where a file states no units, npz files are read in kcal/mol and Å, and extxyz files in eV
+        and Å (ASE's convention).  Bond lengths and bond force constants show whether the units can
+        be right.
 
         Args:
             path: the file.
-            length_unit, energy_unit: replace the units of the file and skip that test.
+            length_unit, energy_unit: replace the units of the file.
+            energy_key, forces_key: names of the energies and forces in an extxyz file, such as
+                "REF_energy" and "REF_forces" (None: ASE's results, or one of the usual names).
+            check: whether units that cannot be right are refused.
 
         Raises:
             InputError: the file is unreadable, incomplete or inconsistent; values are not finite;
@@ -217,14 +235,20 @@ class Dataset:
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-        reader = _read_extxyz if path.suffix.lower() in (".xyz", ".extxyz") else _read_npz
-        fields, declared = reader(path)
+        if path.suffix.lower() in (".xyz", ".extxyz"):
+            fields, stated = read_extxyz(path, energy_key, forces_key)
+        elif energy_key or forces_key:
+            raise InputError(f"{path}: energy_key and forces_key are names in extxyz files only")
+        else:
+            fields, stated = read_npz(path)
+        assumed = "" if energy_unit else stated.assumed
+        used = Units(length_unit or stated.length, energy_unit or stated.energy, assumed)
         try:
-            r = units.length_factor(length_unit or declared[0])
-            e = units.energy_factor(energy_unit or declared[1])
+            r, e = units.length_factor(used.length), units.energy_factor(used.energy)
         except InputError as error:
             raise InputError(
-                f"{path}: {error} (pass length_unit= and energy_unit= to override)"
+                f"{path}: {error} (length_unit= and energy_unit=, or --length-unit and "
+                "--energy-unit, replace the units of the file)"
             ) from error
         fields["positions"] = np.asarray(fields["positions"], float) * r
         fields["forces"] = np.asarray(fields["forces"], float) * (e / r)
@@ -233,14 +257,14 @@ class Dataset:
         if fields.get("lattice") is not None:
             fields["lattice"] = np.asarray(fields["lattice"], float) * r
         fields["name"] = fields.get("name") or path.stem
+        if (r, e) != (1.0, 1.0):
+            fields["notes"] = {"source_units": str(used), **fields.get("notes", {})}
         try:
             data = cls(**fields)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        if length_unit is None and energy_unit is None:
-            fault = implausible_units(data.molecule, data.positions, data.forces)
-            if fault:
-                raise InputError(f"{path}: {fault}")
+        if check and (fault := implausible_units(data.molecule, data.positions, data.forces, used)):
+            raise InputError(f"{path}: {fault}")
         return data
 
     def save(self, path) -> None:
@@ -251,6 +275,7 @@ class Dataset:
             "code_version": np.array("jaxff 1"),
             "name": np.array(self.name),
             "theory": np.array(self.theory),
+            "charge": np.array(self.charge),
             "z": self.numbers.astype(np.uint8),
             "R": self.positions,
             "F": self.forces,
@@ -285,93 +310,6 @@ def stratified(energies: np.ndarray, count: int, rng: np.random.Generator) -> np
         members = rng.permutation(np.flatnonzero(bins == each))
         places[members] = (np.arange(len(members)) + rng.random()) / len(members)
     return np.argsort(places)[:count]
-
-
-# -- readers: fields of a Dataset, and the declared units --------------------------------------
-
-
-def _read_npz(path: Path) -> tuple[dict, tuple[str, str]]:
-    file = NpzReader(path, "data set")
-    if "nuclear_charges" in file and "coords" in file:  # rMD17
-        fields = {
-            "numbers": file.need("nuclear_charges"),
-            "positions": file.need("coords"),
-            "forces": file.need("forces"),
-            "energies": file.get("energies"),
-        }
-    elif "R" in file or "F" in file:
-        if file.text("type", "d") != "d":
-            raise InputError(f"{path}: this sGDML file is of another type and contains no data set")
-        fields = {
-            "numbers": file.need("z"),
-            "positions": file.need("R"),
-            "forces": file.need("F"),
-            "energies": file.get("E"),
-            "lattice": file.get("lattice"),
-            "name": file.text("name"),
-            "theory": file.text("theory", "unknown"),
-            "notes": {k: file.text(k) for k in ("calculator", "options", "command") if k in file},
-        }
-    else:
-        raise InputError(
-            f"{path}: not a data set: it has neither z, R, F (sGDML) nor nuclear_charges, coords, "
-            f"forces (rMD17); its arrays are {', '.join(list(file)[:8]) or 'missing'}"
-        )
-    for key in ("numbers", "positions", "forces", "energies"):
-        if fields.get(key) is not None and fields[key].dtype.kind not in "fiu":
-            raise InputError(f"{path}: {key} are not numbers (their dtype is {fields[key].dtype})")
-    return fields, (file.text("r_unit", "Ang"), file.text("e_unit", "kcal/mol"))
-
-
-def _read_extxyz(path: Path) -> tuple[dict, tuple[str, str]]:
-    import ase.io
-
-    try:
-        frames: Any = ase.io.read(path, index=":", format="extxyz")
-    except Exception as error:
-        raise InputError(f"{path}: cannot be read as extxyz ({error})") from error
-    if not frames:
-        raise InputError(f"{path}: no frames")
-    numbers = frames[0].numbers
-    positions, forces, energies = [], [], []
-    for i, atoms in enumerate(frames):
-        if not np.array_equal(atoms.numbers, numbers):
-            raise InputError(
-                f"{path}: frame {i} has other atoms, or another order of atoms, than frame 0"
-            )
-        results = atoms.calc.results if atoms.calc is not None else {}
-        force = _first(results.get("forces"), *map(atoms.arrays.get, ("forces", "force")))
-        if force is None:
-            raise InputError(f"{path}: frame {i} has no forces (a per-atom column named forces)")
-        keys = ("energy", "Energy", "potential_energy", "E")
-        energies.append(_first(results.get("energy"), *map(atoms.info.get, keys)))
-        positions.append(atoms.positions)
-        forces.append(force)
-    if any(e is None for e in energies):
-        if any(e is not None for e in energies):
-            raise InputError(
-                f"{path}: frame {energies.index(None)} has no energy, but others have one"
-            )
-        energies = None
-    info = frames[0].info
-    by_jaxff = "kcal/mol" in str(info.get("units", ""))
-    fields = {
-        "numbers": numbers,
-        "positions": np.array(positions),
-        "forces": np.array(forces),
-        "energies": energies,
-        "name": str(info.get("name", "")),
-        "theory": str(info.get("theory", "unknown")),
-    }
-    declared = (
-        str(info.get("length_unit", "Ang")),
-        str(info.get("energy_unit", "kcal/mol" if by_jaxff else "eV")),
-    )
-    return fields, declared
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
 
 
 def packaged_dataset(name: str) -> Dataset:

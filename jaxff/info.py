@@ -73,6 +73,7 @@ def _describe_dataset(path: str) -> dict[str, str]:
     facts = {
         "data set": data.name,
         "molecule": f"{data.molecule.formula}, {data.n_atoms} atoms",
+        "charge": f"{data.charge:+d} e" if data.charge else "0 e",
         "frames": str(len(data)),
         "theory": data.theory,
     }

@@ -47,14 +47,18 @@ def fields_of_ase(atoms: Any, charge: int | None = None) -> Fields:
     """
     if np.any(atoms.pbc):
         raise InputError("periodic structures are not supported: set atoms.pbc = False")
-    if charge is None:
-        charge = atoms.info.get("charge", round(float(atoms.get_initial_charges().sum())))
     return {
         "numbers": atoms.numbers,
         "positions": atoms.positions,
-        "charge": int(charge or 0),
+        "charge": charge_of_ase(atoms) if charge is None else int(charge),
         "name": str(atoms.info.get("name", "")),
     }
+
+
+def charge_of_ase(atoms: Any) -> int:
+    """Net charge, e: ``atoms.info["charge"]``, or else the sum of the initial charges."""
+    charge = atoms.info.get("charge", round(float(atoms.get_initial_charges().sum())))
+    return int(charge or 0)
 
 
 def mol2_rows(path: str | Path) -> dict[str, list[list[str]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from ase.data import covalent_radii
 
@@ -11,11 +13,33 @@ from jaxff.molecule import Molecule
 # Standard deviation of bond lengths, Å, up to which a bond is a spring.  At 500 K it was at most
 # 0.095 in 48 molecules.
 THERMAL = 0.115
+# Limits of the distance to the nearest neighbour in units of covalent radii, by unit of length.
+LENGTHS = {"nm": (0.5, 2.0), "Bohr": (0.873, 1.165), "Ang": (0.8, 1.25)}
+ENERGIES = ("kcal/mol", "eV", "kJ/mol", "Hartree")
+REMEDY = "or accept the values with check=False (--no-check)"
 FRAMES = 500  # that are examined
 
 
-def implausible_units(molecule: Molecule, positions: np.ndarray, forces: np.ndarray) -> str | None:
-    """Explain why the units cannot be Å and kcal/mol/Å; None if they can.
+class Units(NamedTuple):
+    """The units in which a file was read.
+
+    Attributes:
+        length, energy: see `jaxff.units`.
+        assumed: why these units were taken, if neither the file nor the user states them.
+    """
+
+    length: str = "Ang"
+    energy: str = "kcal/mol"
+    assumed: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.energy} and {self.length}" + (f" ({self.assumed})" if self.assumed else "")
+
+
+def implausible_units(
+    molecule: Molecule, positions: np.ndarray, forces: np.ndarray, read_as: Units
+) -> str | None:
+    """Explain why the units of a file cannot be right; None if they can.
 
     Lengths are compared with covalent radii, using the nearest neighbour of each atom.  Forces
     are judged by the force constants of bonds to hydrogen, or of all bonds, within wider limits,
@@ -23,17 +47,21 @@ def implausible_units(molecule: Molecule, positions: np.ndarray, forces: np.ndar
 
     Args:
         molecule: masses and bonds.
-        positions: (M, N, 3) Å.
-        forces: (M, N, 3) kcal/mol/Å.
+        positions: (M, N, 3) Å, converted from the units of the file.
+        forces: (M, N, 3) kcal/mol/Å, converted from the units of the file.
+        read_as: the units in which the file was read.
     """
     sample = slice(None, None, max(1, len(positions) // FRAMES))
     positions, forces = positions[sample], forces[sample]
     ratio = _nearest_neighbour_ratio(molecule, positions)
-    for unit, low, high in (("nm", 0.05, 0.2), ("Bohr", 1.65, 2.2)):
-        if ratio is not None and low < ratio < high:
+    length = units.length_factor(read_as.length)
+    for unit, (low, high) in LENGTHS.items():
+        factor = units.length_factor(unit) / length
+        if factor != 1.0 and ratio is not None and low < ratio * factor < high:
             return (
-                f"interatomic distances look like {unit}, not Å (nearest neighbours at "
-                f'{ratio:.2f} times covalent radii): pass length_unit="{unit}"'
+                f"interatomic distances look like {unit}, not {read_as.length} (nearest neighbours "
+                f'at {ratio:.2f} times covalent radii): pass length_unit="{unit}" '
+                f"(--length-unit {unit}), {REMEDY}"
             )
     with_hydrogen = (molecule.numbers[molecule.bonds] == 1).any(axis=1)
     hydrogen = bool(with_hydrogen.any())
@@ -49,17 +77,20 @@ def implausible_units(molecule: Molecule, positions: np.ndarray, forces: np.ndar
     if constant < 0:
         return (
             "forces point away from the equilibrium bond lengths: "
-            "these are gradients, not forces; change their sign"
+            f"these are gradients, not forces; change their sign, {REMEDY}"
         )
-    guesses = {
-        unit: abs(np.log(constant * units.energy_factor(unit) / 800.0))
-        for unit in ("eV", "kJ/mol", "Hartree")
-    }
-    guess = min(guesses, key=lambda unit: guesses[unit])
+    energy = units.energy_factor(read_as.energy)
+    found = f"(bond force constants near {constant:.3g} kcal/mol/Å², expected about 800)"
+    factors = {unit: units.energy_factor(unit) / energy for unit in ENERGIES}
+    guess = min(factors, key=lambda unit: abs(np.log(constant * factors[unit] / 800.0)))
+    if not low < constant * factors[guess] < high:
+        return f"forces in {read_as.energy}/Å cannot be right {found}: correct them, {REMEDY}"
+    assumed = f", {read_as.assumed}" if read_as.assumed else ""
+    advice = f'pass energy_unit="{guess}" (--energy-unit {guess})'
+    if guess == "Hartree" and length == 1.0:
+        advice += ", after multiplying forces by 1.8897 if they are in Hartree/Bohr"
     return (
-        f"forces look like {guess}/Å, not kcal/mol/Å (bond force constants near {constant:.3g}, "
-        f'expected about 800): pass energy_unit="{guess}", or energy_unit="kcal/mol" '
-        "to use them unchanged"
+        f"forces look like {guess}/Å, not {read_as.energy}/Å{assumed} {found}: {advice}, {REMEDY}"
     )
 
 

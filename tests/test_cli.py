@@ -7,14 +7,16 @@ import sys
 import tempfile
 import time
 
+import ase
 import ase.io
 import numpy as np
 import pytest
 
 from jaxff import Dataset, Molecule, load
 from jaxff.cli import main, parser
-from jaxff.commands.shared import load_potential
+from jaxff.commands.shared import load_potential, shares
 from jaxff.dataset import packaged_dataset
+from jaxff.units import EV
 
 COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "scan", "md", "spectrum", "label")
 COMMANDS += ("active", "info")
@@ -181,7 +183,7 @@ def test_label_records_its_command(tmp_path, monkeypatch):
     arguments = ["label", str(start), "--calculator", "emt", "--workers", "1", "-o", str(out)]
     monkeypatch.setattr(sys, "argv", ["jaxff", *arguments])
     assert main(arguments) == 0
-    data = Dataset.load(out, energy_unit="kcal/mol")
+    data = Dataset.load(out, check=False)
     assert len(data) == 1
     assert data.notes["command"].startswith("jaxff label")
     assert "EMT" in data.theory
@@ -314,3 +316,44 @@ def test_an_interrupt_that_would_be_lost_still_counts(monkeypatch, capsys):
     shown = capsys.readouterr()
     assert "jaxff info: interrupted" in shown.err
     assert "work: stopped in" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], (60, 20, 20)),
+        (["--valid", "10"], (67, 10, 23)),
+        (["--valid", "10", "--test", "10"], (80, 10, 10)),
+        (["-n", "90"], (90, 5, 5)),
+        (["--valid", "200"], (1, 200, 0)),
+    ],
+)
+def test_shares_of_few_frames(options, expected):
+    arguments = parser().parse_args(["train", "x.npz", "-o", "m.npz", *options])
+    assert shares(100, arguments) == expected
+    assert shares(5000, arguments)[0] == (90 if "-n" in options else 1000)
+
+
+def test_negative_charges_are_not_options():
+    arguments = parser().parse_args(["fit", "a.npz", "b.npz", "--charge", "-1,0", "-o", "m.npz"])
+    assert arguments.charge == [-1, 0]
+    assert parser().parse_args(["minimize", "m", "x", "-o", "d", "--charge", "-1"]).charge == -1
+
+
+def test_frames_of_few_electronvolts_are_trained_without_options(ethanol, tmp_path, capsys):
+    data = Dataset.load(ethanol)[:60]
+    path, out = tmp_path / "mace.extxyz", tmp_path / "m.npz"
+    frames = []
+    for R, E, F in zip(data.positions, data.energies, data.forces, strict=True):
+        frames.append(ase.Atoms(data.numbers, R, info={"mine_e": E / EV, "charge": -1}))
+        frames[-1].arrays["mine_f"] = F / EV
+    ase.io.write(path, frames, "extxyz")
+    command = ["train", path, "--sigma", "20", "-o", out]
+    assert "--forces-key" in fails(capsys, *command)
+    command += ["--energy-key", "mine_e", "--forces-key", "mine_f"]
+    assert "(--energy-unit eV)" in fails(capsys, *command, "--energy-unit", "kcal/mol")
+    assert main(list(map(str, command))) == 0
+    assert "36 training, 12 validation, 12 test frames (unknown, charge -1 e)" in (
+        capsys.readouterr().out
+    )
+    assert load(out).molecule.charge == -1

@@ -97,6 +97,90 @@ def test_undeclared_energy_units_are_noticed(tmp_path, data, unit):
     np.testing.assert_allclose(read.forces, data.forces, rtol=1e-12, atol=1e-12)
 
 
+def write_extxyz(path, data, unit, energy="energy", forces="forces", **info):
+    """Frames in `unit` and Å under other names than those of ASE's results."""
+    factor = units.energy_factor(unit)
+    frames = []
+    for R, E, F in zip(data.positions, data.energies, data.forces, strict=True):
+        atoms = ase.Atoms(data.numbers, R, info={energy: E / factor, **info})
+        atoms.arrays[forces] = F / factor
+        frames.append(atoms)
+    ase.io.write(path, frames, "extxyz")
+
+
+@pytest.mark.parametrize("unit", ["kcal/mol", "kJ/mol", "Hartree"])
+def test_the_advice_about_units_of_extxyz_is_right(tmp_path, data, unit):
+    path = tmp_path / "wrong.extxyz"
+    write_extxyz(path, data, unit)
+    message = rf"forces look like {unit}/Å, not eV/Å, ASE's default: .* \(--energy-unit {unit}\)"
+    with pytest.raises(InputError, match=message):
+        Dataset.load(path)
+    read = Dataset.load(path, energy_unit=unit)
+    np.testing.assert_allclose(read.forces, data.forces, atol=1e-4)
+    assert unit in read.notes.get("source_units", "kcal/mol")
+
+
+def test_given_units_are_checked_too(tmp_path, data):
+    path = tmp_path / "wrong.extxyz"
+    write_extxyz(path, data, "eV")
+    assert "eV and Ang (ASE's default" in Dataset.load(path).notes["source_units"]
+    with pytest.raises(InputError, match="forces look like eV/Å, not kJ/mol/Å"):
+        Dataset.load(path, energy_unit="kJ/mol")
+    with pytest.raises(InputError, match="distances look like Ang, not Bohr"):
+        Dataset.load(path, length_unit="Bohr")
+    read = Dataset.load(path, energy_unit="kJ/mol", check=False)
+    factor = units.KJ_MOL / units.EV
+    np.testing.assert_allclose(read.forces, data.forces * factor, atol=1e-4)
+
+
+def test_energies_and_forces_of_any_name(tmp_path, data):
+    path = tmp_path / "mace.extxyz"
+    write_extxyz(path, data, "eV", "REF_energy", "REF_forces")
+    np.testing.assert_allclose(Dataset.load(path).forces, data.forces, atol=1e-4)
+    write_extxyz(path, data, "eV", "dft_energy", "dft_forces")
+    with pytest.raises(InputError, match=r"frame 0 has no forces .* dft_forces: .*--forces-key"):
+        Dataset.load(path)
+    with pytest.raises(InputError, match="no energy named dft_e; it has dft_energy"):
+        Dataset.load(path, energy_key="dft_e", forces_key="dft_forces")
+    read = Dataset.load(path, energy_key="dft_energy", forces_key="dft_forces")
+    np.testing.assert_allclose(read.energies, data.energies, atol=1e-4)
+
+
+def test_two_different_forces_are_ambiguous(tmp_path, data):
+    frames = []
+    for R, E, F in zip(data.positions, data.energies, data.forces, strict=True):
+        atoms = ase.Atoms(data.numbers, R, info={"REF_energy": E / units.EV})
+        atoms.calc = SinglePointCalculator(atoms, energy=E / units.EV, forces=0.9 * F / units.EV)
+        atoms.arrays["REF_forces"] = F / units.EV
+        frames.append(atoms)
+    path = tmp_path / "both.extxyz"
+    ase.io.write(path, frames)
+    with pytest.raises(InputError, match="different forces values named forces and REF_forces"):
+        Dataset.load(path)
+    read = Dataset.load(path, forces_key="REF_forces")
+    np.testing.assert_allclose(read.forces, data.forces, atol=1e-4)
+
+
+def test_the_charge_is_kept(tmp_path, data):
+    charged = replace(data, charge=-1)
+    charged.save(tmp_path / "a.npz")
+    write_extxyz(tmp_path / "a.extxyz", data, "eV", charge=-1)
+    for suffix in ("npz", "extxyz"):
+        read = Dataset.load(tmp_path / f"a.{suffix}")
+        assert read.charge == read.molecule.charge == read[:3].charge == -1
+    with pytest.raises(InputError, match=r"net charge 0\.5 is not a whole number"):
+        replace(data, charge=0.5)
+    frames = [
+        ase.Atoms("OH2", R, info={"charge": k, "energy": 0.0})
+        for k, R in enumerate(data.positions[:2])
+    ]
+    for atoms in frames:
+        atoms.arrays["force"] = np.zeros((3, 3))
+    ase.io.write(tmp_path / "b.extxyz", frames)
+    with pytest.raises(InputError, match="frame 1 has charge 1, but frame 0 has 0"):
+        Dataset.load(tmp_path / "b.extxyz")
+
+
 def test_undeclared_lengths_and_gradients_are_noticed(tmp_path, data):
     path = tmp_path / "bohr.npz"
     replace(data, positions=data.positions / units.BOHR).save(path)

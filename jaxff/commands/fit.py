@@ -59,12 +59,6 @@ def options(sub) -> None:
         sub.add_argument(
             f"--{name}", type=positive(kind), default=default, help=f"{text} ({default:g})"
         )
-    sub.add_argument(
-        "--no-check",
-        dest="check_labels",
-        action="store_false",
-        help="accept labels that look wrong by comparison with the initial potential",
-    )
     sub.add_argument("--plus", choices=("sgdml",), help="add a kernel trained on the residual")
     sub.add_argument("--show", type=count, default=20, metavar="N", help="values to print (20)")
     sub.add_argument("--plot", metavar="FILE.png", help="draw the forces and the history")

@@ -28,8 +28,30 @@ def data_options(sub, **several) -> None:
     sub.add_argument(
         "data", metavar="DATA.npz", help="sGDML, MD17 or rMD17 npz, or extxyz", **several
     )
-    sub.add_argument("--length-unit", help="unit of length, if not that of the file")
-    sub.add_argument("--energy-unit", help="unit of energy, if not that of the file")
+    unit_options(sub)
+    sub.add_argument(
+        "--energy-key", metavar="NAME", help="name of the energies in extxyz, such as REF_energy"
+    )
+    sub.add_argument(
+        "--forces-key", metavar="NAME", help="name of the forces in extxyz, such as REF_forces"
+    )
+
+
+def unit_options(sub) -> None:
+    """The units of data, and whether units and labels are checked."""
+    sub.add_argument(
+        "--length-unit", metavar="UNIT",
+        help="unit of length (default: that of the file; Å if it states none)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--energy-unit", metavar="UNIT",
+        help="unit of energy (default: that of the file; if it states none, kcal/mol for npz and "
+        "eV for extxyz); forces are in this unit per unit of length",
+    )  # fmt: skip
+    sub.add_argument(
+        "--no-check", dest="check_labels", action="store_false",
+        help="accept units and labels that look wrong",
+    )  # fmt: skip
 
 
 def trust_option(sub) -> None:
@@ -126,17 +148,17 @@ def calculator_options(text: str) -> dict:
 
 
 def split_options(sub, n_train: int) -> None:
-    """The sizes of the training, validation and test sets."""
+    """The sizes of the training, validation and test sets; see `shared.shares`."""
     sub.add_argument(
         "-n",
         dest="n_train",
         type=positive(int),
-        default=n_train,
         metavar="N",
-        help=f"training frames (default {n_train})",
+        help=f"training frames (default {n_train}; of fewer frames three fifths)",
     )
     sub.add_argument("--valid", type=count, metavar="N", help="validation frames (up to 500)")
     sub.add_argument("--test", type=count, metavar="N", help="test frames (up to 1000)")
+    sub.set_defaults(usual_n_train=n_train)
 
 
 def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
+from jaxff.commands.options import unit_options
 from jaxff.commands.shared import load_dataset, writable_folder
 from jaxff.paper import EXPERIMENTS
 
@@ -19,12 +20,7 @@ def options(sub) -> None:
         "--data", action="append", metavar="DATA.npz",
         help="data set of ethanol, keto-malondialdehyde or aspirin that replaces the packaged one",
     )  # fmt: skip
-    sub.add_argument(
-        "--length-unit", help="unit of length of the data, instead of that in the files"
-    )
-    sub.add_argument(
-        "--energy-unit", help="unit of energy of the data, instead of that in the files"
-    )
+    unit_options(sub)
     sub.add_argument(
         "--small", action="store_true", help="small sizes, which show within minutes that it runs"
     )

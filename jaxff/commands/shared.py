@@ -30,7 +30,12 @@ def load_dataset(arguments: Namespace, path: str | None = None) -> Dataset:
     from jaxff.dataset import Dataset
 
     return Dataset.load(
-        path or arguments.data, length_unit=arguments.length_unit, energy_unit=arguments.energy_unit
+        path or arguments.data,
+        length_unit=arguments.length_unit,
+        energy_unit=arguments.energy_unit,
+        energy_key=getattr(arguments, "energy_key", None),
+        forces_key=getattr(arguments, "forces_key", None),
+        check=arguments.check_labels,
     )
 
 
@@ -109,6 +114,19 @@ def load_surface_and_start(arguments: Namespace) -> tuple[Method, Any, Molecule]
     return method, potential or load_surface(method, molecule), molecule
 
 
+def training_frames(n_frames: int, arguments: Namespace) -> int:
+    """Number of training frames.
+
+    By default it is the usual one.  Of fewer frames, validation and test frames get a fifth each,
+    or their numbers in the command, and the others are for training.
+    """
+    if arguments.n_train is not None:
+        return arguments.n_train
+    asked = [count for count in (arguments.valid, arguments.test) if count is not None]
+    share = max(n_frames - sum(asked), 0) * 3 // (5 - len(asked))
+    return max(min(arguments.usual_n_train, share), 1)
+
+
 def shares(
     n_frames: int, arguments: Namespace, usual: tuple[int, int] = USUAL
 ) -> tuple[int, int, int]:
@@ -117,10 +135,11 @@ def shares(
     Validation and test frames that the command does not specify are the `usual` ones, or as many as
     are left.
     """
-    left = n_frames - arguments.n_train
+    n_train = training_frames(n_frames, arguments)
+    left = n_frames - n_train
     valid = arguments.valid if arguments.valid is not None else max(min(usual[0], left // 2), 0)
     test = arguments.test if arguments.test is not None else max(min(usual[1], left - valid), 0)
-    return arguments.n_train, valid, test
+    return n_train, valid, test
 
 
 def split_frames(
@@ -129,9 +148,10 @@ def split_frames(
     """Split the data of a command, and print the numbers of frames."""
     parts = shares(len(data.distinct()), arguments, usual)
     split = data.split(*parts, seed=arguments.seed, stratify=True)
+    charge = f", charge {data.charge:+d} e" if data.charge else ""
     console.say(
         f"{data.name}: {len(split.train)} training, {len(split.valid)} validation, "
-        f"{len(split.test)} test frames ({data.theory})"
+        f"{len(split.test)} test frames ({data.theory}{charge})"
     )
     return split
 

@@ -25,6 +25,7 @@ from jaxff.commands.shared import (
     load_potential,
     shares,
     split_frames,
+    training_frames,
 )
 from jaxff.console import Console
 from jaxff.errors import InputError
@@ -145,7 +146,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
     background, usual = None, USUAL
     if arguments.around:
         # Frames far from the structures are useless for a local correction, so few are used.
-        usual = (arguments.n_train // 4, arguments.n_train // 2)
+        n_train = training_frames(len(data.distinct()), arguments)
+        usual = (n_train // 4, n_train // 2)
         data, background = _region(data, arguments, console, usual)
     split = split_frames(data, arguments, console, usual)
     descriptor, light = gdml.inverse_distances, arguments.hydrogen_weight != 1.0

@@ -5,6 +5,7 @@ Files of versions 2018 to 1.0.3 are read, and files of version 1.0.3 are written
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,9 @@ def load(path: str | Path) -> Potential:
         valid_md5=file.text("md5_valid"),
         knows_energies=bool(knows_energies),
     )
+    if "charge" in file:  # written by jaxff
+        charge = file.need("charge", _natural(_size(1), -n_atoms * 4, sum(numbers)))
+        molecule = replace(molecule, charge=int(charge.item()))
     return kernel_potential(term, descriptors / length, columns, molecule)
 
 
@@ -130,6 +134,7 @@ def save(path: str | Path, potential: Potential) -> None:
         "dataset_theory": term.theory,
         "solver_name": "analytic",
         "z": molecule.numbers.astype(np.uint8),
+        "charge": molecule.charge,
         "idxs_train": term.train_index,
         "md5_train": term.train_md5.encode(),
         "idxs_valid": term.valid_index,

@@ -192,7 +192,7 @@ class _History:
             ) from error
         check_request(self.path, known, self.request, "active-learning run")
         # The units are known. Whether the values are plausible cannot be judged by few frames.
-        return Dataset.load(self.path, energy_unit="kcal/mol"), rounds
+        return Dataset.load(self.path, check=False), rounds
 
     def write(self, data: Dataset, rounds: list[Round]) -> None:
         """Write the labelled frames with the rounds, completely or not at all."""

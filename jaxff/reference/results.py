@@ -134,6 +134,7 @@ class Job:
             positions,
             forces.reshape(positions.shape),
             energies,
+            charge=self.molecule.charge,
             name=self.labelling.name or Path(out).stem,
             theory=method.theory,
             notes={**provenance, **self.notes, **notes},
@@ -190,8 +191,8 @@ def finished(out: str | Path, request: Mapping[str, Any], overwrite: bool) -> La
     except (InputError, ValueError):
         same = False
     if same:
-        # The units are known. Whether the values are plausible was checked when `out` was written.
-        dataset = Dataset.load(out, energy_unit="kcal/mol")
+        # The units are known: this package wrote them.
+        dataset = Dataset.load(out, check=False)
         failed = file.get("failed_frames")
         return Labelled.of(dataset, () if failed is None else tuple(failed.tolist()))
     if not overwrite:

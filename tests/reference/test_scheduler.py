@@ -62,7 +62,7 @@ def test_a_lost_worker_costs_nothing_but_its_frames(frames, cluster, tmp_path):
     killer.join(10.0)
     written, computed = at_kill
     assert 0 < written < len(frames)
-    data, calc = Dataset.load(tmp_path / "out.npz", energy_unit="kcal/mol"), Springs()
+    data, calc = Dataset.load(tmp_path / "out.npz", check=False), Springs()
     for frame, molecule in enumerate(frames):
         atoms = molecule.to_ase()
         atoms.calc = calc
@@ -115,7 +115,7 @@ def test_a_cluster_made_here_labels_with_one_topology(tmp_path):
     frames = [start.with_positions(R).to_ase() for R in stretched]
     how = Labelling("mmff94-rdkit", scheduler="local", workers=2)
     label_frames(frames, tmp_path / "out.npz", how)
-    data = Dataset.load(tmp_path / "out.npz", energy_unit="kcal/mol")
+    data = Dataset.load(tmp_path / "out.npz", check=False)
     assert (np.diff(data.energies) > 0.0).all()
     with np.load(tmp_path / "out.npz") as file:
         assert str(file["topology"]) == "CC(N)=O (the frames')"

@@ -1,0 +1,147 @@
+"""Readers of data-set files: the fields of a `Dataset`, and the units of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxff.errors import InputError
+from jaxff.molecule_files import charge_of_ase
+from jaxff.npz import NpzReader
+from jaxff.plausibility import Units
+
+Fields = dict[str, Any]
+NOTES = ("calculator", "options", "command", "topology", "source_units", "reactions")
+# Names under which programs write energies and forces into extxyz files; MACE writes REF_.
+ENERGY_KEYS = ("energy", "Energy", "potential_energy", "E", "REF_energy")
+FORCES_KEYS = ("forces", "force", "REF_forces")
+
+
+def read_npz(path: Path) -> tuple[Fields, Units]:
+    """The fields of an sGDML, MD17 or rMD17 file."""
+    file = NpzReader(path, "data set")
+    if "nuclear_charges" in file and "coords" in file:  # rMD17
+        fields = {
+            "numbers": file.need("nuclear_charges"),
+            "positions": file.need("coords"),
+            "forces": file.need("forces"),
+            "energies": file.get("energies"),
+        }
+    elif "R" in file or "F" in file:
+        if file.text("type", "d") != "d":
+            raise InputError(f"{path}: this sGDML file is of another type and contains no data set")
+        fields = {
+            "numbers": file.need("z"),
+            "positions": file.need("R"),
+            "forces": file.need("F"),
+            "energies": file.get("E"),
+            "lattice": file.get("lattice"),
+            "charge": file.get("charge", 0),
+            "name": file.text("name"),
+            "theory": file.text("theory", "unknown"),
+            "notes": {k: file.text(k) for k in NOTES if k in file},
+        }
+    else:
+        raise InputError(
+            f"{path}: not a data set: it has neither z, R, F (sGDML) nor nuclear_charges, coords, "
+            f"forces (rMD17); its arrays are {', '.join(list(file)[:8]) or 'missing'}"
+        )
+    for key in ("numbers", "positions", "forces", "energies"):
+        if fields.get(key) is not None and fields[key].dtype.kind not in "fiu":
+            raise InputError(f"{path}: {key} are not numbers (their dtype is {fields[key].dtype})")
+    why = "" if "e_unit" in file else "the default of npz files"
+    return fields, Units(file.text("r_unit", "Ang"), file.text("e_unit", "kcal/mol"), why)
+
+
+def read_extxyz(
+    path: Path, energy_key: str | None = None, forces_key: str | None = None
+) -> tuple[Fields, Units]:
+    """The fields of an extxyz file; the keys are those of `Dataset.load`."""
+    import ase.io
+
+    try:
+        frames: Any = ase.io.read(path, index=":", format="extxyz")
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as extxyz ({error})") from error
+    if not frames:
+        raise InputError(f"{path}: no frames")
+    numbers = frames[0].numbers
+    positions, forces, energies, charges = [], [], [], []
+    for i, atoms in enumerate(frames):
+        where = f"{path}: frame {i}"
+        if not np.array_equal(atoms.numbers, numbers):
+            raise InputError(f"{where} has other atoms, or another order of atoms, than frame 0")
+        results = {} if atoms.calc is None else atoms.calc.results
+        force = _labels(
+            {**atoms.arrays, **results}, forces_key, FORCES_KEYS, "forces", where, needed=True
+        )
+        energies.append(
+            _labels({**atoms.info, **results}, energy_key, ENERGY_KEYS, "energy", where)
+        )
+        positions.append(atoms.positions)
+        forces.append(force)
+        try:
+            charges.append(charge_of_ase(atoms))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where} has a charge that is not a number ({error})") from error
+        if charges[i] != charges[0]:
+            raise InputError(f"{where} has charge {charges[i]}, but frame 0 has {charges[0]}")
+    if any(e is None for e in energies):
+        if any(e is not None for e in energies):
+            raise InputError(
+                f"{path}: frame {energies.index(None)} has no energy, but others have one"
+            )
+        energies = None
+    info = frames[0].info
+    by_jaxff = "kcal/mol" in str(info.get("units", ""))
+    fields = {
+        "numbers": numbers,
+        "positions": np.array(positions),
+        "forces": np.array(forces),
+        "energies": energies,
+        "charge": charges[0],
+        "name": str(info.get("name", "")),
+        "theory": str(info.get("theory", "unknown")),
+    }
+    usual = "kcal/mol" if by_jaxff else "eV"
+    why = "" if by_jaxff or "energy_unit" in info else "ASE's default: the file states none"
+    length, energy = str(info.get("length_unit", "Ang")), str(info.get("energy_unit", usual))
+    return fields, Units(length, energy, why)
+
+
+def _labels(
+    known: Mapping[str, Any],
+    key: str | None,
+    usual: tuple[str, ...],
+    what: str,
+    where: str,
+    needed: bool = False,
+) -> Any:
+    """The energy or the forces of a frame.
+
+    Args:
+        known: the values of the frame by name.
+        key: name that the user gives.
+        usual: names that are tried otherwise.
+        what: "energy" or "forces", for messages.
+        where: file and frame, for messages.
+        needed: refuse a frame without them also if no name is given.
+
+    Raises:
+        InputError: they are missing, or two of the usual names have different values.
+    """
+    found = [name for name in ((key,) if key else usual) if known.get(name) is not None]
+    remedy = f'give the name by {what}_key="..." (--{what}-key ...)'
+    if not found and (key or needed):
+        there = ", ".join(name for name in known if name not in ("numbers", "positions"))
+        missing = f"{what} named {key}" if key else f"{what} (a column named forces)"
+        raise InputError(f"{where} has no {missing}; it has {there or 'no values'}: {remedy}")
+    for name in found[1:]:
+        if not np.array_equal(known[name], known[found[0]]):
+            raise InputError(
+                f"{where} has different {what} values named {found[0]} and {name}: {remedy}"
+            )
+    return known[found[0]] if found else None
