@@ -12,7 +12,7 @@ import time
 from importlib import import_module
 
 from jaxff import __version__
-from jaxff.commands.options import count
+from jaxff.commands.options import HelpWithDefaults, count
 from jaxff.commands.shared import write_json
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
@@ -49,18 +49,18 @@ def parser() -> argparse.ArgumentParser:
             help=command.HELP,
             description=f"{command.HELP}\n{getattr(command, 'MORE', '')}".strip(),
             epilog=f"example:\n  {command.EXAMPLE}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpWithDefaults,
         )
         # argparse takes "-1,0" for an option, unless it looks like a negative number.
         sub._negative_number_matcher = re.compile(r"-[\d.][-+\d.,eE]*$")
-        sub.add_argument("--seed", type=count, default=0, help="random seed (default 0)")
+        sub.add_argument("--seed", type=count, default=0, help="random seed")
         sub.add_argument("--json", metavar="FILE", help="write the results as JSON")
         command.options(sub)
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; return 0 if it is done, 1 if it failed, and 2 for wrong usage."""
+    """Run a command; return 0 if it is done, 1 if it is not, and 2 for wrong usage."""
     arguments = parser().parse_args(argv)
     previous, sys.unraisablehook = sys.unraisablehook, _interrupting(sys.unraisablehook)
     try:
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         results = run(arguments)
         if arguments.json is not None:
             write_json(arguments.json, results)
-        return 0
+        return 0 if results.get("reached", True) else 1
     except (InputError, OSError, ArithmeticError) as error:
         print(f"jaxff {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

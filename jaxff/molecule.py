@@ -186,7 +186,8 @@ class Molecule:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except Exception as error:
-            why = str(error) or "it is empty or truncated"
+            why = "" if isinstance(error, LookupError) else str(error)
+            why = why or "it is empty, truncated or damaged"
             raise InputError(f"{path}: cannot be read as {path.suffix[1:]} ({why})") from error
         return molecule if molecule.name else replace(molecule, name=path.stem)
 

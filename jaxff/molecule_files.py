@@ -14,6 +14,8 @@ from ase.data import atomic_numbers
 
 from jaxff.errors import InputError
 
+# Types of bonds in mol2 files.
+BOND_ORDERS = {"1": 1.0, "2": 2.0, "3": 3.0, "ar": 1.5, "am": 1.0}
 Fields = dict[str, Any]  # bonds are absent if the file contains none
 
 
@@ -65,15 +67,30 @@ def mol2_rows(path: str | Path) -> dict[str, list[list[str]]]:
     """Words of the lines in sections ATOM, BOND and MOLECULE of a mol2 file.
 
     Only the first molecule of the file is read.
+
+    Raises:
+        InputError: the line of an atom or a bond is too short, or a bond names no atom.
     """
     section, rows = "", {"ATOM": [], "BOND": [], "MOLECULE": []}
-    for line in Path(path).read_text().splitlines():
+    for line in Path(path).read_text(encoding="utf-8-sig").splitlines():
         if line.startswith("@<TRIPOS>"):
             section = line[9:].strip().upper()
             if section == "MOLECULE" and rows["ATOM"]:
                 break
         elif line.strip() and not line.startswith("#") and section in rows:
             rows[section].append(line.split())
+    for kind, least in (("ATOM", 6), ("BOND", 4)):
+        for row in rows[kind]:
+            if len(row) < least:
+                raise InputError(f"the line {' '.join(row)!r} of section {kind} is incomplete")
+    names = {row[0] for row in rows["ATOM"]}
+    for row in rows["BOND"]:
+        for atom in row[1:3]:
+            if atom not in names:
+                raise InputError(f"bond {row[0]} names the atom {atom}, which is not in the file")
+        if row[3] not in BOND_ORDERS:
+            known = ", ".join(BOND_ORDERS)
+            raise InputError(f"bond {row[0]} has the type {row[3]!r}; use one of {known}")
     return rows
 
 
@@ -117,16 +134,13 @@ def _read_mol2(path: Path) -> Fields:
     if not rows["ATOM"]:
         raise InputError("no atoms in an @<TRIPOS>ATOM section")
     place = {row[0]: i for i, row in enumerate(rows["ATOM"])}
-    orders = {"ar": 1.5, "am": 1.0}
     charges = [float(row[8]) for row in rows["ATOM"] if len(row) > 8]
     return {
         "numbers": np.array([_mol2_element(row) for row in rows["ATOM"]]),
         "positions": np.array([[float(x) for x in row[2:5]] for row in rows["ATOM"]]),
         "bonds": np.array([(place[row[1]], place[row[2]]) for row in rows["BOND"]]),
         "charge": round(sum(charges)),
-        "bond_orders": np.array(
-            [orders[row[3]] if row[3] in orders else float(row[3]) for row in rows["BOND"]]
-        ),
+        "bond_orders": np.array([BOND_ORDERS[row[3]] for row in rows["BOND"]]),
         "name": " ".join(rows["MOLECULE"][0]) if rows["MOLECULE"] else "",
     }
 

@@ -228,7 +228,7 @@ def claim(
     except OSError as error:
         raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
     # Names with a dot are the temporary files of a process that was killed while writing.
-    pieces = [path for path in folder.iterdir() if path.name not in (REQUEST, LOCK)]
+    pieces = _pieces(folder)
     foreign = [
         path.name for path in pieces if files and not re.fullmatch(rf"{files}|\..*", path.name)
     ]
@@ -243,7 +243,7 @@ def claim(
             known = json.loads(label.read_text())["request"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{label} is damaged: delete {folder} to start anew") from error
-        begun = any(path.stat().st_size for path in pieces)
+        begun = has_pieces(folder)
         if not differences(known, wanted):
             return begun
         if begun and not replace:
@@ -254,6 +254,15 @@ def claim(
     with atomic_path(label) as temporary:
         temporary.write_text(json.dumps({"format": FORMAT, "request": wanted}, indent=1) + "\n")
     return False
+
+
+def has_pieces(folder: Path) -> bool:
+    """Whether a claimed folder contains more than its request and empty files."""
+    return any(path.stat().st_size for path in _pieces(folder))
+
+
+def _pieces(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name not in (REQUEST, LOCK)]
 
 
 @contextmanager

@@ -50,6 +50,17 @@ def test_help_has_an_example(command, capsys):
     parser().parse_args(example)
 
 
+def test_help_states_the_defaults_that_options_have(capsys):
+    """Each option with a value other than none states it."""
+    commands = next(a for a in parser()._actions if a.dest == "command").choices
+    for name, command in commands.items():
+        for action in command._actions:
+            if action.option_strings and action.nargs != 0 and action.default is not None:
+                shown = command._get_formatter()._expand_help(action)
+                assert "default" in shown, (name, action.option_strings)
+    assert "(default 5, or fewer" in " ".join(commands["md"].format_help().split())
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["nothing"], ["train"], ["md", "a", "b", "-o", "c", "--dt", "-1"]]
 )
@@ -152,9 +163,9 @@ def test_md_leaves_a_trajectory_and_a_picture(model, tmp_path, ensemble):
     arguments += ["--temperature", "50", "-o", str(out), "--json", str(tmp_path / "md.json")]
     assert main(arguments) == 0
     frames = ase.io.read(out / "trajectory.extxyz", index=":")
-    assert len(frames) == 11
+    assert len(frames) == 21
     assert (out / "energy_temperature.png").stat().st_size > 10_000
-    assert json.loads((tmp_path / "md.json").read_text())["frames"] == 11
+    assert json.loads((tmp_path / "md.json").read_text())["frames"] == 21
 
 
 def test_amber_files_are_run_as_they_come(tmp_path, capsys):

@@ -150,6 +150,22 @@ def test_bad_input_is_one_sentence(tmp_path):
         Molecule.read(no_hydrogens)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1 1 9 1", "bond 1 names the atom 9, which is not in the file"),
+        ("1 1 2 x", "bond 1 has the type 'x'"),
+        ("1 1 2", "the line '1 1 2' of section BOND is incomplete"),
+    ],
+)
+def test_faults_of_mol2_files_are_named(tmp_path, line, message):
+    path = tmp_path / "x.mol2"
+    atoms = ("1 H 0 0 0 hc 1 MOL 0.0", "2 H 0 0 0.7 hc 1 MOL 0.0")
+    path.write_text("\n".join(["@<TRIPOS>ATOM", *atoms, "@<TRIPOS>BOND", line, ""]))
+    with pytest.raises(InputError, match=message):
+        Molecule.read(path)
+
+
 def test_graph_is_the_bond_graph(aspirin):
     assert networkx.number_connected_components(aspirin.graph) == 1
     assert len(networkx.cycle_basis(aspirin.graph)) == 1

@@ -28,8 +28,7 @@ def options(sub) -> None:
     labelling_options(sub)
     sub.add_argument(
         "--target", type=positive(float), default=LOOP.target, metavar="E",
-        help="force RMSE on newly labelled frames at which to stop, kcal/mol/Å "
-        f"(default {LOOP.target:g})",
+        help="force RMSE on newly labelled frames at which to stop, kcal/mol/Å",
     )  # fmt: skip
     for flags, name, text in (
         (("-n",), "n_round", "frames labelled in each round"),
@@ -40,7 +39,7 @@ def options(sub) -> None:
         value = getattr(LOOP, name)
         sub.add_argument(
             *flags, dest=name, type=positive(int), default=value, metavar="N",
-            help=f"{text} (default {value})",
+            help=text,
         )  # fmt: skip
     sub.add_argument(
         "--baseline", default="gaff", metavar="MODEL.npz|gaff|none",
@@ -100,7 +99,9 @@ def run(arguments: argparse.Namespace, console) -> dict:
             arguments.target,
         )
         figure.savefig(out / "errors.png", dpi=130)
-    state = "reached" if found.reached else "not reached within --max-frames"
+    state = "reached"
+    if not found.reached:
+        state = "not reached within --max-frames: raise it, or --target, and repeat the command"
     console.say(f"target of {arguments.target:g} kcal/mol/Å on new frames {state}")
     console.say(f"wrote {out / 'model.npz'} and {out / 'data.npz'}, {len(found.dataset)} frames")
     return {

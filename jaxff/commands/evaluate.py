@@ -17,7 +17,7 @@ def options(sub) -> None:
 def run(arguments, console) -> dict:
     from jaxff.learn import evaluate
 
-    potential = load_potential(arguments.model, arguments.trust)
+    potential = load_potential(arguments.model, arguments.trust, arguments.frcmod)
     data = load_dataset(arguments)
     console("evaluate", 0.0)
     score = evaluate(potential, data)

@@ -56,11 +56,9 @@ def options(sub) -> None:
         ("prior", float, LeastSquares.prior, "restraint of least squares on the initial values"),
         ("epochs", int, Gradient.epochs, "number of epochs of gradient descent"),
     ):
-        sub.add_argument(
-            f"--{name}", type=positive(kind), default=default, help=f"{text} ({default:g})"
-        )
+        sub.add_argument(f"--{name}", type=positive(kind), default=default, help=text)
     sub.add_argument("--plus", choices=("sgdml",), help="add a kernel trained on the residual")
-    sub.add_argument("--show", type=count, default=20, metavar="N", help="values to print (20)")
+    sub.add_argument("--show", type=count, default=20, metavar="N", help="values to print")
     sub.add_argument("--plot", metavar="FILE.png", help="draw the forces and the history")
     sub.add_argument("-o", "--output", metavar="MODEL.npz", required=True)
 

@@ -51,7 +51,7 @@ def options(sub) -> None:
         "the default, only the frames to label are sampled",
     )  # fmt: skip
     dynamics.add_argument(
-        "--frames", type=positive(int), default=2000, help="number of frames to label (2000)"
+        "--frames", type=positive(int), default=2000, help="number of frames to label"
     )
     sampling_options(dynamics, Sampling(spacing=10.0, replicas=2))
     sub.add_argument("-o", "--output", required=True, metavar="DATA.npz")

@@ -11,13 +11,16 @@ from functools import partial
 from jaxff.commands.options import START, model_option, not_negative, numbers, positive
 from jaxff.commands.shared import load_potential, load_start, writable_folder
 from jaxff.errors import InputError
-from jaxff.md.ensembles import ENSEMBLES
+from jaxff.md.ensembles import ENSEMBLES, Ensemble
+from jaxff.md.settings import Output
 
 HELP = "Molecular dynamics of a model."
 MORE = "The same command continues an interrupted simulation, bit for bit."
 EXAMPLE = "jaxff md hybrid.npz start.xyz --ensemble langevin --temperature 300 --steps 10000 -o run"
 
 FORMATS = ("extxyz", "h5", "dcd")
+EVERY = Output().every
+FRAME_SPACING = 4.0  # fs: shows wavenumbers up to 4,170 cm⁻¹, and so the stretches of hydrogen
 TRAJECTORY = re.compile(rf"trajectory(-\d+)?\.({'|'.join(FORMATS)})")
 
 
@@ -33,7 +36,7 @@ def options(sub) -> None:
         _ensemble_option(sub, name, setting, kinds)
     sub.add_argument(
         "--steps", type=positive(int), default=10_000,
-        help="number of steps in total, those of an interrupted simulation included (10000)",
+        help="number of steps in total, those of an interrupted simulation included",
     )  # fmt: skip
     sub.add_argument(
         "--max-temperature", type=float, metavar="K",
@@ -45,17 +48,19 @@ def options(sub) -> None:
         help="number of molecules that run at the same time, with the seeds from --seed on",
     )  # fmt: skip
     sub.add_argument(
-        "--record-every", type=positive(int), default=10, metavar="STEPS",
-        help="steps between recorded frames (10)",
+        "--record-every", type=positive(int), metavar="STEPS",
+        help=f"steps between recorded frames (default {EVERY}, or fewer with a long --dt, so that "
+        f"frames are at most {FRAME_SPACING:g} fs apart, as `jaxff spectrum` needs)",
     )  # fmt: skip
-    sub.add_argument(
-        "--format", choices=FORMATS, default="extxyz", help="format of the trajectory (extxyz)"
-    )
+    sub.add_argument("--format", choices=FORMATS, default="extxyz", help="format of the trajectory")
     sub.add_argument(
         "--stretch", type=positive(float), metavar="FACTOR",
         help="stop if a bond is longer than this factor times its length at the start",
     )  # fmt: skip
-    sub.add_argument("--precision", choices=("float32", "float64"), default="float64")
+    sub.add_argument(
+        "--precision", choices=("float32", "float64"), default="float64",
+        help="floating-point numbers of the simulation",
+    )  # fmt: skip
     sub.add_argument(
         "--overwrite", action="store_true",
         help="start a new simulation instead of continuing the one in DIR",
@@ -78,8 +83,8 @@ def run(arguments, console) -> dict:
     from jaxff.report import plot
 
     out = writable_folder(arguments.output)
-    restart, aside = out / "restart.npz", out / "restart-before.npz"
-    potential = load_potential(arguments.model, arguments.trust)
+    restart = out / "restart.npz"
+    potential = load_potential(arguments.model, arguments.trust, arguments.frcmod)
     potential = potential.astype(jnp.dtype(arguments.precision))
     molecule = load_start(arguments.start, potential)
     ensemble = _ensemble(arguments)
@@ -91,30 +96,24 @@ def run(arguments, console) -> dict:
         steps=arguments.steps,
         start=md.Start(replicas=arguments.replicas, seed=arguments.seed),
         output=md.Output(
-            out / f"trajectory.{arguments.format}", every=arguments.record_every, restart=restart,
-            keep=False,
+            out / f"trajectory.{arguments.format}", every=_every(arguments, ensemble),
+            restart=restart, overwrite=arguments.overwrite, keep=False,
         ),
         stop=md.Stop(stretch=arguments.stretch, max_temperature=arguments.max_temperature),
         progress=console,
     )  # fmt: skip
-    if restart.is_file():
-        if arguments.overwrite:
-            restart.replace(aside)
-        else:
-            console.say(f"continuing from {restart}")
+    if restart.is_file() and not arguments.overwrite:
+        console.say(f"continuing from {restart}")
     names = [""] if arguments.replicas is None else [f"-{r}" for r in range(arguments.replicas)]
     files = [out / f"trajectory{name}.{arguments.format}" for name in names]
     old = set(_trajectories(out)) - set(files) if arguments.overwrite else ()
     try:
         result = simulate()
     except InputError:
-        old = ()
-        # The files to overwrite are still there, and can still be continued.
-        if aside.is_file() and not restart.is_file():
-            aside.replace(restart)
+        old = ()  # nothing was overwritten, and the earlier run can still be continued
         raise
     finally:
-        for path in (aside, *old):
+        for path in old:
             path.unlink(missing_ok=True)
     console.close()
     series = (result.potential_energies, result.kinetic_energies, result.temperatures)
@@ -176,7 +175,14 @@ def _ensemble_option(sub, name: str, setting: Field, kinds: list[str]) -> None:
     )  # fmt: skip
 
 
-def _ensemble(arguments):
+def _every(arguments, ensemble: Ensemble) -> int:
+    """Steps between recorded frames."""
+    if arguments.record_every is not None:
+        return arguments.record_every
+    return min(EVERY, max(int(FRAME_SPACING / ensemble.dt), 1))
+
+
+def _ensemble(arguments) -> Ensemble:
     """The ensemble that the options describe.
 
     Raises InputError for options that this ensemble does not have.

@@ -12,14 +12,14 @@ EXAMPLE = "jaxff minimize hybrid.npz start.xyz -o minimum"
 
 def options(sub) -> None:
     surface_options(sub)
-    sub.add_argument("--method", choices=("lbfgs", "fire"), default="lbfgs")
+    sub.add_argument("--method", choices=("lbfgs", "fire"), default="lbfgs", help="minimiser")
     sub.add_argument(
         "--tolerance", type=positive(float),
         help="largest force on an atom at convergence, kcal/mol/Å (default 1e-4; 1e-3 for a "
         "calculator)",
     )  # fmt: skip
     sub.add_argument(
-        "--max-steps", type=positive(int), default=5000, help="largest number of steps (5000)"
+        "--max-steps", type=positive(int), default=5000, help="largest number of steps"
     )
     sub.add_argument(
         "--conformers", type=positive(int), metavar="N",

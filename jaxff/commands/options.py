@@ -16,6 +16,24 @@ from jaxff.reference.calculators import CHOICES
 from jaxff.reference.settings import Labelling, Sampling
 
 LABELLING = Labelling()
+
+
+class HelpWithDefaults(argparse.RawDescriptionHelpFormatter):
+    """Help in which each option states the default that it has.
+
+    Defaults are not repeated where the text of an option explains them, or where nothing is a
+    default (flags and options without one).
+    """
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        if not action.option_strings or action.nargs == 0 or "default" in text:
+            return text
+        if action.default is None or action.default == argparse.SUPPRESS:
+            return text
+        return f"{text} (default {action.default})".strip()
+
+
 START = (
     f"geometry ({', '.join(READERS)}), or with an AMBER topology also "
     f"its coordinates ({', '.join(AMBER.companions)})"
@@ -65,10 +83,20 @@ def trust_option(sub) -> None:
     )
 
 
+def frcmod_option(sub) -> None:
+    """Files with the parameters of a mol2 file."""
+    sub.add_argument(
+        "--frcmod", action="append", default=[], metavar="FILE",
+        help="parameters of a MODEL that is a mol2 file; may be repeated (default: the frcmod file "
+        "of the same name, if it exists)",
+    )  # fmt: skip
+
+
 def model_option(sub) -> None:
     """The file of a potential; see `jaxff.commands.shared.load_potential`."""
     sub.add_argument("model", metavar="MODEL.npz", help=MODEL)
     trust_option(sub)
+    frcmod_option(sub)
 
 
 def method_options(sub) -> None:
@@ -84,6 +112,7 @@ def surface_options(sub) -> None:
     """A potential or calculator, and a starting geometry."""
     sub.add_argument("model", metavar="MODEL.npz", help=f"{MODEL}, or the name of a calculator")
     sub.add_argument("start", metavar="START.xyz", help=START)
+    frcmod_option(sub)
     method_options(sub)
 
 
@@ -91,12 +120,12 @@ def labelling_options(sub) -> None:
     """Options that decide how geometries are labelled; see `labelling`."""
     sub.add_argument(
         "--calculator", default=LABELLING.calculator, metavar="NAME",
-        help=f"{CHOICES} (default {LABELLING.calculator})",
+        help=CHOICES,
     )  # fmt: skip
     method_options(sub)
     sub.add_argument(
         "--workers", type=positive(int), default=LABELLING.workers,
-        help=f"number of processes (default {LABELLING.workers})",
+        help="number of processes",
     )  # fmt: skip
 
 
@@ -122,8 +151,7 @@ def sampling_options(sub, default: Sampling) -> None:
         ("equilibration", not_negative, "time before the first frame, fs"),
         ("replicas", positive(int), "number of independent runs"),
     ):
-        value = getattr(default, name)
-        sub.add_argument(f"--{name}", type=kind, default=value, help=f"{text} ({value:g})")
+        sub.add_argument(f"--{name}", type=kind, default=getattr(default, name), help=text)
 
 
 def sampling(arguments: argparse.Namespace) -> Sampling:

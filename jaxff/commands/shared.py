@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxff.commands.options import calculator_options
 from jaxff.errors import InputError
-from jaxff.formats.registry import AMBER, suffix_of
+from jaxff.formats.registry import AMBER, companions_of, suffix_of
 
 if TYPE_CHECKING:
     from jaxff.console import Console
@@ -89,11 +89,23 @@ def load_form(arguments: Namespace, data: Dataset, charge: int | None = None) ->
     return gaff(molecule, charges=arguments.charges, form=form)
 
 
-def load_potential(path: str, trust: Sequence[str] = ()) -> Potential:
-    """The potential in a model file or in a force-field file of another program."""
+def load_potential(
+    path: str, trust: Sequence[str] = (), companions: Sequence[str] = ()
+) -> Potential:
+    """The potential in a model file or in a force-field file of another program.
+
+    The files that were read together with it are printed.
+    """
     from jaxff.formats import read_potential
 
-    return read_potential(path, trust)
+    potential = read_potential(path, trust, companions)
+    _print_companions(path, companions)
+    return potential
+
+
+def _print_companions(path: str, companions: Sequence[str]) -> None:
+    if files := companions_of(path, companions):
+        print(f"{path}: with the parameters of {', '.join(map(str, files))}")
 
 
 def load_surface(method: Method, molecule: Molecule) -> Any:
@@ -106,8 +118,9 @@ def load_surface_and_start(arguments: Namespace) -> tuple[Method, Any, Molecule]
     from jaxff.reference.calculators import Method
 
     options = calculator_options(arguments.options)
-    method = Method(arguments.model, options, tuple(arguments.trust))
+    method = Method(arguments.model, options, tuple(arguments.trust), tuple(arguments.frcmod))
     potential = method.potential() if method.is_potential else None
+    _print_companions(arguments.model, arguments.frcmod)
     molecule = load_start(arguments.start, potential)
     if arguments.charge is not None:
         molecule = replace(molecule, charge=arguments.charge)

@@ -40,21 +40,24 @@ def options(sub) -> None:
         "--resolution", type=positive(float), metavar="CM-1",
         help="default: 5, or coarser for short trajectories",
     )  # fmt: skip
-    sub.add_argument("--window", choices=("hann", "blackman", "none"), default="hann")
+    sub.add_argument(
+        "--window", choices=("hann", "blackman", "none"), default="hann",
+        help="window of the correlation function",
+    )  # fmt: skip
     sub.add_argument(
         "--skip", type=not_negative, default=0.0, metavar="FS",
-        help="time to leave out at the start (default 0)",
+        help="time to leave out at the start",
     )  # fmt: skip
     sub.add_argument(
         "--within",
         type=positive(float),
         default=40.0,
         metavar="CM-1",
-        help="largest shift of a peak between two spectra (40)",
+        help="largest shift of a peak between two spectra",
     )
     sub.add_argument(
         "--highest", type=positive(float), default=4000.0, metavar="CM-1",
-        help="end of the plot (4000)",
+        help="end of the plot",
     )  # fmt: skip
     sub.add_argument(
         "--keep-rotation", action="store_true", help="keep the overall motion of the molecule"

@@ -384,6 +384,8 @@ def _text(path, what: str) -> str:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     try:
-        return Path(path).read_text(encoding="ascii", errors="strict")
-    except UnicodeDecodeError as error:
+        text = Path(path).read_text(encoding="utf-8-sig")  # without a byte-order mark
+        text.encode("ascii")
+        return text
+    except UnicodeError as error:
         raise InputError(f"{path} is not {what}: it is not a text file") from error

@@ -16,6 +16,8 @@ from jaxff.npz import atomic_path
 from jaxff.units import AMBER_CHARGE
 
 RESIDUE = "MOL"
+# First line of mol2 files, so that they are not read without their parameters.
+PARAMETERS_ELSEWHERE = "# parameters in the frcmod file of the same name (jaxff)"
 # Radii (Å) of mbondi and screening factors for implicit solvents, which jaxff does not use.
 _BORN = {"H": 1.3, "C": 1.7, "N": 1.55, "O": 1.5, "F": 1.5, "P": 1.85, "S": 1.8, "Cl": 1.7}
 _SCREEN = {"H": 0.85, "C": 0.72, "N": 0.79, "O": 0.85, "F": 0.88, "P": 0.86, "S": 0.96}
@@ -37,7 +39,7 @@ def write_inpcrd(path, molecule: Molecule) -> None:
 
 
 def write_mol2(path, topology: Topology, orders: np.ndarray | None = None) -> None:
-    """Write a mol2 file with GAFF types and charges, atomically.
+    """Write a mol2 file with GAFF types and charges, whose parameters are in a frcmod file.
 
     Args:
         path: the file.
@@ -49,6 +51,7 @@ def write_mol2(path, topology: Topology, orders: np.ndarray | None = None) -> No
     orders = molecule.bond_orders if orders is None else orders
     kinds = {1.0: "1", 2.0: "2", 3.0: "3", 1.5: "ar"}
     rows = [
+        PARAMETERS_ELSEWHERE,
         "@<TRIPOS>MOLECULE",
         _title(molecule),
         f"{molecule.n_atoms:5d} {len(molecule.bonds):5d}     1     0     0",

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.formats.registry import Format, format_of, suffix_of
+from jaxff.formats.registry import Format, companions_of, format_of, suffix_of
 from jaxff.gaff.topology import Topology
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
@@ -25,20 +25,20 @@ def read_force_field(
         path: ``x.prmtop`` (or parm7), ``x.mol2`` with GAFF types and charges, a GROMACS ``x.top``
             (needs ParmEd), or an OpenMM System ``x.xml``.
         *companions: files that accompany it: ``x.inpcrd`` (or rst7) for a prmtop, ``x.frcmod``
-            files for a mol2 file, ``x.gro`` for a GROMACS topology, and a pdb or another molecule
-            file for an OpenMM System.
+            files for a mol2 file (default: the one with the same name, if it exists), ``x.gro``
+            for a GROMACS topology, and a pdb or another molecule file for an OpenMM System.
         coulomb_constant: kcal/mol Å/e²; by default AMBER's value, 18.2223².
 
     Raises:
         InputError: a file is of an unknown format, damaged or incomplete, or contains interactions
             that jaxff does not compute.
     """
-    form = format_of(path)
-    for file in (path, *companions):
+    form, files = format_of(path), companions_of(path, companions)
+    for file in (path, *files):
         if not Path(file).is_file():
             raise InputError(f"{file}: no such file")
     _check_companions(form, path, companions)
-    return form.load().read(Path(path), list(map(Path, companions)), coulomb_constant)
+    return form.load().read(Path(path), files, coulomb_constant)
 
 
 def _check_companions(form: Format, path, companions) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.formats.amber_write import write_frcmod, write_mol2
+from jaxff.formats.amber_write import PARAMETERS_ELSEWHERE, write_frcmod, write_mol2
 from jaxff.gaff.assign import assign, topology
 from jaxff.gaff.table import gaff_table, with_frcmod
 from jaxff.gaff.topology import Topology
@@ -19,6 +19,12 @@ from jaxff.potential import Potential
 def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> Potential:
     """Read a mol2 file; frcmod files add to and replace the parameters of gaff.dat."""
     table = gaff_table()
+    if not companions and PARAMETERS_ELSEWHERE in path.read_text(errors="replace"):
+        raise InputError(
+            f"{path}: its parameters are in a frcmod file, and {path.with_suffix('.frcmod').name} "
+            "is not in its folder: give that file (in the command line with --frcmod), or delete "
+            f"the line {PARAMETERS_ELSEWHERE!r} to use the parameters of gaff.dat"
+        )
     for file in companions:
         try:
             text = file.read_text()

@@ -59,14 +59,22 @@ def model_of(path: str | Path) -> Model | None:
     return next((m for m in MODELS if any(key in file for key in m.arrays)), None)
 
 
-def read_potential(path: str | Path, trust: Sequence[str] = ()) -> Potential:
+def read_potential(
+    path: str | Path, trust: Sequence[str] = (), companions: Sequence[str | Path] = ()
+) -> Potential:
     """The potential in a model file or in a force-field file of another program.
 
     Args:
         path: the file; its suffix decides how it is read.
         trust: see `load`.
+        companions: files that accompany a force-field file; see `read_force_field`.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: a file cannot be read.
     """
-    return read_force_field(path) if is_force_field(path) else load(path, trust)
+    if is_force_field(path):
+        return read_force_field(path, *companions)
+    if companions:
+        names = ", ".join(map(str, companions))
+        raise InputError(f"{path}: {names} cannot accompany a model file; leave it out")
+    return load(path, trust)

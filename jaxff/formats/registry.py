@@ -10,6 +10,7 @@ and is imported at its first use, so that the command line can read the suffixes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +31,8 @@ class Format:
         most: the largest number of these files.
         written_suffixes: more suffixes under which it is written.
         terms: kinds of terms that it can express besides AMBER's.
+        needs_companions: whether these files contain parameters, so that a file of the same name is
+            read if none is given.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Format:
     most: int | None = 1
     written_suffixes: tuple[str, ...] = ()
     terms: tuple[str, ...] = ()
+    needs_companions: bool = False
 
     def load(self) -> ModuleType:
         """The module that reads and writes this format."""
@@ -47,7 +51,15 @@ class Format:
 
 FORCE_FIELDS = (
     Format("AMBER topology", "amber", (".prmtop", ".parm7"), (".inpcrd", ".rst7", ".crd")),
-    Format("mol2", "mol2", (".mol2",), (".frcmod",), most=None, written_suffixes=(".frcmod",)),
+    Format(
+        "mol2",
+        "mol2",
+        (".mol2",),
+        (".frcmod",),
+        most=None,
+        written_suffixes=(".frcmod",),
+        needs_companions=True,
+    ),
     Format("GROMACS topology", "gromacs", (".top",), (".gro",)),
     Format("OpenMM System", "openmm", (".xml",), terms=("morse_bond",)),
 )
@@ -69,6 +81,23 @@ def is_force_field(path: str | Path) -> bool:
 def is_potential(path: str | Path) -> bool:
     """Whether the suffix of a path is that of a model file or a force-field file."""
     return suffix_of(path) == MODEL_SUFFIX or is_force_field(path)
+
+
+def companions_of(path: str | Path, given: Sequence[str | Path] = ()) -> list[Path]:
+    """The files that are read together with a force-field or model file.
+
+    Args:
+        path: the file.
+        given: the companions that the user names.
+
+    Returns:
+        the given files; if there are none and the format needs companions, the file with the same
+        name and the companions' suffix, if it exists.
+    """
+    if given or not is_force_field(path) or not format_of(path).needs_companions:
+        return list(map(Path, given))
+    named = [Path(path).with_suffix(suffix) for suffix in format_of(path).companions]
+    return [file for file in named if file.is_file()]
 
 
 def format_of(path: str | Path, *, writing: bool = False) -> Format:

@@ -175,7 +175,10 @@ def _shape(*wanted):
         if array.ndim != len(wanted) or any(
             w not in (None, n) for w, n in zip(wanted, array.shape, strict=True)
         ):
-            shape = ", ".join("any" if w is None else str(w) for w in wanted)
+            if len(wanted) == 1:
+                size = "numbers" if wanted[0] is None else f"{wanted[0]} numbers"
+                return f"has shape {array.shape}, expected a list of {size}"
+            shape = ", ".join("any number" if w is None else str(w) for w in wanted)
             return f"has shape {array.shape}, expected ({shape})"
         return None if array.size and np.isfinite(array).all() else "is empty or not finite"
 

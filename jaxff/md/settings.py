@@ -101,6 +101,8 @@ class Output:
         restart: restart file, written every few seconds together with the trajectory.  If it
             exists, the simulation continues from it, bit for bit on the same hardware, until
             the requested number of steps is done in total.  None: no file.
+        overwrite: start a new simulation even if `restart` exists.  The earlier restart file is
+            replaced when the new trajectory has begun; until then the earlier run can be continued.
         keep: whether the returned `Run` contains positions, velocities and forces.  Without them
             these arrays have no frames, and long simulations need little memory.
 
@@ -109,8 +111,9 @@ class Output:
     """
 
     path: str | Path | None = None
-    every: int = 10
+    every: int = 5
     restart: str | Path | None = None
+    overwrite: bool = False
     keep: bool = True
 
     def __post_init__(self):

@@ -154,7 +154,7 @@ class Simulation:
         store = Store(
             output.restart, _request(state, molecule, ensemble, steps, start, output), "simulation"
         )
-        found, marks = _restarted(state, start, store)
+        found, marks = _restarted(state, start, output, store)
         if found.step >= last:
             raise InputError(
                 f"{output.restart}: that simulation is at step {found.step} already; ask for more "
@@ -198,6 +198,7 @@ class Simulation:
             record.compile_seconds = compile_seconds
             if self.fresh:
                 record.add(frames, 0)
+                record.save()  # from here on an interrupted run can be continued
             wanted, begun = 1, clock.perf_counter()
             while record.state.step < self.last:
                 before, lap = record.state, clock.perf_counter()
@@ -269,11 +270,13 @@ def _request(
     }
 
 
-def _restarted(state: State, start: Start | State, store: Store) -> tuple[State, list[dict] | None]:
+def _restarted(
+    state: State, start: Start | State, output: Output, store: Store
+) -> tuple[State, list[dict] | None]:
     """The state and the marks of the restart file, or else the given state."""
     if store.path is not None and isinstance(start, State):
         raise InputError("give either a state or a restart file to continue from, not both")
-    found = store.load({"arrays": (state.dynamics, state.origin)})
+    found = None if output.overwrite else store.load({"arrays": (state.dynamics, state.origin)})
     if found is None:
         return state, None
     dynamics, origin = found["arrays"]

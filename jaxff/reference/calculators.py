@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jaxff
 from jaxff.errors import InputError
-from jaxff.formats.registry import is_potential
+from jaxff.formats.registry import companions_of, is_potential
 
 if TYPE_CHECKING:
     from jaxff.molecule import Molecule
@@ -88,11 +88,13 @@ class Method:
             or a `Potential`.
         options: keyword options, JSON values.
         trust: modules that may build the networks of a potential, see `jaxff.load`.
+        companions: files that accompany a force-field file, see `jaxff.read_force_field`.
     """
 
     calculator: str | Potential
     options: Mapping[str, Any] = field(default_factory=dict)
     trust: tuple[str, ...] = field(default=(), compare=False)
+    companions: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -132,7 +134,9 @@ class Method:
         if not isinstance(self.calculator, str):
             return f"jaxff {jaxff.__version__}"
         if self.is_potential:
-            digest = hashlib.md5(Path(self.name).read_bytes(), usedforsecurity=False).hexdigest()
+            files = [Path(self.name), *companions_of(self.name, self.companions)]
+            content = b"".join(file.read_bytes() for file in files)
+            digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
             return f"jaxff {jaxff.__version__}, md5 {digest[:8]}"
         from importlib import metadata  # a slow import, which the command line does without
 
@@ -177,7 +181,7 @@ class Method:
             return self.calculator
         from jaxff.formats import read_potential
 
-        return read_potential(self.calculator, self.trust)
+        return read_potential(self.calculator, self.trust, self.companions)
 
     def make(self, charge: int | None = None, molecule: Molecule | None = None) -> Any:
         """Create the ASE calculator for a molecule; see `calculator`."""

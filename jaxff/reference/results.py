@@ -20,7 +20,7 @@ from jaxff.molecule import Molecule, perceive_bonds
 from jaxff.npz import NpzReader, writable_file
 from jaxff.reference.frames import common_molecule, read_frames
 from jaxff.reference.settings import Labelling
-from jaxff.store import claim, described, differences, locked
+from jaxff.store import claim, described, differences, has_pieces, locked
 
 if TYPE_CHECKING:
     from jaxff.reference.frames import Frames
@@ -154,7 +154,8 @@ class Job:
 def part_folder(out: str | Path, request: Mapping[str, Any]) -> Iterator[Path]:
     """The folder `OUT.part`, in which an unfinished run is kept and continued.
 
-    The folder is locked while the block runs, and removed when it ends without an error.
+    The folder is locked while the block runs, and removed when it ends without an error, or before
+    any result was written.
 
     Args:
         out: the file that the run writes at its end.
@@ -170,7 +171,12 @@ def part_folder(out: str | Path, request: Mapping[str, Any]) -> Iterator[Path]:
     folder.mkdir(exist_ok=True)
     with locked(folder):
         claim(folder, request, "unfinished run", files=PIECES)
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            if not has_pieces(folder):  # there is nothing to continue
+                shutil.rmtree(folder)
+            raise
     shutil.rmtree(folder)
 
 

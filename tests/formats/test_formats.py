@@ -10,6 +10,7 @@ import jaxff
 from jaxff import read_force_field, write_force_field
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
+from jaxff.reference.calculators import Method
 
 DATA = Path(__file__).parents[1] / "data" / "mm"
 TOPOLOGIES = ["sulfanilamide", "methylphosphate", "butynol", "bromoiodo", "aspirin"]
@@ -80,6 +81,26 @@ def test_refitted_parameters_are_what_is_written(tmp_path):
         for term, energy in potential.terms(R).items():
             factor = 1.1 if term in ("bond", "angle", "torsion", "improper") else 1.0
             assert float(again[term]) == pytest.approx(factor * float(energy), rel=1e-5, abs=1e-5)
+
+
+def test_a_mol2_file_is_never_read_without_the_parameters_that_were_written_with_it(tmp_path):
+    molecule = Molecule.from_smiles("CCO")
+    potential = jaxff.gaff(molecule, charges="gasteiger")
+    bond = potential.params["bond"]
+    potential = potential.replace({**potential.params, "bond": {**bond, "k": 1.5 * bond["k"]}})
+    file, frcmod = write_force_field(tmp_path / "r.mol2", potential)
+    R = molecule.positions + 0.05 * np.random.default_rng(0).normal(size=(9, 3))
+    energy = pytest.approx(float(potential(R)), abs=1e-3)
+    assert float(read_force_field(file)(R)) == energy
+    method = Method(str(file))
+    assert float(method.potential()(R)) == energy
+    version = method.version
+    moved = frcmod.rename(tmp_path / "moved.frcmod")
+    assert method.version != version
+    with pytest.raises(InputError, match=r"r\.mol2: its parameters .* r\.frcmod is not .*--frcmod"):
+        read_force_field(file)
+    assert float(read_force_field(file, moved)(R)) == energy
+    assert float(Method(str(file), companions=(str(moved),)).potential()(R)) == energy
 
 
 def test_what_a_format_cannot_express_is_named(tmp_path, springs):
@@ -193,9 +214,10 @@ def test_mol2_and_frcmod_refuse_what_they_would_change(tmp_path):
 def test_a_mol2_file_without_its_frcmod_lacks_parameters(tmp_path):
     found = jaxff.parametrize(Molecule.from_smiles("C1CN1c1ccccc1"), "gasteiger")
     files = write_force_field(tmp_path / "x.mol2", found.potential())
-    with pytest.raises(InputError, match="torsion"):
-        read_force_field(files[0])
     text = files[1].read_text()
+    (tmp_path / "lone.mol2").write_text(files[0].read_text().partition("\n")[2])
+    with pytest.raises(InputError, match="torsion"):
+        read_force_field(tmp_path / "lone.mol2")
     for bad, message in (
         (text.replace("c3-c3", "c3-c3").replace("\nBOND\n", "\nBOND\nca-ca nan 1.4\n"), "line"),
         (text.replace("\nDIHE\n", "\nDIHE\nX -ca-ca-X  0 1.0 180.0 2.\n"), "line"),

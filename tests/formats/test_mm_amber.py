@@ -359,6 +359,9 @@ def test_missing_and_foreign_files_are_refused(write, tmp_path):
     binary.write_bytes(bytes(range(256)))
     with pytest.raises(InputError, match="not a text file"):
         jaxff.formats.read_amber(binary)
+    marked = tmp_path / "marked.prmtop"
+    marked.write_bytes(b"\xef\xbb\xbf" + (DATA / "butynol.prmtop").read_bytes())
+    assert jaxff.formats.read_amber(marked).n_atoms == 11
     with pytest.raises(InputError, match="not an ASCII AMBER coordinate file"):
         jaxff.formats.read_inpcrd(DATA / "butynol.prmtop")
     text = (DATA / "butynol.inpcrd").read_text()

@@ -93,6 +93,7 @@ def test_declared_units_are_converted(data, tmp_path, frames):
         ({"c": np.array(np.nan)}, "not finite"),
         ({"R_d_desc_alpha": np.full((16, 36), np.nan)}, "not finite"),
         ({"R_d_desc_alpha": np.zeros((15, 36))}, "expected 576"),
+        ({"z": np.array([[6, 6, 8]])}, r"shape \(1, 3\), expected a list of numbers"),
         ({"perms": np.zeros((6, 9), int)}, "not permutations"),
         ({"sig": np.array(-1)}, "positive"),
         ({"r_unit": np.array("furlong")}, "unknown length unit"),

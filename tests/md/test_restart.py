@@ -209,13 +209,13 @@ def test_the_command_continues_and_says_when_it_is_done(water, potential, tmp_pa
     assert main([*command, "--steps", "200"]) == 0
     assert main([*command, "--steps", "400"]) == 0
     assert "continuing from" in capsys.readouterr().out
-    assert len(md.read_trajectory(out / "trajectory-1.h5")["times"]) == 41
+    assert len(md.read_trajectory(out / "trajectory-1.h5")["times"]) == 81
     assert main([*command, "--steps", "400"]) == 1
     assert "at step 400 already" in capsys.readouterr().err
     assert main([*command, "--steps", "400", "--seed", "3"]) == 1
     assert "other settings (seed 0 → 3)" in capsys.readouterr().err
     assert main([*command, "--steps", "200", "--seed", "3", "--overwrite"]) == 0
-    assert len(md.read_trajectory(out / "trajectory-0.h5")["times"]) == 21
+    assert len(md.read_trajectory(out / "trajectory-0.h5")["times"]) == 41
     assert (out / "energy_temperature.png").is_file()
 
 
@@ -274,6 +274,46 @@ def test_overwriting_loses_nothing_until_the_new_run_begins(water, tmp_path, cap
     more = ["-o", str(out), "--steps", "50", "--json", str(report)]
     assert main(["md", str(model), str(geometry), *more]) == 0
     found = json.loads(report.read_text())
-    assert found["frames"] == 1  # the start of a continued run is no frame, but its steps count
+    assert found["frames"] == 2  # the start of a continued run is no frame, but its steps count
     assert found["steps_per_second"] == pytest.approx(found["ns_per_day"] / (0.0864 * 0.5))
-    assert not (out / "restart-before.npz").exists()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_killed_overwriting_run_leaves_a_run_that_continues(
+    water, tmp_path, capsys, monkeypatch, begun
+):
+    """Killed while it compiles, the earlier run is whole; killed later, the new run continues."""
+    import ase.io
+
+    import jaxff
+    from jaxff.md.simulation import Simulation
+
+    model, geometry = tmp_path / "m.npz", tmp_path / "m.xyz"
+    jaxff.save(model, jaxff.gaff(water))
+    ase.io.write(geometry, water.to_ase())
+    out = tmp_path / "run"
+    command = ["md", str(model), str(geometry), "--steps", "40", "-o", str(out)]
+    assert main(command) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    calls = []
+    advance = Simulation.advance
+
+    def killed(self, *arguments):
+        calls.append(arguments)
+        if len(calls) > begun:
+            raise KeyboardInterrupt
+        return advance(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Simulation, "advance", killed)
+        assert main([*command, "--seed", "1", "--overwrite"]) == 1
+    if begun:
+        assert main(command) == 1
+        assert "other settings (seed 1 → 0)" in capsys.readouterr().err
+        assert main([*command, "--seed", "1"]) == 0
+        assert "continuing from" in capsys.readouterr().out
+        assert len(md.read_trajectory(out / "trajectory.extxyz")["times"]) == 9
+    else:
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        assert main(command) == 1
+        assert "at step 40 already" in capsys.readouterr().err

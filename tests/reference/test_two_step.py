@@ -248,3 +248,6 @@ def test_the_command_line_does_both(water, truth, tmp_path):
     assert [turn["n_frames"] for turn in told["rounds"]] == [10]
     assert told["reached"] == (told["rounds"][0]["force_rmse"] <= 50.0)
     assert (tmp_path / "out" / "errors.png").stat().st_size > 5_000
+    missed = [*arguments, *dynamics, "--target", "1e-9"]
+    assert main([str(a) for a in missed]) == 1
+    assert not json.loads((tmp_path / "out.json").read_text())["reached"]
