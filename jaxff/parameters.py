@@ -97,10 +97,10 @@ class FreeParameters:
             other_programs: programs of other molecules that read the same parameters.
 
         Raises:
-            InputError: no parameter matches.
+            InputError: no parameter matches, or those that match have no values.
         """
         patterns = [patterns] if isinstance(patterns, str) else patterns
-        parts = [pattern.partition(":") for pattern in patterns or ["*"]]
+        parts = [pattern.partition(":") for pattern in (["*"] if patterns is None else patterns)]
         leaves = parameter_leaves(potential)
         columns: dict[Name, Column] = {}
         rows: dict[Name, np.ndarray] = {}
@@ -119,8 +119,16 @@ class FreeParameters:
             undefined = terms[name[0]].undefined_rows(name[1], angles)
             if undefined.any() and name not in rows:
                 rows[name] = ~undefined
+        empty = [
+            ".".join(leaf.name) for leaf in leaves if leaf.name in columns and not leaf.value.size
+        ]
         columns = {key: c for key, c in columns.items() if key not in rows or rows[key].any()}
         if not sum(leaf.value.size for leaf in leaves if leaf.name in columns):
+            if empty:
+                raise InputError(
+                    f"{', '.join(empty)}: no entries, because this potential has no interactions "
+                    "that read them; name other parameters"
+                )
             known = ", ".join(".".join(leaf.name) for leaf in leaves)
             wanted = "is trainable" if patterns is None else f"matches {list(patterns)}"
             raise InputError(f"no parameter {wanted}; this potential has {known}")
@@ -165,8 +173,11 @@ class FreeParameters:
         return jax.tree.unflatten(structure, leaves)
 
     def moved(self, moves: Moves) -> Potential:
-        """The potential after `moves`."""
-        return self.start.replace(self.params(moves))
+        """The potential after `moves`, in the types of its present parameters."""
+        moved, start = self.params(moves), self.start.params
+        return self.start.replace(
+            jax.tree.map(lambda new, old: new.astype(old.dtype), moved, start)
+        )
 
     def confined(self, moves: Moves) -> Moves:
         """Moves within the bounds of the columns that keep conserved quantities."""

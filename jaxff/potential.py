@@ -9,6 +9,7 @@ potentials is again a flat list of terms.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 import jax
@@ -44,7 +45,7 @@ class Potential:
         origin: Any = None,
     ):
         self.program = placed if isinstance(placed, Program) else Program(placed)
-        self.params = jax.tree.map(jnp.asarray, params)
+        self.params = jax.tree.map(_constant, params)
         self.molecule, self.origin = molecule, origin
         names = [p.name for p in self.program.placed]
         if len(set(names)) != len(names) or set(names) != set(params):
@@ -105,6 +106,7 @@ class Potential:
             box: (3, 3) Å of all frames, for terms that use it.
         """
         positions = np.asarray(positions)
+        self.program.space(self.params, box, None)  # checks the box, also of no frames
         if len(positions) == 0:
             return np.empty(0), np.empty((0, *positions.shape[1:]))
         positions = positions.astype(self._checked(positions[0]).dtype)
@@ -131,12 +133,30 @@ class Potential:
 
         They are computed once unless they are traced.
         """
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(self.params)):
+        known = self._known
+        if any(isinstance(leaf, Tracer) for leaf in known["leaves"]):
             return self.params
-        if "_derived" not in vars(self):
+        if "ready" not in known:
             with jax.ensure_compile_time_eval():  # a trace around this call must not record it
-                self._derived = self.program.jit_ready(self.params)
-        return self._derived
+                known["ready"] = self.program.jit_ready(self.params)
+        return known["ready"]
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        """What follows from the parameters, and the arrays ("leaves") that it follows from.
+
+        It is empty again after an array of the dict of parameters has been replaced.
+        """
+        leaves, known = jax.tree.leaves(self.params), vars(self).get("_following")
+        if (
+            known is None
+            or len(known["leaves"]) != len(leaves)
+            or not all(map(is_, known["leaves"], leaves))
+            # NumPy arrays, which `tree_unflatten` may receive, can change in place.
+            or any(isinstance(leaf, np.ndarray) for leaf in leaves)
+        ):
+            known = self._following = {"leaves": leaves}
+        return known
 
     def _checked(self, R) -> Array:
         R = jnp.asarray(R)
@@ -156,10 +176,11 @@ class Potential:
     @property
     def dtype(self):
         """The widest floating-point type among the parameters."""
-        if "_widest" not in vars(self):
-            leaves = jax.tree.leaves(self.params)
-            self._widest = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
-        return self._widest
+        known = self._known
+        if "dtype" not in known:
+            leaves = known["leaves"]
+            known["dtype"] = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
+        return known["dtype"]
 
     # -- parameters ---------------------------------------------------------------------
 
@@ -344,6 +365,11 @@ def _free_name(name: str, taken) -> str:
         count += 1
         candidate = f"{stem}#{count}"
     return candidate
+
+
+def _constant(value) -> Array:
+    """A JAX array, which later changes of a NumPy array `value` do not affect."""
+    return value if isinstance(value, jax.Array) else jnp.array(value)
 
 
 def _arrays(box, neighbor) -> tuple:

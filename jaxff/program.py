@@ -87,7 +87,8 @@ class Program:
 
     def terms(self, params: Params, R: Array, box=None, neighbor=None) -> dict[str, Array]:
         """Energies by term name, each () kcal/mol, at positions R (N, 3) Å."""
-        R, space = jnp.asarray(R), self._space(params, box, neighbor)
+        params = jax.tree.map(jnp.asarray, params)
+        R, space = jnp.asarray(R), self.space(params, box, neighbor)
         out: dict[str, Array] = {}
         for placed in self.placed:
             out.update(placed.energies(params, R, space))
@@ -105,7 +106,8 @@ class Program:
         Raises:
             InputError: `box` or `neighbor` is given and no term uses it.
         """
-        R, space = jnp.asarray(R), self._space(params, box, neighbor)
+        params = jax.tree.map(jnp.asarray, params)  # terms index with traced arrays
+        R, space = jnp.asarray(R), self.space(params, box, neighbor)
         energy, found = jnp.zeros((), R.dtype), []
         for placed in self.placed:
             interactions = placed.interactions(params)
@@ -123,7 +125,8 @@ class Program:
         energy, gradient = function(params, R, box, neighbor)
         return energy, -gradient
 
-    def _space(self, params: Params, box, neighbor) -> Space:
+    def space(self, params: Params, box, neighbor) -> Space:
+        """Box and neighbour list, after the checks that `energy` describes."""
         space = Space.of(box, neighbor)
         for name in space.given:
             if not any(name in p.term.reads(params[p.name]) for p in self.placed):

@@ -22,7 +22,7 @@ class Space:
     Attributes:
         box: (3, 3) Å, lattice vectors as rows, or None.
         neighbor: (2, P) integers, the atoms of each pair, each pair once, or None.  Entries that
-            are not below the number of atoms pad the list.
+            are not below the number of atoms pad the list; none is negative.
     """
 
     box: Array | None = None
@@ -35,7 +35,7 @@ class Space:
         Args:
             box: (3, 3) Å, lattice vectors as rows, or None.
             neighbor: (2, P) integers, or a jax-md neighbour list in the format `OrderedSparse`, or
-                None.
+                None.  Negative entries, and those not below the number of atoms, are padding.
 
         Raises:
             InputError: an argument has another shape or type.
@@ -57,6 +57,8 @@ class Space:
                     f"neighbor has shape {neighbor.shape} and type {neighbor.dtype}; give a (2, P) "
                     "array of atom indices that contains each pair once"
                 )
+            # A negative index would select an atom from the end.
+            neighbor = jnp.where(neighbor < 0, jnp.iinfo(neighbor.dtype).max, neighbor)
         return cls(box, neighbor)
 
     @property

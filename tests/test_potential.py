@@ -1,5 +1,7 @@
 """Potentials compose, transform and check what they are given."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxff import InputError
+import jaxff
+from jaxff import InputError, load
+from jaxff.parameters import FreeParameters
+
+V1 = Path(__file__).parent / "data" / "v1"
 
 
 @pytest.fixture
@@ -118,6 +124,59 @@ def test_float32_follows_the_parameters(springs, R):
     energy, forces = single.energy_and_forces(R.astype(np.float32))
     assert energy.dtype == forces.dtype == jnp.float32
     np.testing.assert_allclose(energy, springs(6)(R), rtol=1e-5)
+
+
+def test_changed_parameters_are_never_stale(R):
+    """Neither the derived arrays nor the type, however the parameters have changed."""
+    potential = load(V1 / "gaff.npz")
+    X = np.random.default_rng(0).normal(size=(9, 3)) * 3.0
+    charges = np.array(potential.params["nonbonded"]["charge"])
+    params = {**potential.params, "nonbonded": {**potential.params["nonbonded"], "charge": charges}}
+    copied = potential.replace(params)
+    first = copied(X)
+    charges *= 2.0  # the caller's array
+    assert copied(X) == first == potential(X)
+    doubled = potential.replace(params)
+    assert doubled(X) != first
+    copied.params["nonbonded"]["charge"] = jnp.asarray(charges)
+    np.testing.assert_allclose(copied(X), doubled(X), rtol=1e-14)
+    arrays = jax.tree.map(np.array, potential)  # a pytree of NumPy arrays
+    assert arrays(X) == first
+    arrays.params["nonbonded"]["charge"] *= 2.0
+    np.testing.assert_allclose(arrays(X), doubled(X), rtol=1e-14)
+    for name, own in potential.params.items():
+        copied.params[name] = jax.tree.map(lambda x: x.astype(jnp.float32), own)
+    assert copied.dtype == jnp.float32
+
+
+def test_the_pure_function_takes_numpy_arrays():
+    potential = load(V1 / "gaff.npz").only("bond", "nonbonded")
+    params = jax.tree.map(np.asarray, potential.params)
+    frames = np.random.default_rng(0).normal(size=(2, 9, 3)) * 3.0
+    expected, forces = potential.predict(frames)
+    mapped = jax.vmap(potential.energy_fn, (None, 0))
+    np.testing.assert_allclose(mapped(params, frames), expected, rtol=1e-12)
+    slopes = jax.grad(lambda R: mapped(params, R).sum())(frames)
+    np.testing.assert_allclose(slopes, -forces, rtol=1e-10, atol=1e-8)
+    of_params = jax.grad(lambda params: mapped(params, frames).sum())(params)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(of_params))
+    parts = potential.program.terms(params, frames[0])
+    np.testing.assert_allclose(sum(parts.values()), expected[0], rtol=1e-12)
+
+
+def test_no_frames_have_a_box_too(springs):
+    nothing = np.zeros((0, 6, 3))
+    with pytest.raises(InputError, match="box was given, but none of the terms"):
+        springs(6).predict(nothing, box=np.eye(3))
+    assert springs(6).predict(nothing)[1].shape == (0, 6, 3)
+
+
+def test_free_parameters_that_do_not_exist_are_refused(springs):
+    with pytest.raises(InputError, match=r"no parameter matches \[\]"):
+        FreeParameters.of(springs(6), [])
+    water = jaxff.gaff(jaxff.Molecule.from_smiles("O"), charges="gasteiger")
+    with pytest.raises(InputError, match=r"^nonbonded\.lj14: no entries, because this potential"):
+        FreeParameters.of(water, ["nonbonded.lj14"])
 
 
 def test_bad_input_is_one_sentence(springs, R):

@@ -57,7 +57,10 @@ class LeastSquares(Method):
 
     Attributes:
         prior: strength of the restraint on the initial values, (kcal/mol/Å)² for a move by one
-            column scale; it is divided by the number of frames.
+            column scale; it is divided by the number of frames.  A parameter that the frames
+            determine weakly, or that must move by many scales of its column (0.05 for the weights
+            of networks), therefore stops before its best value, even on exact data.  Use
+            ``prior=0.0`` to fit without a restraint.
         steps: largest number of steps. Large problems first take as many steps on fewer frames.
         tolerance: relative change of the objective in one step below which the fit has converged.
     """

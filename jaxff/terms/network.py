@@ -160,7 +160,9 @@ class Network(Term):
             optional["box"] = None if box is None else (box / self.length_factor).astype(dtype)
         if "neighbor" in arguments:
             pairs = space.neighbor
-            optional["neighbor"] = _all_pairs(len(R)) if pairs is None else pairs
+            optional["neighbor"] = (
+                _all_pairs(len(R)) if pairs is None else jnp.minimum(pairs, len(R))
+            )
         X = (R / self.length_factor).astype(dtype)
         energy = self.apply(weights, jnp.asarray(self.numbers), X, **optional)
         if jnp.shape(energy) != ():
@@ -249,12 +251,22 @@ def _trusted(name: str, trust: Sequence[str]) -> Callable:
     """The builder of a file, if the user allows that it is called.
 
     It must be declared with `network_builder`, used in this process by `network`, or be in a module
-    that `trust` names.  A module that is not trusted is not imported.
+    that `trust` names.  A module that is not trusted is not imported, and a function that a trusted
+    module imports is called only if its own module is trusted or lies inside a trusted package.
     """
     module = name.partition(":")[0]
-    trusted = (trust,) if isinstance(trust, str) else tuple(trust)
-    if module in trusted and module.partition(".")[0] not in sys.stdlib_module_names:
-        return _imported(name)
+    named = (trust,) if isinstance(trust, str) else trust
+    trusted = [one for one in named if one.partition(".")[0] not in sys.stdlib_module_names]
+    if module in trusted:
+        function = _imported(name)
+        home = str(getattr(function, "__module__", None))
+        if any(home == one or home.startswith(f"{one}.") for one in trusted):
+            return function
+        raise InputError(
+            f"its network is made by {name}, which {module} only imports from {home}: if you trust "
+            f"that module as well, add it (trust={[module, home]!r}; on the command line "
+            f"--trust {module} --trust {home}), or let the file name a function of {module}"
+        )
     found: Any = sys.modules.get(module)
     for part in name.partition(":")[2].split("."):
         found = vars(found).get(part) if hasattr(found, "__dict__") else None

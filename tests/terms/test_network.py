@@ -90,6 +90,48 @@ def test_it_is_trained(model, water):
     assert after < 0.05 * before
 
 
+def test_a_fit_keeps_the_type_of_each_weight(model, water, springs):
+    """Also where terms of both types are fitted together."""
+    rng = np.random.default_rng(0)
+    R = water.positions + 0.1 * rng.normal(size=(6, 3, 3))
+    energies, forces = (model + springs(3)).predict(R)
+    data = jaxff.Dataset(water.numbers, R, forces, energies)
+    single = model.astype(jnp.float32)
+    assert single.dtype == jnp.float32
+    for start, method in (
+        (single, jaxff.learn.LeastSquares(steps=2)),
+        (single + springs(3), jaxff.learn.Gradient(epochs=2, check_labels=False)),
+    ):
+        fitted = jaxff.fit(start, data, method=method).potential
+        types = [[x.dtype for x in jax.tree.leaves(p.params)] for p in (fitted, start)]
+        assert types[0] == types[1]
+
+
+def test_the_default_prior_holds_weights_near_their_initial_values(water):
+    """The solution is that of the regularised equations; without the prior it is exact."""
+
+    def feature(weights, numbers, R):
+        d = R[1:] - R[0]
+        return weights["w"] * jnp.sum((jnp.linalg.norm(d, axis=1) - 0.96) ** 2)
+
+    start = jaxff.network(feature, {"w": jnp.asarray(0.5)}, water)
+    exact = start.replace({"network": {"weights": {"w": jnp.asarray(2.0)}}})
+    R = water.positions + 0.05 * np.random.default_rng(0).normal(size=(20, 3, 3))
+    energies, forces = exact.predict(R)
+    data = jaxff.Dataset(water.numbers, R, forces, energies)
+
+    def fitted(method):
+        return jaxff.fit(start, data, method=method).potential.params["network"]["weights"]["w"]
+
+    np.testing.assert_allclose(fitted(jaxff.learn.LeastSquares(prior=0.0)), 2.0, rtol=1e-12)
+    # The objective a (w − 2)² + prior/M ((w − 0.5)/scale)², a the mean squares for w = 1.
+    default = jaxff.learn.LeastSquares()
+    scale = start.columns["network"]["weights"].scale
+    a = np.mean((forces / 2.0) ** 2) + default.energy_weight * np.var(energies / 2.0)
+    b = default.prior / len(R) / scale**2
+    np.testing.assert_allclose(fitted(default), (2.0 * a + 0.5 * b) / (a + b), rtol=1e-8)
+
+
 def test_a_file_brings_it_back(model, water, tmp_path):
     path = tmp_path / "net.npz"
     save(path, model + 0.5 * model.on([2, 0, 1]))
@@ -145,6 +187,46 @@ def test_a_file_calls_no_function_that_is_not_trusted(model, tmp_path, monkeypat
     for trust in ("cosmos", ["os"]):
         with pytest.raises(InputError, match=r"trust=\["):
             load(path, trust=trust)
+
+
+def test_trust_covers_what_a_module_defines_and_not_what_it_imports(model, tmp_path, monkeypatch):
+    package = tmp_path / "trusted_package"
+    package.mkdir()
+    body = "from network_models import unmarked\nfrom subprocess import run\nimport subprocess\n"
+    (package / "__init__.py").write_text(f"{body}from trusted_package.inner import build\n")
+    (package / "inner.py").write_text(
+        "import network_models\ndef build(width):\n    return network_models.build(width)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / "net.npz"
+    save(path, model)
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(str(arrays["header"]))
+
+    def read(builder, trust):
+        header["terms"][0]["fields"]["builder"] = builder
+        np.savez(path, **{**arrays, "header": np.array(json.dumps(header))})
+        return load(path, trust=trust)
+
+    assert read("trusted_package:build", ["trusted_package"]).n_atoms == 3
+    assert read("trusted_package:unmarked", ["trusted_package", "network_models"]).n_atoms == 3
+    for builder in ("run", "subprocess.run", "unmarked"):
+        with pytest.raises(InputError, match=r"trusted_package only imports from .*--trust"):
+            read(f"trusted_package:{builder}", ["trusted_package", "subprocess"])
+
+
+def test_negative_neighbours_and_large_ones_are_padding():
+    gas = jaxff.network(network_models.periodic, {"k": jnp.ones(())}, np.ones(4, int))
+    R = np.random.default_rng(0).uniform(0, 4, size=(6, 3))
+    for potential in (gas, gas.on([5, 4, 1, 0])):
+        X = R[: potential.program.n_atoms_min]
+        listed = np.array([[0, 1], [1, 4 if len(X) > 4 else 3]])
+        for fill in (-1, -3, len(X), 99):
+            long = np.concatenate([listed, [[fill, 0], [fill, fill]]], axis=1)
+            assert potential(X, neighbor=long) == potential(X, neighbor=listed)
+            by_trace = jax.jit(potential.energy_fn)(potential.params, X, None, jnp.asarray(long))
+            np.testing.assert_allclose(by_trace, potential(X, neighbor=listed), rtol=1e-14)
 
 
 def test_box_and_neighbours_reach_functions_that_declare_them(water):
