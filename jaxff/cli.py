@@ -21,6 +21,7 @@ from jaxff.npz import writable_file
 COMMANDS = (
     "demo",
     "parametrize",
+    "export",
     "fit",
     "train",
     "evaluate",

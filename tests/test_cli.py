@@ -19,7 +19,7 @@ from jaxff.dataset import packaged_dataset
 from jaxff.units import EV
 
 COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "scan", "md", "spectrum", "label")
-COMMANDS += ("active", "info")
+COMMANDS += ("active", "info", "export")
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_parametrize_writes_files_of_other_programs(tmp_path, capsys):
     assert main([*arguments, "--name", "xylene.v2", "--json", str(report)]) == 0
     out = capsys.readouterr().out
     assert "Gasteiger (crude)" in out
-    kinds = ("npz", "prmtop", "inpcrd", "mol2", "frcmod", "svg", "png", "txt")
+    kinds = ("npz", "xyz", "prmtop", "inpcrd", "mol2", "frcmod", "svg", "png", "txt")
     for kind in kinds:
         assert (tmp_path / f"xylene.v2.{kind}").stat().st_size > 100
     found = json.loads(report.read_text())

@@ -26,7 +26,7 @@ TRAJECTORY = re.compile(rf"trajectory(-\d+)?\.({'|'.join(FORMATS)})")
 
 def options(sub) -> None:
     model_option(sub)
-    sub.add_argument("start", metavar="START.xyz", help=START)
+    sub.add_argument("start", metavar="START", help=START)
     lines = (f"{name}: {(kind.__doc__ or '').splitlines()[0]}" for name, kind in ENSEMBLES.items())
     sub.add_argument(
         "--ensemble", choices=tuple(ENSEMBLES), default="langevin",
@@ -86,7 +86,7 @@ def run(arguments, console) -> dict:
     restart = out / "restart.npz"
     potential = load_potential(arguments.model, arguments.trust, arguments.frcmod)
     potential = potential.astype(jnp.dtype(arguments.precision))
-    molecule = load_start(arguments.start, potential)
+    molecule = load_start(arguments.start, potential, arguments.seed, arguments.trust)
     ensemble = _ensemble(arguments)
     simulate = partial(
         md.simulate,

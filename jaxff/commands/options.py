@@ -35,8 +35,8 @@ class HelpWithDefaults(argparse.RawDescriptionHelpFormatter):
 
 
 START = (
-    f"geometry ({', '.join(READERS)}), or with an AMBER topology also "
-    f"its coordinates ({', '.join(AMBER.companions)})"
+    f"geometry ({', '.join(READERS)}), a SMILES string, a model file ({MODEL_SUFFIX}, for its "
+    f"molecule), or with an AMBER topology its coordinates ({', '.join(AMBER.companions)})"
 )
 MODEL = f"a model file ({MODEL_SUFFIX}) or a force field ({', '.join(FORCE_FIELD_SUFFIXES)})"
 
@@ -111,7 +111,7 @@ def method_options(sub) -> None:
 def surface_options(sub) -> None:
     """A potential or calculator, and a starting geometry."""
     sub.add_argument("model", metavar="MODEL.npz", help=f"{MODEL}, or the name of a calculator")
-    sub.add_argument("start", metavar="START.xyz", help=START)
+    sub.add_argument("start", metavar="START", help=START)
     frcmod_option(sub)
     method_options(sub)
 

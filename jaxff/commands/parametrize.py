@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from jaxff.commands.options import force_fields
-from jaxff.commands.shared import load_molecule, writable_folder
+from jaxff.commands.shared import load_molecule, writable_folder, write_geometries
 from jaxff.errors import InputError
 from jaxff.molecule_files import READERS
 
 HELP = "Find the GAFF types, charges and parameters of a molecule, with their sources."
-MORE = "Writes a potential (npz), files for other programs, a drawing and a summary."
+MORE = "Writes a potential (npz), its geometry (xyz), files for other programs, a drawing and a summary."
 EXAMPLE = "jaxff parametrize 'CC(=O)Nc1ccc(O)cc1' --charges resp -o paracetamol"
 
 
@@ -55,8 +55,9 @@ def run(arguments, console) -> dict:
     console.close()
     console.say(found.summary())
     potential = found.potential()
-    written = [out / f"{stem}.npz"]
+    written = [out / f"{stem}.npz", out / f"{stem}.xyz"]
     save(written[0], potential)
+    write_geometries(written[1], mol, [mol.positions])
     for form in arguments.formats:
         written += write_force_field(out / f"{stem}.{form}", potential)
     for kind in ("svg", "png"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxff.commands.options import calculator_options
 from jaxff.errors import InputError
-from jaxff.formats.registry import AMBER, companions_of, suffix_of
+from jaxff.formats.registry import AMBER, companions_of, is_potential, suffix_of
 
 if TYPE_CHECKING:
     from jaxff.console import Console
@@ -55,15 +55,28 @@ def load_molecule(text: str, charge: int | None, seed: int) -> Molecule:
     return molecule
 
 
-def load_start(path: str, potential: Potential | None = None) -> Molecule:
-    """A starting geometry; AMBER coordinates need the molecule of the potential."""
+def load_start(
+    text: str, potential: Potential | None = None, seed: int = 0, trust: Sequence[str] = ()
+) -> Molecule:
+    """A starting geometry: of a molecule file, a model file, AMBER coordinates or a SMILES string.
+
+    Args:
+        text: the file or the SMILES string.
+        potential: that of the command, which gives the elements to AMBER coordinates.
+        seed: random seed of the geometry of a SMILES string.
+        trust: modules that may build the networks of a model file, see `jaxff.load`.
+    """
     from jaxff.molecule import Molecule
 
-    if potential is None or suffix_of(path) not in AMBER.companions:
-        return Molecule.read(path)
+    if is_potential(text) and suffix_of(text) not in Molecule.FORMATS:
+        return _molecule_of_model(text, trust)
+    if suffix_of(text) not in AMBER.companions:
+        return load_molecule(text, None, seed)
+    if potential is None:
+        raise InputError(f"{text} has no elements; give a molecule file or a SMILES string")
     from jaxff.formats import read_inpcrd
 
-    positions, molecule = read_inpcrd(path), potential.molecule
+    path, positions, molecule = text, read_inpcrd(text), potential.molecule
     if molecule is None:
         raise InputError(f"{path}: the model has no molecule; give a file with elements")
     if len(positions) != molecule.n_atoms:
@@ -72,6 +85,18 @@ def load_start(path: str, potential: Potential | None = None) -> Molecule:
             "coordinates of the same topology"
         )
     return molecule.with_positions(positions)
+
+
+def _molecule_of_model(path: str, trust: Sequence[str]) -> Molecule:
+    """The molecule, with its geometry, in a model file or a force-field file."""
+    from jaxff.formats import read_potential
+
+    molecule = read_potential(path, trust).molecule
+    if molecule is None:
+        raise InputError(f"{path} holds no molecule: give a molecule file or a SMILES string")
+    if molecule.n_atoms > 1 and not molecule.positions.any():
+        raise InputError(f"{path} holds no geometry: give coordinates or a molecule file")
+    return molecule
 
 
 def load_form(arguments: Namespace, data: Dataset, charge: int | None = None) -> Potential:
@@ -121,7 +146,7 @@ def load_surface_and_start(arguments: Namespace) -> tuple[Method, Any, Molecule]
     method = Method(arguments.model, options, tuple(arguments.trust), tuple(arguments.frcmod))
     potential = method.potential() if method.is_potential else None
     _print_companions(arguments.model, arguments.frcmod)
-    molecule = load_start(arguments.start, potential)
+    molecule = load_start(arguments.start, potential, arguments.seed, arguments.trust)
     if arguments.charge is not None:
         molecule = replace(molecule, charge=arguments.charge)
     return method, potential or load_surface(method, molecule), molecule

@@ -25,7 +25,7 @@ class Format:
 
     Attributes:
         name: the format in words.
-        module: its module in `jaxff.formats`.
+        module: its module in `jaxff.formats`, and its name in `jaxff export --to`.
         suffixes: in lower case; the first is the usual one.
         companions: suffixes of the files that may accompany it (empty: those of molecules).
         most: the largest number of these files.

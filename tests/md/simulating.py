@@ -10,6 +10,7 @@ ANY = {item.name for kind in md.ENSEMBLES.values() for item in fields(kind)}
 def objects(ensemble="langevin", state=None, **settings):
     """Arguments of `simulate`; settings that only other ensembles have are left out."""
     kind = md.ENSEMBLES[ensemble]
+    settings = {"every": 10, **settings}
     parts = {
         name: {f.name: settings.pop(f.name) for f in fields(cls) if f.name in settings}
         for name, cls in (("start", md.Start), ("output", md.Output), ("stop", md.Stop))

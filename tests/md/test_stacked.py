@@ -51,4 +51,4 @@ def test_bad_input_is_one_sentence(stack, molecules):
     with pytest.raises(InputError, match="use Langevin or NVE"):
         md.simulate_stack(stack, molecules, md.CSVR())
     with pytest.raises(InputError, match=r"multiple of output\.every"):
-        md.simulate_stack(stack, molecules, steps=15)
+        md.simulate_stack(stack, molecules, steps=12)

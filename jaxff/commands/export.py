@@ -1,0 +1,44 @@
+"""Command that writes a model for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxff.commands.options import model_option
+from jaxff.commands.shared import load_potential, writable_folder
+from jaxff.errors import InputError
+from jaxff.formats.registry import FORCE_FIELDS
+
+HELP = "Write a model as force-field files of other programs."
+MORE = "A format that cannot express a term of the model is not written, and the term is named."
+EXAMPLE = "jaxff export ethanol_gaff.npz --to amber openmm -o ethanol"
+
+FORMATS = {form.module: form for form in FORCE_FIELDS}
+
+
+def options(sub) -> None:
+    model_option(sub)
+    names = "; ".join(
+        f"{name}: {form.name}, {', '.join(dict.fromkeys(form.suffixes[:1] + form.companions[:1]))}"
+        for name, form in FORMATS.items()
+    )
+    sub.add_argument("--to", nargs="+", required=True, choices=tuple(FORMATS), help=names)
+    sub.add_argument("--name", help="name of the files without suffix (default: that of MODEL.npz)")
+    sub.add_argument("-o", "--output", metavar="DIR", required=True)
+
+
+def run(arguments, console) -> dict:
+    from jaxff.formats import write_force_field
+
+    stem = arguments.name or Path(arguments.model).stem
+    if Path(stem).name != stem:
+        raise InputError(f"--name {stem}: give a name without a folder")
+    potential = load_potential(arguments.model, arguments.trust, arguments.frcmod)
+    out = writable_folder(arguments.output)
+    files = [
+        file
+        for name in dict.fromkeys(arguments.to)
+        for file in write_force_field(out / f"{stem}{FORMATS[name].suffixes[0]}", potential)
+    ]
+    console.say(f"wrote {', '.join(map(str, files))}")
+    return {"files": [str(file) for file in files]}
