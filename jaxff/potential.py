@@ -175,10 +175,15 @@ class Potential:
 
     @property
     def dtype(self):
-        """The widest floating-point type among the parameters."""
+        """The type of positions and forces: the widest floating-point type of the parameters.
+
+        Terms that always compute in float64 (`Term.precise`) count only if there are no others.
+        """
         known = self._known
         if "dtype" not in known:
-            leaves = known["leaves"]
+            placed = self.program.placed
+            others = [self.params[p.name] for p in placed if not p.term.precise]
+            leaves = jax.tree.leaves(others or self.params)
             known["dtype"] = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
         return known["dtype"]
 
@@ -224,8 +229,16 @@ class Potential:
         return Potential(self.program, self.params, self.molecule, origin)
 
     def astype(self, dtype) -> Potential:
-        """The potential with every parameter converted to `dtype` (float32 or float64)."""
-        params = jax.tree.map(lambda p: p.astype(dtype), self.params)
+        """The potential with every parameter converted to `dtype` (float32 or float64).
+
+        Kernels and other terms with `Term.precise` remain in float64: they convert the positions
+        to float64 and their energy back.
+        """
+        precise = {p.name for p in self.program.placed if p.term.precise}
+        params = {
+            name: own if name in precise else jax.tree.map(lambda p: p.astype(dtype), own)
+            for name, own in self.params.items()
+        }
         return Potential(self.program, params, self.molecule, self.origin)
 
     # -- composition --------------------------------------------------------------------

@@ -56,6 +56,8 @@ class Term:
         adaptable: static fields that `alike` changes.
         physical: False if energies have no meaning before training, so that labels are not checked
             against them.
+        precise: True if the energy needs float64, as that of coefficients that cancel. Such
+            parameters stay in float64 when a potential is converted to float32.
 
     Static fields that are strings or tuples of strings are names; they must not change the energy.
     """
@@ -67,6 +69,7 @@ class Term:
     indices: ClassVar[dict[str, tuple[str, ...]]] = {}
     adaptable: ClassVar[tuple[str, ...]] = ()
     physical: ClassVar[bool] = True
+    precise: ClassVar[bool] = False
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # of the subclass
     n_atoms: int
 

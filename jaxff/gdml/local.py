@@ -42,7 +42,8 @@ class LocalKernelTerm(KernelTerm):
         kernel = super().energies(params, R, space)["gdml"]
         squares = _squares(self.images(params, R, space), params["descriptors"])
         q = soft_minimum(squares, params["softness"])
-        return {"correction": switch(q, params["inner"], params["outer"]) * kernel}
+        energy = switch(q, params["inner"], params["outer"]) * kernel
+        return {"correction": energy.astype(R.dtype)}
 
 
 def soft_minimum(values: Array, softness: Array | float) -> Array:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
+from jaxff.errors import InputError
 from jaxff.gdml.descriptor import Descriptor, entry_permutations, inverse_distances
 from jaxff.gdml.kernel import Expansion, expand
 from jaxff.molecule import Molecule
@@ -22,7 +23,8 @@ class KernelTerm(Term):
 
     E = std Σ_j Σ_p 5/(3σ²) (1 + t) exp(−t) δ·β_j + c, where t = √5 |δ|/σ and δ is the difference
     between the permuted descriptor and that of training frame j.  It is evaluated as matrix
-    products of the P permuted descriptors with the M training descriptors.
+    products of the P permuted descriptors with the M training descriptors.  The summands are up to
+    10⁸ times as large as their sum, so that they are always computed in float64.
 
     Attributes:
         n_atoms: N.
@@ -51,6 +53,7 @@ class KernelTerm(Term):
     """
 
     kind: ClassVar[str] = "gdml"
+    precise: ClassVar[bool] = True
     columns: ClassVar[dict[str, Column]] = {
         "descriptors": Column("1/Å", trainable=False),
         "centre": Column("1/Å", trainable=False),
@@ -99,8 +102,19 @@ class KernelTerm(Term):
         return ("box",) if "lattice" in params else ()
 
     def images(self, params: Params, R: Array, space: Space) -> Array:
-        """Permuted descriptors (P, D) of R (N, 3) Å, relative to `centre`."""
-        lattice = params.get("lattice")
+        """Permuted descriptors (P, D) of R (N, 3) Å, relative to `centre`.
+
+        Raises:
+            InputError: the parameters are not in float64.
+        """
+        dtype = params["descriptors"].dtype
+        if dtype != np.float64:
+            raise InputError(
+                f"an sGDML kernel needs float64, but its parameters are in {dtype}: call "
+                'jax.config.update("jax_enable_x64", True) before the model is loaded, or set '
+                "JAX_ENABLE_X64=1"
+            )
+        R, lattice = R.astype(dtype), params.get("lattice")
         if lattice is not None and space.box is not None:
             lattice = space.box.T
         # |x − x_j^p| = |x^(p⁻¹) − x_j|: the one query is permuted instead of the training set.
@@ -117,7 +131,8 @@ class KernelTerm(Term):
             params["projections"],
             params.get("energy_alphas"),
         )
-        return {"gdml": params["std"] * jnp.sum(expand(x, expansion)) + params["offset"]}
+        energy = params["std"] * jnp.sum(expand(x, expansion)) + params["offset"]
+        return {"gdml": energy.astype(R.dtype)}
 
 
 def kernel_potential(

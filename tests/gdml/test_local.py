@@ -162,7 +162,7 @@ def test_files_batches_and_precision(toy, correction, tmp_path):
     batch = jax.jit(jax.vmap(hybrid))(toy[2][:5])
     np.testing.assert_allclose(batch, [hybrid(R) for R in toy[2][:5]], rtol=1e-9)
     single = correction.astype("float32")(toy[2][0][ATOMS].astype("float32"))
-    np.testing.assert_allclose(single, correction(toy[2][0][ATOMS]), atol=0.05)
+    np.testing.assert_allclose(single, correction(toy[2][0][ATOMS]), atol=1e-4)
     with pytest.raises(InputError, match="not a single plain sGDML model"):
         gdml.save(tmp_path / "plain.npz", correction)
     with pytest.raises(InputError, match="0 kernels"):
