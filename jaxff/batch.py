@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -17,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.interaction import energies_and_gradients, merged, side_by_side
+from jaxff.interaction import Interactions, energies_and_gradients, merged, side_by_side
+from jaxff.joined import Joined
 from jaxff.padding import (
     GHOSTS,
     can_be_padded,
@@ -76,7 +78,7 @@ class StackGroup:
 
         def sums(program: Program, params: Params):
             found = [placed.interactions(params) for placed in program.placed]
-            known = [one for one in found if one is not None]
+            known = [replace(one, matrices=None) for one in found if one is not None]
             return merged(known) if len(known) == len(found) else None
 
         interactions = jax.vmap(sums)(self.program, params)
@@ -91,20 +93,13 @@ class StackGroup:
             prepared: see `prepared`.
             R: (K, M, n_atoms, 3) Å.
         """
-        single = R.shape[1] == 1
-        R = R[:, 0] if single else R
         if isinstance(prepared, list):
             dtypes = (p.dtype for one in prepared for p in one.parameters)
-            energy, gradient = energies_and_gradients(
-                prepared, R.astype(jnp.result_type(R, *dtypes))
-            )
-            found = energy, -gradient
-        else:
-            of_member = Program.energy_and_forces
-            if not single:
-                of_member = jax.vmap(of_member, in_axes=(None, None, 0))
-            found = jax.vmap(of_member)(prepared["program"], prepared["params"], R)
-        return jax.tree.map(lambda x: x[:, None], found) if single else found
+            R = R.astype(jnp.result_type(R, *dtypes))
+            energy, gradient = energies_and_gradients(prepared, R)
+            return energy, -gradient
+        of_frames = jax.vmap(Program.energy_and_forces, in_axes=(None, None, 0))
+        return jax.vmap(of_frames)(prepared["program"], prepared["params"], R)
 
     @cached_property
     def jit_energy_and_forces(self) -> Callable:
@@ -165,6 +160,7 @@ class Stack(Sequence):
                 )
         self.groups = tuple(_grouped(self.potentials) if groups is None else groups)
         self._expected = [(p.n_atoms, np.dtype(p.dtype)) for p in self.potentials]
+        self._starts = np.cumsum([0, *(n for n, _ in self._expected)])
 
     def __len__(self) -> int:
         return len(self.potentials)
@@ -216,25 +212,37 @@ class Stack(Sequence):
         Args:
             positions: (N, 3) Å of each molecule.
         """
-        frames = self._checked([np.asarray(R)[None] for R in positions])
-        filled = [g.filled([frames[k] for k in g.members], 0, 1) for g in self.groups]
-        found = jax.device_get(self._jit_all(self._prepared, filled))
-        energies = np.empty(len(self), np.result_type(*(E for E, _ in found)))
-        forces: list[Any] = [None] * len(self)
-        for group, (E, F) in zip(self.groups, found, strict=True):
-            for place, (k, n) in enumerate(zip(group.members, group.counts, strict=True)):
-                energies[k], forces[k] = E[place, 0], F[place, 0, :n]
+        frames = self._checked(positions, 2)
+        R = np.concatenate(frames)
+        if self._joined is None:
+            energies, F = np.zeros(len(self), R.dtype), np.zeros_like(R)
+        else:
+            energies, F = map(np.array, self._joined.energies_and_forces(R))
+        forces = [F[begin:end] for begin, end in pairwise(self._starts)]
+        for group, prepared in zip(self.groups, self._prepared, strict=True):
+            if isinstance(prepared, list):  # its interactions are joined
+                continue
+            filled = group.filled([frames[k][None] for k in group.members], 0, 1)
+            found = jax.device_get(group.jit_energy_and_forces(prepared, filled))
+            for k, n, E, F in zip(group.members, group.counts, *found, strict=True):
+                energies[k], forces[k][:] = E[0], F[0, :n]
         return energies, forces
 
     @cached_property
-    def _jit_all(self) -> Callable:
-        """The energies and forces of all groups, in one compiled program."""
-
-        def evaluate(prepared, positions):
-            parts = zip(self.groups, prepared, positions, strict=True)
-            return [group.energy_and_forces(own, R) for group, own, R in parts]
-
-        return jax.jit(evaluate)
+    def _joined(self) -> Joined | None:
+        """The interactions of all groups whose terms are sums of interactions."""
+        starts, parts = self._starts, []
+        for group, prepared in zip(self.groups, jax.device_get(self._prepared), strict=True):
+            for one in prepared if isinstance(prepared, list) else ():
+                place, atom = np.divmod(one.atoms, group.n_atoms)
+                real = (atom < np.array(group.counts)[place]).all(axis=0)
+                place = place[0, real]
+                owners = np.array(group.members)[place]
+                parameters = tuple(p[real] for p in one.parameters)
+                scale = None if one.scale is None else one.scale[place]
+                atoms = starts[owners] + atom[:, real]
+                parts.append((Interactions(one.energy, atoms, parameters, scale), owners))
+        return Joined.of(parts, len(self)) if parts else None
 
     def __call__(self, positions: Sequence) -> np.ndarray:
         """Energies, (K,) kcal/mol, of one frame (N, 3) Å of each molecule."""
@@ -255,7 +263,7 @@ class Stack(Sequence):
         Raises:
             InputError: another number of molecules, or frames of another shape.
         """
-        frames = self._checked(positions)
+        frames = self._checked(positions, 3)
         energies: list[list] = [[] for _ in frames]
         forces: list[list] = [[] for _ in frames]
         for group, prepared in zip(self.groups, self._prepared, strict=True):
@@ -275,16 +283,17 @@ class Stack(Sequence):
             for E, F, R in zip(energies, forces, frames, strict=True)
         ]
 
-    def _checked(self, positions: Sequence) -> list[np.ndarray]:
+    def _checked(self, positions: Sequence, ndim: int) -> list[np.ndarray]:
+        """Positions with `ndim` axes, in the types of the potentials or wider ones."""
         if len(positions) != len(self):
             raise InputError(f"got positions of {len(positions)} molecules for {len(self)}")
         frames = []
         for k, (R, (n_atoms, dtype)) in enumerate(zip(positions, self._expected, strict=True)):
             R = np.asarray(R)
-            if R.ndim != 3 or R.shape[1:] != (n_atoms, 3):
+            if R.ndim != ndim or R.shape[-2:] != (n_atoms, 3):
                 raise InputError(
-                    f"positions of molecule {k} have shape {R.shape}, expected frames of "
-                    f"({n_atoms}, 3) in Å"
+                    f"positions of molecule {k} have shape {R.shape}, expected "
+                    f"{'frames of ' if ndim > 2 else ''}({n_atoms}, 3) in Å"
                 )
             if R.dtype != dtype:
                 R = R.astype(np.promote_types(R.dtype, dtype))

@@ -1,0 +1,129 @@
+"""Interactions of molecules of any sizes, joined to one list, for one geometry of each.
+
+On a CPU, starting a compiled loop takes longer than a short loop itself.  One gather of positions
+and one scatter of forces therefore serve all interactions of all molecules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from math import prod
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff.interaction import Array, Interactions
+
+
+class Form(NamedTuple):
+    """Size of the interactions of one form.
+
+    Attributes:
+        energy: see `Interactions`.
+        n_points: number of atoms of one interaction.
+        count: number of interactions.
+        shapes: shapes of the parameters of one interaction.
+    """
+
+    energy: Callable
+    n_points: int
+    count: int
+    shapes: tuple[tuple[int, ...], ...]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["atoms", "owners", "factors", "parameters"],
+    meta_fields=["forms", "n_molecules"],
+)
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """The interactions of several molecules; a JAX pytree of few arrays.
+
+    Attributes:
+        forms: the forms, in the order of the arrays.
+        n_molecules: number of molecules K.
+        atoms: their atoms; for each form those of the first points of all interactions, then those
+            of the second points, and so on.
+        owners: (n,) molecules of all interactions.
+        factors: (n,) factors of their energies, or None.
+        parameters: for each form and each of its parameters, an array (..., count), flattened.
+    """
+
+    forms: tuple[Form, ...]
+    n_molecules: int
+    atoms: Array
+    owners: Array
+    factors: Array | None
+    parameters: Array
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[Interactions, np.ndarray]], n_molecules: int) -> Joined:
+        """Join interactions, of which `scale` may be an array (n,).
+
+        Args:
+            parts: interactions of NumPy arrays and their molecules (n,).
+            n_molecules: number of molecules.
+        """
+        alike: dict[tuple, list[tuple[Interactions, np.ndarray]]] = {}
+        for own, owners in parts:
+            shapes = tuple(p.shape[1:] for p in own.parameters)
+            alike.setdefault((own.energy, len(own.atoms), shapes), []).append((own, owners))
+        forms, atoms, parameters, molecules, factors = [], [], [], [], []
+        for (energy, n_points, shapes), members in alike.items():
+            count = sum(len(owners) for _, owners in members)
+            forms.append(Form(energy, n_points, count, shapes))
+            atoms.append(np.concatenate([own.atoms for own, _ in members], axis=1).ravel())
+            columns = zip(*(own.parameters for own, _ in members), strict=True)
+            parameters += [np.moveaxis(np.concatenate(c), 0, -1).ravel() for c in columns]
+            for own, owners in members:
+                molecules.append(owners)
+                scale = 1.0 if own.scale is None else own.scale
+                factors.append(np.broadcast_to(scale, owners.shape))
+        scaled = any(own.scale is not None for own, _ in parts)
+        return cls(
+            tuple(forms),
+            n_molecules,
+            jnp.asarray(np.concatenate(atoms).astype(np.int32)),
+            jnp.asarray(np.concatenate(molecules).astype(np.int32)),
+            jnp.asarray(np.concatenate(factors)) if scaled else None,
+            jnp.asarray(np.concatenate(parameters)),
+        )
+
+    @jax.jit
+    def energies_and_forces(self, R: Array) -> tuple[Array, Array]:
+        """Energies (K,) kcal/mol and forces (N, 3) kcal/mol/Å at R (N, 3) Å of all molecules."""
+        R = R.astype(jnp.result_type(R, self.parameters))
+        inside = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
+        points = _split(
+            R.T.at[:, self.atoms].get(**inside), [f.n_points * f.count for f in self.forms]
+        )
+        sizes = [prod(shape) * form.count for form in self.forms for shape in form.shapes]
+        columns = iter(_split(self.parameters, sizes))
+        factors = [1.0] * len(self.forms)
+        if self.factors is not None:
+            factors = _split(self.factors, [form.count for form in self.forms])
+        energies, forces = [], []
+        for form, x, factor in zip(self.forms, points, factors, strict=True):
+            x = x.reshape(3, form.n_points, form.count)
+            vectors = [x[:, k + 1] - x[:, k] for k in range(form.n_points - 1)]
+            parameters = [next(columns).reshape(*shape, form.count) for shape in form.shapes]
+            energy, pull_back = jax.vjp(lambda *d: factor * form.energy(*d, *parameters), *vectors)
+            slopes = pull_back(jnp.ones_like(energy))
+            middle = [after - before for before, after in pairwise(slopes)]
+            energies.append(energy)
+            forces += [slopes[0], *middle, -slopes[-1]]
+        total = jnp.zeros(self.n_molecules, R.dtype)
+        total = total.at[self.owners].add(jnp.concatenate(energies), **inside)
+        force = jnp.zeros_like(R.T).at[:, self.atoms].add(jnp.concatenate(forces, axis=1), **inside)
+        return total, force.T
+
+
+def _split(x: Array, sizes: Sequence[int]) -> list[Array]:
+    """Parts of the last axis with these sizes."""
+    return jnp.split(x, np.cumsum(sizes)[:-1], axis=-1)
