@@ -17,7 +17,7 @@ from jaxff import units
 from jaxff.dataset_files import read_extxyz, read_npz
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule, formula, perceive_bonds
-from jaxff.npz import write_npz
+from jaxff.npz import usable, write_npz
 from jaxff.plausibility import Units, implausible_units
 
 
@@ -88,10 +88,10 @@ class Dataset:
                     f"{who}: the lattice must be three independent vectors (3, 3) in Å, as columns"
                 )
         for key in ("positions", "forces", "energies"):
-            if key in arrays and not (finite := np.isfinite(arrays[key])).all():
+            if key in arrays and not (finite := usable(arrays[key])).all():
                 frame = int(np.argmin(finite.reshape(len(R), -1).all(axis=1)))
                 raise InputError(
-                    f"{who}: frame {frame} has a {key[:-1]} that is not finite; "
+                    f"{who}: frame {frame} has a {key[:-1]} that is not finite or too large; "
                     "remove or recompute that frame"
                 )
         charge = np.asarray(self.charge)

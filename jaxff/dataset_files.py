@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.molecule_files import charge_of_ase
+from jaxff.molecule_files import charge_of_ase, read_xyz_frames
 from jaxff.npz import NpzReader
 from jaxff.plausibility import Units
 
@@ -60,10 +60,8 @@ def read_extxyz(
     path: Path, energy_key: str | None = None, forces_key: str | None = None
 ) -> tuple[Fields, Units]:
     """The fields of an extxyz file; the keys are those of `Dataset.load`."""
-    import ase.io
-
     try:
-        frames: Any = ase.io.read(path, index=":", format="extxyz")
+        frames = read_xyz_frames(path, slice(None))
     except Exception as error:
         raise InputError(f"{path}: cannot be read as extxyz ({error})") from error
     if not frames:

@@ -13,6 +13,7 @@ from ase.data import atomic_masses_iupac2016, chemical_symbols, covalent_radii
 
 from jaxff.errors import InputError
 from jaxff.molecule_files import READERS, fields_of_ase, fields_of_rdkit
+from jaxff.npz import usable
 
 if TYPE_CHECKING:
     import networkx
@@ -60,9 +61,9 @@ class Molecule:
             raise InputError(
                 f"{who}: positions have shape {positions.shape}, expected ({len(numbers)}, 3)"
             )
-        if not np.isfinite(positions).all():
-            atom = int(np.argmax(~np.isfinite(positions).all(axis=1)))
-            raise InputError(f"{who}: the position of atom {atom} is not finite")
+        if not usable(positions).all():
+            atom = int(np.argmax(~usable(positions).all(axis=1)))
+            raise InputError(f"{who}: the position of atom {atom} is not finite or too large")
         bonds = np.sort(np.asarray(self.bonds, int).reshape(-1, 2), axis=1)
         if len(bonds) and (bonds.min() < 0 or bonds.max() >= len(numbers)):
             raise InputError(f"{who}: a bond names an atom outside 0..{len(numbers) - 1}")

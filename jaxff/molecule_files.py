@@ -5,7 +5,9 @@ A new format takes one function and one line in `READERS`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,32 @@ def charge_of_ase(atoms: Any) -> int:
     """Net charge, e: ``atoms.info["charge"]``, or else the sum of the initial charges."""
     charge = atoms.info.get("charge", round(float(atoms.get_initial_charges().sum())))
     return int(charge or 0)
+
+
+def read_xyz_frames(path: Path, index: int | slice) -> Any:
+    """The frame or frames of an (extended) xyz file, as ASE's atoms.
+
+    Raises:
+        InputError: a frame has fewer lines than it declares atoms, for which ASE would search
+            through any number of lines.
+    """
+    import ase.io
+
+    with path.open("rb") as file:
+        for frame, line in enumerate(file):
+            if isinstance(index, int) and frame > index:
+                break
+            try:
+                count = int(line)
+            except ValueError:
+                break  # the end, or a line of which ASE gives an error
+            left = os.fstat(file.fileno()).st_size
+            if not 0 <= count <= left or sum(1 for _ in islice(file, count + 1)) <= count:
+                raise InputError(
+                    f"frame {frame} declares {count} atoms, but the file is too short for them: "
+                    "it is truncated, or the number is wrong"
+                )
+    return ase.io.read(path, index=index, format="extxyz")
 
 
 def mol2_rows(path: str | Path) -> dict[str, list[list[str]]]:
@@ -123,9 +151,7 @@ def _read_pdb(path: Path) -> Fields:
 
 
 def _read_xyz(path: Path) -> Fields:
-    import ase.io
-
-    return fields_of_ase(ase.io.read(path, index=0, format="extxyz"))
+    return fields_of_ase(read_xyz_frames(path, 0))
 
 
 def _read_mol2(path: Path) -> Fields:

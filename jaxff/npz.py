@@ -17,6 +17,14 @@ import numpy as np
 
 from jaxff.errors import InputError
 
+# No quantity in a file is larger, and the squares of larger numbers soon overflow.
+LARGEST = 1e30
+
+
+def usable(values) -> np.ndarray:
+    """Which of the numbers are finite and not absurdly large."""
+    return np.abs(np.asarray(values, float)) < LARGEST
+
 
 @contextmanager
 def atomic_path(path):

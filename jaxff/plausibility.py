@@ -131,6 +131,8 @@ def bond_force_constants(
     for k, (i, j) in enumerate(molecule.bonds):
         bond = positions[:, i] - positions[:, j]
         length = np.linalg.norm(bond, axis=1)
+        if not length.all():  # the atoms coincide
+            continue
         m_i, m_j = molecule.masses[[i, j]]
         relative = (m_j * forces[:, i] - m_i * forces[:, j]) / (m_i + m_j)
         force = np.einsum("ma,ma->m", relative, bond) / length

@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
-from jaxff.npz import NpzReader, write_npz
+from jaxff.npz import NpzReader, usable, write_npz
 from jaxff.potential import Placed, Potential
 from jaxff.term import Term, array_fields, term_kinds
 
@@ -178,7 +178,7 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
         for column, structure in trees.items():
             params[name][column] = _tree(structure, file, f"{prefix}{column}", term)
         for leaf in jax.tree.leaves(params[name]):
-            if leaf.dtype.kind != "f" or not np.isfinite(leaf).all():
+            if leaf.dtype.kind != "f" or not usable(leaf).all():
                 raise InputError(
                     f"{path}: a parameter of the term {name!r} is no finite floating-point number; "
                     "make the file again"

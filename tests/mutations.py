@@ -158,9 +158,13 @@ def mutated_array(array, rng):
             "none": lambda: array[:0] if array.ndim else array.reshape(1),
             "shorter": lambda: array[:-1] if array.ndim else array.reshape(1),
             "longer": lambda: np.concatenate([array, array[-1:]]) if array.ndim else array[None],
-            "transposed": lambda: array.T if array.ndim > 1 else array[:, None, None]
-            if array.ndim
-            else array[None, None],
+            "transposed": lambda: (
+                array.T
+                if array.ndim > 1
+                else array[:, None, None]
+                if array.ndim
+                else array[None, None]
+            ),
             "last": lambda: array[..., :-1] if array.ndim else array[None],
         }
         name = list(shapes)[rng.integers(len(shapes))]

@@ -1,5 +1,7 @@
 """Molecules: reading every format, perceiving bonds, and matching by graph isomorphism."""
 
+import time
+
 import ase
 import ase.io
 import networkx
@@ -10,7 +12,9 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from jaxff import InputError, Molecule
+from jaxff.dataset import Dataset
 from jaxff.molecule import perceive_bonds
+from jaxff.reference.frames import read_frames
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 
@@ -140,6 +144,8 @@ def test_bad_input_is_one_sentence(tmp_path):
         Molecule.read(empty)
     with pytest.raises(InputError, match="position of atom 1 is not finite"):
         Molecule([1, 1], [[0, 0, 0], [0, 0, np.nan]], [])
+    with pytest.raises(InputError, match="position of atom 0 is not finite or too large"):
+        Molecule([1], [[0, 0, 1e300]], [])
     with pytest.raises(InputError, match="not an element"):
         Molecule([0], [[0, 0, 0]], [])
     with pytest.raises(InputError, match="periodic"):
@@ -164,6 +170,20 @@ def test_faults_of_mol2_files_are_named(tmp_path, line, message):
     path.write_text("\n".join(["@<TRIPOS>ATOM", *atoms, "@<TRIPOS>BOND", line, ""]))
     with pytest.raises(InputError, match=message):
         Molecule.read(path)
+
+
+@pytest.mark.parametrize("count", [99_999_999, 10**30, 4, -1])
+def test_xyz_files_with_too_few_lines_are_refused_quickly(tmp_path, count):
+    """ASE would search for 99,999,999 lines in a file of four."""
+    path, atoms = tmp_path / "x.xyz", "\nH 0 0 0\nH 0 0 0.7\n"
+    for read in (Molecule.read, Dataset.load, read_frames):
+        frame = 0 if read == Molecule.read else 1
+        path.write_text(f"2\n{atoms}" * frame + f"{count}\n{atoms}")
+        message = f"frame {frame} declares {count} atoms, but the file is too short"
+        started = time.process_time()
+        with pytest.raises(InputError, match=message):
+            read(path)
+        assert time.process_time() - started < 5.0
 
 
 def test_graph_is_the_bond_graph(aspirin):

@@ -18,6 +18,7 @@ from jaxff.formats.amber_write import write_inpcrd, write_prmtop
 from jaxff.gaff.bonded import Table
 from jaxff.gaff.topology import Topology, centre_third
 from jaxff.molecule import Molecule
+from jaxff.npz import LARGEST, usable
 from jaxff.potential import Potential
 from jaxff.units import AMBER_CHARGE
 
@@ -113,7 +114,7 @@ def read_inpcrd(path) -> np.ndarray:
         positions = np.array([float(x) for x in fields[: 3 * n]])
     except (IndexError, ValueError) as error:
         raise InputError(f"{path} is not an ASCII AMBER coordinate file: {error}") from error
-    if len(positions) != 3 * n or not np.isfinite(positions).all():
+    if len(positions) != 3 * n or not usable(positions).all():
         raise InputError(f"{path} is truncated: {3 * n} finite coordinates expected")
     return positions.reshape(-1, 3)
 
@@ -150,7 +151,10 @@ class _Prmtop:
 
     def floats(self, name: str, count: int | None) -> np.ndarray:
         """The (count,) numbers of a section; all of them if count is None."""
-        return np.array(self._values(name, count, lambda s: float(s.replace("D", "E"))), float)
+        values = np.array(self._values(name, count, lambda s: float(s.replace("D", "E"))), float)
+        if not usable(values).all():
+            raise self.error(f"section {name} has a value that is not finite or above {LARGEST:g}")
+        return values
 
     def integers(self, name: str, count: int | None) -> np.ndarray:
         """The (count,) integers of a section; all of them if count is None."""

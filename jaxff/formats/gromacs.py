@@ -22,6 +22,7 @@ def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # ParmEd only warns of files that end too early
+            warnings.simplefilter("ignore", ResourceWarning)  # it leaves some files open
             structure = parmed.load_file(str(path), xyz=coordinates)
         with tempfile.TemporaryDirectory() as folder:
             prmtop = Path(folder) / f"{path.stem}.prmtop"

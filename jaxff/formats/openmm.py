@@ -17,7 +17,7 @@ from jaxff.formats.force_fields import optional_module
 from jaxff.gaff.bonded import Table
 from jaxff.gaff.topology import SCEE, SCNB, Topology, centre_third
 from jaxff.molecule import Molecule, perceive_bonds
-from jaxff.npz import atomic_path
+from jaxff.npz import atomic_path, usable
 from jaxff.potential import Potential
 from jaxff.units import KJ_MOL
 
@@ -77,8 +77,8 @@ class _System:
         values = [np.array([float(row[key]) for row in rows]) for key in keys]
         if (atoms < 0).any() or (atoms >= len(self.particles)).any():
             raise InputError(f"a {tag} of its {force} names an atom that does not exist")
-        if not all(np.isfinite(column).all() for column in values):
-            raise InputError(f"a {tag} of its {force} has a value that is not finite")
+        if not all(usable(column).all() for column in values):
+            raise InputError(f"a {tag} of its {force} has a value that is not finite or too large")
         return atoms, values
 
     def _numbers(self, geometry: Molecule | None) -> np.ndarray:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 
 from jaxff.errors import InputError
+from jaxff.npz import LARGEST
 
 Types = tuple[str, ...]
 DEGREE = 3.141594 / 180.0  # LEaP's value of one degree in rad, which differs from π/180 by 4e-7
@@ -198,7 +199,7 @@ def _named_line(name: str, number: int, line: str) -> Iterator[None]:
     """Turn errors of the block into an InputError that names the line."""
     try:
         yield
-    except (IndexError, ValueError, ZeroDivisionError) as error:
+    except (IndexError, ValueError, ArithmeticError) as error:
         raise InputError(f"{name} line {number} cannot be read: {line!r}") from error
 
 
@@ -207,8 +208,9 @@ def _check_words(words: list[str]) -> None:
         scale, _, value = word.upper().partition("=")
         if scale in _SCALES and float(value) != _SCALES[scale]:
             raise ValueError(f"{word} is not supported")
-        if word.lower() in ("nan", "inf", "-inf", "-nan"):
-            raise ValueError("not finite")
+        with suppress(ValueError):  # other words are types and comments
+            if not abs(float(word)) < LARGEST:
+                raise OverflowError("not finite or too large")
 
 
 def _add_entry(entries: dict[Types, Entry], section: str, line: str, source: str) -> None:

@@ -16,7 +16,7 @@ from jaxff.errors import InputError
 from jaxff.gdml.descriptor import inverse_distances, pair_permutations
 from jaxff.gdml.model import KernelTerm, kernel_potential
 from jaxff.molecule import BOND_TOLERANCE, Molecule
-from jaxff.npz import NpzReader, write_npz
+from jaxff.npz import NpzReader, usable, write_npz
 from jaxff.potential import Potential
 
 
@@ -180,7 +180,7 @@ def _shape(*wanted):
                 return f"has shape {array.shape}, expected a list of {size}"
             shape = ", ".join("any number" if w is None else str(w) for w in wanted)
             return f"has shape {array.shape}, expected ({shape})"
-        return None if array.size and np.isfinite(array).all() else "is empty or not finite"
+        return None if array.size and usable(array).all() else "is empty or not finite"
 
     return fault
 
@@ -206,7 +206,7 @@ def _size(wanted: int | None):
             return f"is not numeric ({array.dtype})"
         if wanted is not None and array.size != wanted:
             return f"has {array.size} numbers, expected {wanted}"
-        return None if np.isfinite(array).all() else "is not finite"
+        return None if usable(array).all() else "is not finite or too large"
 
     return fault
 

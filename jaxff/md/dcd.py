@@ -145,6 +145,8 @@ def read_dcd(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
         )
     shape = (counters.frames, 3, n_atoms + 2)
     records = np.fromfile(path, "<f4", np.prod(shape), offset=HEADER_SIZE).reshape(shape)
+    if (records.view("<i4")[:, :, [0, -1]] != 4 * n_atoms).any():
+        raise InputError(f"{path}: a frame is damaged; make the trajectory again")
     steps = counters.first + counters.every * np.arange(counters.frames)
     return {
         "positions": np.ascontiguousarray(records[:, :, 1:-1].transpose(0, 2, 1)),

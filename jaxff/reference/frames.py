@@ -13,6 +13,7 @@ import numpy as np
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
+from jaxff.molecule_files import read_xyz_frames
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -62,10 +63,8 @@ def _read_file(path: Path) -> Any:
         return Dataset.load(path)
     if path.suffix.lower() not in (".xyz", ".extxyz"):
         return [Molecule.read(path)]
-    import ase.io
-
     try:
-        return ase.io.read(path, index=":", format="extxyz")
+        return read_xyz_frames(path, slice(None))
     except Exception as error:
         raise InputError(f"{path}: cannot be read as extxyz ({error})") from error
 

@@ -14,7 +14,7 @@ CM = np.sqrt(4184.0 / 6.02214076e23 * 1e20 / 1.66053906660e-27) / (2 * np.pi * 2
 
 
 def test_a_diatomic_has_one_mode_of_closed_form(springs):
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     m, M = rng.uniform(1, 40, 2)
     k = rng.uniform(100, 2000)
     direction = rng.normal(size=3)

@@ -97,7 +97,7 @@ def test_distances_are_those_of_every_superposition_and_exchange(mirror):
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_matched_atoms_are_as_near_as_in_the_best_of_all_orders(mirror):
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     frames = rng.normal(size=(3, 9, 3))
     groups = [(1, 4, 6), (2, 8)]
     orders = []

@@ -52,7 +52,7 @@ def test_a_stretched_spring_has_its_energy(springs):
 def test_one_side_moves_as_a_rigid_body(smiles, coordinates):
     """The coordinates are those of ASE, and within each side no distance changes."""
     molecule = Molecule.from_smiles(smiles)
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     values = [{4: rng.uniform(-3, 3, 3), 3: rng.uniform(1.5, 2.5, 2), 2: rng.uniform(1, 2, 2)}[
         len(c)] for c in coordinates]  # fmt: skip
     found = scan(lambda R: (R.sum(axis=(1, 2)), R), molecule, coordinates, values)

@@ -190,7 +190,7 @@ def chain_modes(z, masses, stretches, bends):
     ],
 )  # fmt: skip
 def test_linear_molecules_keep_their_bends(z, masses, stretches, bends, turning):
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     z, masses = np.array(z), np.array(masses)
     modes, shapes = chain_modes(z, masses, np.array(stretches), np.array(bends))
     assert len(modes) == 3 * len(z) - 5
@@ -232,7 +232,7 @@ def test_bent_molecules_turn_about_every_axis(R):
     R = np.array(R)
     masses = np.array([1.008, 15.999, 1.008] if len(R) == 3 else [1.008, 14.007, 12.011, 32.06])
     R = R - masses @ R / masses.sum()
-    spin = np.random.default_rng().normal(size=3)
+    spin = np.random.default_rng(0).normal(size=3)
     v = np.cross(spin, R)
     np.testing.assert_allclose(internal_velocities(R[None], v[None], masses), 0.0, atol=1e-12)
 

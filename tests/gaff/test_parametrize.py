@@ -137,6 +137,8 @@ def test_a_frcmod_file_stands_above_the_table():
     assert gaff_table().bond(("hc", "c3")).values != (100.0, 1.2)
     with pytest.raises(InputError, match=r"my.frcmod line 4 cannot be read"):
         with_frcmod(gaff_table(), "mine\nMASS\nBOND\nc3-hc  a  1.20\n", "my.frcmod")
+    with pytest.raises(InputError, match=r"my.frcmod line 4 cannot be read"):
+        with_frcmod(gaff_table(), "mine\nMASS\nBOND\nc3-hc  300.0  1e300\n", "my.frcmod")
 
 
 def test_coulomb_constant_is_passed_on():

@@ -160,7 +160,7 @@ def test_gradients_are_those_of_finite_differences(make, ensemble):
     model = gdml.load(DATA / "ethanol_model.npz")
     frames = jaxff.Dataset.load(DATA / "ethanol_frames.npz")
     potential = make(frames.molecule, model)
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     R, masses = jnp.asarray(frames.positions[3]), frames.molecule.masses
     v = jnp.asarray(md.kinetics.maxwell_boltzmann(masses, 400.0, rng))
     weights = rng.standard_normal((3, 9, 3))

@@ -60,7 +60,7 @@ def run_with_kills(kills, rng, *arguments) -> int:
 
 
 def check_kills(kills, tmp_path, suffix, ensemble, *more):
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()

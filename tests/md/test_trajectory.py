@@ -31,7 +31,7 @@ def ethanol():
 
 @pytest.fixture(scope="module")
 def frames(ethanol):
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     n, shape = 23, (23, ethanol.n_atoms, 3)
     steps = 30 + 10 * np.arange(n)
     return {
@@ -303,7 +303,7 @@ def test_a_file_is_extended_after_its_last_whole_frame(ethanol, frames, tmp_path
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_killed_writers_lose_nothing_that_was_marked(tmp_path, suffix):
     script = Path(__file__).with_name("kill_writer.py")
-    seed = str(np.random.default_rng().integers(2**31))
+    seed = str(np.random.default_rng(0).integers(2**31))
     command = [sys.executable, script, tmp_path, suffix, "10", seed]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"seed {seed}: {done.stderr}"
@@ -442,6 +442,15 @@ def test_files_that_cannot_be_continued_are_refused_and_left_alone(
     for call in (lambda: read_trajectory(path), lambda: resume_trajectory(path, ethanol, mark)):
         with pytest.raises(InputError, match=path.name):
             call()
+
+
+def test_damaged_records_of_a_dcd_are_noticed(ethanol, frames, tmp_path):
+    path = tmp_path / "run.dcd"
+    written(path, ethanol, frames)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:600] + bytes(20) + raw[600:])
+    with pytest.raises(InputError, match="a frame is damaged"):
+        read_trajectory(path)
 
 
 @pytest.mark.parametrize("suffix", [".extxyz", ".dcd"])
