@@ -20,8 +20,7 @@ class Calculator(AseCalculator):
     """Energy (eV) and forces (eV/Å) of a potential, for any ASE workflow.
 
     The atoms may be in any order: at the first geometry they are matched to the potential's
-    molecule by the bond graph.  If the elements agree in their order but the bonds of this geometry
-    do not (a stretched bond), the order is kept.
+    molecule; see `match`.
 
     Args:
         potential: the potential; results have the dtype of its parameters.

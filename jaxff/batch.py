@@ -77,9 +77,9 @@ class StackGroup:
         """
 
         def sums(program: Program, params: Params):
-            found = [placed.interactions(params) for placed in program.placed]
-            known = [replace(one, matrices=None) for one in found if one is not None]
-            return merged(known) if len(known) == len(found) else None
+            parts = [placed.interactions(params) for placed in program.placed]
+            known = [replace(one, matrices=None) for one in parts if one is not None]
+            return merged(known) if len(known) == len(parts) else None
 
         interactions = jax.vmap(sums)(self.program, params)
         return (
@@ -177,15 +177,15 @@ class Stack(Sequence):
         Names and shapes must be those of the present parameters; nothing is compiled again.
         """
         pairs = zip(self.potentials, params, strict=True)
-        return Stack([potential.replace(own) for potential, own in pairs], self.groups)
+        return Stack([potential.replace(values) for potential, values in pairs], self.groups)
 
     @cached_property
     def _prepared(self) -> tuple[Any, ...]:
-        """What each group needs of its parameters; see `StackGroup.prepared`."""
+        """The interactions of each group with its parameters; see `StackGroup.prepared`."""
 
         def prepared(params):
             pairs = zip(self.groups, params, strict=True)
-            return tuple(group.prepared(own) for group, own in pairs)
+            return tuple(group.prepared(values) for group, values in pairs)
 
         return jax.jit(prepared)(self.params)
 
@@ -223,8 +223,8 @@ class Stack(Sequence):
             if isinstance(prepared, list):  # its interactions are joined
                 continue
             filled = group.filled([frames[k][None] for k in group.members], 0, 1)
-            found = jax.device_get(group.jit_energy_and_forces(prepared, filled))
-            for k, n, E, F in zip(group.members, group.counts, *found, strict=True):
+            results = jax.device_get(group.jit_energy_and_forces(prepared, filled))
+            for k, n, E, F in zip(group.members, group.counts, *results, strict=True):
                 energies[k], forces[k][:] = E[0], F[0, :n]
         return energies, forces
 
@@ -253,9 +253,7 @@ class Stack(Sequence):
         return self.energy_and_forces(positions)[1]
 
     def predict(self, positions: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Energies (M,) and forces (M, N, 3) of the frames of each molecule.
-
-        Energies are in kcal/mol, forces in kcal/mol/Å.
+        """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of each molecule's frames.
 
         Args:
             positions: (M, N, 3) Å of each molecule; M may differ.
@@ -355,8 +353,8 @@ def _shape_of(potential: Potential) -> tuple:
         kinds = tuple((p.name, type(p.term), _others(p.term)) for p in program.placed)
         columns = tuple(
             (name, key, str(jax.tree.structure(value)), _shapes(value, int((name, key) in tables)))
-            for name, own in params.items()
-            for key, value in own.items()
+            for name, columns in params.items()
+            for key, value in columns.items()
         )
         return True, size_class(program.n_atoms or 0), kinds, columns
     kinds = tuple(

@@ -131,15 +131,15 @@ def _labels(
     Raises:
         InputError: they are missing, or two of the usual names have different values.
     """
-    found = [name for name in ((key,) if key else usual) if known.get(name) is not None]
+    names = [name for name in ((key,) if key else usual) if known.get(name) is not None]
     remedy = f'give the name by {what}_key="..." (--{what}-key ...)'
-    if not found and (key or needed):
+    if not names and (key or needed):
         there = ", ".join(name for name in known if name not in ("numbers", "positions"))
         missing = f"{what} named {key}" if key else f"{what} (a column named forces)"
         raise InputError(f"{where} has no {missing}; it has {there or 'no values'}: {remedy}")
-    for name in found[1:]:
-        if not np.array_equal(known[name], known[found[0]]):
+    for name in names[1:]:
+        if not np.array_equal(known[name], known[names[0]]):
             raise InputError(
-                f"{where} has different {what} values named {found[0]} and {name}: {remedy}"
+                f"{where} has different {what} values named {names[0]} and {name}: {remedy}"
             )
-    return known[found[0]] if found else None
+    return known[names[0]] if names else None

@@ -43,9 +43,7 @@ def angle(a: Array, b: Array, c: Array) -> Array:
 
 
 def angle_cos(a: Array, b: Array, c: Array) -> Array:
-    """Cosine () of the angle at b between a and c (3,) Å.
-
-    It is smooth at straight angles.
+    """Cosine () of the angle at b between a and c (3,) Å, smooth at straight angles.
 
     Value and gradient are zero if b coincides with a or c.
     """
@@ -56,18 +54,13 @@ def angle_cos(a: Array, b: Array, c: Array) -> Array:
 
 
 def fade(x: Array) -> Array:
-    """Smooth step () from 0 at x = 0 to 1 at x = 1.
-
-    Two derivatives vanish at both ends.
-    """
+    """Smooth step () from 0 at x = 0 to 1 at x = 1; two derivatives vanish at both ends."""
     x = jnp.clip(x, 0.0, 1.0)
     return x**3 * (10.0 + x * (6.0 * x - 15.0))
 
 
 def squared_angle_deviation(a: Array, b: Array, c: Array, reference: Array) -> Array:
-    """(θ − θ0)², () rad², of the angle θ at b between a and c (3,) Å.
-
-    The argument `reference`, () rad, is θ0.
+    """(θ − θ0)², () rad², of the angle θ at b of a and c (3,) Å; `reference` is θ0, () rad.
 
     At exactly 0° and 180° the first and second derivatives are correct if θ0 is this angle.  For
     other θ0 the energy has a cusp there, and the gradient is set to zero.
@@ -140,10 +133,7 @@ def _angle_products(u: Array, v: Array) -> tuple[Array, Array]:
 
 
 def _sine_times_tangent(u: Array, v: Array, cos: Array, du: Array, dv: Array) -> Array:
-    """|u × v| dθ for cos θ = u · v.
-
-    It is linear in du and dv, and smooth at straight angles.
-    """
+    """|u × v| dθ for cos θ = u · v, smooth at straight angles."""
     uu, vv = _dot(u, u), _dot(v, v)
     along_u, along_v = cos / _or_one(uu, uu > 0.0), cos / _or_one(vv, vv > 0.0)
     return _dot(u, along_u * du - dv) + _dot(v, along_v * dv - du)
@@ -205,9 +195,7 @@ def _deviation(sin2: Array, cos: Array, reference: Array) -> tuple[Array, Array]
 
 @jax.custom_jvp
 def torsion_cos_sin(b1: Array, b2: Array, b3: Array) -> tuple[Array, Array]:
-    """Cosine and sine () of the dihedral of bond vectors (3,) Å.
-
-    They are (1, 0) if the dihedral is undefined.
+    """Cosine and sine () of the dihedral of bond vectors (3,) Å; (1, 0) if undefined.
 
     cos φ ∝ (b1 × b2) · (b2 × b3), sin φ ∝ |b2| b1 · (b2 × b3); gradient after Blondel and Karplus,
     J. Comput. Chem. 17, 1132 (1996), eq. 27.

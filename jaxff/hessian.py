@@ -14,9 +14,7 @@ RIGID = 0.01
 
 
 def checked_hessian(positions, hessian) -> tuple[np.ndarray, np.ndarray]:
-    """Check positions and Hessian, and return them as arrays.
-
-    The arrays are (N, 3) Å and, symmetrised, (N, 3, N, 3) kcal/mol/Å².
+    """Return positions (N, 3) Å and the symmetrised Hessian (N, 3, N, 3) kcal/mol/Å², checked.
 
     Args:
         positions: (N, 3) Å.

@@ -94,23 +94,23 @@ def _describe_potential(path: str, trust: Sequence[str]) -> dict[str, str]:
         if placed.term.kind in ("gdml", "gdml-local"):
             facts |= _describe_kernel(placed, potential)
     for name, columns in potential.columns.items():
-        own = potential.params[name]
+        params = potential.params[name]
         facts[name] = ", ".join(
-            f"{key} {tuple(own[key].shape)} {column.unit}" for key, column in columns.items()
+            f"{key} {tuple(params[key].shape)} {column.unit}" for key, column in columns.items()
         )
     return facts
 
 
 def _describe_kernel(placed, potential) -> dict[str, str]:
-    term, own, name = placed.term, potential.params[placed.name], placed.name
+    term, params, name = placed.term, potential.params[placed.name], placed.name
     facts = {
-        f"{name} trained on": f"{len(own['descriptors'])} frames of {term.dataset or 'no name'} "
+        f"{name} trained on": f"{len(params['descriptors'])} frames of {term.dataset or 'no name'} "
         f"({term.theory})",
         f"{name} data fingerprint": term.train_md5 or "unknown",
-        f"{name} sigma, lambda": f"{float(own['sigma']):g} 1/Å, {float(own['lam']):g}",
+        f"{name} sigma, lambda": f"{float(params['sigma']):g} 1/Å, {float(params['lam']):g}",
         f"{name} permutations": str(len(term.permutations)),
     }
-    if "energy_alphas" in own:
+    if "energy_alphas" in params:
         facts[f"{name} energies"] = "constrained"
     elif not term.knows_energies:
         facts[f"{name} energies"] = "only differences: trained without energies"

@@ -64,8 +64,8 @@ class Interactions:
         """Add the energy and the gradient of this sum to those of others.
 
         Args:
-            energy: () kcal/mol; or (K,) of K molecules with equal numbers of interactions, those of
-                one molecule after those of another, and as many scale factors.
+            energy: () kcal/mol; or (K,) of K molecules with equal numbers of interactions, sorted
+                by molecule, and K scale factors.
             gradient: (3, N) kcal/mol/Å.
             X: (3, N) Å.  For a batch, all three have a last axis B.
         """
@@ -82,7 +82,7 @@ class Interactions:
 
         def summed(*vectors):
             energies = self.energy(*vectors, *parameters)
-            if energy.ndim > len(batch):  # of each of several molecules
+            if energy.ndim > len(batch):  # one energy for each of several molecules
                 energies = energies.reshape(len(energy), -1, *batch).sum(axis=1)
                 return energies if self.scale is None else (self.scale * energies.T).T
             return self._scaled(energies.sum(axis=0))
@@ -130,7 +130,7 @@ def over(energy: Callable, R: Array, atoms: np.ndarray, *parameters: Array):
 
 def total(interactions: Sequence[Interactions], R: Array) -> Array:
     """The sum of the energies of all interactions, () kcal/mol, at R (N, 3) Å."""
-    R = R.astype(jnp.result_type(R, *(p for own in interactions for p in own.parameters)))
+    R = R.astype(jnp.result_type(R, *(p for kind in interactions for p in kind.parameters)))
     return _total(merged(interactions), R)
 
 
@@ -149,7 +149,7 @@ def _total_jvp(primals, tangents):
         tangent += (gradient * of_R).sum()
     if not all(isinstance(x, SymbolicZero) for x in of_parameters):
         moves = jax.tree.map(_instantiated, tangents[0])
-        tangent += jax.jvp(lambda own: _sum(own, R), (interactions,), (moves,))[1]
+        tangent += jax.jvp(lambda terms: _sum(terms, R), (interactions,), (moves,))[1]
     return energy, tangent
 
 
@@ -207,15 +207,15 @@ def _of_molecules(count: int, in_batched, interactions, R):
     R = R if R_batched else jnp.broadcast_to(R, (count, *R.shape))
     leaves, structure = jax.tree.flatten(interactions)
     leaves = [
-        x if own else jnp.broadcast_to(x, (count, *jnp.shape(x)))
-        for x, own in zip(leaves, jax.tree.leaves(batched), strict=True)
+        x if is_batched else jnp.broadcast_to(x, (count, *jnp.shape(x)))
+        for x, is_batched in zip(leaves, jax.tree.leaves(batched), strict=True)
     ]
     interactions = jax.tree.unflatten(structure, leaves)
     return energies_and_gradients(side_by_side(interactions, R.shape[-2]), R)
 
 
 def side_by_side(interactions: Sequence[Interactions], n_atoms: int) -> list[Interactions]:
-    """Join the interactions of K molecules to those of one system of K n_atoms atoms.
+    """The interactions of K molecules as those of one system of K · n_atoms atoms.
 
     Args:
         interactions: their arrays have a first axis K.
@@ -262,23 +262,23 @@ def energies_and_gradients(interactions: Sequence[Interactions], R: Array) -> tu
 
 
 def _sum(interactions, R):
-    return sum(own.sum(R) for own in interactions)
+    return sum(kind.sum(R) for kind in interactions)
 
 
 def merged(interactions: Sequence[Interactions]) -> list[Interactions]:
     """Join interactions of the same form, which gives fewer and longer loops."""
     forms: dict[tuple, list[Interactions]] = {}
-    for i, own in enumerate(interactions):
-        form = own.energy, tuple(p.shape[1:] for p in own.parameters)
-        alone = own.scale is not None or own.matrices is not None
-        forms.setdefault((i, *form) if alone else form, []).append(own)
+    for i, kind in enumerate(interactions):
+        form = kind.energy, tuple(p.shape[1:] for p in kind.parameters)
+        alone = kind.scale is not None or kind.matrices is not None
+        forms.setdefault((i, *form) if alone else form, []).append(kind)
     return [alike[0] if len(alike) == 1 else _joined(alike) for alike in forms.values()]
 
 
 def _joined(alike):
-    parameters = zip(*(own.parameters for own in alike), strict=True)
+    parameters = zip(*(kind.parameters for kind in alike), strict=True)
     return Interactions(
         alike[0].energy,
-        jnp.concatenate([own.atoms for own in alike], axis=-1),
+        jnp.concatenate([kind.atoms for kind in alike], axis=-1),
         tuple(jnp.concatenate(p) for p in parameters),
     )

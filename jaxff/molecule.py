@@ -110,9 +110,7 @@ class Molecule:
 
     @classmethod
     def from_smiles(cls, smiles: str, seed: int = 7, *, geometry: bool = True) -> Molecule:
-        """The molecule of a SMILES string, with an ETKDGv3 conformer of RDKit.
-
-        The conformer is optimised by MMFF94.
+        """The molecule of a SMILES string, with RDKit's ETKDGv3 conformer after MMFF94.
 
         Hydrogens follow the heavy atoms, which are in SMILES order.
 
@@ -205,10 +203,7 @@ class Molecule:
         return replace(self, positions=positions)
 
     def reorder(self, order: Sequence[int] | np.ndarray) -> Molecule:
-        """The same molecule with atom ``order[i]`` at place i.
-
-        The array order (N,) is a permutation.
-        """
+        """The same molecule with atom ``order[i]`` at place i; `order` is (N,)."""
         order = np.asarray(order, int)
         place = np.empty_like(order)
         place[order] = np.arange(len(order))

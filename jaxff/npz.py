@@ -56,7 +56,7 @@ def writable_file(path) -> None:
     """Check, before any work, that `path` can be written later.
 
     Raises:
-        InputError: it cannot.
+        InputError: the folder is missing, or the file cannot be written.
     """
     path = Path(path)
     if path.is_dir():

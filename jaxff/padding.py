@@ -1,7 +1,4 @@
-"""Padding: molecules of similar size become one shape by means of ghost atoms.
-
-Ghost atoms interact with each other only, and with parameters of zero.
-"""
+"""Padding of molecules to common shapes with ghost atoms, which do not interact with others."""
 
 from __future__ import annotations
 

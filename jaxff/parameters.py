@@ -46,10 +46,7 @@ def _key(entry) -> str:
 
 
 def _column(columns, name: Name) -> Column:
-    """The column that describes a leaf.
-
-    Columns are a prefix of the tree of parameters.
-    """
+    """The column of a leaf; columns are a prefix of the tree of parameters."""
     for key in name:
         if isinstance(columns, Column):
             break
@@ -105,13 +102,13 @@ class FreeParameters:
         columns: dict[Name, Column] = {}
         rows: dict[Name, np.ndarray] = {}
         for name, column, _ in leaves:
-            found = [p for p in parts if fnmatchcase(".".join(name), p[0])]
-            named = any(p[0].rpartition(".")[2] == name[-1] for p in found)
-            if found and (column.trainable or named):
+            matching = [p for p in parts if fnmatchcase(".".join(name), p[0])]
+            named = any(p[0].rpartition(".")[2] == name[-1] for p in matching)
+            if matching and (column.trainable or named):
                 columns[name] = column
-                if all(colon for _, colon, _ in found):
+                if all(colon for _, colon, _ in matching):
                     labels = _row_names(potential.program, *name[:2])
-                    free = [any(fnmatchcase(label, p[2]) for p in found) for label in labels]
+                    free = [any(fnmatchcase(label, p[2]) for p in matching) for label in labels]
                     rows[name] = np.array(free, bool)
         angles = _equilibrium_angles(potential)
         terms = {placed.name: placed.term for placed in potential.program.placed}
@@ -220,19 +217,19 @@ class FreeParameters:
 
 def _equilibrium_angles(potential: Potential) -> dict[str, float]:
     """Equilibrium angles, rad, by row names, of all terms with a column `angle`."""
-    found: dict[str, float] = {}
+    charges: dict[str, float] = {}
     for placed in potential.program.placed:
         if "angle" in placed.term.columns:
             names = _row_names(potential.program, placed.name, "angle")
             values = np.asarray(potential.params[placed.name]["angle"]).tolist()
-            found |= dict(zip(names, values, strict=False))
-    return found
+            charges |= dict(zip(names, values, strict=False))
+    return charges
 
 
 def _row_names(program: Program, term: str, column: str) -> tuple[str, ...]:
     """Names of the rows of a column; empty if they have none."""
-    found = next(p.term for p in program.placed if p.name == term)
-    for table, (label, columns) in found.tables.items():
+    placed = next(p.term for p in program.placed if p.name == term)
+    for table, (label, columns) in placed.tables.items():
         if label and column in columns:
-            return found.row_names(table)
+            return placed.row_names(table)
     return ()

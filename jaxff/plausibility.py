@@ -80,24 +80,24 @@ def implausible_units(
             f"these are gradients, not forces; change their sign, {REMEDY}"
         )
     energy = units.energy_factor(read_as.energy)
-    found = f"(bond force constants near {constant:.3g} kcal/mol/Å², expected about 800)"
+    reason = f"(bond force constants near {constant:.3g} kcal/mol/Å², expected about 800)"
     factors = {unit: units.energy_factor(unit) / energy for unit in ENERGIES}
     guess = min(factors, key=lambda unit: abs(np.log(constant * factors[unit] / 800.0)))
     if not low < constant * factors[guess] < high:
-        return f"forces in {read_as.energy}/Å cannot be right {found}: correct them, {REMEDY}"
+        return f"forces in {read_as.energy}/Å cannot be right {reason}: correct them, {REMEDY}"
     assumed = f", {read_as.assumed}" if read_as.assumed else ""
     advice = f'pass energy_unit="{guess}" (--energy-unit {guess})'
     if guess == "Hartree" and length == 1.0:
         advice += ", after multiplying forces by 1.8897 if they are in Hartree/Bohr"
     return (
-        f"forces look like {guess}/Å, not {read_as.energy}/Å{assumed} {found}: {advice}, {REMEDY}"
+        f"forces look like {guess}/Å, not {read_as.energy}/Å{assumed} {reason}: {advice}, {REMEDY}"
     )
 
 
 def unit_mistakes(power: int) -> dict[str, float]:
-    """Factors by which mistaken units multiply numbers in kcal/mol/Å^power.
+    """Factors by which a mistaken unit multiplies numbers in kcal/mol/Å^power.
 
-    The key "A taken for B" means that numbers in the unit A were given as if they were in B.
+    The key "A taken for B" stands for numbers in the unit A that are labelled as B.
     """
     exponent = ("", "", "²")[power]
     per = {unit: f"/{unit}{exponent}" if power else "" for unit in ("Å", "Bohr")}

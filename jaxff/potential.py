@@ -80,10 +80,7 @@ class Potential:
         return self.program.jit_energy(self._ready, self._checked(R), *_arrays(box, neighbor))
 
     def forces(self, R, box=None, neighbor=None) -> Array:
-        """Forces, (N, 3) kcal/mol/Å: minus the gradient of the energy.
-
-        The arguments are those of the energy.
-        """
+        """Forces (N, 3) kcal/mol/Å, minus the gradient; arguments as the energy's."""
         return self.energy_and_forces(R, box, neighbor)[1]
 
     def energy_and_forces(self, R, box=None, neighbor=None) -> tuple[Array, Array]:
@@ -129,10 +126,7 @@ class Potential:
 
     @property
     def _ready(self) -> Params:
-        """The parameters, with those that the terms derive from them.
-
-        They are computed once unless they are traced.
-        """
+        """Parameters with those that terms derive; computed once unless they are traced."""
         known = self._known
         if any(isinstance(leaf, Tracer) for leaf in known["leaves"]):
             return self.params
@@ -202,17 +196,14 @@ class Potential:
         """
         out = {}
         for placed in self.program.placed:
-            own = {k: placed.term.columns[k] for k in self.params[placed.name] if k != "scale"}
+            columns = {k: placed.term.columns[k] for k in self.params[placed.name] if k != "scale"}
             if "scale" in self.params[placed.name]:
-                own["scale"] = Column("1", trainable=False)
-            out[placed.name] = own
+                columns["scale"] = Column("1", trainable=False)
+            out[placed.name] = columns
         return out
 
     def replace(self, params: Params) -> Potential:
-        """The potential with other parameters of the same names and shapes.
-
-        Nothing is compiled again.
-        """
+        """The potential with other parameters of equal names and shapes; nothing recompiles."""
         old, new = jax.tree.structure(self.params), jax.tree.structure(params)
         if old != new:
             raise InputError(f"parameters have the structure {new}, expected {old}")
@@ -236,8 +227,8 @@ class Potential:
         """
         precise = {p.name for p in self.program.placed if p.term.precise}
         params = {
-            name: own if name in precise else jax.tree.map(lambda p: p.astype(dtype), own)
-            for name, own in self.params.items()
+            name: group if name in precise else jax.tree.map(lambda p: p.astype(dtype), group)
+            for name, group in self.params.items()
         }
         return Potential(self.program, params, self.molecule, self.origin)
 
@@ -273,16 +264,13 @@ class Potential:
         return self if isinstance(other, int) and other == 0 else NotImplemented  # sum([...])
 
     def __mul__(self, factor) -> Potential:
-        """The potential times `factor`, ().
-
-        The factor becomes the parameter ``scale`` of each term.
-        """
+        """The potential times `factor` (), which becomes the parameter ``scale`` of its terms."""
         if isinstance(factor, Potential) or jnp.ndim(factor) != 0:
             return NotImplemented
         factor = jnp.asarray(factor, float)
         params = {
-            name: {**own, "scale": factor * own.get("scale", 1.0)}
-            for name, own in self.params.items()
+            name: {**group, "scale": factor * group.get("scale", 1.0)}
+            for name, group in self.params.items()
         }
         return Potential(self.program.placed, params, self.molecule)
 

@@ -49,17 +49,16 @@ class Placed:
         return {f"{key}#{suffix}": e for key, e in energies.items()} if suffix else energies
 
     def interactions(self, params: Params) -> Interactions | None:
-        """The interactions of the term with the atoms of the system.
-
-        None if the term is not a sum of interactions.
-        """
+        """The term's interactions in the system; None if it is no sum of interactions."""
         ready = self.ready(params)
-        found = self.term.interactions(ready)
-        if found is None:
+        interactions = self.term.interactions(ready)
+        if interactions is None:
             return None
         if self.atoms is not None:
-            found = replace(found, atoms=jnp.asarray(self.atoms)[found.atoms], matrices=None)
-        return replace(found, scale=ready.get("scale"))
+            interactions = replace(
+                interactions, atoms=jnp.asarray(self.atoms)[interactions.atoms], matrices=None
+            )
+        return replace(interactions, scale=ready.get("scale"))
 
     def ready(self, params: Params) -> Params:
         """The parameters of the term, with those that it derives from them.
@@ -72,12 +71,10 @@ class Placed:
 
 @jax.tree_util.register_pytree_node_class
 class Program:
-    """The placed terms of a potential and the compiled functions over them.
+    """The placed terms of a potential and the compiled functions over them; a JAX pytree.
 
-    A program is a JAX pytree.
-
-    As a pytree its leaves are the integer arrays of the terms.  The compiled functions of one
-    program contain these arrays as constants.
+    Its leaves are the integer arrays of the terms.  The compiled functions of one program contain
+    these arrays as constants.
     """
 
     params_axis = None  # replicas share the parameters; see `jaxff.batch.StackGroup`
@@ -108,14 +105,14 @@ class Program:
         """
         params = jax.tree.map(jnp.asarray, params)  # terms index with traced arrays
         R, space = jnp.asarray(R), self.space(params, box, neighbor)
-        energy, found = jnp.zeros((), R.dtype), []
+        energy, parts = jnp.zeros((), R.dtype), []
         for placed in self.placed:
             interactions = placed.interactions(params)
             if interactions is None:
                 energy += sum(placed.energies(params, R, space).values())
             else:
-                found.append(interactions)
-        return energy + total(found, R) if found else energy
+                parts.append(interactions)
+        return energy + total(parts, R) if parts else energy
 
     def energy_and_forces(
         self, params: Params, R: Array, box=None, neighbor=None

@@ -195,22 +195,19 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
 def _kind(name: str, path) -> type[Term]:
     if name in TERM_MODULES:
         importlib.import_module(TERM_MODULES[name])
-    found = term_kinds().get(name)
-    if found is None:
+    kind = term_kinds().get(name)
+    if kind is None:
         raise InputError(
             f"{path}: unknown kind of term {name!r}; import the module that defines it"
         )
-    return found
+    return kind
 
 
 # -- trees of parameters ------------------------------------------------------------------------
 
 
 def _structure(tree, term: Term, path):
-    """JSON that describes a tree of dicts, lists and tuples.
-
-    Leaves are numbered in the order of JAX.
-    """
+    """JSON of a tree of dicts, lists and tuples, whose leaves are numbered in JAX's order."""
     count = iter(range(len(jax.tree.leaves(tree))))
 
     def describe(node):
@@ -277,7 +274,7 @@ def _described(function, path) -> dict:
 def _name_of(function, path) -> str:
     name = f"{function.__module__}:{getattr(function, '__qualname__', '<unnamed>')}"
     if "<" in name or _find(name) is not function:
-        raise InputError(f"{path}: not written, the function {name} cannot be found by its name")
+        raise InputError(f"{path}: not written, the function {name} cannot be imported by its name")
     return name
 
 
@@ -297,8 +294,8 @@ def _find(name: str) -> Callable | None:
     module, _, qualified = name.partition(":")
     if module.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
         return None
-    found: Any = sys.modules.get(module)
+    value: Any = sys.modules.get(module)
     for part in qualified.split("."):
-        found = getattr(found, part, None)
-    suitable = isinstance(found, FunctionType) and found.__module__ == module
-    return found if suitable else None
+        value = getattr(value, part, None)
+    suitable = isinstance(value, FunctionType) and value.__module__ == module
+    return value if suitable else None

@@ -1,9 +1,8 @@
 """Stores: the state of unfinished work on disk, together with its request.
 
 A request is everything that decides the result: settings, data and versions, as nested dicts and
-lists of JSON values and arrays. Of arrays only a checksum is kept. Work that was interrupted is
-continued by the same call with the same request. Another request is refused, with the names of the
-settings that differ.
+lists of JSON values and arrays, of which only checksums are stored. The same request continues
+interrupted work. Another request is refused, with the names of the settings that differ.
 
 `Store` keeps the state in one npz file. `claim` and `locked` do the same for a folder of many
 pieces, and `Rows` is a file that several processes fill with rows of numbers.
@@ -36,7 +35,7 @@ class Store:
     """The state of unfinished work in one npz file.
 
     Args:
-        path: the file; with None `load` finds nothing and `save` does nothing.
+        path: the file; with None `load` returns None and `save` does nothing.
         request: everything that decides the result; see `described`.
         what: the kind of work, a noun such as "training", for messages.
         replace: ignore and replace the state of another request, instead of refusing it.
@@ -119,15 +118,15 @@ class Store:
         import jax
 
         leaves, structure = jax.tree.flatten(template)
-        found = jax.tree.leaves(value)
-        kinds = [[(np.shape(x), getattr(x, "dtype", type(x))) for x in y] for y in (found, leaves)]
+        stored = jax.tree.leaves(value)
+        kinds = [[(np.shape(x), getattr(x, "dtype", type(x))) for x in y] for y in (stored, leaves)]
         if kinds[0] != kinds[1]:
             raise InputError(
                 f"{self.path}: the arrays of {key!r} have other shapes or types than those of this "
                 f"{self.what}: delete the file to start anew, or name another file"
             )
-        found = [jax.numpy.asarray(x) if isinstance(x, np.ndarray) else x for x in found]
-        return jax.tree.unflatten(structure, found)
+        stored = [jax.numpy.asarray(x) if isinstance(x, np.ndarray) else x for x in stored]
+        return jax.tree.unflatten(structure, stored)
 
 
 def described(request: Any) -> Any:
@@ -162,9 +161,9 @@ def differences(known: Any, wanted: Any, name: str = "") -> list[str]:
     if isinstance(known, dict) and isinstance(wanted, dict):
         keys = dict.fromkeys([*known, *wanted])
         return [
-            found
+            difference
             for key in keys
-            for found in differences(
+            for difference in differences(
                 known.get(key), wanted.get(key), f"{name}.{key}" if name else str(key)
             )
         ]
@@ -308,10 +307,7 @@ class Rows:
             file.write(record.tobytes())
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows are complete (count,), and all values (count, width).
-
-        The values of other rows are zero.
-        """
+        """Which rows are complete (count,), and values (count, width); zero in others."""
         table = np.zeros((self.count, self.width + 1))
         if self.path.exists():
             raw = np.fromfile(self.path, np.float64)[: table.size]
@@ -321,10 +317,7 @@ class Rows:
 
 
 def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
-    """A state as JSON values, with arrays moved to the list `arrays`.
-
-    An array is replaced by its index in this list.
-    """
+    """A state as JSON values; arrays move to `arrays` and are replaced by their indices."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):

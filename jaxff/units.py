@@ -1,6 +1,4 @@
-"""The unit system: kcal/mol, Å, amu, e, K, fs and radians.
-
-All values in memory and in written files have these units.
+"""The units of all values in memory and written files: kcal/mol, Å, amu, e, K, fs, rad.
 
 Only this module converts other units.  Physical constants are those of CODATA 2018
 (https://physics.nist.gov/cuu/Constants).

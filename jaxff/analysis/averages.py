@@ -48,11 +48,11 @@ def mean_and_error(
     """Mean over the frames of a correlated series and its standard error.
 
     Without `n_blocks`, the error of each component is the larger of two estimates.  Blocking
-    averages neighbours in pairs until the averages are uncorrelated (Flyvbjerg and Petersen, J.
-    Chem. Phys. 91, 461 (1989)) by the test of Jonsson (Phys. Rev. E 98, 043304 (2018)).  This test
-    stops somewhat early.  The other estimate uses the autocorrelation time, which misses a slow
-    correlation under a fast oscillation.  If the series is shorter than fifty autocorrelation
-    times, both estimates are too small.
+    averages neighbours in pairs (Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989)) until the
+    averages pass a test of independence (Jonsson, Phys. Rev. E 98, 043304 (2018)), which stops
+    somewhat early.  The other estimate uses the autocorrelation time, which misses a slow
+    correlation under a fast oscillation.  Both are too small if the series is shorter than fifty
+    autocorrelation times.
 
     With `n_blocks`, the frames are cut into blocks of equal length, which are taken as independent.
     If the series contains several replicas, one after another, use their number.  With weights, the

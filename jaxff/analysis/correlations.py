@@ -30,8 +30,8 @@ def mean_square_displacement(
     """⟨|r(t + lag) − r(t)|²⟩ (..., n_lags) Å², the mean over atoms and times.
 
     Computed by Fourier transforms (Calandrini et al., Collection SFN 12, 201 (2011)).  The rounding
-    error is relative to the squared distance covered in the whole trajectory: use float64 if the
-    displacement at the first lags is much smaller.
+    error is proportional to the squared distance covered in the whole trajectory: use float64 if
+    the displacement at the first lags is much smaller.
 
     Args:
         positions: (..., F, N, 3) Å, not wrapped into a box.
@@ -78,10 +78,10 @@ def vdos(
 ) -> tuple[Array, Array]:
     """Vibrational density of states of velocities.
 
-    The mass-weighted power spectrum, the mean over atoms and over segments that overlap by half
-    (Welch, IEEE Trans. Audio Electroacoust. 15, 70 (1967)); it is never negative.  Its integral is
-    one.  With a temperature, its integral is twice the mean kinetic energy over kT: by
-    equipartition, the number of degrees of freedom.
+    It is the mass-weighted power spectrum, averaged over atoms and over segments that overlap by
+    half (Welch, IEEE Trans. Audio Electroacoust. 15, 70 (1967)).  Its integral is one; with a
+    temperature, it is twice the mean kinetic energy over kT, which by equipartition is the number
+    of degrees of freedom.
 
     Args:
         velocities: (..., F, N, 3) Å/fs.

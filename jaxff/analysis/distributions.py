@@ -152,8 +152,8 @@ def radial_distribution(
 ) -> Array:
     """Pair distribution function g(r) (bins,) in a box: 1 for an ideal gas.
 
-    The share of pairs in a shell divided by the shell's share of the volume (Allen and Tildesley,
-    Computer Simulation of Liquids (2017), chapter 8).
+    It is the share of the pairs in a shell divided by the shell's share of the volume (Allen and
+    Tildesley, Computer Simulation of Liquids (2017), chapter 8).
 
     Args:
         positions, pairs, edges, box, width: as for `pair_occupations`.

@@ -29,8 +29,8 @@ class Agreement(NamedTuple):
         divergence: Jensen-Shannon divergence in bits: 0 for equal distributions, 1 for disjoint
             distributions.
         chance_overlap, chance_divergence: mean and standard deviation of both measures for two
-            finite samplings of the same distribution, as long as the given ones.  Two samplings
-            differ significantly only if they agree less than these.
+            samplings of one distribution with the lengths of the given ones.  The given samplings
+            differ significantly only if they agree less.
     """
 
     overlap: Estimate
@@ -78,8 +78,8 @@ def compare(
 
     The divergence is defined by Lin, IEEE Trans. Inf. Theory 37, 145 (1991).  Errors come from a
     bootstrap of blocks of time (Künsch, Ann. Stat. 17, 1217 (1989)); blocks must be longer than
-    the correlation time.  Finite samplings of one distribution do not agree fully, and the finer
-    the bins, the less they do: compare with `Agreement.chance_overlap`.
+    the correlation time.  Finite samplings of one distribution also differ, more so with finer
+    bins: compare with `Agreement.chance_overlap`.
 
     Args:
         first, second: (F, ...) and (G, ...) occupations of the same bins in the order of time;

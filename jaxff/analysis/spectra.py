@@ -185,7 +185,7 @@ def _turned_back(r, v, m) -> np.ndarray:
     momentum = np.einsum("n,...nc->...c", m, np.cross(r, v))
     squares = np.einsum("n,...nc,...nd->...cd", m, r, r)
     inertia = np.trace(squares, axis1=-2, axis2=-1)[..., None, None] * np.eye(3) - squares
-    # The pseudo-inverse serves a single atom, too.
+    # The pseudo-inverse also covers a single atom.
     turn = np.einsum("...cd,...d->...c", np.linalg.pinv(inertia, 1e-9, hermitian=True), momentum)
     v = v - np.cross(turn[..., None, :], r)
     first = r.reshape(-1, *r.shape[-2:])[0]
@@ -208,8 +208,8 @@ def _along_axis(r, v, m) -> np.ndarray:
     length = np.linalg.norm(axis, axis=-1, keepdims=True)
     axis = axis / length
     v = v - np.cross(np.cross(axis, rate / length)[..., None, :], r)
-    # Two normals of the axis in each frame, and the angle between them and the normals of the frame
-    # before, carried along by the shortest rotation.
+    # Two normals of the axis in each frame.  The shortest rotation carries the normals of the frame
+    # before to this axis; the angle between the two pairs is subtracted.
     side = np.cross(axis, np.eye(3)[np.abs(axis).argmin(axis=-1)])
     side /= np.linalg.norm(side, axis=-1, keepdims=True)
     other = np.cross(axis, side)

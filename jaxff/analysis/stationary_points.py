@@ -119,9 +119,9 @@ def minima(
     """Minimise many geometries and return the distinct minima, verified by Hessians.
 
     Two geometries are equal if their energies differ by less than 0.05 kcal/mol and their RMSD,
-    after superposition and the best permutation of equivalent atoms, is below `distance`.  Where
-    there are more than 20,000 permutations, like atoms that are bonded to one atom only, such as
-    the hydrogens of a methyl group, are matched after superposition instead (see `rmsd`).
+    after superposition and the best permutation of equivalent atoms, is below `distance`.  If there
+    are more than 20,000 permutations, equal atoms with a single bond, such as the hydrogens of a
+    methyl group, are matched after superposition instead (see `rmsd`).
 
     Args:
         surface: a `Potential`, an ASE calculator, or a function (see `as_surface`).

@@ -82,12 +82,12 @@ def run(arguments: argparse.Namespace, console) -> dict:
         arguments.max_frames,
         arguments.n_candidates,
     )
-    found = active_learning(
+    result = active_learning(
         first, molecule, out, loop, labelling(arguments), sampling(arguments), baseline=baseline,
         progress=console,
     )  # fmt: skip
     console.close()
-    rounds = found.rounds
+    rounds = result.rounds
     console.table(
         ["labelled frames", "force_rmse", "force_mae", "expected", "dynamics"],
         [[*one[:4], "failed" if one.fault else "complete"] for one in rounds],
@@ -100,14 +100,14 @@ def run(arguments: argparse.Namespace, console) -> dict:
         )
         figure.savefig(out / "errors.png", dpi=130)
     state = "reached"
-    if not found.reached:
+    if not result.reached:
         state = "not reached within --max-frames: raise it, or --target, and repeat the command"
     console.say(f"target of {arguments.target:g} kcal/mol/Å on new frames {state}")
-    console.say(f"wrote {out / 'model.npz'} and {out / 'data.npz'}, {len(found.dataset)} frames")
+    console.say(f"wrote {out / 'model.npz'} and {out / 'data.npz'}, {len(result.dataset)} frames")
     return {
-        "reached": found.reached,
-        "frames": len(found.dataset),
-        "theory": found.dataset.theory,
+        "reached": result.reached,
+        "frames": len(result.dataset),
+        "theory": result.dataset.theory,
         "rounds": [one._asdict() for one in rounds],
         "model": str(out / "model.npz"),
         "data": str(out / "data.npz"),

@@ -78,7 +78,7 @@ def run(arguments, console) -> dict:
     starts = [load_form(arguments, *both) for both in zip(data, charges, strict=True)]
     splits = [split_frames(part, arguments, console) for part in data]
     unfinished = Path(f"{arguments.output}.partial")
-    found = fit(
+    result = fit(
         starts,
         [split.train for split in splits],
         valid=[split.valid for split in splits] if all(len(s.valid) for s in splits) else None,
@@ -88,7 +88,7 @@ def run(arguments, console) -> dict:
         progress=console,
     )
     results, pictured = [], []
-    for start, fitted, split, path in zip(starts, found.potentials, splits, outputs, strict=True):
+    for start, fitted, split, path in zip(starts, result.potentials, splits, outputs, strict=True):
         potentials = {"start": start, arguments.form: fitted}
         if arguments.plus:
             potentials[f"{arguments.form} + sgdml"] = gdml.train(
@@ -111,7 +111,7 @@ def run(arguments, console) -> dict:
         results.append({**{key: evaluate(last, p) for key, p in parts.items()}, "model": path})
         pictured.append((parts[shown], potentials))
     unfinished.unlink(missing_ok=True)
-    if not found.converged:
+    if not result.converged:
         console.say("the fit stopped before it converged")
     console.table(
         ["parameter", "types", "start", "fitted", "error", "unit"],
@@ -120,20 +120,20 @@ def run(arguments, console) -> dict:
                 *(c.name, c.label, f"{c.start:.5g}", f"{c.fitted:.5g}"),
                 *("-" if c.error is None else f"{c.error:.2g}", c.unit),
             ]
-            for c in found.changes[: arguments.show]
+            for c in result.changes[: arguments.show]
         ],
     )
-    if len(found.changes) > arguments.show:
-        console.say(f"... and {len(found.changes) - arguments.show} more (--show, --json)")
+    if len(result.changes) > arguments.show:
+        console.say(f"... and {len(result.changes) - arguments.show} more (--show, --json)")
     if arguments.plot:
-        _draw(arguments.plot, found.history, pictured, console)
+        _draw(arguments.plot, result.history, pictured, console)
     console.say(f"wrote {', '.join(outputs)}")
     return {
         **(results[0] if len(results) == 1 else {"molecules": results}),
-        "converged": found.converged,
-        "steps": len(found.history["loss"]),
-        "history": {key: values.tolist() for key, values in found.history.items()},
-        "changes": [change._asdict() for change in found.changes],
+        "converged": result.converged,
+        "steps": len(result.history["loss"]),
+        "history": {key: values.tolist() for key, values in result.history.items()},
+        "changes": [change._asdict() for change in result.changes],
     }
 
 

@@ -148,11 +148,11 @@ def run(arguments, console) -> dict:
 
 def _settings() -> dict[str, tuple[Field, list[str]]]:
     """Settings of the ensembles by name: the field, and the ensembles that have it."""
-    found: dict[str, tuple[Field, list[str]]] = {}
+    by_name: dict[str, tuple[Field, list[str]]] = {}
     for name, kind in ENSEMBLES.items():
         for setting in fields(kind):
-            found.setdefault(setting.name, (setting, []))[1].append(name)
-    return found
+            by_name.setdefault(setting.name, (setting, []))[1].append(name)
+    return by_name
 
 
 def _flag(name: str) -> str:

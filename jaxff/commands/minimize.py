@@ -99,20 +99,20 @@ def _many(arguments, console, surface, molecule, descent, out) -> dict:
 
     console("minimise", 0.0)
     starts = conformers(molecule, arguments.conformers, arguments.seed)
-    found = minima(surface, molecule, starts, descent=descent)
+    result = minima(surface, molecule, starts, descent=descent)
     console.close()
-    path, failed = out / "minima.xyz", int(found.failed.sum())
-    if not len(found):
+    path, failed = out / "minima.xyz", int(result.failed.sum())
+    if not len(result):
         raise InputError(
             f"no conformer of {len(starts)} led to a minimum: {failed} have not converged, the "
-            f"others ended at {len(found.saddles.energies)} saddle points; raise --max-steps or "
+            f"others ended at {len(result.saddles.energies)} saddle points; raise --max-steps or "
             "--conformers, or lower --tolerance"
         )
-    infos = [{"energy_kcal_mol": float(energy)} for energy in found.energies]
-    write_geometries(path, molecule, found.positions, infos)
+    infos = [{"energy_kcal_mol": float(energy)} for energy in result.energies]
+    write_geometries(path, molecule, result.positions, infos)
     rows = [
-        [kind, energy - found.energies.min(), count, *map(float, frequencies[:1])]
-        for kind, points in (("minimum", found), ("saddle", found.saddles))
+        [kind, energy - result.energies.min(), count, *map(float, frequencies[:1])]
+        for kind, points in (("minimum", result), ("saddle", result.saddles))
         for energy, count, frequencies in zip(
             points.energies, points.counts, points.frequencies, strict=True
         )
@@ -120,18 +120,18 @@ def _many(arguments, console, surface, molecule, descent, out) -> dict:
     console.table(["stationary point", "energy", "starts", "lowest frequency"], rows)
     console.say("energies in kcal/mol from the lowest minimum, frequencies in cm⁻¹")
     if arguments.modes:
-        for k, frequencies in enumerate(found.frequencies):
+        for k, frequencies in enumerate(result.frequencies):
             console.say(f"minimum {k + 1}:")
             _say_frequencies(console, frequencies)
     if failed:
         console.say(f"{failed} of {len(starts)} starts have not converged")
     console.say(f"wrote {path}")
     return {
-        "energies": found.energies.tolist(),
-        "counts": found.counts.tolist(),
-        "frequencies": [f.tolist() for f in found.frequencies],
-        "saddle_energies": found.saddles.energies.tolist(),
-        "saddle_frequencies": [f.tolist() for f in found.saddles.frequencies],
+        "energies": result.energies.tolist(),
+        "counts": result.counts.tolist(),
+        "frequencies": [f.tolist() for f in result.frequencies],
+        "saddle_energies": result.saddles.energies.tolist(),
+        "saddle_frequencies": [f.tolist() for f in result.saddles.frequencies],
         "not_converged": failed,
         "minima": str(path),
     }

@@ -237,10 +237,10 @@ def atoms(number: int) -> Callable[[str], list[int]]:
     """Convert text to a certain number of different atom indices."""
 
     def convert(text: str) -> list[int]:
-        found = indices(text)
-        if len(set(found)) != number or len(found) != number:
+        atoms = indices(text)
+        if len(set(atoms)) != number or len(atoms) != number:
             raise argparse.ArgumentTypeError(f"{text}: give {number} different atoms")
-        return found
+        return atoms
 
     return convert
 

@@ -10,7 +10,9 @@ from jaxff.errors import InputError
 from jaxff.molecule_files import READERS
 
 HELP = "Find the GAFF types, charges and parameters of a molecule, with their sources."
-MORE = "Writes a potential (npz), its geometry (xyz), files for other programs, a drawing and a summary."
+MORE = (
+    "Writes the potential (npz), its geometry (xyz), other force-field files, a drawing, a summary."
+)
 EXAMPLE = "jaxff parametrize 'CC(=O)Nc1ccc(O)cc1' --charges resp -o paracetamol"
 
 
@@ -51,10 +53,10 @@ def run(arguments, console) -> dict:
         raise InputError(f"--name {stem}: give a name without a folder")
     mol = load_molecule(arguments.molecule, arguments.charge, arguments.seed)
     console("parametrize", 0.0)
-    found = find_parameters(mol, arguments.charges, cache=not arguments.no_cache)
+    parametrization = find_parameters(mol, arguments.charges, cache=not arguments.no_cache)
     console.close()
-    console.say(found.summary())
-    potential = found.potential()
+    console.say(parametrization.summary())
+    potential = parametrization.potential()
     written = [out / f"{stem}.npz", out / f"{stem}.xyz"]
     save(written[0], potential)
     write_geometries(written[1], mol, [mol.positions])
@@ -62,16 +64,16 @@ def run(arguments, console) -> dict:
         written += write_force_field(out / f"{stem}.{form}", potential)
     for kind in ("svg", "png"):
         written.append(out / f"{stem}.{kind}")
-        depict(found, written[-1])
+        depict(parametrization, written[-1])
     summary = out / f"{stem}.txt"
     with atomic_path(summary) as temporary:
-        temporary.write_text(found.summary() + "\n")
+        temporary.write_text(parametrization.summary() + "\n")
     written.append(summary)
     console.say(f"\nwrote {', '.join(path.name for path in written)} into {out}")
-    worst = max((a.penalty for a in found.estimates), default=0.0)
+    worst = max((a.penalty for a in parametrization.estimates), default=0.0)
     return {
-        **found.to_dict(),
-        "estimates": len(found.estimates),
+        **parametrization.to_dict(),
+        "estimates": len(parametrization.estimates),
         "worst_penalty": worst,
         "files": [str(path) for path in written],
     }

@@ -187,9 +187,9 @@ class _Prmtop:
 
     def _check_sections(self):
         for pattern, what in _UNSUPPORTED_SECTIONS.items():
-            found = [name for name in self.sections if re.fullmatch(pattern, name)]
-            if found:
-                raise self.error(f"{what} (section {found[0]}), which is not supported")
+            sections = [name for name in self.sections if re.fullmatch(pattern, name)]
+            if sections:
+                raise self.error(f"{what} (section {sections[0]}), which is not supported")
         ion_dipole = "LENNARD_JONES_CCOEF"
         if ion_dipole in self.sections and self.floats(ion_dipole, None).any():
             raise self.error(f"has 12-6-4 terms ({ion_dipole}), which are not supported")

@@ -139,19 +139,19 @@ def _by_types(table: Table, topology: Topology, path, ordered: bool = False) -> 
     # Impropers of the same types may differ in the order of atoms.  LEaP gives the first of them,
     # by the number of its centre, the order in the file, and the others the alphabetical order.
     chains = sorted(by_atoms.items(), key=lambda item: item[0][2]) if ordered else by_atoms.items()
-    found: dict[tuple, tuple[str, list[int], set]] = {}
+    types: dict[tuple, tuple[str, list[int], set]] = {}
     for atoms, rows in chains:
         names = [topology.atom_types[a] for a in atoms]
         names = names if ordered else min(names, names[::-1])
         key = (names[2], *sorted([names[0], names[1], names[3]])) if ordered else tuple(names)
         label = "-".join(f"{name:<2s}" for name in names)
         values = {tuple(float(column[row]) for column in table.values.values()) for row in rows}
-        if found.setdefault(key, (label, rows, values))[2] != values:
+        if types.setdefault(key, (label, rows, values))[2] != values:
             raise InputError(
                 f"{path}: {'-'.join(names)} has different parameters in different places, which "
                 "a frcmod file cannot express; write a prmtop file"
             )
-    return {label: rows for label, rows, _ in found.values()}
+    return {label: rows for label, rows, _ in types.values()}
 
 
 def _check_frcmod(t: Topology, path) -> None:

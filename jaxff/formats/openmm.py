@@ -220,8 +220,8 @@ def _morse(openmm, term, params):
     force = openmm.CustomBondForce("depth*(1-exp(-width*(r-length)))^2")
     for name in ("depth", "width", "length"):
         force.addPerBondParameter(name)
-    own = {key: np.asarray(value, float)[term.rows] for key, value in params.items()}
+    table = {key: np.asarray(value, float)[term.rows] for key, value in params.items()}
     for k, (i, j) in enumerate(term.atoms.tolist()):
-        values = own["depth"][k] / KJ_MOL, own["width"][k] * _NM, own["length"][k] / _NM
+        values = table["depth"][k] / KJ_MOL, table["width"][k] * _NM, table["length"][k] / _NM
         force.addBond(i, j, values)
     return force

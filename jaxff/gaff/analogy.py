@@ -1,9 +1,7 @@
-"""Estimates of parameters that gaff.dat lacks.
+"""Estimates of parameters that gaff.dat lacks, from similar types or the rules of GAFF.
 
-They are the parameters of similar types, or follow from the rules of GAFF.
-
-Every estimate names its origin and has a penalty, the sum over the atoms of 1 for types that differ
-in conjugation or ring size only, up to 10 for another element.
+The penalty of an estimate is the sum over its atoms of a number from 1, for types that differ only
+in conjugation or ring size, to 10, for another element.
 
 Source: J. Wang, R. M. Wolf, J. W. Caldwell, P. A. Kollman, D. A. Case, J. Comput. Chem. 25, 1157
 (2004), "Empirical approach", eqs. 3 to 5.
@@ -145,9 +143,7 @@ def similar_bond(table: ParameterTable, types: Types) -> Estimate | None:
 def similar_angle(
     table: ParameterTable, types: Types, lengths: tuple[float, float], elements: Types
 ) -> Estimate | None:
-    """The parameters of an angle of similar types, or from the rule of GAFF.
-
-    The rule is used where its penalty is smaller.
+    """The parameters of similar types or of GAFF's rule, with the smaller penalty.
 
     The rule takes the mean of the angles A-B-A and C-B-C, and k from `angle_constant`.
 
@@ -157,24 +153,24 @@ def similar_angle(
         lengths: equilibrium lengths of A-B and B-C, Å.
         elements: chemical symbols of A, B, C.
     """
-    found = _first(directed(types), table.angle)
+    analogy = _first(directed(types), table.angle)
     a, b, c = types
     if b in LINEAR:
-        if found is not None and found.penalty <= 3.0:
-            return found
+        if analogy is not None and analogy.penalty <= 3.0:
+            return analogy
         k = angle_constant(elements, lengths, np.pi)
         return Estimate((k, np.pi), "a linear atom", "GAFF's empirical rule", 5.0)
-    if found is not None and found.penalty <= 3.0:
-        return found
+    if analogy is not None and analogy.penalty <= 3.0:
+        return analogy
     first, second = (_any_angle(table, (end, b, end)) for end in (a, c))
     if first is None or second is None or elements[1] not in ANGLE_VERTEX:
-        return found
+        return analogy
     angle = 0.5 * (first.values[1] + second.values[1])
     k = angle_constant(elements, lengths, angle)
     names = " and ".join(f"{end}-{b}-{end}" for end in (a, c))
     penalty = 5.0 + first.penalty + second.penalty
-    if found is not None and found.penalty <= penalty:
-        return found
+    if analogy is not None and analogy.penalty <= penalty:
+        return analogy
     return Estimate((k, angle), f"mean of {names}", "GAFF's empirical rule", penalty)
 
 
@@ -242,10 +238,7 @@ def _substitutes(types: Types) -> Iterator[tuple[float, Types]]:
 
 @cache
 def _nearest(kind: str) -> list[tuple[float, str]]:
-    """All types that may replace a type, with penalties.
-
-    The penalty is the smallest one of a chain of `SIMILAR`.
-    """
+    """All types that may replace a type, with the lowest penalty over chains of `SIMILAR`."""
     reached: dict[str, float] = {}
     queue = [(0.0, kind)]
     while queue:

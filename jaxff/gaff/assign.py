@@ -67,13 +67,13 @@ def assign(
         strict: use entries of the table only, as LEaP does: no analogies, no default impropers.
 
     Raises:
-        InputError: neither the table nor an analogy gives some parameters, which are all named.
+        InputError: parameters that neither the table nor an analogy gives; it names them all.
     """
     neighbours, symbols = molecule.neighbours, molecule.symbols
     missing: list[str] = []
     known: dict[tuple[str, Types], Entry | Estimate | None] = {}
     lengths: dict[tuple[int, int], float] = {}
-    found: list[Assigned] = []
+    assigned: list[Assigned] = []
 
     def add(kind: str, atoms: tuple[int, ...], exact: Callable, similar: Callable) -> None:
         names = tuple(types[a] for a in atoms)
@@ -84,12 +84,12 @@ def assign(
         if entry is None:
             missing.append(f"{kind} {'-'.join(names)}")
         else:
-            found.append(_assigned(kind, atoms, names, entry))
+            assigned.append(_assigned(kind, atoms, names, entry))
 
     for i, j in molecule.bonds.tolist():
         add("bond", (i, j), table.bond, similar_bond)
         if not missing:
-            lengths[i, j] = lengths[j, i] = found[-1].values[1]
+            lengths[i, j] = lengths[j, i] = assigned[-1].values[1]
     _check_complete(missing, molecule)
     for i, j, k in angles(neighbours):
         similar = partial(
@@ -110,11 +110,13 @@ def assign(
         if wanted:
             first = (types[centre], outer) not in seen
             seen.add((types[centre], outer))
-            found.append(_improper(centre, around, types, entry, first, None if strict else table))
+            assigned.append(
+                _improper(centre, around, types, entry, first, None if strict else table)
+            )
     for atom in range(molecule.n_atoms):
         add("lj", (atom,), lambda names: table.lj.get(names[0]), lambda *_: None)
     _check_complete(missing, molecule)
-    return found
+    return assigned
 
 
 def angles(neighbours: list[list[int]]) -> Iterator[tuple[int, int, int]]:

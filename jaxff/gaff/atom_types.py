@@ -45,10 +45,7 @@ def _aromatic_or_planar(e: Environment, a: int) -> bool:
 
 
 def _bridges_rings(e: Environment, a: int) -> bool:
-    """Whether a bond of this atom joins two aromatic rings.
-
-    The bond must not be in a six-membered ring.
-    """
+    """Whether a bond of this atom, in no six-membered ring, joins two aromatic rings."""
     return any(
         b in e.aromatic
         and frozenset((a, b)) not in e.aromatic_bonds

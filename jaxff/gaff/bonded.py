@@ -133,10 +133,7 @@ def class2(bonded: Bonded) -> Terms:
 
 
 def neural(bonded: Bonded) -> Terms:
-    """GAFF's form with a small network of its coordinates for each term.
-
-    See `jaxff.terms.neural`.
-    """
+    """GAFF's form with a small network for each term; see `jaxff.terms.neural`."""
     from jaxff.terms.neural_tables import neural_terms  # imports flax
 
     dihedrals = bonded.dihedrals()
@@ -177,10 +174,7 @@ def with_periodicities(torsions: Table, most: int, types: tuple[str, ...]) -> Ta
 
 
 def _by_labels(table: Table, atoms, rows, values: dict) -> dict[str, np.ndarray]:
-    """Values of the types of a term.
-
-    A type that has several rows in the table has the mean of their values.
-    """
+    """Values of the types of a term: means over the rows that a type has in the table."""
     of_atoms = {tuple(a): row for a, row in zip(table.atoms.tolist(), table.rows, strict=True)}
     table_rows = np.array([of_atoms[tuple(a)] for a in atoms.tolist()], int)
     count = np.bincount(rows)

@@ -1,7 +1,4 @@
-"""Partial charges from RESP, AM1-BCC, Gasteiger's method, or the user.
-
-Their sums are exact.
-"""
+"""Partial charges from RESP, AM1-BCC, Gasteiger's method, or the user, with exact sums."""
 
 from __future__ import annotations
 
@@ -70,10 +67,7 @@ def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
 
 
 def charges_of_array(molecule: Molecule, charges) -> Charges:
-    """Check charges (N,) e from the user.
-
-    The rounding error of their sum is distributed over the atoms.
-    """
+    """Check charges (N,) e, and distribute the rounding error of their sum."""
     try:
         if np.iscomplexobj(np.asarray(charges)):
             raise ValueError("they are complex")
@@ -198,13 +192,13 @@ def _cached(molecule: Molecule, method: str, find) -> Charges:
             )
         except (ValueError, KeyError, TypeError):
             path.unlink()
-    found = find(molecule)
+    charges = find(molecule)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             temporary.write_text(
-                json.dumps({"method": found.method, "charges": found.values.tolist()})
+                json.dumps({"method": charges.method, "charges": charges.values.tolist()})
             )
     except (OSError, InputError):  # without a writable cache, charges are computed again
         pass
-    return found
+    return charges

@@ -38,17 +38,17 @@ def seminario(
 
     The constant of a type is the mean over its interactions; types without interactions keep their
     constant.  Morse bonds keep their depth, and their width follows from the constant.  The
-    constant of a bond is the Hessian's block of its two atoms, projected onto the bond.  This is
-    exact if the energy consists of bonds, angles and torsions, and agrees with Seminario's sum over
-    eigenvectors within a few percent.
+    constant of a bond is the projection of the Hessian's block of its two atoms onto the bond.  It
+    is exact if the energy consists of bonds, angles and torsions, and agrees with Seminario's sum
+    over eigenvectors within a few percent.
 
     Args:
         potential: has harmonic or Morse bonds, harmonic angles, or class-II terms.
         positions: (N, 3) Å, the minimum, in the potential's atom order.
-        hessian: (N, 3, N, 3) or (3N, 3N) kcal/mol/Å² there, in the same axes.
-        angles: "projected" (the block of an angle's end atoms, projected onto their rotations about
-            the vertex: as exact as for bonds, and equal for equivalent angles of symmetric
-            molecules; impossible in rings of three), or "modified" (Allen, Payne and Cole).
+        hessian: (N, 3, N, 3) or (3N, 3N) kcal/mol/Å² at `positions`, in the same axes.
+        angles: "projected": the block of an angle's two end atoms, projected onto their rotations
+            about the vertex.  It is as exact as for bonds, and equal for equivalent angles, but
+            impossible in rings of three.  "modified": the method of Allen, Payne and Cole.
         equilibrium: whether equilibrium lengths and angles are also taken from `positions`.
 
     Raises:
@@ -105,9 +105,7 @@ def bond_constant(R: np.ndarray, H: np.ndarray, a: int, b: int) -> float:
 
 
 def modified_angle_constants(R: np.ndarray, H: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Force constants (A,) of angles by the modified Seminario method.
-
-    They are in kcal/mol/rad², without ½.
+    """Force constants (A,) of angles, kcal/mol/rad² (no ½), by the modified method.
 
     1/2k is the sum over both ends of s/(r² Σ λ |p·ν|).  Here λ and ν are eigenvalues and
     eigenvectors of minus the block of the end and the vertex, p is the direction in which the end
@@ -148,10 +146,8 @@ def modified_angle_constants(R: np.ndarray, H: np.ndarray, angles: np.ndarray) -
 def projected_angle_constant(R: np.ndarray, H: np.ndarray, a: int, b: int, c: int) -> float:
     """Force constant (no ½), kcal/mol/rad², of the angle a-b-c.
 
-    It comes from the block of the Hessian of the end atoms a and c.
-
-    It is ½ r r' p·H·p', where p and p' are the directions in which a and c open the angle.  Among
-    all bonds, angles and torsions only this angle depends on both displacements.
+    It is ½ r r' p·H·p', where H is the block of a and c, and p and p' are the directions in which
+    they open the angle.  No other bond, angle or torsion depends on both displacements.
 
     Args:
         R: (N, 3) Å.
@@ -179,19 +175,13 @@ def _angle(R, a, b, c) -> float:
 
 
 def _direction(R, end, vertex, other) -> np.ndarray:
-    """Unit vector (3,), perpendicular to the bond of `end`, that opens the angle.
-
-    It lies in the plane of the angle.
-    """
+    """Unit vector (3,) in the plane, perpendicular to the bond of `end`, that opens the angle."""
     along, across = _unit(R[end] - R[vertex]), R[other] - R[vertex]
     return _unit((across @ along) * along - across)
 
 
 def _opening(R, end, vertex, other) -> np.ndarray:
-    """Projector p pᵀ (3, 3) on the direction p in which the end opens the angle.
-
-    For a straight angle it is the mean over all directions.
-    """
+    """Projector p pᵀ (3, 3) on the direction p that opens the angle; a mean if straight."""
     if _angle(R, end, vertex, other) > STRAIGHT:
         along = _unit(R[end] - R[vertex])
         return 0.5 * (np.eye(3) - np.outer(along, along))

@@ -102,9 +102,7 @@ class Lewis:
 
 
 def lewis_structure(molecule: Molecule) -> Lewis:
-    """The Lewis structure of `molecule`.
-
-    It does not depend on the order of the atoms.
+    """The Lewis structure of `molecule`, independent of the order of the atoms.
 
     Raises:
         InputError: the molecule has an element outside H C N O S P F Cl Br I, consists of several
@@ -178,9 +176,7 @@ def _cheapest(molecule, degree, charge) -> tuple[np.ndarray, np.ndarray] | None:
 def _solve(symbols, bonds, charge, degree, ranks):
     """Bond orders and charges with the smallest penalty; None if there are none.
 
-    They are the solution of an integer program.
-
-    The variables are the bond orders minus one, and for each atom which of its states it has.
+    The variables of the integer program are the bond orders minus one and the state of each atom.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 

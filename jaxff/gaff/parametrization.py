@@ -71,8 +71,8 @@ class Parametrization:
     @property
     def estimates(self) -> tuple[Assigned, ...]:
         """Estimates of parameters that the file lacks, in descending order of penalty."""
-        found = {(a.kind, a.name): a for a in self.assigned if a.penalty}
-        return tuple(sorted(found.values(), key=lambda a: (-a.penalty, a.kind, a.types)))
+        estimates = {(a.kind, a.name): a for a in self.assigned if a.penalty}
+        return tuple(sorted(estimates.values(), key=lambda a: (-a.penalty, a.kind, a.types)))
 
     def reasons(self) -> list[str]:
         """The condition (N,) of each atom's type, in words."""
@@ -185,8 +185,8 @@ def gaff(
     Raises:
         InputError: as `parametrize`, and for an unknown form.
     """
-    found = parametrize(mol, charges)
-    return found.potential(coulomb_constant, form=form, fourier_terms=fourier_terms)
+    parametrization = parametrize(mol, charges)
+    return parametrization.potential(coulomb_constant, form=form, fourier_terms=fourier_terms)
 
 
 def parametrize(
@@ -212,13 +212,15 @@ def parametrize(
     lewis, table = lewis_structure(mol), gaff_table()
     types = find_types(lewis) if atom_types is None else _checked_types(mol, atom_types, table)
     assigned = assign(mol, types, table)  # before the charges, which may take minutes
-    found = None
+    computed = None
     if isinstance(charges, str) and charges == "auto":
-        found = _packaged_charges(mol)
+        computed = _packaged_charges(mol)
         charges = "resp"
-    if found is None:
-        found = find_charges(lewis, charges, cache=cache)
-    return Parametrization(mol, lewis, types, found.values, found.method, table, tuple(assigned))
+    if computed is None:
+        computed = find_charges(lewis, charges, cache=cache)
+    return Parametrization(
+        mol, lewis, types, computed.values, computed.method, table, tuple(assigned)
+    )
 
 
 def _checked_types(mol: Molecule, types, table: ParameterTable) -> tuple[str, ...]:

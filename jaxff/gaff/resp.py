@@ -1,6 +1,4 @@
-"""RESP charges, fitted to the electrostatic potential of HF/6-31G*.
-
-Hyperbolic restraints keep the charges small.
+"""RESP charges: fits to the potential of HF/6-31G* with hyperbolic restraints.
 
 Sources: C. I. Bayly, P. Cieplak, W. D. Cornell, P. A. Kollman, J. Phys. Chem. 97, 10269 (1993);
 grid: U. C. Singh, P. A. Kollman, J. Comput. Chem. 5, 129 (1984).
@@ -64,10 +62,7 @@ def resp(molecule: Molecule, conformers: Sequence[np.ndarray] | None = None) -> 
 
 
 def potential_at(molecule: Molecule) -> ESP:
-    """The HF/6-31G* potential of a molecule by PySCF.
-
-    The points are on the surfaces of Merz and Kollman.
-    """
+    """The HF/6-31G* potential, by PySCF, on the surfaces of Merz and Kollman."""
     try:
         from pyscf import df, gto, scf
     except ImportError as error:
@@ -144,20 +139,17 @@ def standard_orientation(molecule: Molecule) -> np.ndarray:
 
 
 def surface_points(symbols: Sequence[str], positions: np.ndarray) -> np.ndarray:
-    """Points (K, 3) Å on shells around the atoms.
-
-    A point lies outside the spheres of all other atoms in the same shell.
-    """
+    """Points (K, 3) Å on shells around the atoms, outside the same shell of all others."""
     radii = np.array([RADII[s] for s in symbols])
-    found = []
+    points = []
     for shell in SHELLS:
         for k, centre in enumerate(positions):
             radius = shell * radii[k]
             sphere = centre + radius * _sphere(round(4.0 * np.pi * radius**2 * DENSITY))
             distance = np.linalg.norm(sphere[:, None] - positions, axis=-1)
             distance[:, k] = np.inf
-            found.append(sphere[(distance >= shell * radii).all(axis=1)])
-    return np.concatenate(found)
+            points.append(sphere[(distance >= shell * radii).all(axis=1)])
+    return np.concatenate(points)
 
 
 def _sphere(n: int) -> np.ndarray:
@@ -207,16 +199,14 @@ def fit_charges(molecule: Molecule, potentials: Sequence[ESP]) -> np.ndarray:
 def restrained_fit(
     matrix, vector, total: float, classes, restrained, strength: float, free, start
 ) -> np.ndarray:
-    """Charges (N,) that minimise q·A q − 2 b·q + 2 a Σ (√(q² + b²) − b).
+    """Charges (N,) e that minimise q·A q − 2 v·q + 2 a Σ (√(q² + b²) − b).
 
-    The last sum is over the restrained atoms.
-
-    The stationary equations are solved repeatedly, with the slope of the restraint at the previous
-    charges, as in the original program.
+    The sum is over the restrained atoms.  The stationary equations are solved repeatedly, with the
+    slope of the restraint at the previous charges, as in the original program.
 
     Args:
         matrix: (N, N) A, Σ_k 1/(r_ik r_jk), bohr⁻².
-        vector: (N,) b, Σ_k V_k/r_ik.
+        vector: (N,) v, Σ_k V_k/r_ik.
         total: net charge, e.
         classes: (N,) atoms of one class have equal charges.
         restrained: (N,) whether an atom is restrained.
@@ -251,10 +241,10 @@ def restrained_fit(
 
 def _methyl_and_methylene(molecule: Molecule) -> np.ndarray:
     """Mask (N,) of sp3 carbons with two or three hydrogens, and of these hydrogens."""
-    found = np.zeros(molecule.n_atoms, bool)
+    mask = np.zeros(molecule.n_atoms, bool)
     for a, z in enumerate(molecule.numbers):
         around = list(molecule.graph.neighbors(a))
         hydrogens = [b for b in around if molecule.numbers[b] == 1]
         if z == 6 and len(around) == 4 and len(hydrogens) in (2, 3):
-            found[[a, *hydrogens]] = True
-    return found
+            mask[[a, *hydrogens]] = True
+    return mask

@@ -243,10 +243,7 @@ def _add_lj(table: ParameterTable, line: str, source: str) -> None:
 
 
 def equilibrium_angle(degrees: float) -> float:
-    """An equilibrium angle in rad, at most π.
-
-    Beyond π a straight angle would have a cusp.
-    """
+    """An equilibrium angle in rad, at most π, as a straight angle would have a cusp beyond."""
     return min(degrees * DEGREE, math.pi)
 
 
@@ -259,10 +256,7 @@ def _section(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
 
 
 def _finish(entries: dict[Types, Entry]) -> None:
-    """Make periodicities positive.
-
-    Their sign in the file only says whether another term follows.
-    """
+    """Make periodicities positive: their sign only says whether another term follows."""
     for key, entry in entries.items():
         if len(key) == 4:
             terms = tuple((k, int(abs(n)), phase) for k, n, phase in entry.values)

@@ -63,10 +63,7 @@ class Topology:
     exclusions: np.ndarray
 
     def reorder(self, order: Sequence[int] | np.ndarray) -> Topology:
-        """The same topology with atom ``order[i]`` at place i.
-
-        The array order (N,) is a permutation.
-        """
+        """The same topology with atom ``order[i]`` at place i; `order` is (N,)."""
         order = np.asarray(order, int)
         place = np.empty(len(order), np.int32)
         place[order] = np.arange(len(order))
@@ -211,10 +208,7 @@ class Topology:
         return Potential(placed, params, self.molecule)
 
     def _charge_classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Charges (C,) and rows (N,) of the atoms.
-
-        Equivalent atoms of equal charge share a row.
-        """
+        """Charges (C,) and rows (N,); equivalent atoms of equal charge share a row."""
         _, charge = np.unique(self.charges, return_inverse=True)
         key = np.stack([equivalent_atoms(self.molecule), charge])
         _, first, rows = np.unique(key, axis=1, return_index=True, return_inverse=True)
@@ -233,10 +227,9 @@ def _table(term: Any, values: dict[str, np.ndarray]) -> Table:
 
 
 def centre_third(atoms: np.ndarray, bonds: np.ndarray) -> np.ndarray:
-    """Impropers (n, 4) reversed where that makes the third atom the centre.
+    """Impropers (n, 4), reversed where that makes the third atom the centre.
 
-    The centre is bonded to all other atoms.  A dihedral angle is the same in both directions, so
-    files may contain either.
+    The centre is bonded to all others.  Files may contain either direction, as both are equal.
     """
     bonded = set(map(tuple, bonds.tolist())) | set(map(tuple, bonds[:, ::-1].tolist()))
 

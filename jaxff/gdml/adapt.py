@@ -1,9 +1,9 @@
 """Estimate the parameters of a baseline together with the kernel on top of it.
 
-Least squares minimises the residual of the baseline, but the smallest residual is not the one that
-a kernel learns best.  Generalised least squares, with the kernel as the covariance of the residual,
-gives errors more weight the harder they are to learn.  This is universal kriging with the baseline
-as the mean (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, section 2.7).
+The residual of least squares is the smallest, but not the one that a kernel learns best.
+Generalised least squares, with the kernel as the covariance of the residual, gives more weight to
+errors that are harder to learn.  This is universal kriging with the baseline as the mean (Rasmussen
+and Williams, Gaussian Processes for Machine Learning, 2006, section 2.7).
 """
 
 from __future__ import annotations

@@ -39,10 +39,7 @@ class Checkpoint:
         return self.folder / f"solver-{key}.npz"
 
     def finished(self, key: str) -> tuple[Potential, float, str] | None:
-        """Potential, validation error in kcal/mol/Å, and solver of a model, or None.
-
-        The result is None if the model is not finished.
-        """
+        """Potential, validation error kcal/mol/Å and solver of a finished model, or None."""
         path = self.folder / f"{key}.json"
         if not path.is_file():
             return None

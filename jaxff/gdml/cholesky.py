@@ -26,9 +26,7 @@ class NotPositiveDefinite(ArithmeticError):
 
 
 def factorise(tiles: Tiles, progress: Callable[[float], None] | None = None) -> None:
-    """Replace the tiles of a positive definite A by those of L, with A = L Lᵀ.
-
-    L is lower triangular.
+    """Replace the tiles of a positive definite A by those of lower triangular L, A = L Lᵀ.
 
     Args:
         tiles: square tiles of equal size; row i contains the tiles (i, 0) ... (i, i).

@@ -217,10 +217,7 @@ _soft_rows = jax.jit(jax.vmap(soft_minimum, in_axes=(0, None)))
 
 
 def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
-    """Squared distances (I, M, P) from some frames to images of all other frames.
-
-    The distance of a frame to its images is ∞.
-    """
+    """Squared distances (I, M, P) of frames from images of all others; ∞ from their images."""
     images = jnp.asarray(x[:, entries].reshape(-1, x.shape[1]))
     squares = np.asarray(squared_distances(jnp.asarray(x[rows]), images))
     squares = np.maximum(squares.reshape(-1, len(x), len(entries)), 0.0)
@@ -230,10 +227,7 @@ def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
 
 
 def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule) -> Potential:
-    """The kernel of a hybrid, with `level` subtracted and with a switch.
-
-    The kernel is the last term of the hybrid.
-    """
+    """The kernel of a hybrid, its last term, with `level` subtracted and with a switch."""
     placed = hybrid.program.placed[-1]
     kernel = placed.term
     assert isinstance(kernel, KernelTerm)

@@ -33,9 +33,7 @@ def incidence(n_atoms: int) -> np.ndarray:
 
 
 def inverse_distances(R: Array, lattice: np.ndarray | Array | None = None) -> Array:
-    """Inverse distances (D,) of all pairs of atoms, 1/Å.
-
-    In a lattice they are those of nearest images.
+    """Inverse distances (D,) 1/Å of all pairs of atoms, of nearest images in a lattice.
 
     Args:
         R: (N, 3) Å.
@@ -70,9 +68,9 @@ def light_hydrogens(numbers: np.ndarray, weight: float = 0.85) -> Descriptor:
 
     The result is an argument of `Kernel(descriptor=...)`.
 
-    Distances to hydrogens vary most and affect the energy least.  The best weight is the smaller
-    the fewer frames there are: for aspirin 0.6 with 150 frames (5 % smaller force errors), 0.85
-    with 1,000 frames (1 % smaller), for which 0.6 makes the errors 7 % larger.
+    Distances to hydrogens vary most and affect the energy least.  The best weight is smaller for
+    fewer frames.  For aspirin with 150 frames, 0.6 makes the force errors 5 % smaller; with 1,000
+    frames, 0.85 makes them 1 % smaller and 0.6 makes them 7 % larger.
 
     Args:
         numbers: (N,) atomic numbers.
@@ -97,10 +95,7 @@ def descriptor_name(descriptor: Descriptor) -> str:
 
 
 def pair_permutations(permutations: np.ndarray) -> np.ndarray:
-    """Permutations (P, D) of pairs from atom permutations (P, N).
-
-    Pair k(i, j) becomes pair k(p[i], p[j]).
-    """
+    """Permutations (P, D) of pairs by atom permutations (P, N): k(i, j) → k(p[i], p[j])."""
     permutations = np.asarray(permutations, int)
     n_atoms = permutations.shape[1]
     i, j = np.tril_indices(n_atoms, -1)

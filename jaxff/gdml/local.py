@@ -57,9 +57,6 @@ def soft_minimum(values: Array, softness: Array | float) -> Array:
 
 
 def switch(q: Array, inner: Array | float, outer: Array | float) -> Array:
-    """Quintic switch, 1 for q ≤ inner and 0 for q ≥ outer.
-
-    It is twice continuously differentiable.
-    """
+    """Quintic switch, twice differentiable: 1 for q ≤ inner and 0 for q ≥ outer."""
     t = jnp.clip((q - inner) / (outer - inner), 0.0, 1.0)
     return 1.0 - t**3 * (10.0 - 15.0 * t + 6.0 * t**2)

@@ -148,10 +148,10 @@ def _whitened(op, F, floor):
     def one(i, carry):
         F, whitener = carry
         frame = op.descriptors[i][None], op.jacobians[i][None]
-        own = blocks(frame, frame, op.entries, op.sigma, False)[0, :, 0]
+        diagonal_block = blocks(frame, frame, op.entries, op.sigma, False)[0, :, 0]
         rows = jax.lax.dynamic_slice_in_dim(F, i * width, width)
         unit = jnp.eye(width, dtype=F.dtype)
-        L = jnp.linalg.cholesky(own - rows @ rows.T + floor * unit)
+        L = jnp.linalg.cholesky(diagonal_block - rows @ rows.T + floor * unit)
         B = jax.scipy.linalg.solve_triangular(L, unit, lower=True)
         F = jax.lax.dynamic_update_slice_in_dim(F, B @ rows, i * width, axis=0)
         return F, whitener.at[i].set(B)

@@ -255,7 +255,7 @@ def frames_at_once(n_perms: int, n_frames: int, itemsize: int = 8, budget: float
 
 @jax.jit
 def _product(op: KernelOperator, a: Array) -> Array:
-    own = _expansion(op, a)
+    expansion = _expansion(op, a)
     at_once = frames_at_once(len(op.entries), op.n_frames, op.dtype.itemsize)
     observed = partial(observations, values=op.values, at_once=at_once)
     if op.mesh is not None:
@@ -268,7 +268,7 @@ def _product(op: KernelOperator, a: Array) -> Array:
             out_specs=local,
             check_vma=False,
         )
-    return observed(own, op.entries, op.descriptors, op.jacobians) + op.lam * a
+    return observed(expansion, op.entries, op.descriptors, op.jacobians) + op.lam * a
 
 
 def observations(

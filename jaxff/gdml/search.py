@@ -58,9 +58,7 @@ def search_width(error: Callable[[float], float]) -> float:
 
 
 def widths_below(sigma: float) -> list[float]:
-    """Widths to try on all frames, in descending order from `sigma`.
-
-    The width `sigma` is the best one for few frames.
+    """Widths to try on all frames, in descending order from `sigma`, the best for few frames.
 
     The best width decreases as frames are added.
     """

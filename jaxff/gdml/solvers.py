@@ -21,9 +21,9 @@ from jaxff.gdml.operator import KernelOperator
 from jaxff.gdml.settings import Run, check_choice, check_positive
 
 AUTO = "auto"
-# Cost model for the choice: products run at one flop per unit of time, and memory delivers one
-# byte in seven units (110 GFLOP/s, 15 GB/s); the iteration takes 250 steps (67 to 600 were
-# observed); a factor, whose solution is exact, may take twice the time.
+# Cost model of the choice: a product takes one unit of time per flop and seven per byte of memory
+# (110 GFLOP/s, 15 GB/s).  The iteration takes 250 steps (67 to 600 were observed).  A factor may
+# take twice the time, because its solution is exact.
 TYPICAL_ITERATIONS, FLOPS_PER_BYTE, DENSE_BONUS = 250, 7, 2
 COMPILED = 1e8  # bytes reserved for compiled programs and their work arrays
 COLUMNS = 1 / 20  # columns of the preconditioner per unknown, where the memory allows it

@@ -39,9 +39,7 @@ _ROUNDING = 1e-12  # share of the prior variance below which there are rounding 
 )
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
-    """Standard errors of the energies and forces of a potential.
-
-    The object is a pure function of positions.
+    """Standard errors of energies and forces, as a pure function of positions.
 
     Attributes:
         op: the kernel operator of the frames on which the variance is conditioned.
@@ -189,10 +187,7 @@ def _ratios(self: Uncertainty, potential: Potential, data: Dataset) -> dict[str,
 
 @jax.jit
 def _mean_energy(op: KernelOperator) -> tuple[Array, Array]:
-    """Covariance (n,) of the mean of ε with its gradients, and variance of the mean.
-
-    The mean is over the frames.
-    """
+    """Covariance (n,) of the mean of ε over frames with its gradients, and its variance."""
 
     def one(frame):
         x, A = frame
@@ -208,9 +203,9 @@ def _mean_energy(op: KernelOperator) -> tuple[Array, Array]:
 @jax.jit
 def _standard_errors(self: Uncertainty, R: Array) -> tuple[Array, Array]:
     op = self.op
-    own = R if self.atoms is None else R[jnp.asarray(self.atoms)]
-    x = self.descriptor(own, self.lattice) - op.centre
-    J = jax.jacfwd(self.descriptor)(own, self.lattice).reshape(len(x), -1)
+    moved = R if self.atoms is None else R[jnp.asarray(self.atoms)]
+    x = self.descriptor(moved, self.lattice) - op.centre
+    J = jax.jacfwd(self.descriptor)(moved, self.lattice).reshape(len(x), -1)
     frame = (x[None], J[None])
     prior = blocks(frame, frame, op.entries, op.sigma, True)[0, :, 0]
     cross = blocks(frame, (op.descriptors, op.jacobians), op.entries, op.sigma, True)[0]

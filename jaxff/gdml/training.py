@@ -212,10 +212,7 @@ class _Models:
     lam: float
 
     def trained(self, prior: float | None) -> tuple[Potential, float]:
-        """The model for a prior on the baseline, and its validation error.
-
-        With None as the prior, the baseline is not adapted.
-        """
+        """The model for a prior (None: no adaptation), and its validation error."""
         task, count = self.task, len(self.frames)
         key = self._key + ("" if prior is None else f"-{prior:g}")
         # The state of the solver can be continued to any tolerance, a finished model cannot.
@@ -248,10 +245,7 @@ class _Models:
 
     @cached_property
     def _factorised(self) -> tuple[KernelSystem, Dataset]:
-        """Equations with a factor, for adapting the baseline, and their frames.
-
-        The frames are all training frames, or a random part of them.
-        """
+        """Equations with a factor, to adapt the baseline, and their frames: all or some."""
         if isinstance(self.system.solver, Dense):
             return self.system, self.frames
         few = some(self.frames, min(len(self.frames), ADAPT_UNKNOWNS // self.system.op.width), 0)

@@ -201,10 +201,10 @@ class Ensembles:
 
     def objective(self, vector) -> float:
         """Return the part of the objective; infinite where too few frames count."""
-        found = [self._evaluated(k, vector) for k in range(len(self.ensembles))]
-        if not all(share >= LEAST for _, share in found):
+        results = [self._evaluated(k, vector) for k in range(len(self.ensembles))]
+        if not all(share >= LEAST for _, share in results):
             return math.inf
-        return math.fsum(value for value, _ in found)
+        return math.fsum(value for value, _ in results)
 
     def equations(self, vector) -> Iterator[tuple]:
         """Yield JᵀJ, Jᵀr and the covariance of Jᵀr of each target."""

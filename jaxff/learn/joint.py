@@ -79,10 +79,10 @@ class Joint:
 def _check(potentials: Sequence[Potential]) -> None:
     wanted = [(p.name, p.term.kind) for p in potentials[0].program.placed]
     for potential in potentials:
-        found = [(p.name, p.term.kind) for p in potential.program.placed]
-        if found != wanted:
+        present = [(p.name, p.term.kind) for p in potential.program.placed]
+        if present != wanted:
             raise InputError(
-                f"potentials with the terms {[n for n, _ in wanted]} and {[n for n, _ in found]} "
+                f"potentials with the terms {[n for n, _ in wanted]} and {[n for n, _ in present]} "
                 "have no common table: make them by the same call, such as gaff(mol)"
             )
         for placed, first in zip(

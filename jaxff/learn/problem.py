@@ -66,13 +66,13 @@ class Problem:
         self.groups = tuple(groups(joint.programs))
         self.targets = [
             jax.jit(partial(self._target_residuals, target, program))
-            for own, program in zip(targets, joint.programs, strict=False)
-            for target in own
+            for of_molecule, program in zip(targets, joint.programs, strict=False)
+            for target in of_molecule
             if not isinstance(target, EnsembleTarget)
         ]
         self.ensembles = Ensembles(self._ensembles(targets))
         self.n_frames = max(sum(map(len, self.data)), 1)
-        self.n_forces = max(sum(own.forces.size for own in self.data), 1)
+        self.n_forces = max(sum(frames.forces.size for frames in self.data), 1)
 
     # -- pieces ---------------------------------------------------------------------------
 
@@ -81,8 +81,8 @@ class Problem:
 
     def _ensembles(self, targets: Sequence[Sequence[Target]]) -> Iterator[Ensemble]:
         """The targets of each molecule that share frames."""
-        for k, own in enumerate(targets):
-            kinds = [target for target in own if isinstance(target, EnsembleTarget)]
+        for k, of_molecule in enumerate(targets):
+            kinds = [target for target in of_molecule if isinstance(target, EnsembleTarget)]
             for sampling in dict.fromkeys(target.sampling for target in kinds):
                 alike = tuple(target for target in kinds if target.sampling is sampling)
 
@@ -141,8 +141,8 @@ class Problem:
 
             J, r = jax.vmap(one)(*frames)
             rows = jnp.moveaxis(J, 1, 0).reshape(len(active), -1)
-            own = jnp.einsum("mpr,mr->mp", J, r)
-            return rows @ rows.T, own, J[:, :, -1].sum(axis=0), r[:, -1].sum()
+            gradients = jnp.einsum("mpr,mr->mp", J, r)
+            return rows @ rows.T, gradients, J[:, :, -1].sum(axis=0), r[:, -1].sum()
 
         return [jax.jit(partial(normal, group)) for group in self.groups]
 
@@ -154,14 +154,14 @@ class Problem:
         E = np.zeros(len(data)) if data.energies is None else data.energies
         E = E - E.mean()
         for begin in range(0, len(data), size):
-            own = np.arange(begin, begin + size)
-            weight = (own < len(data)).astype(float)
-            own = np.minimum(own, len(data) - 1)
+            index = np.arange(begin, begin + size)
+            weight = (index < len(data)).astype(float)
+            index = np.minimum(index, len(data) - 1)
             R, F = (
-                with_ghosts(x[own], group.n_atoms, g)
+                with_ghosts(x[index], group.n_atoms, g)
                 for x, g in ((data.positions, ghosts), (data.forces, 0))
             )
-            yield Frames(*map(jnp.asarray, (R, E[own], F, weight)))
+            yield Frames(*map(jnp.asarray, (R, E[index], F, weight)))
 
     def molecules(self) -> Iterator[tuple[int, int, Group, Program | None]]:
         """Number of the group, number of the molecule, its group and its padded program."""
@@ -183,9 +183,9 @@ class Problem:
             return None
         few = copy.copy(self)
         few._normal, few._predict = self._normal, self._predict  # compiled once for both
-        few.data = tuple(own[:: int(1.0 / share)] for own in self.data)
+        few.data = tuple(frames[:: int(1.0 / share)] for frames in self.data)
         few.n_frames = sum(map(len, few.data))
-        few.n_forces = sum(own.forces.size for own in few.data)
+        few.n_forces = sum(frames.forces.size for frames in few.data)
         return few
 
     # -- what is minimised ------------------------------------------------------------------
@@ -197,12 +197,12 @@ class Problem:
 
         Molecules without frames are left out.
         """
-        for k, own in enumerate(data):
-            if not len(own):
+        for k, frames in enumerate(data):
+            if not len(frames):
                 continue
-            energies, forces = self.predict(vector, k, own)
-            wrong = energies - (0.0 if own.energies is None else own.energies)
-            yield own, wrong - wrong.mean(), forces - own.forces
+            energies, forces = self.predict(vector, k, frames)
+            wrong = energies - (0.0 if frames.energies is None else frames.energies)
+            yield frames, wrong - wrong.mean(), forces - frames.forces
 
     def predict(self, vector, k: int, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
         """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of molecule k.
@@ -220,7 +220,7 @@ class Problem:
     def force_rmse(self, vector, data: Sequence[Dataset]) -> float:
         """Root mean square error of all force components, kcal/mol/Å."""
         squares = sum((forces**2).sum() for *_, forces in self.residuals(vector, data))
-        return float(np.sqrt(squares / sum(own.forces.size for own in data)))
+        return float(np.sqrt(squares / sum(frames.forces.size for frames in data)))
 
     def objective(self, vector, energy_weight: float) -> float:
         """mean |ΔF|² + energy_weight · mean ΔE² + Σ r² of the targets, (kcal/mol/Å)².
@@ -228,9 +228,9 @@ class Problem:
         It is infinite if too few frames of the ensembles count.
         """
         total = 0.0
-        for own, energies, forces in self.residuals(vector, self.data):
+        for frames, energies, forces in self.residuals(vector, self.data):
             total += (forces**2).sum() / self.n_forces
-            if own.energies is not None:
+            if frames.energies is not None:
                 total += energy_weight * (energies**2).sum() / self.n_frames
         total += sum(float((r(vector) ** 2).sum()) for r in self.targets)
         return float(total + self.ensembles.objective(vector))
@@ -272,10 +272,10 @@ class Problem:
             AA -= np.outer(rows, rows) / len(data)
             bb -= rows * total / len(data)
             # A padded list of active parameters repeats the first one, which counts once.
-            own = self._count[k]
-            A[np.ix_(active[:own], active[:own])] += AA[:own, :own]
-            C[np.ix_(active[:own], active[:own])] += CC[:own, :own]
-            b[active[:own]] += bb[:own]
+            n = self._count[k]
+            A[np.ix_(active[:n], active[:n])] += AA[:n, :n]
+            C[np.ix_(active[:n], active[:n])] += CC[:n, :n]
+            b[active[:n]] += bb[:n]
         for residuals, jacobian in zip(self.targets, self._target_jacobians, strict=True):
             J, r = np.asarray(jacobian(vector)), np.asarray(residuals(vector))
             A, b, C = A + J.T @ J, b + J.T @ r, C + J.T @ J * (r @ r / len(r))
@@ -309,7 +309,7 @@ class Problem:
 
     @cached_property
     def _count(self) -> list[int]:
-        return [len(own) for own in self._parameters_of]
+        return [len(names) for names in self._parameters_of]
 
     @cached_property
     def _active(self) -> list[np.ndarray]:

@@ -87,8 +87,8 @@ def read_extxyz(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
         _check(path, molecule)
     try:
         n_lines = int(lines[0]) + 2
-        found = [_SERIES.search(comment) for comment in lines[1::n_lines]]
-        series = [match.groups() for match in found if match is not None]
+        matches = [_SERIES.search(comment) for comment in lines[1::n_lines]]
+        series = [match.groups() for match in matches if match is not None]
         words = [row.split()[1:] for i, row in enumerate(lines) if i % n_lines > 1]
         table = np.array(words, float).reshape(-1, n_lines - 2, 9)
         if rest or FORMAT not in lines[1] or len(table) != len(series):

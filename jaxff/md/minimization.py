@@ -46,11 +46,11 @@ def minimize(
     if R.ndim not in (2, 3) or R.shape[-2:] != (molecule.n_atoms, 3):
         raise InputError(f"positions have shape {R.shape}, expected (B, {molecule.n_atoms}, 3)")
     starts = R.reshape(-1, *R.shape[-2:])
-    found = relax(surface, starts, descent=descent or Descent(tolerance=1e-4), progress=progress)
-    bad = np.flatnonzero(~np.isfinite(found.energy))
+    minima = relax(surface, starts, descent=descent or Descent(tolerance=1e-4), progress=progress)
+    bad = np.flatnonzero(~np.isfinite(minima.energy))
     if len(bad):
         raise _not_finite(starts, bad, batched=R.ndim == 3)
-    return found.reshape(R.shape[:-2])
+    return minima.reshape(R.shape[:-2])
 
 
 def _not_finite(R: np.ndarray, bad: np.ndarray, batched: bool) -> InputError:

@@ -18,10 +18,10 @@ GRID = 8.0
 
 def nearest(positions) -> np.ndarray:
     """Origin (..., 3), integers in units of GRID, nearest to positions (..., N, 3) Å."""
-    found = np.round(np.mean(positions, axis=-2) / GRID)
-    if np.abs(found).max(initial=0.0) > 2**30:
+    origin = np.round(np.mean(positions, axis=-2) / GRID)
+    if np.abs(origin).max(initial=0.0) > 2**30:
         raise InputError(f"positions lie more than {GRID * 2**30:.0e} Å from the origin")
-    return found.astype(np.int32)
+    return origin.astype(np.int32)
 
 
 def relative(positions, origin) -> np.ndarray:

@@ -154,17 +154,17 @@ class Simulation:
         store = Store(
             output.restart, _request(state, molecule, ensemble, steps, start, output), "simulation"
         )
-        found, marks = _restarted(state, start, output, store)
-        if found.step >= last:
+        current, marks = _restarted(state, start, output, store)
+        if current.step >= last:
             raise InputError(
-                f"{output.restart}: that simulation is at step {found.step} already; ask for more "
-                "steps, or give another file (folder) to start a new simulation"
+                f"{output.restart}: that simulation is at step {current.step} already; ask for "
+                "more steps, or give another file (folder) to start a new simulation"
             )
         params = potential.program.jit_ready(potential.params)
         bath = _spread(bath, state.replicas)
         return cls(
             potential, params, molecule, ensemble, output, bath, store, first=state,
-            fresh=isinstance(start, Start) and marks is None, state=found, last=last, marks=marks,
+            fresh=isinstance(start, Start) and marks is None, state=current, last=last, marks=marks,
         )  # fmt: skip
 
     def advance(self, state: State, n_frames: int, every: int) -> tuple[State, Frame]:
@@ -276,11 +276,13 @@ def _restarted(
     """The state and the marks of the restart file, or else the given state."""
     if store.path is not None and isinstance(start, State):
         raise InputError("give either a state or a restart file to continue from, not both")
-    found = None if output.overwrite else store.load({"arrays": (state.dynamics, state.origin)})
-    if found is None:
+    contents = None if output.overwrite else store.load({"arrays": (state.dynamics, state.origin)})
+    if contents is None:
         return state, None
-    dynamics, origin = found["arrays"]
-    return replace(state, dynamics=dynamics, origin=origin, step=found["step"]), found["marks"]
+    dynamics, origin = contents["arrays"]
+    return replace(state, dynamics=dynamics, origin=origin, step=contents["step"]), contents[
+        "marks"
+    ]
 
 
 def _spread(tree, replicas: int | None):

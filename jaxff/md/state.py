@@ -234,14 +234,14 @@ def starting_velocities(
     change = ensemble.scales_velocities or (ensemble.conserves_momentum and drawn)
     if molecule.n_atoms == 1 or not change or not invariant[0]:
         return velocities
-    found = []
+    corrected = []
     for R, v in zip(positions.reshape(-1, *positions.shape[-2:]),
                     velocities.reshape(-1, *velocities.shape[-2:]), strict=True):  # fmt: skip
         if invariant[1] and ensemble.removes_rotation:
-            found.append(kinetics.without_rotation(masses, R, v))
+            corrected.append(kinetics.without_rotation(masses, R, v))
         else:
-            found.append(kinetics.without_translation(masses, v))
-    return np.stack(found).reshape(velocities.shape)
+            corrected.append(kinetics.without_translation(masses, v))
+    return np.stack(corrected).reshape(velocities.shape)
 
 
 def degrees_of_freedom(

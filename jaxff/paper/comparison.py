@@ -82,7 +82,7 @@ def reproduce(
 
 def write_page(setting: Setting) -> None:
     """Write FOLDER/index.html, which compares all results with the paper."""
-    found = {
+    results = {
         name: Result.read(path)
         for name in EXPERIMENTS
         if (path := setting.folder / name / "result.json").is_file()
@@ -100,9 +100,9 @@ def write_page(setting: Setting) -> None:
     )
     report.table(
         ["experiment", "verdict", "minutes"],
-        [[r.title, r.verdict, r.numbers["seconds"] / 60.0] for r in found.values()],
+        [[r.title, r.verdict, r.numbers["seconds"] / 60.0] for r in results.values()],
     )
-    for name, result in found.items():
+    for name, result in results.items():
         report.heading(result.title)
         report.text(f"Level of theory: {result.level}.")
         report.text(f"The paper: {result.reported}")

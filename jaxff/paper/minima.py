@@ -31,14 +31,14 @@ WINDOW = 20.0  # kcal/mol above the lowest minimum; higher minima have broken bo
 def run(setting: Setting) -> Result:
     """The three lowest minima of aspirin by sGDML and their energies."""
     data, folder = setting.dataset(MOLECULE), setting.place("fig5")
-    found = lowest(setting)
+    points = lowest(setting)
     others = {"sGDML": setting.kernel(MOLECULE), **force_fields(setting, data.molecule)}
     reference = next((c for t, c in CALCULATORS.items() if data.theory.startswith(t)), None)
     if reference is not None:
         others = {f"reference ({data.theory})": calculator(reference), **others}
-    order = ordering(found, others)
+    order = ordering(points, others)
     files = {}
-    for k, (R, energy) in enumerate(zip(found.positions, found.relative, strict=True)):
+    for k, (R, energy) in enumerate(zip(points.positions, points.relative, strict=True)):
         files[f"{k + 1}: {energy:.2f} kcal/mol"] = f"minimum-{k + 1}.xyz"
         atoms = data.molecule.with_positions(R).to_ase()
         ase.io.write(folder / f"minimum-{k + 1}.xyz", atoms, format="xyz")
@@ -46,7 +46,7 @@ def run(setting: Setting) -> Result:
     compared = {
         name: {
             "same_order": bool((np.argsort(order.relaxed[p]) == np.argsort(first)).all()),
-            "fallen_together": len(set(order.nearest[p].tolist())) < len(found),
+            "fallen_together": len(set(order.nearest[p].tolist())) < len(points),
             "error": float(np.nanmax(np.abs(order.relaxed[p] - first))),
         }
         for p, name in enumerate(order.names)
@@ -59,7 +59,7 @@ def run(setting: Setting) -> Result:
         "The learned force field has the reference's minima; classical force fields order the "
         "three lowest minima of aspirin differently, because they lack the n→π* interaction of "
         "carbonyl groups, and relax some to other geometries.",
-        f"{len(found)} lowest minima within {found.relative[-1]:.2f} kcal/mol by sGDML; largest "
+        f"{len(points)} lowest minima within {points.relative[-1]:.2f} kcal/mol by sGDML; largest "
         "differences of relaxed energies from "
         f"{order.names[0]}: "
         + ", ".join(f"{n} {compared[n]['error']:.2f}" for n in compared if n != order.names[0])
@@ -97,16 +97,16 @@ def lowest(setting: Setting) -> Minima:
         starts = np.concatenate([made, data.positions[select(data, n, "farthest")]])
     progress = setting.titled("minima of aspirin")
     descent = Descent(tolerance=5e-3)
-    found = minima(potential, data.molecule, starts, descent=descent, progress=progress)
-    inside = int(np.sum(found.relative < WINDOW))
+    points = minima(potential, data.molecule, starts, descent=descent, progress=progress)
+    inside = int(np.sum(points.relative < WINDOW))
     n = min(inside, LOWEST)
-    found = replace(
-        found, positions=found.positions[:n], energies=found.energies[:n],
-        frequencies=found.frequencies[:n], counts=found.counts[:n],
+    points = replace(
+        points, positions=points.positions[:n], energies=points.energies[:n],
+        frequencies=points.frequencies[:n], counts=points.counts[:n],
     )  # fmt: skip
     if not path.is_file():
-        write_npz(path, {"positions": found.positions, "numbers": data.numbers})
-    return found
+        write_npz(path, {"positions": points.positions, "numbers": data.numbers})
+    return points
 
 
 def _verdict(compared: dict, mm: list[str], wrong: list[str], first: str) -> tuple[str, str]:

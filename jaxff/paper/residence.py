@@ -23,17 +23,17 @@ INTERACTING = (1, 2, 3, 4, 9, 10, 11, 12)
 def run(setting: Setting) -> Result:
     """Shares of the time near the lowest minima by sGDML, GAFF and corrected GAFF."""
     data = setting.dataset(MOLECULE)
-    molecule, found = data.molecule, lowest(setting)
+    molecule, minima = data.molecule, lowest(setting)
     torsions = rotatable_torsions(molecule)
-    wells = np.asarray(torsion_angles(found.positions, torsions))
+    wells = np.asarray(torsion_angles(minima.positions, torsions))
     mirrored = -wells  # mirror images of one minimum count as one
     models = {
         "sGDML": setting.kernel(MOLECULE),
         "GAFF": gaff(molecule),
-        "GAFF + correction": corrected(setting, found.positions),
+        "GAFF + correction": corrected(setting, minima.positions),
     }
     replicas = setting.size(32, 2)
-    starts = found.positions[np.arange(replicas) % len(found)]
+    starts = minima.positions[np.arange(replicas) % len(minima)]
     rows, near, numbers = [], {}, {}
     for name, potential in models.items():
         run = setting.sample(
@@ -65,7 +65,7 @@ def run(setting: Setting) -> Result:
             Table(
                 "Shares of the time within 60° of each minimum's torsions, with standard errors "
                 "from the replicas",
-                ["potential", *(f"minimum {k + 1}" for k in range(len(found))), "elsewhere"],
+                ["potential", *(f"minimum {k + 1}" for k in range(len(minima))), "elsewhere"],
                 rows,
             )
         ],

@@ -50,10 +50,10 @@ def run(setting: Setting) -> Result:
         for name in ("sGDML", "GAFF"):
             both = [compare(x["reference"], x[name]) for x in (torsions, distances)]
             cells = []
-            for found in both:
+            for agreement in both:
                 cells += [
-                    f"{found.overlap.mean:.3f} ± {found.overlap.error:.3f}",
-                    f"{found.chance_overlap.mean:.3f}",
+                    f"{agreement.overlap.mean:.3f} ± {agreement.overlap.error:.3f}",
+                    f"{agreement.chance_overlap.mean:.3f}",
                 ]
             rows.append([molecule, name, *cells])
             numbers[molecule][name] = {
@@ -91,14 +91,14 @@ def _sampled(setting: Setting, molecule: str, data: Dataset) -> dict[str, np.nda
     ps = setting.size({"aspirin": 20.0}.get(molecule, 100.0), 2.0)
     replicas = setting.size(16, 2)
     starts = data.positions[np.linspace(0, len(data) - 1, replicas).astype(int)]
-    found = {}
+    runs = {}
     for name, potential in (("sGDML", setting.kernel(molecule)), ("GAFF", gaff(data.molecule))):
         run = setting.sample(
             f"{name} {molecule} at {TEMPERATURE:g} K", potential, data.molecule,
             setting.sampling(TEMPERATURE, replicas, 40), ps, starts,
         )  # fmt: skip
-        found[name] = settled(run)
-    return found
+        runs[name] = settled(run)
+    return runs
 
 
 def _bins(data: Dataset, samplings: dict[str, np.ndarray]) -> tuple[dict, dict]:

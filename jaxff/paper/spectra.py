@@ -28,14 +28,14 @@ def run(setting: Setting) -> Result:
 
     pictures, rows, moved, numbers = [], [], {}, {}
     for name, potential in models.items():
-        found = {f"{t:g} K": _spectrum(setting, potential, data, name, t) for t in temperatures}
+        spectra = {f"{t:g} K": _spectrum(setting, potential, data, name, t) for t in temperatures}
         caption = (
             f"VDOS of ethanol, {name}: bands are two standard errors, dotted lines mark the peaks "
             f"at {temperatures[0]:g} K."
         )
-        figure = plot_sampling.spectra(found)
+        figure = plot_sampling.spectra(spectra)
         pictures.append(picture(folder, f"vdos_{name.lower()}.png", figure, caption))
-        shifts = peak_shifts(list(found.values()))
+        shifts = peak_shifts(list(spectra.values()))
         for row in shifts:
             last, error = row["shifts"][-1], row["errors"][-1]
             cells = [
@@ -47,17 +47,17 @@ def run(setting: Setting) -> Result:
                 moved.setdefault(name, []).append((last, error))
         numbers[name] = {
             label: {"peaks": [p._asdict() for p in s.peaks], "resolution": s.resolution}
-            for label, s in found.items()
+            for label, s in spectra.items()
         }
         arrays = {
             f"{label} {field}": getattr(s, field)
             for field in ("wavenumbers", "density", "error")
-            for label, s in found.items()
+            for label, s in spectra.items()
         }
         write_npz(folder / f"vdos_{name.lower()}.npz", arrays)
     means = {name: _mean(shifts) for name, shifts in moved.items()}
     numbers["mean_shift_of_stretches"] = means
-    found = "; ".join(
+    shift_text = "; ".join(
         f"{name}: {len(moved[name])} peaks above {STRETCHES:g} cm⁻¹ shift by "
         f"{mean:+.1f} ± {error:.1f} cm⁻¹ on average from {temperatures[0]:g} to "
         f"{temperatures[-1]:g} K"
@@ -68,7 +68,7 @@ def run(setting: Setting) -> Result:
         f"{data.theory}; sGDML trained on it; GAFF as parametrised",
         "The peaks of the learned force field move and broaden with temperature, because its "
         "bonds are anharmonic; GAFF's harmonic bonds keep theirs in place.",
-        found or "no stretch was seen at both temperatures",
+        shift_text or "no stretch was seen at both temperatures",
         *_verdict(means),
         numbers,
         [

@@ -96,14 +96,14 @@ def _surfaces(setting: Setting, name: str, molecule: str) -> Result:
     rows, kept = [], []
     symmetries = automorphisms(data.molecule)
     wanted = _lowest(reference, symmetries)
-    for title, found in scans.items():
-        places = _lowest(found, symmetries)
-        lowest = "; ".join(_described(found, place) for place in places[:4])
-        near = _near(found, places, reference, wanted, symmetries)
+    for title, grid in scans.items():
+        places = _lowest(grid, symmetries)
+        lowest = "; ".join(_described(grid, place) for place in places[:4])
+        near = _near(grid, places, reference, wanted, symmetries)
         if title != "sGDML":
             kept.append(len(near) == len(wanted) == len(places) and near == sorted(near))
         rows.append([
-            title, len(places), lowest, float(found.relative.max()), int((~found.converged).sum()),
+            title, len(places), lowest, float(grid.relative.max()), int((~grid.converged).sum()),
         ])  # fmt: skip
     figure = plot_surfaces.energy_maps(scans)
     caption = f"Relaxed energies of {molecule} over two torsions, kcal/mol above each lowest point."
@@ -139,7 +139,7 @@ def _scans(setting: Setting, molecule: str) -> dict[str, Scan]:
     surfaces = {"sGDML": setting.kernel(name), **force_fields(setting, data.molecule)}
     lowest = 0 if data.energies is None else int(np.argmin(data.energies))
     start = data.molecule.with_positions(data.positions[lowest])
-    found = {}
+    scans = {}
     for name, surface in surfaces.items():
         path = folder / f"{molecule}-{name.lower()}.npz"
         if not path.is_file():
@@ -148,8 +148,8 @@ def _scans(setting: Setting, molecule: str) -> dict[str, Scan]:
                 descent=Descent(tolerance=2e-2, max_steps=400),
                 progress=setting.titled(f"{name}, surface of {molecule}"),
             ).save(path)  # fmt: skip
-        found[name] = Scan.load(path)
-    return found
+        scans[name] = Scan.load(path)
+    return scans
 
 
 def _level(setting: Setting, molecule: str) -> str:
@@ -159,9 +159,9 @@ def _level(setting: Setting, molecule: str) -> str:
     return f"{theory}; sGDML trained on it (test force MAE {error:.2f} kcal/mol/Å); relaxed scans"
 
 
-def _lowest(found: Scan, symmetries: np.ndarray) -> list[tuple[int, int]]:
+def _lowest(scan: Scan, symmetries: np.ndarray) -> list[tuple[int, int]]:
     """Minima on a periodic grid by ascending energy, without equivalent ones."""
-    E, R = found.relative, found.positions
+    E, R = scan.relative, scan.positions
     moves = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
     lower = np.all([np.roll(E, move, axis=(0, 1)) >= E for move in moves], axis=0)
     kept: list[tuple[int, int]] = []
@@ -172,12 +172,12 @@ def _lowest(found: Scan, symmetries: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _near(
-    found: Scan, places: list, reference: Scan, wanted: list, symmetries: np.ndarray
+    scan: Scan, places: list, reference: Scan, wanted: list, symmetries: np.ndarray
 ) -> list[int]:
     """Indices of the reference minima that a scan has, in the order of `places`."""
     which = []
     for place in places:
-        R = found.positions[place]
+        R = scan.positions[place]
         distances = [_distance(R, reference.positions[other], symmetries) for other in wanted]
         if min(distances) < ALIKE:
             which.append(int(np.argmin(distances)))
@@ -188,16 +188,16 @@ def _distance(R: np.ndarray, other: np.ndarray, symmetries: np.ndarray) -> float
     return float(rmsd(R[None], other[None], symmetries, mirror=True)[0, 0])
 
 
-def _described(found: Scan, place: tuple[int, int]) -> str:
+def _described(scan: Scan, place: tuple[int, int]) -> str:
     """Torsions (degrees) and energy (kcal/mol) of a grid point."""
-    a, b = (float(np.degrees(v[i])) for v, i in zip(found.values, place, strict=True))
-    return f"{a:+.0f}°, {b:+.0f}°: {found.relative[place]:.2f}"
+    a, b = (float(np.degrees(v[i])) for v, i in zip(scan.values, place, strict=True))
+    return f"{a:+.0f}°, {b:+.0f}°: {scan.relative[place]:.2f}"
 
 
-def _far_from_data(found: Scan, data: Dataset) -> float:
+def _far_from_data(scan: Scan, data: Dataset) -> float:
     """Share of grid points without a frame within 30° in both torsions."""
-    seen = np.degrees(np.asarray(torsion_angles(data.positions, np.array(found.coordinates))))
-    first, second = (np.degrees(v) for v in found.values)
+    seen = np.degrees(np.asarray(torsion_angles(data.positions, np.array(scan.coordinates))))
+    first, second = (np.degrees(v) for v in scan.values)
     near = [
         [bool((np.abs((seen - (a, b) + 180.0) % 360.0 - 180.0).max(axis=1) < 30.0).any())
          for b in second]

@@ -43,18 +43,18 @@ def run(setting: Setting) -> Result:
                 progress=setting.titled(f"{molecule} sampled by GAFF"),
             )  # fmt: skip
         samplings = {"reference": _labelled(data, labels), "GAFF": Dataset.load(out)}
-        found = cross_validate(
+        result = cross_validate(
             samplings, n_train, n_valid=setting.size(100, 30), n_test=setting.size(600, 40),
             seeds=setting.size((0, 1, 2), (0,)), train=_kernel(setting),
             progress=setting.titled(f"kernels of {molecule}"),
         )  # fmt: skip
-        error = found.errors["force_mae"]
-        for i, trained in enumerate(found.names):
+        error = result.errors["force_mae"]
+        for i, trained in enumerate(result.names):
             cells = map(_with_error, error.mean[i], error.error[i])
             rows.append([molecule, trained, *cells])
         factors[molecule] = float(error.mean[1, 0] / error.mean[0, 0])
         numbers[molecule] = {
-            "force_mae": error.mean.tolist(), "samplings": found.names,
+            "force_mae": error.mean.tolist(), "samplings": result.names,
             "factor": factors[molecule], "reverse": float(error.mean[0, 1] / error.mean[1, 1]),
         }  # fmt: skip
     verdict, why = _verdict(factors)

@@ -87,13 +87,13 @@ def _fitted(
     part = setting.split(data, n)
     progress = setting.titled(f"{TITLES[form]} of {molecule}, {n} frames")
     start = gaff(data.molecule, form=form)
-    found = fit(start, part.train, progress=progress)
+    result = fit(start, part.train, progress=progress)
     row = {
         "molecule": molecule,
         "form": form,
         "n": len(part.train),
-        "converged": bool(found.converged),
-        **evaluate(found.potential, part.test),
+        "converged": bool(result.converged),
+        **evaluate(result.potential, part.test),
     }
     with atomic_path(kept) as temporary:
         temporary.write_text(json.dumps(row) + "\n")

@@ -215,7 +215,7 @@ def _explore(
 
     They start from labelled frames.
     """
-    found, fault = [], ""
+    drawn, fault = [], ""
     rng = np.random.default_rng(sampling.seed)
     for attempt in range(ATTEMPTS):
         starts = data.positions[rng.integers(len(data), size=sampling.replicas)]
@@ -225,9 +225,9 @@ def _explore(
         except SimulationError as error:
             fault = fault or str(error)
             frames = frames_by_time(error.run)[sampling.replicas :]  # the starts have labels
-        found.append(frames)
-        if sum(map(len, found)) >= n:
-            return np.concatenate(found), fault
+        drawn.append(frames)
+        if sum(map(len, drawn)) >= n:
+            return np.concatenate(drawn), fault
     raise InputError(
         f"the dynamics of a model of {len(data)} frames failed {ATTEMPTS} times before giving {n} "
         f"frames ({fault}): label more initial frames, give a baseline, or lower the temperature"

@@ -99,8 +99,8 @@ def _read(raw: bytes, path: Path) -> dict[str, dict]:
     lines = raw.splitlines()
     for line in lines:
         try:
-            found = json.loads(line)
-            known[found["geometry"]] = {key: found[key] for key in ("energy", "forces")}
+            entry = json.loads(line)
+            known[entry["geometry"]] = {key: entry[key] for key in ("energy", "forces")}
         except (ValueError, KeyError, TypeError):
             continue
     if lines and not known and not lines[0].startswith(BEGIN[: len(lines[0])]):

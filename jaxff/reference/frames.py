@@ -97,14 +97,14 @@ def coinciding_atoms(positions: np.ndarray) -> dict[int, str]:
 
     Some calculators return finite energies for such frames.
     """
-    found = {}
+    faults = {}
     first, second = np.triu_indices(positions.shape[1], 1)
     for m, R in enumerate(positions):
         distances = np.linalg.norm(R[first] - R[second], axis=1)
         if len(distances) and distances.min() < COINCIDENT:
             k = int(distances.argmin())
-            found[m] = f"atoms {first[k]} and {second[k]} are {distances[k]:.2g} Å apart"
-    return found
+            faults[m] = f"atoms {first[k]} and {second[k]} are {distances[k]:.2g} Å apart"
+    return faults
 
 
 def starting_geometries(start: str, replicas: int = 1, seed: int = 7) -> str | list[Molecule]:

@@ -22,11 +22,11 @@ def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Fi
         scans: {name: scan of one coordinate}, all with the same values.
         highest: end of the axis, kcal/mol; None for the highest energy, at most 40.
     """
-    names, found = list(scans), list(scans.values())
-    pair = len(found) == 2
+    names, surfaces = list(scans), list(scans.values())
+    pair = len(surfaces) == 2
     figure = style.canvas(6.4, 6.0 if pair else 4.0)
     panels = figure.subplots(2 if pair else 1, 1, sharex=True, squeeze=False)[:, 0]
-    top = max(np.nanmax(scan.relative) for scan in found)
+    top = max(np.nanmax(scan.relative) for scan in surfaces)
     for k, (name, scan) in enumerate(scans.items()):
         x, y = _around(scan, scan.relative)
         panels[0].plot(x[0], y, style.LINES[k % 4], color=style.colour(k), label=name)
@@ -39,15 +39,15 @@ def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Fi
     panels[0].legend(fontsize="small")
     if pair:
         values = shown_difference(scans, highest)
-        x, y = _around(found[0], values)
+        x, y = _around(surfaces[0], values)
         panels[1].axhline(0.0, color="#888888", linewidth=0.8)
         panels[1].plot(x[0], y, color=style.COLOURS[2])
         panels[1].set_ylabel("difference, kcal/mol")
         panels[1].set_title(_range(names, values), fontsize="medium")
     for ax in panels:
         ax.grid(alpha=0.3)
-        _frame(ax.xaxis, ax.set_xlim, found[0], 0)
-    panels[-1].set_xlabel(_axis(found[0], 0))
+        _frame(ax.xaxis, ax.set_xlim, surfaces[0], 0)
+    panels[-1].set_xlabel(_axis(surfaces[0], 0))
     return figure
 
 
@@ -61,9 +61,9 @@ def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figu
         scans: {name: scan of two coordinates}, all with the same values.
         highest: end of the scale, kcal/mol; None for the highest energy, at most 40.
     """
-    names, found = list(scans), list(scans.values())
+    names, surfaces = list(scans), list(scans.values())
     figure, panels = _panels(len(scans) + (len(scans) == 2))
-    top = max(np.nanmax(scan.relative) for scan in found)
+    top = max(np.nanmax(scan.relative) for scan in surfaces)
     ceiling = _ceiling(top, highest)
     for ax, (name, scan) in zip(panels, scans.items(), strict=False):
         filled = _map(ax, scan, scan.relative, 0.0, ceiling, "viridis")
@@ -72,13 +72,13 @@ def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figu
         ax.set_title(f"{name} ({kind}): 0 to {np.nanmax(scan.relative):.3g} kcal/mol",
                      fontsize="medium")  # fmt: skip
     figure.colorbar(
-        filled, ax=list(panels[: len(found)]), label="energy, kcal/mol", ticks=MaxNLocator(6)
+        filled, ax=list(panels[: len(surfaces)]), label="energy, kcal/mol", ticks=MaxNLocator(6)
     )
-    if len(found) == 2:
+    if len(surfaces) == 2:
         values = shown_difference(scans, highest)
         limit = max(np.nanmax(np.abs(values)), 1e-6)
         panels[-1].set_facecolor("#cccccc")
-        filled = _map(panels[-1], found[0], values, -limit, limit, "RdBu_r")
+        filled = _map(panels[-1], surfaces[0], values, -limit, limit, "RdBu_r")
         panels[-1].set_title(_range(names, values), fontsize="medium")
         figure.colorbar(filled, ax=panels[-1], label="difference, kcal/mol", ticks=MaxNLocator(6))
     return figure

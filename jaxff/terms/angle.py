@@ -52,5 +52,5 @@ class HarmonicAngle(Term):
     labels: tuple[str, ...]
 
     def interactions(self, params):
-        own = (params["k"][self.rows], params["angle"][self.rows])
-        return Interactions(harmonic_angle, self.atoms.T, own)
+        values = (params["k"][self.rows], params["angle"][self.rows])
+        return Interactions(harmonic_angle, self.atoms.T, values)

@@ -51,5 +51,5 @@ class HarmonicBond(Term):
     labels: tuple[str, ...]
 
     def interactions(self, params):
-        own = (params["k"][self.rows], params["length"][self.rows])
-        return Interactions(harmonic_bond, self.atoms.T, own)
+        values = (params["k"][self.rows], params["length"][self.rows])
+        return Interactions(harmonic_bond, self.atoms.T, values)

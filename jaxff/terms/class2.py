@@ -29,10 +29,11 @@ HARMONICS = (1, 2, 3)  # of the dihedral in couplings with it
 class ClassTwo(Term):
     """Anharmonic bonds and angles with all couplings of neighbours.
 
-    Bonds are Morse's.  An angle has k Δ² exp(cubic s + quartic s²), which is never negative; the
-    couplings are products of displacements s = w tanh(Δ/w) of two bonds at an atom, of an angle
-    and a bond at its vertex, of two angles at an atom; of cos nφ (n = 1, 2, 3) of a dihedral with
-    its bonds and its angles; and (n = 0, 1, 2, 3) with both outer bonds, and with both angles.
+    Bonds are Morse's.  An angle has the energy k Δ² exp(cubic s + quartic s²), which is never
+    negative.  Couplings are products of displacements s = w tanh(Δ/w): of two bonds at an atom, of
+    an angle and a bond at its vertex, and of two angles at an atom.  A dihedral couples by cos nφ
+    with each of its bonds and angles (n = 1, 2, 3), and with both outer bonds or both angles
+    together (n = 0, 1, 2, 3).
 
     Attributes:
         n_atoms: N.
@@ -43,7 +44,7 @@ class ClassTwo(Term):
         third_bonds, third_bond_rows: (S, 2) an angle and another bond at its vertex, their type.
         angle_pairs, angle_pair_rows: (Q, 2) angles at one vertex, and their type.
         bond_dihedral_rows: (T, 3), angle_dihedral_rows: (T, 2).
-        bond_labels, angle_labels, ... : names of the rows, one field for each of rows.
+        bond_labels, angle_labels, ...: names of the rows, one field for each field of rows.
     """
 
     kind: ClassVar[str] = "class2"
@@ -229,12 +230,12 @@ class ClassTwo(Term):
         shape = t * (p["cubic"][self.angle_rows] + t * p["quartic"][self.angle_rows])
         stiff = p["k"][self.angle_rows] * jnp.exp(shape)
         first, second = (s[self.angle_bonds[:, k]] for k in (0, 1))
-        own = p["bond_angle"][self.bond_angle_rows]
+        constants = p["bond_angle"][self.bond_angle_rows]
         out = {
             "bond": morse.sum(),
             "angle": (stiff * square).sum(),
             "bond_bond": (p["bond_bond"][self.angle_rows] * first * second).sum(),
-            "bond_angle": ((own[:, 0] * first + own[:, 1] * second) * t).sum(),
+            "bond_angle": ((constants[:, 0] * first + constants[:, 1] * second) * t).sum(),
         }
         third = t[self.third_bonds[:, 0]] * s[self.third_bonds[:, 1]]
         out["bond_angle"] += (p["third_bond"][self.third_bond_rows] * third).sum()
@@ -251,8 +252,8 @@ class ClassTwo(Term):
                 "tbn,tn->tb", p["angle_dihedral"][self.angle_dihedral_rows], waves
             )
             waves = jnp.concatenate([jnp.ones_like(waves[:, :1]), waves], axis=1)
-            own = (p[name][self.dihedral_rows] for name in ("outer_bonds", "angle_angle_dihedral"))
-            outer, both = (jnp.sum(k * waves, axis=1) for k in own)
+            ks = (p[name][self.dihedral_rows] for name in ("outer_bonds", "angle_angle_dihedral"))
+            outer, both = (jnp.sum(k * waves, axis=1) for k in ks)
             # Where three atoms are in line there is no dihedral: couplings fade with both angles.
             sin2 = 1.0 - over(geometry.angle_cos, R, self.angles) ** 2
             fade = geometry.fade(jnp.prod(sin2[self.dihedral_angles], axis=1) / STRAIGHT)
@@ -281,7 +282,7 @@ def _ends_first(angle: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
-    """Numbers of the parts of a chain, from the end that is first by its types.
+    """Numbers of the parts of a chain, from the end whose types come first.
 
     Both ends have the number 0 if the types are the same in both directions.
     """
@@ -293,10 +294,7 @@ def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
 
 
 def _parts(types: Sequence[str], chains: np.ndarray, parts: int) -> tuple[tuple, np.ndarray]:
-    """Names and rows (n, parts) of the parts of chains (n, k).
-
-    Parts with the same types have one row.
-    """
+    """Names and rows (n, parts) of the parts of chains (n, k); same types share a row."""
     names = [
         f"{_name(types, chain)} {side + 1}"
         for chain in chains.tolist()

@@ -16,10 +16,8 @@ from jaxff.potential import Column, Term
 def morse_bond(d, depth, width, length):
     """Energy depth (1 − exp(−width (r − length)))², () kcal/mol, of a bond.
 
-    The bond vector has the length r.
-
     Args:
-        d: (3,) Å.
+        d: (3,) Å, the bond vector, of length r.
         depth: kcal/mol.
         width: 1/Å.
         length: Å.
@@ -57,5 +55,5 @@ class MorseBond(Term):
     labels: tuple[str, ...]
 
     def interactions(self, params):
-        own = tuple(params[column][self.rows] for column in self.columns)
-        return Interactions(morse_bond, self.atoms.T, own)
+        values = tuple(params[column][self.rows] for column in self.columns)
+        return Interactions(morse_bond, self.atoms.T, values)

@@ -27,12 +27,10 @@ _MARK = "__jaxff_builder__"
 
 
 def network_builder(function: Callable) -> Callable:
-    """Declare that files of potentials may call `function`.
+    """Decorator of functions, which make the `apply` of a network, that files may call.
 
-    The function makes the `apply` of a network.
-
-    Use it as a decorator.  `jaxff.load` calls the function with the JSON configuration of the file,
-    which may be any: the function must not write files or run programs.
+    `jaxff.load` calls the function with any JSON configuration that a file contains.  Therefore the
+    function must not write files or run programs.
     """
     setattr(function, _MARK, True)
     return function
@@ -173,10 +171,7 @@ class Network(Term):
         return {"network": self.energy_factor * energy.astype(R.dtype)}
 
     def frame_bytes(self, params: Params) -> int:
-        """Sum of the sizes of all intermediate arrays of the forces, bytes.
-
-        It is an upper bound of the memory.
-        """
+        """Upper bound of the memory of the forces, bytes: all intermediate arrays."""
 
         def energy(params, R):
             return self.energies(params, R, Space())["network"]
@@ -235,20 +230,20 @@ def _imported(name: str) -> Callable:
     """The function "package.module:function"; imports the module."""
     module, colon, qualified = name.partition(":")
     try:
-        found: Any = importlib.import_module(module) if colon else None
+        value: Any = importlib.import_module(module) if colon else None
         for part in qualified.split("."):
-            found = getattr(found, part)
+            value = getattr(value, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"builder {name!r} cannot be imported: {error}") from error
-    if not callable(found) or "<" in qualified:
+    if not callable(value) or "<" in qualified:
         raise InputError(
             f'builder={name!r}: give an importable function as "package.module:function"'
         )
-    return found
+    return value
 
 
 def _trusted(name: str, trust: Sequence[str]) -> Callable:
-    """The builder of a file, if the user allows that it is called.
+    """The builder of a file, if it may be called.
 
     It must be declared with `network_builder`, used in this process by `network`, or be in a module
     that `trust` names.  A module that is not trusted is not imported, and a function that a trusted
@@ -267,11 +262,11 @@ def _trusted(name: str, trust: Sequence[str]) -> Callable:
             f"that module as well, add it (trust={[module, home]!r}; on the command line "
             f"--trust {module} --trust {home}), or let the file name a function of {module}"
         )
-    found: Any = sys.modules.get(module)
+    value: Any = sys.modules.get(module)
     for part in name.partition(":")[2].split("."):
-        found = vars(found).get(part) if hasattr(found, "__dict__") else None
-    if isinstance(found, FunctionType) and getattr(found, _MARK, False):
-        return found
+        value = vars(value).get(part) if hasattr(value, "__dict__") else None
+    if isinstance(value, FunctionType) and getattr(value, _MARK, False):
+        return value
     raise InputError(
         f"its network is made by the function {name}, which is not trusted: if you "
         f"trust the file, load it with trust=[{module!r}] (on the command line: --trust {module})"

@@ -5,9 +5,9 @@ Tkatchenko, J. Chem. Phys. 153, 124109 (2020).  Here the network of each type sc
 or adds to it, and its outputs are initially zero.  A fit therefore begins exactly at GAFF, and at
 large displacements the GAFF terms, which hold the molecule together, exceed every network.
 
-Features of the networks: s = w tanh(Δr/w) of a bond, which is bounded by w = STRETCH; cos θ0 − cos
-θ of an angle, which is about sin θ0 (θ − θ0) and, unlike θ, smooth at straight angles; cos φ and
-cos 2φ of a dihedral, which are the same for mirror images.
+Features of the networks: w tanh(Δr/w) of a bond, bounded by w = STRETCH; cos θ0 − cos θ of an
+angle, which is about sin θ0 (θ − θ0) and, unlike θ, smooth at straight angles; cos φ and cos 2φ of
+a dihedral, which are the same for mirror images.
 """
 
 from __future__ import annotations
@@ -37,10 +37,7 @@ _ENERGY = {"energy": {"kernel": Column("kcal/mol", scale=0.2)}}
 
 
 class Perceptron(nn.Module):
-    """One hidden layer of tanh units, and linear outputs by name.
-
-    The outputs of such a network are bounded.
-    """
+    """One hidden layer of tanh units, and bounded linear outputs by name."""
 
     width: int
     outputs: tuple[str, ...]
@@ -72,10 +69,7 @@ def start(n_types: int, n_features: int, width: int, outputs: tuple[str, ...]) -
 
 
 def outputs_of(weights, rows, x) -> dict:
-    """Outputs {name: (n, P)} of the networks of types `rows` (n,).
-
-    The features `x` are (n, P, F).
-    """
+    """Outputs {name: (n, P)} of the networks of types `rows` (n,) at features x (n, P, F)."""
     names = tuple(sorted(weights.keys() - {"hidden"}))
     module = Perceptron(weights["hidden"]["bias"].shape[-1], names)
     selected = jax.tree.map(lambda v: v[rows], weights)
@@ -88,45 +82,30 @@ def outputs_of(weights, rows, x) -> dict:
 
 
 def turned(x, order: Sequence[int], palindromic):
-    """Features (n, F), in the order of the reversed atoms for palindromic types.
+    """Features (n, F), in the order of the reversed atoms where `palindromic` (n,) is 1.
 
-    The array `palindromic` is (n,).
-
-    The mean of a network over these and the original features does not depend on the direction, for
-    any weights.
+    The mean of a network over these and the original features is the same in both directions.
     """
     return jnp.where(palindromic[:, None] == 1, x[:, np.array(order)], x)
 
 
 def stretch(a, b, length):
-    """Bounded displacement () of the bond of points a, b (3,) Å from its length.
-
-    It is of order one.
-    """
+    """Bounded displacement (), of order one, of the bond of points a, b (3,) Å."""
     return (STRETCH / STRETCHED) * jnp.tanh((geometry.distance(a, b) - length) / STRETCH)
 
 
 def bend(a, b, c, angle):
-    """cos θ0 − cos θ, (), of points (3,) Å with the vertex b.
-
-    It is of order one; θ0 is `angle`, in rad.
-    """
+    """Displacement (cos θ0 − cos θ)/BENT, (), of points (3,) Å, vertex b; θ0 is `angle`, rad."""
     return (jnp.cos(angle) - geometry.angle_cos(a, b, c)) / BENT
 
 
 def scaled(energy, exponent):
-    """Energy () times exp(exponent).
-
-    The exponent is bounded, which keeps the sign and the asymptotic behaviour.
-    """
+    """Energy () times exp(bounded exponent), which keeps the sign and the asymptote."""
     return energy * jnp.exp(LARGEST_EXPONENT * jnp.tanh(exponent / LARGEST_EXPONENT))
 
 
 def dihedral_features(a, b, c, d):
-    """cos φ and cos 2φ (2,) of points (3,) Å, and a factor ().
-
-    The factor is 0 if three points are in line.
-    """
+    """cos φ and cos 2φ (2,) of points (3,) Å, and a factor (): 0 if three are in line."""
     cos, _ = geometry.dihedral_cos_sin(a, b, c, d)
     first, second = geometry.angle_cos(a, b, c), geometry.angle_cos(b, c, d)
     fade = geometry.fade((1.0 - first**2) * (1.0 - second**2) / STRAIGHT)
@@ -138,10 +117,7 @@ class _Neural(Term):
 
     @classmethod
     def upgraded(cls, params):
-        """Weights as a tree.
-
-        Files of version 1 contain them as columns such as hidden_kernel.
-        """
+        """Weights as a tree; in files of version 1 they are columns such as hidden_kernel."""
         out: dict[str, Any] = {}
         for column, value in params.items():
             layer, _, key = column.rpartition("_")
@@ -189,7 +165,7 @@ class NeuralBond(_Neural):
 class NeuralAngle(_Neural):
     """Angles with the energy k (θ − angle)² exp(f) + g.
 
-    f and g are outputs of one network of the angle and both its bonds.
+    f and g are outputs of one network of the angle and its two bonds.
 
     Attributes:
         atoms: (A, 3), the vertex second, in the direction whose atom types come first.
@@ -225,8 +201,8 @@ class NeuralAngle(_Neural):
             x = stretch(a, b, lengths[0]), stretch(b, c, lengths[1]), bend(a, b, c, angle)
             return square, jnp.stack(x)
 
-        own = (params[key][self.rows] for key in ("angle", "lengths"))
-        square, x = over(one, R, self.atoms, *own)
+        values = (params[key][self.rows] for key in ("angle", "lengths"))
+        square, x = over(one, R, self.atoms, *values)
         back = turned(x, (1, 0, 2), self.palindromic)
         points = jnp.stack([x, back, jnp.zeros_like(x)], axis=1)
         out = outputs_of(params["network"], self.rows, points)
@@ -285,8 +261,8 @@ class NeuralTorsion(_Neural, FourierTorsion):
             waves, fade = dihedral_features(a, b, c, d)
             return jnp.concatenate([jnp.stack([*s, *t]), waves]), fade
 
-        own = (params[key][self.type_rows] for key in ("lengths", "angles"))
-        x, fade = over(one, R, self.atoms, *own)
+        values = (params[key][self.type_rows] for key in ("lengths", "angles"))
+        x, fade = over(one, R, self.atoms, *values)
         points = jnp.stack([x, turned(x, (2, 1, 0, 4, 3, 5, 6), self.palindromic)], axis=1)
         h = outputs_of(params["network"], self.type_rows, points)["energy"].mean(axis=1)
         return {self.energy_name: fourier + (fade * h).sum()}
@@ -294,9 +270,7 @@ class NeuralTorsion(_Neural, FourierTorsion):
 
 @dataclass(frozen=True, eq=False)
 class NeuralImproper(_Neural, FourierTorsion):
-    """Fourier impropers plus a network of cos φ and cos 2φ.
-
-    The third atom is the centre.
+    """Fourier impropers, with the centre third, plus a network of cos φ and cos 2φ.
 
     Attributes:
         atoms, rows, periodicities, labels: as in `FourierTorsion`.

@@ -132,10 +132,7 @@ class FourierTorsion(Term):
         return replace(term, rows=np.asarray(term.rows))
 
     def _with_periodicities(self, count: Counter[int]) -> Self:
-        """The same torsions with `count` columns of `rows` for each periodicity.
-
-        New columns contain −1.
-        """
+        """The same torsions with `count` columns of `rows` a periodicity, new ones of −1."""
         periodicities, left = sorted(count.elements()), list(self.periodicities)
         columns = []
         for n in periodicities:
@@ -163,10 +160,7 @@ class FourierTorsion(Term):
 
 @dataclass(frozen=True, eq=False)
 class FourierImproper(FourierTorsion):
-    """Fourier impropers, which are torsions whose third atom is the centre.
-
-    Their energy is reported as "improper".
-    """
+    """Fourier impropers: torsions whose third atom is the centre, reported as "improper"."""
 
     kind: ClassVar[str] = "fourier_improper"
     energy_name: ClassVar[str] = "improper"

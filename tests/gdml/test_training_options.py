@@ -125,7 +125,7 @@ def test_any_descriptor_serves_and_travels_with_the_model(tmp_path, frames, grou
         gdml.train(
             frames[:20], sigma=2.0, kernel=gdml.Kernel(descriptor=angles_too, symmetries=group)
         )
-    with pytest.raises(InputError, match="cannot be found by its name"):
+    with pytest.raises(InputError, match="cannot be imported by its name"):
         save(
             tmp_path / "n.npz",
             gdml.train(
@@ -348,7 +348,7 @@ def test_a_checkpoint_knows_the_lattice_the_functions_and_the_theory(tmp_path, f
     assert "lattice" in periodic.params["gdml"]
     theory = gdml.train(replace(few, theory="another"), kernel=plain, **options)
     assert theory.program.placed[0].term.theory == "another"
-    with pytest.raises(InputError, match="cannot be found by its name"):
+    with pytest.raises(InputError, match="cannot be imported by its name"):
         gdml.train(few, kernel=replace(plain, descriptor=described(2.0)), **options)
 
 
