@@ -6,6 +6,7 @@ A new format takes one function and one line in `READERS`.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -126,14 +127,37 @@ def _read_sdf(path: Path) -> Fields:
     from rdkit import Chem, rdBase
 
     with rdBase.BlockLogs():
-        supplier = Chem.SDMolSupplier(str(path), removeHs=False)
+        supplier = Chem.SDMolSupplier(str(path), sanitize=False, removeHs=False)
         mol = None if supplier.atEnd() else next(supplier)
+        if mol is not None:
+            if groups := _correct_nitro_groups(mol):
+                warnings.warn(
+                    f"{path}: {groups} nitro groups have the charge -1 on both oxygens and 0 on "
+                    "nitrogen; they are read as neutral",
+                    stacklevel=3,
+                )
+            if Chem.SanitizeMol(mol, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
+                mol = None
     if mol is None:
         raise InputError("RDKit cannot read it")
     if any(a.GetTotalNumHs() for a in mol.GetAtoms()):
         raise InputError("hydrogens are missing: add them, with positions, first")
     title = mol.GetProp("_Name").strip() if mol.HasProp("_Name") else ""
     return fields_of_rdkit(mol, title or path.stem)
+
+
+def _correct_nitro_groups(mol: Any) -> int:
+    """Give nitro groups whose charges a writer mistook those of [N+](=O)[O-]; count them."""
+    from rdkit import Chem
+
+    found = mol.GetSubstructMatches(Chem.MolFromSmarts("[O-;D1]~[#7;D3;+0]~[O-;D1]"))
+    for first, nitrogen, last in found:
+        mol.GetAtomWithIdx(nitrogen).SetFormalCharge(1)
+        mol.GetAtomWithIdx(nitrogen).SetNumExplicitHs(0)  # from a valence in the file
+        mol.GetAtomWithIdx(first).SetFormalCharge(0)
+        mol.GetBondBetweenAtoms(nitrogen, first).SetBondType(Chem.BondType.DOUBLE)
+        mol.GetBondBetweenAtoms(nitrogen, last).SetBondType(Chem.BondType.SINGLE)
+    return len(found)
 
 
 def _read_pdb(path: Path) -> Fields:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 
 from jaxff import InputError, Molecule
 from jaxff.dataset import Dataset
@@ -170,6 +171,25 @@ def test_faults_of_mol2_files_are_named(tmp_path, line, message):
     path.write_text("\n".join(["@<TRIPOS>ATOM", *atoms, "@<TRIPOS>BOND", line, ""]))
     with pytest.raises(InputError, match=message):
         Molecule.read(path)
+
+
+@pytest.mark.parametrize("bonds", [(1, 1), (1, 2), (2, 2)])
+def test_nitro_groups_with_mistaken_charges_are_neutral(tmp_path, bonds):
+    """Some writers give -1 to both oxygens and nothing to nitrogen."""
+    right = Chem.AddHs(Chem.MolFromSmiles("C[N+](=O)[O-]"))
+    rdDistGeom.EmbedMolecule(right, randomSeed=1)
+    wrong = Chem.RWMol(right)
+    for atom, charge in ((1, 0), (2, -1), (3, -1)):
+        wrong.GetAtomWithIdx(atom).SetFormalCharge(charge)
+    for oxygen, order in zip((2, 3), bonds, strict=True):
+        kind = Chem.BondType.DOUBLE if order == 2 else Chem.BondType.SINGLE
+        wrong.GetBondBetweenAtoms(1, oxygen).SetBondType(kind)
+    path = tmp_path / "x.sdf"
+    path.write_text(Chem.MolToMolBlock(wrong, kekulize=False) + "$$$$\n")
+    with pytest.warns(UserWarning, match="1 nitro groups have the charge -1 on both oxygens"):
+        found = Molecule.read(path)
+    assert found.charge == 0
+    assert sorted(found.bond_orders.tolist()) == [1.0] * 5 + [2.0]
 
 
 @pytest.mark.parametrize("count", [99_999_999, 10**30, 4, -1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +28,11 @@ class CachedCalculator(Calculator):
 
     Args:
         calculator: an ASE calculator with energies and forces.
-        path: file with one JSON line for each calculation, created with the first one. It does
-            not name the calculator: always use it with the same calculator and options.
+        path: file with one JSON line for each calculation, created with the first one.
 
     Raises:
-        InputError: the file contains something else.
+        InputError: the file contains something else, or results of another calculator or of other
+            parameters.
     """
 
     atoms: Any  # declared as None by ASE
@@ -41,7 +42,9 @@ class CachedCalculator(Calculator):
         super().__init__()
         self.calculator, self.path = calculator, Path(path)
         raw = self.path.read_bytes() if self.path.exists() else b""
-        self._known = _read(raw, self.path)
+        self._name = _name(calculator)
+        self._known = _read(raw, self.path, self._name)
+        self._used: set[str] = set()
         self._complete = raw[-1:] in (b"", b"\n")
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
@@ -52,19 +55,29 @@ class CachedCalculator(Calculator):
             copy.calc = self.calculator
             energy, forces = calculate(copy, unit=1.0)
             results = {"energy": energy, "forces": forces.tolist()}
+            line = {"geometry": key, "calculator": self._name, **results}
             with self.path.open("ab") as file:
                 if not self._complete:  # a crash left an incomplete line
                     file.write(b"\n")
-                file.write(json.dumps({"geometry": key, **results}).encode() + b"\n")
+                file.write(json.dumps(line).encode() + b"\n")
             self._complete = True
             self._known[key] = results
+        self._used.add(key)
         results = self._known[key]
         self.results = {"energy": results["energy"], "forces": np.array(results["forces"])}
+
+    @property
+    def unused(self) -> int:
+        """Number of calculations in the file that were not asked for."""
+        return len(self._known.keys() - self._used)
 
 
 @contextmanager
 def resumable(method: Method, surface: Any, molecule: Molecule, out: str | Path) -> Iterator[Any]:
     """Keep the results of a calculator in the folder `OUT.part` until the block ends.
+
+    The folder remains if it contains results that the block did not use: those of a larger
+    calculation that was interrupted.
 
     Args:
         method: the name and options of the calculator.
@@ -79,8 +92,27 @@ def resumable(method: Method, surface: Any, molecule: Molecule, out: str | Path)
         yield surface
         return
     request = {"format": "jaxff calculations 1", **method.settings(molecule)}
-    with part_folder(out, request) as folder:
-        yield CachedCalculator(surface, folder / "calculations.jsonl")
+    made: list[CachedCalculator] = []
+    with part_folder(out, request, keep=lambda: any(c.unused for c in made)) as folder:
+        made.append(CachedCalculator(surface, folder / "calculations.jsonl"))
+        yield made[0]
+    if made[0].unused:
+        warnings.warn(
+            f"{folder} is kept, because {made[0].unused} of its results were not used: the command "
+            "to which they belong continues with them, or delete it",
+            stacklevel=2,
+        )
+
+
+def _name(calculator: BaseCalculator) -> str:
+    """The class of a calculator and a checksum of its parameters."""
+
+    def shown(value: Any) -> Any:  # no address, which differs in every process
+        return value.tolist() if hasattr(value, "tolist") else type(value).__name__
+
+    parameters = json.dumps(getattr(calculator, "parameters", {}), sort_keys=True, default=shown)
+    checksum = hashlib.md5(parameters.encode(), usedforsecurity=False).hexdigest()
+    return f"{type(calculator).__module__}.{type(calculator).__name__} {checksum}"
 
 
 def _key(atoms: Atoms) -> str:
@@ -89,11 +121,11 @@ def _key(atoms: Atoms) -> str:
     return hashlib.md5(raw, usedforsecurity=False).hexdigest()
 
 
-def _read(raw: bytes, path: Path) -> dict[str, dict]:
+def _read(raw: bytes, path: Path, name: str) -> dict[str, dict]:
     """The calculations in a file by geometry, without incomplete lines.
 
     Raises:
-        InputError: the file contains something else.
+        InputError: the file contains something else, or results of another calculator.
     """
     known: dict[str, dict] = {}
     lines = raw.splitlines()
@@ -103,6 +135,11 @@ def _read(raw: bytes, path: Path) -> dict[str, dict]:
             known[entry["geometry"]] = {key: entry[key] for key in ("energy", "forces")}
         except (ValueError, KeyError, TypeError):
             continue
+        if found.get("calculator", name) != name:
+            raise InputError(
+                f"{path} contains results of another calculator or of other parameters "
+                f"({found['calculator'].split()[0]}): use one file for each calculator"
+            )
     if lines and not known and not lines[0].startswith(BEGIN[: len(lines[0])]):
         raise InputError(f"{path} is not a file of calculations: name another file, or delete it")
     return known

@@ -48,7 +48,8 @@ def _quantum_theory(options: Mapping[str, Any]) -> str:
 
 def _xtb(method: str) -> Known:
     defaults = {"method": method, "accuracy": 0.1, "verbosity": 0}
-    return Known("tblite.ase:TBLite", method, "tblite", "xtb", defaults, ("multiplicity", 2))
+    path, spin = "tblite.ase:TBLite", ("multiplicity", 2)
+    return Known(path, lambda options: str(options["method"]), "tblite", "xtb", defaults, spin)
 
 
 def _pyscf(**defaults) -> Known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +151,9 @@ class Job:
 
 
 @contextmanager
-def part_folder(out: str | Path, request: Mapping[str, Any]) -> Iterator[Path]:
+def part_folder(
+    out: str | Path, request: Mapping[str, Any], keep: Callable[[], bool] = lambda: False
+) -> Iterator[Path]:
     """The folder `OUT.part`, in which an unfinished run is kept and continued.
 
     The folder is locked while the block runs, and removed when it ends without an error, or before
@@ -160,6 +162,7 @@ def part_folder(out: str | Path, request: Mapping[str, Any]) -> Iterator[Path]:
     Args:
         out: the file that the run writes at its end.
         request: everything that decides the result.
+        keep: whether the folder remains all the same, asked at the end.
 
     Raises:
         InputError: `out` cannot be written, the folder belongs to another request, or another
@@ -177,7 +180,8 @@ def part_folder(out: str | Path, request: Mapping[str, Any]) -> Iterator[Path]:
             if not has_pieces(folder):  # there is nothing to continue
                 shutil.rmtree(folder)
             raise
-    shutil.rmtree(folder)
+    if not keep():
+        shutil.rmtree(folder)
 
 
 def finished(out: str | Path, request: Mapping[str, Any], overwrite: bool) -> Labelled | None:

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import toy_calculators
 from ase.calculators.calculator import all_changes
+from ase.calculators.lj import LennardJones
 
 from jaxff import InputError, Molecule
 from jaxff.cli import main
 from jaxff.reference import CachedCalculator, calculator
+from jaxff.reference.cached import resumable
+from jaxff.reference.calculators import Method
 
 NAME = "toy_calculators:Stops"
 
@@ -120,6 +123,40 @@ def test_what_a_crash_broke_is_passed_over_and_foreign_files_are_left_alone(tmp_
     with pytest.raises(InputError, match="is not a file of calculations"):
         CachedCalculator(made, other)
     assert other.read_text() == "C 0 0 0\nH 1 0 0"
+
+
+def test_a_file_knows_its_calculator_and_parameters(tmp_path):
+    atoms, path = Molecule.from_smiles("O").to_ase(), tmp_path / "done.jsonl"
+    atoms.calc = CachedCalculator(LennardJones(sigma=2.0), path)
+    atoms.get_forces()
+    for other in (LennardJones(sigma=2.1), toy_calculators.Springs()):
+        with pytest.raises(InputError, match="results of another calculator or of other"):
+            CachedCalculator(other, path)
+    assert CachedCalculator(LennardJones(sigma=2.0), path).unused == 1
+
+
+def test_a_smaller_scan_keeps_the_results_of_an_interrupted_larger_one(tmp_path):
+    """They are deleted when the larger scan is done."""
+    water, out = Molecule.from_smiles("O"), tmp_path / "scan.npz"
+    method = Method("lj")
+    made = method.make(molecule=water)
+
+    def run(points, stop=False):
+        with resumable(method, made, water, out) as surface:
+            for k in range(points):
+                atoms = water.with_positions(water.positions * (1.0 + 0.01 * k)).to_ase()
+                atoms.calc = surface
+                atoms.get_forces()
+            if stop:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(4, stop=True)
+    with pytest.warns(UserWarning, match="is kept, because 2 of its results were not used"):
+        run(2)
+    assert len((tmp_path / "scan.npz.part/calculations.jsonl").read_bytes().splitlines()) == 4
+    run(4)
+    assert not (tmp_path / "scan.npz.part").exists()
 
 
 def test_failures_are_not_kept(tmp_path):

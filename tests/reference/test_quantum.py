@@ -46,6 +46,8 @@ def _energy(atoms, **options):
 
 def test_the_theory_in_words_follows_the_options():
     assert Method("pbe-d3bj").theory.startswith("PBE-D3BJ/DEF2-SVP (pyscf ")
+    assert Method("gfn2-xtb").theory.startswith("GFN2-xTB (tblite ")
+    assert Method("gfn2-xtb", {"method": "IPEA1-xTB"}).theory.startswith("IPEA1-xTB (tblite ")
     assert Method("hf", {"basis": "sto-3g"}).theory.startswith("HF/STO-3G (")
 
 
