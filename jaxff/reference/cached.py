@@ -135,10 +135,10 @@ def _read(raw: bytes, path: Path, name: str) -> dict[str, dict]:
             known[entry["geometry"]] = {key: entry[key] for key in ("energy", "forces")}
         except (ValueError, KeyError, TypeError):
             continue
-        if found.get("calculator", name) != name:
+        if entry.get("calculator", name) != name:
             raise InputError(
                 f"{path} contains results of another calculator or of other parameters "
-                f"({found['calculator'].split()[0]}): use one file for each calculator"
+                f"({entry['calculator'].split()[0]}): use one file for each calculator"
             )
     if lines and not known and not lines[0].startswith(BEGIN[: len(lines[0])]):
         raise InputError(f"{path} is not a file of calculations: name another file, or delete it")

@@ -333,6 +333,18 @@ if __name__ == "__main__":
 """
 
 
+def running(group: int) -> bool:
+    """Whether a process of a process group has not ended."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group, *_ = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        if int(its_group) == group and state not in "ZX":
+            return True
+    return False
+
+
 @pytest.mark.parametrize("kind", ["frames", "md"])
 def test_a_killed_run_continues_to_the_same_file(kind, tmp_path):
     log = tmp_path / "log"
@@ -348,19 +360,22 @@ def test_a_killed_run_continues_to_the_same_file(kind, tmp_path):
     assert start(whole).wait() == 0
     calls = len(log.read_bytes())
     log.unlink()
-    rng = np.random.default_rng(int(time.time()))
+    rng = np.random.default_rng(0)
     kills = 0
     for _ in range(2):
         before = rows.stat().st_size if rows.exists() else 0
         process = start(out)
         while process.poll() is None and not (rows.exists() and rows.stat().st_size > before):
             time.sleep(0.01)
-        time.sleep(rng.uniform(0.0, 0.3))
+        more = int(rng.integers(5)) * 80  # bytes of a row
+        while process.poll() is None and rows.stat().st_size <= before + more:
+            time.sleep(0.001)
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)  # only the parent: its workers must follow
             kills += 1
         process.wait()
-        time.sleep(0.3)
+        while running(process.pid):
+            time.sleep(0.01)
     assert kills
     assert not out.exists()
     assert start(out).wait() == 0
