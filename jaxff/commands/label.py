@@ -15,7 +15,7 @@ from jaxff.commands.options import (
 from jaxff.commands.shared import load_molecule, load_potential
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
-from jaxff.reference.settings import Sampling
+from jaxff.reference.settings import REACTIONS, Labelling, Sampling
 
 HELP = "Label frames with the energies and forces of a calculator or potential."
 MORE = "The frames can be sampled first, by dynamics of the calculator or of another potential."
@@ -42,6 +42,12 @@ def options(sub) -> None:
     dynamics.add_argument(
         "--md", action="store_true", help="Langevin dynamics of the calculator from FRAMES"
     )
+    dynamics.add_argument(
+        "--reactions", choices=REACTIONS, default=Labelling.reactions,
+        help="what --md does when bonds change: stop (default, as such frames are of another "
+        "molecule; the same command continues with keep or drop), keep the frames, or drop those "
+        "with other bonds",
+    )  # fmt: skip
     dynamics.add_argument(
         "--sample-with", metavar="MODEL.npz", help="sample by Langevin dynamics of this potential"
     )
@@ -76,7 +82,7 @@ def run(arguments: argparse.Namespace, console) -> dict:
             "--select selects from the frames of --sample-with: give --sample-with as well"
         )
     given = arguments.molecule
-    how = labelling(arguments, overwrite=arguments.overwrite)
+    how = labelling(arguments, overwrite=arguments.overwrite, reactions=arguments.reactions)
     common = {
         "charge": arguments.charge,
         "molecule": None if given is None else load_molecule(given, arguments.charge, 0),
@@ -96,6 +102,8 @@ def run(arguments: argparse.Namespace, console) -> dict:
     console.close()
     data = result.dataset
     console.say(f"{len(data)} frames at {data.theory} written to {arguments.output}")
+    if (reactions := data.notes.get("reactions")) is not None:
+        console.say(reactions)
     if (topology := data.notes.get("topology")) is not None:
         console.say(f"topology of all frames: {topology}")
     for what, frames in (("failed", result.failed), ("with other bonds", result.rebonded)):
@@ -108,6 +116,8 @@ def run(arguments: argparse.Namespace, console) -> dict:
         "topology": topology,
         "failed": result.failed,
         "rebonded": result.rebonded,
+        "reactions": reactions,
+        "charge": data.charge,
         "net_force": result.net_force,
         "net_torque": result.net_torque,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.reference.calculators import Method
+from jaxff.reference.frames import changed_bonds
 from jaxff.reference.label import calculate_finite
 from jaxff.reference.pools import processes, run_tasks
 from jaxff.reference.results import Job, Labelled, finished, part_folder
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from jaxff.reference.frames import Frames
 
 FRAMES_PER_TASK = 20
+LATER = {"keep": "kept", "drop": "left out of the file"}
 
 
 def label_md(
@@ -43,7 +46,8 @@ def label_md(
     Frames are ordered by time, then by replica. The arrays ``replica`` and ``time_fs`` of the file
     give both; times are counted from the end of the equilibration. After an interruption the same
     call continues from the folder `OUT.part` and ends with exactly the same numbers. If `out` is
-    complete, its content is returned.
+    complete, its content is returned. Bonds are compared with those of the molecule at every
+    frame, those of the equilibration included; see `Labelling.reactions`.
 
     Args:
         start: starting geometries, as `frames` of `label_frames`; replica i starts from geometry
@@ -59,7 +63,11 @@ def label_md(
 
     Raises:
         InputError: as for `label_frames`; the error of a calculation that failed gives the
-            replica and the time.
+            replica and the time. Also bonds that changed, if `reactions` is "stop", or in all
+            frames, if it is "drop".
+
+    Warns:
+        UserWarning: bonds changed, if `reactions` is "keep" or "drop".
     """
     if n_frames < 1:
         raise InputError(f"n_frames is {n_frames}: ask for at least 1 frame")
@@ -73,7 +81,9 @@ def label_md(
     sampling = replace(sampling, replicas=min(sampling.replicas, n_frames), stretch=None)
     replicas, kept = sampling.replicas, -(-n_frames // sampling.replicas)
     request = job.request(sampling=asdict(sampling), frames=n_frames)
-    if (result := finished(out, request, labelling.overwrite)) is not None:
+    # An unfinished run continues with any choice for reactions.
+    written = {**request, "reactions": labelling.reactions}
+    if (result := finished(out, written, labelling.overwrite, molecule)) is not None:
         return result
     with part_folder(out, request) as folder:
         rows = Rows(folder / "rows.bin", replicas * kept, 1 + 2 * starts[0].size)
@@ -84,11 +94,14 @@ def label_md(
             )
             for i in range(replicas)
         ]  # fmt: skip
+        for task in tasks:
+            _announce(task.reaction(), molecule, labelling, folder)
         ended = sum(task.frames_done() for task in tasks)
         total = sum(task.n_frames for task in tasks)
         tasks = [task for task in tasks if task.frames_done() < task.n_frames]
         with processes(min(labelling.workers, replicas)) as pool:
-            for advanced in run_tasks(_advance, tasks, pool):
+            for advanced, reaction in run_tasks(_advance, tasks, pool):
+                _announce(reaction, molecule, labelling, folder)
                 ended += advanced
                 if progress is not None:
                     progress("sampling", ended / total)
@@ -96,14 +109,40 @@ def label_md(
         if not done.all():
             raise InputError(f"{folder}: frames are missing; delete the folder to start anew")
         order = np.arange(replicas * kept).reshape(replicas, kept).T.ravel()[:n_frames]
-        positions, forces = np.split(table[order, 1:], 2, axis=1)
-        positions = positions.reshape(n_frames, *starts.shape[1:])
+        geometries = table[:, 1 : 1 + starts[0].size].reshape(-1, *starts.shape[1:])
+        reacted = np.array([bool(changed_bonds(molecule, geometries[i])) for i in order])
+        count, how = int(reacted.sum()), labelling.reactions
+        if count and how == "drop":
+            order = order[~reacted]
+        if not len(order):
+            raise InputError(
+                f"all {n_frames} frames have other bonds than {molecule.label}, so that none is "
+                'left: give the molecule that it becomes, or keep them (reactions="keep", '
+                f"--reactions keep); they are in {folder}"
+            )
+        positions, forces = geometries[order], table[order, 1 + starts[0].size :]
         notes = {
             "dynamics": json.dumps(_described(sampling)),
             "replica": order // kept,
             "time_fs": (order % kept + 1) * sampling.frame_steps * sampling.dt,
+            "reactions": f"{count} of {n_frames} frames with other bonds than {molecule.label}"
+            + (", left out" if count and how == "drop" else ""),
         }
-        return job.finish(out, request, (positions, table[order, 0], forces), notes)
+        return job.finish(out, written, (positions, table[order, 0], forces), notes)
+
+
+def _announce(reaction: str, molecule: Molecule, labelling: Labelling, folder: Path) -> None:
+    """Stop or warn, as the labelling asks, if bonds have changed."""
+    if not reaction:
+        return
+    fault = f"{reaction}; the bonds are compared with those of {molecule.label}"
+    if labelling.reactions == "stop":
+        raise InputError(
+            f"{fault}; start from the molecule that it becomes, or lower the temperature, or "
+            'continue this run and keep or drop such frames (reactions="keep" or "drop", '
+            f"--reactions keep or drop); finished frames are kept in {folder}"
+        )
+    warnings.warn(f"{fault}; such frames are {LATER[labelling.reactions]}", stacklevel=3)
 
 
 def _described(sampling: Sampling) -> Mapping[str, Any]:
@@ -159,15 +198,21 @@ class Replica:
         state = self.store.load()
         return 0 if state is None else state["frame"]
 
+    def reaction(self) -> str:
+        """The first change of bonds so far, in words; "" if there is none."""
+        state = self.store.load()
+        return "" if state is None else state["reaction"]
 
-def _advance(replica: Replica) -> tuple[int, Replica | None]:
+
+def _advance(replica: Replica) -> tuple[tuple[int, str], Replica | None]:
     """Run one replica for up to FRAMES_PER_TASK more frames.
 
     Each task creates a new calculator. A calculator that starts from its last geometry therefore
     gives the same results in interrupted and in uninterrupted runs.
 
     Returns:
-        How many frames were run, and the replica again unless it has ended.
+        How many frames were run, with the first change of bonds if it happened in them; and the
+        replica again unless it has ended.
     """
     from ase import units as ase_units
     from ase.md.langevin import Langevin as AseLangevin
@@ -176,11 +221,11 @@ def _advance(replica: Replica) -> tuple[int, Replica | None]:
     molecule, sampling = replica.molecule, replica.sampling
     atoms = molecule.to_ase()
     rng = np.random.default_rng([sampling.seed, replica.number])
-    frame, state = 0, replica.store.load()
+    frame, state, reaction, news = 0, replica.store.load(), "", ""
     if state is None:
         MaxwellBoltzmannDistribution(atoms, temperature_K=sampling.temperature, rng=rng)
     else:
-        frame = state["frame"]
+        frame, reaction = state["frame"], state["reaction"]
         atoms.set_positions(state["positions"])
         atoms.set_momenta(state["momenta"])
         rng.bit_generator.state = state["rng"]
@@ -205,6 +250,10 @@ def _advance(replica: Replica) -> tuple[int, Replica | None]:
                 f"{(frame + 1) * step:g} fs ({type(error).__name__}: {error}); start from a "
                 "relaxed geometry, or lower dt or the temperature"
             ) from error
+        if not reaction and (change := changed_bonds(molecule, atoms.positions)):
+            time = (frame + 1) * sampling.frame_steps * sampling.dt
+            where = f"replica {replica.number}, {time:g} fs after the start"
+            reaction = news = f"{where}: bonds have changed ({change})"
         kept = frame - sampling.waiting_frames
         if kept >= 0:
             values = np.concatenate([[energy], atoms.positions.ravel(), forces.ravel()])
@@ -212,9 +261,10 @@ def _advance(replica: Replica) -> tuple[int, Replica | None]:
     replica.store.save(
         {
             "frame": last,
+            "reaction": reaction,
             "positions": atoms.positions,
             "momenta": atoms.get_momenta(),
             "rng": rng.bit_generator.state,
         }
     )
-    return last - first, replica if last < replica.n_frames else None
+    return (last - first, news), replica if last < replica.n_frames else None

@@ -75,7 +75,7 @@ def label_frames(
             )
         potential = _in_float64(job)
     request = job.request()
-    if (result := finished(out, request, labelling.overwrite)) is not None:
+    if (result := finished(out, request, labelling.overwrite, job.molecule)) is not None:
         return result
     with part_folder(out, request) as folder:
         rows = Rows(folder / "rows.bin", len(positions), 1 + positions[0].size)

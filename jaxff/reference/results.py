@@ -16,9 +16,9 @@ import numpy as np
 import jaxff
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.molecule import Molecule, perceive_bonds
+from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader, writable_file
-from jaxff.reference.frames import common_molecule, read_frames
+from jaxff.reference.frames import changed_bonds, common_molecule, read_frames
 from jaxff.reference.settings import Labelling
 from jaxff.store import claim, described, differences, has_pieces, locked
 
@@ -40,7 +40,8 @@ class Labelled:
     Attributes:
         dataset: the labelled frames, as written to the file.
         failed: numbers of the frames that were left out because their calculation failed.
-        rebonded: indices in `dataset` of frames whose bonds differ from those of its molecule.
+        rebonded: indices in `dataset` of frames whose bonds differ from those of the molecule that
+            was given, or else of the first frame.
         net_force: largest net force of a frame, kcal/mol/Å.
         net_torque: largest net torque of a frame about its centroid, kcal/mol.
     """
@@ -52,17 +53,15 @@ class Labelled:
     net_torque: float
 
     @classmethod
-    def of(cls, dataset: Dataset, failed: tuple[int, ...]) -> Labelled:
+    def of(cls, dataset: Dataset, failed: tuple[int, ...], molecule: Molecule) -> Labelled:
         """The result for a data set, with its bonds, net forces and net torques examined."""
         forces, positions = dataset.forces, dataset.positions
         centred = positions - positions.mean(axis=1, keepdims=True)
-        bonds = [tuple(map(tuple, perceive_bonds(dataset.numbers, r))) for r in positions]
-        usual = tuple(map(tuple, dataset.molecule.bonds))
         torques = np.cross(centred, forces).sum(axis=1)
         return cls(
             dataset,
             failed=failed,
-            rebonded=tuple(i for i, graph in enumerate(bonds) if graph != usual),
+            rebonded=tuple(i for i, R in enumerate(positions) if changed_bonds(molecule, R)),
             net_force=float(np.linalg.norm(forces.sum(axis=1), axis=1).max()),
             net_torque=float(np.linalg.norm(torques, axis=1).max()),
         )
@@ -139,7 +138,7 @@ class Job:
             theory=method.theory,
             notes={**provenance, **self.notes, **notes},
         )
-        result = Labelled.of(dataset, failed)
+        result = Labelled.of(dataset, failed, self.molecule)
         if result.net_force > NET_FORCE_LIMIT:
             warnings.warn(
                 f"{out}: a frame has a net force of {result.net_force:.3g} kcal/mol/Å, but an "
@@ -184,8 +183,16 @@ def part_folder(
         shutil.rmtree(folder)
 
 
-def finished(out: str | Path, request: Mapping[str, Any], overwrite: bool) -> Labelled | None:
+def finished(
+    out: str | Path, request: Mapping[str, Any], overwrite: bool, molecule: Molecule
+) -> Labelled | None:
     """The result that a run of the same request has written to `out`.
+
+    Args:
+        out: the file.
+        request: everything that decides the result.
+        overwrite: whether another file may be replaced.
+        molecule: the molecule of the run.
 
     Returns:
         The result, or None if `out` is missing or may be overwritten.
@@ -204,7 +211,8 @@ def finished(out: str | Path, request: Mapping[str, Any], overwrite: bool) -> La
         # The units are known: this package wrote them.
         dataset = Dataset.load(out, check=False)
         failed = file.get("failed_frames")
-        return Labelled.of(dataset, () if failed is None else tuple(failed.tolist()))
+        failures = () if failed is None else tuple(failed.tolist())
+        return Labelled.of(dataset, failures, molecule)
     if not overwrite:
         raise InputError(
             f"{out} exists already and was not written by this run: choose another output, or "

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jaxff.potential import Potential
 
 Progress = Callable[[str, float], None]
+REACTIONS = ("stop", "keep", "drop")
 MIN_VALID = 4  # validation frames of a model in active learning
 
 
@@ -155,9 +156,12 @@ class Labelling:
         command: the command line, recorded in the file.
         name: name of the data set; None: that of the file.
         trust: modules that may build the networks of a potential, see `jaxff.load`.
+        reactions: what happens if bonds change during the dynamics of a calculator: "stop", "keep"
+            the frames, or "drop" those with other bonds. After a stop the same call continues
+            with "keep" or "drop", so that nothing is lost.
 
     Raises:
-        InputError: `workers` is not positive.
+        InputError: `workers` is not positive, or `reactions` is another word.
     """
 
     calculator: str | Potential = "gfn2-xtb"
@@ -169,8 +173,11 @@ class Labelling:
     command: str = ""
     name: str | None = None
     trust: tuple[str, ...] = ()
+    reactions: str = REACTIONS[0]
 
     def __post_init__(self):
+        if self.reactions not in REACTIONS:
+            raise InputError(f"reactions={self.reactions!r}: use one of {', '.join(REACTIONS)}")
         if self.workers < 1:
             raise InputError(f"workers is {self.workers}: at least 1 process is needed")
 

@@ -264,6 +264,47 @@ def test_sampling_has_the_temperature_and_labels_its_frames(water, tmp_path):
     assert not np.array_equal(data.positions[0], data.positions[1])
 
 
+def test_reactions_stop_the_sampling_or_are_kept_or_dropped(water, tmp_path):
+    """At 20,000 K springs of 1.2 Å are at times longer than 1.5 covalent radii, 1.46 Å."""
+    out, log = tmp_path / "md.npz", tmp_path / "log"
+    sampling = Sampling(temperature=2e4, spacing=5.0, equilibration=0.0, replicas=1)
+    how = Labelling(TOY, {"log": str(log)}, workers=1)
+    with pytest.raises(
+        InputError, match=r"replica 0, \d+ fs .* \(broken: O0-H.* bonds .* of O; .*"
+    ):
+        label_md(water, out, 60, how, sampling)
+    assert not out.exists()
+    for reactions, words in (("keep", "such frames are kept"), ("drop", "left out of the file")):
+        with pytest.warns(UserWarning, match=words):
+            result = label_md(
+                water, out, 60, replace(how, reactions=reactions, overwrite=True), sampling
+            )
+        count, text = result.rebonded, str(arrays(out)["reactions"])
+        if reactions == "keep":
+            # Nothing was computed twice: the calculator is called once for the start of each task.
+            assert 600 <= log.stat().st_size <= 603
+            assert len(result.dataset) == 60
+            assert 5 < len(count) < 55
+            kept = result.dataset[np.delete(np.arange(60), count)]
+            assert text == f"{len(count)} of 60 frames with other bonds than O"
+        else:
+            assert text.endswith("of 60 frames with other bonds than O, left out")
+            assert count == ()
+            np.testing.assert_array_equal(result.dataset.positions, kept.positions)
+            assert arrays(out)["replica"].shape == (len(kept),)
+    again = label_md(water, out, 60, replace(how, reactions="drop"), sampling)
+    assert (len(again.dataset), again.dataset.notes["reactions"]) == (len(kept), text)
+    with pytest.raises(InputError, match="reactions='ignore'"):
+        Labelling(TOY, reactions="ignore")
+
+
+def test_labels_have_the_charge_of_the_molecule(tmp_path):
+    hydroxide = Molecule.from_smiles("[OH-]")
+    label_frames([hydroxide], tmp_path / "out.npz", Labelling("gfn2-xtb", workers=1))
+    data = Dataset.load(tmp_path / "out.npz")
+    assert (data.charge, data.molecule.charge) == (-1, -1)
+
+
 def test_sampling_says_where_the_calculator_failed(water, tmp_path):
     options = {"fail_above": -100.0, "quietly": True}
     with pytest.raises(InputError, match=r"replica 0: .*between 0 and 10 fs"):
