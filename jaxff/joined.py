@@ -71,21 +71,21 @@ class Joined:
             n_molecules: number of molecules.
         """
         alike: dict[tuple, list[tuple[Interactions, np.ndarray]]] = {}
-        for own, owners in parts:
-            shapes = tuple(p.shape[1:] for p in own.parameters)
-            alike.setdefault((own.energy, len(own.atoms), shapes), []).append((own, owners))
+        for kind, owners in parts:
+            shapes = tuple(p.shape[1:] for p in kind.parameters)
+            alike.setdefault((kind.energy, len(kind.atoms), shapes), []).append((kind, owners))
         forms, atoms, parameters, molecules, factors = [], [], [], [], []
         for (energy, n_points, shapes), members in alike.items():
             count = sum(len(owners) for _, owners in members)
             forms.append(Form(energy, n_points, count, shapes))
-            atoms.append(np.concatenate([own.atoms for own, _ in members], axis=1).ravel())
-            columns = zip(*(own.parameters for own, _ in members), strict=True)
+            atoms.append(np.concatenate([kind.atoms for kind, _ in members], axis=1).ravel())
+            columns = zip(*(kind.parameters for kind, _ in members), strict=True)
             parameters += [np.moveaxis(np.concatenate(c), 0, -1).ravel() for c in columns]
-            for own, owners in members:
+            for kind, owners in members:
                 molecules.append(owners)
-                scale = 1.0 if own.scale is None else own.scale
+                scale = 1.0 if kind.scale is None else kind.scale
                 factors.append(np.broadcast_to(scale, owners.shape))
-        scaled = any(own.scale is not None for own, _ in parts)
+        scaled = any(kind.scale is not None for kind, _ in parts)
         return cls(
             tuple(forms),
             n_molecules,

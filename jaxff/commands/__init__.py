@@ -1,4 +1,1 @@
-"""The commands of the command line, one module each.
-
-They are thin layers over the Python interface.
-"""
+"""The commands of the command line, one module each: thin layers over the Python API."""

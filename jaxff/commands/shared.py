@@ -170,8 +170,7 @@ def shares(
 ) -> tuple[int, int, int]:
     """Numbers of training, validation and test frames.
 
-    Validation and test frames that the command does not specify are the `usual` ones, or as many as
-    are left.
+    Unspecified numbers of validation and test frames are the `usual` ones, or what is left.
     """
     n_train = training_frames(n_frames, arguments)
     left = n_frames - n_train
@@ -198,7 +197,7 @@ def writable_folder(path: str | Path) -> Path:
     """Create a folder if necessary, and check that files can be written in it.
 
     Raises:
-        InputError: they cannot.
+        InputError: the folder cannot be created or written.
     """
     folder = Path(path)
     try:

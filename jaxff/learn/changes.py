@@ -28,10 +28,7 @@ class Change(NamedTuple):
 
 
 def changes(problem: Problem, fitted: Potential, errors: np.ndarray | None) -> Iterator[Change]:
-    """Yield the changes of all free values.
-
-    The argument `errors` contains standard errors (P,) of the moves, or is None.
-    """
+    """Yield the changes of all free values; `errors` of the moves are (P,) or None."""
     free, place = problem.free, 0
     before, after = (free.values(potential.params) for potential in (free.start, fitted))
     for name in sorted(free.columns):  # the order of the moves

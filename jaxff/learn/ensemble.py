@@ -1,9 +1,8 @@
 """Frames of ensembles during a fit: drawn, reweighted, and drawn again.
 
 A fit draws frames with the present parameters and reweights them as the parameters change. It draws
-new frames when the effective number of frames is too small: DiffTRe, Thaler and Zavadlav, Nat.
-Commun. 12, 6884 (2021).
-Targets with the same `Sampling` object share its frames.
+new frames when their effective number is too small (DiffTRe: Thaler and Zavadlav, Nat. Commun. 12,
+6884 (2021)). Targets with the same `Sampling` object share its frames.
 """
 
 from __future__ import annotations
@@ -140,7 +139,7 @@ class Ensemble:
         further = [t.positions.astype(frames.positions.dtype) for t in self.targets]
         positions = np.concatenate([frames.positions, *(R for R in further if len(R))])
         energies = self.jit_energies(vector, positions)
-        # The program of several molecules may round in another way than that of one.
+        # The programs of one and of several molecules may round differently.
         frames = replace(frames, energies=np.asarray(energies[: len(frames)]))
         values = [np.zeros(())] * len(self.targets)
         if before is not None:

@@ -36,10 +36,7 @@ Loss = Callable[[Labels, Labels], jax.Array]
 
 
 def force_matching(energy_weight: float = Gradient.energy_weight) -> Loss:
-    """Return the loss mean |ΔF|² + energy_weight · mean ΔE², in (kcal/mol/Å)².
-
-    The weight is in 1/Å².
-    """
+    """The loss mean |ΔF|² + energy_weight · mean ΔE², (kcal/mol/Å)²; the weight is in 1/Å²."""
 
     def loss(predicted: Labels, reference: Labels) -> jax.Array:
         force = jnp.mean((predicted.forces - reference.forces) ** 2)

@@ -208,10 +208,7 @@ class Group:
 
 
 def groups(programs: Sequence[Program]) -> Iterator[Group]:
-    """Molecules grouped by size and padded with ghosts.
-
-    A single molecule is not padded.
-    """
+    """Molecules grouped by size and padded with ghosts; a single one is not padded."""
     if len(programs) == 1:
         yield Group((0,), programs[0], (None,), programs[0].n_atoms or programs[0].n_atoms_min)
         return

@@ -113,10 +113,7 @@ class Objective:
         return self.conserve.T @ A @ self.conserve, self.conserve.T @ (b + self.weak * vector)
 
     def step(self, A: np.ndarray, b: np.ndarray, vector: np.ndarray) -> np.ndarray:
-        """Return the step s (P,) within bounds that minimises s·A s/2 − b·s.
-
-        It is computed by an active set.
-        """
+        """The step s (P,) within bounds that minimises s·A s/2 − b·s, by an active set."""
         low, high = vector - self.high, vector - self.low
         step, held = np.zeros(len(b)), np.zeros(len(b), bool)
         for _ in range(20):
@@ -194,10 +191,7 @@ def descend(
 def _improved(
     objective: Objective, A: np.ndarray, b: np.ndarray, state: Iterate, loss: float
 ) -> tuple[np.ndarray | None, float]:
-    """Return moves with a lower objective, and its value.
-
-    The damping is increased until the objective is lower.
-    """
+    """Moves with a lower objective, and its value; damping grows until it is lower."""
     diagonal = np.maximum(np.diag(A), 1e-12 * max(np.diag(A).max(), 1e-300))
     while state.damping < LARGEST_DAMPING:
         step = objective.step(A + state.damping * np.diag(diagonal), b, state.vector)

@@ -170,10 +170,10 @@ class Problem:
                 yield g, k, group, program
 
     def thinned(self) -> Problem | None:
-        """The problem on fewer, evenly spaced frames; None if that is of no use.
+        """The problem on fewer, evenly spaced frames, or None.
 
-        Fewer frames are used if a step is expensive and the forces of these frames are several
-        times as many as the parameters.  The compiled functions are shared.
+        Fewer frames are used if a step is expensive and they have several times as many force
+        components as there are parameters.  The compiled functions are shared.
         """
         count = len(self.start)
         if 2.0 * self.n_forces * count**2 < EXPENSIVE or self.ensembles:
@@ -191,11 +191,9 @@ class Problem:
     # -- what is minimised ------------------------------------------------------------------
 
     def residuals(self, vector, data: Sequence[Dataset]) -> Iterator[tuple]:
-        """Yield the data of each molecule, and the errors of energies and forces.
+        """Yield each molecule's data and errors, except for molecules without frames.
 
-        The errors are (M,) kcal/mol, minus their mean, and (M, N, 3) kcal/mol/Å.
-
-        Molecules without frames are left out.
+        Errors of energies, minus their mean, are (M,) kcal/mol; of forces (M, N, 3) kcal/mol/Å.
         """
         for k, frames in enumerate(data):
             if not len(frames):
@@ -205,10 +203,7 @@ class Problem:
             yield frames, wrong - wrong.mean(), forces - frames.forces
 
     def predict(self, vector, k: int, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-        """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of molecule k.
-
-        The argument `vector` contains the moves.
-        """
+        """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of molecule k after moves."""
         g, group, program = next((g, group, p) for g, m, group, p in self.molecules() if m == k)
         energies, forces = [], []
         for frames in self.chunks(group, data, FRAMES[len(data) > FRAMES[0]]):

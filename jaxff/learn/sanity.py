@@ -63,7 +63,7 @@ def _faults(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Iterator
             "as in most frames, so the atoms are in another order or have reacted: remove or "
             f"correct these frames, {REMEDY}"
         )
-    # No potential is expected to be right where a bond is far from its usual length.
+    # A potential may be wrong where a bond is far from its usual length.
     strained = (np.abs(stretches - 1.0) > STRAINED).any(axis=1)
     if not data.forces.any():
         if data.energies is not None and np.ptp(data.energies) > 1.0:
@@ -112,8 +112,8 @@ def _energy_faults(
     predicted, labelled = (e - np.median(e) for e in (energies, data.energies))
     error = np.abs(labelled - predicted)
     far = error > OUTLYING * np.median(error)
-    # The label is not at fault where the prediction is the larger one, as at a contact that the
-    # potential takes for a clash, or where the geometry is strained.
+    # A label is not wrong if the prediction is larger, as at a contact that the potential takes for
+    # a clash, or if the geometry is strained.
     off = far & (error > 20.0) & (np.abs(labelled) > np.abs(predicted)) & ~strained
     if 0 < off.sum() <= 0.25 * len(data):
         yield (

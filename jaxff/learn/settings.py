@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def _number(default: float | None, least: int) -> Any:
-    """Return a field for numbers from `least` upwards.
-
-    Fractions are allowed only if the default is a float.
-    """
+    """A field for numbers from `least` upwards, or integers if the default is not a float."""
     return field(default=default, metadata={"least": least})
 
 
@@ -51,9 +48,7 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class LeastSquares(Method):
-    """The method of Levenberg and Marquardt, for up to a few thousand values.
-
-    It takes tens of steps.
+    """Levenberg and Marquardt's method, for a few thousand values, with tens of steps.
 
     Attributes:
         prior: strength of the restraint on the initial values, (kcal/mol/Å)² for a move by one

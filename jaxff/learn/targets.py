@@ -95,9 +95,7 @@ class Target(WeightedTarget):
 
 @dataclass(frozen=True, eq=False)
 class Hessian(Target):
-    """The Hessian at one geometry, usually a minimum.
-
-    The error is the mean squared error of its elements.
+    """The Hessian at one geometry, usually a minimum: mean squared error of its elements.
 
     Attributes:
         positions: (N, 3) Å.
@@ -138,9 +136,7 @@ class Hessian(Target):
 
 @dataclass(frozen=True, eq=False)
 class TorsionScan(Target):
-    """Relative energies of the geometries of a scan.
-
-    The error is the mean squared error after the mean offset.
+    """Relative energies of a scan: mean squared error after the mean offset.
 
     Attributes:
         positions: (M, N, 3) Å, with M of at least 2.
@@ -246,10 +242,7 @@ def point_charges(program: Program, params: Params, n_atoms: int) -> Array:
 
 
 def checked_frames(who: str, positions) -> np.ndarray:
-    """Return positions (M, N, 3) Å as an array of finite numbers.
-
-    Raises an InputError for other positions.
-    """
+    """Return positions (M, N, 3) Å as an array; raise InputError if not finite numbers."""
     R = np.asarray(positions, float)
     if R.ndim != 3 or R.shape[2] != 3 or 0 in R.shape:
         raise InputError(f"{who}: positions have shape {R.shape}, expected (M, N, 3) in Å")
@@ -257,10 +250,7 @@ def checked_frames(who: str, positions) -> np.ndarray:
 
 
 def checked_values(who: str, what: str, values, shape: tuple[int, ...], unit: str) -> np.ndarray:
-    """Return values of a known shape as an array of finite numbers.
-
-    Raises an InputError for other values.
-    """
+    """Return values of this shape as an array; raise InputError if not finite numbers."""
     values = np.asarray(values, float)
     if values.shape != shape:
         raise InputError(f"{who}: {what} have shape {values.shape}, expected {shape} in {unit}")

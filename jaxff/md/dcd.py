@@ -3,8 +3,8 @@
 Positions only, in float32, little-endian, without a unit cell.  A file is three Fortran records
 (counters, titles, number of atoms), then for each frame three records: all x, all y, all z.
 
-MDAnalysis reads and writes such files.  This writer exists because a simulation that was killed
-must continue its file after the last complete frame, with a header that is always correct.
+MDAnalysis reads and writes such files.  This writer can also continue the file of a killed
+simulation after its last complete frame, with a header that is always correct.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Counters:
     dt: float = 0.0
 
     def grown(self, steps: np.ndarray, times: np.ndarray, path) -> Counters:
-        """Counters with added frames at `steps` (F,) and `times` (F,) fs.
+        """Counters with further frames at `steps` (F,) and `times` (F,) fs.
 
         Raises:
             InputError: the frames are not evenly spaced, or a step is too large.
@@ -95,7 +95,7 @@ class DCDWriter:
             if mark is None:
                 self._file.append(self._counters.record() + _description(molecule))
             else:
-                # The count is never above the number of frames: here it is written first.
+                # The count must never exceed the number of frames: a cut writes it first.
                 self._file.overwrite_start(self._counters.record())
                 size = frame_size(molecule.n_atoms)
                 self._file.cut(HEADER_SIZE + self._counters.frames * size)
@@ -124,7 +124,7 @@ class DCDWriter:
             return
         counters = self._counters.grown(arrays["steps"], arrays["times"], self.path)
         self._file.append(_records(arrays["positions"]))
-        # Here the count is written after the frames.
+        # The count is written after the frames, and so never exceeds their number.
         self._file.overwrite_start(counters.record())
         self._counters = counters
 
@@ -189,10 +189,7 @@ def _description(molecule: Molecule) -> bytes:
 
 
 def _records(positions: np.ndarray) -> np.ndarray:
-    """Frames (F, N, 3) Å in the layout of the file, (F, 3, N + 2).
-
-    The last axis includes the record lengths.
-    """
+    """Frames (F, N, 3) Å in the layout of the file, (F, 3, N + 2) with record lengths."""
     n_frames, n_atoms, _ = positions.shape
     records = np.empty((n_frames, 3, n_atoms + 2), "<f4")
     records[:, :, 1:-1] = positions.transpose(0, 2, 1)

@@ -276,10 +276,9 @@ class _Scaling(Thermostat):
     """A thermostat that scales all velocities by one factor, on velocity Verlet.
 
     The factor never changes the direction of the total momentum or angular momentum.  A free
-    molecule therefore starts without either, and the temperature counts the other 3N - 6 degrees
-    of freedom (1 for two atoms).  Where the energy depends on the place of the molecule, nothing
-    is removed and all 3N count; where it depends on the orientation only, the motion of the centre
-    of mass is removed and 3N - 3 count.
+    molecule therefore starts without either and has 3N - 6 degrees of freedom (1 for two atoms).
+    If the energy depends on the orientation only, the molecule starts without total momentum and
+    has 3N - 3; if it depends on the place of the molecule, nothing is removed and it has 3N.
     """
 
     scales_velocities: ClassVar[bool] = True

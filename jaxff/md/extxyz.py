@@ -26,9 +26,7 @@ _SERIES = re.compile(
 
 
 class ExtxyzWriter:
-    """Writer of frames with energies, velocities and forces.
-
-    The comment line of each frame states the units.
+    """Writer of frames with energies, velocities and forces, and of their units.
 
     The column of the forces is named ``force``, because ASE reads ``forces`` in eV/Å.
     """

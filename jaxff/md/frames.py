@@ -117,10 +117,7 @@ def existing(path) -> Path:
 
 
 def missing_frames(path, mark: str) -> InputError:
-    """The error for a file that ends before the end that was stored.
-
-    The text `mark` describes the stored end.
-    """
+    """The error for a file that ends before its stored end, which `mark` describes."""
     return InputError(
         f"{path}: it ends before the place to continue from ({mark}), so frames are missing; "
         "use the file that belongs to the restart file, or start a new simulation"

@@ -50,9 +50,7 @@ CHUNK_BYTES = 2**16
 
 
 class H5MDWriter:
-    """Writer of positions, velocities, forces, energies and temperatures.
-
-    Arrays keep their dtypes.
+    """Writer of positions, velocities, forces, energies and temperatures in their dtypes.
 
     An HDF5 file is damaged if its writer is killed while writing.  Therefore the file itself never
     changes: frames are written to a second file in the same folder, which replaces the first one at
@@ -197,10 +195,7 @@ def read_h5md(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
 
 
 def _opened(path) -> Any:
-    """The file, open for reading.
-
-    The type is Any, because the types of h5py do not state which items are datasets.
-    """
+    """The file, open for reading; Any, as h5py's types do not state what items are."""
     import h5py
 
     try:

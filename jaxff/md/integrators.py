@@ -136,10 +136,7 @@ def langevin(force_fn: Callable, state, bath: Bath, t):
 
 
 def nose_hoover(force_fn: Callable, state, bath: Bath, t):
-    """The state after a step with jax-md's chain.
-
-    Tuckerman et al., J. Phys. A 39, 5629 (2006).
-    """
+    """The state after a step with a chain: Tuckerman et al., J. Phys. A 39, 5629 (2006)."""
     kT = bath.kT_after(t)
     chain = _chain().update_mass(state.chain.set(tau=1.0 / bath.rate), kT)
     momentum, chain = _chain().half_step(state.momentum, chain, kT)
@@ -158,7 +155,7 @@ def csvr(force_fn: Callable, state, bath: Bath, t, degrees_of_freedom: int):
     kT, noise = bath.kT_after(t), _noise(state, t).ravel()[:degrees_of_freedom]
     state = velocity_verlet(force_fn, state)
     keep = jnp.exp(-bath.rate)
-    # Kinetic energy of one degree of freedom at the target temperature, over the present total.
+    # Target kinetic energy of one degree of freedom divided by the present total kinetic energy.
     ratio = 0.5 * kT / _kinetic(state.momentum, state.mass)
     new = ratio * -jnp.expm1(-bath.rate)
     cross = jnp.sqrt(keep * new)

@@ -19,27 +19,18 @@ def maxwell_boltzmann(masses, temperature: float, rng: np.random.Generator) -> n
 
 
 def kinetic_energy(masses, velocities) -> np.ndarray:
-    """Kinetic energy (...) kcal/mol of velocities (..., N, 3) Å/fs and masses (N,).
-
-    Masses are in amu.
-    """
+    """Kinetic energy (...) kcal/mol of velocities (..., N, 3) Å/fs, masses (N,) amu."""
     squares = np.sum(np.square(velocities), axis=-1)
     return 0.5 * KINETIC * np.sum(np.asarray(masses) * squares, axis=-1)
 
 
 def temperature(energy, degrees_of_freedom) -> np.ndarray:
-    """Temperature (...) K of a kinetic energy (...) kcal/mol.
-
-    It is 0 without degrees of freedom.
-    """
+    """Temperature (...) K of a kinetic energy (...) kcal/mol; 0 for 0 degrees of freedom."""
     return 2.0 * np.asarray(energy) / (np.maximum(degrees_of_freedom, 1) * units.BOLTZMANN)
 
 
 def without_translation(masses, velocities, xp=np):
-    """Velocities (N, 3) Å/fs without that of the centre of mass.
-
-    The module `xp` is NumPy or jax.numpy.
-    """
+    """Velocities (N, 3) Å/fs relative to the centre of mass; `xp` is NumPy or jax.numpy."""
     return velocities - xp.average(velocities, axis=0, weights=masses)
 
 

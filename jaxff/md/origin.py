@@ -30,17 +30,11 @@ def relative(positions, origin) -> np.ndarray:
 
 
 def absolute(positions, origin) -> np.ndarray:
-    """Positions (..., N, 3) Å in float64 from positions relative to an origin.
-
-    The origin is (..., 3), in units of GRID.
-    """
+    """Positions (..., N, 3) Å in float64 from those relative to an origin (..., 3) in GRID."""
     return np.asarray(positions, float) + GRID * np.asarray(origin, float)[..., None, :]
 
 
 def moved(state, origin):
-    """Move the origin (3,) of jax-md's state if the molecule is GRID away from it.
-
-    Returns the state and its origin.
-    """
+    """The state and its origin (3,), moved if the molecule is GRID away from the origin."""
     hop = jnp.trunc(jnp.mean(state.position, axis=0) / GRID)
     return state.set(position=state.position - GRID * hop), origin + hop.astype(origin.dtype)

@@ -128,7 +128,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Stop:
-    """Limits that stop a simulation, besides numbers that are not finite.
+    """Limits that stop a simulation; numbers that are not finite always stop it.
 
     Attributes:
         stretch: largest allowed length of a bond, in units of its length at the start (of the

@@ -33,7 +33,7 @@ Progress = Callable[[str, float], None]
 
 
 class SimulationError(ArithmeticError):
-    """A simulation met a number that is not finite, an explosion or a broken bond.
+    """A number that is not finite, an explosion or a broken bond in a simulation.
 
     Attributes:
         run: the frames recorded before; `run.state` is the state of the last one.
@@ -148,7 +148,7 @@ class Simulation:
             state = first_state(potential, molecule, ensemble, start, bath)
         last = state.step + steps
         if last >= 2**31:
-            raise InputError(f"{last} steps in total are more than the counter of 31 bits holds")
+            raise InputError(f"{last} steps in total are too many: the limit is 2³¹ - 1")
         if output.path is not None:
             format_of(output.path)
         store = Store(

@@ -39,9 +39,7 @@ def simulate_stack(
     output: Output = Output(),
     stop: Stop = Stop(),
 ) -> list[Run]:
-    """Run molecular dynamics of different molecules together.
-
-    Molecules of one shape run in one program.
+    """Run molecular dynamics of different molecules, those of one shape in one program.
 
     Args:
         stack: potentials of the molecules.

@@ -163,10 +163,7 @@ def forces(potential: Potential, R):
 
 
 def fingerprint(potential: Potential) -> str:
-    """A checksum of the terms and parameters of a potential.
-
-    It is the same in every process.
-    """
+    """A checksum of a potential's terms and parameters, the same in every process."""
     terms = []
     for placed in potential.program.placed:
         term: Any = placed.term
@@ -176,10 +173,7 @@ def fingerprint(potential: Potential) -> str:
 
 
 def _field(value):
-    """A field of a term as arrays and text.
-
-    Functions are given by their names, as addresses change.
-    """
+    """A field of a term as arrays and text, with the names of functions."""
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, partial):
@@ -220,7 +214,7 @@ def starting_velocities(
 ) -> np.ndarray:
     """Velocities Å/fs in the shape of `positions`, drawn unless they are given.
 
-    Overall motion that the ensemble conserves, or must not have, is removed.
+    Overall motion that the ensemble conserves or excludes is removed.
     """
     masses, replicas = molecule.masses, start.replicas
     velocities, drawn = start.velocities, start.velocities is None
@@ -247,10 +241,7 @@ def starting_velocities(
 def degrees_of_freedom(
     masses, ensemble: Ensemble, positions, velocities, invariant: tuple[bool, bool]
 ) -> np.ndarray:
-    """Degrees of freedom with kinetic energy, an integer () or (R,).
-
-    They are 3N less the conserved ones.
-    """
+    """Degrees of freedom with kinetic energy, () or (R,) integers: 3N less conserved ones."""
     n = len(masses)
     flat = positions.reshape(-1, n, 3), velocities.reshape(-1, n, 3)
     if not ensemble.conserves_momentum or n == 1 or not invariant[0]:
@@ -269,7 +260,7 @@ def _check_motion(
     if molecule.n_atoms == 1 and invariant[0]:
         raise InputError(f"{name} needs a molecule that can vibrate, not a free atom")
     if not kinetics.kinetic_energy(molecule.masses, velocities).all():
-        raise InputError(f"{name} scales velocities and cannot start from rest")
+        raise InputError(f"{name} scales velocities and cannot start from rest: give others")
     if not ensemble.temperatures(replicas)[0].all():
         raise InputError(f"{name} needs a temperature above 0 K")
 

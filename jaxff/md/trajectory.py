@@ -40,10 +40,7 @@ class Writer(Protocol):
         ...
 
     def mark(self) -> dict:
-        """The present end of the file for `resume_trajectory`, as JSON values.
-
-        Frames appended before survive if the process is killed.
-        """
+        """The present end of the file, JSON values; frames before it survive a kill."""
         ...
 
     def close(self) -> None:

@@ -211,10 +211,7 @@ def _explore(
     sampling: Sampling,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, str]:
-    """Frames of the model's dynamics, and why these ended early (or "").
-
-    They start from labelled frames.
-    """
+    """Frames of dynamics from labelled frames, and why these ended early (or "")."""
     drawn, fault = [], ""
     rng = np.random.default_rng(sampling.seed)
     for attempt in range(ATTEMPTS):

@@ -35,9 +35,9 @@ class ForceField(Calculator):
     """Energy and forces of a molecule from a force field of Open Babel or RDKit.
 
     Bond orders, formal charges, atom types and parameters are determined once, from the bonds and
-    the net charge of one molecule (`jaxff.gaff.lewis.lewis_structure`). Later geometries, however
-    stretched or twisted, do not change them. Open Babel's gradients of UFF and MMFF94 are wrong
-    around planar centres, so its forces are computed as central differences of its energies.
+    the net charge of one molecule (`jaxff.gaff.lewis.lewis_structure`), for all geometries. Open
+    Babel's gradients of UFF and MMFF94 are wrong around planar centres, so its forces are computed
+    as central differences of its energies.
 
     Args:
         force_field: "uff", "mmff94", "ghemical" (Open Babel), "uff-rdkit" or "mmff94-rdkit".

@@ -165,8 +165,7 @@ class Block:
             yield replace(self, indices=self.indices[place], positions=self.positions[place])
 
 
-# Number of frames that were tried; labels that are still to be written, and failures, both by the
-# number of the frame.
+# Number of frames that were tried; labels to be written, and failures, by the number of the frame.
 Outcome = tuple[int, dict[int, np.ndarray], dict[int, str]]
 
 

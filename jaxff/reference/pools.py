@@ -18,8 +18,8 @@ from jaxff.errors import InputError
 
 # Largest number of tasks that are submitted at once: more than any cluster has cores.
 AHEAD = 2000
-CONNECT = 30.0  # s, until a scheduler must have answered
-PATIENCE = 60.0  # s, until its first worker must have come
+CONNECT = 30.0  # s, time limit for the answer of a scheduler
+PATIENCE = 60.0  # s, time limit for its first worker
 AGAIN = "run the same command again to continue from the finished frames"
 
 

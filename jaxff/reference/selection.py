@@ -12,7 +12,7 @@ from jaxff.gdml.standard_errors import Uncertainty
 from jaxff.potential import Potential
 
 WAYS = ("random", "energy", "farthest", "uncertainty")
-# The frames farthest apart are taken from this many times as many of the most uncertain ones.
+# Number of the most uncertain frames, for each frame to select, from which the farthest are taken.
 SPREAD = 4
 
 

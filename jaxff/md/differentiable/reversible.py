@@ -95,7 +95,7 @@ def _backwards(setup: Setup, kept, cotangents):
     bad = jnp.where(miss <= MISS, 0.0, jnp.nan).astype(miss.dtype)
     bar_R, bar_p, bars = jax.tree.map(lambda x: x + bad.astype(x.dtype), (bar_R, bar_p, bars))
     bar_moving, bar_masses, bar_bath = bars
-    # The first forces are a function of positions and parameters, and count through these.
+    # The first forces depend on positions and parameters, whose cotangents they increase.
     return bar_moving, Inputs(bar_R, bar_p, None, bar_masses, bar_bath, None), miss
 
 

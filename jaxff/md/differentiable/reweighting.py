@@ -1,10 +1,9 @@
 """Thermodynamic reweighting: ensemble averages from frames of another potential.
 
-Frames drawn with the energies U_0 carry the weights w ∝ exp(−(U − U_0)/kT) under the energies U.
-Averages with these weights have a gradient with respect to every parameter of U,
-d⟨O⟩/dθ = ⟨dO/dθ⟩ − (⟨O dU/dθ⟩ − ⟨O⟩⟨dU/dθ⟩)/kT, with no derivative of the dynamics: that is
-DiffTRe, Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021); the weights are those of Zwanzig,
-J. Chem. Phys. 22, 1420 (1954).
+Frames drawn with the energies U_0 have the weights w ∝ exp(−(U − U_0)/kT) under the energies U
+(Zwanzig, J. Chem. Phys. 22, 1420 (1954)).  Averages with these weights have the gradient
+d⟨O⟩/dθ = ⟨dO/dθ⟩ − (⟨O dU/dθ⟩ − ⟨O⟩⟨dU/dθ⟩)/kT, which needs no derivative of the dynamics
+(DiffTRe: Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021)).
 
     frames = Sampling(molecule, temperature=300.0).draw(potential)
     slope = jax.grad(lambda p: average(p, frames, observable(frames.positions)))(potential)
@@ -196,10 +195,10 @@ class Average(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Reweighting:
-    """Frames with weights under another potential, and whether to trust the weights.
+    """Frames with weights under a potential, and whether to trust the weights.
 
     Attributes:
-        potential: the other potential.
+        potential: the potential.
         frames: see `Frames`.
         weights: (F,), summing to one.
         share: effective number of frames divided by their number.
@@ -299,8 +298,8 @@ def block_deviations(weights, deviations, blocks: int) -> np.ndarray:
 class Sampling:
     """Dynamics of replicas at one temperature that frames are drawn from.
 
-    Each replica must cross all relevant barriers, and forget its start during the equilibration:
-    the weights cannot show whether it does.  Fits warn if the two halves of the frames differ.
+    Each replica must cross all relevant barriers and forget its start during the equilibration.
+    The weights cannot show whether it does, but fits warn if the two halves of the frames differ.
 
     Attributes:
         molecule: elements, masses, and the geometry for the first draw; in the potential's order.

@@ -1,6 +1,4 @@
-"""Trajectories that JAX can differentiate.
-
-Derivatives are with respect to parameters, start and ensemble.
+"""Trajectories that JAX can differentiate, by parameters, start and ensemble.
 
 Three methods give the same gradient of T steps and differ in memory and cost:
 
@@ -33,9 +31,7 @@ from jaxff.potential import Array, Params, Potential, Program
 
 
 class Trajectory(NamedTuple):
-    """F frames, of which the first is the start.
-
-    With replicas each field has a leading axis R.
+    """F frames, of which the first is the start; with replicas all have a leading axis R.
 
     Attributes:
         positions: (F, N, 3) Å.
@@ -56,9 +52,8 @@ def rollout(
 ) -> Trajectory:
     """Compute a trajectory as a pure function that JAX can differentiate.
 
-    It is the trajectory of `simulate` with the same start and ensemble.  Derivatives are with
-    respect to the parameters of the potential, positions, velocities, masses and the numbers of
-    the ensemble.
+    It is the trajectory of `simulate` with the same start and ensemble.  It has derivatives by the
+    potential's parameters, positions, velocities, masses and the numbers of the ensemble.
 
     Args:
         potential: of N atoms; it computes in the type of its parameters.
@@ -123,9 +118,7 @@ def _run(setup: Setup, params: Params, inputs: Inputs, miss):
 
 
 def checked_arrays(potential: Potential, start: Start, masses, dtype):
-    """Checked positions and velocities (N, 3) or (R, N, 3), and masses (N,).
-
-    They are in Å, Å/fs and amu.
+    """Checked positions Å and velocities Å/fs, (N, 3) or (R, N, 3), and masses (N,) amu.
 
     Raises:
         InputError: arrays are missing, or their shapes differ.

@@ -194,9 +194,7 @@ def pull(energy, moving, fixed, R, bar):
 
 
 def split(params):
-    """Split parameters into those that need a gradient and the others.
-
-    Returns both trees, with None in the places of the other, and the tree of all.
+    """Trees of the parameters that need a gradient, of the others (None elsewhere), and of all.
 
     Args:
         params: tree of the values that `custom_vjp` passes with `symbolic_zeros`.

@@ -1,7 +1,7 @@
 """Gradients of trajectories, and whether they can be trusted.
 
 In chaotic motion two trajectories that start close together separate exponentially.  A gradient
-through such motion grows likewise: it is exact, but valid only for changes too small to be useful
+through such motion also grows exponentially.  It is exact, but valid for tiny changes only
  (Metz et al., arXiv:2111.05803).  The growth of a small change of the start shows for how long
 a gradient is useful.
 """
@@ -174,10 +174,7 @@ def perturbation_growth(
 
 
 def _free_entries(array, rows) -> np.ndarray:
-    """Booleans in the shape of the array: True in free rows.
-
-    The free rows are all rows, or those that `rows` (n,) marks.
-    """
+    """Mask in the shape of the array: all rows, or those that the booleans `rows` (n,) mark."""
     if rows is None:
         return np.ones(array.shape, bool)
     return np.broadcast_to(rows.reshape(-1, *(1,) * (array.ndim - 1)), array.shape)
