@@ -253,7 +253,7 @@ class Stack(Sequence):
         return self.energy_and_forces(positions)[1]
 
     def predict(self, positions: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of each molecule's frames.
+        """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of each molecule.
 
         Args:
             positions: (M, N, 3) Å of each molecule; M may differ.

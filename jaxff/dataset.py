@@ -193,7 +193,7 @@ class Dataset:
         return Split(*(self[part] for part in parts))
 
     def fingerprint(self) -> str:
-        """MD5 checksum of numbers, positions, energies and forces, as in the sGDML package."""
+        """MD5 checksum of numbers, positions, energies and forces, as sGDML's package."""
         digest = hashlib.md5(usedforsecurity=False)
         for array in (self.numbers.astype(np.uint8), self.positions, self.energies, self.forces):
             if array is not None:

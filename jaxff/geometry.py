@@ -54,13 +54,13 @@ def angle_cos(a: Array, b: Array, c: Array) -> Array:
 
 
 def fade(x: Array) -> Array:
-    """Smooth step () from 0 at x = 0 to 1 at x = 1; two derivatives vanish at both ends."""
+    """Smooth step () from 0 at x = 0 to 1 at x = 1, with two zero derivatives there."""
     x = jnp.clip(x, 0.0, 1.0)
     return x**3 * (10.0 + x * (6.0 * x - 15.0))
 
 
 def squared_angle_deviation(a: Array, b: Array, c: Array, reference: Array) -> Array:
-    """(θ − θ0)², () rad², of the angle θ at b of a and c (3,) Å; `reference` is θ0, () rad.
+    """(θ − θ0)², () rad², of the angle θ at b of a, c (3,) Å; θ0 is `reference`, rad.
 
     At exactly 0° and 180° the first and second derivatives are correct if θ0 is this angle.  For
     other θ0 the energy has a cusp there, and the gradient is set to zero.

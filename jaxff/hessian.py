@@ -14,7 +14,7 @@ RIGID = 0.01
 
 
 def checked_hessian(positions, hessian) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions (N, 3) Å and the symmetrised Hessian (N, 3, N, 3) kcal/mol/Å², checked.
+    """Checked positions (N, 3) Å and symmetric Hessian (N, 3, N, 3) kcal/mol/Å².
 
     Args:
         positions: (N, 3) Å.

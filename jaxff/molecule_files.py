@@ -147,17 +147,17 @@ def _read_sdf(path: Path) -> Fields:
 
 
 def _correct_nitro_groups(mol: Any) -> int:
-    """Give nitro groups whose charges a writer mistook those of [N+](=O)[O-]; count them."""
+    """Correct the charges of nitro groups to [N+](=O)[O-]; return how many were wrong."""
     from rdkit import Chem
 
-    found = mol.GetSubstructMatches(Chem.MolFromSmarts("[O-;D1]~[#7;D3;+0]~[O-;D1]"))
-    for first, nitrogen, last in found:
+    matches = mol.GetSubstructMatches(Chem.MolFromSmarts("[O-;D1]~[#7;D3;+0]~[O-;D1]"))
+    for first, nitrogen, last in matches:
         mol.GetAtomWithIdx(nitrogen).SetFormalCharge(1)
         mol.GetAtomWithIdx(nitrogen).SetNumExplicitHs(0)  # from a valence in the file
         mol.GetAtomWithIdx(first).SetFormalCharge(0)
         mol.GetBondBetweenAtoms(nitrogen, first).SetBondType(Chem.BondType.DOUBLE)
         mol.GetBondBetweenAtoms(nitrogen, last).SetBondType(Chem.BondType.SINGLE)
-    return len(found)
+    return len(matches)
 
 
 def _read_pdb(path: Path) -> Fields:

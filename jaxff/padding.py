@@ -1,4 +1,4 @@
-"""Padding of molecules to common shapes with ghost atoms, which do not interact with others."""
+"""Padding of molecules to common shapes with ghosts, which do not affect others."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def implausible_units(
 def unit_mistakes(power: int) -> dict[str, float]:
     """Factors by which a mistaken unit multiplies numbers in kcal/mol/Å^power.
 
-    The key "A taken for B" stands for numbers in the unit A that are labelled as B.
+    The key "A taken for B" denotes numbers in the unit A that are labelled as B.
     """
     exponent = ("", "", "²")[power]
     per = {unit: f"/{unit}{exponent}" if power else "" for unit in ("Å", "Bohr")}

@@ -169,7 +169,7 @@ class Potential:
 
     @property
     def dtype(self):
-        """The type of positions and forces: the widest floating-point type of the parameters.
+        """The type of positions and forces: the widest one of the parameters.
 
         Terms that always compute in float64 (`Term.precise`) count only if there are no others.
         """
@@ -203,7 +203,7 @@ class Potential:
         return out
 
     def replace(self, params: Params) -> Potential:
-        """The potential with other parameters of equal names and shapes; nothing recompiles."""
+        """The potential with other parameters of equal names and shapes, not recompiled."""
         old, new = jax.tree.structure(self.params), jax.tree.structure(params)
         if old != new:
             raise InputError(f"parameters have the structure {new}, expected {old}")
@@ -264,7 +264,7 @@ class Potential:
         return self if isinstance(other, int) and other == 0 else NotImplemented  # sum([...])
 
     def __mul__(self, factor) -> Potential:
-        """The potential times `factor` (), which becomes the parameter ``scale`` of its terms."""
+        """The potential times `factor` (), which is the parameter ``scale`` of its terms."""
         if isinstance(factor, Potential) or jnp.ndim(factor) != 0:
             return NotImplemented
         factor = jnp.asarray(factor, float)

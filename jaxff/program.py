@@ -71,7 +71,7 @@ class Placed:
 
 @jax.tree_util.register_pytree_node_class
 class Program:
-    """The placed terms of a potential and the compiled functions over them; a JAX pytree.
+    """The placed terms of a potential and their compiled functions; a JAX pytree.
 
     Its leaves are the integer arrays of the terms.  The compiled functions of one program contain
     these arrays as constants.

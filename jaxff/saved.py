@@ -207,7 +207,7 @@ def _kind(name: str, path) -> type[Term]:
 
 
 def _structure(tree, term: Term, path):
-    """JSON of a tree of dicts, lists and tuples, whose leaves are numbered in JAX's order."""
+    """JSON of a tree of dicts, lists and tuples, with leaves numbered in JAX's order."""
     count = iter(range(len(jax.tree.leaves(tree))))
 
     def describe(node):

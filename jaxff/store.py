@@ -317,7 +317,7 @@ class Rows:
 
 
 def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
-    """A state as JSON values; arrays move to `arrays` and are replaced by their indices."""
+    """A state as JSON values; arrays are appended to `arrays` and become indices."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The units of all values in memory and written files: kcal/mol, Å, amu, e, K, fs, rad.
+"""Units of all values in memory and in files: kcal/mol, Å, amu, e, K, fs, rad.
 
 Only this module converts other units.  Physical constants are those of CODATA 2018
 (https://physics.nist.gov/cuu/Constants).

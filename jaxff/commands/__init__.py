@@ -1,1 +1,1 @@
-"""The commands of the command line, one module each: thin layers over the Python API."""
+"""The commands of the command line, one module each, over the Python API."""

@@ -159,7 +159,7 @@ def _outputs(arguments) -> list[str]:
 
 
 def _draw(path, history, pictured, console) -> None:
-    """Draw the forces of each molecule to `path`, and the history to a file next to it."""
+    """Draw the forces of each molecule to `path`, and the history next to it."""
     from jaxff.learn import aligned
     from jaxff.report import plot
 

@@ -206,7 +206,7 @@ def _trajectories(folder):
 
 
 def _spread_over_cores(replicas: int | None) -> None:
-    """Make each core a device of JAX if each gets the same number of replicas, at least two.
+    """Make each core a device of JAX if all get equally many replicas, at least two.
 
     XLA distributes the short loops of a small molecule over the cores badly.
     """

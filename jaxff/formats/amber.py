@@ -374,7 +374,7 @@ def elements_of_masses(masses: np.ndarray) -> tuple[np.ndarray, int | None]:
 
 
 def _labels(atoms, types, reversible=True) -> np.ndarray:
-    """Names (n,) of the types of atoms (n, k), such as "c3-hc", equal in both directions."""
+    """Names (n,) of types of atoms (n, k), such as "c3-hc", equal in both directions."""
     names = [[types[i] for i in row] for row in atoms.tolist()]
     if reversible:
         names = [min(row, row[::-1]) for row in names]

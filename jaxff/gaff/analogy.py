@@ -1,4 +1,4 @@
-"""Estimates of parameters that gaff.dat lacks, from similar types or the rules of GAFF.
+"""Estimates of parameters that gaff.dat lacks, by similar types or GAFF's rules.
 
 The penalty of an estimate is the sum over its atoms of a number from 1, for types that differ only
 in conjugation or ring size, to 10, for another element.
@@ -238,7 +238,7 @@ def _substitutes(types: Types) -> Iterator[tuple[float, Types]]:
 
 @cache
 def _nearest(kind: str) -> list[tuple[float, str]]:
-    """All types that may replace a type, with the lowest penalty over chains of `SIMILAR`."""
+    """Types that may replace a type, with the lowest penalty of a chain of `SIMILAR`."""
     reached: dict[str, float] = {}
     queue = [(0.0, kind)]
     while queue:

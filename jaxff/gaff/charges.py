@@ -1,4 +1,4 @@
-"""Partial charges from RESP, AM1-BCC, Gasteiger's method, or the user, with exact sums."""
+"""Partial charges with exact sums, by RESP, AM1-BCC, Gasteiger, or the user."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Environment:
         )
 
     def is_carbonyl(self, a: int) -> bool:
-        """Whether the atom is the carbon of C=O or C=S with three neighbours (also of CO2⁻)."""
+        """Whether the atom is C of C=O or C=S with three neighbours (also of CO2⁻)."""
         return (
             self.symbols[a] == "C"
             and self.degree(a) == 3

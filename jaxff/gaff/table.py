@@ -243,7 +243,7 @@ def _add_lj(table: ParameterTable, line: str, source: str) -> None:
 
 
 def equilibrium_angle(degrees: float) -> float:
-    """An equilibrium angle in rad, at most π, as a straight angle would have a cusp beyond."""
+    """An equilibrium angle, rad, at most π: above, a straight angle would be a cusp."""
     return min(degrees * DEGREE, math.pi)
 
 

@@ -91,8 +91,8 @@ class Topology:
             ignored: kinds of terms that are left out, because the caller treats them.
 
         Raises:
-            InputError: the potential has a term of another kind, which is named, a term that acts
-                on some atoms, occurs twice or is scaled, or has no molecule.
+            InputError: the potential has no molecule, or a term that is of another kind, acts on
+                some atoms only, occurs twice or is scaled; the message names the term.
         """
         terms: dict[str, Any] = {}
         params: dict[str, dict[str, np.ndarray]] = {}

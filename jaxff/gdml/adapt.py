@@ -43,7 +43,7 @@ def adapted(
         baseline: the initial baseline, in the atom order of `frames`.
         system: the kernel equations of `frames`, with the dense solver.
         frames: training frames with the reference forces.
-        prior: inverse variance of the changes of the parameters, in units of the scales of their
+        prior: weight of the squared changes of the parameters, in units of the scales of their
             columns, divided by the variance of the whitened residual.
     """
     free = FreeParameters.of(baseline)

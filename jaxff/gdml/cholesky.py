@@ -26,7 +26,7 @@ class NotPositiveDefinite(ArithmeticError):
 
 
 def factorise(tiles: Tiles, progress: Callable[[float], None] | None = None) -> None:
-    """Replace the tiles of a positive definite A by those of lower triangular L, A = L Lᵀ.
+    """Replace the tiles of A = L Lᵀ, positive definite, by those of the triangular L.
 
     Args:
         tiles: square tiles of equal size; row i contains the tiles (i, 0) ... (i, i).

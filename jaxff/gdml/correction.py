@@ -217,7 +217,7 @@ _soft_rows = jax.jit(jax.vmap(soft_minimum, in_axes=(0, None)))
 
 
 def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
-    """Squared distances (I, M, P) of frames from images of all others; ∞ from their images."""
+    """Squared distances (I, M, P) of frames from images; ∞ from those of themselves."""
     images = jnp.asarray(x[:, entries].reshape(-1, x.shape[1]))
     squares = np.asarray(squared_distances(jnp.asarray(x[rows]), images))
     squares = np.maximum(squares.reshape(-1, len(x), len(entries)), 0.0)
@@ -227,7 +227,7 @@ def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
 
 
 def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule) -> Potential:
-    """The kernel of a hybrid, its last term, with `level` subtracted and with a switch."""
+    """The kernel of a hybrid, its last term, minus `level`, with a switch."""
     placed = hybrid.program.placed[-1]
     kernel = placed.term
     assert isinstance(kernel, KernelTerm)

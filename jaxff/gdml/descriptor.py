@@ -33,7 +33,7 @@ def incidence(n_atoms: int) -> np.ndarray:
 
 
 def inverse_distances(R: Array, lattice: np.ndarray | Array | None = None) -> Array:
-    """Inverse distances (D,) 1/Å of all pairs of atoms, of nearest images in a lattice.
+    """Inverse distances (D,) 1/Å of all pairs, or of nearest images in a lattice.
 
     Args:
         R: (N, 3) Å.
@@ -95,7 +95,7 @@ def descriptor_name(descriptor: Descriptor) -> str:
 
 
 def pair_permutations(permutations: np.ndarray) -> np.ndarray:
-    """Permutations (P, D) of pairs by atom permutations (P, N): k(i, j) → k(p[i], p[j])."""
+    """Permutations (P, D) of pairs by those of atoms (P, N): k(i, j) → k(p[i], p[j])."""
     permutations = np.asarray(permutations, int)
     n_atoms = permutations.shape[1]
     i, j = np.tril_indices(n_atoms, -1)

@@ -144,7 +144,7 @@ def values_and_gradients(x: Array, expansion: Expansion) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def expand(x: Array, expansion: Expansion) -> Array:
-    """Values ε (Q,) at descriptors x (Q, D), with the slopes of `values_and_gradients`."""
+    """Values ε (Q,) at descriptors x (Q, D); slopes by `values_and_gradients`."""
     return _values(x, expansion)
 
 

@@ -58,7 +58,7 @@ def search_width(error: Callable[[float], float]) -> float:
 
 
 def widths_below(sigma: float) -> list[float]:
-    """Widths to try on all frames, in descending order from `sigma`, the best for few frames.
+    """Widths to try on all frames, descending from `sigma`, the best for few frames.
 
     The best width decreases as frames are added.
     """

@@ -187,7 +187,7 @@ def _ratios(self: Uncertainty, potential: Potential, data: Dataset) -> dict[str,
 
 @jax.jit
 def _mean_energy(op: KernelOperator) -> tuple[Array, Array]:
-    """Covariance (n,) of the mean of ε over frames with its gradients, and its variance."""
+    """Covariance (n,) of the mean of ε with its gradients, and variance of the mean."""
 
     def one(frame):
         x, A = frame

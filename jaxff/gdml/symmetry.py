@@ -1,4 +1,4 @@
-"""Permutation symmetries of a molecule, by matching the distance matrices of frames.
+"""Permutation symmetries of a molecule, by matching distance matrices of frames.
 
 Source: Chmiela et al., Nat. Commun. 9, 3887 (2018), "Multi-partite matching".
 """

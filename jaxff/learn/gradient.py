@@ -36,7 +36,7 @@ Loss = Callable[[Labels, Labels], jax.Array]
 
 
 def force_matching(energy_weight: float = Gradient.energy_weight) -> Loss:
-    """The loss mean |ΔF|² + energy_weight · mean ΔE², (kcal/mol/Å)²; the weight is in 1/Å²."""
+    """The loss mean |ΔF|² + energy_weight (1/Å²) · mean ΔE², (kcal/mol/Å)²."""
 
     def loss(predicted: Labels, reference: Labels) -> jax.Array:
         force = jnp.mean((predicted.forces - reference.forces) ** 2)

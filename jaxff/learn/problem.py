@@ -203,7 +203,7 @@ class Problem:
             yield frames, wrong - wrong.mean(), forces - frames.forces
 
     def predict(self, vector, k: int, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-        """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of molecule k after moves."""
+        """Energies (M,) kcal/mol, forces (M, N, 3) kcal/mol/Å of molecule k after moves."""
         g, group, program = next((g, group, p) for g, m, group, p in self.molecules() if m == k)
         energies, forces = [], []
         for frames in self.chunks(group, data, FRAMES[len(data) > FRAMES[0]]):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _number(default: float | None, least: int) -> Any:
-    """A field for numbers from `least` upwards, or integers if the default is not a float."""
+    """A field for numbers from `least` on; for integers unless the default is a float."""
     return field(default=default, metadata={"least": least})
 
 

@@ -95,7 +95,7 @@ class Target(WeightedTarget):
 
 @dataclass(frozen=True, eq=False)
 class Hessian(Target):
-    """The Hessian at one geometry, usually a minimum: mean squared error of its elements.
+    """The Hessian at one geometry: mean squared error of its elements.
 
     Attributes:
         positions: (N, 3) Å.
@@ -128,8 +128,8 @@ class Hessian(Target):
         if excess > CUSP:
             raise InputError(
                 f"{self._name}: the Hessian of the potential is {excess:.3g} times the reference. "
-                "Either atoms collide, or the equilibrium value of a straight angle is not 180°: "
-                "then use seminario with equilibrium=True first"
+                "If atoms collide, correct the geometry; if the equilibrium value of a straight "
+                "angle is not 180°, use seminario with equilibrium=True first"
             )
         self._check_unit(self.hessian, predicted, unit_mistakes(2))
 
@@ -242,7 +242,7 @@ def point_charges(program: Program, params: Params, n_atoms: int) -> Array:
 
 
 def checked_frames(who: str, positions) -> np.ndarray:
-    """Return positions (M, N, 3) Å as an array; raise InputError if not finite numbers."""
+    """Return positions (M, N, 3) Å as an array; raise InputError if not finite."""
     R = np.asarray(positions, float)
     if R.ndim != 3 or R.shape[2] != 3 or 0 in R.shape:
         raise InputError(f"{who}: positions have shape {R.shape}, expected (M, N, 3) in Å")

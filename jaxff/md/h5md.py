@@ -50,7 +50,7 @@ CHUNK_BYTES = 2**16
 
 
 class H5MDWriter:
-    """Writer of positions, velocities, forces, energies and temperatures in their dtypes.
+    """Writer of positions, velocities, forces, energies and temperatures.
 
     An HDF5 file is damaged if its writer is killed while writing.  Therefore the file itself never
     changes: frames are written to a second file in the same folder, which replaces the first one at

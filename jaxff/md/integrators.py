@@ -136,7 +136,7 @@ def langevin(force_fn: Callable, state, bath: Bath, t):
 
 
 def nose_hoover(force_fn: Callable, state, bath: Bath, t):
-    """The state after a step with a chain: Tuckerman et al., J. Phys. A 39, 5629 (2006)."""
+    """The state after a step: Tuckerman et al., J. Phys. A 39, 5629 (2006)."""
     kT = bath.kT_after(t)
     chain = _chain().update_mass(state.chain.set(tau=1.0 / bath.rate), kT)
     momentum, chain = _chain().half_step(state.momentum, chain, kT)

@@ -25,12 +25,12 @@ def kinetic_energy(masses, velocities) -> np.ndarray:
 
 
 def temperature(energy, degrees_of_freedom) -> np.ndarray:
-    """Temperature (...) K of a kinetic energy (...) kcal/mol; 0 for 0 degrees of freedom."""
+    """Temperature (...) K of kinetic energies (...) kcal/mol; 0 without freedom."""
     return 2.0 * np.asarray(energy) / (np.maximum(degrees_of_freedom, 1) * units.BOLTZMANN)
 
 
 def without_translation(masses, velocities, xp=np):
-    """Velocities (N, 3) Å/fs relative to the centre of mass; `xp` is NumPy or jax.numpy."""
+    """Velocities (N, 3) Å/fs relative to the centre of mass; `xp` is the array module."""
     return velocities - xp.average(velocities, axis=0, weights=masses)
 
 

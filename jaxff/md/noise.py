@@ -14,7 +14,7 @@ _PARITY = 0x1BD11BDA
 
 
 def threefry(key0, key1, x0, x1):
-    """Two random words of a key and a counter, all uint32: Threefry-2x32 with 20 rounds.
+    """Two random words of a key and a counter (uint32): Threefry-2x32, 20 rounds.
 
     Salmon et al., Proc. SC'11, 16 (2011), https://doi.org/10.1145/2063384.2063405.
     """

@@ -30,11 +30,11 @@ def relative(positions, origin) -> np.ndarray:
 
 
 def absolute(positions, origin) -> np.ndarray:
-    """Positions (..., N, 3) Å in float64 from those relative to an origin (..., 3) in GRID."""
+    """Positions (..., N, 3) Å in float64 from those relative to an origin (..., 3)."""
     return np.asarray(positions, float) + GRID * np.asarray(origin, float)[..., None, :]
 
 
 def moved(state, origin):
-    """The state and its origin (3,), moved if the molecule is GRID away from the origin."""
+    """The state and its origin (3,), moved if the molecule is GRID away from it."""
     hop = jnp.trunc(jnp.mean(state.position, axis=0) / GRID)
     return state.set(position=state.position - GRID * hop), origin + hop.astype(origin.dtype)

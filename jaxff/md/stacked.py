@@ -39,7 +39,7 @@ def simulate_stack(
     output: Output = Output(),
     stop: Stop = Stop(),
 ) -> list[Run]:
-    """Run molecular dynamics of different molecules, those of one shape in one program.
+    """Run molecular dynamics of different molecules, in one program for each shape.
 
     Args:
         stack: potentials of the molecules.

@@ -241,7 +241,7 @@ def starting_velocities(
 def degrees_of_freedom(
     masses, ensemble: Ensemble, positions, velocities, invariant: tuple[bool, bool]
 ) -> np.ndarray:
-    """Degrees of freedom with kinetic energy, () or (R,) integers: 3N less conserved ones."""
+    """Degrees of freedom with kinetic energy, () or (R,): 3N less conserved ones."""
     n = len(masses)
     flat = positions.reshape(-1, n, 3), velocities.reshape(-1, n, 3)
     if not ensemble.conserves_momentum or n == 1 or not invariant[0]:

@@ -117,7 +117,7 @@ class Setting:
     progress: Callable[[str, float], None] = lambda _, __: None
 
     def size(self, full: T, small: T) -> T:
-        """The full or the small size of something."""
+        """`small` in a run with small sizes, otherwise `full`."""
         return small if self.small else full
 
     def place(self, experiment: str) -> Path:

@@ -44,8 +44,8 @@ def run_tasks(function: Callable, tasks: Iterable, pool: Pool) -> Iterator:
     """Yield the results of ``function(task)`` in the order in which they are ready.
 
     Args:
-        function: an importable function of a task. It returns a result, and a task that continues
-            this one or None; tasks and results are picklable.
+        function: an importable function of a task that returns a result and the next task, which
+            continues this one, or None; tasks and results are picklable.
         tasks: independent tasks.
         pool: executor of the tasks.
 

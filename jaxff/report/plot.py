@@ -103,7 +103,7 @@ def energy_and_temperature(
 
 
 def widths(trials: Sequence) -> Figure:
-    """Validation errors of kernel widths, a line for each number of frames, λ and prior.
+    """Validation errors of kernel widths, by number of frames, λ and prior.
 
     Args:
         trials: `jaxff.gdml.Trial` objects.

@@ -71,7 +71,7 @@ def density_curves(
 def density_maps(
     edges: Sequence[np.ndarray], densities: Mapping[str, np.ndarray], labels: Sequence[str]
 ) -> Figure:
-    """Densities over two torsions, a panel for each sampling, on one logarithmic scale.
+    """Densities over two torsions, a panel each sampling, on one logarithmic scale.
 
     Args:
         edges: two arrays (bins + 1,) degrees.

@@ -294,7 +294,7 @@ def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
 
 
 def _parts(types: Sequence[str], chains: np.ndarray, parts: int) -> tuple[tuple, np.ndarray]:
-    """Names and rows (n, parts) of the parts of chains (n, k); same types share a row."""
+    """Names and rows (n, parts) of parts of chains (n, k); equal types share a row."""
     names = [
         f"{_name(types, chain)} {side + 1}"
         for chain in chains.tolist()

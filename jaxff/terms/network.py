@@ -27,7 +27,7 @@ _MARK = "__jaxff_builder__"
 
 
 def network_builder(function: Callable) -> Callable:
-    """Decorator of functions, which make the `apply` of a network, that files may call.
+    """Decorator of functions that make the `apply` of a network and files may call.
 
     `jaxff.load` calls the function with any JSON configuration that a file contains.  Therefore the
     function must not write files or run programs.

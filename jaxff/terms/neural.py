@@ -69,7 +69,7 @@ def start(n_types: int, n_features: int, width: int, outputs: tuple[str, ...]) -
 
 
 def outputs_of(weights, rows, x) -> dict:
-    """Outputs {name: (n, P)} of the networks of types `rows` (n,) at features x (n, P, F)."""
+    """Outputs {name: (n, P)} of networks of types `rows` (n,), features x (n, P, F)."""
     names = tuple(sorted(weights.keys() - {"hidden"}))
     module = Perceptron(weights["hidden"]["bias"].shape[-1], names)
     selected = jax.tree.map(lambda v: v[rows], weights)
@@ -82,7 +82,7 @@ def outputs_of(weights, rows, x) -> dict:
 
 
 def turned(x, order: Sequence[int], palindromic):
-    """Features (n, F), in the order of the reversed atoms where `palindromic` (n,) is 1.
+    """Features (n, F), in the order of reversed atoms where `palindromic` (n,) is 1.
 
     The mean of a network over these and the original features is the same in both directions.
     """
@@ -95,7 +95,7 @@ def stretch(a, b, length):
 
 
 def bend(a, b, c, angle):
-    """Displacement (cos θ0 − cos θ)/BENT, (), of points (3,) Å, vertex b; θ0 is `angle`, rad."""
+    """(cos θ0 − cos θ)/BENT, (), of points (3,) Å, vertex b; θ0 is `angle`, rad."""
     return (jnp.cos(angle) - geometry.angle_cos(a, b, c)) / BENT
 
 

@@ -17,7 +17,7 @@ MATRIX_ATOMS = 256  # up to this size the parameters of pairs are also stored as
 
 
 def lennard_jones_coulomb(d, c12, c6, qq):
-    """Energies c12/r¹² − c6/r⁶ and qq/r, () kcal/mol, of a vector d (3,) Å of length r."""
+    """Energies c12/r¹² − c6/r⁶ and qq/r, () kcal/mol, of d (3,) Å of length r."""
     inverse2 = 1.0 / geometry.square(d)
     inverse6 = inverse2 * inverse2 * inverse2
     return (c12 * inverse6 - c6) * inverse6, qq * jnp.sqrt(inverse2)

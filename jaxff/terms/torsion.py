@@ -160,7 +160,7 @@ class FourierTorsion(Term):
 
 @dataclass(frozen=True, eq=False)
 class FourierImproper(FourierTorsion):
-    """Fourier impropers: torsions whose third atom is the centre, reported as "improper"."""
+    """Fourier torsions with the centre as third atom, reported as "improper"."""
 
     kind: ClassVar[str] = "fourier_improper"
     energy_name: ClassVar[str] = "improper"

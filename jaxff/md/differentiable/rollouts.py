@@ -31,7 +31,7 @@ from jaxff.potential import Array, Params, Potential, Program
 
 
 class Trajectory(NamedTuple):
-    """F frames, of which the first is the start; with replicas all have a leading axis R.
+    """F frames, the first of which is the start; replicas add a leading axis R.
 
     Attributes:
         positions: (F, N, 3) Å.
@@ -118,7 +118,7 @@ def _run(setup: Setup, params: Params, inputs: Inputs, miss):
 
 
 def checked_arrays(potential: Potential, start: Start, masses, dtype):
-    """Checked positions Å and velocities Å/fs, (N, 3) or (R, N, 3), and masses (N,) amu.
+    """Checked positions Å, velocities Å/fs, ([R,] N, 3) each, and masses (N,) amu.
 
     Raises:
         InputError: arrays are missing, or their shapes differ.

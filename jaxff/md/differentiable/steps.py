@@ -194,7 +194,7 @@ def pull(energy, moving, fixed, R, bar):
 
 
 def split(params):
-    """Trees of the parameters that need a gradient, of the others (None elsewhere), and of all.
+    """Parameters that need a gradient, the others (None elsewhere), and all, as trees.
 
     Args:
         params: tree of the values that `custom_vjp` passes with `symbolic_zeros`.

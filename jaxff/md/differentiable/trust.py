@@ -174,7 +174,7 @@ def perturbation_growth(
 
 
 def _free_entries(array, rows) -> np.ndarray:
-    """Mask in the shape of the array: all rows, or those that the booleans `rows` (n,) mark."""
+    """Mask in the shape of the array: True in all rows, or in those of `rows` (n,)."""
     if rows is None:
         return np.ones(array.shape, bool)
     return np.broadcast_to(rows.reshape(-1, *(1,) * (array.ndim - 1)), array.shape)
