@@ -7,10 +7,10 @@ shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from functools import cached_property, partial
 from itertools import pairwise
+from operator import is_
 from typing import Any
 
 import jax
@@ -18,130 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.interaction import Interactions, energies_and_gradients, merged, side_by_side
+from jaxff.groups import StackGroup, grouped
+from jaxff.interaction import Interactions
 from jaxff.joined import Joined
-from jaxff.padding import (
-    GHOSTS,
-    can_be_padded,
-    ghost_positions,
-    is_text,
-    padded,
-    size_class,
-    table_columns,
-    with_equal_names,
-    with_ghost_rows,
-    with_ghosts,
-)
-from jaxff.potential import Params, Potential, Program
-from jaxff.term import Term, array_fields
+from jaxff.padding import table_columns, with_ghost_rows
+from jaxff.potential import Params, Potential
 
 FRAMES = (64, 8, 1)  # frames of each molecule in one call, so that few programs are compiled
-
-
-@dataclass(frozen=True, eq=False)
-class StackGroup:
-    """Potentials of one shape, evaluated by one program.
-
-    Attributes:
-        members: (K,) their places in the stack.
-        program: a program whose arrays have a leading axis K.
-        counts: (K,) their numbers of atoms.
-        n_atoms: number of atoms with ghosts.
-    """
-
-    members: tuple[int, ...]
-    program: Program
-    counts: tuple[int, ...]
-    n_atoms: int
-
-    params_axis = 0  # the parameters differ between the members
-
-    def ready(self, params: Params) -> dict[str, Any]:
-        """Index arrays and parameters of the members, as `energy` needs them."""
-        ready = jax.vmap(lambda program, params: program.ready(params))
-        return {"program": self.program, "params": ready(self.program, params)}
-
-    def energy(self, member: dict[str, Any], R) -> Any:
-        """Energy () kcal/mol of one member at R (n_atoms, 3) Å; see `ready`."""
-        return member["program"].energy(member["params"], R)
-
-    def replicas_at_once(self, params) -> int:
-        """The number of members: all are evaluated together."""
-        return len(self.members)
-
-    def prepared(self, params: Params) -> Any:
-        """All that `energy_and_forces` needs and that does not depend on positions.
-
-        These are the interactions of all members, or what `ready` returns where a term is not a
-        sum of interactions.
-        """
-
-        def sums(program: Program, params: Params):
-            parts = [placed.interactions(params) for placed in program.placed]
-            known = [replace(one, matrices=None) for one in parts if one is not None]
-            return merged(known) if len(known) == len(parts) else None
-
-        interactions = jax.vmap(sums)(self.program, params)
-        return (
-            self.ready(params) if interactions is None else side_by_side(interactions, self.n_atoms)
-        )
-
-    def energy_and_forces(self, prepared: Any, R):
-        """Energies (K, M) kcal/mol and forces (K, M, n_atoms, 3) kcal/mol/Å.
-
-        Args:
-            prepared: see `prepared`.
-            R: (K, M, n_atoms, 3) Å.
-        """
-        if isinstance(prepared, list):
-            dtypes = (p.dtype for one in prepared for p in one.parameters)
-            R = R.astype(jnp.result_type(R, *dtypes))
-            energy, gradient = energies_and_gradients(prepared, R)
-            return energy, -gradient
-        of_frames = jax.vmap(Program.energy_and_forces, in_axes=(None, None, 0))
-        return jax.vmap(of_frames)(prepared["program"], prepared["params"], R)
-
-    @cached_property
-    def jit_energy_and_forces(self) -> Callable:
-        """`energy_and_forces`, compiled."""
-        return jax.jit(self.energy_and_forces)
-
-    @cached_property
-    def ghosts(self) -> np.ndarray:
-        """Positions (K, n_atoms, 3) Å of the ghosts; zeros for the atoms of the members."""
-        pads = [ghost_positions(self.n_atoms - count) for count in self.counts]
-        nothing = np.zeros((1, self.n_atoms, 3))
-        return np.concatenate(
-            [
-                with_ghosts(nothing[:, :n], self.n_atoms, g)
-                for n, g in zip(self.counts, pads, strict=True)
-            ]
-        )
-
-    def filled(self, frames: Sequence[np.ndarray], start: int, count: int) -> np.ndarray:
-        """Positions (K, count, n_atoms, 3) Å of frames of each member, with ghosts.
-
-        Args:
-            frames: (M, N, 3) Å of each member; the last frame is repeated where M is too small.
-            start: number of the first frame.
-            count: number of frames.
-        """
-        out = np.repeat(self.ghosts[:, None], count, axis=1)
-        for k, (R, n) in enumerate(zip(frames, self.counts, strict=True)):
-            if len(R) >= start + count:
-                out[k, :, :n] = R[start : start + count]
-            elif len(R):
-                out[k, :, :n] = R[np.minimum(np.arange(start, start + count), len(R) - 1)]
-            else:
-                out[k, :, :n] = 3.0 * ghost_positions(n)
-        return out.astype(np.result_type(*frames), copy=False)
 
 
 class Stack(Sequence):
     """Potentials of different molecules that are evaluated together; see `stack`.
 
     It is a sequence of its potentials: ``stack[k]`` is one of them, and `jaxff.fit` accepts it in
-    place of a list of potentials.  `jaxff.md.simulate_stack` runs its molecules together.
+    place of a list of potentials.  `jaxff.md.simulate_stack` runs its molecules together.  A stack
+    has no box: periodic models use the lattice that is stored in them.
 
     Attributes:
         potentials: (K,) potentials.
@@ -149,18 +40,24 @@ class Stack(Sequence):
     """
 
     def __init__(self, potentials: Sequence[Potential], groups: Sequence[StackGroup] | None = None):
+        if isinstance(potentials, Potential) or not isinstance(potentials, Iterable):
+            raise InputError(f"stack needs a list of potentials, got {potentials!r}")
         self.potentials = tuple(potentials)
         if not self.potentials:
             raise InputError("stack needs at least one potential")
-        for potential in self.potentials:
+        for k, potential in enumerate(self.potentials):
+            if not isinstance(potential, Potential):
+                raise InputError(f"stack needs potentials, but number {k} is {potential!r}")
             if potential.n_atoms is None:
                 raise InputError(
                     f"{potential!r} acts on some atoms of a larger system; stack needs potentials "
                     "of whole molecules"
                 )
-        self.groups = tuple(_grouped(self.potentials) if groups is None else groups)
-        self._expected = [(p.n_atoms, np.dtype(p.dtype)) for p in self.potentials]
-        self._starts = np.cumsum([0, *(n for n, _ in self._expected)])
+        self.groups = tuple(grouped(self.potentials) if groups is None else groups)
+        for group in self.groups if groups is None else ():
+            _check_without_box(self.potentials[group.members[0]], group.members[0])
+        # The first atom of each molecule in a list of all atoms, and their number.
+        self._starts = np.cumsum([0, *(potential.n_atoms or 0 for potential in self.potentials)])
 
     def __len__(self) -> int:
         return len(self.potentials)
@@ -175,36 +72,31 @@ class Stack(Sequence):
         """The stack with other parameters, {term: {column: array}} of each potential.
 
         Names and shapes must be those of the present parameters; nothing is compiled again.
+
+        Raises:
+            InputError: parameters of another number of potentials, or of another shape.
         """
+        if len(params) != len(self):
+            raise InputError(f"got parameters of {len(params)} potentials for {len(self)}")
         pairs = zip(self.potentials, params, strict=True)
         return Stack([potential.replace(values) for potential, values in pairs], self.groups)
 
-    @cached_property
-    def _prepared(self) -> tuple[Any, ...]:
-        """The interactions of each group with its parameters; see `StackGroup.prepared`."""
-
-        def prepared(params):
-            pairs = zip(self.groups, params, strict=True)
-            return tuple(group.prepared(values) for group, values in pairs)
-
-        return jax.jit(prepared)(self.params)
-
-    @cached_property
+    @property
     def params(self) -> tuple[Params, ...]:
         """The parameters of each group, with a leading axis K and rows for ghosts."""
-        out = []
-        for group in self.groups:
-            members = [self.potentials[k] for k in group.members]
-            params = [member.params for member in members]
-            if group.n_atoms > max(group.counts):
-                program = members[0].program
-                rows = {
-                    key: max(_rows(member[key[0]][key[1]]) for member in params) + 1
-                    for key in table_columns(program)
-                }
-                params = [with_ghost_rows(program, member, rows) for member in params]
-            out.append(jax.tree.map(lambda *leaves: jnp.stack(leaves), *params))
-        return tuple(out)
+        return self._known.params
+
+    @property
+    def _known(self) -> _Prepared:
+        """What follows from the parameters, which may have been replaced in their dicts."""
+        leaves = jax.tree.leaves([potential.params for potential in self.potentials])
+        known = vars(self).get("_last")
+        if known is None or not known.follows_from(leaves):
+            known = self._last = _Prepared(self, leaves)
+        return known
+
+    def __reduce__(self):
+        return Stack, (self.potentials, self.groups)  # compiled functions cannot be pickled
 
     def energy_and_forces(self, positions: Sequence) -> tuple[np.ndarray, list[np.ndarray]]:
         """Energies (K,) kcal/mol and forces (N, 3) kcal/mol/Å of one frame of each.
@@ -212,14 +104,15 @@ class Stack(Sequence):
         Args:
             positions: (N, 3) Å of each molecule.
         """
-        frames = self._checked(positions, 2)
+        known = self._known
+        frames = self._checked(positions, 2, known.dtypes)
         R = np.concatenate(frames)
-        if self._joined is None:
+        if known.joined is None:
             energies, F = np.zeros(len(self), R.dtype), np.zeros_like(R)
         else:
-            energies, F = map(np.array, self._joined.energies_and_forces(R))
+            energies, F = map(np.array, known.joined.energies_and_forces(R))
         forces = [F[begin:end] for begin, end in pairwise(self._starts)]
-        for group, prepared in zip(self.groups, self._prepared, strict=True):
+        for group, prepared in zip(self.groups, known.of_groups, strict=True):
             if isinstance(prepared, list):  # its interactions are joined
                 continue
             filled = group.filled([frames[k][None] for k in group.members], 0, 1)
@@ -227,22 +120,6 @@ class Stack(Sequence):
             for k, n, E, F in zip(group.members, group.counts, *results, strict=True):
                 energies[k], forces[k][:] = E[0], F[0, :n]
         return energies, forces
-
-    @cached_property
-    def _joined(self) -> Joined | None:
-        """The interactions of all groups whose terms are sums of interactions."""
-        starts, parts = self._starts, []
-        for group, prepared in zip(self.groups, jax.device_get(self._prepared), strict=True):
-            for one in prepared if isinstance(prepared, list) else ():
-                place, atom = np.divmod(one.atoms, group.n_atoms)
-                real = (atom < np.array(group.counts)[place]).all(axis=0)
-                place = place[0, real]
-                owners = np.array(group.members)[place]
-                parameters = tuple(p[real] for p in one.parameters)
-                scale = None if one.scale is None else one.scale[place]
-                atoms = starts[owners] + atom[:, real]
-                parts.append((Interactions(one.energy, atoms, parameters, scale), owners))
-        return Joined.of(parts, len(self)) if parts else None
 
     def __call__(self, positions: Sequence) -> np.ndarray:
         """Energies, (K,) kcal/mol, of one frame (N, 3) Å of each molecule."""
@@ -261,10 +138,11 @@ class Stack(Sequence):
         Raises:
             InputError: another number of molecules, or frames of another shape.
         """
-        frames = self._checked(positions, 3)
+        known = self._known
+        frames = self._checked(positions, 3, known.dtypes)
         energies: list[list] = [[] for _ in frames]
         forces: list[list] = [[] for _ in frames]
-        for group, prepared in zip(self.groups, self._prepared, strict=True):
+        for group, prepared in zip(self.groups, known.of_groups, strict=True):
             parts = [frames[k] for k in group.members]
             most, start = max(map(len, parts)), 0
             while start < most:
@@ -281,13 +159,13 @@ class Stack(Sequence):
             for E, F, R in zip(energies, forces, frames, strict=True)
         ]
 
-    def _checked(self, positions: Sequence, ndim: int) -> list[np.ndarray]:
-        """Positions with `ndim` axes, in the types of the potentials or wider ones."""
+    def _checked(self, positions: Sequence, ndim: int, dtypes: list[np.dtype]) -> list[np.ndarray]:
+        """Positions with `ndim` axes, in the types `dtypes` of the potentials or wider ones."""
         if len(positions) != len(self):
             raise InputError(f"got positions of {len(positions)} molecules for {len(self)}")
         frames = []
-        for k, (R, (n_atoms, dtype)) in enumerate(zip(positions, self._expected, strict=True)):
-            R = np.asarray(R)
+        for k, (R, dtype) in enumerate(zip(positions, dtypes, strict=True)):
+            R, n_atoms = np.asarray(R), self.potentials[k].n_atoms
             if R.ndim != ndim or R.shape[-2:] != (n_atoms, 3):
                 raise InputError(
                     f"positions of molecule {k} have shape {R.shape}, expected "
@@ -310,70 +188,89 @@ def stack(potentials: Sequence[Potential]) -> Stack:
         potentials: of whole molecules, in any order.
 
     Raises:
-        InputError: there is none, or one acts on some atoms of a larger system.
+        InputError: there is none, or one acts on some atoms of a larger system or needs a box.
     """
     return Stack(potentials)
 
 
+class _Prepared:
+    """What the evaluation of a stack needs of its parameters.
+
+    Args:
+        stack: the stack.
+        leaves: the arrays of all parameters.
+    """
+
+    def __init__(self, stack: Stack, leaves: list[Any]):
+        self.potentials, self.groups, self.starts = stack.potentials, stack.groups, stack._starts
+        self.leaves = leaves
+        # NumPy arrays in the dicts of parameters can change in place.
+        self.constant = not any(isinstance(leaf, np.ndarray) for leaf in leaves)
+        self.dtypes = [np.dtype(potential.dtype) for potential in self.potentials]
+
+    def follows_from(self, leaves: list[Any]) -> bool:
+        """Whether these are the same arrays, unchanged."""
+        same = len(leaves) == len(self.leaves) and all(map(is_, leaves, self.leaves))
+        return self.constant and same
+
+    @cached_property
+    def of_groups(self) -> tuple[Any, ...]:
+        """What `StackGroup.prepared` returns for each group."""
+        return _prepared(self.groups, self.params)
+
+    @cached_property
+    def params(self) -> tuple[Params, ...]:
+        """The parameters of each group, with a leading axis K and rows for ghosts."""
+        out = []
+        for group in self.groups:
+            members = [self.potentials[k] for k in group.members]
+            params = [member.params for member in members]
+            if group.n_atoms > max(group.counts):
+                program = members[0].program
+                rows = {
+                    key: max(_rows(member[key[0]][key[1]]) for member in params) + 1
+                    for key in table_columns(program)
+                }
+                params = [with_ghost_rows(program, member, rows) for member in params]
+            out.append(jax.tree.map(lambda *leaves: jnp.stack(leaves), *params))
+        return tuple(out)
+
+    @cached_property
+    def joined(self) -> Joined | None:
+        """The interactions of all groups whose terms are sums of interactions."""
+        parts = []
+        for group, prepared in zip(self.groups, jax.device_get(self.of_groups), strict=True):
+            for one in prepared if isinstance(prepared, list) else ():
+                place, atom = np.divmod(one.atoms, group.n_atoms)
+                real = (atom < np.array(group.counts)[place]).all(axis=0)
+                place = place[0, real]
+                owners = np.array(group.members)[place]
+                parameters = tuple(p[real] for p in one.parameters)
+                scale = None if one.scale is None else one.scale[place]
+                atoms = self.starts[owners] + atom[:, real]
+                parts.append((Interactions(one.energy, atoms, parameters, scale), owners))
+        return Joined.of(parts, len(self.potentials)) if parts else None
+
+
+@partial(jax.jit, static_argnames="groups")
+def _prepared(groups: tuple[StackGroup, ...], params: tuple[Params, ...]) -> tuple[Any, ...]:
+    pairs = zip(groups, params, strict=True)
+    return tuple(group.prepared(values) for group, values in pairs)
+
+
+def _check_without_box(potential: Potential, k: int) -> None:
+    """InputError if the potential cannot be evaluated without a box."""
+    program, params = potential.program, potential.params
+    if any("box" in placed.term.reads(params[placed.name]) for placed in program.placed):
+        R = jax.ShapeDtypeStruct((potential.n_atoms, 3), potential.dtype)
+        try:
+            jax.eval_shape(program.energy, params, R)
+        except Exception as error:
+            raise InputError(
+                f"potential {k} ({potential!r}) cannot be evaluated without a box, and stacks have "
+                f"no box: evaluate it alone ({error})"
+            ) from error
+
+
 def _rows(column) -> int:
     return len(jax.tree.leaves(column)[0])
-
-
-def _grouped(potentials: Sequence[Potential]) -> Iterator[StackGroup]:
-    by_shape: dict[Any, list[int]] = {}
-    for k, potential in enumerate(potentials):
-        by_shape.setdefault(_shape_of(potential), []).append(k)
-    for shape, members in by_shape.items():
-        programs = [potentials[k].program for k in members]
-        counts = tuple(program.n_atoms or 0 for program in programs)
-        n_atoms = max(counts)
-        if shape[0]:  # can be padded
-            n_atoms = size_class(n_atoms) + GHOSTS
-            programs = padded(programs, n_atoms)
-        else:
-            columns = (
-                with_equal_names([p.placed[i].term for p in programs])
-                for i in range(len(programs[0].placed))
-            )
-            programs = [
-                Program(
-                    [replace(p, term=term) for p, term in zip(program.placed, terms, strict=True)]
-                )
-                for program, terms in zip(programs, zip(*columns, strict=True), strict=True)
-            ]
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *programs)
-        yield StackGroup(tuple(members), stacked, counts, n_atoms)
-
-
-def _shape_of(potential: Potential) -> tuple:
-    """Potentials with equal values can be put into one group."""
-    program, params = potential.program, potential.params
-    if can_be_padded(program):
-        tables = set(table_columns(program))
-        kinds = tuple((p.name, type(p.term), _others(p.term)) for p in program.placed)
-        columns = tuple(
-            (name, key, str(jax.tree.structure(value)), _shapes(value, int((name, key) in tables)))
-            for name, columns in params.items()
-            for key, value in columns.items()
-        )
-        return True, size_class(program.n_atoms or 0), kinds, columns
-    kinds = tuple(
-        (p.name, type(p.term), p.term.n_atoms, p.term.adaptable, _others(p.term), _shapes(p))
-        for p in program.placed
-    )
-    return False, kinds, str(jax.tree.structure(params)), _shapes(params)
-
-
-def _others(term: Term) -> tuple:
-    """The static fields that are neither names nor changed by padding."""
-    changed = ("n_atoms", *term.adaptable)
-    return tuple(
-        (f.name, getattr(term, f.name))
-        for f in fields(term)
-        if f.name not in (*array_fields(term), *changed) and not is_text(getattr(term, f.name))
-    )
-
-
-def _shapes(tree, first: int = 0) -> tuple:
-    """Shapes, from axis `first` on, and types of the arrays of a tree."""
-    return tuple((np.shape(leaf)[first:], str(leaf.dtype)) for leaf in jax.tree.leaves(tree))

@@ -77,7 +77,7 @@ class Program:
     these arrays as constants.
     """
 
-    params_axis = None  # replicas share the parameters; see `jaxff.batch.StackGroup`
+    params_axis = None  # replicas share the parameters; see `jaxff.groups.StackGroup`
 
     def __init__(self, placed: Sequence[Placed]):
         self.placed = tuple(placed)

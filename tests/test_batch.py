@@ -1,6 +1,7 @@
 """Stacks: molecules of different sizes in few compiled programs, equal to single ones."""
 
 import logging
+import pickle
 
 import jax
 import network_models
@@ -119,6 +120,11 @@ def test_bad_input_is_one_sentence(molecules, frames):
     potential = jaxff.gaff(molecules[0], charges="gasteiger")
     with pytest.raises(InputError, match="at least one potential"):
         jaxff.stack([])
+    for wrong in (3, potential):
+        with pytest.raises(InputError, match="stack needs a list of potentials"):
+            jaxff.stack(wrong)
+    with pytest.raises(InputError, match="number 1 is 'CCO'"):
+        jaxff.stack([potential, "CCO"])
     with pytest.raises(InputError, match="whole molecules"):
         jaxff.stack([potential.on(range(1, 7))])
     stack = jaxff.stack([potential, potential])
@@ -126,6 +132,75 @@ def test_bad_input_is_one_sentence(molecules, frames):
         stack([frames[0]])
     with pytest.raises(InputError, match=r"positions of molecule 1 have shape"):
         stack([frames[0], frames[9]])
+    with pytest.raises(InputError, match="parameters of 1 potentials for 2"):
+        stack.replace([potential.params])
+
+
+def test_replaced_parameters_compile_nothing(molecules, frames, caplog):
+    potentials = [jaxff.gaff(molecules[k], charges="gasteiger") for k in (0, 4)]
+    stack, positions = jaxff.stack(potentials), [frames[0], frames[4]]
+    stack(positions)
+    half = [jax.tree.map(lambda p: 0.5 * p, potential.params) for potential in potentials]
+    other = stack.replace(half)
+    other.params  # noqa: B018  (stacks arrays, by small programs)
+    assert programs_compiled(lambda: other(positions), caplog) == 0
+    expected = [p.replace(h)(R) for p, h, R in zip(potentials, half, positions, strict=True)]
+    np.testing.assert_allclose(other(positions), expected, rtol=0, atol=1e-10)
+
+
+def test_factors_sums_and_types_are_those_of_the_potentials(molecules, frames):
+    gaff = jaxff.gaff(molecules[0], charges="gasteiger")
+    network = jaxff.network(
+        network_models.build(), network_models.variables(molecules[0].numbers), molecules[0]
+    )
+    potentials = [gaff, 0.5 * gaff, gaff + network, gaff.only("bond", "angle") + (-gaff)]
+    stack, positions = jaxff.stack(potentials), [frames[0] + 0.01 * k for k in range(4)]
+    energies, forces = stack.energy_and_forces(positions)
+    for potential, R, energy, force in zip(potentials, positions, energies, forces, strict=True):
+        np.testing.assert_allclose(energy, potential(R), rtol=0, atol=1e-10)
+        np.testing.assert_allclose(force, potential.forces(R), rtol=0, atol=1e-10)
+    single = jaxff.stack([gaff.astype("float32")])
+    energies, forces = single.energy_and_forces([frames[0].astype("float32")])
+    assert energies.dtype == forces[0].dtype == np.float32
+
+
+def test_a_used_stack_is_pickled_without_compiled_functions(molecules, frames):
+    potentials = [jaxff.gaff(molecules[k], charges="gasteiger") for k in (0, 4)]
+    stack, positions = jaxff.stack(potentials), [frames[0], frames[4]]
+    unused = len(pickle.dumps(jaxff.stack(potentials)))
+    stack.predict([R[None] for R in positions])
+    energies = stack(positions)
+    text = pickle.dumps(stack)
+    assert len(text) < unused + 2000
+    np.testing.assert_array_equal(pickle.loads(text)(positions), energies)
+    assert len(pickle.loads(pickle.dumps(stack.groups[0])).members) == 2
+
+
+def test_parameters_that_are_replaced_in_their_dict_count(molecules, frames):
+    potential = jaxff.gaff(molecules[0], charges="gasteiger")
+    stack = jaxff.stack([potential])
+    stack([frames[0]])
+    potential.params["bond"]["k"] = 2.0 * potential.params["bond"]["k"]
+    np.testing.assert_allclose(stack([frames[0]]), potential(frames[0]), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(
+        stack.predict([frames[0][None]])[0][0], potential(frames[0]), rtol=0, atol=1e-10
+    )
+
+
+def test_a_potential_that_needs_a_box_is_refused(molecules, frames):
+    def optional(weights, numbers, R, box=None):
+        return weights["k"] * ((R**2).sum() if box is None else box[0, 0])
+
+    def needed(weights, numbers, R, box):
+        return weights["k"] * box[0, 0] * (R**2).sum()
+
+    weights = {"k": np.ones(())}
+    soft = jaxff.network(optional, weights, molecules[0])
+    np.testing.assert_allclose(jaxff.stack([soft])([frames[0]]), soft(frames[0]), rtol=1e-12)
+    gaff = jaxff.gaff(molecules[0], charges="gasteiger")
+    boxed = jaxff.network(needed, weights, molecules[0])
+    with pytest.raises(InputError, match=r"potential 1 .*without a box"):
+        jaxff.stack([gaff, boxed])
 
 
 def test_sizes_ascend():

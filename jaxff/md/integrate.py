@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxff.batch import StackGroup
+from jaxff.groups import StackGroup
 from jaxff.md.integrators import CORRECT_EVERY, Bath, Scheme, corrected
 from jaxff.potential import Params, Program
 

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxff.batch import Stack, StackGroup
+from jaxff.batch import Stack
 from jaxff.errors import InputError
+from jaxff.groups import StackGroup
 from jaxff.md import kinetics
 from jaxff.md.ensembles import Ensemble, Langevin
 from jaxff.md.guard import Guard

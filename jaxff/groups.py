@@ -1,0 +1,191 @@
+"""Groups of potentials of one shape, evaluated by one program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxff.interaction import energies_and_gradients, merged, side_by_side
+from jaxff.padding import (
+    GHOSTS,
+    can_be_padded,
+    ghost_positions,
+    is_text,
+    padded,
+    size_class,
+    table_columns,
+    with_equal_names,
+    with_ghosts,
+)
+from jaxff.potential import Params, Potential, Program
+from jaxff.term import Term, array_fields
+
+
+@dataclass(frozen=True, eq=False)
+class StackGroup:
+    """Potentials of one shape, evaluated by one program.
+
+    Attributes:
+        members: (K,) their places in the stack.
+        program: a program whose arrays have a leading axis K.
+        counts: (K,) their numbers of atoms.
+        n_atoms: number of atoms with ghosts.
+    """
+
+    members: tuple[int, ...]
+    program: Program
+    counts: tuple[int, ...]
+    n_atoms: int
+
+    params_axis = 0  # the parameters differ between the members
+
+    def ready(self, params: Params) -> dict[str, Any]:
+        """Index arrays and parameters of the members, as `energy` needs them."""
+        ready = jax.vmap(lambda program, params: program.ready(params))
+        return {"program": self.program, "params": ready(self.program, params)}
+
+    def energy(self, member: dict[str, Any], R) -> Any:
+        """Energy () kcal/mol of one member at R (n_atoms, 3) Å; see `ready`."""
+        return member["program"].energy(member["params"], R)
+
+    def replicas_at_once(self, params) -> int:
+        """The number of members: all are evaluated together."""
+        return len(self.members)
+
+    def prepared(self, params: Params) -> Any:
+        """All that `energy_and_forces` needs and that does not depend on positions.
+
+        These are the interactions of all members, or what `ready` returns where a term is not a
+        sum of interactions.
+        """
+
+        def sums(program: Program, params: Params):
+            parts = [placed.interactions(params) for placed in program.placed]
+            known = [replace(one, matrices=None) for one in parts if one is not None]
+            return merged(known) if len(known) == len(parts) else None
+
+        interactions = jax.vmap(sums)(self.program, params)
+        return (
+            self.ready(params) if interactions is None else side_by_side(interactions, self.n_atoms)
+        )
+
+    def energy_and_forces(self, prepared: Any, R):
+        """Energies (K, M) kcal/mol and forces (K, M, n_atoms, 3) kcal/mol/Å.
+
+        Args:
+            prepared: see `prepared`.
+            R: (K, M, n_atoms, 3) Å.
+        """
+        if isinstance(prepared, list):
+            dtypes = (p.dtype for one in prepared for p in one.parameters)
+            R = R.astype(jnp.result_type(R, *dtypes))
+            energy, gradient = energies_and_gradients(prepared, R)
+            return energy, -gradient
+        of_frames = jax.vmap(Program.energy_and_forces, in_axes=(None, None, 0))
+        return jax.vmap(of_frames)(prepared["program"], prepared["params"], R)
+
+    @cached_property
+    def jit_energy_and_forces(self) -> Callable:
+        """`energy_and_forces`, compiled."""
+        return jax.jit(self.energy_and_forces)
+
+    @cached_property
+    def ghosts(self) -> np.ndarray:
+        """Positions (K, n_atoms, 3) Å of the ghosts; zeros for the atoms of the members."""
+        pads = [ghost_positions(self.n_atoms - count) for count in self.counts]
+        nothing = np.zeros((1, self.n_atoms, 3))
+        return np.concatenate(
+            [
+                with_ghosts(nothing[:, :n], self.n_atoms, g)
+                for n, g in zip(self.counts, pads, strict=True)
+            ]
+        )
+
+    def filled(self, frames: Sequence[np.ndarray], start: int, count: int) -> np.ndarray:
+        """Positions (K, count, n_atoms, 3) Å of frames of each member, with ghosts.
+
+        Args:
+            frames: (M, N, 3) Å of each member; the last frame is repeated where M is too small.
+            start: number of the first frame.
+            count: number of frames.
+        """
+        out = np.repeat(self.ghosts[:, None], count, axis=1)
+        for k, (R, n) in enumerate(zip(frames, self.counts, strict=True)):
+            if len(R) >= start + count:
+                out[k, :, :n] = R[start : start + count]
+            elif len(R):
+                out[k, :, :n] = R[np.minimum(np.arange(start, start + count), len(R) - 1)]
+            else:
+                out[k, :, :n] = 3.0 * ghost_positions(n)
+        return out.astype(np.result_type(*frames), copy=False)
+
+    def __getstate__(self):
+        # Compiled functions cannot be pickled.
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def grouped(potentials: Sequence[Potential]) -> Iterator[StackGroup]:
+    """The groups of potentials of whole molecules, in any order."""
+    by_shape: dict[Any, list[int]] = {}
+    for k, potential in enumerate(potentials):
+        by_shape.setdefault(_shape_of(potential), []).append(k)
+    for shape, members in by_shape.items():
+        programs = [potentials[k].program for k in members]
+        counts = tuple(program.n_atoms or 0 for program in programs)
+        n_atoms = max(counts)
+        if shape[0]:  # can be padded
+            n_atoms = size_class(n_atoms) + GHOSTS
+            programs = padded(programs, n_atoms)
+        else:
+            columns = (
+                with_equal_names([p.placed[i].term for p in programs])
+                for i in range(len(programs[0].placed))
+            )
+            programs = [
+                Program(
+                    [replace(p, term=term) for p, term in zip(program.placed, terms, strict=True)]
+                )
+                for program, terms in zip(programs, zip(*columns, strict=True), strict=True)
+            ]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *programs)
+        yield StackGroup(tuple(members), stacked, counts, n_atoms)
+
+
+def _shape_of(potential: Potential) -> tuple:
+    """Potentials with equal values can be put into one group."""
+    program, params = potential.program, potential.params
+    if can_be_padded(program):
+        tables = set(table_columns(program))
+        kinds = tuple((p.name, type(p.term), _others(p.term)) for p in program.placed)
+        columns = tuple(
+            (name, key, str(jax.tree.structure(value)), _shapes(value, int((name, key) in tables)))
+            for name, columns in params.items()
+            for key, value in columns.items()
+        )
+        return True, size_class(program.n_atoms or 0), kinds, columns
+    kinds = tuple(
+        (p.name, type(p.term), p.term.n_atoms, p.term.adaptable, _others(p.term), _shapes(p))
+        for p in program.placed
+    )
+    return False, kinds, str(jax.tree.structure(params)), _shapes(params)
+
+
+def _others(term: Term) -> tuple:
+    """The static fields that are neither names nor changed by padding."""
+    changed = ("n_atoms", *term.adaptable)
+    return tuple(
+        (f.name, getattr(term, f.name))
+        for f in fields(term)
+        if f.name not in (*array_fields(term), *changed) and not is_text(getattr(term, f.name))
+    )
+
+
+def _shapes(tree, first: int = 0) -> tuple:
+    """Shapes, from axis `first` on, and types of the arrays of a tree."""
+    return tuple((np.shape(leaf)[first:], str(leaf.dtype)) for leaf in jax.tree.leaves(tree))
