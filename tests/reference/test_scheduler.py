@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from dataclasses import replace
 
@@ -49,17 +48,12 @@ def test_a_lost_worker_costs_nothing_but_its_frames(frames, cluster, tmp_path):
     before = {nanny.pid for nanny in cluster.workers.values()}
     at_kill = []
 
-    def kill():
-        while not (rows.path.exists() and rows.read()[0].any()):
-            time.sleep(0.005)
-        at_kill.append(int(rows.read()[0].sum()))
-        os.kill(min(before), signal.SIGKILL)
-        at_kill.append(len(log.read_bytes()))
+    def kill(*_):  # when the first labels have been written
+        if not at_kill:
+            os.kill(min(before), signal.SIGKILL)
+            at_kill.extend([int(rows.read()[0].sum()), len(log.read_bytes())])
 
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
-    label_frames(frames, tmp_path / "out.npz", how)
-    killer.join(10.0)
+    label_frames(frames, tmp_path / "out.npz", how, progress=kill)
     written, computed = at_kill
     assert 0 < written < len(frames)
     data, calc = Dataset.load(tmp_path / "out.npz", check=False), Springs()
