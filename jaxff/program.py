@@ -173,7 +173,10 @@ class Program:
         n_atoms, dtype = self.n_atoms or self.n_atoms_min, jnp.result_type(float)
         reads = {name for p in self.placed for name in p.term.reads(params[p.name])}
         box = jax.ShapeDtypeStruct((3, 3), dtype) if "box" in reads else None
-        jax.eval_shape(self.energy, params, jax.ShapeDtypeStruct((n_atoms, 3), dtype), box)
+        R = jax.ShapeDtypeStruct((n_atoms, 3), dtype)
+        energy = jax.eval_shape(self.energy, params, R, box)
+        if energy.shape != ():
+            raise InputError(f"the energy has the shape {energy.shape}, and must be a scalar ()")
 
     def frame_bytes(self, params: Params) -> int:
         """Working memory of one frame of a batch, bytes."""

@@ -22,14 +22,21 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
-from jaxff.npz import NpzReader, usable, write_npz
+from jaxff.npz import NpzReader, write_npz
 from jaxff.potential import Placed, Potential
+from jaxff.soundness import fault_of
 from jaxff.term import Term, array_fields, term_kinds
 
 FORMAT = "jaxff potential"
 VERSION = 2
 UNITS = "kcal/mol, Ang, e, rad"
-MOLECULE_ARRAYS = ("numbers", "positions", "bonds", "bond_orders")
+# Kinds of numbers, and the shape of one row, of the arrays of a molecule.
+MOLECULE_ARRAYS = {
+    "numbers": ("iu", ()),
+    "positions": ("f", (3,)),
+    "bonds": ("iu", (2,)),
+    "bond_orders": ("f", ()),
+}
 # Modules that define the terms of the package; other kinds are known if their module is imported.
 TERM_MODULES = {
     "class2": "jaxff.terms.class2",
@@ -94,6 +101,8 @@ def save(path, potential: Potential) -> None:
             else:
                 arrays |= {f"{key}/{k}": np.asarray(leaf) for k, leaf in enumerate(leaves)}
                 trees[column] = _structure(value, term, path)
+        if fault := fault_of(term, potential.params[placed.name]):
+            raise InputError(f"{path}: not written, the term {placed.name!r} is damaged ({fault})")
         if trees:
             entry["trees"] = trees
         terms.append(entry)
@@ -177,19 +186,28 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
         }
         for column, structure in trees.items():
             params[name][column] = _tree(structure, file, f"{prefix}{column}", term)
-        for leaf in jax.tree.leaves(params[name]):
-            if leaf.dtype.kind != "f" or not usable(leaf).all():
-                raise InputError(
-                    f"{path}: a parameter of the term {name!r} is no finite floating-point number; "
-                    "make the file again"
-                )
         if header["version"] == 1:
             params[name] = term.upgraded(params[name])
+        if fault := fault_of(term, params[name]):
+            raise InputError(f"{path}: the term {name!r} is damaged ({fault}); make the file again")
     molecule = None
     if "molecule" in header:
         arrays = {key: file.get(f"molecule/{key}") for key in MOLECULE_ARRAYS}
+        for key, array in arrays.items():
+            kinds, width = MOLECULE_ARRAYS[key]
+            if array is not None and not (
+                array.dtype.kind in kinds and array.ndim and array.shape[1:] == width
+            ):
+                raise InputError(f"{path}: the array molecule/{key} is damaged; make it again")
         molecule = Molecule(**arrays, **header["molecule"])
-    return Potential(placed, params, molecule)
+    potential = Potential(placed, params, molecule)
+    n_atoms = potential.n_atoms
+    if molecule is not None and n_atoms not in (None, molecule.n_atoms):
+        raise InputError(
+            f"{path}: its molecule has {molecule.n_atoms} atoms and its terms have {n_atoms}; "
+            "make it again"
+        )
+    return potential
 
 
 def _kind(name: str, path) -> type[Term]:
@@ -219,7 +237,10 @@ def _structure(tree, term: Term, path):
             return {"dict": [[key, describe(node[key])] for key in sorted(node)]}
         if type(node) in (list, tuple):
             return {type(node).__name__: [describe(item) for item in node]}
-        raise TypeError(type(node).__name__)
+        kind = (
+            "a dict with keys that are not strings" if type(node) is dict else type(node).__name__
+        )
+        raise TypeError(kind)
 
     try:
         return describe(tree)
@@ -228,8 +249,8 @@ def _structure(tree, term: Term, path):
         if jax.tree.structure(example) != jax.tree.structure(tree):
             raise InputError(
                 f"{path}: not written, the variables of the network contain {error}, and files "
-                "hold dicts, lists and tuples only: let the builder return (apply, variables), "
-                "where variables is an example of equal structure"
+                "hold dicts with strings as keys, lists and tuples only: let the builder return "
+                "(apply, variables), where variables is an example of equal structure"
             ) from None
         return _TEMPLATE
 

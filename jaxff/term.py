@@ -53,6 +53,10 @@ class Term:
             contains the names of the rows ("" if the rows belong to one molecule).
         indices: {field: kinds}, for the other arrays of integers.  For each column of the array it
             says what the integers are indices of: "atoms", or another field; () for flags.
+        open_rows: the fields of `tables` in which −1 stands for no row.
+        dimensions: {field or column: dimensions}, such as "B 2", which files are checked by.  Equal
+            letters are equal sizes, N is the number of atoms, and _ any size.  Columns of `tables`
+            that are not named have one number for each row.
         adaptable: static fields that `alike` changes.
         physical: False if energies have no meaning before training, so that labels are not checked
             against them.
@@ -67,6 +71,8 @@ class Term:
     columns: ClassVar[Mapping[str, Any]] = {}
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {}
     indices: ClassVar[dict[str, tuple[str, ...]]] = {}
+    open_rows: ClassVar[tuple[str, ...]] = ()
+    dimensions: ClassVar[dict[str, str]] = {}
     adaptable: ClassVar[tuple[str, ...]] = ()
     physical: ClassVar[bool] = True
     precise: ClassVar[bool] = False
@@ -137,6 +143,13 @@ class Term:
 
     def template(self) -> Any:
         """An example of those parameters whose tree a file cannot describe, or None."""
+        return None
+
+    def fault(self, params: Params) -> str | None:
+        """What is wrong with the term and its parameters in a file, or None.
+
+        Types, shapes, indices and bounds have been checked already.
+        """
         return None
 
     @classmethod

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +18,19 @@ from jaxff.npz import atomic_path
 from jaxff.potential import Potential
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Discard what ParmEd prints; its exceptions say the same."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
+
+
 def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> Potential:
     """Read a GROMACS topology; a gro file gives the positions."""
     parmed = optional_module("parmed", "ParmEd", "formats")
     coordinates = str(companions[0]) if companions else None
     try:
-        with warnings.catch_warnings():
+        with _silent():
             warnings.simplefilter("error")  # ParmEd only warns of files that end too early
             warnings.simplefilter("ignore", ResourceWarning)  # it leaves some files open
             structure = parmed.load_file(str(path), xyz=coordinates)
@@ -47,9 +57,10 @@ def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
         files = amber.write(Path(folder) / "x.prmtop", topology, potential)
         with atomic_path(path) as top, atomic_path(gro) as coordinates:
             try:
-                structure = parmed.load_file(*map(str, files))
-                parmed.gromacs.GromacsTopologyFile.from_structure(structure).write(str(top))
-                parmed.gromacs.GromacsGroFile.write(structure, str(coordinates), precision=6)
+                with _silent():
+                    structure = parmed.load_file(*map(str, files))
+                    parmed.gromacs.GromacsTopologyFile.from_structure(structure).write(str(top))
+                    parmed.gromacs.GromacsGroFile.write(structure, str(coordinates), precision=6)
             except Exception as error:
                 raise InputError(f"{path}: ParmEd cannot write it ({error})") from error
     return [path, gro]

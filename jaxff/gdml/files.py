@@ -18,6 +18,7 @@ from jaxff.gdml.model import KernelTerm, kernel_potential
 from jaxff.molecule import BOND_TOLERANCE, Molecule
 from jaxff.npz import NpzReader, usable, write_npz
 from jaxff.potential import Potential
+from jaxff.soundness import fault_of
 
 
 def load(path: str | Path) -> Potential:
@@ -34,25 +35,36 @@ def load(path: str | Path) -> Potential:
     legacy = "Rt_desc" in file
     if not legacy and file.text("type") != "m":
         raise InputError(f"{path}: this is not a model file of the sGDML package")
-    lattice = file.need("lattice", _shape(3, 3)) if "lattice" in file else None
+    lattice = file.need("lattice", _real(_shape(3, 3))) if "lattice" in file else None
     if lattice is not None and abs(np.linalg.det(lattice)) < 1e-6:
         raise InputError(f"{path}: the vectors of the array 'lattice' are linearly dependent")
     numbers = file.need("z", _natural(_shape(None), 1, len(covalent_radii) - 1)).astype(int)
     n_atoms = len(numbers)
     n_pairs = n_atoms * (n_atoms - 1) // 2
     x_key, b_key = ("Rt_desc", "Rt_d_desc_alpha") if legacy else ("R_desc", "R_d_desc_alpha")
-    descriptors = file.need(x_key, _shape(n_pairs, None)).T
+    descriptors = file.need(x_key, _real(_shape(n_pairs, None))).T
     n_train = len(descriptors)
-    size = n_train * n_pairs
-    coefficients = file.need(b_key, _size(size)).reshape(n_train, n_pairs)
+    coefficients = file.need(b_key, _real(_coefficients(n_train, n_pairs)))
+    coefficients = coefficients.reshape(n_train, n_pairs)
     permutations = file.need("perms", _natural(_shape(None, n_atoms), 0, n_atoms - 1)).astype(int)
     if not (np.sort(permutations, axis=1) == np.arange(n_atoms)).all():
         raise InputError(f"{path}: the array 'perms' contains rows that are not permutations")
-    alphas = file.need("alphas_F", _size(3 * n_atoms * n_train)) if "alphas_F" in file else None
-    energy_alphas = file.need("alphas_E", _size(n_train)) if "alphas_E" in file else None
+    if "tril_perms_lin" in file:  # it follows from the permutations
+        file.need("tril_perms_lin", _size(len(permutations) * n_pairs))
+    alphas = (
+        file.need("alphas_F", _real(_size(3 * n_atoms * n_train))) if "alphas_F" in file else None
+    )
+    energy_alphas = file.need("alphas_E", _real(_size(n_train))) if "alphas_E" in file else None
     sigma, offset, std, lam = (
-        float(file.need(key, _size(1)).reshape(())) if default is None or key in file else default
-        for key, default in (("sig", None), ("c", None), ("std", 1.0), ("lam", 0.0))
+        float(file.need(key, _shape() if key in ("sig", "lam") else _real(_shape())))
+        if default is None or key in file
+        else default
+        for key, default in (
+            ("sig", None),
+            ("c", None),
+            ("std", 1.0 if legacy else None),
+            ("lam", 0.0),
+        )
     )
     if min(sigma, std) <= 0.0 or (descriptors <= 0.0).any():
         raise InputError(
@@ -61,11 +73,11 @@ def load(path: str | Path) -> Potential:
     if lam < 0.0:
         raise InputError(f"{path}: lam is negative; the file is damaged")
     index = {
-        key: file.need(key, _natural(_size(None), 0)).astype(int).reshape(-1)
+        key: file.need(key, _natural(_list, 0)).astype(int)
         for key in ("idxs_train", "idxs_valid")
         if key in file
     }
-    knows_energies = file.need("use_E", _size(1)).reshape(()) if "use_E" in file else True
+    knows_energies = file.need("use_E", _flag).item() if "use_E" in file else True
 
     try:
         length = units.length_factor(file.text("r_unit") or "Ang")
@@ -97,7 +109,10 @@ def load(path: str | Path) -> Potential:
     if "charge" in file:  # written by jaxff
         charge = file.need("charge", _natural(_size(1), -n_atoms * 4, sum(numbers)))
         molecule = replace(molecule, charge=int(charge.item()))
-    return kernel_potential(term, descriptors / length, columns, molecule)
+    potential = kernel_potential(term, descriptors / length, columns, molecule)
+    if fault := fault_of(term, potential.params["gdml"]):
+        raise InputError(f"{path}: the model is damaged ({fault}); make the file again")
+    return potential
 
 
 def save(path: str | Path, potential: Potential) -> None:
@@ -185,6 +200,25 @@ def _shape(*wanted):
     return fault
 
 
+def _coefficients(n_train: int, n_pairs: int):
+    def fault(array):
+        wanted = (n_train, n_pairs), (n_train, n_pairs, 1)  # the second shape is of 2018
+        if array.shape not in wanted:
+            return f"has shape {array.shape}, expected {wanted[0]}"
+        return _size(None)(array)
+
+    return fault
+
+
+def _real(fault):
+    """Extend the check `fault` by a check that the numbers are floating-point numbers."""
+
+    def both(array):
+        return fault(array) if array.dtype.kind == "f" else f"is of type {array.dtype}, not float"
+
+    return both
+
+
 def _natural(fault, least: int, most: float = np.inf):
     """Extend the check `fault` by a check that the numbers are integers in a range."""
 
@@ -200,9 +234,20 @@ def _natural(fault, least: int, most: float = np.inf):
     return both
 
 
+def _list(array):
+    if array.ndim != 1:
+        return f"has shape {array.shape}, expected (any,)"
+    return _size(None)(array)
+
+
+def _flag(array):
+    flag = array.shape == () and array.dtype.kind in "biu" and array.item() in (0, 1)
+    return None if flag else f"is not true or false ({array.dtype}, shape {array.shape})"
+
+
 def _size(wanted: int | None):
     def fault(array):
-        if array.dtype.kind not in "fiub":
+        if array.dtype.kind not in "fiu":
             return f"is not numeric ({array.dtype})"
         if wanted is not None and array.size != wanted:
             return f"has {array.size} numbers, expected {wanted}"

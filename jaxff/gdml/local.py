@@ -38,6 +38,16 @@ class LocalKernelTerm(KernelTerm):
         "softness": Column("1/Å²", lower=0.0, trainable=False),
     }
 
+    dimensions: ClassVar[dict[str, str]] = {
+        **KernelTerm.dimensions,
+        **dict.fromkeys(("inner", "outer", "softness"), ""),
+    }
+
+    def fault(self, params: Params) -> str | None:
+        if not params["inner"] < params["outer"] or params["softness"] <= 0.0:
+            return "inner is not below outer, or softness is not positive"
+        return super().fault(params)
+
     def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
         kernel = super().energies(params, R, space)["gdml"]
         squares = _squares(self.images(params, R, space), params["descriptors"])

@@ -66,6 +66,18 @@ class KernelTerm(Term):
         "offset": Column("kcal/mol", trainable=False),
         "lam": Column("1", lower=0.0, trainable=False),
     }
+    dimensions: ClassVar[dict[str, str]] = {
+        "permutations": "P N",
+        "entries": "P D",
+        "descriptors": "M D",
+        "centre": "D",
+        "coefficients": "M D",
+        "alphas": "M N 3",
+        "energy_alphas": "M",
+        "lattice": "3 3",
+        **dict.fromkeys(("sigma", "std", "offset", "lam"), ""),
+        **dict.fromkeys(("train_index", "valid_index"), "_"),
+    }
 
     n_atoms: int
     permutations: np.ndarray
@@ -84,6 +96,20 @@ class KernelTerm(Term):
             object.__setattr__(
                 self, "entries", entry_permutations(self.descriptor, self.permutations)
             )
+
+    def fault(self, params: Params) -> str | None:
+        if params["sigma"] <= 0.0 or params["std"] <= 0.0:
+            return "sigma or std is not positive"
+        for key in ("permutations", "entries"):
+            rows = np.sort(getattr(self, key), axis=1)
+            if not (rows == np.arange(rows.shape[1])).all() or not len(rows):
+                return f"{key} contains rows that are not permutations"
+        if min(self.train_index.min(initial=0), self.valid_index.min(initial=0)) < 0:
+            return "train_index or valid_index is negative"
+        distances = self.descriptor is inverse_distances
+        if distances and ((params["descriptors"] + params["centre"]) <= 0.0).any():
+            return "a training descriptor is not positive"
+        return None
 
     def derived(self, params: Params) -> Params:
         expansion = Expansion.of(

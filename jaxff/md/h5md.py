@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class H5MDWriter:
     @classmethod
     def resume(cls, path, molecule: Molecule, mark: dict | None) -> H5MDWriter:
         path = existing(path)
-        with _opened(path) as file:
+        with _reading(path) as file:
             _check(file, path, molecule)
             there = _length(file)
         wanted = there if mark is None else mark["frames"]
@@ -182,7 +183,7 @@ class H5MDWriter:
 def read_h5md(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
     """Read the quantities that the file contains; see `read_trajectory`."""
     path = existing(path)
-    with _opened(path) as file:
+    with _reading(path) as file:
         if molecule is not None:
             _check(file, path, molecule)
         if STEP not in file:
@@ -202,6 +203,18 @@ def _opened(path) -> Any:
         return h5py.File(path, "r")
     except OSError as error:
         raise InputError(f"{path}: not an HDF5 file, or damaged ({error})") from error
+
+
+@contextmanager
+def _reading(path) -> Iterator[Any]:
+    """The file, open for reading only: errors of h5py in the block mean that it is damaged."""
+    try:
+        with _opened(path) as file:
+            yield file
+    except InputError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: it is damaged ({error}); copy or make it again") from error
 
 
 def _describe(file, molecule: Molecule) -> None:

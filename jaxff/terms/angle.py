@@ -46,6 +46,8 @@ class HarmonicAngle(Term):
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {"rows": ("labels", ("k", "angle"))}
     indices: ClassVar[dict[str, tuple[str, ...]]] = {"atoms": ("atoms",) * 3}
 
+    dimensions: ClassVar[dict[str, str]] = {"atoms": "A 3", "rows": "A"}
+
     n_atoms: int
     atoms: np.ndarray
     rows: np.ndarray

@@ -45,6 +45,8 @@ class HarmonicBond(Term):
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {"rows": ("labels", ("k", "length"))}
     indices: ClassVar[dict[str, tuple[str, ...]]] = {"atoms": ("atoms",) * 2}
 
+    dimensions: ClassVar[dict[str, str]] = {"atoms": "B 2", "rows": "B"}
+
     n_atoms: int
     atoms: np.ndarray
     rows: np.ndarray

@@ -87,6 +87,28 @@ class ClassTwo(Term):
         "third_bonds": ("angles", "bonds"),
         "angle_pairs": ("angles",) * 2,
     }
+    dimensions: ClassVar[dict[str, str]] = {
+        "bonds": "B 2",
+        "bond_rows": "B",
+        "angles": "A 3",
+        "angle_rows": "A",
+        "angle_bonds": "A 2",
+        "bond_angle_rows": "A 2",
+        "dihedrals": "D 4",
+        "dihedral_rows": "D",
+        "dihedral_bonds": "D 3",
+        "dihedral_angles": "D 2",
+        "bond_dihedral_rows": "D 3",
+        "angle_dihedral_rows": "D 2",
+        "third_bonds": "S 2",
+        "third_bond_rows": "S",
+        "angle_pairs": "Q 2",
+        "angle_pair_rows": "Q",
+        "outer_bonds": f"_ {1 + len(HARMONICS)}",
+        "angle_angle_dihedral": f"_ {1 + len(HARMONICS)}",
+        "bond_dihedral": f"_ {len(HARMONICS)}",
+        "angle_dihedral": f"_ {len(HARMONICS)}",
+    }
 
     n_atoms: int
     bonds: np.ndarray

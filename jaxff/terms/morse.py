@@ -49,6 +49,8 @@ class MorseBond(Term):
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {"rows": ("labels", tuple(columns))}
     indices: ClassVar[dict[str, tuple[str, ...]]] = {"atoms": ("atoms",) * 2}
 
+    dimensions: ClassVar[dict[str, str]] = {"atoms": "B 2", "rows": "B"}
+
     n_atoms: int
     atoms: np.ndarray
     rows: np.ndarray

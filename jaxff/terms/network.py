@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ase.data import chemical_symbols
 
 from jaxff import units
 from jaxff.errors import InputError
@@ -135,6 +136,8 @@ class Network(Term):
     physical: ClassVar[bool] = False
     columns: ClassVar[dict[str, Column]] = {"weights": Column("1", scale=0.05)}
 
+    dimensions: ClassVar[dict[str, str]] = {"numbers": "N"}
+
     n_atoms: int
     numbers: np.ndarray
     cutoff: float | None
@@ -184,9 +187,21 @@ class Network(Term):
     @classmethod
     def restored(cls, values: dict[str, Any], trust: Sequence[str]) -> Network:
         """The term of a file; its builder is called only if the user allows it."""
+        for key in ("energy_factor", "length_factor", "cutoff"):
+            value = values[key]
+            if key == "cutoff" and value is None:
+                continue
+            if type(value) not in (int, float) or not 0.0 < value < np.inf:
+                raise InputError(f"the {key} of its network is {value!r}; make the file again")
         function = _trusted(values["builder"], trust)
         apply, _ = _built(function, values["config"])
         return cls(**values, apply=apply)
+
+    def fault(self, params: Params) -> str | None:
+        numbers = np.asarray(self.numbers)
+        if (numbers < 1).any() or (numbers >= len(chemical_symbols)).any():
+            return "numbers contains a number that is not an element"
+        return None
 
     def template(self) -> Any:
         """An example of the weights, from the builder."""

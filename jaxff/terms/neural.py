@@ -146,6 +146,7 @@ class NeuralBond(_Neural):
     }
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {"rows": ("labels", tuple(columns))}
     indices: ClassVar[dict[str, tuple[str, ...]]] = {"atoms": ("atoms",) * 2}
+    dimensions: ClassVar[dict[str, str]] = {"atoms": "B 2", "rows": "B"}
 
     n_atoms: int
     atoms: np.ndarray
@@ -187,6 +188,12 @@ class NeuralAngle(_Neural):
     indices: ClassVar[dict[str, tuple[str, ...]]] = {
         "atoms": ("atoms",) * 3,
         "palindromic": (),
+    }
+    dimensions: ClassVar[dict[str, str]] = {
+        "atoms": "A 3",
+        "rows": "A",
+        "palindromic": "A",
+        "lengths": "_ 2",
     }
 
     n_atoms: int
@@ -242,6 +249,13 @@ class NeuralTorsion(_Neural, FourierTorsion):
         "atoms": ("atoms",) * 4,
         "palindromic": (),
     }
+    dimensions: ClassVar[dict[str, str]] = {
+        **FourierTorsion.dimensions,
+        "type_rows": "Q",
+        "palindromic": "Q",
+        "lengths": "_ 3",
+        "angles": "_ 2",
+    }
 
     type_rows: np.ndarray
     palindromic: np.ndarray
@@ -288,6 +302,7 @@ class NeuralImproper(_Neural, FourierTorsion):
         "rows": ("labels", tuple(FourierTorsion.columns)),
         "type_rows": ("type_labels", ("network",)),
     }
+    dimensions: ClassVar[dict[str, str]] = {**FourierTorsion.dimensions, "type_rows": "Q"}
 
     type_rows: np.ndarray
     type_labels: tuple[str, ...]

@@ -90,6 +90,16 @@ class Nonbonded(Term):
         "pairs14": ("atoms",) * 2,
         "exclusions": ("atoms",) * 2,
     }
+    dimensions: ClassVar[dict[str, str]] = {
+        "lj_rows": "N",
+        "charge_rows": "N",
+        "pairs14": "P 2",
+        "rows14": "P",
+        "overrides": "V 2",
+        "c12": "V",
+        "c6": "V",
+        "coulomb_constant": "",
+    }
 
     n_atoms: int
     lj_rows: np.ndarray
@@ -109,6 +119,19 @@ class Nonbonded(Term):
             wanted[low, high] = False
             pairs = np.stack(np.nonzero(wanted), axis=1).astype(np.int32)
             object.__setattr__(self, "pairs", pairs)
+
+    def fault(self, params):
+        types = np.asarray(self.overrides)
+        if (
+            types.dtype.kind not in "iu"
+            or (types < 0).any()
+            or (types >= len(self.lj_labels)).any()
+        ):
+            return "overrides contains a row out of range"
+        excluded = {tuple(sorted(pair)) for pair in np.asarray(self.exclusions).tolist()}
+        if not all(tuple(sorted(pair)) in excluded for pair in np.asarray(self.pairs14).tolist()):
+            return "a pair of pairs14 is missing in exclusions"
+        return None
 
     def coefficients(self, params):
         """c12 kcal/mol Å¹² and c6 kcal/mol Å⁶ of all pairs of types, (T, T) each."""

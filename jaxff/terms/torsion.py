@@ -18,6 +18,7 @@ STRAIGHT = np.radians(170.0)  # equilibrium angles beyond this one count as stra
 # Every series has places for these periodicities, so that torsions and impropers usually have one
 # form and are evaluated in one loop.
 USUAL_PERIODICITIES = (1, 2, 3)
+LARGEST_PERIODICITY = 100  # in files; the time of an evaluation grows with it
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ class FourierTorsion(Term):
     }
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {"rows": ("labels", ("k", "phase"))}
     indices: ClassVar[dict[str, tuple[str, ...]]] = {"atoms": ("atoms",) * 4}
+    open_rows: ClassVar[tuple[str, ...]] = ("rows",)
+    dimensions: ClassVar[dict[str, str]] = {
+        "atoms": "Q 4",
+        "rows": "Q S",
+        "periodicities": "S",
+    }
     adaptable: ClassVar[tuple[str, ...]] = ("periodicities",)
 
     n_atoms: int
@@ -102,6 +109,10 @@ class FourierTorsion(Term):
             quadruple, row = np.array(slots[key]).T
             table[quadruple, s] = row
         return cls(n_atoms, quadruples, table, tuple(n for n, _ in sorted(slots)), tuple(labels))
+
+    def fault(self, params):
+        whole = all(type(n) is int and 0 <= n <= LARGEST_PERIODICITY for n in self.periodicities)
+        return None if whole else f"its periodicities are {self.periodicities}"
 
     def undefined_rows(self, column, angles):
         """Rows of dihedrals that contain a straight angle, where no dihedral angle exists."""

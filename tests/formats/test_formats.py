@@ -1,5 +1,6 @@
 """Files of other programs: what is written has the same energies in OpenMM, term by term."""
 
+import gc
 from pathlib import Path
 
 import mm_oracle
@@ -118,7 +119,7 @@ def test_what_a_format_cannot_express_is_named(tmp_path, springs):
     assert not list(tmp_path.iterdir())
 
 
-def test_unreadable_files_are_named(tmp_path):
+def test_unreadable_files_are_named(tmp_path, capfd):
     with pytest.raises(InputError, match="no such file"):
         read_force_field(tmp_path / "x.prmtop")
     (tmp_path / "x.xml").write_text("<System>")
@@ -127,6 +128,12 @@ def test_unreadable_files_are_named(tmp_path):
     (tmp_path / "x.top").write_text("[ moleculetype ]\nnothing")
     with pytest.raises(InputError, match="ParmEd cannot convert"):
         read_force_field(tmp_path / "x.top")
+    amber = "%VERSION  VERSION_STAMP\n%FLAG TITLE\n%FORMAT(20a4)\nx\n"
+    (tmp_path / "x.top").write_text(amber)
+    with pytest.raises(InputError, match="ParmEd cannot convert"):
+        read_force_field(tmp_path / "x.top")
+    gc.collect()  # files that ParmEd does not close would be reported here
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])

@@ -512,3 +512,25 @@ def test_paths_that_cannot_be_written_are_named(ethanol, tmp_path, name):
 def test_akma_units():
     # CHARMM's time unit
     np.testing.assert_allclose(units.TIME, 48.88821, rtol=1e-6)
+
+
+def test_a_damaged_h5md_file_is_one_sentence(tmp_path, ethanol, frames):
+    """Bytes of the file are overwritten at random: it is read or refused, without other errors."""
+    path, rng, refused = tmp_path / "x.h5", np.random.default_rng(0), 0
+    written(path, ethanol, frames)
+    whole = path.read_bytes()
+    for _ in range(60):
+        changed = bytearray(whole)
+        for place in rng.integers(0, len(whole), size=200):
+            changed[place] = rng.integers(256)
+        path.write_bytes(changed)
+        try:
+            read_trajectory(path, ethanol)
+        except InputError:
+            refused += 1
+    assert refused > 5
+    with h5py.File(path, "w") as file:  # a group in place of frames
+        file.create_group(h5md.STEP)
+        file.create_group(h5md.DATASETS["positions"]).attrs["unit"] = "Angstrom"
+    with pytest.raises(InputError, match="is damaged"):
+        read_trajectory(path)

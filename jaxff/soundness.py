@@ -1,0 +1,126 @@
+"""Checks of terms and parameters that come from files."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxff.npz import usable
+from jaxff.term import Column, Params, Term, array_fields
+
+SLACK = 2.0  # values may exceed an upper bound, which is that of training, by this factor
+
+
+def fault_of(term: Term, params: Params) -> str | None:
+    """What is wrong with the fields or parameters of a term, or None.
+
+    An array may have a wrong type or shape or an impossible value, or belong to no column.
+
+    Args:
+        term: the term.
+        params: its parameters, {column: tree of arrays}.
+    """
+    for check in (_unknown, _wrong_types, _wrong_shapes, _wrong_indices, _wrong_values):
+        if fault := check(term, params):
+            return fault
+    return term.fault(params)
+
+
+def _unknown(term: Term, params: Params) -> str | None:
+    unknown = sorted(params.keys() - term.columns.keys() - {"scale"})
+    return f"{unknown[0]} is not a parameter of this kind of term" if unknown else None
+
+
+def _wrong_types(term: Term, params: Params) -> str | None:
+    if type(term.n_atoms) is not int or term.n_atoms < 1:
+        return f"n_atoms is {term.n_atoms!r}, not a number of atoms"
+    declared = {*term.tables, *term.indices, *term.dimensions} & set(array_fields(term))
+    declared |= {*term.tables, *term.indices}
+    for key in (*declared, *array_fields(term)):
+        array = getattr(term, key)
+        kind = array.dtype.kind if isinstance(array, np.ndarray | jax.Array) else "O"
+        if kind not in ("iu" if key in declared else "iub"):
+            return f"{key} is not an array of integers"
+    for label, _ in term.tables.values():
+        names = getattr(term, label) if label else ()
+        if type(names) is not tuple or not all(isinstance(each, str) for each in names):
+            return f"{label} is not a list of names"
+    for column, value in params.items():
+        for leaf in jax.tree.leaves(value):
+            if leaf.dtype.kind != "f" or not usable(leaf).all():
+                return f"{column} has values that are no finite floating-point numbers"
+    return None
+
+
+def _wrong_shapes(term: Term, params: Params) -> str | None:
+    known = {"N": term.n_atoms}
+    arrays: dict[str, Any] = {}
+    for key in term.dimensions:
+        if key in params:
+            arrays[key] = params[key]
+        elif (value := getattr(term, key, None)) is not None:
+            arrays[key] = value
+    if "scale" in params:
+        arrays["scale"] = params["scale"]
+    for key, value in arrays.items():
+        shape = np.shape(value) if hasattr(value, "shape") else (len(value),)
+        wanted = term.dimensions.get(key, "").split()
+        sizes = [
+            size if one == "_" else int(one) if one.isdigit() else known.setdefault(one, size)
+            for one, size in zip(wanted, shape, strict=False)
+        ]
+        if len(wanted) != len(shape) or list(shape) != sizes:
+            return f"{key} has the shape {shape}, expected ({', '.join(wanted)})"
+    return None
+
+
+def _wrong_indices(term: Term, params: Params) -> str | None:
+    for key, counted in term.indices.items():
+        array = np.asarray(getattr(term, key))
+        if counted and (array.ndim != 2 or array.shape[1] != len(counted)):
+            return f"{key} has the shape {array.shape}, expected (any, {len(counted)})"
+        limits = [
+            term.n_atoms if what == "atoms" else len(getattr(term, what)) for what in counted
+        ] or 2
+        if (array < 0).any() or (array >= np.array(limits)).any():
+            return f"{key} contains an index out of range"
+        if set(counted) == {"atoms"} and (np.diff(np.sort(array, axis=1), axis=1) == 0).any():
+            return f"{key} names one atom twice in one row"
+    for key, (label, columns) in term.tables.items():
+        tables = jax.tree.leaves([params.get(column, []) for column in columns])
+        counts = {len(leaf) if np.ndim(leaf) else -1 for leaf in tables}
+        counts |= {len(getattr(term, label))} if label else set()
+        plain = [c for c in columns if isinstance(term.columns[c], Column)]
+        for column in plain:
+            if column not in term.dimensions and np.ndim(params.get(column, [])) != 1:
+                return f"{column} has the shape {np.shape(params[column])}, expected (any,)"
+        if len(counts) != 1:
+            return f"{', '.join(columns)} do not have one row for each name"
+        array, least = np.asarray(getattr(term, key)), -1 if key in term.open_rows else 0
+        if array.size and (array.min() < least or array.max() >= counts.pop()):
+            return f"{key} contains a row out of range"
+    return None
+
+
+def _wrong_values(term: Term, params: Params) -> str | None:
+    """A value with the wrong sign, or far beyond its upper bound.
+
+    The bounds of a column are those of training, so values of a force field may be beyond them.
+    """
+    for column in term.columns.keys() & params.keys():
+        one = term.columns[column]
+        if not isinstance(one, Column):  # networks have no bounds
+            continue
+        lowest = 0.0 if one.lower >= 0.0 else SLACK * one.lower
+        highest = SLACK * one.upper if one.upper > 0.0 else math.inf
+        for values in map(np.asarray, jax.tree.leaves(params[column])):
+            wrong = values[(values < lowest) | (values > highest)]
+            if wrong.size:
+                return (
+                    f"{column} has the value {wrong[0]:g} {one.unit}, and its bounds are "
+                    f"{one.lower:g} and {one.upper:g}"
+                )
+    return None
