@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 
 import ase
 import ase.io
@@ -368,3 +369,20 @@ def test_frames_of_few_electronvolts_are_trained_without_options(ethanol, tmp_pa
         capsys.readouterr().out
     )
     assert load(out).molecule.charge == -1
+
+
+@pytest.mark.parametrize("fault", ["forces", "energies", "monster"])
+def test_training_checks_labels_as_fits_do(fault, ethanol, tmp_path, capsys):
+    data = Dataset.load(ethanol)[:60]
+    labels = {"energies": data.energies.copy(), "forces": data.forces.copy()}
+    if fault == "monster":
+        labels["forces"][:, 3] *= np.where(np.arange(60) % 9 == 4, 900.0, 1.0)[:, None]
+    else:  # of other frames
+        labels[fault] = np.roll(labels[fault], 7, axis=0)
+    path, out = tmp_path / "data.npz", tmp_path / "m.npz"
+    replace(data, **labels).save(path)
+    command = ["train", path, "-n", "50", "--sigma", "20", "-o", out]
+    for given in ([], ["--energy-unit", "kcal/mol"]):
+        message = fails(capsys, *command, *given)
+        assert "--no-check" in message or "look like" in message
+    assert not out.exists()

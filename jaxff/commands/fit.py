@@ -95,7 +95,7 @@ def run(arguments, console) -> dict:
                 split.train,
                 split.valid if len(split.valid) else None,
                 baseline=fitted,
-                run=gdml.Run(seed=arguments.seed, progress=console),
+                run=gdml.Run(seed=arguments.seed, progress=console, check_labels=False),
             )
         last = list(potentials.values())[-1]
         save(path, last)

@@ -137,6 +137,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
         checkpoint=unfinished,
         progress=console,
         on_trial=trials.append,
+        check_labels=arguments.check_labels,
     )
     solver = gdml.Solver(arguments.solver, arguments.tolerance)
     data = load_dataset(arguments)
@@ -154,6 +155,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
     if light:
         numbers = data.numbers[arguments.atoms] if arguments.atoms else data.numbers
         descriptor = gdml.light_hydrogens(numbers, arguments.hydrogen_weight)
+    if arguments.check_labels and baseline is None:
+        _check_labels(split.train, console)
     if arguments.around:
         potential = _local(split, background, baseline, arguments, settings)
     else:
@@ -218,6 +221,21 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
         "coverage": coverage,
         "model": str(arguments.output),
     }
+
+
+def _check_labels(data, console) -> None:
+    """Compare the labels with GAFF, if it has parameters for the molecule."""
+    from jaxff.gaff import gaff
+    from jaxff.sanity import check_labels
+
+    if data.lattice is not None:
+        return
+    try:
+        known = gaff(data.molecule, charges="gasteiger")
+    except InputError as error:
+        console.say(f"the labels are not compared with GAFF, which does not apply: {error}")
+        return
+    check_labels(data, *known.predict(data.positions))
 
 
 # -- local corrections ---------------------------------------------------------------------------

@@ -123,6 +123,8 @@ class Run:
             when the model has been saved.
         progress: function called with the name of a phase and the finished fraction of it.
         on_trial: function called with each `Trial`.
+        check_labels: before the training, compare the labels with the predictions of the
+            baseline, if there is one; see `jaxff.sanity`.
 
     Raises:
         InputError: a value that cannot be used.
@@ -133,6 +135,7 @@ class Run:
     checkpoint: str | Path | None = None
     progress: Progress | None = None
     on_trial: Callable[[Trial], None] | None = None
+    check_labels: bool = True
 
     def __post_init__(self):
         check_positive("memory", self.memory)

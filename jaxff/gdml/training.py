@@ -30,6 +30,7 @@ from jaxff.gdml.solvers import Solver
 from jaxff.gdml.system import KernelSystem, require_float64, residual
 from jaxff.npz import digest
 from jaxff.potential import Potential
+from jaxff.sanity import check_labels
 
 SEARCH_SHARE, SEARCH_LEAST = 4, 200  # sigma is searched for on a quarter of the frames, or on 200
 ADAPT_UNKNOWNS = 9000  # unknowns of the factor with which the baseline is adapted
@@ -70,7 +71,8 @@ def train(
 
     Raises:
         InputError: too few or identical frames, training frames among the validation frames,
-            gradients in place of forces, float64 not enabled, a system too large for the memory
+            gradients in place of forces, labels that cannot be right by comparison with the
+            baseline, float64 not enabled, a system too large for the memory
             or not positive definite, or a solver that did not converge.
 
     Source: Chmiela et al., Sci. Adv. 3, e1603015 (2017); Nat. Commun. 9, 3887 (2018).
@@ -91,6 +93,9 @@ def train(
     frames, chosen_on = draw(dataset, n_train, valid, choosing, run.seed)
     if baseline is not None:
         baseline = baseline.matched(dataset.molecule)
+        physical = all(placed.term.physical for placed in baseline.program.placed)
+        if run.check_labels and physical and dataset.lattice is None:
+            check_labels(frames, *baseline.predict(frames.positions))
     atoms = None if kernel.atoms is None else checked_atoms(kernel.atoms, dataset)
 
     run.report("symmetries", 0.0)

@@ -18,10 +18,10 @@ from jaxff.learn.checkpoint import checkpoint_of
 from jaxff.learn.evaluation import aligned
 from jaxff.learn.joint import Joint
 from jaxff.learn.problem import Problem
-from jaxff.learn.sanity import check_labels
 from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
 from jaxff.md.differentiable.reweighting import UntrustedWarning
 from jaxff.potential import Potential
+from jaxff.sanity import check_labels
 
 MINIMISERS: dict[type[Method], Callable] = {
     LeastSquares: least_squares.minimise,

@@ -140,9 +140,12 @@ def active_learning(
     while True:
         split = _split(data, sampling.seed)
         model = gdml.train(
-            split.train, split.valid, baseline=baseline,
-            run=gdml.Run(seed=sampling.seed, progress=progress), **loop.training,
-        )  # fmt: skip
+            split.train,
+            split.valid,
+            baseline=baseline,
+            run=gdml.Run(seed=sampling.seed, progress=progress, check_labels=False),
+            **loop.training,
+        )
         model = Potential(model.program, model.params, molecule)
         save(out / "model.npz", model)
         reached = bool(rounds) and rounds[-1].force_rmse <= loop.target

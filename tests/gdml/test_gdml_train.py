@@ -160,9 +160,11 @@ def stiff(frames, model):
 @pytest.mark.parametrize("order", [range(9), (8, 2, 5, 0, 6, 1, 4, 3, 7)], ids=["same", "other"])
 def test_the_sum_with_a_baseline_fits_the_data_in_any_atom_order(order, stiff, group):
     baseline = springs(stiff.molecule.reorder(order))
-    total = gdml.train(
-        stiff, n_train=20, sigma=5.0, baseline=baseline, kernel=gdml.Kernel(symmetries=group)
-    )
+    settings = {"sigma": 5.0, "baseline": baseline, "kernel": gdml.Kernel(symmetries=group)}
+    with pytest.raises(InputError, match=r"forces are 2.* times those of the initial potential"):
+        gdml.train(stiff, n_train=20, **settings)
+    run = gdml.Run(check_labels=False)  # these labels are twice as stiff as the baseline
+    total = gdml.train(stiff, n_train=20, **settings, run=run)
     assert {p.name for p in total.program.placed} == {"springs", "gdml"}
     assert total.molecule.symbols == stiff.molecule.symbols
     E, F = total.predict(stiff.positions)

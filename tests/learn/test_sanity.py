@@ -9,7 +9,7 @@ import jaxff
 from jaxff import Dataset, InputError
 from jaxff.dataset import packaged_dataset
 from jaxff.learn import Gradient, LeastSquares, aligned
-from jaxff.learn.sanity import check_labels
+from jaxff.sanity import check_labels
 
 
 @pytest.fixture(scope="module", params=["ethanol", "aspirin", "keto_malondialdehyde"])

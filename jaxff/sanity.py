@@ -1,4 +1,4 @@
-"""Checks that labels are plausible for a potential, before a fit."""
+"""Checks that labels are plausible for a potential, before a fit or a training."""
 
 from __future__ import annotations
 
