@@ -13,7 +13,7 @@ from importlib import import_module
 
 from jaxff import __version__
 from jaxff.commands.options import HelpWithDefaults, count
-from jaxff.commands.shared import write_json
+from jaxff.commands.results import FORMAT, write_json
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
 
@@ -97,7 +97,7 @@ def _interrupting(previous):
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    """Run a parsed command; return its results, time and memory."""
+    """Run a parsed command; return its results and the facts about the run."""
     folder = getattr(arguments, "compilation_cache", None)
     if folder is not None:
         # XLA would warn of its flags at each function that it reads from the cache.
@@ -124,11 +124,14 @@ def run(arguments: argparse.Namespace) -> dict:
     console.close()
     return {
         **results,
-        "command": arguments.command,
-        "seed": arguments.seed,
-        "seconds": {**console.seconds, "total": time.perf_counter() - started},
-        "peak_memory_gb": memory.peak() / 1e9,
-        "versions": versions(),
+        "run": {
+            "format": FORMAT,
+            "command": arguments.command,
+            "seed": arguments.seed,
+            "seconds": {**console.seconds, "total": time.perf_counter() - started},
+            "peak_memory_gb": memory.peak() / 1e9,
+            "versions": versions(),
+        },
     }
 
 

@@ -1,22 +1,15 @@
-"""Versions, devices, contents of files, and a test for faulty JAX releases."""
+"""Versions, devices, and a test for faulty JAX releases."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxff import gdml
-from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.formats.potentials import model_of, read_potential
-from jaxff.formats.registry import MODEL_SUFFIX, is_potential, suffix_of
-from jaxff.molecule import Molecule
 
 PACKAGES = ("jaxff", "jax", "jaxlib", "jax-md", "flax", "optax", "numpy", "scipy", "ase", "rdkit")
 
@@ -32,93 +25,18 @@ def versions() -> dict[str, str]:
     return versions
 
 
-def describe(path: str | None = None, trust: Sequence[str] = ()) -> dict[str, str]:
-    """Describe the installation, or a file.
-
-    Args:
-        path: a model, force field, data set or molecule; None for versions, devices and precision.
-        trust: modules that may build the networks of a model, see `jaxff.load`.
-
-    Raises:
-        InputError: jaxff cannot read the file.
-    """
-    if path is None:
-        precision = str(jnp.zeros(()).dtype)
-        if precision != "float64":
-            precision += " (set JAX_ENABLE_X64=1 for float64)"
-        devices = ", ".join(f"{d.platform}:{d.id} ({d.device_kind})" for d in jax.devices())
-        return {
-            **versions(),
-            "platform": platform.platform(),
-            "devices": devices,
-            "precision": precision,
-        }
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    if suffix_of(path) == MODEL_SUFFIX and model_of(path) is None:
-        return _describe_dataset(path)
-    if is_potential(path) and suffix_of(path) not in Molecule.FORMATS:
-        return _describe_potential(path, trust)
-    molecule = Molecule.read(path)
+def installation() -> dict[str, str]:
+    """Versions, the platform, and the devices and precision of JAX."""
+    precision = str(jnp.zeros(()).dtype)
+    if precision != "float64":
+        precision += " (set JAX_ENABLE_X64=1 for float64)"
+    devices = ", ".join(f"{d.platform}:{d.id} ({d.device_kind})" for d in jax.devices())
     return {
-        "molecule": molecule.name,
-        "formula": molecule.formula,
-        "charge": f"{molecule.charge} e",
-        "bonds": str(len(molecule.bonds)),
+        **versions(),
+        "platform": platform.platform(),
+        "devices": devices,
+        "precision": precision,
     }
-
-
-def _describe_dataset(path: str) -> dict[str, str]:
-    data = Dataset.load(path)
-    facts = {
-        "data set": data.name,
-        "molecule": f"{data.molecule.formula}, {data.n_atoms} atoms",
-        "charge": f"{data.charge:+d} e" if data.charge else "0 e",
-        "frames": str(len(data)),
-        "theory": data.theory,
-    }
-    if data.energies is not None:
-        span = f"{data.energies.min():.3f} to {data.energies.max():.3f} kcal/mol"
-        facts["energies"] = f"{span}, standard deviation {data.energies.std():.3f}"
-    facts["forces"] = f"standard deviation {data.forces.std():.3f} kcal/mol/Å"
-    facts["fingerprint"] = data.fingerprint()
-    return facts | {key: text for key, text in data.notes.items() if text}
-
-
-def _describe_potential(path: str, trust: Sequence[str]) -> dict[str, str]:
-    potential = read_potential(path, trust)
-    facts = {"potential": repr(potential)}
-    if potential.molecule is not None:
-        facts["atoms"] = " ".join(potential.molecule.symbols)
-    for placed in potential.program.placed:
-        if placed.term.kind in ("gdml", "gdml-local"):
-            facts |= _describe_kernel(placed, potential)
-    for name, columns in potential.columns.items():
-        params = potential.params[name]
-        facts[name] = ", ".join(
-            f"{key} {tuple(params[key].shape)} {column.unit}" for key, column in columns.items()
-        )
-    return facts
-
-
-def _describe_kernel(placed, potential) -> dict[str, str]:
-    term, params, name = placed.term, potential.params[placed.name], placed.name
-    facts = {
-        f"{name} trained on": f"{len(params['descriptors'])} frames of {term.dataset or 'no name'} "
-        f"({term.theory})",
-        f"{name} data fingerprint": term.train_md5 or "unknown",
-        f"{name} sigma, lambda": f"{float(params['sigma']):g} 1/Å, {float(params['lam']):g}",
-        f"{name} permutations": str(len(term.permutations)),
-    }
-    if "energy_alphas" in params:
-        facts[f"{name} energies"] = "constrained"
-    elif not term.knows_energies:
-        facts[f"{name} energies"] = "only differences: trained without energies"
-    if potential.molecule is not None and placed.atoms is None:
-        words = gdml.describe_symmetries(term.permutations, potential.molecule)
-        if words:
-            facts[f"{name} generated by"] = "; and ".join(words)
-    return facts
 
 
 def canary() -> str:

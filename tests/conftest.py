@@ -50,6 +50,29 @@ def few_programs():
         gc.collect()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def documented_results():
+    """Hold the results of all commands against their schema."""
+    import json
+
+    import jsonschema
+
+    from jaxff import cli
+    from jaxff.commands.results import json_value, schema
+
+    run = cli.run
+
+    def checked(arguments):
+        results = json.loads(json.dumps(json_value(run(arguments)), allow_nan=False))
+        if arguments.command in cli.COMMANDS:
+            jsonschema.validate(results, schema(arguments.command))
+        return results
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "run", checked)
+        yield
+
+
 def pytest_unconfigure():
     if MINE:
         shutil.rmtree(os.environ.pop(CACHE), ignore_errors=True)

@@ -87,8 +87,8 @@ def test_train_writes_a_model_and_its_errors(model):
     # λ = 1e-10 and net torques in the labels keep 20 frames from being met exactly.
     assert results["train"]["force_rmse"] < 0.1 * results["test"]["force_rmse"]
     assert results["sigma"] in (10.0, 20.0)
-    assert results["seconds"]["total"] > 0
-    assert results["versions"]["jax"]
+    assert results["run"]["seconds"]["total"] > 0
+    assert results["run"]["versions"]["jax"]
     assert load(model).molecule.formula == "C2H6O"
 
 

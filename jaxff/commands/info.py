@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from jaxff.commands.options import trust_option
+from typing import Any
+
+from jaxff.commands.options import frcmod_option, trust_option
 
 HELP = "Show versions, devices and precision, or describe a file."
+MORE = "Reads every file that another command reads or writes, apart from pictures and tables."
 EXAMPLE = "jaxff info --check"
 
 
 def options(sub) -> None:
-    sub.add_argument("file", nargs="?", help="a model, force field, data set or molecule")
+    sub.add_argument(
+        "file", nargs="?",
+        help="a model, force field, data set, trajectory, geometry or restart file",
+    )  # fmt: skip
     trust_option(sub)
+    frcmod_option(sub)
     sub.add_argument(
         "--check",
         action="store_true",
@@ -19,13 +26,42 @@ def options(sub) -> None:
 
 
 def run(arguments, console) -> dict:
-    from jaxff.info import canary, describe
+    from jaxff.info import canary, installation
 
-    facts = describe(arguments.file, arguments.trust)
-    width = max(map(len, facts))
-    for key, value in facts.items():
-        console.say(f"{key:<{width}}  {value}")
+    kind, facts, results = "installation", None, {}
+    if arguments.file is None:
+        facts = installation()
+    else:
+        from jaxff.contents import describe
+
+        kind, facts = describe(arguments.file, arguments.trust, arguments.frcmod)
+        console.say(f"{arguments.file}: {kind}")
+    lines = list(_lines(facts))
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        console.say(f"{name:<{width}}  {text}".rstrip())
     if arguments.check:
-        facts |= {"check": canary()}
-        console.say(f"check passed: {facts['check']}")
-    return facts
+        results["check"] = canary()
+        console.say(f"check passed: {results['check']}")
+    return {"kind": kind, "file": arguments.file, "facts": facts, **results}
+
+
+def _lines(facts: dict[str, Any], before: str = ""):
+    """The facts as pairs of a name and text; nested facts have longer names."""
+    for key, value in facts.items():
+        name = f"{before}{key}".replace("_", " ")
+        if key == "parameters" and isinstance(value, dict):
+            yield name, ", ".join(f"{k} {tuple(v['shape'])} {v['unit']}" for k, v in value.items())
+        elif isinstance(value, dict):
+            yield from _lines(value, "" if key in ("terms", "notes") else f"{key} ")
+        else:
+            yield name, _shown(key, value)
+
+
+def _shown(key: str, value: Any) -> str:
+    from jaxff.contents import UNITS
+
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{text} {UNITS[key]}" if key in UNITS else text

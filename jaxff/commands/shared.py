@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
@@ -209,14 +208,6 @@ def writable_folder(path: str | Path) -> Path:
             f"cannot write into the output folder {folder}: {error.strerror or error}"
         ) from error
     return folder
-
-
-def write_json(path: str | Path, results: dict) -> None:
-    """Write the results of a command."""
-    from jaxff.npz import atomic_path
-
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(results, indent=1, default=float) + "\n")
 
 
 def write_geometries(path, molecule, positions, infos: Sequence[dict] = ()) -> None:

@@ -1,0 +1,265 @@
+"""Descriptions of the files that jaxff reads, for `jaxff info`.
+
+A new kind of file takes one function and one line in `READERS`.  Each function returns the kind in
+words, and facts by name: JSON values, whose units are in `UNITS`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxff import gdml, store
+from jaxff.analysis import scans
+from jaxff.dataset import Dataset
+from jaxff.dataset_files import read_extxyz
+from jaxff.errors import InputError
+from jaxff.formats import read_inpcrd
+from jaxff.formats.potentials import model_of, read_potential
+from jaxff.formats.registry import AMBER, FORCE_FIELD_SUFFIXES, MODEL_SUFFIX, suffix_of
+from jaxff.gaff.table import gaff_table, with_frcmod
+from jaxff.md import read_trajectory
+from jaxff.md.frames import FORMAT as TRAJECTORY
+from jaxff.md.trajectory import FORMATS as TRAJECTORIES
+from jaxff.molecule import Molecule
+from jaxff.npz import NpzReader
+from jaxff.potential import Potential
+
+Facts = dict[str, Any]
+# Units of facts; other facts have none.
+UNITS = {
+    "charge": "e",
+    "lowest_energy": "kcal/mol",
+    "highest_energy": "kcal/mol",
+    "energy_deviation": "kcal/mol",
+    "force_deviation": "kcal/mol/Å",
+    "sigma": "1/Å",
+    "start": "fs",
+    "end": "fs",
+    "mean_temperature": "K",
+    "temperature": "K",
+    "dt": "fs",
+}
+
+
+def describe(
+    path: str | Path, trust: Sequence[str] = (), companions: Sequence[str] = ()
+) -> tuple[str, Facts]:
+    """The kind of a file in words, and facts about its contents.
+
+    Args:
+        path: the file.
+        trust: modules that may build the networks of a model, see `jaxff.load`.
+        companions: files that accompany a force-field file, see `jaxff.read_force_field`.
+
+    Raises:
+        InputError: jaxff cannot read the file.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    suffix = suffix_of(path)
+    if suffix in FORCE_FIELD_SUFFIXES and suffix not in Molecule.FORMATS:
+        return "force field", _potential(read_potential(path, trust, companions))
+    if suffix not in READERS:
+        raise InputError(f"{path}: unknown suffix {suffix!r}; use {', '.join(known_suffixes())}")
+    return READERS[suffix](Path(path), trust)
+
+
+def known_suffixes() -> list[str]:
+    """The suffixes of the files that `describe` reads."""
+    return sorted({*READERS, *FORCE_FIELD_SUFFIXES})
+
+
+def _molecule(molecule: Molecule) -> Facts:
+    return {
+        "name": molecule.name,
+        "formula": molecule.formula,
+        "charge": int(molecule.charge),
+        "atoms": molecule.n_atoms,
+        "bonds": len(molecule.bonds),
+    }
+
+
+def _describe_molecule(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
+    return "molecule", _molecule(Molecule.read(path))
+
+
+def _describe_xyz(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
+    """A trajectory of jaxff, labelled frames, or geometries."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        head = "".join(islice(file, 2))
+    if TRAJECTORY in head:
+        return _describe_trajectory(path, trust)
+    molecule = Molecule.read(path)
+    try:
+        _, stated = read_extxyz(path)
+        data = Dataset.load(path, check=False)
+    except InputError:
+        from ase.io import iread
+
+        count = sum(1 for _ in iread(path, index=":", format="extxyz"))
+        return "geometries", {**_molecule(molecule), "frames": count}
+    units = f"{stated.energy}, {stated.length}"
+    assumed = f" ({stated.assumed})" if stated.assumed else ""
+    return "data set", _dataset(data) | {"units_of_the_file": units + assumed}
+
+
+def _describe_npz(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
+    file = NpzReader(path)
+    try:
+        header = json.loads(file.text("header", "{}"))
+    except ValueError:
+        header = {}
+    form = header.get("format") if isinstance(header, dict) else None
+    if form == scans.FORMAT:
+        return "scan", _scan(scans.Scan.load(path))
+    if form == store.FORMAT:
+        return _state(path, header)
+    if model_of(path) is not None:
+        return "model", _potential(read_potential(path, trust))
+    if file.text("format").startswith("jaxff spectra"):
+        return "spectra", {"spectra": file.need("labels").tolist()}
+    return "data set", _dataset(Dataset.load(path, check=False))
+
+
+def _state(path: Path, header: dict[str, Any]) -> tuple[str, Facts]:
+    """The state of unfinished work; see `jaxff.store.Store`."""
+    try:
+        kind, request, state = header["what"], dict(header["request"]), dict(header["state"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: its header is damaged") from error
+    facts = {"step": state["step"]} if isinstance(state.get("step"), int) else {}
+    return f"state of a {kind}", facts | {
+        key: value for key, value in request.items() if isinstance(value, str | int | float)
+    }
+
+
+def _scan(scan: scans.Scan) -> Facts:
+    return {
+        "coordinates": list(scan.names),
+        "points": list(scan.energies.shape),
+        "relaxed": scan.relaxed,
+        "lowest_energy": float(np.nanmin(scan.energies)),
+        "not_converged": int((~scan.converged).sum()),
+    }
+
+
+def _dataset(data: Dataset) -> Facts:
+    facts = _molecule(data.molecule) | {
+        "name": data.name,
+        "charge": int(data.charge or 0),
+        "frames": len(data),
+        "theory": data.theory,
+    }
+    if data.energies is not None:
+        facts["lowest_energy"] = float(data.energies.min())
+        facts["highest_energy"] = float(data.energies.max())
+        facts["energy_deviation"] = float(data.energies.std())
+    facts["force_deviation"] = float(data.forces.std())
+    facts["fingerprint"] = data.fingerprint()
+    return facts | {"notes": {key: text for key, text in data.notes.items() if text}}
+
+
+def _potential(potential: Potential) -> Facts:
+    facts: Facts = {"potential": repr(potential)}
+    if potential.molecule is not None:
+        facts |= _molecule(potential.molecule)
+        facts["elements"] = potential.molecule.symbols
+    facts["terms"] = {}
+    for placed in potential.program.placed:
+        term: Facts = {"kind": placed.term.kind}
+        if placed.atoms is not None:
+            term["on_atoms"] = placed.atoms.tolist()
+        if placed.term.kind in ("gdml", "gdml-local"):
+            term |= _kernel(placed, potential)
+        own = potential.params[placed.name]
+        term["parameters"] = {
+            key: {"shape": list(own[key].shape), "unit": column.unit}
+            for key, column in potential.columns.get(placed.name, {}).items()
+        }
+        facts["terms"][placed.name] = term
+    return facts
+
+
+def _kernel(placed, potential: Potential) -> Facts:
+    term, own = placed.term, potential.params[placed.name]
+    count = len(own["descriptors"])
+    facts = {
+        "training_frames": count,
+        "trained_on": f"{count} frames of {term.dataset or 'no name'} ({term.theory})",
+        "data_fingerprint": term.train_md5 or None,
+        "sigma": float(own["sigma"]),
+        "lambda": float(own["lam"]),
+        "permutations": len(term.permutations),
+    }
+    if "energy_alphas" in own:
+        facts["energies"] = "constrained"
+    elif not term.knows_energies:
+        facts["energies"] = "only differences: trained without energies"
+    if potential.molecule is not None and placed.atoms is None:
+        words = gdml.describe_symmetries(term.permutations, potential.molecule)
+        if words:
+            facts["generated_by"] = "; and ".join(words)
+    return facts
+
+
+def _describe_trajectory(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
+    frames = read_trajectory(path)
+    positions, times = frames["positions"], frames.get("times")
+    facts: Facts = {"frames": len(positions), "atoms": positions.shape[1]}
+    if times is not None and len(times):
+        facts |= {"start": float(times[0]), "end": float(times[-1])}
+    if len(frames.get("temperatures", ())):
+        facts["mean_temperature"] = float(np.mean(frames["temperatures"]))
+    return "trajectory", facts | {"contents": sorted(frames)}
+
+
+def _describe_frcmod(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
+    text, plain = path.read_text(encoding="utf-8-sig", errors="replace"), gaff_table()
+    table = with_frcmod(plain, text, path.name)
+    facts: Facts = {"title": text.partition("\n")[0].strip()}
+    for section in ("bonds", "angles", "torsions", "impropers", "lj"):
+        entries = getattr(table, section).values()
+        facts[section] = sum(entry.source.startswith(f"{path.name} ") for entry in entries)
+    return "parameters for mol2 files", facts
+
+
+def _describe_inpcrd(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
+    return "AMBER coordinates", {"atoms": len(read_inpcrd(path))}
+
+
+def _describe_gro(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    try:
+        count = int(lines[1])
+        rows = np.array([[float(x) for x in _gro_numbers(row)] for row in lines[2 : 2 + count]])
+        box = [float(x) for x in lines[2 + count].split()]
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path}: not a gro file, or a truncated one") from error
+    if rows.shape != (count, 3) or not np.isfinite(rows).all():
+        raise InputError(f"{path}: not a gro file, or a truncated one")
+    return "GROMACS coordinates", {"title": lines[0].strip(), "atoms": count, "box": box}
+
+
+def _gro_numbers(row: str) -> list[str]:
+    """The coordinates of a line of a gro file, whose columns have any equal number of decimals."""
+    first = row.index(".", 20)
+    width = row.index(".", first + 1) - first
+    return [row[20 + k * width : 20 + (k + 1) * width] for k in range(3)]
+
+
+READERS: dict[str, Callable[[Path, Sequence[str]], tuple[str, Facts]]] = {
+    **dict.fromkeys(Molecule.FORMATS, _describe_molecule),
+    **dict.fromkeys(TRAJECTORIES, _describe_trajectory),
+    ".xyz": _describe_xyz,
+    ".extxyz": _describe_xyz,
+    MODEL_SUFFIX: _describe_npz,
+    ".frcmod": _describe_frcmod,
+    ".gro": _describe_gro,
+    **dict.fromkeys(AMBER.companions, _describe_inpcrd),
+}
