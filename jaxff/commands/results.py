@@ -199,7 +199,8 @@ RESULTS: dict[str, Schema] = {
     "label": _object(
         {
             "data": TEXT, "frames": WHOLE, "theory": TEXT, "topology": _or(TEXT, NONE),
-            "charge": _or(WHOLE, NONE), "reactions": _or(TEXT, NONE), "failed": _list(WHOLE), "rebonded": _list(WHOLE),
+            "charge": _or(WHOLE, NONE), "reactions": _or(TEXT, NONE),
+            "failed": _list(WHOLE), "rebonded": _list(WHOLE),
             "net_force": NUMBER,  # kcal/mol/Å
             "net_torque": NUMBER,  # kcal/mol
         }
