@@ -29,6 +29,7 @@ def options(sub) -> None:
 
 def run(arguments: argparse.Namespace, console) -> dict:
     from jaxff.paper import reproduce
+    from jaxff.paper.claims import CLAIMS
 
     out = writable_folder(arguments.output)
     data = [load_dataset(arguments, path) for path in arguments.data or ()]
@@ -42,7 +43,10 @@ def run(arguments: argparse.Namespace, console) -> dict:
     )
     console.close()
     for result in results.values():
-        console.say(f"\n{result.title}\n  paper: {result.reported}\n  here: {result.obtained}")
-        console.say(f"  verdict: {result.verdict}. {result.reason}")
+        console.say(f"\n{result.title}: {result.verdict} ({result.reason})")
+        for claim, obtained, verdict, reason in result.findings:
+            console.say(f"  the paper: “{CLAIMS[claim].quote}”")
+            console.say(f"    here: {obtained}{f' ({reason})' if reason else ''}: {verdict}")
     console.say(f"\nwrote {out}/: open index.html")
-    return {"results": {name: asdict(result) for name, result in results.items()}}
+    found = {name: {**asdict(r), "verdict": r.verdict} for name, r in results.items()}
+    return {"results": found}

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxff.paper.comparison import reproduce
 
-# Module and function of each experiment. Later experiments use models that earlier ones trained.
+# Module and function of each experiment, in the order of the paper. Later experiments use models
+# that earlier ones trained.
 EXPERIMENTS = {
-    "fig2": ("surfaces", "ethanol"),
-    "fig3": ("surfaces", "keto_malondialdehyde"),
-    "fig4": ("surfaces", "differences"),
+    "fig2": ("force_field_surfaces", "run"),
+    "fig3": ("force_field_surfaces", "hartree_fock"),
+    "fig4": ("differences", "run"),
     "fig5": ("minima", "run"),
     "fig6": ("spectra", "run"),
+    "modes": ("rotor_modes", "run"),
     "fig7": ("sampling", "run"),
     "table1": ("table1", "run"),
     "table2": ("table2", "run"),

@@ -12,7 +12,10 @@ from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.paper import EXPERIMENTS
-from jaxff.paper.experiment import Result, Setting, identified
+from jaxff.paper.claims import CLAIMS
+from jaxff.paper.experiment import Setting, identified
+from jaxff.paper.result import Result
+from jaxff.paper.verdicts import SIGMAS
 from jaxff.report.page import Report
 from jaxff.store import claim
 
@@ -95,21 +98,32 @@ def write_page(setting: Setting) -> None:
             "verdicts are not meaningful."
         )
     report.text(
-        "The levels of theory differ from those of the paper unless its data sets were given: "
-        "compare the patterns rather than the numbers. Each verdict states its reason."
+        "Each statement of the paper is quoted and tested by a rule on one number. It agrees or "
+        f"disagrees if {SIGMAS:g} standard errors on both sides of the number do, and says nothing "
+        "where they cover both answers or the error is unknown. Levels of theory differ from "
+        "those of the paper unless its data sets were given."
     )
     report.table(
-        ["experiment", "verdict", "minutes"],
-        [[r.title, r.verdict, r.numbers["seconds"] / 60.0] for r in results.values()],
+        ["experiment", "verdict", "statements", "minutes"],
+        [[r.title, r.verdict, r.reason, r.numbers["seconds"] / 60.0] for r in results.values()],
     )
     for name, result in results.items():
         report.heading(result.title)
         report.text(f"Level of theory: {result.level}.")
-        report.text(f"The paper: {result.reported}")
-        report.text(f"Here: {result.obtained}.")
-        report.text(f"Verdict: {result.verdict}. {result.reason}")
+        report.table(
+            ["the paper", "holds if", "here", "verdict"],
+            [
+                [
+                    f"“{CLAIMS[f.claim].quote}”", CLAIMS[f.claim].rule,
+                    f"{f.obtained} ({f.reason})" if f.reason else f.obtained, f.verdict,
+                ]
+                for f in result.findings
+            ],
+        )  # fmt: skip
+        for note in result.notes:
+            report.text(note)
         for table in result.tables:
-            report.text(f"{table.caption}:")
+            report.text(f"{table.caption}.")
             report.table(list(table.columns), [list(row) for row in table.rows])
         for picture in result.pictures:
             report.picture(setting.folder / name / picture.file, picture.caption)

@@ -1,12 +1,11 @@
-"""Settings, data, models and the form of a result that the experiments share."""
+"""Settings, data and models that the experiments share."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,88 +13,32 @@ from jaxff import gdml, md
 from jaxff.dataset import Dataset, Split, packaged_dataset
 from jaxff.errors import InputError
 from jaxff.gaff import gaff
+from jaxff.gaff.charges import find_charges
+from jaxff.gaff.lewis import lewis_structure
 from jaxff.learn import evaluate
 from jaxff.molecule import Molecule
-from jaxff.npz import atomic_path
+from jaxff.npz import NpzReader, write_npz
 from jaxff.potential import Potential
-from jaxff.reference import Sampling, calculator
+from jaxff.reference import Labelling, Sampling, calculator, label_frames, select
 from jaxff.saved import load, save
 
 T = TypeVar("T")
+
+HARTREE_FOCK = "-hf"  # ends the names of data sets that are labelled by Hartree-Fock
 
 MOLECULES = {
     "ethanol": "CCO",
     "keto-malondialdehyde": "O=CCC=O",
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
 }
-# Levels of theory at which a calculator can label further frames.
-CALCULATORS = {"GFN2-xTB": "gfn2-xtb", "GFN1-xTB": "gfn1-xtb"}
+# Calculators of levels of theory, which check and label further geometries.
+CALCULATORS = {
+    "GFN2-xTB": "gfn2-xtb",
+    "GFN1-xTB": "gfn1-xtb",
+    "PBE-D3BJ/DEF2-SVP": "pbe-d3bj",
+    "HF/6-31G*": "hf",
+}
 FORCE_FIELDS = {"MMFF94": "mmff94-rdkit", "UFF": "uff-rdkit", "Ghemical": "ghemical"}
-VERDICTS = ("agrees", "partly agrees", "disagrees", "says nothing")
-
-
-class Table(NamedTuple):
-    """Rows under columns, with a caption."""
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence]
-
-
-class Picture(NamedTuple):
-    """A PNG file in the folder of the result, with a caption."""
-
-    file: str
-    caption: str
-
-
-class Structures(NamedTuple):
-    """Geometries in xyz files, by title, for the molecule viewer of the page."""
-
-    files: Mapping[str, str]
-    caption: str
-
-
-@dataclass
-class Result:
-    """The result of an experiment, compared with the paper.
-
-    Attributes:
-        title: title of the figure or table.
-        level: level of theory, and the data on which the models were trained.
-        reported: what the paper reports.
-        obtained: the corresponding results of jaxff, with numbers.
-        verdict: one of `VERDICTS`.
-        reason: reason for the verdict, and its limits.
-        numbers: results for programs, as JSON values and arrays.
-        tables: in the order in which they are shown.
-        pictures: in the order in which they are shown.
-        structures: in the order in which they are shown.
-    """
-
-    title: str
-    level: str
-    reported: str
-    obtained: str
-    verdict: str
-    reason: str
-    numbers: dict[str, Any] = field(default_factory=dict)
-    tables: list[Table] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
-    structures: list[Structures] = field(default_factory=list)
-
-    def write(self, path: Path) -> None:
-        """Write a JSON file."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1, default=_plain) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> Result:
-        """Read a file that `write` has written."""
-        fields = json.loads(path.read_text())
-        for name, kind in (("tables", Table), ("pictures", Picture), ("structures", Structures)):
-            fields[name] = [kind(*values) for values in fields[name]]
-        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -127,21 +70,37 @@ class Setting:
         return folder
 
     def dataset(self, name: str) -> Dataset:
-        """The given or packaged data set of a molecule or a name from `surface_set`."""
+        """The given or packaged data set of a molecule, or a name of the next two methods."""
         if name in self.given:
             return self.given[name]
+        if name.endswith(HARTREE_FOCK):
+            return self._labelled_by_hf(name.removesuffix(HARTREE_FOCK))
         return packaged_dataset(name.replace("-", "_"))
 
     def surface_set(self, molecule: str) -> str:
         """Name of the data set for a molecule's surface: few frames at a higher level."""
         return molecule if molecule in self.given else f"{molecule}-pbe"
 
-    def split(self, data: Dataset, n_train: int) -> Split:
+    def hartree_fock_set(self, molecule: str) -> str:
+        """Name of the data set of a molecule's surface at HF/6-31G* (if small, HF/STO-3G)."""
+        return molecule + HARTREE_FOCK
+
+    def _labelled_by_hf(self, molecule: str) -> Dataset:
+        data = self.dataset(self.surface_set(molecule))
+        frames = data[select(data, self.size(160, 40), "farthest", seed=self.seed)]
+        labelling = Labelling("hf", {"basis": self.size("6-31g*", "sto-3g")}, name=data.label)
+        return label_frames(
+            frames, self.place("data") / f"{molecule}-hf.npz", labelling,
+            progress=self.titled(f"Hartree-Fock for {molecule}"),
+        ).dataset  # fmt: skip
+
+    def split(self, data: Dataset, n_train: int, draw: int = 0) -> Split:
         """Split data into training, up to 100 validation and up to 1,000 test frames.
 
         Args:
             data: the frames.
             n_train: number of training frames; at most three quarters of all frames are used.
+            draw: number of the random draw.
 
         Raises:
             InputError: fewer than 40 frames.
@@ -152,7 +111,7 @@ class Setting:
         n_valid = min(100, n // 8)
         n_train = min(n_train, 3 * n // 4)
         n_test = min(1000, n - n_train - n_valid)
-        return data.split(n_train, n_valid, n_test, seed=self.seed)
+        return data.split(n_train, n_valid, n_test, seed=self.seed + draw)
 
     def titled(self, title: str) -> Callable[[str, float], None]:
         """The progress function with a title before each phase."""
@@ -165,16 +124,58 @@ class Setting:
             save(path, make())
         return load(path)
 
-    def kernel(self, name: str) -> Potential:
-        """sGDML trained on a data set: a fast substitute for its reference."""
+    def kernel(self, name: str, half: bool = False) -> Potential:
+        """sGDML trained on a data set: a fast substitute for its reference.
+
+        Args:
+            name: the data set.
+            half: use half of the training frames; the difference estimates the error.
+        """
 
         def make():
             part = self._kernel_frames(name)
             sigma = self.size(None, 20.0)
             run = gdml.Run(seed=self.seed, progress=self.titled(f"sGDML of {name}"))
-            return gdml.train(part.train, part.valid, sigma=sigma, run=run)
+            train = part.train[::2] if half else part.train
+            return gdml.train(train, part.valid, sigma=sigma, run=run)
 
-        return self.kept(f"{name}-sgdml", make)
+        return self.kept(f"{name}-sgdml{'-half' if half else ''}", make)
+
+    def charges(self, molecule: str) -> Any:
+        """RESP charges (N,) e at HF/6-31G* as in the paper; packaged ones if small.
+
+        They belong to the geometry that RDKit gives, and are kept in the folder `models`.
+        """
+        if self.small:
+            return "auto"
+        path = self.place("models") / f"{molecule}-resp.npz"
+        if not path.is_file():
+            self.progress(f"RESP charges of {molecule}", 0.0)
+            ideal, wanted = Molecule.from_smiles(MOLECULES[molecule]), self.dataset(molecule)
+            values = np.empty(ideal.n_atoms)
+            lewis = lewis_structure(ideal)
+            values[ideal.match(wanted.molecule)] = find_charges(lewis, "resp").values
+            write_npz(path, {"charges": values})
+        return NpzReader(path, "charges").need("charges")
+
+    @property
+    def charge_model(self) -> str:
+        """The charges of GAFF in words."""
+        return "GAFF 1.81 with " + self.size("RESP charges (HF/6-31G*)", "packaged charges")
+
+    def gaff(self, molecule: str, form: str = "gaff") -> Potential:
+        """GAFF, or one of its extended forms, in the atom order of the data set."""
+        return gaff(self.dataset(molecule).molecule, charges=self.charges(molecule), form=form)
+
+    def reference(self, name: str) -> str | None:
+        """Name of the calculator of the level of theory of a data set, if there is one."""
+        theory = self.dataset(name).theory
+        return next((c for start, c in CALCULATORS.items() if theory.startswith(start)), None)
+
+    def uncertainty(self, name: str) -> gdml.Uncertainty:
+        """Standard errors of `kernel(name)`."""
+        part = self._kernel_frames(name)
+        return gdml.uncertainty(self.kernel(name), part.train, part.valid, seed=self.seed)
 
     def kernel_error(self, name: str) -> dict[str, float]:
         """Test errors of `kernel(name)`; see `jaxff.evaluate`."""
@@ -208,23 +209,26 @@ class Setting:
         return sampling.run(potential, molecule, n_frames, starts=starts, progress=progress)
 
 
-def force_fields(setting: Setting, molecule: Molecule) -> dict[str, Any]:
-    """GAFF as a potential and other force fields as calculators; UFF alone if small."""
-    names = setting.size(tuple(FORCE_FIELDS), ("UFF",))
-    others = {name: calculator(FORCE_FIELDS[name], molecule=molecule) for name in names}
-    return {"GAFF": gaff(molecule), **others}
+def force_fields(
+    setting: Setting, name: str, titles: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    """GAFF as a potential and other force fields as calculators; UFF alone if small.
+
+    Args:
+        setting: the settings.
+        name: the molecule.
+        titles: names in `FORCE_FIELDS`, None for all.
+    """
+    titles = setting.size(tuple(FORCE_FIELDS), ("UFF",)) if titles is None else titles
+    molecule = setting.dataset(name).molecule
+    others = {title: calculator(FORCE_FIELDS[title], molecule=molecule) for title in titles}
+    return {"GAFF": setting.gaff(name), **others}
 
 
 def settled(run: md.Run) -> np.ndarray:
     """Positions (R F', N, 3) Å of R replicas, each without its first fifth."""
     frames = run.positions[:, run.positions.shape[1] // 5 :]
     return frames.reshape(-1, *frames.shape[2:])
-
-
-def picture(folder: Path, name: str, figure: Any, caption: str) -> Picture:
-    """Save a matplotlib figure in the folder of the result."""
-    figure.savefig(folder / name, dpi=120)
-    return Picture(name, caption)
 
 
 def identified(data: Dataset) -> str:
@@ -243,12 +247,3 @@ def identified(data: Dataset) -> str:
         f"{data.label} is none of the paper's molecules ({', '.join(MOLECULES)}): use the commands "
         "scan, minimize, md, spectrum and fit for other molecules"
     )
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy value as JSON values."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} cannot be written to a result")

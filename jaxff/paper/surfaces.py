@@ -1,13 +1,18 @@
-"""Figs. 2 to 4: energy surfaces of two torsions by sGDML and force fields."""
+"""Relaxed energy surfaces of two torsions, where they can be trusted, and how they compare."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import nan
 
 import numpy as np
 
 from jaxff.analysis import (
+    Estimate,
     Scan,
+    as_surface,
     automorphisms,
-    difference,
     rmsd,
     rotatable_torsions,
     scan,
@@ -15,204 +20,240 @@ from jaxff.analysis import (
 )
 from jaxff.dataset import Dataset
 from jaxff.md import Descent
-from jaxff.paper.experiment import Result, Setting, Table, force_fields, picture
-from jaxff.report import plot_surfaces
+from jaxff.md.surface import evaluate
+from jaxff.molecule import Molecule
+from jaxff.paper.experiment import Setting, force_fields
+from jaxff.reference import calculator
 
-PAPER = {
-    "ethanol": "The learned surface of ethanol's hydroxyl and methyl rotors couples both; "
-    "classical force fields have its minima in about the right places, but wrong barriers and "
-    "relative energies.",
-    "keto-malondialdehyde": "On keto-malondialdehyde classical force fields differ from the "
-    "learned surface, and from each other, in the places and the order of the minima.",
-}
+KERNEL, HF_KERNEL = "sGDML", "sGDML@HF"
 ALIKE = 0.35  # Å, root mean square distance below which two minima count as the same
-THERMAL = 5.0  # kcal/mol above the lowest point; surfaces are compared below
+THERMAL = 5.0  # kcal/mol above the lowest point; energy differences are averaged below
+FAR = np.radians(30.0)  # a point is far from the data if no frame is nearer in both torsions
+UNSURE = 0.5  # kcal/mol: a larger standard error of the kernel also counts as far
+CHECKED = 8  # lowest minima that are compared with the reference method
+CONFIRMED = 0.5  # kcal/mol: largest deviation of a minimum from the reference method
 
 
-def ethanol(setting: Setting) -> Result:
-    """Fig. 2: the energy surface of the two rotors of ethanol by five potentials."""
-    return _surfaces(setting, "fig2", "ethanol")
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """The surface of a kernel, and where it can be trusted.
+
+    Attributes:
+        scan: the energies by the kernel.
+        far: (g1, g2) bool, points that are far from the data.
+        error: kcal/mol, root mean square standard error of the energy at the other points.
+        level: level of theory in words.
+    """
+
+    scan: Scan
+    far: np.ndarray
+    error: float
+    level: str
+
+    @property
+    def far_share(self) -> str:
+        """The share of points far from the data, in words."""
+        return (
+            f"{self.far.mean():.0%} of the points of {self.level} are hatched: no frame of the "
+            f"data lies within {np.degrees(FAR):.0f}° in both torsions, or the kernel's standard "
+            f"error is above {UNSURE:g} kcal/mol. They are left out of correlations and "
+            "differences."
+        )
 
 
-def keto_malondialdehyde(setting: Setting) -> Result:
-    """Fig. 3: the energy surface of the two torsions of keto-malondialdehyde."""
-    return _surfaces(setting, "fig3", "keto-malondialdehyde")
+@dataclass(frozen=True)
+class GridMinimum:
+    """A minimum on the grid of a surface.
+
+    Attributes:
+        place: its indices on the grid.
+        torsions: degrees.
+        energy: kcal/mol, relative to the lowest point of the surface.
+        off: kcal/mol, deviation of `energy` from the reference method; NaN if it is not known.
+        far: whether the minimum is far from the data.
+    """
+
+    place: tuple[int, int]
+    torsions: tuple[float, float]
+    energy: float
+    off: float = nan
+    far: bool = False
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the reference method contradicts it or, if unknown, there are no data near it."""
+        return self.far if np.isnan(self.off) else abs(self.off) > CONFIRMED
+
+    def __str__(self) -> str:
+        a, b = self.torsions
+        mark = " (doubtful)" if self.is_doubtful else ""
+        return f"{a:+.0f}°, {b:+.0f}°: {self.energy:.2f}{mark}"
 
 
-def differences(setting: Setting) -> Result:
-    """Fig. 4: classical force fields minus sGDML on the surfaces of figs. 2 and 3."""
-    folder = setting.place("fig4")
-    rows, pictures, levels, errors = [], [], [], {}
-    for molecule in setting.size(tuple(PAPER), ("ethanol",)):
-        scans = _scans(setting, molecule)
-        levels.append(_level(setting, molecule))
-        reference = scans.pop("sGDML")
-        low = reference.relative < THERMAL
-        off = {name: difference(other, reference) for name, other in scans.items()}
-        for name, wrong in off.items():
-            inside = wrong[low] - wrong[low].mean()
-            errors[molecule, name] = float(np.sqrt((inside**2).mean()))
-            rows.append([
-                molecule, name, errors[molecule, name], float(wrong[low].min()),
-                float(wrong[low].max()),
-            ])  # fmt: skip
-        figure = plot_surfaces.difference_maps("sGDML", reference, scans)
-        caption = f"{molecule}: force fields minus sGDML, each relative to its lowest point."
-        pictures.append(picture(folder, f"{molecule}.png", figure, caption))
-    mean = np.mean(list(errors.values()))
-    return Result(
-        "Fig. 4: force fields minus sGDML",
-        "; ".join(levels),
-        "Classical force fields deviate from the learned surfaces by energies comparable to the "
-        "barriers themselves.",
-        f"root mean square difference below {THERMAL:g} kcal/mol: "
-        + ", ".join(f"{n} ({m}) {e:.2f}" for (m, n), e in errors.items())
-        + " kcal/mol",
-        *(
-            ("agrees", "On average the differences exceed two thirds of kT at 500 K.")
-            if mean > 0.7
-            else (
-                "partly agrees",
-                "On average the differences stay below kT at 500 K (1 kcal/mol).",
-            )
-        ),
-        {"rmsd": {f"{m}, {n}": e for (m, n), e in errors.items()}},
-        [
-            Table(
-                f"Differences from sGDML where its energy is below {THERMAL:g} kcal/mol: root mean "
-                "square after subtraction of the mean, lowest and highest (kcal/mol)",
-                ["molecule", "force field", "root mean square", "lowest", "highest"],
-                rows,
-            )
-        ],
-        pictures,
-    )
+def scanned(setting: Setting, molecule: str, title: str) -> Scan:
+    """The relaxed scan of two torsions by one potential, kept in the folder `scans`."""
+    path = setting.place("scans") / f"{molecule}-{title.lower()}.npz"
+    if not path.is_file():
+        data = setting.dataset(setting.surface_set(molecule))
+        if title in (KERNEL, HF_KERNEL):
+            potential = setting.kernel(_kernel_set(setting, molecule, title))
+        else:
+            potential = force_fields(setting, molecule, (title,) if title != "GAFF" else ())[title]
+        values = np.radians(np.arange(-180.0, 180.0, setting.size(20.0, 60.0)))
+        lowest = 0 if data.energies is None else int(np.argmin(data.energies))
+        scan(
+            potential, data.molecule.with_positions(data.positions[lowest]),
+            rotatable_torsions(data.molecule)[:2].tolist(), [values, values], relax=True,
+            descent=Descent(tolerance=2e-2, max_steps=400),
+            progress=setting.titled(f"{title}, surface of {molecule}"),
+        ).save(path)  # fmt: skip
+    grid = Scan.load(path)
+    return replace(grid, names=rotors(molecule, grid))
 
 
-def _surfaces(setting: Setting, name: str, molecule: str) -> Result:
-    folder, scans = setting.place(name), _scans(setting, molecule)
-    data = setting.dataset(setting.surface_set(molecule))
-    reference = scans["sGDML"]
-    rows, kept = [], []
-    symmetries = automorphisms(data.molecule)
-    wanted = _lowest(reference, symmetries)
-    for title, grid in scans.items():
-        places = _lowest(grid, symmetries)
-        lowest = "; ".join(_described(grid, place) for place in places[:4])
-        near = _near(grid, places, reference, wanted, symmetries)
-        if title != "sGDML":
-            kept.append(len(near) == len(wanted) == len(places) and near == sorted(near))
-        rows.append([
-            title, len(places), lowest, float(grid.relative.max()), int((~grid.converged).sum()),
-        ])  # fmt: skip
-    figure = plot_surfaces.energy_maps(scans)
-    caption = f"Relaxed energies of {molecule} over two torsions, kcal/mol above each lowest point."
-    far = _far_from_data(reference, data)
-    agreeing = [n for n, k in zip([t for t in scans if t != "sGDML"], kept, strict=True) if k]
-    return Result(
-        f"Fig. {name[-1]}: energy surfaces of {molecule}",
-        _level(setting, molecule),
-        PAPER[molecule],
-        f"minima on the grid by sGDML: {rows[0][2]}; with the same minima in the same order: "
-        f"{', '.join(agreeing) or 'no force field'}; {far:.0%} of the grid is farther than 30° "
-        "from any frame of the data set, where sGDML extrapolates",
-        *_verdict(agreeing, kept),
-        {"minima": {row[0]: row[2] for row in rows}, "far_from_data": far},
-        [
-            Table(
-                "Minima on the grid, equivalent ones counted once, with energies (kcal/mol); "
-                "highest energy of the surface (kcal/mol); grid points that did not converge",
-                ["potential", "minima", "lowest", "highest", "not converged"],
-                rows,
-            )
-        ],
-        [picture(folder, "surfaces.png", figure, caption)],
-    )
+def surface(setting: Setting, molecule: str, title: str = KERNEL) -> Surface:
+    """The surface of a kernel with its errors."""
+    name, grid = _kernel_set(setting, molecule, title), scanned(setting, molecule, title)
+    data = setting.dataset(name)
+    errors = setting.uncertainty(name).predict(grid.positions.reshape(-1, data.n_atoms, 3))[0]
+    errors = errors.reshape(grid.energies.shape)
+    far = _far_in_torsions(grid, data) | (errors > UNSURE)
+    error = float(np.sqrt(np.mean(errors[~far] ** 2))) if not far.all() else nan
+    test = setting.kernel_error(name)["force_mae"]
+    level = f"{title} of {molecule} ({data.theory}; test force MAE {test:.2f} kcal/mol/Å)"
+    return Surface(grid, far, error, level)
 
 
-def _scans(setting: Setting, molecule: str) -> dict[str, Scan]:
-    """Relaxed scans of two torsions by all potentials, kept in the folder `scans`."""
-    name = setting.surface_set(molecule)
-    data, folder = setting.dataset(name), setting.place("scans")
-    torsions = rotatable_torsions(data.molecule)[:2].tolist()
-    values = np.radians(np.arange(-180.0, 180.0, setting.size(20.0, 60.0)))
-    surfaces = {"sGDML": setting.kernel(name), **force_fields(setting, data.molecule)}
-    lowest = 0 if data.energies is None else int(np.argmin(data.energies))
-    start = data.molecule.with_positions(data.positions[lowest])
-    scans = {}
-    for name, surface in surfaces.items():
-        path = folder / f"{molecule}-{name.lower()}.npz"
-        if not path.is_file():
-            scan(
-                surface, start, torsions, [values, values], relax=True,
-                descent=Descent(tolerance=2e-2, max_steps=400),
-                progress=setting.titled(f"{name}, surface of {molecule}"),
-            ).save(path)  # fmt: skip
-        scans[name] = Scan.load(path)
-    return scans
+def _kernel_set(setting: Setting, molecule: str, title: str) -> str:
+    at_hf = title == HF_KERNEL
+    return setting.hartree_fock_set(molecule) if at_hf else setting.surface_set(molecule)
 
 
-def _level(setting: Setting, molecule: str) -> str:
-    name = setting.surface_set(molecule)
-    error = setting.kernel_error(name)["force_mae"]
-    theory = setting.dataset(name).theory
-    return f"{theory}; sGDML trained on it (test force MAE {error:.2f} kcal/mol/Å); relaxed scans"
+def rotors(molecule: str, grid: Scan) -> tuple[str, ...]:
+    """Names of the two rotors of a scan, in the order of its coordinates."""
+    if molecule == "ethanol":  # the rotating bond is C-O or C-C
+        bonds = [grid.numbers[list(atoms[1:3])] for atoms in grid.coordinates]
+        return tuple("hydroxyl rotor" if 8 in bond else "methyl rotor" for bond in bonds)
+    return "aldehyde rotor 1", "aldehyde rotor 2"
 
 
-def _lowest(scan: Scan, symmetries: np.ndarray) -> list[tuple[int, int]]:
-    """Minima on a periodic grid by ascending energy, without equivalent ones."""
-    E, R = scan.relative, scan.positions
+def correlation(reference: Surface, other: Scan) -> Estimate:
+    """The correlation of two surfaces near the data.
+
+    Its error is the kernel's error divided by the standard deviation of its surface.
+    """
+    near = ~reference.far & np.isfinite(other.relative)
+    if near.sum() < 10:
+        return Estimate(nan, nan)
+    a, b = reference.scan.relative[near], other.relative[near]
+    return Estimate(float(np.corrcoef(a, b)[0, 1]), reference.error / float(a.std()))
+
+
+def rms_difference(reference: Surface, other: Scan) -> Estimate:
+    """The root mean square difference near the data, below `THERMAL`, mean subtracted."""
+    off = _difference(reference, other)
+    return Estimate(nan, nan) if off is None else Estimate(float(off.std()), reference.error)
+
+
+def coupling(energies: np.ndarray) -> np.ndarray:
+    """The part (A, B) of a surface (A, B) that is no sum of functions of one torsion each."""
+    rows, columns = energies.mean(axis=1, keepdims=True), energies.mean(axis=0, keepdims=True)
+    return energies - rows - columns + energies.mean()
+
+
+def coupling_slope(reference: Surface, other: Scan) -> Estimate:
+    """The coupling of another surface as a multiple of the kernel's, by regression.
+
+    Its error is the kernel's error divided by the root mean square of its coupling.
+    """
+    a, b = coupling(reference.scan.relative), coupling(other.relative)
+    size = float(np.sum(a**2))
+    slope = float(np.sum(a * b)) / size
+    return Estimate(slope, reference.error / np.sqrt(size / a.size))
+
+
+def coupling_share(reference: Surface, other: Scan) -> Estimate:
+    """The share of the coupling in the mean square difference of two surfaces.
+
+    Its error is the kernel's mean square error divided by the mean square difference.
+    """
+    off = reference.scan.relative - other.relative
+    share = float(np.mean(coupling(off) ** 2) / off.var())
+    return Estimate(share, reference.error**2 / float(off.var()))
+
+
+def energy_at_lowest(reference: Surface, other: Scan) -> Estimate:
+    """Energy of another surface at the lowest point of the kernel's, relative to its own lowest."""
+    place = np.unravel_index(np.nanargmin(reference.scan.relative), reference.far.shape)
+    return Estimate(float(other.relative[place]), reference.error)
+
+
+def grid_minima(grid: Scan, molecule: Molecule, far: np.ndarray | None = None) -> list:
+    """Minima on a periodic grid by ascending energy, without equivalent ones.
+
+    Points that have not converged are none. Returns a list of `GridMinimum`.
+    """
+    E, R = np.where(grid.converged, grid.relative, np.inf), grid.positions
     moves = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
-    lower = np.all([np.roll(E, move, axis=(0, 1)) >= E for move in moves], axis=0)
+    lower = np.all([np.roll(E, move, axis=(0, 1)) >= E for move in moves], axis=0) & np.isfinite(E)
+    symmetries = automorphisms(molecule)
     kept: list[tuple[int, int]] = []
     for place in sorted(zip(*map(np.ndarray.tolist, np.nonzero(lower)), strict=True), key=E.item):
         if all(_distance(R[place], R[other], symmetries) > ALIKE for other in kept):
             kept.append(place)
-    return kept
+    degrees = [np.degrees(v) for v in grid.values]
+    return [
+        GridMinimum(
+            (i, j), (float(degrees[0][i]), float(degrees[1][j])), float(E[i, j]),
+            far=far is not None and bool(far[i, j]),
+        )
+        for i, j in kept
+    ]  # fmt: skip
 
 
-def _near(
-    scan: Scan, places: list, reference: Scan, wanted: list, symmetries: np.ndarray
+def checked_minima(setting: Setting, molecule: str, learned: Surface) -> list[GridMinimum]:
+    """Minima of a kernel's surface, compared with its reference method where it is available."""
+    name = setting.surface_set(molecule)
+    data, method = setting.dataset(name), setting.reference(name)
+    minima = grid_minima(learned.scan, data.molecule, learned.far)
+    if method is None or len(minima) < 2:
+        return minima
+    setting.progress(f"minima of {molecule} by the reference method", 0.0)
+    exact = as_surface(calculator(method), data.molecule)
+    some = minima[: setting.size(CHECKED, 2)]
+    energies = evaluate(exact, np.array([learned.scan.positions[m.place] for m in some]))[0]
+    off = [m.energy - float(e - energies[0]) for m, e in zip(some, energies, strict=True)]
+    checked = [replace(m, off=o) for m, o in zip(some, off, strict=True)]
+    return checked + minima[len(some) :]
+
+
+def shared_minima(
+    grid: Scan, reference: Scan, wanted: Sequence[GridMinimum], molecule: Molecule
 ) -> list[int]:
-    """Indices of the reference minima that a scan has, in the order of `places`."""
-    which = []
-    for place in places:
-        R = scan.positions[place]
-        distances = [_distance(R, reference.positions[other], symmetries) for other in wanted]
-        if min(distances) < ALIKE:
-            which.append(int(np.argmin(distances)))
+    """Indices of the wanted minima of a reference scan that another scan has."""
+    symmetries, which = automorphisms(molecule), []
+    for minimum in grid_minima(grid, molecule):
+        R = grid.positions[minimum.place]
+        away = [_distance(R, reference.positions[w.place], symmetries) for w in wanted]
+        if away and min(away) < ALIKE:
+            which.append(int(np.argmin(away)))
     return which
+
+
+def _difference(reference: Surface, other: Scan) -> np.ndarray | None:
+    """Differences (K,) kcal/mol near the data below `THERMAL`; None for fewer than three."""
+    low = ~reference.far & (reference.scan.relative < THERMAL) & np.isfinite(other.relative)
+    return None if low.sum() < 3 else reference.scan.relative[low] - other.relative[low]
 
 
 def _distance(R: np.ndarray, other: np.ndarray, symmetries: np.ndarray) -> float:
     return float(rmsd(R[None], other[None], symmetries, mirror=True)[0, 0])
 
 
-def _described(scan: Scan, place: tuple[int, int]) -> str:
-    """Torsions (degrees) and energy (kcal/mol) of a grid point."""
-    a, b = (float(np.degrees(v[i])) for v, i in zip(scan.values, place, strict=True))
-    return f"{a:+.0f}°, {b:+.0f}°: {scan.relative[place]:.2f}"
-
-
-def _far_from_data(scan: Scan, data: Dataset) -> float:
-    """Share of grid points without a frame within 30° in both torsions."""
-    seen = np.degrees(np.asarray(torsion_angles(data.positions, np.array(scan.coordinates))))
-    first, second = (np.degrees(v) for v in scan.values)
-    near = [
-        [bool((np.abs((seen - (a, b) + 180.0) % 360.0 - 180.0).max(axis=1) < 30.0).any())
-         for b in second]
-        for a in first
-    ]  # fmt: skip
-    return 1.0 - float(np.mean(near))
-
-
-def _verdict(agreeing: list[str], kept: list[bool]) -> tuple[str, str]:
-    caveat = (
-        "The levels of theory differ from those of the paper; minima count as the same within "
-        f"{ALIKE:g} Å."
-    )
-    if not agreeing:
-        return "agrees", f"No force field has the minima of sGDML in their order. {caveat}"
-    if len(agreeing) < len(kept):
-        return "partly agrees", f"{', '.join(agreeing)} has the minima of sGDML in order. {caveat}"
-    return "disagrees", f"All force fields have the minima of sGDML in their order. {caveat}"
+def _far_in_torsions(grid: Scan, data: Dataset) -> np.ndarray:
+    """Grid points (g1, g2) without a frame within `FAR` in both torsions."""
+    seen = np.asarray(torsion_angles(data.positions, np.array(grid.coordinates)))
+    points = np.stack(np.meshgrid(*grid.values, indexing="ij"), axis=-1)
+    turn = points[:, :, None] - seen
+    turn = np.abs(turn - 2.0 * np.pi * np.round(turn / (2.0 * np.pi)))
+    return ~(turn.max(axis=-1) < FAR).any(axis=-1)

@@ -110,8 +110,10 @@ def residences(residences: Mapping[str, Residence]) -> Figure:
     for i, (name, one) in enumerate(residences.items()):
         share, error = (np.append(a, b) for a, b in zip(one.shares, one.elsewhere, strict=True))
         place = np.arange(len(share)) + (i - 0.5 * (len(residences) - 1)) * width
+        # Shares lie between 0 and 1, and so do the ends of the error bars.
+        lines = 100.0 * np.minimum(2.0 * error, [share, 1.0 - share])
         ax.bar(
-            place, 100.0 * share, width, yerr=200.0 * error, color=style.colour(i), capsize=3.0,
+            place, 100.0 * share, width, yerr=lines, color=style.colour(i), capsize=3.0,
             label=name, edgecolor="white", hatch=("", "//", "..", "xx")[i % 4],
         )  # fmt: skip
     labels = [*(f"minimum {k + 1}" for k in range(len(share) - 1)), "elsewhere"]

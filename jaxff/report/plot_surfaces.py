@@ -51,7 +51,11 @@ def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Fi
     return figure
 
 
-def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
+def energy_maps(
+    scans: Mapping[str, Scan],
+    highest: float | None = None,
+    doubtful: Mapping[str, np.ndarray] | None = None,
+) -> Figure:
     """Contours over two coordinates; for two potentials, also their difference.
 
     A cross marks the lowest point of each panel, and dots mark points that have not converged.  The
@@ -60,6 +64,7 @@ def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figu
     Args:
         scans: {name: scan of two coordinates}, all with the same values.
         highest: end of the scale, kcal/mol; None for the highest energy, at most 40.
+        doubtful: {name: points (g1, g2) that are hatched}.
     """
     names, surfaces = list(scans), list(scans.values())
     figure, panels = _panels(len(scans) + (len(scans) == 2))
@@ -67,6 +72,9 @@ def energy_maps(scans: Mapping[str, Scan], highest: float | None = None) -> Figu
     ceiling = _ceiling(top, highest)
     for ax, (name, scan) in zip(panels, scans.items(), strict=False):
         filled = _map(ax, scan, scan.relative, 0.0, ceiling, "viridis")
+        if doubtful is not None and name in doubtful and doubtful[name].any():
+            (x, y), z = _around(scan, doubtful[name].astype(float))
+            ax.contourf(x, y, z.T, [0.5, 1.5], colors="none", hatches=["///"])
         _marks(ax, scan)
         kind = "relaxed" if scan.relaxed else "rigid"
         ax.set_title(f"{name} ({kind}): 0 to {np.nanmax(scan.relative):.3g} kcal/mol",

@@ -9,7 +9,9 @@ import pytest
 from jaxff import InputError, Molecule
 from jaxff.dataset import packaged_dataset
 from jaxff.paper import EXPERIMENTS, reproduce
-from jaxff.paper.experiment import VERDICTS, identified
+from jaxff.paper.claims import CLAIMS
+from jaxff.paper.experiment import identified
+from jaxff.paper.verdicts import VERDICTS
 
 QUICK = ("fig2",)  # all of them: jaxff reproduce all --small
 
@@ -25,6 +27,10 @@ def folder(tmp_path_factory):
 def test_each_experiment_ends_in_numbers_and_a_verdict(folder, name):
     result = reproduce(name, folder, small=True)[name]
     assert result.verdict in VERDICTS
+    # Every statement of the paper on this figure or table is tested, or it is said why not.
+    claims = {key for key, claim in CLAIMS.items() if claim.experiment == name}
+    assert {finding.claim for finding in result.findings} == claims
+    assert all(f.reason for f in result.findings if f.obtained == "not tested")
     assert re.search(r"\d", result.obtained)
     assert result.tables
     for table in result.tables:
@@ -32,6 +38,7 @@ def test_each_experiment_ends_in_numbers_and_a_verdict(folder, name):
     for picture in result.pictures:
         assert (folder / name / picture.file).read_bytes().startswith(b"\x89PNG")
     page = (folder / "index.html").read_text()
+    assert all(CLAIMS[finding.claim].quote in page for finding in result.findings)
     assert result.title in page
     assert not re.search(r'(src|href)="(?!data:)', page)
     # A second call computes nothing.

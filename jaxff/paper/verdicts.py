@@ -1,0 +1,109 @@
+"""Verdicts, computed from numbers and their errors by stated rules.
+
+A number decides only where it lies more than `SIGMAS` standard errors from the bounds of its rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import hypot, isfinite, nan
+from typing import NamedTuple
+
+from jaxff.analysis.averages import Estimate
+from jaxff.paper.claims import CLAIMS
+
+AGREES, PARTLY, DISAGREES, NOTHING = VERDICTS = (
+    "agrees",
+    "partly agrees",
+    "disagrees",
+    "says nothing",
+)
+SIGMAS = 2.0
+
+
+class Finding(NamedTuple):
+    """The test of one statement of the paper.
+
+    Attributes:
+        claim: key in `CLAIMS`.
+        obtained: the numbers here, with their errors.
+        verdict: one of `VERDICTS`.
+        reason: why nothing was tested, or what else the verdict rests on; may be empty.
+    """
+
+    claim: str
+    obtained: str
+    verdict: str
+    reason: str = ""
+
+
+def between(value: Estimate, low: float, high: float) -> str:
+    """The verdict on "the value lies between low and high".
+
+    It agrees if two standard errors on both sides lie within the bounds, disagrees if they lie
+    outside, and says nothing otherwise or where the value or its error is unknown.
+    """
+    mean, error = float(value.mean), float(value.error)
+    if not (isfinite(mean) and isfinite(error)):
+        return NOTHING
+    below, above = mean - SIGMAS * error, mean + SIGMAS * error
+    if low < below and above < high:
+        return AGREES
+    if above <= low or below >= high:
+        return DISAGREES
+    return NOTHING
+
+
+def combined(verdicts: Iterable[str]) -> str:
+    """The verdict on several statements together.
+
+    They agree if each agrees, say nothing if none is decided, and disagree if some disagree and
+    none agrees; otherwise they agree partly.
+    """
+    given = set(verdicts)
+    if given == {AGREES}:
+        return AGREES
+    if given & {AGREES, PARTLY}:
+        return PARTLY
+    return DISAGREES if DISAGREES in given else NOTHING
+
+
+def judged(claim: str, values: Mapping[str, Estimate], reason: str = "") -> Finding:
+    """Test a statement of the paper on each value, such as one for each molecule."""
+    rule = CLAIMS[claim]
+    verdict = combined(between(v, rule.low, rule.high) for v in values.values())
+    obtained = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
+    return Finding(claim, obtained, verdict, reason)
+
+
+def untested(claim: str, reason: str) -> Finding:
+    """A statement of the paper that is not tested, and why."""
+    return Finding(claim, "not tested", NOTHING, reason)
+
+
+def shown(value: Estimate, digits: int | None = None) -> str:
+    """A number with its standard error; an unknown error is written as "± ?"."""
+    mean, error = float(value.mean), float(value.error)
+    if digits is None:
+        digits = 0 if abs(mean) >= 20.0 else 1 if abs(mean) >= 10.0 else 2
+    if not isfinite(mean):
+        return "unknown"
+    return f"{mean:.{digits}f} ± " + (f"{error:.{digits}f}" if isfinite(error) else "?")
+
+
+def ratio(first: Estimate, second: Estimate) -> Estimate:
+    """The ratio of two independent numbers, with its error to first order."""
+    if not second.mean:
+        return Estimate(nan, nan)
+    value = first.mean / second.mean
+    return Estimate(value, hypot(first.error, value * second.error) / abs(second.mean))
+
+
+def minus(first: Estimate, second: Estimate) -> Estimate:
+    """The difference of two independent numbers, with its error."""
+    return Estimate(first.mean - second.mean, hypot(first.error, second.error))
+
+
+def lowest(values: Iterable[Estimate]) -> Estimate:
+    """The number with the lowest mean."""
+    return min(values, key=lambda value: value.mean)
