@@ -48,5 +48,4 @@ def run(arguments: argparse.Namespace, console) -> dict:
             console.say(f"  the paper: “{CLAIMS[claim].quote}”")
             console.say(f"    here: {obtained}{f' ({reason})' if reason else ''}: {verdict}")
     console.say(f"\nwrote {out}/: open index.html")
-    found = {name: {**asdict(r), "verdict": r.verdict} for name, r in results.items()}
-    return {"results": found}
+    return {"results": {n: {**asdict(r), "verdict": r.verdict} for n, r in results.items()}}
