@@ -123,8 +123,7 @@ def _keto(
     setting: Setting, reference: Surface, scans: dict[str, Scan], minima: list[GridMinimum]
 ) -> list[Finding]:
     alike = {name: surfaces.correlation(reference, grid) for name, grid in scans.items()}
-    wanted = [m for m in minima if not m.is_doubtful]
-    higher = [m for m in wanted if m.energy > minima[0].energy + surfaces.CONFIRMED]
+    higher = [m for m in minima[1:] if not m.is_doubtful]
     if higher:
         molecule = setting.dataset(setting.surface_set(KETO)).molecule
         kept = surfaces.shared_minima(scans["GAFF"], reference.scan, higher, molecule)
