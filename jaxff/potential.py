@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxff.domain import Trained
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.program import Placed, Program
@@ -35,6 +36,7 @@ class Potential:
         molecule: the molecule that the potential was made for, or None.  Atoms of data are matched
             to those of the potential through the bonds of this molecule.
         origin: the object that the potential was made from, such as a `Parametrization`, or None.
+        trained: the training frames of the potential and of its parts; see `jaxff.domain`.
     """
 
     def __init__(
@@ -43,10 +45,11 @@ class Potential:
         params: Params,
         molecule: Molecule | None = None,
         origin: Any = None,
+        trained: Sequence[Trained] = (),
     ):
         self.program = placed if isinstance(placed, Program) else Program(placed)
         self.params = jax.tree.map(_constant, params)
-        self.molecule, self.origin = molecule, origin
+        self.molecule, self.origin, self.trained = molecule, origin, tuple(trained)
         names = [p.name for p in self.program.placed]
         if len(set(names)) != len(names) or set(names) != set(params):
             raise InputError(
@@ -213,11 +216,15 @@ class Potential:
             if jnp.shape(a) != jnp.shape(b):
                 name = jax.tree_util.keystr(path)
                 raise InputError(f"{name} has shape {jnp.shape(b)}, expected {jnp.shape(a)}")
-        return Potential(self.program, params, self.molecule, self.origin)
+        return Potential(self.program, params, self.molecule, self.origin, _parts(self))
 
     def with_origin(self, origin) -> Potential:
         """The potential with the object that it was made from."""
-        return Potential(self.program, self.params, self.molecule, origin)
+        return Potential(self.program, self.params, self.molecule, origin, self.trained)
+
+    def with_training(self, trained: Sequence[Trained]) -> Potential:
+        """The potential with other training frames."""
+        return Potential(self.program, self.params, self.molecule, self.origin, trained)
 
     def astype(self, dtype) -> Potential:
         """The potential with every parameter converted to `dtype` (float32 or float64).
@@ -230,7 +237,7 @@ class Potential:
             name: group if name in precise else jax.tree.map(lambda p: p.astype(dtype), group)
             for name, group in self.params.items()
         }
-        return Potential(self.program, params, self.molecule, self.origin)
+        return Potential(self.program, params, self.molecule, self.origin, self.trained)
 
     # -- composition --------------------------------------------------------------------
 
@@ -258,7 +265,8 @@ class Potential:
             name = _free_name(part.name, params)
             params[name] = other.params[part.name]
             placed.append(Placed(name, part.term, part.atoms))
-        return Potential(placed, params, a if a is not None else b)
+        trained = (*_parts(self), *_parts(other))
+        return Potential(placed, params, a if a is not None else b, trained=trained)
 
     def __radd__(self, other) -> Potential:
         return self if isinstance(other, int) and other == 0 else NotImplemented  # sum([...])
@@ -272,7 +280,7 @@ class Potential:
             name: {**group, "scale": factor * group.get("scale", 1.0)}
             for name, group in self.params.items()
         }
-        return Potential(self.program.placed, params, self.molecule)
+        return Potential(self.program.placed, params, self.molecule, trained=_parts(self))
 
     __rmul__ = __mul__
 
@@ -304,7 +312,7 @@ class Potential:
             Placed(p.name, p.term, index if p.atoms is None else index[p.atoms])
             for p in self.program.placed
         ]
-        return Potential(placed, self.params)
+        return Potential(placed, self.params, trained=[t.on(index) for t in self.trained])
 
     def matched(self, molecule: Molecule) -> Potential:
         """The potential placed on the atoms of `molecule`, in the molecule's order.
@@ -336,17 +344,18 @@ class Potential:
         placed = [p for p in self.program.placed if p.name in names]
         exact = any(p.atoms is None for p in placed)
         params = {name: self.params[name] for name in names}
-        return Potential(placed, params, self.molecule if exact else None)
+        molecule = self.molecule if exact else None
+        return Potential(placed, params, molecule, trained=_parts(self))
 
     # -- JAX pytree -----------------------------------------------------------------------
 
     def tree_flatten(self):
-        return (self.params,), (self.program, self.molecule, self.origin)
+        return (self.params,), (self.program, self.molecule, self.origin, self.trained)
 
     @classmethod
     def tree_unflatten(cls, aux, children):
         self = object.__new__(cls)  # without checks: leaves may be placeholders
-        self.program, self.molecule, self.origin = aux
+        self.program, self.molecule, self.origin, self.trained = aux
         (self.params,) = children
         return self
 
@@ -357,6 +366,11 @@ class Potential:
         ]
         who = f"{self.molecule.formula}: " if self.molecule is not None else ""
         return f"Potential({who}{', '.join(parts)})"
+
+
+def _parts(potential: Potential) -> tuple[Trained, ...]:
+    """The training of a potential whose energy is no longer the one that was trained."""
+    return tuple(part._replace(whole=False) for part in potential.trained)
 
 
 def _free_name(name: str, taken) -> str:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxff.domain import Domain, Trained
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader, write_npz
@@ -107,6 +108,10 @@ def save(path, potential: Potential) -> None:
             entry["trees"] = trees
         terms.append(entry)
     header = {"format": FORMAT, "version": VERSION, "units": UNITS, "terms": terms}
+    if potential.trained:
+        header["trained"] = [{"atoms": t.atoms, "whole": t.whole} for t in potential.trained]
+    for i, part in enumerate(potential.trained):
+        arrays |= {f"trained/{i}/{key}": value for key, value in part.domain.arrays().items()}
     if (molecule := potential.molecule) is not None:
         header["molecule"] = {"charge": int(molecule.charge), "name": molecule.name}
         for key in MOLECULE_ARRAYS:
@@ -200,7 +205,7 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
             ):
                 raise InputError(f"{path}: the array molecule/{key} is damaged; make it again")
         molecule = Molecule(**arrays, **header["molecule"])
-    potential = Potential(placed, params, molecule)
+    potential = Potential(placed, params, molecule, trained=_trained(header, file, path))
     n_atoms = potential.n_atoms
     if molecule is not None and n_atoms not in (None, molecule.n_atoms):
         raise InputError(
@@ -208,6 +213,19 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
             "make it again"
         )
     return potential
+
+
+def _trained(header: dict, file: NpzReader, path) -> list[Trained]:
+    """The training frames of the potential; none in files of earlier versions."""
+    parts = []
+    for i, entry in enumerate(header.get("trained", ())):
+        atoms, prefix = entry["atoms"], f"trained/{i}/"
+        arrays = {k.removeprefix(prefix): file.get(k) for k in file if k.startswith(prefix)}
+        domain = Domain.from_arrays(arrays)
+        if domain is None or (atoms is not None and len(atoms) != len(domain.atoms)):
+            raise InputError(f"{path}: the description of its training frames is damaged")
+        parts.append(Trained(domain, None if atoms is None else tuple(atoms), entry["whole"]))
+    return parts
 
 
 def _kind(name: str, path) -> type[Term]:

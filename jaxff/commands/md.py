@@ -5,19 +5,30 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import Field, fields
+from dataclasses import Field, asdict, fields
 from functools import partial
+from typing import NamedTuple
 
-from jaxff.commands.options import START, model_option, not_negative, numbers, positive
-from jaxff.commands.shared import load_potential, load_start, writable_folder
+from jaxff.commands.options import (
+    START,
+    extrapolation_option,
+    model_option,
+    not_negative,
+    numbers,
+    positive,
+)
+from jaxff.commands.shared import load_potential, load_start, say_outside, writable_folder
 from jaxff.errors import InputError
 from jaxff.md.ensembles import ENSEMBLES, Ensemble
-from jaxff.md.settings import Output
+from jaxff.md.settings import Output, Stop
 
 HELP = "Molecular dynamics of a model."
 MORE = "The same command continues an interrupted simulation, bit for bit."
 EXAMPLE = "jaxff md hybrid.npz start.xyz --ensemble langevin --temperature 300 --steps 10000 -o run"
 
+FEW_FRAMES = 100  # of fewer frames the mean temperature is not judged
+ERRORS = 4.0  # a mean temperature is off by more than so many of its statistical errors
+TEMPERATURE_ERROR = 0.02  # part of the temperature by which time steps may change it
 FORMATS = ("extxyz", "h5", "dcd")
 EVERY = Output().every
 FRAME_SPACING = 4.0  # fs: shows wavenumbers up to 4,170 cm⁻¹, and so the stretches of hydrogen
@@ -54,9 +65,11 @@ def options(sub) -> None:
     )  # fmt: skip
     sub.add_argument("--format", choices=FORMATS, default="extxyz", help="format of the trajectory")
     sub.add_argument(
-        "--stretch", type=positive(float), metavar="FACTOR",
-        help="stop if a bond is longer than this factor times its length at the start",
+        "--stretch", type=float, default=Stop.stretch, metavar="FACTOR",
+        help="stop if a bond is longer than this factor times its length at the start; inf: bonds "
+        f"may break (default {Stop.stretch:g})",
     )  # fmt: skip
+    extrapolation_option(sub)
     sub.add_argument(
         "--precision", choices=("float32", "float64"), default="float64",
         help="floating-point numbers of the simulation",
@@ -99,7 +112,7 @@ def run(arguments, console) -> dict:
             out / f"trajectory.{arguments.format}", every=_every(arguments, ensemble),
             restart=restart, overwrite=arguments.overwrite, keep=False,
         ),
-        stop=md.Stop(stretch=arguments.stretch, max_temperature=arguments.max_temperature),
+        stop=Stop(arguments.stretch, arguments.max_temperature, arguments.on_extrapolation),
         progress=console,
     )  # fmt: skip
     if restart.is_file() and not arguments.overwrite:
@@ -131,6 +144,19 @@ def run(arguments, console) -> dict:
     means = np.mean(result.temperatures, axis=-1)
     rate, files = result.ns_per_day / (0.0864 * ensemble.dt), list(map(str, files))
     console.say(f"mean temperature {np.mean(means):.1f} K")
+    hot = _is_off(result.temperatures, float(first)) if constant else None
+    if hot is not None:
+        console.say(
+            f"warning: the mean temperature is {hot.mean:.1f} ± {hot.error:.1f} K, but the target "
+            f"is {float(first):g} K: the forces of the model or the time step may be unsuitable"
+        )
+    found = result.extrapolation
+    if found is not None and found.outside:
+        where = "" if found.replica is None else f"replica {found.replica}, "
+        say_outside(
+            console, arguments.model, found.outside, found.frames, "frames",
+            f"{where}step {found.step}", found.reason,
+        )  # fmt: skip
     console.say(f"{rate:.0f} steps/s, {result.ns_per_day:.3g} ns/day for all replicas together")
     console.say(f"wrote {', '.join(files[:3])}{', ...' * (len(files) > 3)}")
     console.say(
@@ -138,12 +164,43 @@ def run(arguments, console) -> dict:
     )
     return {
         "mean_temperature": means.tolist(),
+        "temperature_is_off": hot is not None,
+        "extrapolation": None if found is None else {**asdict(found), "share": found.share},
         "degrees_of_freedom": np.asarray(result.degrees_of_freedom).tolist(),
         "frames": len(result.times),
         "steps_per_second": rate,
         "ns_per_day": result.ns_per_day,
         "trajectory": files if arguments.replicas else files[0],
     }
+
+
+class _Temperature(NamedTuple):
+    mean: float
+    error: float
+
+
+def _is_off(temperatures, target: float) -> _Temperature | None:
+    """The mean temperature and its error if it differs significantly from the target, K.
+
+    The first tenth of the frames, in which the molecule is heated, is left out.
+
+    Args:
+        temperatures: (F,) or (R, F) K.
+        target: K.
+    """
+    import numpy as np
+
+    from jaxff.analysis import mean_and_error
+
+    series = np.atleast_2d(temperatures)
+    series = series[:, series.shape[1] // 10 :]
+    if series.shape[1] < FEW_FRAMES:
+        return None
+    estimates = [mean_and_error(one) for one in series]
+    mean = float(np.mean([e.mean for e in estimates]))
+    error = float(np.sqrt(np.sum([float(e.error) ** 2 for e in estimates])) / len(series))
+    allowed = max(ERRORS * error, TEMPERATURE_ERROR * target)
+    return _Temperature(mean, error) if abs(mean - target) > allowed else None
 
 
 def _settings() -> dict[str, tuple[Field, list[str]]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxff.errors import InputError
 from jaxff.formats.registry import AMBER, FORCE_FIELD_SUFFIXES, MODEL_SUFFIX
+from jaxff.md.settings import ON_EXTRAPOLATION
 from jaxff.molecule_files import READERS
 from jaxff.reference.calculators import CHOICES
 from jaxff.reference.settings import Labelling, Sampling
@@ -97,6 +98,15 @@ def model_option(sub) -> None:
     sub.add_argument("model", metavar="MODEL.npz", help=MODEL)
     trust_option(sub)
     frcmod_option(sub)
+
+
+def extrapolation_option(sub) -> None:
+    """What happens at frames outside the training data of the model."""
+    sub.add_argument(
+        "--on-extrapolation", choices=ON_EXTRAPOLATION, default=ON_EXTRAPOLATION[0],
+        help="frames outside the training data of the model: count them and warn, stop, or do not "
+        f"compare them (default {ON_EXTRAPOLATION[0]})",
+    )  # fmt: skip
 
 
 def method_options(sub) -> None:

@@ -16,6 +16,7 @@ from jaxff.formats.registry import AMBER, companions_of, is_potential, suffix_of
 if TYPE_CHECKING:
     from jaxff.console import Console
     from jaxff.dataset import Dataset, Split
+    from jaxff.domain import Outside
     from jaxff.molecule import Molecule
     from jaxff.potential import Potential
     from jaxff.reference.calculators import Method
@@ -190,6 +191,63 @@ def split_frames(
         f"{len(split.test)} test frames ({data.theory}{charge})"
     )
     return split
+
+
+def say_extrapolation(console, model: str, found: Outside | None, what: str) -> dict | None:
+    """Print how many of the geometries of a command are outside the training data of a model.
+
+    Args:
+        console: prints the lines.
+        model: name of the model.
+        found: the comparison of the geometries; None if the training data are unknown.
+        what: the geometries in words, such as "frames".
+
+    Returns:
+        The numbers for the JSON output; None if the training data are unknown.
+    """
+    if found is None:
+        return None
+    count, total = int(found.frames.sum()), len(found.frames)
+    first = int(found.frames.argmax()) if count else None
+    if count:
+        say_outside(console, model, count, total, what, f"number {first}", found.reason)
+    return {
+        "frames": total, "outside": count, "share": count / max(total, 1), "first": first,
+        "reason": found.reason, "energy_below": float(found.energies.max(initial=0.0)),
+    }  # fmt: skip
+
+
+def say_outside(
+    console, model: str, count: int, total: int, what: str, first: str, reason: str
+) -> None:
+    """Print a warning of geometries outside the training data."""
+    share = 100.0 * count / total
+    console.say(
+        f"warning: {count} of {total} {what} ({share:.2g} %) are outside the training data of "
+        f"{model}, where its energies and forces may be wrong; the first is {first}: {reason}"
+    )
+
+
+def extrapolation_of(arguments: Namespace, surface: Any, positions, energies) -> Outside | None:
+    """The comparison of geometries (M, N, 3) Å with the training data of a potential.
+
+    None if they are unknown, or if the command does not ask for it.
+
+    Raises:
+        InputError: a geometry is outside, and the command asks to stop.
+    """
+    from jaxff.domain import outside
+
+    if arguments.on_extrapolation == "ignore":
+        return None
+    found = outside(getattr(surface, "trained", ()), positions, energies)
+    if found is not None and found.frames.any() and arguments.on_extrapolation == "stop":
+        raise InputError(
+            f"geometry {int(found.frames.argmax())} of {len(found.frames)} is outside the training "
+            f"data of {arguments.model}: {found.reason}; label such geometries and train again, or "
+            "use --on-extrapolation warn"
+        )
+    return found
 
 
 def writable_folder(path: str | Path) -> Path:

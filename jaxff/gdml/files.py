@@ -12,6 +12,7 @@ import numpy as np
 from ase.data import covalent_radii
 
 from jaxff import units
+from jaxff.domain import Domain, Trained
 from jaxff.errors import InputError
 from jaxff.gdml.descriptor import inverse_distances, pair_permutations
 from jaxff.gdml.model import KernelTerm, kernel_potential
@@ -19,6 +20,8 @@ from jaxff.molecule import BOND_TOLERANCE, Molecule
 from jaxff.npz import NpzReader, usable, write_npz
 from jaxff.potential import Potential
 from jaxff.soundness import fault_of
+
+DOMAIN = "jaxff_domain_"  # begins the names of the arrays that describe the training frames
 
 
 def load(path: str | Path) -> Potential:
@@ -112,7 +115,11 @@ def load(path: str | Path) -> Potential:
     potential = kernel_potential(term, descriptors / length, columns, molecule)
     if fault := fault_of(term, potential.params["gdml"]):
         raise InputError(f"{path}: the model is damaged ({fault}); make the file again")
-    return potential
+    known = {k.removeprefix(DOMAIN): file.get(k) for k in file if k.startswith(DOMAIN)}
+    domain = Domain.from_arrays(known)
+    if domain is None or not np.array_equal(domain.atoms, molecule.symbols):
+        return potential
+    return potential.with_training([Trained(domain)])
 
 
 def save(path: str | Path, potential: Potential) -> None:
@@ -169,6 +176,9 @@ def save(path: str | Path, potential: Potential) -> None:
         "r_unit": "Ang",
         "e_unit": "kcal/mol",
     }
+    if len(potential.trained) == 1 and potential.trained[0].atoms is None:
+        known = potential.trained[0].domain.arrays()
+        arrays |= {f"{DOMAIN}{key}": value for key, value in known.items()}
     if term.knows_energies:
         arrays["e_err"] = pending
     if "alphas" in params:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxff.dataset import Dataset
+from jaxff.domain import Domain, Trained
 from jaxff.errors import InputError
 from jaxff.gdml.adapt import PRIORS, adapted
 from jaxff.gdml.checkpoint import Checkpoint
@@ -130,13 +131,19 @@ def train(
         if error >= best_error:
             break
         best, best_error = model, error
+    predicted, forces = best.predict(frames.positions)
     if atoms is None:
-        predicted, forces = best.predict(frames.positions)
         if frames.energies is not None:
             check_energies(frames.label, frames.energies, predicted)
         below = 0.0 if baseline is None else baseline.predict(frames.positions)[1]
         warn_if_not_learnt(frames, forces, below)
-    return Potential(best.program, best.params, dataset.molecule)
+    trained = [] if atoms is None else [part._replace(whole=False) for part in best.trained]
+    if frames.lattice is None:
+        molecule = restricted(dataset, atoms).molecule
+        positions = restricted(frames, atoms).positions
+        domain = Domain.of(molecule, positions, predicted, permutations)
+        trained.append(Trained(domain, atoms))
+    return Potential(best.program, best.params, dataset.molecule, trained=trained)
 
 
 def force_rmse(potential: Potential, data: Dataset) -> float:

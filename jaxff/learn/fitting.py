@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.dataset import Dataset
+from jaxff.domain import Domain, Trained
 from jaxff.errors import InputError
 from jaxff.learn import gradient, least_squares
 from jaxff.learn.changes import Change, changes
@@ -139,13 +140,23 @@ def fit(
         for doubt in problem.ensembles.doubts(solution.vector):
             warnings.warn(doubt, UntrustedWarning, stacklevel=2)
     fitted = problem.free.moved(problem.unravel(jnp.asarray(solution.vector)))
+    potentials = problem.joint.potentials(fitted.params)
     return Fit(
-        problem.joint.potentials(fitted.params),
+        tuple(map(_with_training, potentials, data)),
         history,
         problem.free.names,
         tuple(changes(problem, fitted, solution.errors)),
         solution.converged,
     )
+
+
+def _with_training(potential: Potential, frames: Dataset | None) -> Potential:
+    """The fitted potential with a description of its training frames."""
+    if not frames or frames.lattice is not None:
+        return potential
+    molecule = potential.molecule or frames.molecule
+    energies = potential.predict(frames.positions)[0]
+    return potential.with_training([Trained(Domain.of(molecule, frames.positions, energies))])
 
 
 def _checked_targets(targets, potentials: list[Potential]) -> list[list]:

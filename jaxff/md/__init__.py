@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from jaxff.md.descent import Descent, Minimum
     from jaxff.md.minimization import minimize
     from jaxff.md.record import Run
-    from jaxff.md.simulation import SimulationError, simulate
+    from jaxff.md.simulation import ExtrapolationError, SimulationError, simulate
     from jaxff.md.stacked import simulate_stack
     from jaxff.md.state import State
     from jaxff.md.trajectory import open_trajectory, read_trajectory
 
 _MODULES = {
     "Descent": "descent",
+    "ExtrapolationError": "simulation",
     "Minimum": "descent",
     "Run": "record",
     "SimulationError": "simulation",
@@ -38,6 +39,7 @@ __all__ = [
     "NVE",
     "Descent",
     "Ensemble",
+    "ExtrapolationError",
     "Langevin",
     "Minimum",
     "NoseHoover",

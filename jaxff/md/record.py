@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxff.md import kinetics, origin
+from jaxff.md.extrapolation import Extrapolation, Watch
 from jaxff.md.integrate import Frame
 from jaxff.md.settings import Output
 from jaxff.md.state import State
@@ -39,6 +40,8 @@ class Run:
         seconds: wall-clock time of the dynamics without compilation.
         compile_seconds: wall-clock time of the compilation.
         ns_per_day: simulated time of all replicas together per day of wall-clock time.
+        extrapolation: the frames outside the training data of the potential; None if these are
+            unknown or were not compared.
     """
 
     positions: np.ndarray
@@ -53,6 +56,7 @@ class Run:
     seconds: float = 0.0
     compile_seconds: float = 0.0
     ns_per_day: float = 0.0
+    extrapolation: Extrapolation | None = None
 
 
 @dataclass
@@ -63,6 +67,7 @@ class Record:
     files: list[Writer]
     output: Output
     store: Store
+    watch: Watch
     seconds: float = 0.0
     compile_seconds: float = 0.0
     parts: list[dict[str, np.ndarray]] = field(default_factory=list)
@@ -70,10 +75,9 @@ class Record:
     def __post_init__(self):
         self.first_step, self.saved = self.state.step, clock.perf_counter()
 
-    def add(self, frames: Frame, every: int) -> None:
-        """Add frames, `every` steps apart, that follow the present state."""
+    def add(self, frames: Frame, steps: np.ndarray) -> None:
+        """Add frames at the given steps (F,)."""
         frames = Frame(*(x.astype(float) for x in frames))
-        steps = self.state.step + every * np.arange(1, len(frames.positions) + 1)
         part = {
             "positions": origin.absolute(frames.positions, frames.origin),
             "velocities": frames.displacements / self.state.dt,
@@ -116,6 +120,7 @@ class Record:
             seconds=self.seconds,
             compile_seconds=self.compile_seconds,
             ns_per_day=self.ns_per_day,
+            extrapolation=self.watch.result(),
         )
 
     @property

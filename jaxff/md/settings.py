@@ -126,6 +126,9 @@ class Output:
             raise InputError(f"{self.path}: the trajectory and the restart file must be two files")
 
 
+ON_EXTRAPOLATION = ("warn", "stop", "ignore")
+
+
 @dataclass(frozen=True)
 class Stop:
     """Limits that stop a simulation; numbers that are not finite always stop it.
@@ -136,15 +139,22 @@ class Stop:
         max_temperature: K, highest allowed temperature; infinity allows every temperature.  None:
             a temperature that thermal fluctuations cannot reach.  At constant energy, None limits
             the change of the total energy instead.
+        on_extrapolation: what happens if a frame is outside the training data of the potential
+            (see `jaxff.domain`): "warn" counts such frames, "stop" also stops at the first one,
+            which is noticed within a few fs, and "ignore" does not compare the frames.
 
     Raises:
         InputError: a limit is out of range.
     """
 
-    stretch: float | None = None
+    stretch: float | None = 3.0
     max_temperature: float | None = None
+    on_extrapolation: str = "warn"
 
     def __post_init__(self):
+        if self.on_extrapolation not in ON_EXTRAPOLATION:
+            known = ", ".join(ON_EXTRAPOLATION)
+            raise InputError(f"on_extrapolation is {self.on_extrapolation!r}: choose {known}")
         if self.stretch is not None and not self.stretch > 1.0:
             raise InputError(f"stretch is {self.stretch}: it must be above 1")
         if self.max_temperature is not None and not self.max_temperature > 0:

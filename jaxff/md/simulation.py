@@ -15,6 +15,7 @@ import numpy as np
 from jaxff.errors import InputError
 from jaxff.md import guard
 from jaxff.md.ensembles import Ensemble, Langevin
+from jaxff.md.extrapolation import Watch
 from jaxff.md.guard import Fault, Guard
 from jaxff.md.integrate import Frame, chunk_frames, run_chunk
 from jaxff.md.integrators import Bath
@@ -50,6 +51,10 @@ class SimulationError(ArithmeticError):
         self.atoms, self.replica, self.term = fault.atoms, fault.replica, term
 
 
+class ExtrapolationError(SimulationError):
+    """A simulation left the training data of its potential; see `Stop.on_extrapolation`."""
+
+
 def simulate(
     potential: Potential,
     molecule: Molecule,
@@ -80,6 +85,7 @@ def simulate(
     Raises:
         InputError: arguments that cannot be used, or a start that is not finite.
         SimulationError: a number that is not finite, an explosion or a broken bond.
+        ExtrapolationError: a frame outside the training data, if `stop` asks for it.
     """
     return Simulation.of(potential, molecule, ensemble, steps, start, output).run(stop, progress)
 
@@ -180,7 +186,8 @@ class Simulation:
 
     def run(self, stop: Stop, progress: Progress | None = None) -> Run:
         """Run the simulation; the arguments are those of `simulate`."""
-        every = self.output.every
+        watched = Watch(self.potential.trained, stop)
+        every = watched.interval(self.output.every, self.ensemble.dt)
         begun = clock.perf_counter()
         _, frames = self.advance(self.first, 1, 0)  # compiles, and observes the start
         compile_seconds = clock.perf_counter() - begun
@@ -190,30 +197,45 @@ class Simulation:
         )  # fmt: skip
         if (fault := watch.fault(frames)) is not None:
             raise InputError(f"at the starting geometry {fault.what}")
+        if self.fresh:
+            left = watched.compare(frames, np.array([self.first.step]))
+            if watched.stops and left is not None and watched.first is not None:
+                raise InputError(
+                    f"the starting geometry is outside the training data of the potential: "
+                    f"{watched.first[2]}; start from a training frame or from a minimum near them"
+                )
         with ExitStack() as stack:
             files = trajectories(self.output, self.molecule, self.first.replicas, self.marks)
             for file in files:
                 stack.enter_context(closing(file))
-            record = Record(self.state, files, self.output, self.store)
+            record = Record(self.state, files, self.output, self.store, watched)
             record.compile_seconds = compile_seconds
             if self.fresh:
-                record.add(frames, 0)
+                record.add(frames, np.array([self.first.step]))
                 record.save()  # from here on an interrupted run can be continued
             wanted, begun = 1, clock.perf_counter()
             while record.state.step < self.last:
                 before, lap = record.state, clock.perf_counter()
                 wanted = min(wanted, (self.last - before.step) // every)
                 after, frames = self.advance(before, wanted, every)
-                if (fault := watch.fault(frames)) is not None:
-                    record.add(Frame(*(x[: fault.frame] for x in frames)), every)
-                    record.state, _ = self.advance(before, fault.frame, every)
-                    record.seconds = clock.perf_counter() - begun
-                    record.save()
-                    raise self._failure(record, watch)
-                record.add(frames, every)
+                steps = before.step + every * np.arange(1, len(frames.potential) + 1)
+                fault = watch.fault(frames)
+                n = len(steps) if fault is None else fault.frame
+                left = watched.compare(Frame(*(x[:n] for x in frames)), steps)
+                n = left if watched.stops and left is not None else n
+                kept = np.flatnonzero(self._is_recorded(steps[:n]))
+                record.add(Frame(*(x[kept] for x in frames)), steps[kept])
                 record.state = after
+                if n < len(steps):
+                    count = kept[-1] + 1 if len(kept) else 0
+                    record.state = self.advance(before, count, every)[0]
                 record.seconds = clock.perf_counter() - begun
-                record.save_if_due()
+                if n < len(steps):
+                    if self._is_recorded(record.state.step):
+                        record.save()
+                    raise self._failure(record, watch) if n != left else self._left(record)
+                if self._is_recorded(after.step):
+                    record.save_if_due()
                 if progress is not None:
                     fraction = (after.step - self.first.step) / (self.last - self.first.step)
                     progress(f"molecular dynamics ({record.ns_per_day:.3g} ns/day)", fraction)
@@ -221,6 +243,24 @@ class Simulation:
                 wanted = int(np.clip(pace, 1, min(8 * wanted, chunk_frames(after.dynamics))))
             record.save()
             return record.run()
+
+    def _is_recorded(self, step):
+        return (step - self.first.step) % self.output.every == 0
+
+    def _left(self, record: Record) -> ExtrapolationError:
+        """The error of a simulation that has left the training data."""
+        run = record.run()
+        found = run.extrapolation
+        assert found is not None
+        assert found.step is not None
+        where = "" if found.replica is None else f" in replica {found.replica}"
+        kept = f"; the frames before it are in {record.files[0].path}" if record.files else ""
+        return ExtrapolationError(
+            f"the simulation left the training data of the potential{where} at step {found.step} "
+            f"({found.step * run.state.dt:g} fs): {found.reason}; label such frames and train "
+            f"again, or lower the temperature{kept}",
+            run, found.step, Fault(0, found.replica, (), found.reason), None,
+        )  # fmt: skip
 
     def _failure(self, record: Record, watch: Guard) -> SimulationError:
         """Continue from the last good frame by single steps to locate the fault."""

@@ -116,7 +116,7 @@ def active_learning(
     out.mkdir(parents=True, exist_ok=True)
     if baseline is not None:  # its molecule would be compared with bonds perceived from few frames
         baseline = baseline.matched(molecule)
-        baseline = Potential(baseline.program, baseline.params)
+        baseline = Potential(baseline.program, baseline.params, trained=baseline.trained)
     labelling.method.make(molecule.charge, molecule)  # raises errors before any dynamics
     labelling = replace(labelling, skip_failed=True, overwrite=True)
     request = {
@@ -146,7 +146,7 @@ def active_learning(
             run=gdml.Run(seed=sampling.seed, progress=progress, check_labels=False),
             **loop.training,
         )
-        model = Potential(model.program, model.params, molecule)
+        model = Potential(model.program, model.params, molecule, trained=model.trained)
         save(out / "model.npz", model)
         reached = bool(rounds) and rounds[-1].force_rmse <= loop.target
         n = min(loop.n_round, loop.max_frames - len(data))

@@ -1,0 +1,344 @@
+"""What a potential was trained on, and whether other frames are similar to it.
+
+A trained potential predicts nothing far from its training frames: a kernel falls back to its mean,
+and a fitted force field may have energies without a lower limit.  A `Domain` summarises the
+training frames, so that frames far from them are noticed at little cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxff.molecule import Molecule, equivalent_atoms
+
+MAX_FRAMES = 500  # training frames with which others are compared
+MAX_NUMBERS = 500_000  # in the descriptors of these frames
+MARGIN = 1.2  # limit of the distance, in units of the largest one among the training frames
+STRETCH = 0.5  # part of the range of a bond by which it may leave this range
+LEAST_STRETCH = 0.05  # Å, the least such length
+DEPTH = 1.25  # lowest energy, in units of the estimated depth of the minimum below the mean
+LEAST_DEPTH = 1.0  # kcal/mol, by which an energy may always be lower
+_FLOOR = 0.1  # smallest scale of an entry, in units of the mean scale
+_SAME = 1e-6  # relative difference of the signatures of one frame, from rounding in text files
+_AT_ONCE = 2048  # frames compared at once
+
+
+class Trained(NamedTuple):
+    """Training frames of a potential, or of a part of it.
+
+    Attributes:
+        domain: the training frames.
+        atoms: the atoms of the potential that are those of the domain; None: all, in their order.
+        whole: whether the energies of the domain are those of the whole potential.
+    """
+
+    domain: Domain
+    atoms: tuple[int, ...] | None = None
+    whole: bool = True
+
+    def on(self, atoms: np.ndarray) -> Trained:
+        """The same after the potential has been placed on the `atoms` of a larger system."""
+        own = range(len(atoms)) if self.atoms is None else self.atoms
+        return self._replace(atoms=tuple(int(atoms[i]) for i in own))
+
+
+class Outside(NamedTuple):
+    """The frames of a set that lie outside the training data.
+
+    Attributes:
+        frames: (M,) whether each frame lies outside.
+        energies: (M,) kcal/mol, how far the energy lies below the lowest training energy, at least
+            0, and 0 if the energies are unknown.
+        reason: why the first of these frames lies outside; "" if there is none.
+    """
+
+    frames: np.ndarray
+    energies: np.ndarray
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """The training frames of a potential, in a form that is quick to compare with.
+
+    Attributes:
+        atoms: (N,) symbols of the elements, for messages.
+        orbits: (D,) number of the class of each pair of atoms, D = N(N−1)/2.  The potential cannot
+            distinguish the pairs of one class.
+        scale: (D,) 1/Å, standard deviations of the inverse distances, sorted within their classes.
+        reference: (M, D) sorted inverse distances of some training frames, in units of `scale`.
+        limit: () largest distance from the nearest of these frames, in units of `scale`.
+        bonds: (B, 2) atoms of each bond.
+        lengths: (B, 2) Å, shortest and longest length that each bond may have.
+        energies: (2,) kcal/mol, lowest and highest energy that the potential has on its training
+            frames; NaN if unknown.
+        floor: () kcal/mol, lowest energy that the potential may have.
+        signatures: (F, 2) sums by which each of the F training frames is recognised, in any order
+            of its atoms and in any orientation.
+    """
+
+    atoms: np.ndarray
+    orbits: np.ndarray
+    scale: np.ndarray
+    reference: np.ndarray
+    limit: np.ndarray
+    bonds: np.ndarray
+    lengths: np.ndarray
+    energies: np.ndarray
+    floor: np.ndarray
+    signatures: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        molecule: Molecule,
+        positions: np.ndarray,
+        energies: np.ndarray | None = None,
+        permutations: np.ndarray | None = None,
+    ) -> Domain:
+        """The domain of a potential.
+
+        The limits follow from the training frames alone: the distance limit from the distance
+        of each frame to the nearest other one, and the energy limit from the mean and the
+        variance of the energies.  Harmonic vibrations of f degrees of freedom with a standard
+        deviation s have a mean energy of s √(f/2) above the minimum, at any temperature.
+
+        Args:
+            molecule: elements and bonds.
+            positions: (F, N, 3) Å, the training frames.
+            energies: (F,) kcal/mol, of the trained potential; None if they are unknown.
+            permutations: (P, N) permutations under which the potential is symmetric; None: of
+                all atoms with equal surroundings in the bond graph.
+        """
+        positions = np.asarray(positions, float)
+        orbits = _orbits(molecule, permutations)
+        x = _ordered(_inverse_distances(positions), orbits)
+        spread = x.std(axis=0)
+        scale = np.maximum(spread, _FLOOR * spread.mean() + 1e-9)
+        room = max(MAX_NUMBERS // max(x.shape[1], 1), 20)
+        every = -(-len(x) // min(MAX_FRAMES, room))
+        reference = (x[::every] / scale).astype(np.float32)
+        nearest = _nearest(x / scale, reference, skip_itself=True)
+        usual = nearest[np.isfinite(nearest)]
+        limit = MARGIN * usual.max() if len(usual) else np.inf
+        lengths = _lengths(molecule.bonds, positions)
+        low, high = lengths.min(axis=0), lengths.max(axis=0)
+        spare = np.maximum(STRETCH * (high - low), LEAST_STRETCH)
+        span, floor = [np.nan, np.nan], -np.inf
+        if energies is not None:
+            span = [np.min(energies), np.max(energies)]
+            depth = np.std(energies) * np.sqrt(max(3 * molecule.n_atoms - 6, 1) / 2.0)
+            floor = min(np.mean(energies) - DEPTH * depth, span[0]) - LEAST_DEPTH
+        return cls(
+            np.array(molecule.symbols),
+            orbits,
+            scale,
+            reference,
+            np.array(limit),
+            np.asarray(molecule.bonds, int).reshape(-1, 2),
+            np.stack([low - spare, high + spare], axis=1),
+            np.array(span, float),
+            np.array(floor),
+            _signatures(positions),
+        )
+
+    @property
+    def n_frames(self) -> int:
+        """Number of training frames."""
+        return len(self.signatures)
+
+    def distances(self, positions: np.ndarray) -> np.ndarray:
+        """Distances (M,) of frames (M, N, 3) Å from the training frames, in units of the limit."""
+        x = _ordered(_inverse_distances(np.asarray(positions, float)), self.orbits)
+        return _nearest(x / self.scale, self.reference) / float(self.limit)
+
+    def outside(self, positions: np.ndarray, energies: np.ndarray | None = None) -> Outside:
+        """The frames outside this domain, and why the first of them is.
+
+        Args:
+            positions: (M, N, 3) Å.
+            energies: (M,) kcal/mol, of the terms of the trained potential; None if unknown.
+        """
+        positions = np.asarray(positions, float)
+        energies = np.full(len(positions), np.nan) if energies is None else np.asarray(energies)
+        low, high = self.lengths.T
+        lengths = _lengths(self.bonds, positions)
+        with np.errstate(invalid="ignore"):
+            below = np.nan_to_num(np.maximum(self.energies[0] - energies, 0.0))
+            deep = energies < self.floor
+            broken = ~((lengths >= low) & (lengths <= high)).all(axis=1)
+            distances = self.distances(positions)
+            far = ~(distances <= 1.0)
+        frames = deep | broken | far
+        if not frames.any():
+            return Outside(frames, below, "")
+        first = int(np.argmax(frames))
+        if deep[first]:
+            reason = (
+                f"its energy lies {below[first]:.1f} kcal/mol below all training energies, deeper "
+                "than the minimum that these suggest"
+            )
+        elif broken[first]:
+            excess = np.maximum(lengths[first] - high, low - lengths[first])
+            worst = int(np.nanargmax(np.where(np.isnan(excess), np.inf, excess)))
+            i, j = map(int, self.bonds[worst])
+            reason = (
+                f"the bond of atoms {i} ({self.atoms[i]}) and {j} ({self.atoms[j]}) is "
+                f"{lengths[first, worst]:.2f} Å long, and the training frames allow "
+                f"{low[worst]:.2f} to {high[worst]:.2f} Å"
+            )
+        else:
+            reason = (
+                f"its distances differ {distances[first]:.2f} times as much from the nearest "
+                "training frame as allowed"
+            )
+        return Outside(frames, below, reason)
+
+    def trained_on(self, positions: np.ndarray) -> np.ndarray:
+        """Whether each of the frames (M, N, 3) Å is a training frame, (M,)."""
+        marks = _signatures(np.asarray(positions, float))
+        known = self.signatures[np.argsort(self.signatures[:, 0])]
+        start = np.searchsorted(known[:, 0], marks[:, 0] * (1.0 - _SAME))
+        stop = np.searchsorted(known[:, 0], marks[:, 0] * (1.0 + _SAME))
+        return np.array(
+            [
+                bool((np.abs(known[a:b, 1] / mark[1] - 1.0) < _SAME).any())
+                for a, b, mark in zip(start, stop, marks, strict=True)
+            ],
+            bool,
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of this domain by name, for files."""
+        return {item.name: np.asarray(getattr(self, item.name)) for item in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> Domain | None:
+        """The domain in a file; None if it is absent, incomplete or damaged."""
+        names = [item.name for item in fields(cls)]
+        if any(arrays.get(name) is None for name in names):
+            return None
+        domain = cls(**{name: np.asarray(arrays[name]) for name in names})
+        return domain if domain._is_sound() else None
+
+    def _is_sound(self) -> bool:
+        n = len(self.atoms) if self.atoms.ndim == 1 else 0
+        n_pairs, n_bonds = n * (n - 1) // 2, len(self.bonds)
+        shapes = {
+            "orbits": (n_pairs,), "scale": (n_pairs,), "bonds": (n_bonds, 2), "limit": (),
+            "floor": (),
+            "lengths": (n_bonds, 2), "energies": (2,), "signatures": (len(self.signatures), 2),
+            "reference": (len(self.reference), n_pairs),
+        }  # fmt: skip
+        if any(
+            getattr(self, name).shape != shape or getattr(self, name).dtype.kind not in "fiu"
+            for name, shape in shapes.items()
+        ):
+            return False
+        whole = self.bonds.dtype.kind in "iu" and self.orbits.dtype.kind in "iu"
+        inside = whole and (self.bonds >= 0).all() and (self.bonds < n).all()
+        return bool(inside and (self.scale > 0).all() and self.limit > 0)
+
+
+def _inverse_distances(positions: np.ndarray) -> np.ndarray:
+    """Inverse distances (M, D) 1/Å of all pairs of atoms of frames (M, N, 3) Å."""
+    i, j = np.tril_indices(positions.shape[1], -1)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        return 1.0 / np.linalg.norm(positions[:, i] - positions[:, j], axis=-1)
+
+
+def _lengths(bonds: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    i, j = np.asarray(bonds, int).reshape(-1, 2).T
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.linalg.norm(positions[:, i] - positions[:, j], axis=-1)
+
+
+def _signatures(positions: np.ndarray) -> np.ndarray:
+    """Sums (M, 2) of the inverse distances and of their cubes, 1/Å and 1/Å³."""
+    x = _inverse_distances(positions)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.stack([x.sum(axis=1), (x**3).sum(axis=1)], axis=1)
+
+
+def _orbits(molecule: Molecule, permutations: np.ndarray | None) -> np.ndarray:
+    """Class (D,) of each pair of atoms; the order of distances in a class has no meaning."""
+    n = molecule.n_atoms
+    i, j = np.tril_indices(n, -1)
+    if permutations is None:
+        colours = equivalent_atoms(molecule)
+        bonded = np.zeros((n, n), int)
+        a, b = np.asarray(molecule.bonds, int).reshape(-1, 2).T
+        bonded[a, b] = bonded[b, a] = 1
+        low, high = np.minimum(colours[i], colours[j]), np.maximum(colours[i], colours[j])
+        keys = np.stack([low, high, bonded[i, j]], axis=1)
+        return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+    number = np.zeros((n, n), int)
+    number[i, j] = number[j, i] = np.arange(len(i))
+    return np.min([number[p[i], p[j]] for p in np.asarray(permutations)], axis=0)
+
+
+def _ordered(x: np.ndarray, orbits: np.ndarray) -> np.ndarray:
+    """Values (M, D) sorted within each class of columns, class after class."""
+    place = np.argsort(orbits, kind="stable")
+    x, sorted_orbits = x[:, place], orbits[place]
+    edges = np.flatnonzero(np.diff(sorted_orbits)) + 1
+    out = x.copy()
+    for start, stop in zip([0, *edges], [*edges, x.shape[1]], strict=True):
+        if stop - start > 1:
+            out[:, start:stop] = np.sort(x[:, start:stop], axis=1)
+    return out
+
+
+def _nearest(x: np.ndarray, reference: np.ndarray, *, skip_itself: bool = False) -> np.ndarray:
+    """Distances (M,) from x (M, D) to the nearest reference (K, D), NaN if x is not finite."""
+    out = np.full(len(x), np.inf)
+    squares = (reference.astype(float) ** 2).sum(axis=1)
+    for start in range(0, len(x), _AT_ONCE):
+        part = x[start : start + _AT_ONCE]
+        with np.errstate(invalid="ignore", over="ignore"):
+            d = (part**2).sum(axis=1)[:, None] + squares - 2.0 * part @ reference.T.astype(float)
+        if skip_itself:
+            d[d < 1e-6 * squares.mean()] = np.inf
+        if d.shape[1]:
+            out[start : start + _AT_ONCE] = np.sqrt(np.maximum(d.min(axis=1), 0.0))
+    return out
+
+
+def outside(
+    trained: Sequence[Trained], positions: np.ndarray, energies: np.ndarray | None = None
+) -> Outside | None:
+    """The frames that are outside the training data of a potential, or of a part of it.
+
+    Args:
+        trained: the training of the potential.
+        positions: (M, N, 3) Å.
+        energies: (M,) kcal/mol, of the potential; None if unknown.
+
+    Returns:
+        None if the training data are unknown.
+    """
+    if not trained:
+        return None
+    positions = np.asarray(positions)
+    frames, below = np.zeros(len(positions), bool), np.zeros(len(positions))
+    first, reason = len(positions), ""
+    for part in trained:
+        own = positions if part.atoms is None else positions[:, list(part.atoms)]
+        found = part.domain.outside(own, energies if part.whole else None)
+        if found.frames.any() and np.argmax(found.frames) < first:
+            first, reason = int(np.argmax(found.frames)), found.reason
+        frames, below = frames | found.frames, np.maximum(below, found.energies)
+    return Outside(frames, below, reason)
+
+
+def trained_on(trained: Sequence[Trained], positions: np.ndarray) -> np.ndarray:
+    """Whether each frame (M, N, 3) Å is a training frame of the potential or of a part, (M,)."""
+    found = np.zeros(len(positions), bool)
+    for part in trained:
+        own = positions if part.atoms is None else positions[:, list(part.atoms)]
+        found |= part.domain.trained_on(own)
+    return found
