@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
@@ -11,9 +12,14 @@ from ase.calculators.calculator import CalculationFailed, all_changes
 from ase.calculators.calculator import Calculator as AseCalculator
 
 from jaxff import units
+from jaxff.domain import outside
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
+
+
+class ExtrapolationWarning(UserWarning):
+    """A geometry is outside the training data of a potential."""
 
 
 class Calculator(AseCalculator):
@@ -24,6 +30,9 @@ class Calculator(AseCalculator):
 
     Args:
         potential: the potential; results have the dtype of its parameters.
+
+    If the training data of the potential are known, ``results["outside_training"]`` is True for
+    geometries outside these data.  The first of them causes an `ExtrapolationWarning`.
 
     Raises:
         InputError: in a calculation, if the atoms are periodic or cannot be matched.
@@ -38,6 +47,7 @@ class Calculator(AseCalculator):
         leaves = jax.tree.leaves(potential.params)
         self._dtype = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
         self._placed: Potential | None = None
+        self._has_warned = False
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
         """Compute the results of the current atoms; see ASE."""
@@ -57,6 +67,17 @@ class Calculator(AseCalculator):
             "free_energy": energy,
             "forces": np.asarray(forces, float) / units.EV,
         }
+        found = outside(self._placed.trained, np.asarray(R)[None], np.array([energy * units.EV]))
+        if found is not None:
+            self.results["outside_training"] = bool(found.frames[0])
+            if found.frames[0] and not self._has_warned:
+                self._has_warned = True
+                warnings.warn(
+                    "a geometry is outside the training data of the potential, whose energies may "
+                    f"be wrong there: {found.reason}",
+                    ExtrapolationWarning,
+                    stacklevel=2,
+                )
 
 
 def match(potential: Potential, molecule: Molecule) -> Potential:

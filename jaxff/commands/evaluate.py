@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from jaxff.commands.options import data_options, model_option
-from jaxff.commands.shared import load_dataset, load_potential
+from jaxff.commands.shared import METRICS, load_dataset, load_potential, say_extrapolation
 
 HELP = "Compute the errors of a model on a data set."
 EXAMPLE = "jaxff evaluate model.npz ethanol.npz"
+
+LEARNT = ("gdml", "gdml-local", "network")  # kinds of terms that know nothing without training
 
 
 def options(sub) -> None:
@@ -15,13 +17,38 @@ def options(sub) -> None:
 
 
 def run(arguments, console) -> dict:
-    from jaxff.learn import evaluate
+    from jaxff.domain import outside, trained_on
+    from jaxff.learn import aligned, evaluate
 
     potential = load_potential(arguments.model, arguments.trust, arguments.frcmod)
     data = load_dataset(arguments)
     console("evaluate", 0.0)
-    score = evaluate(potential, data)
+    parts = {"test": data}
+    ordered = aligned(data, potential)
+    known = trained_on(potential.trained, ordered.positions)
+    if known.any():
+        parts = {"all": data, "train": data[known], "test": data[~known]}
+    scores = {key: evaluate(potential, part) for key, part in parts.items() if len(part)}
+    energies = potential.predict(ordered.positions)[0]
     console.close()
     console.say(f"{arguments.model} on {len(data)} frames of {data.name} ({data.theory})")
-    console.table(["metric", "error"], [[key, value] for key, value in score.items()])
-    return {"test": score}
+    if known.any():
+        console.say(
+            f"the model was trained on {known.sum()} of these frames (train below), whose errors "
+            "are too small to judge the model by; test are the other frames"
+        )
+    rows = [[m, *(score.get(m) for score in scores.values())] for m in METRICS]
+    console.table(["metric", *(scores if known.any() else ["error"])], rows)
+    if not potential.trained and any(
+        placed.term.kind in LEARNT for placed in potential.program.placed
+    ):
+        console.say(
+            f"{arguments.model} does not contain its training frames: frames of {data.name}"
+            " cannot be compared with them"
+        )
+    found = outside(potential.trained, ordered.positions, energies)
+    return {
+        **scores,
+        "trained_on": int(known.sum()) if potential.trained else None,
+        "extrapolation": say_extrapolation(console, arguments.model, found, "frames"),
+    }

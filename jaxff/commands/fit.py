@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from jaxff.commands.options import charges, count, data_options, patterns, positive, split_options
-from jaxff.commands.shared import METRICS, load_dataset, load_form, split_frames
+from jaxff.commands.shared import METRICS, load_dataset, load_form, say_coverage, split_frames
 from jaxff.errors import InputError
 from jaxff.gaff.forms import FORMS
 from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
@@ -58,6 +58,12 @@ def options(sub) -> None:
     ):
         sub.add_argument(f"--{name}", type=positive(kind), default=default, help=text)
     sub.add_argument("--plus", choices=("sgdml",), help="add a kernel trained on the residual")
+    sub.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="with --plus sgdml: calibrate standard errors on the validation frames and report "
+        "their test coverage",
+    )
     sub.add_argument("--show", type=count, default=20, metavar="N", help="values to print")
     sub.add_argument("--plot", metavar="FILE.png", help="draw the forces and the history")
     sub.add_argument("-o", "--output", metavar="MODEL.npz", required=True)
@@ -68,6 +74,8 @@ def run(arguments, console) -> dict:
     from jaxff.learn import evaluate, fit
     from jaxff.saved import save
 
+    if arguments.uncertainty and (not arguments.plus or arguments.valid == 0):
+        raise InputError("--uncertainty needs --plus sgdml and validation frames (--valid N)")
     outputs = _outputs(arguments)
     for path in filter(None, (*outputs, arguments.plot)):
         writable_file(path)
@@ -99,6 +107,11 @@ def run(arguments, console) -> dict:
             )
         last = list(potentials.values())[-1]
         save(path, last)
+        coverage = None
+        if arguments.uncertainty:
+            console("uncertainty", 0.0)
+            errors = gdml.uncertainty(last, split.train, split.valid, seed=arguments.seed)
+            coverage = errors.coverage(last, split.test) if len(split.test) else None
         console.close()
         parts = {"train": split.train, "valid": split.valid, "test": split.test}
         parts = {key: part for key, part in parts.items() if len(part)}
@@ -108,7 +121,10 @@ def run(arguments, console) -> dict:
             [f"{split.train.name} {shown} errors", *METRICS],
             [[name, *(score.get(m, "-") for m in METRICS)] for name, score in scores.items()],
         )
-        results.append({**{key: evaluate(last, p) for key, p in parts.items()}, "model": path})
+        if coverage is not None:
+            say_coverage(console, coverage)
+        scores = {key: evaluate(last, p) for key, p in parts.items()}
+        results.append({**scores, "coverage": coverage, "model": path})
         pictured.append((parts[shown], potentials))
     unfinished.unlink(missing_ok=True)
     if not result.converged:

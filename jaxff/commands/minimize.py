@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from jaxff.commands.options import positive, surface_options
-from jaxff.commands.shared import load_surface_and_start, writable_folder, write_geometries
+from jaxff.commands.shared import (
+    extrapolation_of,
+    load_surface_and_start,
+    say_extrapolation,
+    writable_folder,
+    write_geometries,
+)
 from jaxff.errors import InputError
 
 HELP = "Minimise the energy of a geometry, or find the minima of many conformers."
@@ -53,6 +59,8 @@ def _settings(arguments, is_potential: bool):
 
 def _one(arguments, console, surface, molecule, descent, out) -> dict:
     """Minimise from the start."""
+    import numpy as np
+
     from jaxff import md
     from jaxff.analysis import as_surface, normal_modes
     from jaxff.md.surface import evaluate
@@ -90,12 +98,14 @@ def _one(arguments, console, surface, molecule, descent, out) -> dict:
         results["frequencies"] = modes.frequencies.tolist()
         _say_frequencies(console, modes.frequencies)
     console.say(f"wrote {path}")
+    outside = extrapolation_of(arguments, surface, end.positions[None], np.array([energy]))
+    results["extrapolation"] = say_extrapolation(console, arguments.model, outside, "geometries")
     return results
 
 
 def _many(arguments, console, surface, molecule, descent, out) -> dict:
     """Find the minima that the conformers lead to."""
-    from jaxff.analysis import conformers, minima
+    from jaxff.analysis import as_surface, conformers, minima
 
     console("minimise", 0.0)
     starts = conformers(molecule, arguments.conformers, arguments.seed)
@@ -126,7 +136,10 @@ def _many(arguments, console, surface, molecule, descent, out) -> dict:
     if failed:
         console.say(f"{failed} of {len(starts)} starts have not converged")
     console.say(f"wrote {path}")
+    surface = as_surface(surface, molecule)
+    outside = extrapolation_of(arguments, surface, result.positions, result.energies)
     return {
+        "extrapolation": say_extrapolation(console, arguments.model, outside, "minima"),
         "energies": result.energies.tolist(),
         "counts": result.counts.tolist(),
         "frequencies": [f.tolist() for f in result.frequencies],

@@ -124,6 +124,7 @@ def surface_options(sub) -> None:
     sub.add_argument("start", metavar="START", help=START)
     frcmod_option(sub)
     method_options(sub)
+    extrapolation_option(sub)
 
 
 def labelling_options(sub) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from jaxff.commands.options import atoms, count, positive, surface_options
 from jaxff.commands.shared import (
+    extrapolation_of,
     load_surface,
     load_surface_and_start,
+    say_extrapolation,
     writable_folder,
     write_geometries,
 )
@@ -59,7 +61,7 @@ def options(sub) -> None:
 
 
 def run(arguments, console) -> dict:
-    from jaxff.analysis import scan
+    from jaxff.analysis import as_surface, scan
     from jaxff.md import Descent
     from jaxff.reference.cached import resumable
     from jaxff.reference.calculators import Method
@@ -104,6 +106,12 @@ def run(arguments, console) -> dict:
         draw(scans, arguments.highest).savefig(out / "scan.png", dpi=130)
     files.append(out / "scan.png")
     results = _summary(scans, arguments.highest, console)
+    for (name, one), surface in zip(scans.items(), surfaces, strict=True):
+        own = as_surface(surface, molecule)
+        R = one.positions.reshape(-1, molecule.n_atoms, 3)
+        outside = extrapolation_of(arguments, own, R, one.energies.ravel())
+        shown = say_extrapolation(console, name, outside, "points")
+        results["models"][name]["extrapolation"] = shown
     console.say(f"wrote {', '.join(map(str, files))}")
     return {**results, "files": [str(file) for file in files]}
 

@@ -193,6 +193,12 @@ def split_frames(
     return split
 
 
+def say_coverage(console, coverage: dict[str, float]) -> None:
+    """Print the shares of the test errors within one and two standard errors."""
+    within = ", ".join(f"{key} {value:.3f}" for key, value in coverage.items())
+    console.say(f"test errors within 1 and 2 standard errors: {within} (0.683, 0.954)")
+
+
 def say_extrapolation(console, model: str, found: Outside | None, what: str) -> dict | None:
     """Print how many of the geometries of a command are outside the training data of a model.
 

@@ -23,6 +23,7 @@ from jaxff.commands.shared import (
     load_dataset,
     load_molecule,
     load_potential,
+    say_coverage,
     shares,
     split_frames,
     training_frames,
@@ -202,8 +203,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
         ["errors", *METRICS], [[k, *(v.get(m, "-") for m in METRICS)] for k, v in scores.items()]
     )
     if coverage is not None:
-        shares_within = ", ".join(f"{key} {value:.3f}" for key, value in coverage.items())
-        console.say(f"test errors within 1 and 2 standard errors: {shares_within} (0.683, 0.954)")
+        say_coverage(console, coverage)
     name, term = next(
         (p.name, p.term)
         for p in reversed(potential.program.placed)
