@@ -1,0 +1,132 @@
+"""What potentials were trained on: limits, files, sums, and warnings far from the training data."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+import jaxff
+from jaxff import gdml, md
+from jaxff.ase import ExtrapolationWarning
+from jaxff.cli import main
+from jaxff.dataset import packaged_dataset
+from jaxff.domain import Domain, outside, trained_on
+
+
+@pytest.fixture(scope="module")
+def ethanol():
+    return packaged_dataset("ethanol").split(60, 0, 200, seed=0)
+
+
+@pytest.fixture(scope="module")
+def kernel(ethanol):
+    return gdml.train(ethanol.train, sigma=20.0)
+
+
+@pytest.fixture(scope="module")
+def sparse(ethanol):
+    """A kernel of twelve frames, which does not hold the molecule together."""
+    return gdml.train(ethanol.train[:12], sigma=20.0)
+
+
+def test_other_frames_of_the_same_dynamics_are_inside(kernel, ethanol):
+    energies = kernel.predict(ethanol.test.positions)[0]
+    assert outside(kernel.trained, ethanol.test.positions, energies).frames.mean() < 0.01
+
+
+def test_stretched_bonds_low_energies_and_other_geometries_are_outside(kernel, ethanol):
+    (part,), R = kernel.trained, ethanol.test.positions[:3].copy()
+    low = part.domain.outside(R, np.full(3, part.domain.floor - 1.0))
+    assert low.frames.all() and "below all training energies" in low.reason
+    i, j = ethanol.train.molecule.bonds[0]
+    R[1, i] += 3.0 * (R[1, i] - R[1, j])
+    stretched = part.domain.outside(R)
+    assert stretched.frames.tolist() == [False, True, False] and "Å long" in stretched.reason
+    assert part.domain.outside(np.full_like(R, np.nan)).frames.all()
+
+
+def test_limits_do_not_depend_on_orientation_or_on_the_order_of_equivalent_atoms(kernel, ethanol):
+    domain, R = kernel.trained[0].domain, ethanol.test.positions[:5]
+    group = kernel.program.placed[0].term.permutations
+    turned = R @ np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0] + 5.0
+    for other in (turned, R[:, group[-1]]):
+        np.testing.assert_allclose(domain.distances(other), domain.distances(R), rtol=1e-5)
+
+
+def test_training_frames_are_recognised_in_any_order(kernel, ethanol):
+    order = np.arange(ethanol.train.n_atoms)[::-1]
+    turned = kernel.on(order)
+    R = ethanol.train.positions[:, order]
+    assert trained_on(turned.trained, R).all()
+    assert not trained_on(turned.trained, ethanol.test.positions[:, order]).any()
+
+
+@pytest.mark.parametrize("form", [jaxff.save, gdml.save])
+def test_files_keep_the_training_data(kernel, ethanol, form, tmp_path):
+    form(tmp_path / "model.npz", kernel)
+    (known,), (found,) = kernel.trained, jaxff.load(tmp_path / "model.npz").trained
+    for name, array in known.domain.arrays().items():
+        np.testing.assert_array_equal(found.domain.arrays()[name], array)
+    assert Domain.from_arrays({}) is None
+
+
+def test_sums_carry_the_geometry_but_not_the_energy(kernel, ethanol):
+    total = kernel + jaxff.gaff(kernel.molecule, charges="gasteiger")
+    assert [part.whole for part in total.trained] == [False]
+    assert trained_on(total.trained, ethanol.train.positions).all()
+    assert kernel.astype("float64").trained[0].whole
+
+
+def test_fits_know_their_frames(ethanol):
+    start = jaxff.gaff(ethanol.train.molecule, charges="gasteiger")
+    fitted = jaxff.fit(start, ethanol.train, trainable=["bond.*"]).potential
+    assert trained_on(fitted.trained, ethanol.train.positions).all()
+
+
+def test_dynamics_count_frames_outside_or_stop(sparse, ethanol, tmp_path):
+    settings = {"steps": 4000, "start": md.Start(replicas=2), "ensemble": md.Langevin(500.0)}
+    molecule = ethanol.train.molecule
+    stop = md.Stop(on_extrapolation="stop")
+    with pytest.raises(md.ExtrapolationError, match="left the training data") as caught:
+        md.simulate(
+            sparse, molecule, stop=stop, **settings,
+            output=md.Output(tmp_path / "run.extxyz", every=40),
+        )  # fmt: skip
+    run = caught.value.run
+    assert run.extrapolation.step <= run.times[-1] / 0.5 + 40
+    energies = sparse.predict(run.positions.reshape(-1, 9, 3))[0]
+    assert not outside(sparse.trained, run.positions.reshape(-1, 9, 3), energies).frames.any()
+    assert len(md.read_trajectory(tmp_path / "run-0.extxyz")["times"]) == len(run.times)
+
+
+def test_good_models_cause_no_alarm(kernel, ethanol):
+    run = md.simulate(
+        kernel, ethanol.train.molecule, md.Langevin(300.0), steps=4000,
+        start=md.Start(replicas=2), stop=md.Stop(on_extrapolation="stop"),
+    )  # fmt: skip
+    assert run.extrapolation.outside == 0
+
+
+def test_the_ase_calculator_warns_once(kernel, ethanol):
+    atoms = ethanol.train.molecule.to_ase()
+    atoms.calc = jaxff.ase.Calculator(kernel)
+    atoms.get_potential_energy()
+    assert atoms.calc.results["outside_training"] is False
+    atoms.positions[0] += 0.7
+    with pytest.warns(ExtrapolationWarning, match="outside the training data"):
+        atoms.get_potential_energy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        atoms.positions[0] += 0.01
+        atoms.get_potential_energy()
+
+
+def test_commands_report_frames_outside_and_training_frames(kernel, ethanol, tmp_path, capsys):
+    model, data, out = (str(tmp_path / n) for n in ("model.npz", "data.npz", "out.json"))
+    jaxff.save(model, kernel)
+    ethanol.train.save(data)
+    assert main(["evaluate", model, data, "--json", out]) == 0
+    assert "was trained on 60 of these frames" in capsys.readouterr().out
+    with open(out) as file:
+        assert json.load(file)["trained_on"] == 60
