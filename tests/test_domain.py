@@ -38,11 +38,13 @@ def test_other_frames_of_the_same_dynamics_are_inside(kernel, ethanol):
 def test_stretched_bonds_low_energies_and_other_geometries_are_outside(kernel, ethanol):
     (part,), R = kernel.trained, ethanol.test.positions[:3].copy()
     low = part.domain.outside(R, np.full(3, part.domain.floor - 1.0))
-    assert low.frames.all() and "below all training energies" in low.reason
+    assert low.frames.all()
+    assert "below all training energies" in low.reason
     i, j = ethanol.train.molecule.bonds[0]
     R[1, i] += 3.0 * (R[1, i] - R[1, j])
     stretched = part.domain.outside(R)
-    assert stretched.frames.tolist() == [False, True, False] and "Å long" in stretched.reason
+    assert stretched.frames.tolist() == [False, True, False]
+    assert "Å long" in stretched.reason
     assert part.domain.outside(np.full_like(R, np.nan)).frames.all()
 
 
