@@ -102,12 +102,25 @@ METRICS = _object(
     {"energy_mae": MAYBE, "energy_rmse": MAYBE},  # kcal/mol
 )
 PARTS = {"train": METRICS, "valid": METRICS, "test": METRICS}
+COVERAGE = _or(_map(NUMBER), NONE)
+MODEL = {**PARTS, "coverage": COVERAGE, "model": TEXT}
+OUTSIDE = _or(  # geometries outside the training data; null: unknown or not compared
+    _object(
+        {
+            "frames": WHOLE, "outside": WHOLE, "share": NUMBER, "reason": TEXT,
+            "energy_below": NUMBER,  # kcal/mol
+        },
+        {"first": _or(WHOLE, NONE), "step": _or(WHOLE, NONE), "replica": _or(WHOLE, NONE)},
+    ),
+    NONE,
+)  # fmt: skip
 SURFACE = _object(
     {
         "lowest": NUMBER, "range": NUMBER,  # kcal/mol
         "lowest_at": _list(NUMBER),  # degrees or Å
         "points": WHOLE, "not_converged": WHOLE,
-    }
+    },
+    {"extrapolation": OUTSIDE},
 )  # fmt: skip
 CHANGE = _object(
     {"name": TEXT, "label": TEXT, "start": NUMBER, "fitted": NUMBER, "error": MAYBE, "unit": TEXT}
@@ -145,23 +158,27 @@ RESULTS: dict[str, Schema] = {
             "converged": FLAG, "steps": WHOLE, "history": _map(_list(MAYBE)),
             "changes": _list(CHANGE),
         },
-        {**PARTS, "model": TEXT, "molecules": _list(_object({"model": TEXT}, PARTS))},
+        {**MODEL, "molecules": _list(_object({"model": TEXT}, MODEL))},
     ),
     "train": _object(
         {
             "sigma": NUMBER,  # 1/Å
             "lam": NUMBER, "permutations": _list(_list(WHOLE)), "trials": _list(ANY),
-            "coverage": _or(_map(NUMBER), NONE), "model": TEXT,
+            "coverage": COVERAGE, "model": TEXT,
         },
         PARTS,
     ),
-    "evaluate": _object({"test": METRICS}),
+    "evaluate": _object(
+        {"trained_on": _or(WHOLE, NONE), "extrapolation": OUTSIDE},
+        {"all": METRICS, "train": METRICS, "test": METRICS},
+    ),
     "md": _object(
         {
             "mean_temperature": _or(NUMBER, _list(NUMBER)),  # K
             "degrees_of_freedom": _or(NUMBER, _list(NUMBER)),
             "frames": WHOLE, "steps_per_second": NUMBER, "ns_per_day": NUMBER,
-            "trajectory": _or(TEXT, FILES),
+            "trajectory": _or(TEXT, FILES), "temperature_is_off": FLAG,
+            "extrapolation": OUTSIDE,
         }
     ),
     "scan": _object(
@@ -177,6 +194,7 @@ RESULTS: dict[str, Schema] = {
             "frequencies": _list(_or(NUMBER, _list(NUMBER))),  # cm⁻¹
             "energies": _list(NUMBER), "counts": _list(WHOLE), "saddle_energies": _list(NUMBER),
             "saddle_frequencies": _list(_list(NUMBER)), "not_converged": WHOLE, "minima": TEXT,
+            "extrapolation": OUTSIDE,
         },
     ),
     "spectrum": _object(

@@ -24,7 +24,7 @@ class Extrapolation:
         step: step of the first of these; None if there is none.
         replica: its replica; None for one molecule without an axis of replicas.
         reason: why it lies outside; "" if there is none.
-        below: kcal/mol, the largest difference by which an energy was below all training energies.
+        energy_below: kcal/mol, how far an energy was below all training energies, at most.
     """
 
     frames: int
@@ -32,7 +32,7 @@ class Extrapolation:
     step: int | None
     replica: int | None
     reason: str
-    below: float
+    energy_below: float
 
     @property
     def share(self) -> float:
@@ -53,7 +53,7 @@ class Watch:
     stop: Stop
     flags: list[np.ndarray] = field(default_factory=list)
     first: tuple[int, int | None, str] | None = None
-    below: float = 0.0
+    energy_below: float = 0.0
 
     @property
     def active(self) -> bool:
@@ -65,7 +65,7 @@ class Watch:
         """Whether the simulation stops at the first frame outside."""
         return self.active and self.stop.on_extrapolation == "stop"
 
-    def interval(self, every: int, dt: float) -> int:
+    def interval(self, every: int, dt) -> int:
         """Steps between frames that are compared, a divisor of `every`."""
         most = max(int(SPACING / dt), 1)
         if not self.stops or every <= most:
@@ -84,7 +84,7 @@ class Watch:
             return None
         flags = found.frames.reshape(len(R), -1)
         self.flags.append(flags)
-        self.below = max(self.below, float(found.energies.max(initial=0.0)))
+        self.energy_below = max(self.energy_below, float(found.energies.max(initial=0.0)))
         if not flags.any():
             return None
         frame, replica = map(int, np.argwhere(flags)[0])
@@ -99,4 +99,4 @@ class Watch:
         step, replica, reason = self.first or (None, None, "")
         count = sum(int(flags.sum()) for flags in self.flags)
         total = sum(flags.size for flags in self.flags)
-        return Extrapolation(total, count, step, replica, reason, self.below)
+        return Extrapolation(total, count, step, replica, reason, self.energy_below)
