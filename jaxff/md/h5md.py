@@ -247,6 +247,9 @@ def _check(file, path, molecule: Molecule) -> None:
         raise wrong_trajectory(
             path, f"its atoms are not those of {molecule.formula}, in this order"
         )
+    for name in DATASETS.values():
+        if name in file and file[name].maxshape[0] is not None:  # None: it can grow
+            raise wrong_trajectory(path, f"no frames can be added to its dataset {name}")
 
 
 def _create(file, arrays) -> None:

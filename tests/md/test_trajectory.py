@@ -534,3 +534,16 @@ def test_a_damaged_h5md_file_is_one_sentence(tmp_path, ethanol, frames):
         file.create_group(h5md.DATASETS["positions"]).attrs["unit"] = "Angstrom"
     with pytest.raises(InputError, match="is damaged"):
         read_trajectory(path)
+
+
+def test_an_h5md_file_of_fixed_length_is_not_resumed(tmp_path, ethanol, frames):
+    path = tmp_path / "x.h5"
+    written(path, ethanol, frames)
+    with h5py.File(path, "r+") as file:
+        positions = file[h5md.DATASETS["positions"]][:]
+        del file[h5md.DATASETS["positions"]]
+        file[h5md.DATASETS["positions"]] = positions
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="no frames can be added"):
+        h5md.H5MDWriter.resume(path, ethanol, {"frames": 1})
+    assert path.read_bytes() == before
