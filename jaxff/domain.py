@@ -118,13 +118,13 @@ class Domain:
         orbits = _orbits(molecule, permutations)
         x = _ordered(_inverse_distances(positions), orbits)
         spread = x.std(axis=0)
-        scale = np.maximum(spread, _FLOOR * spread.mean() + 1e-9)
+        scale = np.maximum(spread, _FLOOR * spread.sum() / max(spread.size, 1) + 1e-9)
         room = max(MAX_NUMBERS // max(x.shape[1], 1), 20)
         every = -(-len(x) // min(MAX_FRAMES, room))
         reference = (x[::every] / scale).astype(np.float32)
         nearest = _nearest(x / scale, reference, skip_itself=True)
         usual = nearest[np.isfinite(nearest)]
-        limit = MARGIN * usual.max() if len(usual) else np.inf
+        limit = MARGIN * usual.max() if len(usual) and spread.size else np.inf
         lengths = _lengths(molecule.bonds, positions)
         low, high = lengths.min(axis=0), lengths.max(axis=0)
         spare = np.maximum(STRETCH * (high - low), LEAST_STRETCH)

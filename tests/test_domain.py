@@ -132,3 +132,14 @@ def test_commands_report_frames_outside_and_training_frames(kernel, ethanol, tmp
     assert "was trained on 60 of these frames" in capsys.readouterr().out
     with open(out) as file:
         assert json.load(file)["trained_on"] == 60
+
+
+def test_one_atom_has_no_distances_to_compare():
+    positions = np.random.default_rng(0).normal(size=(5, 1, 3))
+    domain = Domain.of(
+        jaxff.Molecule(np.array([18]), positions[0], np.empty((0, 2), int)),
+        positions,
+        np.arange(5.0),
+    )
+    assert not domain.outside(positions + 1.0, np.arange(5.0)).frames.any()
+    assert domain.outside(positions, np.arange(5.0) - 9.0).frames.all()
