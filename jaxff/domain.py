@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,7 +123,7 @@ class Domain:
         room = max(MAX_NUMBERS // max(x.shape[1], 1), 20)
         every = -(-len(x) // min(MAX_FRAMES, room))
         reference = (x[::every] / scale).astype(np.float32)
-        nearest = _nearest(x / scale, reference, skip_itself=True)
+        nearest = _nearest(x / scale, *_with_squares(reference), skip_itself=True)
         usual = nearest[np.isfinite(nearest)]
         limit = MARGIN * usual.max() if len(usual) and spread.size else np.inf
         lengths = _lengths(molecule.bonds, positions)
@@ -154,7 +155,11 @@ class Domain:
     def distances(self, positions: np.ndarray) -> np.ndarray:
         """Distances (M,) of frames (M, N, 3) Å from the training frames, in units of the limit."""
         x = _ordered(_inverse_distances(np.asarray(positions, float)), self.orbits)
-        return _nearest(x / self.scale, self.reference) / float(self.limit)
+        return _nearest(x / self.scale, *self._compared) / float(self.limit)
+
+    @cached_property
+    def _compared(self) -> tuple[np.ndarray, np.ndarray]:
+        return _with_squares(self.reference)
 
     def outside(self, positions: np.ndarray, energies: np.ndarray | None = None) -> Outside:
         """The frames outside this domain, and why the first of them is.
@@ -293,14 +298,21 @@ def _ordered(x: np.ndarray, orbits: np.ndarray) -> np.ndarray:
     return out
 
 
-def _nearest(x: np.ndarray, reference: np.ndarray, *, skip_itself: bool = False) -> np.ndarray:
+def _with_squares(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Reference (K, D) in double precision, and the sums (K,) of its squares."""
+    reference = reference.astype(float)
+    return reference, (reference**2).sum(axis=1)
+
+
+def _nearest(
+    x: np.ndarray, reference: np.ndarray, squares: np.ndarray, *, skip_itself: bool = False
+) -> np.ndarray:
     """Distances (M,) from x (M, D) to the nearest reference (K, D), NaN if x is not finite."""
     out = np.full(len(x), np.inf)
-    squares = (reference.astype(float) ** 2).sum(axis=1)
     for start in range(0, len(x), _AT_ONCE):
         part = x[start : start + _AT_ONCE]
         with np.errstate(invalid="ignore", over="ignore"):
-            d = (part**2).sum(axis=1)[:, None] + squares - 2.0 * part @ reference.T.astype(float)
+            d = (part**2).sum(axis=1)[:, None] + squares - 2.0 * part @ reference.T
         if skip_itself:
             d[d < 1e-6 * squares.mean()] = np.inf
         if d.shape[1]:

@@ -17,19 +17,25 @@ def options(sub) -> None:
 
 
 def run(arguments, console) -> dict:
+    import numpy as np
+
     from jaxff.domain import outside, trained_on
-    from jaxff.learn import aligned, evaluate
+    from jaxff.learn import aligned, errors
 
     potential = load_potential(arguments.model, arguments.trust, arguments.frcmod)
     data = load_dataset(arguments)
     console("evaluate", 0.0)
-    parts = {"test": data}
     ordered = aligned(data, potential)
+    energies, forces = potential.predict(ordered.positions)
     known = trained_on(potential.trained, ordered.positions)
+    parts = {"test": ~known}
     if known.any():
-        parts = {"all": data, "train": data[known], "test": data[~known]}
-    scores = {key: evaluate(potential, part) for key, part in parts.items() if len(part)}
-    energies = potential.predict(ordered.positions)[0]
+        parts = {"all": np.full(len(data), True), "train": known, "test": ~known}
+    scores = {
+        key: errors(ordered[part], energies[part], forces[part])
+        for key, part in parts.items()
+        if part.any()
+    }
     console.close()
     console.say(f"{arguments.model} on {len(data)} frames of {data.name} ({data.theory})")
     if known.any():
