@@ -183,7 +183,7 @@ def coupling_share(reference: Surface, other: Scan) -> Estimate:
 
 
 def energy_at_lowest(reference: Surface, other: Scan) -> Estimate:
-    """Energy of another surface at the lowest point of the kernel's, relative to its own lowest."""
+    """Relative energy of another surface where the surface of the kernel is lowest."""
     place = np.unravel_index(np.nanargmin(reference.scan.relative), reference.far.shape)
     return Estimate(float(other.relative[place]), reference.error)
 

@@ -49,7 +49,7 @@ def run(setting: Setting) -> Result:
                     errors[molecule, n, FORMS[form], metric] = averaged([r[metric] for r in runs])
         kernel = setting.kernel_error(molecule)
         for metric in METRICS:
-            # One kernel stands for all numbers of frames; the deviation between runs is unknown.
+            # There is one kernel only, so the deviation between runs is unknown.
             errors[molecule, 0, "sGDML", metric] = Estimate(kernel[metric], 0.0)
     pictures = [
         picture(
