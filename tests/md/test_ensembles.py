@@ -272,8 +272,8 @@ def test_replicas_on_several_devices_are_those_on_one(tmp_path):
         f"sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}];"
         "from springs import springs; from jaxff import Molecule, md; import numpy as np;"
         "water = Molecule.from_smiles('O');"
-        "start = md.Start(replicas=4, seed=3);"
-        "run = md.simulate(springs(water), water, steps=100, start=start);"
+        "start, output = md.Start(replicas=4, seed=3), md.Output(every=10);"
+        "run = md.simulate(springs(water), water, steps=100, start=start, output=output);"
         "print(len(run.state.dynamics.position.sharding.device_set));"
         "np.save(sys.argv[1], run.positions)"
     )
