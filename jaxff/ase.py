@@ -32,7 +32,7 @@ class Calculator(AseCalculator):
         potential: the potential; results have the dtype of its parameters.
 
     If the training data of the potential are known, ``results["outside_training"]`` is True for
-    geometries outside these data.  The first of them causes an `ExtrapolationWarning`.
+    geometries outside these data.  The first such geometry causes an `ExtrapolationWarning`.
 
     Raises:
         InputError: in a calculation, if the atoms are periodic or cannot be matched.
@@ -83,8 +83,8 @@ class Calculator(AseCalculator):
 def match(potential: Potential, molecule: Molecule) -> Potential:
     """The potential in the atom order of `molecule`.
 
-    Atoms are matched by bond graph. If the bonds differ (a stretched bond) but the elements agree
-    one by one, the atoms are taken in their order.
+    Atoms are matched by the bond graph.  If the bonds differ, as in a stretched geometry, but both
+    have the same elements in the same order, the order of the atoms is taken to be the same.
 
     Raises:
         InputError: the potential is of another molecule.

@@ -1,8 +1,7 @@
 """Stacks: potentials of different molecules that are evaluated together.
 
-Molecules of similar size are padded to one shape with ghost atoms, which have interactions among
-each other only, with parameters of zero.  One compiled program then serves all molecules of a
-shape.
+Molecules of similar size are padded to one shape with ghost atoms.  Ghosts interact only with each
+other, with parameters of zero.  One compiled program then serves all molecules of a shape.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Stack(Sequence):
 
     Attributes:
         potentials: (K,) potentials.
-        groups: those of one shape each.
+        groups: groups of potentials of one shape.
     """
 
     def __init__(self, potentials: Sequence[Potential], groups: Sequence[StackGroup] | None = None):
@@ -74,10 +73,12 @@ class Stack(Sequence):
         Names and shapes must be those of the present parameters; nothing is compiled again.
 
         Raises:
-            InputError: parameters of another number of potentials, or of another shape.
+            InputError: the number of potentials or the shape of an array is wrong.
         """
         if len(params) != len(self):
-            raise InputError(f"got parameters of {len(params)} potentials for {len(self)}")
+            raise InputError(
+                f"got parameters of {len(params)} potentials, but the stack has {len(self)}"
+            )
         pairs = zip(self.potentials, params, strict=True)
         return Stack([potential.replace(values) for potential, values in pairs], self.groups)
 
@@ -88,9 +89,9 @@ class Stack(Sequence):
 
     @property
     def _known(self) -> _Prepared:
-        """What follows from the parameters, which may have been replaced in their dicts."""
-        columns = [own for potential in self.potentials for own in potential.params.values()]
-        values = [value for own in columns for value in own.values()]
+        """The prepared evaluation; it is made again after a parameter has been replaced."""
+        groups = [group for potential in self.potentials for group in potential.params.values()]
+        values = [value for group in groups for value in group.values()]
         known = vars(self).get("_last")
         # Flattening trees takes a fifth of the time of an evaluation; most columns are arrays.
         leaves = values if known is not None and known.flat else jax.tree.leaves(values)
@@ -104,7 +105,7 @@ class Stack(Sequence):
         return Stack, (self.potentials, self.groups)  # compiled functions cannot be pickled
 
     def energy_and_forces(self, positions: Sequence) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Energies (K,) kcal/mol and forces (N, 3) kcal/mol/Å of one frame of each.
+        """Energies (K,) kcal/mol and forces (N, 3) kcal/mol/Å; one frame per molecule.
 
         Args:
             positions: (N, 3) Å of each molecule.
@@ -141,7 +142,7 @@ class Stack(Sequence):
             positions: (M, N, 3) Å of each molecule; M may differ.
 
         Raises:
-            InputError: another number of molecules, or frames of another shape.
+            InputError: the number of molecules or the shape of a frame is wrong.
         """
         known = self._known
         frames = self._checked(positions, 3, known.dtypes)
@@ -165,9 +166,11 @@ class Stack(Sequence):
         ]
 
     def _checked(self, positions: Sequence, ndim: int, dtypes: list[np.dtype]) -> list[np.ndarray]:
-        """Positions with `ndim` axes, in the types `dtypes` of the potentials or wider ones."""
+        """Check positions with `ndim` axes, and convert them to at least the `dtypes`."""
         if len(positions) != len(self):
-            raise InputError(f"got positions of {len(positions)} molecules for {len(self)}")
+            raise InputError(
+                f"got positions of {len(positions)} molecules, but the stack has {len(self)}"
+            )
         frames = []
         for k, (R, dtype) in enumerate(zip(positions, dtypes, strict=True)):
             R, n_atoms = np.asarray(R), self.potentials[k].n_atoms
@@ -187,19 +190,20 @@ def stack(potentials: Sequence[Potential]) -> Stack:
 
     Potentials with the same kinds of terms are padded to a few shapes (`SIZES`), each compiled
     once. Potentials with terms that cannot be padded, such as kernels and networks, share a program
-    where their shapes are equal.
+    if their shapes are equal.
 
     Args:
         potentials: of whole molecules, in any order.
 
     Raises:
-        InputError: there is none, or one acts on some atoms of a larger system or needs a box.
+        InputError: the list is empty, or a potential acts on some atoms of a larger system or
+            needs a box.
     """
     return Stack(potentials)
 
 
 class _Prepared:
-    """What the evaluation of a stack needs of its parameters.
+    """Data that the evaluation of a stack needs and that depend on its parameters.
 
     Args:
         stack: the stack.
@@ -216,13 +220,13 @@ class _Prepared:
         self.dtypes = [np.dtype(potential.dtype) for potential in self.potentials]
 
     def follows_from(self, leaves: list[Any]) -> bool:
-        """Whether these are the same arrays, unchanged."""
+        """Whether `leaves` are the arrays from which this was prepared, unchanged."""
         same = len(leaves) == len(self.leaves) and all(map(is_, leaves, self.leaves))
         return self.constant and same
 
     @cached_property
     def of_groups(self) -> tuple[Any, ...]:
-        """What `StackGroup.prepared` returns for each group."""
+        """The result of `StackGroup.prepared` for each group."""
         return _prepared(self.groups, self.params)
 
     @cached_property
@@ -266,7 +270,7 @@ def _prepared(groups: tuple[StackGroup, ...], params: tuple[Params, ...]) -> tup
 
 
 def _check_without_box(potential: Potential, k: int) -> None:
-    """InputError if the potential cannot be evaluated without a box."""
+    """Raise InputError if the potential cannot be evaluated without a box."""
     program, params = potential.program, potential.params
     if any("box" in placed.term.reads(params[placed.name]) for placed in program.placed):
         R = jax.ShapeDtypeStruct((potential.n_atoms, 3), potential.dtype)

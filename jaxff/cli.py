@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _interrupting(previous):
-    """A hook for unraisable exceptions that repeats a KeyboardInterrupt.
+    """Make a hook for unraisable exceptions that raises a KeyboardInterrupt again.
 
     Ctrl-C during a callback of JAX in the garbage collector would otherwise have no effect.
     """
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> dict:
     jax.config.update("jax_enable_x64", True)
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", folder)
-        # With the default of one second hardly anything would be cached.
+        # By default only programs that compile for more than one second would be cached.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     console = Console()
     started = time.perf_counter()

@@ -71,12 +71,16 @@ class Dataset:
             )
         if arrays["forces"].shape != R.shape:
             raise InputError(
-                f"{who}: forces have shape {arrays['forces'].shape}, positions {R.shape}"
+                f"{who}: forces have shape {arrays['forces'].shape}, but positions {R.shape}; both "
+                "need the same shape"
             )
         if self.energies is not None:
             arrays["energies"] = np.asarray(self.energies, float).reshape(-1)
             if len(arrays["energies"]) != len(R):
-                raise InputError(f"{who}: {len(arrays['energies'])} energies for {len(R)} frames")
+                raise InputError(
+                    f"{who}: there are {len(arrays['energies'])} energies for {len(R)} frames; "
+                    "give one for each frame"
+                )
         z = arrays["numbers"]
         if z.ndim != 1 or len(z) == 0 or (z < 1).any() or (z >= len(chemical_symbols)).any():
             raise InputError(f"{who}: {z.tolist()} are not atomic numbers of one molecule")
@@ -179,7 +183,8 @@ class Dataset:
         if min(train, valid, wanted) < 0 or rest < wanted:
             raise InputError(
                 f"{self.label}: {train} training, {valid} validation and {wanted} test "
-                f"frames asked for, but there are {len(distinct)} distinct frames"
+                f"frames are requested, but there are {len(distinct)} distinct frames; request "
+                "fewer"
             )
         rng = np.random.default_rng(seed)
         drawn = distinct[rng.permutation(len(distinct))]
@@ -193,7 +198,7 @@ class Dataset:
         return Split(*(self[part] for part in parts))
 
     def fingerprint(self) -> str:
-        """MD5 checksum of numbers, positions, energies and forces, as sGDML's package."""
+        """MD5 checksum of numbers, positions, energies and forces, as in `sgdml`."""
         digest = hashlib.md5(usedforsecurity=False)
         for array in (self.numbers.astype(np.uint8), self.positions, self.energies, self.forces):
             if array is not None:
@@ -223,7 +228,7 @@ class Dataset:
             length_unit, energy_unit: replace the units of the file.
             energy_key, forces_key: names of the energies and forces in an extxyz file, such as
                 "REF_energy" and "REF_forces" (None: ASE's results, or one of the usual names).
-            check: whether units that cannot be right are refused.
+            check: refuse units that cannot be right.
 
         Raises:
             InputError: the file is unreadable, incomplete or inconsistent; values are not finite;
@@ -235,7 +240,9 @@ class Dataset:
         if path.suffix.lower() in (".xyz", ".extxyz"):
             fields, stated = read_extxyz(path, energy_key, forces_key)
         elif energy_key or forces_key:
-            raise InputError(f"{path}: energy_key and forces_key are names in extxyz files only")
+            raise InputError(
+                f"{path}: energy_key and forces_key are for extxyz files only; leave them out"
+            )
         else:
             fields, stated = read_npz(path)
         assumed = "" if energy_unit else stated.assumed
@@ -292,7 +299,7 @@ class Dataset:
 
 
 def stratified(energies: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Random indices of `count` of the energies (M,) with the same histogram.
+    """Random indices (count,) of energies with the histogram of all energies (M,).
 
     The bins are those of Freedman and Diaconis; indices are drawn uniformly within each bin.
     """

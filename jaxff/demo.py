@@ -176,9 +176,9 @@ def write_report(path: Path, data: Dataset, scores: dict, dynamics: dict, sigmas
     report = Report(f"{data.name.replace('_', ' ').capitalize()}: five force fields compared")
     report.text(
         f"Reference: {data.theory}, {len(data)} frames. Each model was trained on the same "
-        f"{N_TRAIN} frames ({N_VALID} more chose the kernel widths) and tested on {N_TEST} other "
-        "frames. Energies are in kcal/mol after removal of the mean offset, forces in kcal/mol/Å "
-        "for each Cartesian component."
+        f"{N_TRAIN} frames (and {N_VALID} to choose the kernel widths) and tested on {N_TEST} "
+        "other frames. Energies are in kcal/mol after removal of the mean offset, forces in "
+        "kcal/mol/Å for each Cartesian component."
     )
     lowest = data.molecule.with_positions(data.positions[np.argmin(np.asarray(data.energies))])
     report.molecules(

@@ -61,8 +61,8 @@ class StackGroup:
     def prepared(self, params: Params) -> Any:
         """All that `energy_and_forces` needs and that does not depend on positions.
 
-        These are the interactions of all members, or what `ready` returns where a term is not a
-        sum of interactions.
+        These are the interactions of all members, or the result of `ready` if a term is not a sum
+        of interactions.
         """
 
         def sums(program: Program, params: Params):
@@ -158,7 +158,7 @@ def grouped(potentials: Sequence[Potential]) -> Iterator[StackGroup]:
 
 
 def _shape_of(potential: Potential) -> tuple:
-    """Potentials with equal values can be put into one group."""
+    """A key of a potential; potentials with equal keys form one group."""
     program, params = potential.program, potential.params
     if can_be_padded(program):
         tables = set(table_columns(program))
@@ -177,7 +177,7 @@ def _shape_of(potential: Potential) -> tuple:
 
 
 def _others(term: Term) -> tuple:
-    """The static fields that are neither names nor changed by padding."""
+    """The static fields of a term except names and fields that padding changes."""
     changed = ("n_atoms", *term.adaptable)
     return tuple(
         (f.name, getattr(term, f.name))

@@ -8,8 +8,8 @@ from jaxff.errors import InputError
 
 # Largest asymmetry, relative to the largest element; finite differences of forces give far less.
 ASYMMETRY = 0.02
-# Largest part of the norm that acts on rigid motions: 1e-5 of a correct Hessian, 0.05 with two
-# atoms exchanged.
+# Largest share of the norm of the Hessian on rigid motions.  It is 1e-5 for a correct Hessian, and
+# 0.05 if two atoms are exchanged.
 RIGID = 0.01
 
 

@@ -61,7 +61,7 @@ class Interactions:
         return self._scaled(self.each(R).sum())
 
     def add_to(self, energy: Array, gradient: Array, X: Array) -> tuple[Array, Array]:
-        """Add the energy and the gradient of this sum to those of others.
+        """Add the energy and the gradient of this sum to an energy and a gradient.
 
         Args:
             energy: () kcal/mol; or (K,) of K molecules with equal numbers of interactions, sorted

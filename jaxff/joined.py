@@ -1,4 +1,4 @@
-"""Interactions of molecules of any sizes, joined to one list, for one geometry of each.
+"""Interactions of several molecules in one list, for one geometry of each.
 
 On a CPU, starting a compiled loop takes longer than a short loop itself.  One gather of positions
 and one scatter of forces therefore serve all interactions of all molecules.
@@ -64,7 +64,7 @@ class Joined:
 
     @classmethod
     def of(cls, parts: Sequence[tuple[Interactions, np.ndarray]], n_molecules: int) -> Joined:
-        """Join interactions, of which `scale` may be an array (n,).
+        """Join interactions, whose `scale` may be an array (n,).
 
         Args:
             parts: interactions of NumPy arrays and their molecules (n,).
@@ -97,7 +97,7 @@ class Joined:
 
     @jax.jit
     def energies_and_forces(self, R: Array) -> tuple[Array, Array]:
-        """Energies (K,) kcal/mol and forces (N, 3) kcal/mol/Å at R (N, 3) Å of all molecules."""
+        """Energies (K,) kcal/mol and forces (N, 3) kcal/mol/Å at all positions R (N, 3) Å."""
         R = R.astype(jnp.result_type(R, self.parameters))
         inside = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
         points = _split(

@@ -36,7 +36,7 @@ def capacity() -> int | None:
 
 
 def held() -> int:
-    """Bytes of the memory in which arrays are stored that are in use."""
+    """Bytes in use of the memory in which arrays are stored."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_in_use", 0)

@@ -110,7 +110,7 @@ class Molecule:
 
     @classmethod
     def from_smiles(cls, smiles: str, seed: int = 7, *, geometry: bool = True) -> Molecule:
-        """The molecule of a SMILES string, with RDKit's ETKDGv3 conformer after MMFF94.
+        """Make the molecule of a SMILES string, with a geometry from ETKDGv3 and MMFF94.
 
         Hydrogens follow the heavy atoms, which are in SMILES order.
 
@@ -278,7 +278,7 @@ class Molecule:
 
 
 def formula(numbers) -> str:
-    """Hill formula of atomic numbers (N,): C, H, then the others by symbol."""
+    """Hill formula of atomic numbers (N,): C, H, then all other elements by symbol."""
     symbols = [chemical_symbols[z] for z in np.asarray(numbers)]
     counts = {s: symbols.count(s) for s in sorted(set(symbols))}
     first = [s for s in ("C", "H") if s in counts] if "C" in counts else []

@@ -20,6 +20,7 @@ from jaxff.errors import InputError
 # Types of bonds in mol2 files.
 BOND_ORDERS = {"1": 1.0, "2": 2.0, "3": 3.0, "ar": 1.5, "am": 1.0}
 Fields = dict[str, Any]  # bonds are absent if the file contains none
+UNREADABLE = "RDKit cannot read it; check its format, elements, bonds and charges"
 
 
 def fields_of_rdkit(mol: Any, name: str) -> Fields:
@@ -82,7 +83,7 @@ def read_xyz_frames(path: Path, index: int | slice) -> Any:
             try:
                 count = int(line)
             except ValueError:
-                break  # the end, or a line of which ASE gives an error
+                break  # the end, or a line for which ASE raises an error
             left = os.fstat(file.fileno()).st_size
             if not 0 <= count <= left or sum(1 for _ in islice(file, count + 1)) <= count:
                 raise InputError(
@@ -139,7 +140,7 @@ def _read_sdf(path: Path) -> Fields:
             if Chem.SanitizeMol(mol, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
                 mol = None
     if mol is None:
-        raise InputError("RDKit cannot read it")
+        raise InputError(UNREADABLE)
     if any(a.GetTotalNumHs() for a in mol.GetAtoms()):
         raise InputError("hydrogens are missing: add them, with positions, first")
     title = mol.GetProp("_Name").strip() if mol.HasProp("_Name") else ""
@@ -166,7 +167,7 @@ def _read_pdb(path: Path) -> Fields:
     with rdBase.BlockLogs():
         mol = Chem.MolFromPDBFile(str(path), removeHs=False, proximityBonding=False)
     if mol is None:
-        raise InputError("RDKit cannot read it")
+        raise InputError(UNREADABLE)
     fields = fields_of_rdkit(mol, path.stem)
     del fields["bond_orders"]  # CONECT records contain no bond orders
     if not len(fields["bonds"]):

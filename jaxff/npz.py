@@ -22,7 +22,7 @@ LARGEST = 1e30
 
 
 def usable(values) -> np.ndarray:
-    """Which of the numbers are finite and not absurdly large."""
+    """Whether each number is finite and below `LARGEST`."""
     return np.abs(np.asarray(values, float)) < LARGEST
 
 

@@ -1,4 +1,4 @@
-"""Padding of molecules to common shapes with ghosts, which do not affect others."""
+"""Padding of molecules to common shapes with ghosts, which affect no other atom."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ghost_positions(count: int) -> np.ndarray:
 
 
 def with_ghosts(values: np.ndarray, n_atoms: int, ghost: np.ndarray | float = 0.0) -> np.ndarray:
-    """Arrays (..., N, 3) with the rows `ghost` for further atoms up to `n_atoms`."""
+    """Append the rows `ghost` to arrays (..., N, 3), up to `n_atoms` rows in all."""
     count = n_atoms - values.shape[-2]
     shape = (*values.shape[:-2], count, 3)
     more = np.broadcast_to(np.asarray(ghost, values.dtype), shape)
@@ -116,8 +116,7 @@ def with_ghost_rows(program: Program, params: Params, rows: dict | None = None) 
     Args:
         program: whose terms name the tables.
         params: {term: {column: tree of arrays}}.
-        rows: number of rows of each table with those of ghosts, by (term, column); one more than
-            there are by default.
+        rows: {(term, column): number of rows with those of ghosts}; None: one row more for each.
     """
     out = {name: dict(columns) for name, columns in params.items()}
     for name, column in table_columns(program):

@@ -65,7 +65,7 @@ class FreeParameters:
         start: the potential that has the parameters.
         columns: {name: Column} of those that are free.
         other_programs: programs of other molecules that read the same parameters.
-        rows: {name: (n,) booleans}, which rows are free, where not all of them are.
+        rows: {name: (n,) booleans} that mark the free rows, for arrays with fixed rows.
     """
 
     start: Potential
@@ -177,7 +177,7 @@ class FreeParameters:
         )
 
     def confined(self, moves: Moves) -> Moves:
-        """Moves within the bounds of the columns that keep conserved quantities."""
+        """Correct moves so that they keep the bounds of columns and conserved quantities."""
         values = self.values(self.params(moves))
         clipped = {
             name: jnp.clip(values[name], column.lower, column.upper)
@@ -217,13 +217,13 @@ class FreeParameters:
 
 def _equilibrium_angles(potential: Potential) -> dict[str, float]:
     """Equilibrium angles, rad, by row names, of all terms with a column `angle`."""
-    charges: dict[str, float] = {}
+    angles: dict[str, float] = {}
     for placed in potential.program.placed:
         if "angle" in placed.term.columns:
             names = _row_names(potential.program, placed.name, "angle")
             values = np.asarray(potential.params[placed.name]["angle"]).tolist()
-            charges |= dict(zip(names, values, strict=False))
-    return charges
+            angles |= dict(zip(names, values, strict=False))
+    return angles
 
 
 def _row_names(program: Program, term: str, column: str) -> tuple[str, ...]:

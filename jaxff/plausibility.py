@@ -17,7 +17,7 @@ THERMAL = 0.115
 LENGTHS = {"nm": (0.5, 2.0), "Bohr": (0.873, 1.165), "Ang": (0.8, 1.25)}
 ENERGIES = ("kcal/mol", "eV", "kJ/mol", "Hartree")
 REMEDY = "or accept the values with check=False (--no-check)"
-FRAMES = 500  # that are examined
+FRAMES = 500  # about as many frames are examined
 
 
 class Units(NamedTuple):
@@ -39,7 +39,7 @@ class Units(NamedTuple):
 def implausible_units(
     molecule: Molecule, positions: np.ndarray, forces: np.ndarray, read_as: Units
 ) -> str | None:
-    """Explain why the units of a file cannot be right; None if they can.
+    """Explain why the units of a file cannot be right; return None if they can.
 
     Lengths are compared with covalent radii, using the nearest neighbour of each atom.  Forces
     are judged by the force constants of bonds to hydrogen, or of all bonds, within wider limits,

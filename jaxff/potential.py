@@ -129,7 +129,7 @@ class Potential:
 
     @property
     def _ready(self) -> Params:
-        """Parameters with those that terms derive; computed once unless they are traced."""
+        """Parameters and the arrays that terms derive from them; kept unless traced."""
         known = self._known
         if any(isinstance(leaf, Tracer) for leaf in known["leaves"]):
             return self.params
@@ -140,9 +140,9 @@ class Potential:
 
     @property
     def _known(self) -> dict[str, Any]:
-        """What follows from the parameters, and the arrays ("leaves") that it follows from.
+        """Values computed from the parameters, and the arrays "leaves" of the parameters.
 
-        It is empty again after an array of the dict of parameters has been replaced.
+        It is emptied after an array in the dict of parameters has been replaced.
         """
         leaves, known = jax.tree.leaves(self.params), vars(self).get("_following")
         if (
@@ -272,7 +272,7 @@ class Potential:
         return self if isinstance(other, int) and other == 0 else NotImplemented  # sum([...])
 
     def __mul__(self, factor) -> Potential:
-        """The potential times `factor` (), which is the parameter ``scale`` of its terms."""
+        """The potential times `factor` (), which becomes the parameter ``scale``."""
         if isinstance(factor, Potential) or jnp.ndim(factor) != 0:
             return NotImplemented
         factor = jnp.asarray(factor, float)
@@ -369,7 +369,7 @@ class Potential:
 
 
 def _parts(potential: Potential) -> tuple[Trained, ...]:
-    """The training of a potential whose energy is no longer the one that was trained."""
+    """The training frames of a potential that becomes a part of another potential."""
     return tuple(part._replace(whole=False) for part in potential.trained)
 
 

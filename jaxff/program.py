@@ -15,8 +15,8 @@ from jaxff.interaction import Interactions, total
 from jaxff.space import Space
 from jaxff.term import Array, Params, Term
 
-# Working memory of the frames of a batch, bytes: what fits the caches of a CPU, and a small part
-# of the memory of an accelerator or of main memory.
+# Working memory of the frames of a batch, bytes: on a CPU it fits into the caches; on an
+# accelerator, and for replicas, it is a small part of the memory.
 CACHE_BYTES, BATCH_BYTES = 4e6, 5e8
 MAX_FRAMES = 256
 
@@ -123,7 +123,7 @@ class Program:
         return energy, -gradient
 
     def space(self, params: Params, box, neighbor) -> Space:
-        """Box and neighbour list, after the checks that `energy` describes."""
+        """Check the box and the neighbour list, and join them; see `energy`."""
         space = Space.of(box, neighbor)
         for name in space.given:
             if not any(name in p.term.reads(params[p.name]) for p in self.placed):
@@ -169,7 +169,7 @@ class Program:
         return {p.name: p.ready(params) for p in self.placed}
 
     def trace(self, params: Params) -> None:
-        """Trace the energy, so that an energy that cannot be computed raises its error."""
+        """Trace the energy without computing it, to raise errors of the terms early."""
         n_atoms, dtype = self.n_atoms or self.n_atoms_min, jnp.result_type(float)
         reads = {name for p in self.placed for name in p.term.reads(params[p.name])}
         box = jax.ShapeDtypeStruct((3, 3), dtype) if "box" in reads else None

@@ -212,7 +212,7 @@ def claim(
         what: the kind of work, a noun such as "training", for messages.
         files: regular expression for the names of the files that this kind of work writes. If it
             is given, a folder with other files is refused, and files that belong to no request are
-            deleted. Files of another request are deleted if they may be replaced.
+            deleted. With `replace`, files of another request are deleted, too.
         replace: replace the work of another request, instead of refusing it.
 
     Raises:
@@ -307,7 +307,7 @@ class Rows:
             file.write(record.tobytes())
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows are complete (count,), and values (count, width); zero in others."""
+        """Flags (count,) of complete rows, and values (count, width); zero if incomplete."""
         table = np.zeros((self.count, self.width + 1))
         if self.path.exists():
             raw = np.fromfile(self.path, np.float64)[: table.size]

@@ -47,21 +47,22 @@ class Term:
     Attributes:
         kind: unique name, written to files.
         energy_name: name of the energy of a term that defines `interactions` (default: `kind`).
-        columns: what each parameter is, a prefix of the tree of parameters.
+        columns: the `Column` of each parameter, as a prefix of the tree of parameters.
         tables: {field: (names, columns)}, for parameters that are tables which several molecules
             can share.  The field contains rows of the tables `columns`, and the field `names`
             contains the names of the rows ("" if the rows belong to one molecule).
-        indices: {field: kinds}, for the other arrays of integers.  For each column of the array it
-            says what the integers are indices of: "atoms", or another field; () for flags.
-        open_rows: the fields of `tables` in which −1 stands for no row.
-        dimensions: {field or column: dimensions}, such as "B 2", which files are checked by.  Equal
+        indices: {field: kinds}, for the other arrays of integers.  `kinds` contains, for each
+            column of the array, what its integers are indices of: "atoms", or another field.  It is
+            () for flags.
+        open_rows: the fields of `tables` in which −1 means no row.
+        dimensions: {field or column: dimensions}, such as "B 2", for the check of files.  Equal
             letters are equal sizes, N is the number of atoms, and _ any size.  Columns of `tables`
             that are not named have one number for each row.
         adaptable: static fields that `alike` changes.
         physical: False if energies have no meaning before training, so that labels are not checked
             against them.
-        precise: True if the energy needs float64, as that of coefficients that cancel. Such
-            parameters stay in float64 when a potential is converted to float32.
+        precise: True if the energy needs float64, because large summands cancel.  Such parameters
+            remain in float64 when a potential is converted to float32.
 
     Static fields that are strings or tuples of strings are names; they must not change the energy.
     """
@@ -105,7 +106,7 @@ class Term:
         return None
 
     def reads(self, params: Params) -> tuple[str, ...]:
-        """Which of "box" and "neighbor" change the energy."""
+        """The names of the arguments, "box" and "neighbor", that change the energy."""
         return ()
 
     def derived(self, params: Params) -> Params:
@@ -121,7 +122,7 @@ class Term:
         return getattr(self, self.tables[field][0])
 
     def alike(self, others: Sequence[Self]) -> Self:
-        """The same term with static fields that fit all of `others`, itself included."""
+        """The same term, with static fields that suit all of `others` (which include it)."""
         return self
 
     def frame_bytes(self, params: Params) -> int:

@@ -128,11 +128,11 @@ def test_bad_input_is_one_sentence(molecules, frames):
     with pytest.raises(InputError, match="whole molecules"):
         jaxff.stack([potential.on(range(1, 7))])
     stack = jaxff.stack([potential, potential])
-    with pytest.raises(InputError, match="positions of 1 molecules for 2"):
+    with pytest.raises(InputError, match="positions of 1 molecules, but the stack has 2"):
         stack([frames[0]])
     with pytest.raises(InputError, match=r"positions of molecule 1 have shape"):
         stack([frames[0], frames[9]])
-    with pytest.raises(InputError, match="parameters of 1 potentials for 2"):
+    with pytest.raises(InputError, match="parameters of 1 potentials, but the stack has 2"):
         stack.replace([potential.params])
 
 

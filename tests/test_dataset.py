@@ -255,7 +255,9 @@ def test_bad_files_are_one_sentence(tmp_path, data):
 
 
 def test_too_many_frames_asked_for(data):
-    with pytest.raises(InputError, match="50 training, 20 validation and 0 test frames asked for"):
+    with pytest.raises(
+        InputError, match="50 training, 20 validation and 0 test frames are requested"
+    ):
         data.split(50, 20)
 
 

@@ -247,7 +247,7 @@ def _hard(samples: Array, weights: Array, edges: Array, period):
 
 
 def _frame_by_frame(function, frames, cost: int):
-    """`function` of each frame, in batches; `cost` is the number of values of a frame."""
+    """Apply `function` to each frame, in batches; `cost` is the values of one frame."""
     at_once = max(1, CHUNK // cost)
     return jax.lax.map(jax.checkpoint(function), frames, batch_size=min(at_once, len(frames)))
 

@@ -117,7 +117,7 @@ def modes_of(hessian: ArrayLike, positions: ArrayLike, masses: np.ndarray) -> Mo
 
 
 def _near_cusps(potential: Potential, R) -> list[int]:
-    """Middle atoms of angles near straight at R (N, 3) Å with bent equilibria."""
+    """Middle atoms of nearly straight angles at R (N, 3) Å with a bent equilibrium."""
     atoms_near: set[int] = set()
     for placed in potential.program.placed:
         term = placed.term

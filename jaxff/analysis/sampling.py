@@ -132,7 +132,7 @@ def rmsd(
 ) -> np.ndarray:
     """Root-mean-square distances (F, K) Å of frames from superposed geometries.
 
-    The smallest distance over translations, rotations and permutations of equivalent atoms.
+    Each is the smallest over all translations, rotations and permutations of equivalent atoms.
     Kabsch, Acta Crystallogr. A 34, 827 (1978).
 
     Args:
@@ -162,7 +162,10 @@ def rmsd(
     n = x.shape[1]
     orders = np.arange(n)[None] if permutations is None else np.asarray(permutations)
     if orders.ndim != 2 or not (np.sort(orders, axis=1) == np.arange(n)).all():
-        raise InputError(f"permutations have shape {orders.shape}: (P, {n}), each of 0..{n - 1}")
+        raise InputError(
+            f"permutations have shape {orders.shape}: (P, {n}) is needed, with the numbers 0 to "
+            f"{n - 1} in each row"
+        )
     x, y = (r - r.mean(axis=1, keepdims=True) for r in (x, y))
     if len(exchangeable):
         return _matched(x, y, orders, mirror, [np.asarray(atoms) for atoms in exchangeable])
@@ -242,7 +245,9 @@ def torsion_distance(torsions: ArrayLike, references: ArrayLike) -> np.ndarray:
     """
     x, y = np.asarray(torsions, float), np.asarray(references, float)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise InputError(f"torsions have shapes {x.shape} and {y.shape}: (F, T) and (K, T)")
+        raise InputError(
+            f"torsions have shapes {x.shape} and {y.shape}: (F, T) and (K, T) are needed"
+        )
     turn = x[:, None] - y[None]
     return np.abs(turn - 2.0 * np.pi * np.round(turn / (2.0 * np.pi))).max(axis=-1)
 

@@ -319,7 +319,7 @@ def _peaks(wavenumbers, parts) -> tuple[Peak, ...]:
 
 
 def _vertex(x, density, place) -> tuple[float, float]:
-    """Maximum near a place and its height, by a parabola through three logarithms."""
+    """Wavenumber and height of a maximum, by a parabola through three logarithms."""
     low = max(place - 2, 1)
     k = low + int(np.argmax(density[low : min(place + 3, len(x) - 1)]))
     a, b, c = np.log(np.maximum(density[k - 1 : k + 2], 1e-300))

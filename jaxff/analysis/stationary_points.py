@@ -17,7 +17,7 @@ from jaxff.md.descent import Descent, Minimum, relax
 from jaxff.md.surface import as_surface, evaluate
 from jaxff.molecule import Molecule
 
-MAX_PERMUTATIONS = 20_000  # that are enumerated
+MAX_PERMUTATIONS = 20_000  # largest number of permutations that are enumerated
 SAME_ENERGY = 0.05  # kcal/mol: the largest energy difference of equal stationary points
 NOISE = 5.0  # cm⁻¹: imaginary frequencies below it count as zero
 
@@ -101,7 +101,7 @@ def conformers(molecule: Molecule, n: int, seed: int = 0) -> np.ndarray:
             parameters.useRandomCoords = use_random
             indices = indices or list(rdDistGeom.EmbedMultipleConfs(mol, n, parameters))
     if not indices:
-        raise InputError(f"RDKit cannot embed {molecule.name or molecule.formula}")
+        raise InputError(f"RDKit cannot embed {molecule.label}: give starting geometries instead")
     return np.array([mol.GetConformer(k).GetPositions() for k in indices])
 
 
@@ -234,8 +234,8 @@ def _equivalences(molecule: Molecule) -> tuple[np.ndarray, tuple[tuple[int, ...]
 
 def _too_many(molecule: Molecule) -> InputError:
     return InputError(
-        f"{molecule.name or molecule.formula} has more than {MAX_PERMUTATIONS} permutations of "
-        "equivalent atoms: give those to be tried as permutations="
+        f"{molecule.label} has more than {MAX_PERMUTATIONS} permutations of equivalent atoms: give "
+        "those to be tried as permutations="
     )
 
 

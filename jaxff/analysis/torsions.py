@@ -14,8 +14,8 @@ def rotatable_torsions(molecule: Molecule) -> np.ndarray:
     """One torsion (i, j, k, l) for each rotatable bond j-k, with heavy end atoms.
 
     A bond is rotatable if it is in no ring, has neighbours on both sides and joins no linear atom.
-    Bonds of methyl groups and other symmetric tops come last, the others in order of decreasing
-    mass of the lighter end atom.
+    The bonds are in order of decreasing mass of the lighter end atom, followed by the bonds of
+    methyl groups and other symmetric tops.
 
     Returns:
         (T, 4) atom indices.
@@ -52,7 +52,7 @@ def _is_linear(molecule: Molecule, atom: int) -> bool:
 
 
 def _is_symmetric_top(molecule: Molecule, centre: int, other: int) -> bool:
-    """Whether `centre` has three equal neighbours besides `other`."""
+    """Whether `centre` has three equal neighbours in addition to `other`."""
     rest = [n for n in molecule.graph.neighbors(centre) if n != other]
     kinds = {(int(molecule.numbers[n]), molecule.graph.degree[n]) for n in rest}
     return len(rest) == 3 and len(kinds) == 1

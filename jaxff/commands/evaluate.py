@@ -8,7 +8,7 @@ from jaxff.commands.shared import METRICS, load_dataset, load_potential, say_ext
 HELP = "Compute the errors of a model on a data set."
 EXAMPLE = "jaxff evaluate model.npz ethanol.npz"
 
-LEARNT = ("gdml", "gdml-local", "network")  # kinds of terms that know nothing without training
+LEARNT = ("gdml", "gdml-local", "network")  # kinds of terms that are made by training
 
 
 def options(sub) -> None:
@@ -40,8 +40,8 @@ def run(arguments, console) -> dict:
     console.say(f"{arguments.model} on {len(data)} frames of {data.name} ({data.theory})")
     if known.any():
         console.say(
-            f"the model was trained on {known.sum()} of these frames (train below), whose errors "
-            "are too small to judge the model by; test are the other frames"
+            f"the model was trained on {known.sum()} of these frames: the errors on them (column "
+            "train) are smaller than on new frames (column test)"
         )
     rows = [[m, *(score.get(m) for score in scores.values())] for m in METRICS]
     console.table(["metric", *(scores if known.any() else ["error"])], rows)

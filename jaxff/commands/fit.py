@@ -43,7 +43,7 @@ def options(sub) -> None:
         "--trainable",
         type=patterns,
         metavar="P,P,...",
-        help='free parameters, as "bond.*,torsion.k"',
+        help='parameters to fit, such as "bond.*,torsion.k" (default: all that can be fitted)',
     )
     sub.add_argument(
         "--method",
@@ -64,7 +64,9 @@ def options(sub) -> None:
         help="with --plus sgdml: calibrate standard errors on the validation frames and report "
         "their test coverage",
     )
-    sub.add_argument("--show", type=count, default=20, metavar="N", help="values to print")
+    sub.add_argument(
+        "--show", type=count, default=20, metavar="N", help="number of parameters to print"
+    )
     sub.add_argument("--plot", metavar="FILE.png", help="draw the forces and the history")
     sub.add_argument("-o", "--output", metavar="MODEL.npz", required=True)
 
@@ -82,7 +84,9 @@ def run(arguments, console) -> dict:
     data = [load_dataset(arguments, path) for path in arguments.data]
     charges = arguments.charge or [None] * len(data)
     if len(charges) != len(data):
-        raise InputError(f"--charge gives {len(charges)} charges for {len(data)} data sets")
+        raise InputError(
+            f"--charge gives {len(charges)} charges for {len(data)} data sets: give one for each"
+        )
     starts = [load_form(arguments, *both) for both in zip(data, charges, strict=True)]
     splits = [split_frames(part, arguments, console) for part in data]
     unfinished = Path(f"{arguments.output}.partial")
@@ -161,7 +165,7 @@ def _method(arguments) -> Method:
 
 
 def _outputs(arguments) -> list[str]:
-    """Return the file of the model, or one for each data set, with its name."""
+    """Return the names of the files to write: one, or one for each data set."""
     if len(arguments.data) == 1:
         return [arguments.output]
     if arguments.topology:
@@ -169,7 +173,8 @@ def _outputs(arguments) -> list[str]:
     output, names = Path(arguments.output), [Path(path).stem for path in arguments.data]
     if len(set(names)) < len(names):
         raise InputError(
-            f"the models are named after {', '.join(names)}, which are equal: rename one"
+            f"the files of the models are named after the data sets, but the names "
+            f"{', '.join(names)} are not different: rename one"
         )
     return [str(output.with_name(f"{output.stem}-{name}{output.suffix}")) for name in names]
 
@@ -191,4 +196,4 @@ def _draw(path, history, pictured, console) -> None:
         written.append(path if k == 0 else path.with_name(f"{path.stem}-{k + 1}{path.suffix}"))
         # All potentials of a molecule have the same order of atoms.
         plot.force_parity(ordered[0].forces, predicted, part.theory).savefig(written[-1], dpi=130)
-    console.say(f"drew {', '.join(map(str, written))}")
+    console.say(f"wrote {', '.join(map(str, written))}")

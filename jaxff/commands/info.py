@@ -47,7 +47,7 @@ def run(arguments, console) -> dict:
 
 
 def _lines(facts: dict[str, Any], before: str = ""):
-    """The facts as pairs of a name and text; nested facts have longer names."""
+    """Yield pairs of a name and a text; the names of nested facts contain both names."""
     for key, value in facts.items():
         name = f"{before}{key}".replace("_", " ")
         if key == "parameters" and isinstance(value, dict):

@@ -29,7 +29,7 @@ def options(sub) -> None:
     labelling_options(sub)
     sub.add_argument(
         "--molecule", metavar="SMILES|FILE",
-        help="molecule whose bonds give a force field its topology",
+        help="molecule whose bonds are the topology of a force field",
     )  # fmt: skip
     sub.add_argument(
         "--scheduler", metavar="ADDRESS|local", help="label on a Dask cluster instead of processes"
@@ -44,17 +44,16 @@ def options(sub) -> None:
     )
     dynamics.add_argument(
         "--reactions", choices=REACTIONS, default=Labelling.reactions,
-        help="what --md does when bonds change: stop (default, as such frames are of another "
-        "molecule; the same command continues with keep or drop), keep the frames, or drop those "
-        "with other bonds",
+        help="what --md does when bonds change: stop (default; repeat the command with keep or "
+        "drop to continue), keep all frames, or drop the frames whose bonds have changed",
     )  # fmt: skip
     dynamics.add_argument(
         "--sample-with", metavar="MODEL.npz", help="sample by Langevin dynamics of this potential"
     )
     dynamics.add_argument(
         "--select", choices=("random", "energy", "farthest"),
-        help="select the frames to label from ten times as many of --sample-with; with random, "
-        "the default, only the frames to label are sampled",
+        help="how to choose the frames to label among ten times as many frames of --sample-with "
+        "(default random: sample only as many frames as are labelled)",
     )  # fmt: skip
     dynamics.add_argument(
         "--frames", type=positive(int), default=2000, help="number of frames to label"
@@ -106,7 +105,7 @@ def run(arguments: argparse.Namespace, console) -> dict:
         console.say(reactions)
     if (topology := data.notes.get("topology")) is not None:
         console.say(f"topology of all frames: {topology}")
-    for what, frames in (("failed", result.failed), ("with other bonds", result.rebonded)):
+    for what, frames in (("failed", result.failed), ("have other bonds", result.rebonded)):
         if frames:
             console.say(f"{len(frames)} frames {what}: {', '.join(map(str, frames[:20]))}")
     return {
@@ -124,7 +123,7 @@ def run(arguments: argparse.Namespace, console) -> dict:
 
 
 def sampled(arguments: argparse.Namespace, console) -> list:
-    """Selected frames of the dynamics of the potential --sample-with."""
+    """Sample with the potential of --sample-with, and select the frames to label."""
     from jaxff.reference import Selection
 
     potential = load_potential(arguments.sample_with, arguments.trust)

@@ -26,9 +26,10 @@ HELP = "Molecular dynamics of a model."
 MORE = "The same command continues an interrupted simulation, bit for bit."
 EXAMPLE = "jaxff md hybrid.npz start.xyz --ensemble langevin --temperature 300 --steps 10000 -o run"
 
-FEW_FRAMES = 100  # of fewer frames the mean temperature is not judged
-ERRORS = 4.0  # a mean temperature is off by more than so many of its statistical errors
-TEMPERATURE_ERROR = 0.02  # part of the temperature by which time steps may change it
+FEW_FRAMES = 100  # with fewer frames the mean temperature is not checked
+# A mean temperature differs from the target if the difference is larger than this many standard
+# errors and than this fraction of the target, by which the time step may change it.
+ERRORS, TEMPERATURE_ERROR = 4.0, 0.02
 FORMATS = ("extxyz", "h5", "dcd")
 EVERY = Output().every
 FRAME_SPACING = 4.0  # fs: shows wavenumbers up to 4,170 cm⁻¹, and so the stretches of hydrogen
@@ -56,7 +57,7 @@ def options(sub) -> None:
     )  # fmt: skip
     sub.add_argument(
         "--replicas", type=positive(int), metavar="R",
-        help="number of molecules that run at the same time, with the seeds from --seed on",
+        help="number of copies that run at the same time, with the seeds --seed, --seed + 1, ...",
     )  # fmt: skip
     sub.add_argument(
         "--record-every", type=positive(int), metavar="STEPS",
@@ -180,7 +181,7 @@ class _Temperature(NamedTuple):
 
 
 def _is_off(temperatures, target: float) -> _Temperature | None:
-    """The mean temperature and its error if it differs significantly from the target, K.
+    """Return the mean temperature and its error, K, if it differs from the target.
 
     The first tenth of the frames, in which the molecule is heated, is left out.
 
@@ -217,7 +218,7 @@ def _flag(name: str) -> str:
 
 
 def _ensemble_option(sub, name: str, setting: Field, kinds: list[str]) -> None:
-    """An option for a setting of ensembles; None unless it is given."""
+    """Add the option for a setting of ensembles; its value is None if it is not given."""
     users = "" if len(kinds) == len(ENSEMBLES) else f"{', '.join(kinds)}: "
     if isinstance(setting.default, bool):
         text = f"{users}{setting.metadata['help']}"
@@ -263,9 +264,10 @@ def _trajectories(folder):
 
 
 def _spread_over_cores(replicas: int | None) -> None:
-    """Make each core a device of JAX if all get equally many replicas, at least two.
+    """Make each core a device of JAX if all cores get the same number of replicas.
 
-    XLA distributes the short loops of a small molecule over the cores badly.
+    The number must be at least two.  XLA makes poor use of several cores in the short loops of a
+    small molecule.
     """
     import jax
 

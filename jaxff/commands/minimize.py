@@ -58,7 +58,7 @@ def _settings(arguments, is_potential: bool):
 
 
 def _one(arguments, console, surface, molecule, descent, out) -> dict:
-    """Minimise from the start."""
+    """Minimise the starting geometry."""
     import numpy as np
 
     from jaxff import md
@@ -104,7 +104,7 @@ def _one(arguments, console, surface, molecule, descent, out) -> dict:
 
 
 def _many(arguments, console, surface, molecule, descent, out) -> dict:
-    """Find the minima that the conformers lead to."""
+    """Minimise many conformers, and write the distinct minima."""
     from jaxff.analysis import as_surface, conformers, minima
 
     console("minimise", 0.0)
@@ -114,9 +114,9 @@ def _many(arguments, console, surface, molecule, descent, out) -> dict:
     path, failed = out / "minima.xyz", int(result.failed.sum())
     if not len(result):
         raise InputError(
-            f"no conformer of {len(starts)} led to a minimum: {failed} have not converged, the "
-            f"others ended at {len(result.saddles.energies)} saddle points; raise --max-steps or "
-            "--conformers, or lower --tolerance"
+            f"none of {len(starts)} conformers led to a minimum: {failed} have not converged, and "
+            f"{len(starts) - failed} ended at saddle points; raise --max-steps or --conformers, or "
+            "lower --tolerance"
         )
     infos = [{"energy_kcal_mol": float(energy)} for energy in result.energies]
     write_geometries(path, molecule, result.positions, infos)

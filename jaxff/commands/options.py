@@ -20,10 +20,9 @@ LABELLING = Labelling()
 
 
 class HelpWithDefaults(argparse.RawDescriptionHelpFormatter):
-    """Help in which each option states the default that it has.
+    """Help that states the default of each option that has one.
 
-    Defaults are not repeated where the text of an option explains them, or where nothing is a
-    default (flags and options without one).
+    The default is not repeated if the text of the option already contains the word "default".
     """
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -43,7 +42,7 @@ MODEL = f"a model file ({MODEL_SUFFIX}) or a force field ({', '.join(FORCE_FIELD
 
 
 def data_options(sub, **several) -> None:
-    """A data set and its units."""
+    """Add the argument for a data set, and the options for its units and names."""
     sub.add_argument(
         "data", metavar="DATA.npz", help="sGDML, MD17 or rMD17 npz, or extxyz", **several
     )
@@ -57,15 +56,15 @@ def data_options(sub, **several) -> None:
 
 
 def unit_options(sub) -> None:
-    """The units of data, and whether units and labels are checked."""
+    """Add the options for the units of data, and for the check of units and labels."""
     sub.add_argument(
         "--length-unit", metavar="UNIT",
-        help="unit of length (default: that of the file; Å if it states none)",
+        help="unit of length (default: the unit that the file states, or Å)",
     )  # fmt: skip
     sub.add_argument(
         "--energy-unit", metavar="UNIT",
-        help="unit of energy (default: that of the file; if it states none, kcal/mol for npz and "
-        "eV for extxyz); forces are in this unit per unit of length",
+        help="unit of energy (default: the unit that the file states, or kcal/mol for npz and eV "
+        "for extxyz); forces are in this unit per unit of length",
     )  # fmt: skip
     sub.add_argument(
         "--no-check", dest="check_labels", action="store_false",
@@ -74,18 +73,19 @@ def unit_options(sub) -> None:
 
 
 def trust_option(sub) -> None:
-    """Modules that may run code when a model is loaded."""
+    """Add the option for the modules that may run code when a model is loaded."""
     sub.add_argument(
         "--trust",
         action="append",
         default=[],
         metavar="MODULE",
-        help="a module that may build the networks of a model file; may be repeated",
+        help="a module whose functions may be called to build the networks of a model file; may "
+        "be repeated",
     )
 
 
 def frcmod_option(sub) -> None:
-    """Files with the parameters of a mol2 file."""
+    """Add the option for files with the parameters of a mol2 file."""
     sub.add_argument(
         "--frcmod", action="append", default=[], metavar="FILE",
         help="parameters of a MODEL that is a mol2 file; may be repeated (default: the frcmod file "
@@ -94,14 +94,14 @@ def frcmod_option(sub) -> None:
 
 
 def model_option(sub) -> None:
-    """The file of a potential; see `jaxff.commands.shared.load_potential`."""
+    """Add the argument for the file of a potential, and the options to read it."""
     sub.add_argument("model", metavar="MODEL.npz", help=MODEL)
     trust_option(sub)
     frcmod_option(sub)
 
 
 def extrapolation_option(sub) -> None:
-    """What happens at frames outside the training data of the model."""
+    """Add the option for frames outside the training data of the model."""
     sub.add_argument(
         "--on-extrapolation", choices=ON_EXTRAPOLATION, default=ON_EXTRAPOLATION[0],
         help="frames outside the training data of the model: count them and warn, stop, or do not "
@@ -110,16 +110,19 @@ def extrapolation_option(sub) -> None:
 
 
 def method_options(sub) -> None:
-    """Options that name a calculator or potential, and the charge of the molecule."""
+    """Add the options of a calculator or potential, and the charge of the molecule."""
     trust_option(sub)
-    sub.add_argument("--options", default="{}", metavar="JSON", help="options of a calculator")
+    sub.add_argument(
+        "--options", default="{}", metavar="JSON",
+        help='options of a calculator, such as {"accuracy": 0.1}',
+    )  # fmt: skip
     sub.add_argument(
         "--charge", type=int, metavar="Q", help="net charge, e (default: that of the geometry)"
     )
 
 
 def surface_options(sub) -> None:
-    """A potential or calculator, and a starting geometry."""
+    """Add the arguments for a potential or calculator, and for a starting geometry."""
     sub.add_argument("model", metavar="MODEL.npz", help=f"{MODEL}, or the name of a calculator")
     sub.add_argument("start", metavar="START", help=START)
     frcmod_option(sub)
@@ -128,7 +131,7 @@ def surface_options(sub) -> None:
 
 
 def labelling_options(sub) -> None:
-    """Options that decide how geometries are labelled; see `labelling`."""
+    """Add the options that decide how geometries are labelled; see `labelling`."""
     sub.add_argument(
         "--calculator", default=LABELLING.calculator, metavar="NAME",
         help=CHOICES,
@@ -141,7 +144,7 @@ def labelling_options(sub) -> None:
 
 
 def labelling(arguments: argparse.Namespace, **settings) -> Labelling:
-    """The labelling of a command with `labelling_options`, with further settings."""
+    """Return the `Labelling` of a command with `labelling_options`; add `settings`."""
     return Labelling(
         arguments.calculator,
         calculator_options(arguments.options),
@@ -153,7 +156,7 @@ def labelling(arguments: argparse.Namespace, **settings) -> Labelling:
 
 
 def sampling_options(sub, default: Sampling) -> None:
-    """Options of the dynamics from which frames are taken; see `sampling`."""
+    """Add the options of the dynamics from which frames are taken; see `sampling`."""
     for name, kind, text in (
         ("temperature", positive(float), "K"),
         ("dt", positive(float), "time step, fs"),
@@ -166,16 +169,16 @@ def sampling_options(sub, default: Sampling) -> None:
 
 
 def sampling(arguments: argparse.Namespace) -> Sampling:
-    """The dynamics of a command with `sampling_options`."""
+    """Return the `Sampling` of a command with `sampling_options`."""
     names = ("temperature", "spacing", "equilibration", "replicas", "dt", "friction", "seed")
     return Sampling(**{name: getattr(arguments, name) for name in names})
 
 
 def calculator_options(text: str) -> dict:
-    """The value of the option --options.
+    """Convert the value of the option --options to a dict.
 
     Raises:
-        InputError: it is not a JSON object.
+        InputError: the value is not a JSON object.
     """
     try:
         options = json.loads(text)
@@ -187,26 +190,27 @@ def calculator_options(text: str) -> dict:
 
 
 def split_options(sub, n_train: int) -> None:
-    """The sizes of the training, validation and test sets; see `shared.shares`."""
+    """Add the options for the numbers of training, validation and test frames."""
     sub.add_argument(
         "-n",
         dest="n_train",
         type=positive(int),
         metavar="N",
-        help=f"training frames (default {n_train}; of fewer frames three fifths)",
+        help=f"number of training frames (default {n_train}, or three fifths of a small data set)",
     )
-    sub.add_argument("--valid", type=count, metavar="N", help="validation frames (up to 500)")
-    sub.add_argument("--test", type=count, metavar="N", help="test frames (up to 1000)")
+    for name, kind, most in (("valid", "validation", 500), ("test", "test", 1000)):
+        text = f"number of {kind} frames (default: at most {most})"
+        sub.add_argument(f"--{name}", type=count, metavar="N", help=text)
     sub.set_defaults(usual_n_train=n_train)
 
 
 def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Convert text to a positive finite number of a kind, such as float."""
+    """Make a function that converts text to a positive finite number of a kind."""
 
     def convert(text: str):
         value = kind(text)
         if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not positive")
+            raise argparse.ArgumentTypeError(f"{text} is not a positive finite number")
         return value
 
     convert.__name__ = f"positive {kind.__name__}"
@@ -222,7 +226,7 @@ def not_negative(text: str) -> float:
 
 
 def charges(text: str) -> list[int]:
-    """Convert integers separated by commas."""
+    """Convert text to a list of integers, which are separated by commas."""
     return [int(part) for part in text.split(",")]
 
 
@@ -235,17 +239,17 @@ def count(text: str) -> int:
 
 
 def numbers(text: str) -> list[float]:
-    """Convert positive numbers separated by commas."""
+    """Convert text to a list of positive numbers, which are separated by commas."""
     return [positive(float)(part) for part in text.split(",")]
 
 
 def indices(text: str) -> list[int]:
-    """Convert atom indices, from 0, separated by commas."""
+    """Convert text to a list of atom indices, counted from 0 and separated by commas."""
     return [count(part) for part in text.split(",")]
 
 
 def atoms(number: int) -> Callable[[str], list[int]]:
-    """Convert text to a certain number of different atom indices."""
+    """Make a function that converts text to `number` different atom indices."""
 
     def convert(text: str) -> list[int]:
         atoms = indices(text)
@@ -257,12 +261,12 @@ def atoms(number: int) -> Callable[[str], list[int]]:
 
 
 def patterns(text: str) -> list[str]:
-    """Convert words separated by commas."""
+    """Convert text to a list of words, which are separated by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def force_fields(text: str) -> list[str]:
-    """Convert names of force-field formats (their suffixes), separated by commas."""
+    """Convert text to a list of force-field formats, named by their suffixes."""
     names = [name.lower() for name in patterns(text)]
     unknown = [name for name in names if f".{name}" not in FORCE_FIELD_SUFFIXES]
     if unknown:

@@ -27,7 +27,9 @@ def options(sub) -> None:
         help="resp (needs PySCF), gasteiger (crude), am1bcc (needs antechamber) or a mol2 file; "
         "default: packaged charges if there are any, or else resp",
     )
-    sub.add_argument("--charge", type=int, metavar="Q", help="net charge, if not that of the file")
+    sub.add_argument(
+        "--charge", type=int, metavar="Q", help="net charge, e (default: that of the molecule)"
+    )
     sub.add_argument(
         "--formats",
         type=force_fields,

@@ -51,7 +51,7 @@ def options(sub) -> None:
         help="largest number of steps of a minimisation (default 1000)",
     )  # fmt: skip
     sub.add_argument(
-        "--minus", metavar="OTHER_MODEL", help="scan this model, too, and plot the difference"
+        "--minus", metavar="OTHER_MODEL", help="also scan this model, and plot the difference"
     )
     sub.add_argument(
         "--highest", type=positive(float), metavar="E",
@@ -107,9 +107,8 @@ def run(arguments, console) -> dict:
     files.append(out / "scan.png")
     results = _summary(scans, arguments.highest, console)
     for (name, one), surface in zip(scans.items(), surfaces, strict=True):
-        own = as_surface(surface, molecule)
-        R = one.positions.reshape(-1, molecule.n_atoms, 3)
-        outside = extrapolation_of(arguments, own, R, one.energies.ravel())
+        surface, R = as_surface(surface, molecule), one.positions.reshape(-1, molecule.n_atoms, 3)
+        outside = extrapolation_of(arguments, surface, R, one.energies.ravel())
         shown = say_extrapolation(console, name, outside, "points")
         results["models"][name]["extrapolation"] = shown
     console.say(f"wrote {', '.join(map(str, files))}")
@@ -139,7 +138,10 @@ def _summary(scans: dict, highest: float | None, console) -> dict:
     if len(scans) == 2:
         off = shown_difference(scans, highest)
         low, high = results["difference"] = [float(np.nanmin(off)), float(np.nanmax(off))]
-        console.say(f"difference {low:.4g} to {high:.4g} kcal/mol, where both are on the scale")
+        console.say(
+            f"difference {low:.4g} to {high:.4g} kcal/mol, where both energies are within the "
+            "scale of the plot"
+        )
     return results
 
 
@@ -159,7 +161,7 @@ def _values(atoms, limits, points: int):
 
 
 def _names(methods) -> list[str]:
-    """Distinct names of the methods: stems of files where they differ."""
+    """Names of the methods: file names without suffix, or numbered if these are equal."""
     stems = [Path(m.name).stem if Path(m.name).is_file() else m.name for m in methods]
     whole = [f"{m.name} ({i})" for i, m in enumerate(methods)]
     return stems if len(set(stems)) == len(stems) else whole

@@ -26,7 +26,7 @@ USUAL = (500, 1000)  # default numbers of validation and test frames
 
 
 def load_dataset(arguments: Namespace, path: str | None = None) -> Dataset:
-    """The data set of a command, or that at `path`, in the units of the command."""
+    """Read the data set of a command, or that at `path`, in the units of the command."""
     from jaxff.dataset import Dataset
 
     return Dataset.load(
@@ -40,7 +40,7 @@ def load_dataset(arguments: Namespace, path: str | None = None) -> Dataset:
 
 
 def load_molecule(text: str, charge: int | None, seed: int) -> Molecule:
-    """A molecule from a file, or from a SMILES string if there is no such file."""
+    """Read a molecule from a file, or make it from a SMILES string."""
     from jaxff.molecule import Molecule
 
     path = Path(text)
@@ -58,11 +58,11 @@ def load_molecule(text: str, charge: int | None, seed: int) -> Molecule:
 def load_start(
     text: str, potential: Potential | None = None, seed: int = 0, trust: Sequence[str] = ()
 ) -> Molecule:
-    """A starting geometry: of a molecule file, a model file, AMBER coordinates or a SMILES string.
+    """Read a starting geometry from a file, or make it from a SMILES string.
 
     Args:
         text: the file or the SMILES string.
-        potential: that of the command, which gives the elements to AMBER coordinates.
+        potential: potential of the command; its molecule has the elements of AMBER coordinates.
         seed: random seed of the geometry of a SMILES string.
         trust: modules that may build the networks of a model file, see `jaxff.load`.
     """
@@ -88,7 +88,7 @@ def load_start(
 
 
 def _molecule_of_model(path: str, trust: Sequence[str]) -> Molecule:
-    """The molecule, with its geometry, in a model file or a force-field file."""
+    """Read the molecule, with its geometry, of a model file or a force-field file."""
     from jaxff.formats import read_potential
 
     molecule = read_potential(path, trust).molecule
@@ -100,7 +100,7 @@ def _molecule_of_model(path: str, trust: Sequence[str]) -> Molecule:
 
 
 def load_form(arguments: Namespace, data: Dataset, charge: int | None = None) -> Potential:
-    """The initial potential of a fit, in the functional form that a command names."""
+    """Make the initial potential of a fit, in the functional form of the command."""
     from jaxff.formats import read_topology
     from jaxff.gaff import gaff
 
@@ -117,10 +117,7 @@ def load_form(arguments: Namespace, data: Dataset, charge: int | None = None) ->
 def load_potential(
     path: str, trust: Sequence[str] = (), companions: Sequence[str] = ()
 ) -> Potential:
-    """The potential in a model file or in a force-field file of another program.
-
-    The files that were read together with it are printed.
-    """
+    """Read a model or force-field file, and print the names of files read with it."""
     from jaxff.formats import read_potential
 
     potential = read_potential(path, trust, companions)
@@ -134,12 +131,12 @@ def _print_companions(path: str, companions: Sequence[str]) -> None:
 
 
 def load_surface(method: Method, molecule: Molecule) -> Any:
-    """The `Potential` of a `Method`, or its ASE calculator for the molecule."""
+    """Return the `Potential` of a `Method`, or its ASE calculator for the molecule."""
     return method.potential() if method.is_potential else method.make(molecule=molecule)
 
 
 def load_surface_and_start(arguments: Namespace) -> tuple[Method, Any, Molecule]:
-    """The method of a command, its potential or calculator, and the starting geometry."""
+    """Return the method of a command, its potential or calculator, and the start."""
     from jaxff.reference.calculators import Method
 
     options = calculator_options(arguments.options)
@@ -155,8 +152,9 @@ def load_surface_and_start(arguments: Namespace) -> tuple[Method, Any, Molecule]
 def training_frames(n_frames: int, arguments: Namespace) -> int:
     """Number of training frames.
 
-    By default it is the usual one.  Of fewer frames, validation and test frames get a fifth each,
-    or their numbers in the command, and the others are for training.
+    It is the value of the option -n, or else the usual number of the command.  A small data set is
+    divided into three parts of training frames, one of validation frames and one of test frames;
+    the options --valid and --test replace the size of their part.
     """
     if arguments.n_train is not None:
         return arguments.n_train
@@ -170,7 +168,8 @@ def shares(
 ) -> tuple[int, int, int]:
     """Numbers of training, validation and test frames.
 
-    Unspecified numbers of validation and test frames are the `usual` ones, or what is left.
+    Without the options --valid and --test the numbers are the `usual` ones, or smaller if there are
+    fewer frames.
     """
     n_train = training_frames(n_frames, arguments)
     left = n_frames - n_train
@@ -200,7 +199,7 @@ def say_coverage(console, coverage: dict[str, float]) -> None:
 
 
 def say_extrapolation(console, model: str, found: Outside | None, what: str) -> dict | None:
-    """Print how many of the geometries of a command are outside the training data of a model.
+    """Print how many geometries are outside the training data of a model.
 
     Args:
         console: prints the lines.
@@ -235,12 +234,13 @@ def say_outside(
 
 
 def extrapolation_of(arguments: Namespace, surface: Any, positions, energies) -> Outside | None:
-    """The comparison of geometries (M, N, 3) Å with the training data of a potential.
+    """Compare geometries (M, N, 3) Å with the training data of a potential.
 
-    None if they are unknown, or if the command does not ask for it.
+    Returns:
+        The comparison; None if the training data are unknown, or with --on-extrapolation ignore.
 
     Raises:
-        InputError: a geometry is outside, and the command asks to stop.
+        InputError: a geometry is outside, and the command has --on-extrapolation stop.
     """
     from jaxff.domain import outside
 

@@ -38,7 +38,7 @@ def options(sub) -> None:
     )  # fmt: skip
     sub.add_argument(
         "--resolution", type=positive(float), metavar="CM-1",
-        help="default: 5, or coarser for short trajectories",
+        help="resolution (default: 5, or coarser for short trajectories)",
     )  # fmt: skip
     sub.add_argument(
         "--window", choices=("hann", "blackman", "none"), default="hann",
@@ -83,11 +83,16 @@ def run(arguments, console) -> dict:
         for temperature, files in sorted(temperatures(Path(folder)).items()):
             sampled = read(files, arguments.skip)
             if atoms is not None and not np.array_equal(atoms, sampled.numbers):
-                raise InputError(f"{folder}: its molecule is not that of {arguments.runs[0]}")
+                raise InputError(
+                    f"{folder}: its molecule is not that of {arguments.runs[0]}; give folders of "
+                    "one molecule"
+                )
             atoms = sampled.numbers
             label = f"{Path(folder).name}, {temperature:g} K"
             if label in samples:
-                raise InputError(f"{folder}: another folder has the same name and temperature")
+                raise InputError(
+                    f"{folder}: another folder has the same name and temperature; rename one"
+                )
             samples[label] = temperature, sampled
     spectra = {}
     for label, (_, sampled) in sorted(samples.items(), key=lambda item: item[1][0]):
@@ -107,8 +112,12 @@ def run(arguments, console) -> dict:
     plot_sampling.spectra(spectra, arguments.highest).savefig(files[-1], dpi=130)
     first = next(iter(spectra.values()))
     console.say(
-        f"resolution {first.resolution:.3g} cm⁻¹, errors from {first.n_blocks} blocks"
-        + ("" if first.n_blocks > 1 else ": too short for errors")
+        f"resolution {first.resolution:.3g} cm⁻¹, "
+        + (
+            f"errors from {first.n_blocks} blocks"
+            if first.n_blocks > 1
+            else "no errors, because the trajectories are too short"
+        )
     )
     shown = [[_with_error(p.wavenumber, p.error) for p in row["peaks"][:1]] for row in rows]
     for cells, row in zip(shown, rows, strict=True):
@@ -145,7 +154,10 @@ def temperatures(folder: Path) -> dict[float, list[Path]]:
     except (ValueError, KeyError) as error:
         raise InputError(f"{restart}: not a restart file of this version of jaxff") from error
     if ramp is not None:
-        raise InputError(f"{folder}: its temperature changed during the run; a spectrum needs one")
+        raise InputError(
+            f"{folder}: its temperature changed during the run, but a spectrum needs a constant "
+            "temperature; run jaxff md without --final-temperature"
+        )
     if name is None or Path(name).suffix == ".dcd":
         raise InputError(
             f"{folder}: its trajectory has no velocities; run jaxff md with --format extxyz or h5"
@@ -182,9 +194,9 @@ def read(files: list[Path], skip: float) -> Sampled:
     highest = 0.5 * units.WAVENUMBER_PER_FS / dt
     if 1 in numbers and highest < FASTEST:
         raise InputError(
-            f"{files[0]}: frames {dt:g} fs apart cannot show lines above {highest:.0f} cm⁻¹ and "
-            "fold the stretches of hydrogen below it; run jaxff md with --record-every "
-            f"{max(int(dt / (step or dt) * highest / FASTEST), 1)} or less"
+            f"{files[0]}: frames {dt:g} fs apart show lines only up to {highest:.0f} cm⁻¹, and "
+            "stretches of hydrogen would appear at wrong wavenumbers; run jaxff md with "
+            f"--record-every {max(int(dt / (step or dt) * highest / FASTEST), 1)} or less"
         )
     positions, velocities = (
         np.stack([f[key][kept] for f in frames]) for key in ("positions", "velocities")

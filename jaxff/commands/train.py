@@ -256,7 +256,7 @@ def _check_local(arguments) -> None:
 
 
 def _region(data, arguments, console, usual):
-    """The frames most similar to the structures of --around, and all others, if any."""
+    """Return the frames that are most similar to the structures, and all other frames."""
     from jaxff import gdml
 
     data = data[data.distinct()]
@@ -268,7 +268,7 @@ def _region(data, arguments, console, usual):
     count = n + valid + test
     if count > len(data):
         raise InputError(
-            f"{data.label}: {n} training, {valid} validation and {test} test frames are wanted, "
+            f"{data.label}: {n} training, {valid} validation and {test} test frames are requested, "
             f"but there are {len(data)}: lower -n, --valid or --test"
         )
     near = gdml.nearest_frames(
@@ -283,7 +283,7 @@ def _region(data, arguments, console, usual):
 
 
 def _local(split, background, baseline, arguments, settings):
-    """The baseline, in the atom order of the data, plus its local correction."""
+    """Train a local correction; return its sum with the baseline."""
     from jaxff import gdml
     from jaxff.gdml.correction import SIGMA
 

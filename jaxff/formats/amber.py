@@ -248,8 +248,8 @@ class _Prmtop:
         numbers, atom = elements_of_masses(masses)
         if atom is not None:
             raise self.error(
-                f"section ATOMIC_NUMBER is missing and the mass {masses[atom]} of atom {atom} is "
-                "no element's; write the topology again with tleap"
+                f"section ATOMIC_NUMBER is missing, and no element has the mass {masses[atom]} of "
+                f"atom {atom}; write the topology again with tleap"
             )
         return numbers
 
@@ -329,7 +329,7 @@ class _Prmtop:
         c12, c6 = (self.floats(f"LENNARD_JONES_{x}COEF", count) for x in "AB")
         if (index < 0).any() or (index >= n).any() or (matrix >= count).any():
             raise self.error("ATOM_TYPE_INDEX or NONBONDED_PARM_INDEX names a type beyond NTYPES")
-        # A negative index means a 10-12 pair; here its coefficients are zero (checked above).
+        # A negative index is that of a 10-12 pair, whose coefficients are zero (checked above).
         c12, c6 = (np.where(matrix >= 0, c[np.maximum(matrix, 0)], 0.0) for c in (c12, c6))
 
         a, b = np.diag(c12), np.diag(c6)

@@ -39,7 +39,7 @@ def write_inpcrd(path, molecule: Molecule) -> None:
 
 
 def write_mol2(path, topology: Topology, orders: np.ndarray | None = None) -> None:
-    """Write a mol2 file with GAFF types and charges, whose parameters are in a frcmod file.
+    """Write a mol2 file with GAFF types and charges; a frcmod file has the parameters.
 
     Args:
         path: the file.
@@ -136,8 +136,8 @@ def _by_types(table: Table, topology: Topology, path, ordered: bool = False) -> 
     by_atoms: dict[tuple[int, ...], list[int]] = {}
     for atoms, row in zip(table.atoms.tolist(), table.rows.tolist(), strict=True):
         by_atoms.setdefault(tuple(atoms), []).append(row)
-    # Impropers of the same types may differ in the order of atoms.  LEaP gives the first of them,
-    # by the number of its centre, the order in the file, and the others the alphabetical order.
+    # Impropers of the same types may differ in the order of atoms.  LEaP applies the order in the
+    # file to the improper with the lowest centre, and the alphabetical order to later impropers.
     chains = sorted(by_atoms.items(), key=lambda item: item[0][2]) if ordered else by_atoms.items()
     types: dict[tuple, tuple[str, list[int], set]] = {}
     for atoms, rows in chains:
@@ -304,8 +304,8 @@ def _dihedrals(t: Topology):
             entries.append((tuple(atoms), signs, rows.setdefault(key, len(rows))))
     if left:
         raise InputError(
-            f"{t.molecule.name or t.molecule.formula}: the 1-4 pair {next(iter(left))} has no "
-            "torsion, and a prmtop file cannot express it"
+            f"{t.molecule.label}: the 1-4 pair {next(iter(left))} has no torsion, and a prmtop "
+            "file cannot express it; jaxff.save writes any potential"
         )
     return entries, (np.array(list(rows), float).reshape(-1, 5).T)
 
@@ -328,7 +328,8 @@ def _lennard_jones(t: Topology, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _check_positions(path, molecule: Molecule) -> None:
     if np.abs(molecule.positions).max(initial=0.0) >= 999.0:
         raise InputError(
-            f"{path}: positions beyond 999 Å do not fit its columns; move it to the origin"
+            f"{path}: positions beyond 999 Å do not fit into the columns of the file; move the "
+            "molecule to the origin"
         )
 
 

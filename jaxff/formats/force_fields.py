@@ -47,8 +47,8 @@ def _check_companions(form: Format, path, companions) -> None:
     if wrong or (form.most is not None and len(companions) > form.most):
         number = "files" if form.most is None else "one file"
         raise InputError(
-            f"{path}: {', '.join(map(str, companions))} cannot accompany it; give {number} with "
-            f"the suffix {' or '.join(allowed)}"
+            f"{path}: {', '.join(map(str, companions))} cannot be read together with this file; "
+            f"give {number} with the suffix {' or '.join(allowed)}"
         )
 
 
@@ -79,7 +79,9 @@ def write_force_field(path: str | Path, potential: Potential) -> list[Path]:
             f"express; make the potential with the default ({AMBER_COULOMB:.6g})"
         )
     if (topology.lj.values["epsilon"] < 0.0).any():
-        raise InputError(f"{path}: an ε is negative, so the pair term is no Lennard-Jones term")
+        raise InputError(
+            f"{path}: an ε is negative, which the file cannot express; make it zero or positive"
+        )
     return form.load().write(path, topology, potential)
 
 

@@ -42,7 +42,7 @@ def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> 
         )
     if any(len(row) < 9 for row in rows):
         raise InputError(f"{path}: its atoms have no charges; write it again with charges")
-    charges = np.array([float(row[8]) for row in rows])  # with their rounding errors
+    charges = np.array([float(row[8]) for row in rows])  # as written: their sum is rounded
     try:
         assigned = assign(molecule, types, table, strict=True)
     except InputError as error:

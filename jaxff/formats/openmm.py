@@ -88,7 +88,7 @@ class _System:
         numbers, atom = amber.elements_of_masses(masses)
         if atom is not None:
             raise InputError(
-                f"the mass {masses[atom]:g} of atom {atom} is no element's; if masses were "
+                f"no element has the mass {masses[atom]:g} of atom {atom}; if masses were "
                 "repartitioned, also give a file with the molecule"
             )
         if geometry is not None:
@@ -176,8 +176,8 @@ class _System:
         multiple = ((coulomb == 0.0) | (product != 0.0)) & ((depth == 0.0) | (own_depth != 0.0))
         other_size = (own_depth > 0.0) & (depth > 0.0) & ~np.isclose(size * _NM, mean, rtol=1e-5)
         for wrong, what in (
-            (~multiple, "is no multiple of the product of the atoms' charges or √ε"),
-            (other_size, "has another σ than the mean of the atoms'"),
+            (~multiple, "is not a multiple of the product of the charges, or of √ε, of its atoms"),
+            (other_size, "has a σ that is not the mean of σ of its atoms"),
         ):
             if wrong.any():
                 a, b = atoms[np.argmax(wrong)]

@@ -76,5 +76,5 @@ def read_potential(
         return read_force_field(path, *companions)
     if companions:
         names = ", ".join(map(str, companions))
-        raise InputError(f"{path}: {names} cannot accompany a model file; leave it out")
+        raise InputError(f"{path}: {names} cannot be read together with a model file; omit it")
     return load(path, trust)

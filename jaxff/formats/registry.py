@@ -30,7 +30,7 @@ class Format:
         companions: suffixes of the files that may accompany it (empty: those of molecules).
         most: the largest number of these files.
         written_suffixes: more suffixes under which it is written.
-        terms: kinds of terms that it can express besides AMBER's.
+        terms: kinds of terms that it can express in addition to AMBER's.
         needs_companions: whether these files contain parameters, so that a file of the same name is
             read if none is given.
     """

@@ -19,8 +19,8 @@ import numpy as np
 from jaxff.gaff.table import Entry, ParameterTable, Types, directed
 
 # Types that may replace a type, with penalties; a chain of replacements is also allowed.  Types
-# inside a conjugated system (ce, ne) are replaced by types outside, but hardly ever the reverse:
-# c2=n2 is like ce=n2, but not like ce-ne.
+# inside a conjugated system (ce, ne) are replaced by types outside; the reverse has a high penalty,
+# because c2=n2 is like ce=n2, but not like ce-ne.
 SIMILAR: dict[str, dict[str, float]] = {
     "c": {"c2": 3},
     "c1": {"cg": 1, "c2": 6},
@@ -238,7 +238,7 @@ def _substitutes(types: Types) -> Iterator[tuple[float, Types]]:
 
 @cache
 def _nearest(kind: str) -> list[tuple[float, str]]:
-    """Types that may replace a type, with the lowest penalty of a chain of `SIMILAR`."""
+    """Types that may replace a type, with their lowest penalties by `SIMILAR`."""
     reached: dict[str, float] = {}
     queue = [(0.0, kind)]
     while queue:

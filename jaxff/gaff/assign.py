@@ -231,6 +231,6 @@ def _assigned(kind, atoms, names, entry: Entry | Estimate) -> Assigned:
 def _check_complete(missing: list[str], molecule: Molecule) -> None:
     if missing:
         raise InputError(
-            f"{molecule.name or molecule.formula}: GAFF has neither parameters nor analogies for "
+            f"{molecule.label}: GAFF has neither parameters nor analogies for "
             f"{', '.join(sorted(set(missing)))}; give them in a frcmod file with a mol2 file"
         )

@@ -45,7 +45,7 @@ def _aromatic_or_planar(e: Environment, a: int) -> bool:
 
 
 def _bridges_rings(e: Environment, a: int) -> bool:
-    """Whether a bond of this atom, in no six-membered ring, joins two aromatic rings."""
+    """Whether a bond outside six-membered rings joins this atom to an aromatic ring."""
     return any(
         b in e.aromatic
         and frozenset((a, b)) not in e.aromatic_bonds
@@ -117,10 +117,6 @@ def _conjugated_oxide(e: Environment, a: int) -> bool:
     return not e.has_oxide(a) and any(
         b in e.aromatic or (e.is_sp2(b) and not e.is_carbonyl(b)) for b in e.single(a)
     )
-
-
-def _always(e: Environment, a: int) -> bool:
-    return True
 
 
 # The first rule whose condition holds decides.  Types of hydrogen follow from its neighbour; see
@@ -267,10 +263,9 @@ def _check_rings(e: Environment) -> None:
     for ring in e.rings:
         for a in ring:
             if len(ring) < 8 and e.symbols[a] == "C" and e.degree(a) == 2:
-                molecule = e.lewis.molecule
                 raise InputError(
-                    f"{molecule.name or molecule.formula}: C{a + 1} has two neighbours in a ring "
-                    f"of {len(ring)} atoms: hydrogens are missing, or GAFF has no type for it"
+                    f"{e.lewis.molecule.label}: C{a + 1} has two neighbours in a ring of "
+                    f"{len(ring)} atoms: hydrogens are missing, or GAFF has no type for it"
                 )
 
 
@@ -286,7 +281,7 @@ def rule_of(environment: Environment, atom: int) -> Rule:
     molecule = environment.lewis.molecule
     charge = int(environment.lewis.charges[atom])
     raise InputError(
-        f"{molecule.name or molecule.formula}: GAFF has no type for atom "
+        f"{molecule.label}: GAFF has no type for atom "
         f"{molecule.symbols[atom]}{atom + 1} with {environment.degree(atom)} neighbours"
         + (f" and charge {charge:+d}" if charge else "")
     )
@@ -297,11 +292,9 @@ def _type(e: Environment, a: int) -> str:
         return rule_of(e, a).type
     around = e.neighbours[a]
     if not around or e.symbols[around[0]] in ("H", "F", "Cl", "Br", "I"):
-        molecule = e.lewis.molecule
         where = f"on {e.symbols[around[0]]}" if around else "without a neighbour"
         raise InputError(
-            f"{molecule.name or molecule.formula}: GAFF has no type for the hydrogen H{a + 1} "
-            f"{where}"
+            f"{e.lewis.molecule.label}: GAFF has no type for the hydrogen H{a + 1} {where}"
         )
     (carrier,) = around
     if e.symbols[carrier] != "C":

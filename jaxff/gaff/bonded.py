@@ -174,7 +174,7 @@ def with_periodicities(torsions: Table, most: int, types: tuple[str, ...]) -> Ta
 
 
 def _by_labels(table: Table, atoms, rows, values: dict) -> dict[str, np.ndarray]:
-    """Values of the types of a term: means over the rows that a type has in the table."""
+    """Values of each type of a term: the mean over the rows of this type in the table."""
     of_atoms = {tuple(a): row for a, row in zip(table.atoms.tolist(), table.rows, strict=True)}
     table_rows = np.array([of_atoms[tuple(a)] for a in atoms.tolist()], int)
     count = np.bincount(rows)

@@ -175,13 +175,13 @@ def _angle(R, a, b, c) -> float:
 
 
 def _direction(R, end, vertex, other) -> np.ndarray:
-    """Unit vector (3,) in the plane, normal to the bond of `end`, opening the angle."""
+    """Unit vector (3,), normal to the bond, along which `end` opens the angle."""
     along, across = _unit(R[end] - R[vertex]), R[other] - R[vertex]
     return _unit((across @ along) * along - across)
 
 
 def _opening(R, end, vertex, other) -> np.ndarray:
-    """Projector p pᵀ (3, 3) on the direction p that opens the angle, or its mean."""
+    """Projector p pᵀ (3, 3) on the opening direction p; its mean for a straight angle."""
     if _angle(R, end, vertex, other) > STRAIGHT:
         along = _unit(R[end] - R[vertex])
         return 0.5 * (np.eye(3) - np.outer(along, along))

@@ -16,10 +16,10 @@ from jaxff.errors import InputError
 from jaxff.molecule import Molecule, equivalent_atoms
 from jaxff.units import BOHR
 
+# Radii, Å, of the surfaces of Merz and Kollman.
 RADII = {
     "H": 1.2, "C": 1.5, "N": 1.5, "O": 1.4, "F": 1.35, "P": 1.8, "S": 1.75, "Cl": 1.7, "Br": 2.3,
 }  # fmt: skip
-"""Å, of the surfaces of Merz and Kollman."""
 SHELLS = (1.4, 1.6, 1.8, 2.0)  # factors of these radii
 DENSITY = 6.0  # points per Å² with a weight of 1/6 each, so that their places matter little
 RESTRAINTS = (0.0005, 0.001)  # a in the two stages, atomic units
@@ -139,7 +139,7 @@ def standard_orientation(molecule: Molecule) -> np.ndarray:
 
 
 def surface_points(symbols: Sequence[str], positions: np.ndarray) -> np.ndarray:
-    """Points (K, 3) Å on shells around the atoms, outside the shells of all others."""
+    """Points (K, 3) Å on shells around the atoms, outside the shells of other atoms."""
     radii = np.array([RADII[s] for s in symbols])
     points = []
     for shell in SHELLS:
@@ -211,7 +211,7 @@ def restrained_fit(
         classes: (N,) atoms of one class have equal charges.
         restrained: (N,) whether an atom is restrained.
         strength: a, atomic units.
-        free: (N,) whether an atom is fitted; the others keep the charge in `start`.
+        free: (N,) whether an atom is fitted; all other atoms keep their charge in `start`.
         start: (N,) initial charges, e.
 
     Raises:

@@ -88,14 +88,14 @@ class ParameterTable:
         return self.torsions.get(directed(types)) or self.torsions.get(directed(("X", b, c, "X")))
 
     def improper(self, centre: str, outer: Types) -> Entry | None:
-        """The entry of a centre and its three neighbours with the fewest "X"."""
+        """The entry that fits a centre and its three neighbours with the fewest "X"."""
         fitting = [e for e in self.impropers.values() if e.types[2] == centre and _covers(e, outer)]
         # The last of equal entries is preferred, because it comes from a frcmod file.
         return min(reversed(fitting), key=lambda e: e.types.count("X"), default=None)
 
 
 def directed(types: Types) -> Types:
-    """The types or their reverse, whichever comes first in the alphabet."""
+    """The types, in the direction that comes first in the alphabet."""
     return min(types, types[::-1])
 
 
@@ -243,7 +243,7 @@ def _add_lj(table: ParameterTable, line: str, source: str) -> None:
 
 
 def equilibrium_angle(degrees: float) -> float:
-    """An equilibrium angle, rad, at most π: above, a straight angle would be a cusp."""
+    """Convert an equilibrium angle to rad; above π the energy would have a cusp at π."""
     return min(degrees * DEGREE, math.pi)
 
 

@@ -229,7 +229,8 @@ def _table(term: Any, values: dict[str, np.ndarray]) -> Table:
 def centre_third(atoms: np.ndarray, bonds: np.ndarray) -> np.ndarray:
     """Impropers (n, 4), reversed where that makes the third atom the centre.
 
-    The centre is bonded to all others.  Files may contain either direction, as both are equal.
+    The centre is bonded to the other three atoms.  Files may contain either direction, as both have
+    the same energy.
     """
     bonded = set(map(tuple, bonds.tolist())) | set(map(tuple, bonds[:, ::-1].tolist()))
 

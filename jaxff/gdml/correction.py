@@ -79,13 +79,13 @@ def train_correction(
     scored = [data for data in (valid, background) if data is not None]
     for data in (dataset, *scored):
         if not np.array_equal(data.numbers, dataset.numbers):
-            raise InputError(f"{data.label}: the frames are not of {dataset.label}'s atoms")
+            raise InputError(f"{data.label}: the frames have other atoms than {dataset.label}")
         if data.energies is None:
             raise InputError(
                 f"{data.label}: a local correction needs energies, but the frames have none"
             )
         if len(data) == 0:
-            raise InputError(f"{data.label}: one of the data sets has no frames")
+            raise InputError(f"{data.label}: the data set has no frames")
     group = group_on(dataset, atoms, kernel.symmetries, run.seed)
     baseline = baseline.matched(dataset.molecule)
     choices = list(product(ascending(sigma, "sigma"), ascending(kernel.lam, "lam")))
@@ -160,7 +160,9 @@ def nearest_frames(
     if not np.isfinite(structures).all():
         raise InputError(f"{dataset.label}: the structures contain numbers that are not finite")
     if not 0 < count <= len(dataset):
-        raise InputError(f"{dataset.label}: {count} frames are wanted, but it has {len(dataset)}")
+        raise InputError(
+            f"{dataset.label}: {count} frames are requested, but it has {len(dataset)}"
+        )
     atoms = checked_atoms(range(dataset.n_atoms) if atoms is None else atoms, dataset)
     entries = entry_permutations(inverse_distances, group_on(dataset, atoms, symmetries, seed))
     x, y = (
@@ -219,7 +221,7 @@ _soft_rows = jax.jit(jax.vmap(soft_minimum, in_axes=(0, None)))
 
 
 def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
-    """Squared distances (I, M, P) of frames from images; ∞ from those of themselves."""
+    """Squared distances (I, M, P) of frames from images; ∞ within the same frame."""
     images = jnp.asarray(x[:, entries].reshape(-1, x.shape[1]))
     squares = np.asarray(squared_distances(jnp.asarray(x[rows]), images))
     squares = np.maximum(squares.reshape(-1, len(x), len(entries)), 0.0)

@@ -21,7 +21,7 @@ from jaxff.npz import NpzReader, usable, write_npz
 from jaxff.potential import Potential
 from jaxff.soundness import fault_of
 
-DOMAIN = "jaxff_domain_"  # begins the names of the arrays that describe the training frames
+DOMAIN = "jaxff_domain_"  # prefix of the names of the arrays that describe the training frames
 
 
 def load(path: str | Path) -> Potential:
@@ -269,9 +269,8 @@ def _size(wanted: int | None):
 def _molecule(numbers: np.ndarray, descriptors: np.ndarray, name: str) -> Molecule:
     """The molecule of a model file, from its training distances.
 
-    The bonds follow from the median distances, and the positions from the distances of one frame.
-
-    The positions are computed by multidimensional scaling.
+    The bonds follow from the median distances, and the positions from the distances of one frame,
+    by multidimensional scaling.
 
     Args:
         numbers: (N,) atomic numbers.

@@ -75,14 +75,14 @@ def draw(
     count = min(MAX_VALID, len(rest)) if count is None else count
     if not 0 < count <= len(rest):
         raise InputError(
-            f"{data.label}: {len(rest)} frames are left to choose sigma on ({count} wanted): "
-            "give one sigma, or give validation frames as valid="
+            f"{data.label}: {len(rest)} frames are left to choose sigma on, but {count} are "
+            "requested: give one sigma, or give validation frames as valid="
         )
     return frames, rest.split(count, 0, seed=seed, stratify=True).train
 
 
 def some(frames: Dataset, count: int, seed: int) -> Dataset:
-    """`count` of the frames, drawn at random, in their order."""
+    """Draw `count` of the frames at random, and keep their order."""
     return frames[np.sort(np.random.default_rng(seed).permutation(len(frames))[:count])]
 
 
@@ -92,7 +92,7 @@ def restricted(data: Dataset, atoms: Sequence[int] | None) -> Dataset:
 
 
 def checked_atoms(atoms: Sequence[int], data: Dataset, least: int = 2) -> tuple[int, ...]:
-    """`atoms` as integers.
+    """Check `atoms`, and return them as integers.
 
     Raises:
         InputError: they are not `least` or more distinct atoms of `data`.
@@ -134,7 +134,7 @@ def group_on(
 def warn_if_not_learnt(
     labels: Dataset, forces: np.ndarray, baseline_forces: np.ndarray | float
 ) -> None:
-    """Warn if a model explains hardly any of its training forces.
+    """Warn if the forces of a model differ from its training forces almost completely.
 
     Args:
         labels: M training frames.

@@ -8,7 +8,7 @@ import numpy as np
 
 START, NARROWEST, WIDEST = 20.0, 2.0, 320.0
 RATIO = 2.0  # between widths while the best is being bracketed
-FINE = 1.15  # ratio of widths below which errors hardly differ
+FINE = 1.15  # ratio of widths below which the errors are almost equal
 DOWN = 1.4  # ratio between the widths that are tried on all frames
 
 
@@ -58,7 +58,7 @@ def search_width(error: Callable[[float], float]) -> float:
 
 
 def widths_below(sigma: float) -> list[float]:
-    """Widths to try on all frames, descending from `sigma`, the best for few frames.
+    """Widths to try on all frames, in descending order from `sigma`, the best for few.
 
     The best width decreases as frames are added.
     """

@@ -155,7 +155,7 @@ def _iterative(
     )
 
 
-# The registry of solvers: each makes a solver of an operator.
+# The registry of solvers: functions that make the solver of an operator.
 SOLVERS: dict[str, Callable[[KernelOperator, Solver, Run, float, str], Dense | Iterative]] = {
     "dense": _dense,
     "iterative": _iterative,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from math import erf, sqrt
 
 import jax
 import jax.numpy as jnp
@@ -97,9 +96,6 @@ class Uncertainty:
         return out
 
 
-EXPECTED = {k: erf(k / sqrt(2.0)) for k in (1, 2)}  # shares of a normal distribution
-
-
 def uncertainty(
     potential: Potential, train: Dataset, valid: Dataset, *, seed: int = 0
 ) -> Uncertainty:
@@ -124,7 +120,7 @@ def uncertainty(
     _check(potential, valid, "validation")
     if len(valid) == 0 or len(train) < 2:
         few, what = (valid, "calibrate") if len(valid) == 0 else (train, "condition")
-        raise InputError(f"{few.label}: too few frames to {what} the uncertainty on")
+        raise InputError(f"{few.label}: too few frames to {what} the uncertainty; give more")
     placed, term = kernels[0]
     params = potential.params[placed.name]
     per_frame = 3 * term.n_atoms

@@ -56,8 +56,8 @@ def find_symmetries(
     if group is None:
         group = _subgroup(kept, molecule)
         warnings.warn(
-            f"{molecule.name or molecule.formula}: there are more than {MAX_ORDER} symmetries; a "
-            f"subgroup of {len(group)} is used; another group can be given as symmetries=",
+            f"{molecule.label}: there are more than {MAX_ORDER} symmetries; a subgroup of "
+            f"{len(group)} is used; another group can be given as symmetries=",
             stacklevel=2,
         )
     return group
@@ -70,7 +70,7 @@ def check_symmetries(permutations, molecule: Molecule) -> np.ndarray:
         InputError: they are not a group, or one of them changes elements or bonds.
     """
     permutations = np.asarray(permutations)
-    n, who = molecule.n_atoms, molecule.name or molecule.formula
+    n, who = molecule.n_atoms, molecule.label
     if permutations.ndim != 2 or permutations.shape[1] != n or permutations.dtype.kind not in "iu":
         raise InputError(
             f"{who}: symmetries must be integers of shape (P, {n}), got "
@@ -106,9 +106,10 @@ def close(permutations: np.ndarray, max_order: int = MAX_ORDER) -> np.ndarray | 
 
 
 def restricted_to(permutations: np.ndarray, atoms: Sequence[int]) -> np.ndarray:
-    """The action (Q, K) of a permutation group (P, N) on `atoms` (K,), from zero.
+    """The permutations (Q, K) of `atoms` (K,) in a permutation group (P, N).
 
-    Permutations that map one of the atoms to another atom are left out; the others are a group.
+    They count the atoms from 0 in the order of `atoms`.  Permutations that map one of `atoms` to an
+    atom outside are left out.  The result is a group.
     """
     permutations, index = np.asarray(permutations), np.asarray(atoms)
     place = np.full(permutations.shape[1], -1)
@@ -118,7 +119,7 @@ def restricted_to(permutations: np.ndarray, atoms: Sequence[int]) -> np.ndarray:
 
 
 def preserves_bonds(permutations: np.ndarray, molecule: Molecule) -> np.ndarray:
-    """Which of the permutations (P, N) are automorphisms of the bond graph, (P,)."""
+    """Whether each of the permutations (P, N) keeps elements and bonds, (P,)."""
     bonded = np.zeros((molecule.n_atoms, molecule.n_atoms), bool)
     i, j = molecule.bonds.T
     bonded[i, j] = bonded[j, i] = True
@@ -166,7 +167,7 @@ def _tree_matches(distance: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 def _similar(spectra: np.ndarray) -> list[np.ndarray]:
-    """The later frames with which each frame is matched, so that all are connected."""
+    """For each frame, the later frames with which it is matched; all are connected."""
     square = np.sum(spectra**2, axis=1)
     apart = square[:, None] + square - 2.0 * spectra @ spectra.T
     linked = np.zeros(apart.shape, bool)
@@ -187,7 +188,7 @@ def _distances(positions: np.ndarray, lattice) -> np.ndarray:
 
 
 def _without_overlaps(permutations: np.ndarray) -> np.ndarray:
-    """Permutations without atoms in a longer cycle of another permutation."""
+    """Permutations that share no atom with a longer cycle of another permutation."""
     cycles = [[set(c) for c in _cycles(p)] for p in permutations]
     every = [cycle for part in cycles for cycle in part]
     keep = [not any(len(a) < len(b) and a & b for a in part for b in every) for part in cycles]

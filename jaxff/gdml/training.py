@@ -153,7 +153,7 @@ def force_rmse(potential: Potential, data: Dataset) -> float:
 
 @dataclass
 class _Task:
-    """What all models of one training have in common, and the models trained so far."""
+    """The data that all models of a training share, and the models trained so far."""
 
     valid: Dataset | None
     baseline: Potential | None
@@ -257,7 +257,7 @@ class _Models:
 
     @cached_property
     def _factorised(self) -> tuple[KernelSystem, Dataset]:
-        """Equations with a factor, to adapt the baseline, and their frames: all or some."""
+        """The equations and frames to adapt the baseline with: they have a factor."""
         if isinstance(self.system.solver, Dense):
             return self.system, self.frames
         few = some(self.frames, min(len(self.frames), ADAPT_UNKNOWNS // self.system.op.width), 0)

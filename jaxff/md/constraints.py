@@ -34,7 +34,7 @@ def deviations(coordinates: Coordinates, R: Array, values: Array) -> Array:
 
 
 def project(coordinates: Coordinates, R: Array, vectors: Array) -> Array:
-    """The part of `vectors` (N, 3) that keeps the coordinates at R (N, 3) Å."""
+    """The part of `vectors` (N, 3) that does not change the coordinates at R (N, 3) Å."""
     if not coordinates:
         return vectors
     gradients = _gradients(coordinates, R)

@@ -167,7 +167,7 @@ def read_header(path: Path) -> tuple[Counters, int]:
         title, _, text, *_ = _TITLES.unpack_from(raw, _COUNTERS.size)
         n_atoms = _ATOMS.unpack_from(raw, HEADER_SIZE - _ATOMS.size)[1]
     except struct.error as error:
-        raise InputError(f"{path}: its header is incomplete") from error
+        raise InputError(f"{path}: its header is incomplete; make the trajectory again") from error
     sound = (head, magic, end, title) == (84, b"CORD", 84, 164) and text.startswith(FORMAT.encode())
     if not sound:
         raise InputError(f"{path}: not a DCD file that jaxff wrote")

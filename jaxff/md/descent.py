@@ -81,7 +81,7 @@ class Minimum:
     converged: np.ndarray
 
     def reshape(self, shape: tuple[int, ...]) -> Minimum:
-        """The same with `shape` in place of the leading axis M."""
+        """The same result with `shape` in place of the leading axis M."""
         arrays = (self.positions, self.energy, self.max_force, self.steps, self.converged)
         return Minimum(*(x.reshape(shape + x.shape[1:]) for x in arrays))
 
@@ -228,7 +228,7 @@ def _advance(
     changes = jnp.where(useful, jnp.concatenate([state.changes[1:], change[None]]), state.changes)
     scale = jnp.where(useful, product / jnp.where(useful, square, 1.0), state.scale)
     rejected = jnp.where(accepted, 0, state.rejected + 1)
-    # The remembered steps may be the reason: after six rejections only the gradient is used.
+    # The stored steps may cause the rejections: after six of them only the gradient is used.
     steps, changes = (jnp.where(rejected == 6, 0.0, x) for x in (steps, changes))
 
     above = energy - state.energy - expected

@@ -148,7 +148,7 @@ class Guard:
         heat = float(kinetics.temperature(frame.kinetic, freedom))
         speeds = np.square(frame.displacements).sum(axis=1) * self.molecule.masses
         atom = int(np.argmax(speeds))
-        words = f"the temperature is {heat:.3g} K, atom {atom} ({symbols[atom]}) being the hottest"
+        words = f"the temperature is {heat:.3g} K, and {named(atom)} is the fastest atom"
         if heat <= self.max_temperature:
             change = float(frame.potential + frame.kinetic - energy)
             words = f"the total energy has changed by {change:.3g} kcal/mol: {words}"
@@ -162,7 +162,7 @@ def bond_lengths(molecule: Molecule, positions) -> np.ndarray:
 
 
 def strongest_term(potential: Potential, positions, atoms) -> str | None:
-    """The term with a force on the atoms that is not finite, or else the strongest.
+    """The term whose force on the atoms is not finite, or else the strongest.
 
     Args:
         potential: its terms are compared.

@@ -196,7 +196,7 @@ def read_h5md(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
 
 
 def _opened(path) -> Any:
-    """The file, open for reading; Any, as h5py's types do not state what items are."""
+    """Open the file for reading; of type Any, as h5py does not declare types of items."""
     import h5py
 
     try:
@@ -207,7 +207,7 @@ def _opened(path) -> Any:
 
 @contextmanager
 def _reading(path) -> Iterator[Any]:
-    """The file, open for reading only: errors of h5py in the block mean that it is damaged."""
+    """Open the file for reading; an error of h5py in the block means a damaged file."""
     try:
         with _opened(path) as file:
             yield file

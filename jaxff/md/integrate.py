@@ -20,7 +20,7 @@ CHUNK_FRAMES = 256
 class Frame(NamedTuple):
     """The recorded part of a state.
 
-    With replicas each field has a leading axis; the frames of a chunk have one more before it.
+    With replicas each field has a leading axis.  The frames of a chunk have another axis before it.
 
     Attributes:
         positions: (N, 3) Å, relative to the origin.

@@ -66,7 +66,7 @@ class Bath(NamedTuple):
 
 
 class Core(NamedTuple):
-    """What the states of all ensembles contain.
+    """The arrays that the states of all ensembles contain.
 
     Attributes:
         positions: (N, 3) Å.
@@ -136,7 +136,10 @@ def langevin(force_fn: Callable, state, bath: Bath, t):
 
 
 def nose_hoover(force_fn: Callable, state, bath: Bath, t):
-    """The state after a step: Tuckerman et al., J. Phys. A 39, 5629 (2006)."""
+    """The state after a step with a Nosé-Hoover chain.
+
+    Source: Tuckerman et al., J. Phys. A 39, 5629 (2006).
+    """
     kT = bath.kT_after(t)
     chain = _chain().update_mass(state.chain.set(tau=1.0 / bath.rate), kT)
     momentum, chain = _chain().half_step(state.momentum, chain, kT)

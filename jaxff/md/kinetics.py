@@ -57,8 +57,8 @@ def without_rotation(masses, positions, velocities, xp=np):
 def conserved_degrees(masses, positions, velocities) -> int:
     """Number of degrees of freedom without kinetic energy at constant energy.
 
-    They are 3 if the total momentum is zero, and also those of the rotation if the angular momentum
-    about the centre of mass is zero.
+    It is 0 if the total momentum is not zero.  Otherwise it is 3, plus the number of rotational
+    degrees of freedom if the angular momentum about the centre of mass is also zero.
 
     Args:
         masses: (N,) amu.

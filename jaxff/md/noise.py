@@ -37,9 +37,9 @@ def normal(key, t, shape: tuple[int, ...], dtype):
 
     Args:
         key: JAX random key of two words (threefry).
-        shape: of the result.
         t: () integer; only its lower 32 bits are used.
-        dtype: of the result.
+        shape: shape of the result.
+        dtype: type of the result.
     """
     words, size = jax.random.key_data(key), 1
     for n in shape:

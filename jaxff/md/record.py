@@ -59,6 +59,25 @@ class Run:
     extrapolation: Extrapolation | None = None
 
 
+def quantities(frames: Frame, dt: float, degrees_of_freedom: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute the arrays of a `Run` from frames, in float64.
+
+    Args:
+        frames: with leading axes of frames and replicas, as from `run_chunk`.
+        dt: time step, fs.
+        degrees_of_freedom: those with kinetic energy, () or (R,).
+    """
+    frames = Frame(*(x.astype(float) for x in frames))
+    return {
+        "positions": origin.absolute(frames.positions, frames.origin),
+        "velocities": frames.displacements / dt,
+        "forces": frames.forces,
+        "potential_energies": frames.potential,
+        "kinetic_energies": frames.kinetic,
+        "temperatures": kinetics.temperature(frames.kinetic, degrees_of_freedom),
+    }
+
+
 @dataclass
 class Record:
     """The frames recorded so far, in memory and in the files, and the present state."""
@@ -77,15 +96,7 @@ class Record:
 
     def add(self, frames: Frame, steps: np.ndarray) -> None:
         """Add frames at the given steps (F,)."""
-        frames = Frame(*(x.astype(float) for x in frames))
-        part = {
-            "positions": origin.absolute(frames.positions, frames.origin),
-            "velocities": frames.displacements / self.state.dt,
-            "forces": frames.forces,
-            "potential_energies": frames.potential,
-            "kinetic_energies": frames.kinetic,
-            "temperatures": kinetics.temperature(frames.kinetic, self.state.degrees_of_freedom),
-        }
+        part = quantities(frames, self.state.dt, self.state.degrees_of_freedom)
         shared = {"times": steps * self.state.dt, "steps": steps}
         for r, file in enumerate(self.files):
             alone = self.state.replicas is None

@@ -52,6 +52,17 @@ def checked_count(name: str, value) -> int:
     return int(value)
 
 
+def checked_steps(steps, every: int) -> int:
+    """Return a number of steps as an int; raise InputError unless `every` divides it."""
+    steps = checked_count("steps", steps)
+    if steps % every:
+        raise InputError(
+            f"steps ({steps}) must be a multiple of output.every ({every}): the last frame is the "
+            "end of the simulation"
+        )
+    return steps
+
+
 @dataclass(frozen=True, eq=False)
 class Start:
     """Start of a simulation.
@@ -154,7 +165,7 @@ class Stop:
     def __post_init__(self):
         if self.on_extrapolation not in ON_EXTRAPOLATION:
             known = ", ".join(ON_EXTRAPOLATION)
-            raise InputError(f"on_extrapolation is {self.on_extrapolation!r}: choose {known}")
+            raise InputError(f"on_extrapolation is {self.on_extrapolation!r}: use one of {known}")
         if self.stretch is not None and not self.stretch > 1.0:
             raise InputError(f"stretch is {self.stretch}: it must be above 1")
         if self.max_temperature is not None and not self.max_temperature > 0:

@@ -20,7 +20,7 @@ from jaxff.md.guard import Fault, Guard
 from jaxff.md.integrate import Frame, chunk_frames, run_chunk
 from jaxff.md.integrators import Bath
 from jaxff.md.record import Record, Run, trajectories
-from jaxff.md.settings import Output, Start, Stop, checked_count
+from jaxff.md.settings import Output, Start, Stop, checked_steps
 from jaxff.md.state import State, continued_state, first_state
 from jaxff.md.trajectory import format_of
 from jaxff.molecule import Molecule
@@ -52,7 +52,7 @@ class SimulationError(ArithmeticError):
 
 
 class ExtrapolationError(SimulationError):
-    """A simulation left the training data of its potential; see `Stop.on_extrapolation`."""
+    """A simulation left the training data of its potential; see `Stop`."""
 
 
 def simulate(
@@ -132,19 +132,14 @@ class Simulation:
         start: Start | State,
         output: Output,
     ) -> Simulation:
-        """The simulation that `simulate` is asked for.
+        """Check the arguments of `simulate`, and make the simulation.
 
         Raises:
             InputError: see `simulate`.
         """
         if not isinstance(ensemble, Ensemble):
             raise InputError(f"ensemble is {ensemble!r}: give an ensemble such as Langevin()")
-        steps = checked_count("steps", steps)
-        if steps % output.every:
-            raise InputError(
-                f"steps ({steps}) must be a multiple of output.every ({output.every}): the last "
-                "frame is the end of the simulation"
-            )
+        steps = checked_steps(steps, output.every)
         potential = potential.matched(molecule)
         begin = start.step if isinstance(start, State) else 0
         bath = ensemble.bath(steps, potential.dtype, start.replicas, begin)
@@ -196,7 +191,9 @@ class Simulation:
             self.ensemble, stop,
         )  # fmt: skip
         if (fault := watch.fault(frames)) is not None:
-            raise InputError(f"at the starting geometry {fault.what}")
+            raise InputError(
+                f"at the starting geometry {fault.what}: correct the geometry or the limits"
+            )
         if self.fresh:
             left = watched.compare(frames, np.array([self.first.step]))
             if watched.stops and left is not None and watched.first is not None:
@@ -263,7 +260,7 @@ class Simulation:
         )  # fmt: skip
 
     def _failure(self, record: Record, watch: Guard) -> SimulationError:
-        """Continue from the last good frame by single steps to locate the fault."""
+        """Locate the fault by single steps from the last good frame; return its error."""
         before, end = record.state, record.state.step + self.output.every
         while True:
             count = min(chunk_frames(before.dynamics), end - before.step)

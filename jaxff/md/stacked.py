@@ -15,13 +15,12 @@ import numpy as np
 from jaxff.batch import Stack
 from jaxff.errors import InputError
 from jaxff.groups import StackGroup
-from jaxff.md import kinetics
 from jaxff.md.ensembles import Ensemble, Langevin
 from jaxff.md.guard import Guard
 from jaxff.md.integrate import Frame, chunk_frames, run_chunk
 from jaxff.md.integrators import Core, Scheme, scaled_masses
-from jaxff.md.record import Run
-from jaxff.md.settings import Output, Start, Stop, checked_count
+from jaxff.md.record import Run, quantities
+from jaxff.md.settings import Output, Start, Stop, checked_steps
 from jaxff.md.simulation import SimulationError
 from jaxff.md.state import State, degrees_of_freedom, fingerprint, starting_velocities
 from jaxff.molecule import Molecule
@@ -59,12 +58,7 @@ def simulate_stack(
         SimulationError: a number that is not finite, an explosion or a broken bond.
     """
     _check(stack, molecules, ensemble, start, output)
-    steps = checked_count("steps", steps)
-    if steps % output.every:
-        raise InputError(
-            f"steps ({steps}) must be a multiple of output.every ({output.every}): the last frame "
-            "is the end of the simulation"
-        )
+    steps = checked_steps(steps, output.every)
     runs: dict[int, Run] = {}
     for group, params in zip(stack.groups, stack.params, strict=True):
         simulation = _GroupSimulation.of(stack, group, params, molecules, ensemble, steps, start)
@@ -192,7 +186,7 @@ class _GroupSimulation:
     def _run(self, parts, k: int, dynamics, step, every, seconds, compile_seconds) -> Run:
         potential, _ = self.members[k]
         chunks = [self.frames_of(frames, k) for frames in parts]
-        frames = Frame(*(np.concatenate(x).astype(float) for x in zip(*chunks, strict=True)))
+        frames = Frame(*map(np.concatenate, zip(*chunks, strict=True)))
         n, dt = self.group.counts[k], self.ensemble.dt
         last = jax.tree.map(lambda x: x[k], dynamics)
         last = last.set(
@@ -205,12 +199,7 @@ class _GroupSimulation:
         )  # fmt: skip
         simulated = 0.0864 * step * dt / max(seconds, 1e-9)
         return Run(
-            positions=frames.positions,
-            velocities=frames.displacements / dt,
-            forces=frames.forces,
-            potential_energies=frames.potential,
-            kinetic_energies=frames.kinetic,
-            temperatures=kinetics.temperature(frames.kinetic, self.freedom[k]),
+            **quantities(frames, dt, self.freedom[k]),
             times=every * dt * np.arange(len(frames.potential)),
             degrees_of_freedom=self.freedom[k],
             state=state,

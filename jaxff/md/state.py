@@ -55,12 +55,12 @@ class State:
 
     @property
     def positions(self) -> np.ndarray:
-        """(N, 3) or (R, N, 3) Å, in float64."""
+        """Positions (N, 3) or (R, N, 3) Å, in float64."""
         return origins.absolute(self.dynamics.position, self.origin)
 
     @property
     def velocities(self) -> np.ndarray:
-        """(N, 3) or (R, N, 3) Å/fs, in float64."""
+        """Velocities (N, 3) or (R, N, 3) Å/fs, in float64."""
         return np.asarray(self.dynamics.velocity, float) / self.dt
 
 
@@ -184,7 +184,7 @@ def _field(value):
 
 
 def invariances(potential: Potential, positions) -> tuple[bool, bool]:
-    """Whether the energy is invariant to translation, and whether it is to rotation.
+    """Whether the energy is invariant to translation, and whether to rotation.
 
     The two answers follow from the net force and the net torque at a distorted geometry.
 
@@ -260,7 +260,7 @@ def _check_motion(
     if molecule.n_atoms == 1 and invariant[0]:
         raise InputError(f"{name} needs a molecule that can vibrate, not a free atom")
     if not kinetics.kinetic_energy(molecule.masses, velocities).all():
-        raise InputError(f"{name} scales velocities and cannot start from rest: give others")
+        raise InputError(f"{name} scales velocities: give velocities that are not zero")
     if not ensemble.temperatures(replicas)[0].all():
         raise InputError(f"{name} needs a temperature above 0 K")
 

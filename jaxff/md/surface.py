@@ -69,10 +69,12 @@ class _CalculatorSurface:
                 self._has_succeeded = True
             except InputError:
                 raise
-            except Exception as error:  # one failed geometry must not end the others
+            except Exception as error:  # the next geometries may succeed
                 failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
         if failure is not None and not self._has_succeeded:
-            raise InputError(f"the calculation fails ({failure})")
+            raise InputError(
+                f"no calculation succeeds ({failure}); check the calculator and the geometry"
+            )
         if failure is not None and failure not in self._reported:
             self._reported.add(failure)
             warnings.warn(f"a calculation failed and is left out ({failure})", stacklevel=2)

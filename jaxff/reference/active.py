@@ -32,7 +32,7 @@ from jaxff.saved import save
 from jaxff.store import check_request, described
 
 FORMAT = "jaxff active learning 2"
-# One frame in five, within these limits, chooses the width of the kernel.
+# One frame in five, within these limits, is a validation frame, to choose the width of the kernel.
 VALID_SHARE, MAX_VALID = 5, 100
 ATTEMPTS = 5  # to run the dynamics, if they fail before there are enough frames
 
@@ -102,7 +102,8 @@ def active_learning(
         molecule: elements, charge and starting geometry.
         out: folder for data.npz and model.npz, created if it does not exist.
         loop: how many frames are labelled, and when the loop ends.
-        labelling: what labels them. Frames that fail are left out, and files are overwritten.
+        labelling: the calculator that labels them. Frames that fail are left out, and files are
+            overwritten.
         sampling: the dynamics.
         baseline: potential whose residual the kernel learns, which keeps early models stable.
         progress: called with a phase and the fraction done.

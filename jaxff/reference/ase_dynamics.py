@@ -63,8 +63,8 @@ def label_md(
 
     Raises:
         InputError: as for `label_frames`; the error of a calculation that failed gives the
-            replica and the time. Also bonds that changed, if `reactions` is "stop", or in all
-            frames, if it is "drop".
+            replica and the time. Also if bonds changed and `reactions` is "stop", or if bonds
+            changed in all frames and it is "drop".
 
     Warns:
         UserWarning: bonds changed, if `reactions` is "keep" or "drop".
@@ -117,7 +117,7 @@ def label_md(
         if not len(order):
             raise InputError(
                 f"all {n_frames} frames have other bonds than {molecule.label}, so that none is "
-                'left: give the molecule that it becomes, or keep them (reactions="keep", '
+                'left: give the molecule of the frames, or keep the frames (reactions="keep", '
                 f"--reactions keep); they are in {folder}"
             )
         positions, forces = geometries[order], table[order, 1 + starts[0].size :]
@@ -132,13 +132,13 @@ def label_md(
 
 
 def _announce(reaction: str, molecule: Molecule, labelling: Labelling, folder: Path) -> None:
-    """Stop or warn, as the labelling asks, if bonds have changed."""
+    """If bonds have changed, stop or warn; see `Labelling.reactions`."""
     if not reaction:
         return
     fault = f"{reaction}; the bonds are compared with those of {molecule.label}"
     if labelling.reactions == "stop":
         raise InputError(
-            f"{fault}; start from the molecule that it becomes, or lower the temperature, or "
+            f"{fault}; start from the new molecule, or lower the temperature, or "
             'continue this run and keep or drop such frames (reactions="keep" or "drop", '
             f"--reactions keep or drop); finished frames are kept in {folder}"
         )

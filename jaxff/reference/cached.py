@@ -68,7 +68,7 @@ class CachedCalculator(Calculator):
 
     @property
     def unused(self) -> int:
-        """Number of calculations in the file that were not asked for."""
+        """Number of calculations in the file that have not been used."""
         return len(self._known.keys() - self._used)
 
 
@@ -98,8 +98,8 @@ def resumable(method: Method, surface: Any, molecule: Molecule, out: str | Path)
         yield made[0]
     if made[0].unused:
         warnings.warn(
-            f"{folder} is kept, because {made[0].unused} of its results were not used: the command "
-            "to which they belong continues with them, or delete it",
+            f"{folder} is kept, because {made[0].unused} of its results were not used: repeat the "
+            "command that computed them to continue it, or delete the folder",
             stacklevel=2,
         )
 

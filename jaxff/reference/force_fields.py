@@ -160,8 +160,8 @@ def _rdkit_molecule(molecule: Molecule, force_field: str) -> Any:
     with rdBase.BlockLogs():
         if not known(mol):
             raise InputError(
-                f"{molecule.name or molecule.formula}: {force_field.upper()} lacks parameters "
-                "for it; use another calculator"
+                f"{molecule.label}: {force_field.upper()} lacks parameters for it; use another "
+                "calculator"
             )
     return mol
 
@@ -234,8 +234,7 @@ def _open_babel_surface(name: str, molecule: Molecule) -> Surface:
         _place(atoms, start)
         if not field.Setup(mol):
             raise InputError(
-                f"{molecule.name or molecule.formula}: Open Babel finds no {name} types for it; "
-                "use another calculator"
+                f"{molecule.label}: Open Babel finds no {name} types for it; use another calculator"
             )
         unit = {"kcal/mol": 1.0, "kJ/mol": ase_units.kJ / ase_units.kcal}[field.GetUnit()]
 
@@ -266,8 +265,8 @@ def _check_energies(molecule: Molecule, energy: float, other: float) -> None:
     """Compare the MMFF94 energies of Open Babel and RDKit, kcal/mol, at one geometry."""
     if abs(energy - other) > ALIKE + ALIKE_RELATIVE * abs(other):
         raise InputError(
-            f"{molecule.name or molecule.formula}: Open Babel lacks MMFF94 parameters for it (its "
-            f'energy is {energy:.6g} kcal/mol, RDKit\'s {other:.6g}); use "mmff94-rdkit"'
+            f"{molecule.label}: Open Babel lacks MMFF94 parameters for it (its energy is "
+            f'{energy:.6g} kcal/mol, RDKit\'s {other:.6g}); use "mmff94-rdkit"'
         )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 COINCIDENT = 0.1  # Å
 # Distances in units of the sum of covalent radii beyond which a bond is broken, and below which one
-# has formed.  At 500 K bonds and 1-3 contacts came to 1.3 at times.
+# has formed.  At 500 K some bonds and 1-3 contacts reached 1.3.
 BROKEN, FORMED = 1.5, 1.15
 
 

@@ -73,14 +73,14 @@ def two_step(
     starts: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Label frames from the dynamics of a potential by a better method.
+    """Sample frames with one potential, and label them by a better method.
 
     Args:
         potential: potential whose dynamics give the frames.
         molecule: elements, charge and starting geometry.
         out: the npz file to write.
         selection: how many frames are labelled, and which.
-        labelling: what labels them.
+        labelling: the calculator that labels them.
         sampling: the dynamics.
         starts: starting geometries of the replicas (R, N, 3) Å; None: that of `molecule`. They
             matter for molecules with equivalent atoms, which dynamics rarely exchange.

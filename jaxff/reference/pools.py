@@ -31,7 +31,8 @@ class Pool:
         executor: runs tasks. A task that was lost with its worker is repeated, or fails.
         workers: number of tasks that run at the same time.
         shares_disk: whether tasks can write files of this machine.
-        remedy: returns the message for an exception of the pool, None for one of the task.
+        remedy: function that returns a message for an exception of the pool, and None for an
+            exception of the task.
     """
 
     executor: Executor

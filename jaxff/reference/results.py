@@ -54,7 +54,7 @@ class Labelled:
 
     @classmethod
     def of(cls, dataset: Dataset, failed: tuple[int, ...], molecule: Molecule) -> Labelled:
-        """The result for a data set, with its bonds, net forces and net torques examined."""
+        """Examine bonds, net forces and net torques of a data set, and make the result."""
         forces, positions = dataset.forces, dataset.positions
         centred = positions - positions.mean(axis=1, keepdims=True)
         torques = np.cross(centred, forces).sum(axis=1)
@@ -161,7 +161,7 @@ def part_folder(
     Args:
         out: the file that the run writes at its end.
         request: everything that decides the result.
-        keep: whether the folder remains all the same, asked at the end.
+        keep: function called at the end; the folder remains if it returns True.
 
     Raises:
         InputError: `out` cannot be written, the folder belongs to another request, or another
@@ -186,7 +186,7 @@ def part_folder(
 def finished(
     out: str | Path, request: Mapping[str, Any], overwrite: bool, molecule: Molecule
 ) -> Labelled | None:
-    """The result that a run of the same request has written to `out`.
+    """Read the result that a run of the same request has written to `out`.
 
     Args:
         out: the file.
@@ -198,7 +198,7 @@ def finished(
         The result, or None if `out` is missing or may be overwritten.
 
     Raises:
-        InputError: `out` is something else, and `overwrite` is false.
+        InputError: `out` contains anything else, and `overwrite` is false.
     """
     if not Path(out).is_file():
         return None

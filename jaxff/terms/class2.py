@@ -22,7 +22,7 @@ from jaxff.potential import Column, Term
 
 STRETCH, BEND = 0.5, 1.0  # Å and rad at which displacements level off
 STRAIGHT = 0.05  # sin² sin² of the angles of a dihedral below which couplings with it fade out
-HARMONICS = (1, 2, 3)  # of the dihedral in couplings with it
+HARMONICS = (1, 2, 3)  # multiples of the dihedral angle in its couplings
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ _MARK = "__jaxff_builder__"
 
 
 def network_builder(function: Callable) -> Callable:
-    """Decorator of functions that make the `apply` of a network and files may call.
+    """Decorate a function that makes the `apply` of a network: files may then call it.
 
     `jaxff.load` calls the function with any JSON configuration that a file contains.  Therefore the
     function must not write files or run programs.
@@ -106,7 +106,7 @@ def network(
 
 
 def _compare(term: Network, other: Network, params: Params) -> None:
-    """InputError if the function of the builder is another one than that of the term."""
+    """Raise InputError if the builder makes another function than that of the term."""
     R = jnp.asarray(ghost_positions(term.n_atoms))  # no two atoms coincide
     space = Space(box=20.0 * jnp.eye(3)) if "box" in _arguments(term.apply) else Space()
     energies = [float(one.energies(params, R, space)["network"]) for one in (term, other)]
@@ -262,7 +262,8 @@ def _trusted(name: str, trust: Sequence[str]) -> Callable:
 
     It must be declared with `network_builder`, used in this process by `network`, or be in a module
     that `trust` names.  A module that is not trusted is not imported, and a function that a trusted
-    module imports is called only if its own module is trusted or lies inside a trusted package.
+    module imports is called only if the module that defines it is trusted or lies inside a trusted
+    package.
     """
     module = name.partition(":")[0]
     named = (trust,) if isinstance(trust, str) else trust

@@ -105,7 +105,7 @@ def scaled(energy, exponent):
 
 
 def dihedral_features(a, b, c, d):
-    """cos φ and cos 2φ (2,) of points (3,) Å, and a factor (): 0 if three are in line."""
+    """cos φ and cos 2φ (2,) of points (3,) Å, and a factor (), 0 if three are in line."""
     cos, _ = geometry.dihedral_cos_sin(a, b, c, d)
     first, second = geometry.angle_cos(a, b, c), geometry.angle_cos(b, c, d)
     fade = geometry.fade((1.0 - first**2) * (1.0 - second**2) / STRAIGHT)
@@ -117,7 +117,7 @@ class _Neural(Term):
 
     @classmethod
     def upgraded(cls, params):
-        """Weights as a tree; in files of version 1 they are columns such as hidden_kernel."""
+        """Convert weights from columns such as hidden_kernel (version 1) to a tree."""
         out: dict[str, Any] = {}
         for column, value in params.items():
             layer, _, key = column.rpartition("_")

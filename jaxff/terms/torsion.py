@@ -143,7 +143,7 @@ class FourierTorsion(Term):
         return replace(term, rows=np.asarray(term.rows))
 
     def _with_periodicities(self, count: Counter[int]) -> Self:
-        """The same torsions with `count` columns of `rows` a periodicity, new ones of −1."""
+        """The same torsions with `count` columns of `rows` per periodicity; new: −1."""
         periodicities, left = sorted(count.elements()), list(self.periodicities)
         columns = []
         for n in periodicities:

@@ -165,7 +165,7 @@ def test_bad_input_is_one_sentence():
         joint_occupations(ones, ones[:5])
     with pytest.raises(InputError, match="the same atoms"):
         rmsd(np.zeros((2, 3, 3)), np.zeros((2, 4, 3)))
-    with pytest.raises(InputError, match=r"each of 0\.\.2"):
+    with pytest.raises(InputError, match=r"the numbers 0 to 2 in each row"):
         rmsd(np.zeros((2, 3, 3)), np.zeros((2, 3, 3)), [[0, 0, 1]])
     bad = np.zeros((2, 3, 3))
     bad[1, 0, 0] = np.nan

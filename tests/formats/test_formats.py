@@ -259,7 +259,7 @@ def test_openmm_systems_with_more_than_the_terms_are_refused(tmp_path):
     i, j, _, sigma, epsilon = nonbonded(own).getExceptionParameters(0)
     nonbonded(own).setParticleParameters(i, 0.0, 0.3, 0.1)
     nonbonded(own).setExceptionParameters(0, i, j, 0.2, sigma, epsilon)
-    cases = ((heavy, "no element.s"), (offsets, "offsets"), (own, "no multiple"))
+    cases = ((heavy, "no element has"), (offsets, "offsets"), (own, "not a multiple"))
     for made, message in cases:
         (tmp_path / "x.xml").write_text(openmm.XmlSerializer.serialize(made))
         with pytest.raises(InputError, match=message):

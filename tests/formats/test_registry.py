@@ -25,7 +25,9 @@ def test_every_format_reads_and_writes(form):
 def test_a_file_that_cannot_accompany_a_format_is_named(tmp_path):
     for name in ("x.prmtop", "x.gro"):
         (tmp_path / name).write_text("")
-    with pytest.raises(InputError, match=r"x\.gro cannot accompany it; give one file .*\.inpcrd"):
+    with pytest.raises(
+        InputError, match=r"x\.gro cannot be read together with this file; give one file .*\.inpcrd"
+    ):
         jaxff.read_force_field(tmp_path / "x.prmtop", tmp_path / "x.gro")
 
 

@@ -339,7 +339,7 @@ def test_bad_input_is_named(toy, parts, frames):
             gdml.LocalKernel(**wrong)
     with pytest.raises(InputError, match=r"structures have shape \(1, 4, 3\)"):
         gdml.nearest_frames(frames, frames.positions[:1, :4], 3)
-    with pytest.raises(InputError, match="25 frames are wanted, but it has 24"):
+    with pytest.raises(InputError, match="25 frames are requested, but it has 24"):
         gdml.nearest_frames(frames, frames.positions[0], 25)
 
 

@@ -289,7 +289,7 @@ def test_the_highest_temperature_can_be_set(water, potential):
     for ensemble in ("nve", "langevin"):
         common = {"ensemble": ensemble, "dt": 0.1, "steps": 2000, "every": 1, **strained}
         hottest = simulate(potential, water, **common).temperatures.max()
-        with pytest.raises(md.SimulationError, match=r"the temperature is .* K, atom"):
+        with pytest.raises(md.SimulationError, match=r"the temperature is .* K, and atom"):
             simulate(potential, water, max_temperature=0.9 * hottest, **common)
         simulate(potential, water, max_temperature=1.1 * hottest, **common)
 

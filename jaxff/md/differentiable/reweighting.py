@@ -38,7 +38,7 @@ BLOCKS = 10  # smallest number of parts of the frames that are taken as independ
 
 
 class UntrustedWarning(UserWarning):
-    """Too few frames count, or the motion is too chaotic, to trust a number."""
+    """A result is not reliable: the weights are too uneven, or the motion is chaotic."""
 
 
 @jax.tree_util.register_dataclass
@@ -96,15 +96,15 @@ class Frames:
 
     @property
     def kT(self) -> Array:
-        """() kcal/mol."""
+        """Boltzmann's constant times the temperature, () kcal/mol."""
         return units.BOLTZMANN * self.temperature
 
 
 def energies_of(program: Program, params: Params, positions) -> Array:
     """Energies (F,) kcal/mol of positions (F, N, 3) Å.
 
-    They are computed in chunks that a gradient computes again, so that the memory of a gradient
-    hardly grows with the number of frames.
+    They are computed in chunks that a gradient computes again, so that the memory of a gradient is
+    almost independent of the number of frames.
     """
     ready = program.jit_ready(params)
 
@@ -146,8 +146,8 @@ def weights(potential: Potential, frames: Frames) -> Array:
 def effective_frames(weights) -> Array:
     """Effective number () of frames with weights (F,) that sum to one: exp(−Σ w ln w).
 
-    F for equal weights, 1 if one frame carries all; Thaler and Zavadlav (2021), eq. 6, after
-    Carmichael and Shell, J. Phys. Chem. B 116, 8383 (2012).
+    It is F for equal weights, and 1 if one frame has all the weight; Thaler and Zavadlav (2021),
+    eq. 6, after Carmichael and Shell, J. Phys. Chem. B 116, 8383 (2012).
     """
     return jnp.exp(jax.scipy.special.entr(weights).sum())
 
@@ -302,7 +302,8 @@ class Sampling:
     The weights cannot show whether it does, but fits warn if the two halves of the frames differ.
 
     Attributes:
-        molecule: elements, masses, and the geometry for the first draw; in the potential's order.
+        molecule: elements, masses, and the geometry for the first draw, in the atom order of the
+            potential.
         ensemble: with a thermostat at one constant temperature.
         steps: number of recorded steps of each replica, a multiple of `every`.
         equilibration: number of steps before them, a multiple of `every`.

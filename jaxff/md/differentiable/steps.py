@@ -173,8 +173,8 @@ def pull(energy, moving, fixed, R, bar):
 
     Args:
         energy: function of parameters and positions R.
-        moving: parameters that need a gradient, None in the places of the others.
-        fixed: the other parameters, None in the places of those that need a gradient.
+        moving: parameters that need a gradient; None in place of all other parameters.
+        fixed: the other parameters; None in place of those that need a gradient.
         R: positions.
         bar: cotangent of the forces.
 
@@ -194,7 +194,9 @@ def pull(energy, moving, fixed, R, bar):
 
 
 def split(params):
-    """Parameters that need a gradient, the others (None elsewhere), and all, as trees.
+    """Trees of the parameters that need a gradient, of those that do not, and of all.
+
+    The first two trees contain None in place of the parameters of the other tree.
 
     Args:
         params: tree of the values that `custom_vjp` passes with `symbolic_zeros`.

@@ -2,7 +2,7 @@
 
 In chaotic motion two trajectories that start close together separate exponentially.  A gradient
 through such motion also grows exponentially.  It is exact, but valid for tiny changes only
- (Metz et al., arXiv:2111.05803).  The growth of a small change of the start shows for how long
+(Metz et al., arXiv:2111.05803).  The growth of a small change of the start shows for how long
 a gradient is useful.
 """
 
@@ -94,7 +94,7 @@ def value_and_gradient(
     Costs one forward-mode rollout in addition to the gradient.
 
     Args:
-        loss: a function of the `Trajectory` that JAX can differentiate, giving ().
+        loss: a function that JAX can differentiate, from the `Trajectory` to a scalar ().
         potential: of N atoms.
         start, ensemble, plan, masses: as for `rollout`.  With the method "forward" the gradient is
             by forward mode, one tangent for each parameter.
