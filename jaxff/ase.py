@@ -60,7 +60,9 @@ class Calculator(AseCalculator):
         R = jnp.asarray(present.positions, self._dtype)
         energy, forces = jax.device_get(self._placed.energy_and_forces(R))
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            raise CalculationFailed("the energy or a force of the potential is not finite")
+            raise CalculationFailed(
+                "the energy or a force of the potential is not finite: check the geometry"
+            )
         energy = float(energy) / units.EV
         self.results = {
             "energy": energy,

@@ -119,7 +119,7 @@ class NpzReader:
         """The array `key`, or `default` if it is absent or pickled.
 
         Raises:
-            InputError: it is damaged.
+            InputError: the array is damaged.
         """
         if key not in self:
             return default

@@ -186,7 +186,7 @@ class FreeParameters:
         return self.conserving(self._moves(clipped))
 
     def conserving(self, moves: Moves) -> Moves:
-        """Correct moves so that they keep conserved quantities, such as the net charge."""
+        """Correct moves so that conserved quantities, such as the net charge, do not change."""
         params: dict[str, Any] = dict(self.params(moves))
         start = self.start.params
         for program in (self.start.program, *self.other_programs):

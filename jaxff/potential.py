@@ -219,7 +219,7 @@ class Potential:
         return Potential(self.program, params, self.molecule, self.origin, _parts(self))
 
     def with_origin(self, origin) -> Potential:
-        """The potential with the object that it was made from."""
+        """The potential with another `origin`, the object from which it was made."""
         return Potential(self.program, self.params, self.molecule, origin, self.trained)
 
     def with_training(self, trained: Sequence[Trained]) -> Potential:
@@ -340,7 +340,7 @@ class Potential:
         known = [p.name for p in self.program.placed]
         if not names or (unknown := set(names) - set(known)):
             wrong = ", ".join(sorted(unknown)) if names else "no name"
-            raise InputError(f"{wrong} given; this potential has the terms {', '.join(known)}")
+            raise InputError(f"only() got {wrong}: use names of the terms, {', '.join(known)}")
         placed = [p for p in self.program.placed if p.name in names]
         exact = any(p.atoms is None for p in placed)
         params = {name: self.params[name] for name in names}

@@ -92,7 +92,7 @@ def save(path, potential: Potential) -> None:
                 if np.asarray(leaf).dtype.kind != "f":
                     raise InputError(
                         f"{path}: not written, the parameter {placed.name}/{column} has the type "
-                        f"{leaf.dtype}, which npz files do not hold; convert it to float32"
+                        f"{leaf.dtype}, which npz files cannot store; convert it to float32"
                     )
                 if not np.isfinite(leaf).all():
                     name = f"{placed.name}/{column}"
@@ -223,7 +223,9 @@ def _trained(header: dict, file: NpzReader, path) -> list[Trained]:
         arrays = {k.removeprefix(prefix): file.get(k) for k in file if k.startswith(prefix)}
         domain = Domain.from_arrays(arrays)
         if domain is None or (atoms is not None and len(atoms) != len(domain.atoms)):
-            raise InputError(f"{path}: the description of its training frames is damaged")
+            raise InputError(
+                f"{path}: the description of the training frames is damaged; make the file again"
+            )
         parts.append(Trained(domain, None if atoms is None else tuple(atoms), entry["whole"]))
     return parts
 

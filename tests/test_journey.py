@@ -49,7 +49,7 @@ def test_a_start_without_geometry_is_refused(folder, tmp_path, capsys):
     assert run("export", model, "--to", "amber", "-o", tmp_path) == 0
     prmtop = tmp_path / "molecule.prmtop"
     assert run("minimize", model, prmtop, "-o", tmp_path / "out") == 1
-    assert "molecule.prmtop holds no geometry: give coordinates" in capsys.readouterr().err
+    assert "molecule.prmtop contains no geometry: give coordinates" in capsys.readouterr().err
     assert run("minimize", "emt", tmp_path / "molecule.inpcrd", "-o", tmp_path / "out") == 1
     assert "molecule.inpcrd has no elements" in capsys.readouterr().err
 

@@ -41,7 +41,7 @@ def test_terms_are_named_and_sum_to_the_energy(springs, R):
 def test_only_takes_terms_out_of_a_sum(springs, R):
     a, b = springs(6, 100.0), 2.0 * springs(3, 70.0).on([5, 0, 2])
     np.testing.assert_allclose((a + b).only("spring#2")(R), b(R), rtol=1e-14)
-    with pytest.raises(InputError, match="bond given; this potential has the terms spring"):
+    with pytest.raises(InputError, match=r"only\(\) got bond: use names of the terms, spring"):
         a.only("bond")
 
 

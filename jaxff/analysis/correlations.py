@@ -125,7 +125,9 @@ def spectral_centroid(
     frequencies = jnp.asarray(frequencies, spectrum.dtype)
     inside = (frequencies >= low) & (frequencies <= high)
     if is_known(inside) and not inside.any():
-        raise InputError(f"the spectrum has no frequency between {low:g} and {high:g} cm⁻¹")
+        raise InputError(
+            f"the spectrum has no frequency between {low:g} and {high:g} cm⁻¹: give wider bounds"
+        )
     within = jnp.where(inside, spectrum, 0.0)
     return jnp.sum(within * frequencies, axis=-1) / jnp.sum(within, axis=-1)
 
@@ -194,7 +196,7 @@ def _frames(values, n_lags, name):
 def _masses(masses, values):
     if np.shape(masses) != values.shape[-2:-1]:
         raise InputError(
-            f"masses have shape {np.shape(masses)}, but frames have {values.shape[-2]} atoms"
+            f"masses have shape {np.shape(masses)}: give one per atom, ({values.shape[-2]},)"
         )
     return jnp.asarray(masses, values.dtype)
 

@@ -273,10 +273,14 @@ def _check_bins(edges, width, period):
     if is_known(edges, period) and period is not None:
         span = float(np.asarray(edges)[-1] - np.asarray(edges)[0])
         if not span <= period * (1 + 1e-6):
-            raise InputError(f"the edges span {span:.6g}, more than the period of {period:.6g}")
+            raise InputError(
+                f"the edges span {span:.6g}: give a range of at most the period, {period:.6g}"
+            )
     if width is None or not is_known(width, period):
         return
     if not width > 0:
         raise InputError(f"width is {width}: give a positive one, or None for hard bins")
     if period is not None and width > MAX_WIDTH * period:
-        raise InputError(f"width is {width:.4g}: at most an eighth of the period, {period / 8:.4g}")
+        raise InputError(
+            f"width is {width:.4g}: give at most an eighth of the period, {period / 8:.4g}"
+        )

@@ -108,7 +108,9 @@ def compare(
     a, b = (x.reshape(len(x), -1) for x in (a, b))
     for x, which in ((a, "first"), (b, "second")):
         if not x.sum() > 0.0:
-            raise InputError(f"no frame of the {which} sampling lies within the bins")
+            raise InputError(
+                f"no frame of the {which} sampling lies within the bins: change the edges"
+            )
     blocks = [_block_sums(x, fewest // n_blocks) for x in (a, b)]
     rng = np.random.default_rng(seed)
     drawn = _measures(*(_resampled(x, len(x), n_samples, rng) for x in blocks))

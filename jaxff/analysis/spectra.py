@@ -172,8 +172,8 @@ def internal_velocities(
     r, v, m = (np.asarray(x, float) for x in (positions, velocities, masses))
     if r.shape != v.shape or r.ndim < 3 or m.shape != r.shape[-2:-1]:
         raise InputError(
-            f"positions {r.shape}, velocities {v.shape} and masses {m.shape} do not fit: "
-            "(..., F, N, 3) twice and (N,) are needed"
+            f"positions have shape {r.shape}, velocities {v.shape} and masses {m.shape}: "
+            "give (..., F, N, 3), the same shape, and (N,)"
         )
     share = m / m.sum()
     r, v = (x - np.einsum("n,...nc->...c", share, x)[..., None, :] for x in (r, v))

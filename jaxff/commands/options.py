@@ -270,5 +270,6 @@ def force_fields(text: str) -> list[str]:
     names = [name.lower() for name in patterns(text)]
     unknown = [name for name in names if f".{name}" not in FORCE_FIELD_SUFFIXES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"unknown format {', '.join(unknown)}")
+        known = ", ".join(suffix.removeprefix(".") for suffix in FORCE_FIELD_SUFFIXES)
+        raise argparse.ArgumentTypeError(f"unknown format {', '.join(unknown)}: use {known}")
     return names

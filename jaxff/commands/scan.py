@@ -152,7 +152,7 @@ def _values(atoms, limits, points: int):
     if limits is None:
         if len(atoms) != 4:
             raise InputError(
-                f"{'angle' if len(atoms) == 3 else 'distance'} {atoms} needs a --range"
+                f"{'angle' if len(atoms) == 3 else 'distance'} {atoms}: give its range by --range"
             )
         return np.radians(-180.0 + 360.0 * np.arange(points) / points)
     low, high = limits

@@ -93,9 +93,9 @@ def _molecule_of_model(path: str, trust: Sequence[str]) -> Molecule:
 
     molecule = read_potential(path, trust).molecule
     if molecule is None:
-        raise InputError(f"{path} holds no molecule: give a molecule file or a SMILES string")
+        raise InputError(f"{path} contains no molecule: give a molecule file or a SMILES string")
     if molecule.n_atoms > 1 and not molecule.positions.any():
-        raise InputError(f"{path} holds no geometry: give coordinates or a molecule file")
+        raise InputError(f"{path} contains no geometry: give coordinates or a molecule file")
     return molecule
 
 
@@ -195,7 +195,7 @@ def split_frames(
 def say_coverage(console, coverage: dict[str, float]) -> None:
     """Print the shares of the test errors within one and two standard errors."""
     within = ", ".join(f"{key} {value:.3f}" for key, value in coverage.items())
-    console.say(f"test errors within 1 and 2 standard errors: {within} (0.683, 0.954)")
+    console.say(f"test errors within 1 and 2 standard errors: {within} (expected: 0.683, 0.954)")
 
 
 def say_extrapolation(console, model: str, found: Outside | None, what: str) -> dict | None:

@@ -146,13 +146,15 @@ def temperatures(folder: Path) -> dict[float, list[Path]]:
 
     restart = folder / "restart.npz"
     if not restart.is_file():
-        raise InputError(f"{folder}: not a folder that jaxff md wrote (it has no restart.npz)")
+        raise InputError(f"{folder} has no restart.npz: give a folder that jaxff md wrote")
     try:
         request = json.loads(NpzReader(restart, "restart file").text("header"))["request"]
         name, replicas = request["trajectory"], request["replicas"]
         ramp, temperature = request["steps of the ramp"], request["temperature"]
     except (ValueError, KeyError) as error:
-        raise InputError(f"{restart}: not a restart file of this version of jaxff") from error
+        raise InputError(
+            f"{restart} is not a restart file of this version of jaxff: run jaxff md again"
+        ) from error
     if ramp is not None:
         raise InputError(
             f"{folder}: its temperature changed during the run, but a spectrum needs a constant "
@@ -179,13 +181,14 @@ def read(files: list[Path], skip: float) -> Sampled:
     kept = times >= times[0] + skip
     if kept.sum() < 16:
         raise InputError(
-            f"{files[0]}: {kept.sum()} frames are left, but a spectrum needs at least 16"
+            f"{files[0]}: {kept.sum()} frames are left, but a spectrum needs at least 16; "
+            "lower --skip, or run more steps"
         )
     gaps = np.diff(times[kept])
     if np.ptp(gaps) > 1e-6 * gaps[0] or any(len(f["times"]) != len(times) for f in frames):
         raise InputError(
             f"{files[0]}: the frames are not evenly spaced in time, or the replicas have different "
-            "numbers of frames"
+            "numbers of frames; run jaxff md again"
         )
     numbers = _numbers(files[0])
     dt, step = float(gaps[0]), None

@@ -206,7 +206,7 @@ class _Prmtop:
         if hydrogen_bonds and any(
             self.floats(name, hydrogen_bonds).any() for name in ("HBOND_ACOEF", "HBOND_BCOEF")
         ):
-            raise self.error("has 10-12 hydrogen bond terms (HBOND_ACOEF), not supported")
+            raise self.error("has 10-12 hydrogen bond terms (HBOND_ACOEF): not supported")
 
     def topology(self) -> Topology:
         """The contents of the file."""
@@ -264,7 +264,9 @@ class _Prmtop:
         if (np.abs(atoms) // 3 >= self.n_atoms).any() or (types < 0).any():
             raise self.error(f"a {name.lower()} names an atom or a type that does not exist")
         if (types >= n_types).any():
-            raise self.error(f"a {name.lower()} names type {types.max() + 1} of {n_types}")
+            raise self.error(
+                f"a {name.lower()} has the type {types.max() + 1}, but the file defines {n_types}"
+            )
         return atoms, types
 
     def _harmonic(self, name, n_atoms, counts, reference, types) -> Table:

@@ -89,7 +89,7 @@ def optional_module(name: str, package: str, extra: str) -> ModuleType:
     """Import a module of an optional dependency.
 
     Raises:
-        InputError: it is not installed; the message names the command that installs it.
+        InputError: the package is not installed; the message names the command that installs it.
     """
     try:
         return import_module(name)

@@ -50,7 +50,7 @@ def form_of(name: str) -> Form:
     """The form of this name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no form of this name.
     """
     if name not in FORMS:
         raise InputError(f"form={name!r}: use one of {', '.join(FORMS)}")

@@ -38,7 +38,7 @@ def damped(u: Array) -> Array:
 
 @jax.custom_jvp
 def decay(u: Array) -> Array:
-    """12 d²k/du² = exp(−t) of u = t²."""
+    """exp(−t) of u = t², which is 12 d²k/du²."""
     return jnp.exp(-_root(u))
 
 
@@ -144,7 +144,7 @@ def values_and_gradients(x: Array, expansion: Expansion) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def expand(x: Array, expansion: Expansion) -> Array:
-    """Values ε (Q,) at descriptors x (Q, D); slopes by `values_and_gradients`."""
+    """Values ε (Q,) at descriptors x (Q, D); `values_and_gradients` gives the derivatives."""
     return _values(x, expansion)
 
 

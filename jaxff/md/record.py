@@ -5,6 +5,7 @@ from __future__ import annotations
 import time as clock
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Run:
     extrapolation: Extrapolation | None = None
 
 
-def quantities(frames: Frame, dt: float, degrees_of_freedom: np.ndarray) -> dict[str, np.ndarray]:
+def quantities(frames: Frame, dt: float, degrees_of_freedom: np.ndarray) -> dict[str, Any]:
     """Compute the arrays of a `Run` from frames, in float64.
 
     Args:

@@ -199,7 +199,7 @@ class _GroupSimulation:
         )  # fmt: skip
         simulated = 0.0864 * step * dt / max(seconds, 1e-9)
         return Run(
-            **quantities(frames, dt, self.freedom[k]),
+            **quantities(frames, float(dt), self.freedom[k]),
             times=every * dt * np.arange(len(frames.potential)),
             degrees_of_freedom=self.freedom[k],
             state=state,

@@ -177,7 +177,7 @@ class Method:
     def potential(self) -> Potential:
         """The `Potential`, read from its file if necessary."""
         if self.options:
-            raise InputError(f"{self.name} is a potential and takes no options: {self.options}")
+            raise InputError(f"{self.name} is a potential: remove the options {self.options}")
         if not isinstance(self.calculator, str):
             return self.calculator
         from jaxff.formats import read_potential
@@ -249,7 +249,8 @@ def _with_charge(name: str, potential: Potential, charge: int) -> Potential:
     made_for = None if potential.molecule is None else potential.molecule.charge
     if made_for is not None and charge not in (0, made_for):
         raise InputError(
-            f"{name} was made for charge {made_for:+d}, but the frames have charge {charge:+d}"
+            f"{name} was made for charge {made_for:+d}, but the frames have charge {charge:+d}: "
+            "correct the charge, or use another potential"
         )
     return potential
 

@@ -52,7 +52,10 @@ def read_frames(frames: Frames) -> tuple[Molecule, np.ndarray]:
     first = molecules[0]
     for i, molecule in enumerate(molecules):
         if not np.array_equal(molecule.numbers, first.numbers):
-            raise InputError(f"frame {i} has other atoms than frame 0, or another atom order")
+            raise InputError(
+                f"frame {i} has different atoms from frame 0, or another atom order; "
+                "give frames of one molecule"
+            )
         if molecule.charge != first.charge:
             raise InputError(
                 f"frame {i} has charge {molecule.charge}, but frame 0 has {first.charge}"

@@ -156,7 +156,8 @@ def cross_validate(
     for name, data in samplings.items():
         if not np.array_equal(data.numbers, first.numbers):
             raise InputError(
-                f"sampling {name!r} has other atoms than {names[0]}, or another atom order"
+                f"sampling {name!r} has different atoms from {names[0]}, or another atom order; "
+                "give data of one molecule"
             )
     train = _kernel if train is None else train
     tables: dict[str, list] = {}

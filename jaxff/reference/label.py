@@ -102,7 +102,9 @@ def label_frames(
                     progress("labelling", ended / len(positions))
         done, table = rows.read()
         if not done.any():
-            raise InputError(f"every calculation failed (frame 0: {failed[0]})")
+            raise InputError(
+                f"every calculation failed (frame 0: {failed[0]}); check the method and the frames"
+            )
         labels = positions[done], table[done, 0], table[done, 1:]
         notes = {"failed_frames": np.array(sorted(failed), int)} if failed else {}
         return job.finish(out, request, labels, notes, tuple(sorted(failed)))

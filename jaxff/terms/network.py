@@ -96,7 +96,7 @@ def network(
         setattr(function, _MARK, True)  # the caller of this function trusts it
         if _arguments(made) != _arguments(apply):
             raise InputError(
-                f"the function that the builder {builder} returns has other arguments than apply"
+                f"the builder {builder} must return a function with the same arguments as apply"
             )
     potential = Potential.of("network", term, {"weights": variables}, molecule)
     potential.program.trace(potential.params)  # an error now rather than at the first use
@@ -225,7 +225,9 @@ def _arguments(apply: Callable) -> tuple[str, ...]:
     try:
         declared = inspect.signature(apply).parameters
     except (TypeError, ValueError) as error:
-        raise InputError(f"apply={apply!r} is no function whose arguments are known") from error
+        raise InputError(
+            f"apply={apply!r}: give a function whose arguments Python can inspect"
+        ) from error
     return tuple(name for name in OPTIONAL if name in declared)
 
 

@@ -326,7 +326,7 @@ def test_bad_input_is_named(toy, parts, frames):
     for wrong, message in (
         ({"sigma": None}, "sigma must be positive"),
         ({"background": new[:0]}, "no frames"),
-        ({"background": packaged_dataset("keto_malondialdehyde")[:3]}, "not of toy's atoms"),
+        ({"background": packaged_dataset("keto_malondialdehyde")[:3]}, "other atoms than toy"),
     ):
         with pytest.raises(InputError, match=message):
             gdml.train_correction(train, toy[0], ATOMS, **(good | wrong))

@@ -318,7 +318,7 @@ def test_states_keep_double_precision():
         ({"ensemble": "csvr", "relaxation": 0.0}, "relaxation is"),
         ({"stretch": 0.9}, "stretch is"),
         ({"ensemble": "csvr", "velocities": np.zeros((3, 3))}, "velocities that are not zero"),
-        ({"ensemble": "nose-hoover", "temperature": 0.0}, "cannot start from rest|above 0 K"),
+        ({"ensemble": "nose-hoover", "temperature": 0.0}, "needs temperatures? above 0 K"),
         ({"positions": np.zeros((2, 3, 3)), "replicas": 3}, "positions have shape"),
     ],
 )

@@ -227,7 +227,7 @@ def test_atoms_at_one_place_are_refused_whatever_the_calculator_says(frames, tmp
 
 def test_frames_that_cannot_be_labelled_are_named(frames, tmp_path, water):
     out = tmp_path / "out.npz"
-    with pytest.raises(InputError, match="frame 1 has other atoms"):
+    with pytest.raises(InputError, match="frame 1 has different atoms"):
         label_frames([frames[0], Molecule.from_smiles("S")], out, ALONE)
     with pytest.raises(InputError, match="no such file"):
         label_frames(tmp_path / "none.xyz", out, ALONE)

@@ -161,7 +161,7 @@ def test_samplings_of_one_distribution_give_equal_errors(data, truth, water):
     expected = evaluate(gdml.train(split.train, sigma=10.0), split.test)
     assert one.errors["force_mae"].mean[0, 0] == pytest.approx(expected["force_mae"])
     assert np.isnan(one.errors["force_mae"].error[0, 0])
-    with pytest.raises(InputError, match="sampling 'b' has other atoms"):
+    with pytest.raises(InputError, match="sampling 'b' has different atoms"):
         cross_validate({"a": data, "b": data.reorder([1, 0, 2])}, 10)
 
 
