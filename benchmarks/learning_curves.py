@@ -25,21 +25,22 @@ FORMS = {
     "GAFF-NN": "nn",
     "class-II": "class2",
 }
-KERNEL, PLUS = "sGDML", " + sGDML"
+KERNEL, PLUS, METRIC = "sGDML", " + sGDML", " (learnt metric)"
 
 
 def run(model: str, split, fitted: dict) -> dict:
     """Train one model and return its test errors, seconds, and whether it converged."""
     started, converged = time.perf_counter(), True
-    base = model.removesuffix(PLUS)
+    base = model.removesuffix(METRIC).removesuffix(PLUS)
     if base in FORMS and base not in fitted:
         start = jaxff.gaff(split.train.molecule, form=FORMS[base])
         fitted[base] = jaxff.fit(start, split.train)
     if model in FORMS:
         potential, converged = fitted[base].potential, fitted[base].converged
     else:
-        baseline = fitted[base].potential if model.endswith(PLUS) else None
-        potential = gdml.train(split.train, split.valid, baseline=baseline)
+        baseline = fitted[base].potential if base in fitted else None
+        kernel = gdml.Kernel(learn_metric=model.endswith(METRIC))
+        potential = gdml.train(split.train, split.valid, baseline=baseline, kernel=kernel)
     seconds = time.perf_counter() - started
     return {
         "model": model,
@@ -72,7 +73,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", required=True, type=Path)
     parser.add_argument("-n", default="50,110,300,1000")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--models", default=",".join(["class-II", KERNEL, "class-II" + PLUS]))
+    kernels = [kind + metric for metric in ("", METRIC) for kind in (KERNEL, "class-II" + PLUS)]
+    parser.add_argument("--models", default=",".join(["class-II", *kernels]))
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,11 @@ def options(sub) -> None:
         sub.add_argument(f"--{name}", type=positive(kind), default=default, help=text)
     sub.add_argument("--plus", choices=("sgdml",), help="add a kernel trained on the residual")
     sub.add_argument(
+        "--learn-metric",
+        action="store_true",
+        help="with --plus sgdml: learn weights of the distances by leaving frames out",
+    )
+    sub.add_argument(
         "--uncertainty",
         action="store_true",
         help="with --plus sgdml: calibrate standard errors on the validation frames and report "
@@ -78,6 +83,8 @@ def run(arguments, console) -> dict:
 
     if arguments.uncertainty and (not arguments.plus or arguments.valid == 0):
         raise InputError("--uncertainty needs --plus sgdml and validation frames (--valid N)")
+    if arguments.learn_metric and not arguments.plus:
+        raise InputError("--learn-metric needs --plus sgdml")
     outputs = _outputs(arguments)
     for path in filter(None, (*outputs, arguments.plot)):
         writable_file(path)
@@ -107,6 +114,7 @@ def run(arguments, console) -> dict:
                 split.train,
                 split.valid if len(split.valid) else None,
                 baseline=fitted,
+                kernel=gdml.Kernel(learn_metric=arguments.learn_metric),
                 run=gdml.Run(seed=arguments.seed, progress=console, check_labels=False),
             )
         last = list(potentials.values())[-1]

@@ -83,6 +83,11 @@ def options(sub: argparse.ArgumentParser) -> None:
         metavar="W",
         help="weight of hydrogens in the descriptor; less than 1 is often better (default: 1)",
     )
+    sub.add_argument(
+        "--learn-metric",
+        action="store_true",
+        help="learn weights of the distances by leaving frames out; more accurate with few frames",
+    )
     sub.add_argument("--no-symmetries", action="store_true", help="use no permutations (GDML)")
     sub.add_argument(
         "--energies",
@@ -156,6 +161,11 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
     if light:
         numbers = data.numbers[arguments.atoms] if arguments.atoms else data.numbers
         descriptor = gdml.light_hydrogens(numbers, arguments.hydrogen_weight)
+        if arguments.learn_metric:
+            raise InputError(
+                "--learn-metric also learns the weight of hydrogens: give only one of "
+                "--learn-metric and --hydrogen-weight"
+            )
     if arguments.check_labels and baseline is None:
         _check_labels(split.train, console)
     if arguments.around:
@@ -165,6 +175,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
             lam=arguments.lam or gdml.Kernel.lam,
             symmetries=None if arguments.no_symmetries else "auto",
             descriptor=descriptor,
+            learn_metric=arguments.learn_metric,
             energies=None if arguments.energies == "none" else arguments.energies,
             atoms=arguments.atoms,
             adapt_baseline=arguments.adapt,
@@ -181,7 +192,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
     parts: dict[str, Dataset] = {"train": split.train, "valid": split.valid, "test": split.test}
     scores = {key: evaluate(potential, part) for key, part in parts.items() if len(part)}
     # A plain kernel is written in the format of the sGDML package, so that it can read the file.
-    plain = baseline is None and arguments.atoms is None and not light
+    plain = baseline is None and not (arguments.atoms or arguments.learn_metric or light)
     (gdml.save if plain else save)(arguments.output, potential)
     shutil.rmtree(unfinished, ignore_errors=True)
     coverage = None
@@ -249,6 +260,7 @@ def _check_local(arguments) -> None:
         "--uncertainty": arguments.uncertainty,
         "--energies": arguments.energies != "offset",
         "--hydrogen-weight": arguments.hydrogen_weight != 1.0,
+        "--learn-metric": arguments.learn_metric,
         "--solver": arguments.solver == "iterative",
     }
     if wrong := [name for name, given in refused.items() if given]:

@@ -2,9 +2,10 @@
 
 from jaxff.gdml.conjugate import NotConverged
 from jaxff.gdml.correction import nearest_frames, train_correction
-from jaxff.gdml.descriptor import inverse_distances, light_hydrogens
+from jaxff.gdml.descriptor import inverse_distances, light_hydrogens, scaled_distances
 from jaxff.gdml.files import load, save
 from jaxff.gdml.local import LocalKernelTerm
+from jaxff.gdml.metric import learn_metric
 from jaxff.gdml.model import KernelTerm
 from jaxff.gdml.operator import KernelOperator
 from jaxff.gdml.settings import Kernel, LocalKernel, Run, Trial
@@ -30,12 +31,14 @@ __all__ = [
     "describe_symmetries",
     "find_symmetries",
     "inverse_distances",
+    "learn_metric",
     "light_hydrogens",
     "load",
     "nearest_frames",
     "require_float64",
     "residual",
     "save",
+    "scaled_distances",
     "train",
     "train_correction",
     "uncertainty",

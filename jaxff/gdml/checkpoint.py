@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from jaxff.errors import InputError
+from jaxff.gdml.descriptor import Descriptor, inverse_distances, scaled_distances
 from jaxff.npz import atomic_path
 from jaxff.potential import Potential
 from jaxff.saved import load, save
 from jaxff.store import claim
 
-FILES = r"\d+-.*\.(json|npz)|solver-.*\.npz"  # finished models and states of the solver
+# Finished models, states of the solver, and a learnt metric
+FILES = r"\d+-.*\.(json|npz)|solver-.*\.npz|metric\.json"
 
 
 class Checkpoint:
@@ -50,6 +53,26 @@ class Checkpoint:
         except (ValueError, KeyError, TypeError) as fault:
             raise InputError(f"{path} is damaged; remove it") from fault
         return load(self.folder / f"{key}.npz"), error, solver
+
+    def descriptor(self) -> Descriptor | None:
+        """The descriptor with a learnt metric, or None if it has not been learnt."""
+        path = self.folder / "metric.json"
+        if not path.is_file():
+            return None
+        try:
+            known = json.loads(path.read_text())
+            if known is None:
+                return inverse_distances
+            weights = tuple(map(float, known["weights"]))
+            return partial(scaled_distances, weights=weights, power=float(known["power"]))
+        except (ValueError, KeyError, TypeError) as fault:
+            raise InputError(f"{path} is damaged; remove it") from fault
+
+    def keep_descriptor(self, descriptor: Descriptor) -> None:
+        """Write the result of `learn_metric`."""
+        values = descriptor.keywords if isinstance(descriptor, partial) else None
+        with atomic_path(self.folder / "metric.json") as temporary:
+            temporary.write_text(json.dumps(values))
 
     def keep(self, key: str, potential: Potential, error: float, solver: str) -> None:
         """Write a finished model."""

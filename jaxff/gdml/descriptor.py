@@ -63,6 +63,24 @@ def weighted_inverse_distances(
     return inverse_distances(R, lattice) * jnp.asarray(pairs, R.dtype)
 
 
+def scaled_distances(
+    R: Array,
+    lattice: np.ndarray | Array | None = None,
+    *,
+    weights: tuple[float, ...],
+    power: float,
+) -> Array:
+    """Weighted powers of the inverse distances w_k r_k^(−p) (D,), 1/Å.
+
+    Args:
+        R: (N, 3) Å.
+        lattice: (3, 3) Å, lattice vectors as columns, or None.
+        weights: (D,) weights w of the pairs, Å^(p − 1); see `jaxff.gdml.metric`.
+        power: p.
+    """
+    return jnp.asarray(weights, R.dtype) * inverse_distances(R, lattice) ** power
+
+
 def light_hydrogens(numbers: np.ndarray, weight: float = 0.85) -> Descriptor:
     """Inverse distances in which hydrogens have a smaller weight.
 

@@ -48,6 +48,8 @@ class Kernel:
             or None.
         descriptor: function of the positions that the kernel compares, see
             `jaxff.gdml.descriptor`.
+        learn_metric: learn weights of the distances, by the leave-one-out error of the training
+            frames, see `jaxff.gdml.metric`.  This replaces `descriptor`.
         energies: "offset" (energies set the zero of the model), "constrain" (energies are fitted
             together with the forces) or None (energies are not used).
         atoms: (K,) the atoms that the kernel acts on (None: all).  The kernel then learns the part
@@ -64,6 +66,7 @@ class Kernel:
     lam: float | Sequence[float] = 1e-10
     symmetries: str | np.ndarray | None = "auto"
     descriptor: Descriptor = inverse_distances
+    learn_metric: bool = False
     energies: str | None = "offset"
     atoms: Sequence[int] | None = None
     adapt_baseline: bool = False
@@ -74,6 +77,11 @@ class Kernel:
         check_symmetry_option(self.symmetries)
         if not callable(self.descriptor):
             raise InputError(f"descriptor={self.descriptor!r} is not a function (R, lattice)")
+        if self.learn_metric and self.descriptor is not inverse_distances:
+            raise InputError(
+                "learn_metric=True learns the weights of inverse distances: leave out descriptor=, "
+                "or do not learn a metric"
+            )
         if self.adapt_baseline and self.atoms is not None:
             raise InputError(
                 "adapt_baseline=True needs a kernel on all atoms: leave out atoms=, or do not adapt"

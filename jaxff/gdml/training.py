@@ -25,6 +25,7 @@ from jaxff.gdml.frames import (
     some,
     warn_if_not_learnt,
 )
+from jaxff.gdml.metric import learn_metric
 from jaxff.gdml.search import search_width, widths_below
 from jaxff.gdml.settings import Kernel, Run, Trial, ascending
 from jaxff.gdml.solvers import Solver
@@ -63,7 +64,8 @@ def train(
             they are tried in ascending order up to the first that is worse.  None: search on a
             quarter of the frames (at least 200), then try smaller values on all frames.
         baseline: a potential in kcal/mol and Å.
-        kernel: settings of the model: λ, symmetries, descriptor, energies, atoms, adaptation.
+        kernel: settings of the model: λ, symmetries, descriptor or learnt metric, energies, atoms,
+            adaptation.
         solver: settings of the solver.
         run: seed, memory limit, checkpoint folder and progress.
 
@@ -119,6 +121,8 @@ def train(
     )
     if run.checkpoint is not None:
         task.checkpoint = Checkpoint(run.checkpoint, task.request(frames))
+    if kernel.learn_metric:
+        task.learn_metric(frames, lams[0])
     if sigmas is None:
         count = min(len(frames), max(SEARCH_LEAST, len(frames) // SEARCH_SHARE))
         few = some(frames, count, run.seed)
@@ -178,6 +182,7 @@ class _Task:
             if baseline is None
             else digest(baseline.params, *baseline.predict(frames.positions[:3])),
             "adapt_baseline": kernel.adapt_baseline,
+            "learn_metric": kernel.learn_metric,
             "atoms": kernel.atoms,
             "energies": kernel.energies,
             "solver": self.solver.name,
@@ -186,6 +191,22 @@ class _Task:
             "descriptor": np.asarray(kernel.descriptor(first, frames.lattice)),
             "symmetries": self.permutations,
         }
+
+    def learn_metric(self, frames: Dataset, lam: float) -> None:
+        """Replace the descriptor by one that is learnt from the residual of the baseline."""
+        descriptor = self.checkpoint.descriptor() if self.checkpoint else None
+        if descriptor is None:
+            labels = frames if self.baseline is None else residual(frames, self.baseline)
+            descriptor = learn_metric(
+                restricted(labels, self.kernel.atoms),
+                self.permutations,
+                lam=lam,
+                seed=self.run.seed,
+                progress=self.run.progress,
+            )
+            if self.checkpoint:
+                self.checkpoint.keep_descriptor(descriptor)
+        self.kernel = replace(self.kernel, descriptor=descriptor, learn_metric=False)
 
     def best(
         self,

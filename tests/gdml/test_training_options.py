@@ -472,7 +472,8 @@ def test_kernels_are_described_alike_in_every_process():
     kernel = gdml.Kernel(descriptor=gdml.light_hydrogens([6, 1], 0.5), atoms=[0, 1])
     expected = (
         "Kernel(lam=1e-10, symmetries='auto', "
-        "descriptor='weighted_inverse_distances(weights=(1.0, 0.5))', energies='offset', "
+        "descriptor='weighted_inverse_distances(weights=(1.0, 0.5))', learn_metric=False, "
+        "energies='offset', "
         "atoms=[0, 1], adapt_baseline=False)"
     )
     assert repr(kernel) == expected

@@ -1,0 +1,283 @@
+"""The learnt metric of a kernel: weights and a power of the inverse distances.
+
+A kernel compares two geometries by the distance between their descriptors, in which all pairs of
+atoms have the same weight.  Here the pairs are divided into classes by their elements and by the
+number of bonds between the two atoms.  Each class has a weight, and all have the same power of the
+distance.  They minimise the leave-one-out error of the forces.  One factorisation gives this error:
+with B = (K + λ)⁻¹ and α = B y, the error of frame m in a model of all other frames is B_mm⁻¹ α_m.
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), section 5.4.2,
+with the blocks of frames in place of single labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+import scipy.sparse.csgraph
+
+from jaxff.dataset import Dataset
+from jaxff.gdml.descriptor import Descriptor, inverse_distances, scaled_distances
+from jaxff.gdml.kernel import blocks
+from jaxff.gdml.operator import KernelOperator
+from jaxff.gdml.settings import Progress
+from jaxff.molecule import Molecule
+
+Array = jax.Array
+
+SIGMA = 20.0  # 1/Å, the width for which the weights are learnt
+UNKNOWNS = 3000  # most unknowns of the factorised system
+LEAST_FRAMES = 20
+FARTHEST = 4  # bonds; pairs that are farther apart form one class
+START = 0.5  # initial logarithm of all weights: the best σ of few frames is often below 20
+LIMITS = (-4.0, 4.0), (-1.5, 1.5)  # of the logarithms of weights and power
+MAX_STEPS = 60
+WORTH = 0.98  # a metric is used if it multiplies the leave-one-out error by less than this
+SINGULAR = 1e3  # value where K is singular; the search needs a finite one
+_BYTES = 2e8  # largest array of permuted Jacobians
+
+
+def pair_classes(molecule: Molecule, entries: np.ndarray) -> np.ndarray:
+    """The class (D,) of each pair of atoms, numbered from zero.
+
+    Pairs are in one class if they have the same elements and the same number of bonds between the
+    atoms (up to four, with all larger numbers alike), or if a permutation maps one to the other.
+
+    Args:
+        molecule: N atoms and their bonds.
+        entries: (P, D) permutations of the D = N(N − 1)/2 pairs.
+    """
+    n_atoms = molecule.n_atoms
+    i, j = np.tril_indices(n_atoms, -1)
+    bonded = np.zeros((n_atoms, n_atoms))
+    bonded[tuple(molecule.bonds.T)] = 1.0
+    steps = scipy.sparse.csgraph.shortest_path(bonded, directed=False, unweighted=True)
+    elements = np.sort(np.stack([molecule.numbers[i], molecule.numbers[j]]), axis=0)
+    keys = np.column_stack([*elements, np.minimum(steps[i, j], FARTHEST)])
+    kinds = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
+    # Kinds that a permutation connects become one class.
+    connected = np.zeros((kinds.max() + 1, kinds.max() + 1))
+    for images in entries:
+        connected[kinds, kinds[images]] = 1.0
+    return scipy.sparse.csgraph.connected_components(connected, directed=False)[1][kinds]
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """The leave-one-out error of the forces as a function of the metric.
+
+    Attributes:
+        distances: (M, D) inverse distances x, 1/Å.
+        jacobians: (M, D, W) their derivatives by the W reduced coordinates of each frame, 1/Å².
+        entries: (P, D) permutations of the pairs.
+        classes: (D,) class of each pair, below C.
+        centres: (D,) geometric mean of x in the class of each pair, 1/Å.
+        labels: (M, W) forces in reduced coordinates.
+        lam: regularisation λ, relative to the variance of the forces.
+        n_atoms: N.
+    """
+
+    distances: Array
+    jacobians: Array
+    entries: Array
+    classes: Array
+    centres: Array
+    labels: np.ndarray
+    lam: float
+    n_atoms: int
+
+    @classmethod
+    def of(cls, frames: Dataset, permutations: np.ndarray, lam: float) -> LeaveOneOut:
+        """The error of training frames with labels.
+
+        Args:
+            frames: M frames.
+            permutations: (P, N) a group of atom permutations.
+            lam: regularisation λ.
+        """
+        op = KernelOperator.of(frames.positions, permutations, SIGMA, lattice=frames.lattice)
+        x = op.descriptors + op.centre
+        classes = pair_classes(frames.molecule, np.asarray(op.entries))
+        log = np.asarray(jnp.log(x).mean(axis=0))
+        count = np.bincount(classes)
+        centres = np.exp(np.bincount(classes, log) / count)[classes]
+        return cls(
+            distances=x,
+            jacobians=op.jacobians,
+            entries=op.entries,
+            classes=jnp.asarray(classes),
+            centres=jnp.asarray(centres),
+            labels=np.asarray(op.observed(frames.forces)),
+            lam=lam,
+            n_atoms=frames.n_atoms,
+        )
+
+    @property
+    def start(self) -> np.ndarray:
+        """The initial moves (C + 1,)."""
+        return np.append(np.full(int(self.classes.max()) + 1, START), 0.0)
+
+    def weights(self, moves: np.ndarray) -> tuple[np.ndarray, float]:
+        """The weights (D,) and the power of `scaled_distances`."""
+        weights, power = _weights(jnp.asarray(moves), self.classes, self.centres)
+        return np.asarray(weights), float(power)
+
+    def rmse(self, moves: np.ndarray) -> float:
+        """The leave-one-out force RMSE over all 3N components, kcal/mol/Å; ∞ if K is singular."""
+        parts = self._errors(moves)
+        if parts is None:
+            return np.inf
+        return float(np.sqrt(np.sum(parts[0] ** 2) / (3 * self.n_atoms * len(self.labels))))
+
+    def __call__(self, moves: np.ndarray) -> tuple[float, np.ndarray]:
+        """The logarithm of the RMSE up to a constant, and its derivative (C + 1,).
+
+        Args:
+            moves: (C + 1,) logarithms of the weights of the classes, and that of the power.
+        """
+        parts = self._errors(moves)
+        if parts is None:
+            return SINGULAR, np.zeros_like(moves)
+        errors, diagonal, inverse, alphas = parts
+        count, width = self.labels.shape
+        square = np.sum(errors**2)
+        # With r = B_mm⁻¹ α_m: dr = B_mm⁻¹ (dα_m − dB_mm r), α = B y and dB = −B dK B.
+        slopes = np.linalg.solve(diagonal, errors[..., None])[..., 0] / square
+        strips = inverse.reshape(-1, count, width)
+        left = np.einsum("nmw,mw->nm", strips, slopes)
+        right = np.einsum("nmw,mw->nm", strips, errors)
+        by_kernel = np.outer(inverse @ slopes.ravel(), alphas) - left @ right.T
+        by_kernel = -(by_kernel + by_kernel.T) / 2.0
+        return 0.5 * np.log(square), np.asarray(_pulled_back(by_kernel, moves, *self._arrays))
+
+    @property
+    def _arrays(self) -> tuple[Array, ...]:
+        return self.distances, self.jacobians, self.entries, self.classes, self.centres
+
+    def _errors(self, moves: np.ndarray):
+        """Errors (M, W), blocks B_mm (M, W, W), B (MW, MW) and α (MW,); None if K is singular."""
+        count, width = self.labels.shape
+        kernel = np.array(_kernel(jnp.asarray(moves), *self._arrays))
+        kernel[np.diag_indices_from(kernel)] += self.lam
+        factorise, invert = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (kernel,))
+        factor, fault = factorise(kernel, lower=1)
+        if fault:
+            return None
+        lower = np.tril(invert(factor, lower=1)[0])
+        inverse = lower + np.tril(lower, -1).T
+        alphas = inverse @ self.labels.ravel()
+        frames = np.arange(count)
+        diagonal = inverse.reshape(count, width, count, width)[frames, :, frames]
+        errors = np.linalg.solve(diagonal, alphas.reshape(count, width, 1))[..., 0]
+        return (errors, diagonal, inverse, alphas) if np.isfinite(errors).all() else None
+
+
+def learn_metric(
+    frames: Dataset,
+    permutations: np.ndarray,
+    *,
+    lam: float = 1e-10,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Descriptor:
+    """Learn a descriptor from training frames, by their leave-one-out error.
+
+    The result is an argument of `Kernel(descriptor=...)`; `Kernel(learn_metric=True)` does the
+    same within a training.  Of many frames some are drawn, so that the system has at most some
+    3,000 unknowns.
+
+    Args:
+        frames: M training frames with the forces that the kernel learns.
+        permutations: (P, N) a group of atom permutations.
+        lam: regularisation λ relative to the variance of the forces.
+        seed: seed of the draw.
+        progress: function called with the name of a phase and the finished fraction of it.
+
+    Returns:
+        `scaled_distances` with weights and a power, or `inverse_distances` if these have no
+        leave-one-out error that is larger by 2 % or more.
+    """
+    report = progress or (lambda phase, fraction: None)
+    count = max(UNKNOWNS // (3 * frames.n_atoms), LEAST_FRAMES)
+    if len(frames) > count:
+        frames = frames[np.sort(np.random.default_rng(seed).permutation(len(frames))[:count])]
+    error, steps = LeaveOneOut.of(frames, permutations, lam), 0
+
+    def advance(_):
+        nonlocal steps
+        steps += 1
+        report("learning the metric", min(steps / MAX_STEPS, 0.99))
+
+    report("learning the metric", 0.0)
+    start = error.start
+    best = scipy.optimize.minimize(
+        error,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[LIMITS[0]] * (len(start) - 1) + [LIMITS[1]],
+        callback=advance,
+        options={"maxiter": MAX_STEPS, "ftol": 1e-4},
+    )
+    scales = np.log(SIGMA / np.array([5.0, 10.0, 20.0, 40.0, 80.0]))
+    before = min(error.rmse(np.append(np.full(len(start) - 1, scale), 0.0)) for scale in scales)
+    after = error.rmse(best.x)
+    used = after < WORTH * before
+    report(
+        f"metric of {len(start) - 1} classes, {len(frames)} frames: leave-one-out force RMSE "
+        f"{before:.4f} without, {after:.4f} kcal/mol/Å with it{'' if used else '; it is not used'}",
+        1.0,
+    )
+    if not used:
+        return inverse_distances
+    weights, power = error.weights(best.x)
+    return partial(scaled_distances, weights=tuple(weights.tolist()), power=power)
+
+
+# -- compiled parts ----------------------------------------------------------------------------
+
+
+def _weights(moves: Array, classes: Array, centres: Array) -> tuple[Array, Array]:
+    # The slope of an entry by x at the centre of its class is the weight of the class, so that the
+    # power changes the curvature alone.
+    power = jnp.exp(moves[-1])
+    return jnp.exp(moves[classes]) * centres ** (1.0 - power) / power, power
+
+
+@jax.jit
+def _kernel(moves, distances, jacobians, entries, classes, centres) -> Array:
+    """The kernel matrix (MW, MW)."""
+    weights, power = _weights(moves, classes, centres)
+    x = weights * distances**power
+    A = (weights * power * distances ** (power - 1.0))[..., None] * jacobians
+    x = x - x.mean(axis=0)[entries].mean(axis=0)
+    count, _, width = A.shape
+    sigma = jnp.asarray(SIGMA)
+    at_once = max(1, int(_BYTES // (A.itemsize * entries.size * width)))
+
+    def part(row, columns):
+        return blocks((row[0][None], row[1][None]), columns, entries, sigma, False)[0]
+
+    @jax.checkpoint
+    def strip(row):
+        if at_once >= count:
+            return part(row, (x, A))
+        one = jax.lax.map(
+            lambda column: part(row, jax.tree.map(lambda a: a[None], column))[:, 0],
+            (x, A),
+            batch_size=at_once,
+        )
+        return one.transpose(1, 0, 2)
+
+    return jax.lax.map(strip, (x, A)).reshape(count * width, count * width)
+
+
+@jax.jit
+def _pulled_back(by_kernel, moves, *arrays) -> Array:
+    """The derivative (C + 1,) by the moves, from that by the kernel matrix."""
+    return jax.vjp(lambda moves: _kernel(moves, *arrays), moves)[1](by_kernel)[0]
