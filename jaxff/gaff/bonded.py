@@ -106,7 +106,7 @@ class Bonded:
 
 
 def harmonic(bonded: Bonded) -> Terms:
-    """GAFF's form."""
+    """GAFF's form: harmonic bonds and angles, and Fourier dihedrals."""
     t = bonded.bonds
     bond = HarmonicBond(bonded.n_atoms, t.atoms, t.rows, t.labels), t.values
     return {"bond": bond, **bonded.harmonic_angles(), **bonded.dihedrals()}

@@ -60,7 +60,10 @@ def draw(
         if needs_valid and len(valid) == 0:
             raise InputError(f"{valid.label}: there are no validation frames to choose sigma on")
         if not np.array_equal(valid.numbers, data.numbers):
-            raise InputError(f"{valid.label}: the validation frames are of other atoms")
+            raise InputError(
+                f"{valid.label}: the validation frames have different atoms from {data.label}, "
+                "or another atom order; give frames of one molecule"
+            )
     if not needs_valid:
         return frames, None
     if isinstance(valid, Dataset):

@@ -86,7 +86,7 @@ def check_symmetries(permutations, molecule: Molecule) -> np.ndarray:
     if group is None or len(group) != len(permutations):
         raise InputError(
             f"{who}: the symmetries are not a group: a product of two of them is missing, or one "
-            "occurs twice"
+            'occurs twice; correct them, or use symmetries="auto"'
         )
     return group
 

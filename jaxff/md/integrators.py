@@ -60,7 +60,7 @@ class Bath(NamedTuple):
     rate: jax.Array
 
     def kT_after(self, t):
-        """kT () kcal/mol of the step after t steps."""
+        """kT () kcal/mol of the step that follows the first t steps."""
         # The last step of a ramp has its last temperature; rounding must not take it below zero.
         return jnp.maximum(self.kT + self.heating * (t + 1), 0.0)
 

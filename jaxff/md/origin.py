@@ -20,7 +20,9 @@ def nearest(positions) -> np.ndarray:
     """Origin (..., 3), integers in units of GRID, nearest to positions (..., N, 3) Å."""
     origin = np.round(np.mean(positions, axis=-2) / GRID)
     if np.abs(origin).max(initial=0.0) > 2**30:
-        raise InputError(f"positions lie more than {GRID * 2**30:.0e} Å from the origin")
+        raise InputError(
+            f"positions lie more than {GRID * 2**30:.0e} Å from the origin: move them near it"
+        )
     return origin.astype(np.int32)
 
 

@@ -134,7 +134,7 @@ class Output:
                 object.__setattr__(self, name, Path(value))
         files = [Path(x).resolve() for x in (self.path, self.restart) if x is not None]
         if len(set(files)) < len(files):
-            raise InputError(f"{self.path}: the trajectory and the restart file must be two files")
+            raise InputError(f"{self.path}: give the trajectory and the restart file two names")
 
 
 ON_EXTRAPOLATION = ("warn", "stop", "ignore")

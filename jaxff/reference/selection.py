@@ -59,7 +59,7 @@ def select(
     if positions.ndim != 3 or positions.shape[2] != 3:
         raise InputError(f"positions have shape {positions.shape}, expected (M, N, 3)")
     if not 1 <= n <= len(positions):
-        raise InputError(f"{n} frames are wanted, but there are {len(positions)}")
+        raise InputError(f"{n} frames are requested, but there are {len(positions)}")
     if by == "random":
         chosen = np.random.default_rng(seed).permutation(len(positions))[:n]
     elif by == "energy":

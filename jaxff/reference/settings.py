@@ -129,7 +129,7 @@ class Sampling:
         Args and errors are those of `run`; `n` is the number of frames of all replicas together.
         """
         if n < 1:
-            raise InputError(f"{n} frames are wanted: ask for at least 1")
+            raise InputError(f"{n} frames are requested: at least 1 is needed")
         each = self.waiting_frames + math.ceil(n / self.replicas)
         run = self.run(potential, molecule, each, starts=starts, progress=progress)
         return frames_by_time(run)[self.replicas * (self.waiting_frames + 1) :][:n]

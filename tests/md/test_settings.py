@@ -35,7 +35,10 @@ from jaxff.md.differentiable import Plan
         (lambda: md.Start(replicas=0), "replicas is 0: it must be a positive integer"),
         (lambda: md.Start(seed=2**63), "seed is 9223372036854775808"),
         (lambda: md.Output(every=2.5), "every is 2.5"),
-        (lambda: md.Output("a.h5", restart="./a.h5"), "must be two files"),
+        (
+            lambda: md.Output("a.h5", restart="./a.h5"),
+            "give the trajectory and the restart file two names",
+        ),
         (lambda: md.Stop(stretch=1.0), "stretch is 1.0: it must be above 1"),
         (lambda: md.Stop(max_temperature=np.nan), "max_temperature is nan K"),
         (lambda: Plan(steps=15, every=10), r"steps \(15\) must be a multiple of every \(10\)"),

@@ -99,7 +99,7 @@ def test_random_frames_follow_the_seed(data):
 def test_selections_that_cannot_be_made_are_refused(data):
     for arguments, message in (
         ((data, 5, "best"), "use one of random, energy, farthest, uncertainty"),
-        ((data, 401), "401 frames are wanted, but there are 400"),
+        ((data, 401), "401 frames are requested, but there are 400"),
         ((data.positions, 5, "energy"), "needs frames with energies"),
         ((data, 5, "uncertainty"), "selection by uncertainty needs model="),
         ((data.positions[0], 5), r"expected \(M, N, 3\)"),

@@ -139,7 +139,7 @@ def step(ensemble: type[Ensemble], force_fn, t, core, inputs: Inputs):
 
 
 def each_replica(inputs: Inputs):
-    """The transformation of a function of one molecule to one of all replicas."""
+    """Return `jax.vmap` if there are replicas, and otherwise the identity."""
     return jax.vmap if inputs.positions.ndim == 3 else lambda function: function
 
 
