@@ -34,7 +34,9 @@ def checked_hessian(positions, hessian) -> tuple[np.ndarray, np.ndarray]:
             f"kcal/mol/Å² for {n} atoms"
         )
     if not (np.isfinite(R).all() and np.isfinite(H).all()):
-        raise InputError("the positions or the Hessian contain values that are not finite")
+        raise InputError(
+            "the positions or the Hessian contain values that are not finite: calculate them again"
+        )
     H = H.reshape(3 * n, 3 * n)
     largest, skew = np.abs(H).max(), np.abs(H - H.T).max()
     if skew > ASYMMETRY * largest:

@@ -123,14 +123,15 @@ class NpzReader:
         """
         if key not in self:
             return default
+        damaged = f"{self.path}: the array {key!r} is damaged; copy or make the file again"
         try:
             value = self._file[key]
         except ValueError:
             return default
         except Exception as error:  # a damaged header: TokenError, MemoryError, ...
-            raise InputError(f"{self.path}: the array {key!r} is damaged") from error
+            raise InputError(damaged) from error
         if not isinstance(value, np.ndarray):
-            raise InputError(f"{self.path}: the array {key!r} is damaged")
+            raise InputError(damaged)
         return value
 
     def need(self, key: str, check: Callable[[np.ndarray], str | None] = lambda _: None):

@@ -142,7 +142,7 @@ class Potential:
     def _known(self) -> dict[str, Any]:
         """Values computed from the parameters, and the arrays "leaves" of the parameters.
 
-        It is emptied after an array in the dict of parameters has been replaced.
+        This dict is emptied after an array in the dict of parameters has been replaced.
         """
         leaves, known = jax.tree.leaves(self.params), vars(self).get("_following")
         if (

@@ -96,7 +96,9 @@ def save(path, potential: Potential) -> None:
                     )
                 if not np.isfinite(leaf).all():
                     name = f"{placed.name}/{column}"
-                    raise InputError(f"{path}: not written, the parameter {name} is not finite")
+                    raise InputError(
+                        f"{path}: not written, the parameter {name} is not finite; correct it"
+                    )
             if isinstance(value, jax.Array | np.ndarray):
                 arrays[key] = np.asarray(value)
             else:
@@ -173,7 +175,9 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
                 and field.default_factory is MISSING
                 and field.metadata.get("saved", True)
             ):
-                raise InputError(f"{path}: the array 'term/{i}/{field.name}' is missing")
+                raise InputError(
+                    f"{path}: the array 'term/{i}/{field.name}' is missing; make the file again"
+                )
         term, name = kind.restored(values, trust), entry["name"]
         atoms = entry["atoms"]
         if atoms is not None and (

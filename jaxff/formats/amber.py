@@ -115,7 +115,9 @@ def read_inpcrd(path) -> np.ndarray:
     except (IndexError, ValueError) as error:
         raise InputError(f"{path} is not an ASCII AMBER coordinate file: {error}") from error
     if len(positions) != 3 * n or not usable(positions).all():
-        raise InputError(f"{path} is truncated: {3 * n} finite coordinates expected")
+        raise InputError(
+            f"{path} is truncated: {3 * n} finite coordinates expected; write it again"
+        )
     return positions.reshape(-1, 3)
 
 
@@ -139,7 +141,8 @@ class _Prmtop:
         pointers = [*self.integers("POINTERS", None).tolist(), 0]  # NUMEXTRA came with AMBER 7
         if len(pointers) < 31:
             raise self.error(
-                f"section POINTERS is truncated: {len(pointers) - 1} values, 30 expected"
+                f"section POINTERS is truncated: {len(pointers) - 1} values, 30 expected; "
+                "write the topology again"
             )
         self.pointers = {key: pointers[place] for key, place in _POINTERS.items()}
         self.n_atoms = self.pointers["NATOM"]
@@ -179,7 +182,10 @@ class _Prmtop:
         if convert is not str.strip:
             fields = [field for field in fields if field.strip()]
         if count is not None and len(fields) < count:
-            raise self.error(f"section {name} is truncated: {len(fields)} values, {count} expected")
+            raise self.error(
+                f"section {name} is truncated: {len(fields)} values, {count} expected; "
+                "write the topology again"
+            )
         try:
             return [convert(field) for field in fields[:count]]
         except ValueError as error:
@@ -242,7 +248,10 @@ class _Prmtop:
             numbers = self.integers("ATOMIC_NUMBER", self.n_atoms)
             if (numbers <= 0).any():
                 atom = int(np.argmax(numbers <= 0))
-                raise self.error(f"atom {atom} is an extra point (atomic number {numbers[atom]})")
+                raise self.error(
+                    f"atom {atom} is an extra point (atomic number {numbers[atom]}), "
+                    "which is not supported"
+                )
             return numbers
         masses = self.floats("MASS", self.n_atoms)
         numbers, atom = elements_of_masses(masses)

@@ -210,7 +210,7 @@ class _Group:
         return self.atoms.shape[1]
 
     def filled(self, params: dict, constants, sizes) -> dict[str, np.ndarray]:
-        """New values of columns in the parameters `params` of the term."""
+        """Columns of the term's parameters `params`, with the new constants and sizes."""
         out = {}
         if self.morse:
             depth = np.asarray(params["depth"])

@@ -158,7 +158,10 @@ def nearest_frames(
             f"(S, {dataset.n_atoms}, 3) in Å"
         )
     if not np.isfinite(structures).all():
-        raise InputError(f"{dataset.label}: the structures contain numbers that are not finite")
+        raise InputError(
+            f"{dataset.label}: the structures contain numbers that are not finite; "
+            "remove such structures"
+        )
     if not 0 < count <= len(dataset):
         raise InputError(
             f"{dataset.label}: {count} frames are requested, but it has {len(dataset)}"

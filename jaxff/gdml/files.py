@@ -145,7 +145,9 @@ def save(path: str | Path, potential: Potential) -> None:
     params = {key: np.asarray(v, float) for key, v in potential.params[first.name].items()}
     for key, value in params.items():
         if not np.isfinite(value).all():
-            raise InputError(f"{path}: not written, the parameter {key} is not finite")
+            raise InputError(
+                f"{path}: not written, the parameter {key} is not finite; train the model again"
+            )
     pairs = pair_permutations(term.permutations)
     sigma = float(params["sigma"])
     pending = np.array({"mae": np.nan, "rmse": np.nan}, object)  # the package's "not tested yet"

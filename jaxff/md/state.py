@@ -275,5 +275,5 @@ def _vectors(name: str, value, n_atoms: int, replicas: int | None) -> np.ndarray
         raise InputError(f"{name} have shape {value.shape}, expected {wanted}")
     if not np.isfinite(value).all():
         atom = int(np.argmin(np.isfinite(value).reshape(-1, *shape).all(axis=(0, 2))))
-        raise InputError(f"the {name} of atom {atom} are not finite")
+        raise InputError(f"the {name} of atom {atom} are not finite: correct them")
     return value

@@ -385,7 +385,9 @@ class Sampling:
 def _systematic(weights: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Indices (count,) drawn with these weights by systematic resampling."""
     if not np.isfinite(weights).all():
-        raise InputError("the frames to start from have energies that are not finite")
+        raise InputError(
+            "the frames to start from have energies that are not finite: remove such frames"
+        )
     points = (np.random.default_rng(seed).random() + np.arange(count)) / count
     return np.minimum(np.searchsorted(np.cumsum(weights), points), len(weights) - 1)
 
