@@ -96,7 +96,7 @@ def spectrum(
         if value is not None and not (np.isfinite(value) and value > 0):
             raise InputError(f"{name} is {value}: it must be positive")
     if step is not None and step > dt * (1.0 + 1e-6):
-        raise InputError(f"step is {step:g} fs, longer than the {dt:g} fs between frames")
+        raise InputError(f"step is {step:g} fs: use at most the {dt:g} fs between frames")
     masses = np.asarray(masses, float)
     v = _vibrations(velocities, positions, masses)
     v = v[None] if v.ndim == 3 else v
