@@ -253,7 +253,7 @@ def test_bad_input_is_one_sentence():
         with pytest.raises(InputError, match=message):
             spectrum(*arguments)
     for options, message in (
-        ({"step": 2.0}, "step is 2 fs, longer than the 1 fs between frames"),
+        ({"step": 2.0}, "step is 2 fs: use at most the 1 fs between frames"),
         ({"positions": v[:10]}, "positions have shape"),
         ({"positions": bad}, "positions are not finite, first in frame 7"),
         ({"resolution": 5.0}, r"100 frames of 1 fs cannot show 5 cm⁻¹: that needs 6671"),
