@@ -17,7 +17,6 @@ import numpy as np
 from jaxff import gdml, store
 from jaxff.analysis import scans
 from jaxff.dataset import Dataset
-from jaxff.dataset_files import read_extxyz
 from jaxff.errors import InputError
 from jaxff.formats import read_inpcrd
 from jaxff.formats.potentials import model_of, read_potential
@@ -27,7 +26,9 @@ from jaxff.md import read_trajectory
 from jaxff.md.frames import FORMAT as TRAJECTORY
 from jaxff.md.trajectory import FORMATS as TRAJECTORIES
 from jaxff.molecule import Molecule
+from jaxff.molecule_files import count_xyz_frames
 from jaxff.npz import NpzReader
+from jaxff.plausibility import Units
 from jaxff.potential import Potential
 
 Facts = dict[str, Any]
@@ -95,18 +96,21 @@ def _describe_xyz(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
         head = "".join(islice(file, 2))
     if TRAJECTORY in head:
         return _describe_trajectory(path, trust)
-    molecule = Molecule.read(path)
     try:
-        _, stated = read_extxyz(path)
         data = Dataset.load(path, check=False)
-    except InputError:
-        from ase.io import iread
+    except InputError as error:
+        return "geometries", _geometries(path) | {"not_a_data_set": str(error)}
+    facts = _dataset(data)
+    facts["units_of_the_file"] = facts["notes"].pop("source_units", str(Units()))
+    return "data set", facts
 
-        count = sum(1 for _ in iread(path, index=":", format="extxyz"))
-        return "geometries", {**_molecule(molecule), "frames": count}
-    units = f"{stated.energy}, {stated.length}"
-    assumed = f" ({stated.assumed})" if stated.assumed else ""
-    return "data set", _dataset(data) | {"units_of_the_file": units + assumed}
+
+def _geometries(path: Path) -> Facts:
+    facts = _molecule(Molecule.read(path))
+    try:
+        return facts | {"frames": count_xyz_frames(path)}
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _describe_npz(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:

@@ -71,14 +71,25 @@ def read_xyz_frames(path: Path, index: int | slice) -> Any:
     """The frame or frames of an (extended) xyz file, as ASE's atoms.
 
     Raises:
-        InputError: a frame has fewer lines than it declares atoms, for which ASE would search
-            through any number of lines.
+        InputError: see `count_xyz_frames`.
     """
     import ase.io
 
+    count_xyz_frames(path, index + 1 if isinstance(index, int) else None)
+    return ase.io.read(path, index=index, format="extxyz")
+
+
+def count_xyz_frames(path: Path, most: int | None = None) -> int:
+    """Number of frames in an (extended) xyz file, or `most` if it has more.
+
+    Raises:
+        InputError: a frame has fewer lines than it declares atoms, for which ASE would search
+            through any number of lines.
+    """
+    frames = 0
     with path.open("rb") as file:
-        for frame, line in enumerate(file):
-            if isinstance(index, int) and frame > index:
+        for line in file:
+            if frames == most:
                 break
             try:
                 count = int(line)
@@ -86,11 +97,16 @@ def read_xyz_frames(path: Path, index: int | slice) -> Any:
                 break  # the end, or a line for which ASE raises an error
             left = os.fstat(file.fileno()).st_size
             if not 0 <= count <= left or sum(1 for _ in islice(file, count + 1)) <= count:
-                raise InputError(
-                    f"frame {frame} declares {count} atoms, but the file is too short for them: "
-                    "it is truncated, or the number is wrong"
-                )
-    return ase.io.read(path, index=index, format="extxyz")
+                raise InputError(f"frame {frames} {_too_short(count)}")
+            frames += 1
+    return frames
+
+
+def _too_short(count: int, what: str = "atoms") -> str:
+    return (
+        f"declares {count} {what}, but the file is too short for them: it is truncated, or the "
+        "number is wrong"
+    )
 
 
 def mol2_rows(path: str | Path) -> dict[str, list[list[str]]]:
@@ -127,6 +143,7 @@ def mol2_rows(path: str | Path) -> dict[str, list[list[str]]]:
 def _read_sdf(path: Path) -> Fields:
     from rdkit import Chem, rdBase
 
+    _check_v3000_counts(path)
     with rdBase.BlockLogs():
         supplier = Chem.SDMolSupplier(str(path), sanitize=False, removeHs=False)
         mol = None if supplier.atEnd() else next(supplier)
@@ -145,6 +162,20 @@ def _read_sdf(path: Path) -> Fields:
         raise InputError("hydrogens are missing: add them, with positions, first")
     title = mol.GetProp("_Name").strip() if mol.HasProp("_Name") else ""
     return fields_of_rdkit(mol, title or path.stem)
+
+
+def _check_v3000_counts(path: Path) -> None:
+    """Refuse a V3000 molecule with fewer lines than atoms or bonds; RDKit would make them all."""
+    with path.open("rb") as file:
+        for line in file:
+            if line.startswith(b"$$$$"):
+                break
+            words = line.split()
+            if words[:3] == [b"M", b"V30", b"COUNTS"]:
+                count = max((int(word) for word in words[3:5] if word.isdigit()), default=0)
+                if count > sum(1 for _ in file):
+                    raise InputError(f"the molecule {_too_short(count, 'atoms or bonds')}")
+                break
 
 
 def _correct_nitro_groups(mol: Any) -> int:

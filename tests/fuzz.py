@@ -1,8 +1,9 @@
 """Damaged files and wrong options for every reader and every command.
 
-    python tests/fuzz.py 2000 [--first 0] [--keep FOLDER]
+    python tests/fuzz.py 2000 --results results.jsonl [--first 0] [--minutes 9]
 
-Each case is decided by its number alone.  A case fails if jaxff raises anything but `InputError` or
+Each case is decided by its number alone.  The file of results has one line for each case; the same
+command continues after the last of them.  A case fails if jaxff raises anything but `InputError` or
 prints more than one sentence about an error, takes more than 20 s of processor time, changes one of
 its input files, or leaves temporary files.  Files and options that were accepted although they make
 no sense are listed; they are fewer than 1 %.
@@ -19,10 +20,11 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import jax
@@ -463,31 +465,39 @@ def prepared():
 
 
 def main() -> int:
-    """Run cases, print those that failed, and return 1 if there are any."""
+    """Run cases, print those that failed, and return 1 if there are any or if cases are left."""
     parser = argparse.ArgumentParser(description="Run jaxff on damaged files and wrong options.")
     parser.add_argument("cases", type=int)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this time")
+    parser.add_argument("--results", type=Path, help="keep the outcomes here, and continue")
     arguments = parser.parse_args()
+    until = time.monotonic() + 60.0 * arguments.minutes
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, -1))
     jax.config.update("jax_enable_x64", True)
+    file, outcomes = arguments.results, []
+    if file and file.exists():
+        outcomes = [Outcome(**json.loads(line)) for line in file.read_text().splitlines()]
+    last = arguments.first + arguments.cases
     with prepared() as fuzzer:
-        for number in range(arguments.first, arguments.first + arguments.cases):
+        for number in range(arguments.first + len(outcomes), last):
+            if time.monotonic() > until:
+                break
             found = fuzzer.run(number)
-            if found.fault:
-                print(f"FAULT {found.what}\n  {found.fault}", flush=True)
-            elif found.nonsense:
-                print(f"NONSENSE {found.what}\n  {found.nonsense}", flush=True)
-            elif arguments.verbose:
-                state = "accepted" if found.accepted else found.message
-                print(f"{found.what}\n  {state}", flush=True)
+            outcomes.append(found)
+            if file:
+                with file.open("a") as lines:
+                    lines.write(json.dumps(asdict(found)) + "\n")
             if number % 50 == 49:
                 jax.clear_caches()
-        outcomes = fuzzer.outcomes
+    for found in outcomes:
+        if found.fault or found.nonsense:
+            print(f"{found.kind} {found.what}\n  {found.fault or found.nonsense}")
     counts = Counter(outcome.kind for outcome in outcomes)
-    print(dict(counts))
-    return 1 if counts["fault"] or counts["nonsense"] >= 0.01 * len(outcomes) else 0
+    left = arguments.cases - len(outcomes)
+    print(dict(counts), f"{left} cases left" if left else "all cases done")
+    return int(bool(left or counts["fault"] or counts["nonsense"] >= 0.01 * len(outcomes)))
 
 
 if __name__ == "__main__":

@@ -206,6 +206,21 @@ def test_xyz_files_with_too_few_lines_are_refused_quickly(tmp_path, count):
         assert time.process_time() - started < 5.0
 
 
+@pytest.mark.parametrize("counts", ["99999999 1 0 0 0", "2 99999999 0 0 0"])
+def test_v3000_files_with_too_few_lines_are_refused_quickly(tmp_path, counts):
+    """RDKit would make 99,999,999 atoms before it reads their lines."""
+    mol = Chem.AddHs(Chem.MolFromSmiles("O"))
+    rdDistGeom.EmbedMolecule(mol, randomSeed=1)
+    text, path = Chem.MolToV3KMolBlock(mol), tmp_path / "x.mol"
+    path.write_text(text)
+    assert Molecule.read(path).formula == "H2O"
+    path.write_text(text.replace("COUNTS 3 2 0 0 0", f"COUNTS {counts}"))
+    started = time.process_time()
+    with pytest.raises(InputError, match="declares 99999999 atoms or bonds, but the file is too"):
+        Molecule.read(path)
+    assert time.process_time() - started < 2.0
+
+
 def test_graph_is_the_bond_graph(aspirin):
     assert networkx.number_connected_components(aspirin.graph) == 1
     assert len(networkx.cycle_basis(aspirin.graph)) == 1

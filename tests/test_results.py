@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import numpy as np
@@ -55,19 +56,31 @@ def test_the_command_is_not_overwritten_by_data(tmp_path):
     assert found["facts"]["notes"]["command"] == "an old command"
 
 
-def test_the_demonstration_has_the_results_of_its_schema():
-    metrics = {"energy_mae": 1.0, "energy_rmse": 1.0, "force_mae": 1.0, "force_rmse": 1.0}
-    results = {
-        "molecule": "ethanol", "theory": "x", "frames": {"train": 1, "valid": 1, "test": 1},
-        "models": {"gaff": {"test": metrics}}, "sigma": {"sgdml": 10}, "md": {},
-    }  # fmt: skip
-    run = {
-        "format": FORMAT, "command": "demo", "seed": 0, "seconds": {"total": 1.0},
-        "peak_memory_gb": 1.0, "versions": {},
-    }  # fmt: skip
-    jsonschema.validate({**results, "run": run}, schema("demo"))
+def test_the_demonstration_has_the_results_of_its_schema(tmp_path, monkeypatch):
+    """With one small kernel in place of the five models, and its data in place of dynamics."""
+    from jaxff import demo, gdml
+
+    for name, value in (("N_TRAIN", 12), ("N_VALID", 6), ("N_TEST", 10), ("DPI", 30)):
+        monkeypatch.setattr(demo, name, value)
+    kernel = gdml.Kernel(symmetries=None)
+    monkeypatch.setattr(demo, "build", lambda split, *_: dict.fromkeys(
+        demo.TITLES, gdml.train(split.train, sigma=20.0, kernel=kernel)
+    ))  # fmt: skip
+    series = dict.fromkeys(
+        ("times", "potential_energies", "kinetic_energies", "temperatures"), np.arange(40.0)
+    )
+    frames = SimpleNamespace(
+        positions=packaged_dataset("ethanol").positions[:40], seconds=2.0, **series
+    )
+    monkeypatch.setattr(demo.md, "simulate", lambda *_, **__: frames)
+    report = tmp_path / "demo.json"
+    assert cli.main(["demo", "-o", str(tmp_path), "--json", str(report)]) == 0
+    found = json.loads(report.read_text())  # the fixture `documented_results` has validated it
+    assert found["run"]["command"] == "demo"
+    assert found["models"]["hybrid"]["test"]["force_mae"] > 0
+    assert (tmp_path / "report.html").stat().st_size > 10_000
     with pytest.raises(jsonschema.ValidationError, match="mistake"):
-        jsonschema.validate({**results, "run": run, "mistake": 1}, schema("demo"))
+        jsonschema.validate({**found, "mistake": 1}, schema("demo"))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +141,23 @@ def test_info_describes_the_files_of_all_commands(folder, tmp_path, name, kind, 
     assert found["kind"] == kind
     assert {key: found["facts"].get(key) for key in facts} == facts
     if name == "labelled.extxyz":
-        assert found["facts"]["units_of_the_file"].startswith("eV, Ang")
+        assert found["facts"]["units_of_the_file"].startswith("eV and Ang")
+
+
+@pytest.mark.parametrize(("name", "reads"), [("labelled.extxyz", 1), ("geometries.xyz", 2)])
+def test_info_reads_the_frames_of_xyz_files_once(folder, monkeypatch, name, reads):
+    """The second time only the first of the frames without labels is read."""
+    import ase.io
+
+    from jaxff.contents import describe
+
+    indices, read = [], ase.io.read
+    monkeypatch.setattr(ase.io, "read", lambda *a, index, **k: (
+        indices.append(index) or read(*a, index=index, **k)
+    ))  # fmt: skip
+    facts = describe(folder / name)[1]
+    assert indices == [slice(None), 0][:reads]
+    assert ("has no forces" in facts.get("not_a_data_set", "")) == (name == "geometries.xyz")
 
 
 def test_info_refuses_what_it_cannot_read(folder, tmp_path, capsys):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxff import InputError, Molecule
+from jaxff.cli import main
 from jaxff.dataset import packaged_dataset
 from jaxff.paper import EXPERIMENTS, reproduce
 from jaxff.paper.claims import CLAIMS
@@ -45,6 +46,18 @@ def test_each_experiment_ends_in_numbers_and_a_verdict(folder, name):
     before = (folder / name / "result.json").stat().st_mtime_ns
     assert reproduce(name, folder, small=True)[name].numbers == result.numbers
     assert (folder / name / "result.json").stat().st_mtime_ns == before
+
+
+def test_the_command_has_the_results_of_its_schema(folder, tmp_path):
+    """The fixture `documented_results` validates them; the experiment is not run again."""
+    report = tmp_path / "r.json"
+    arguments = ["reproduce", "fig2", "--small", "-o", str(folder), "--json", str(report)]
+    assert main(arguments) == 0
+    found = json.loads(report.read_text())
+    assert found["run"]["command"] == "reproduce"
+    one = found["results"]["fig2"]
+    assert one["verdict"] in VERDICTS
+    assert all(claim in CLAIMS for claim, *_ in one["findings"])
 
 
 def test_a_folder_keeps_to_its_settings(folder):
