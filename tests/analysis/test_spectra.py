@@ -262,5 +262,5 @@ def test_bad_input_is_one_sentence():
             spectrum(v, MASSES, 1.0, **options)
     with pytest.raises(InputError, match="moves as a whole only"):
         spectrum(v[:, :1], MASSES[:1], 1.0, positions=v[:, :1])
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match="the same shape, and"):
         internal_velocities(v, v[:50], MASSES)
