@@ -20,6 +20,10 @@ def options(sub) -> None:
         "--data", action="append", metavar="DATA.npz",
         help="data set of ethanol, keto-malondialdehyde or aspirin that replaces the packaged one",
     )  # fmt: skip
+    sub.add_argument(
+        "--surface-data", action="append", metavar="DATA.npz",
+        help="data set for the surfaces and normal modes alone, such as coupled-cluster frames",
+    )  # fmt: skip
     unit_options(sub)
     sub.add_argument(
         "--small", action="store_true", help="small sizes, which show within minutes that it runs"
@@ -33,10 +37,12 @@ def run(arguments: argparse.Namespace, console) -> dict:
 
     out = writable_folder(arguments.output)
     data = [load_dataset(arguments, path) for path in arguments.data or ()]
+    surface_data = [load_dataset(arguments, path) for path in arguments.surface_data or ()]
     results = reproduce(
         arguments.experiment,
         out,
         data=data,
+        surface_data=surface_data,
         small=arguments.small,
         seed=arguments.seed,
         progress=console,

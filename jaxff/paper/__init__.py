@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "modes": ("rotor_modes", "run"),
     "fig7": ("sampling", "run"),
     "table1": ("table1", "run"),
+    "refinement": ("refinement", "run"),
     "table2": ("table2", "run"),
     "fig9": ("residence", "run"),
 }

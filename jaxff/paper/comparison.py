@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -12,8 +13,9 @@ from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.paper import EXPERIMENTS
+from jaxff.paper.additions import ADDITIONS
 from jaxff.paper.claims import CLAIMS
-from jaxff.paper.experiment import Setting, identified
+from jaxff.paper.experiment import SURFACE, Setting, identified
 from jaxff.paper.result import Result
 from jaxff.paper.verdicts import SIGMAS
 from jaxff.report.page import Report
@@ -31,6 +33,7 @@ def reproduce(
     folder: str | Path,
     *,
     data: Sequence[Dataset] = (),
+    surface_data: Sequence[Dataset] = (),
     small: bool = False,
     seed: int = 0,
     progress: Callable[[str, float], None] = lambda _, __: None,
@@ -43,7 +46,10 @@ def reproduce(
         name: a name in `EXPERIMENTS`, or "all".
         folder: folder for FOLDER/NAME/result.json with pictures, for the models, and for the page
             FOLDER/index.html.
-        data: data sets that replace the packaged ones of the same molecules.
+        data: data sets that replace the packaged ones of the same molecules. With given data the
+            sizes are those of the paper.
+        surface_data: data sets for the surfaces and normal modes alone, such as coupled-cluster
+            frames of ethanol.
         small: use small sizes, which show within minutes that everything runs, but give no
             meaningful results.
         seed: seed of every random choice.
@@ -53,13 +59,13 @@ def reproduce(
         The `Result` of each experiment that was requested, by name.
 
     Raises:
-        InputError: an unknown name, data of another molecule, or a folder with results of other
-            settings.
+        InputError: an unknown name, data of another molecule, two data sets of one molecule, or a
+            folder with results of other settings.
     """
     if name != "all" and name not in EXPERIMENTS:
         raise InputError(f"unknown experiment {name!r}: use all, {', '.join(EXPERIMENTS)}")
     folder = Path(folder)
-    given = {identified(one): one for one in data}
+    given = by_molecule(data) | by_molecule(surface_data, SURFACE)
     setting = Setting(folder, small, seed, given, progress)
     request = {
         "version": __version__,
@@ -74,13 +80,41 @@ def reproduce(
         path = setting.place(each) / "result.json"
         if not path.is_file():
             module, function = EXPERIMENTS[each]
-            started = time.perf_counter()
+            started, processor = time.perf_counter(), _processor_time()
             result = getattr(import_module(f"jaxff.paper.{module}"), function)(setting)
             result.numbers["seconds"] = time.perf_counter() - started
+            result.numbers["processor_seconds"] = _processor_time() - processor
             result.write(path)
         results[each] = Result.read(path)
     write_page(setting)
     return results
+
+
+def _processor_time() -> float:
+    """Processor time of this process and of its finished workers, s."""
+    return sum(os.times()[:4])
+
+
+def by_molecule(data: Sequence[Dataset], ending: str = "") -> dict[str, Dataset]:
+    """Data sets by the names of their molecules.
+
+    Args:
+        data: data sets of the paper's molecules.
+        ending: appended to the names.
+
+    Raises:
+        InputError: another molecule, or two data sets of one molecule.
+    """
+    named: dict[str, Dataset] = {}
+    for one in data:
+        name = identified(one)
+        if name + ending in named:
+            raise InputError(
+                f"{one.label} is a second data set of {name}: give data for the surfaces alone as "
+                "surface_data (--surface-data)"
+            )
+        named[name + ending] = one
+    return named
 
 
 def write_page(setting: Setting) -> None:
@@ -105,32 +139,46 @@ def write_page(setting: Setting) -> None:
     )
     report.table(
         ["experiment", "verdict", "statements", "minutes"],
-        [[r.title, r.verdict, r.reason, r.numbers["seconds"] / 60.0] for r in results.values()],
+        [
+            [r.title, r.verdict, r.reason, round(r.numbers["seconds"] / 60.0, 1)]
+            for r in results.values()
+        ],
     )
     for name, result in results.items():
-        report.heading(result.title)
-        report.text(f"Level of theory: {result.level}.")
-        report.table(
-            ["the paper", "holds if", "here", "verdict"],
-            [
-                [
-                    f"“{CLAIMS[f.claim].quote}”", CLAIMS[f.claim].rule,
-                    f"{f.obtained} ({f.reason})" if f.reason else f.obtained, f.verdict,
-                ]
-                for f in result.findings
-            ],
-        )  # fmt: skip
-        for note in result.notes:
-            report.text(note)
-        for table in result.tables:
-            report.text(f"{table.caption}.")
-            report.table(list(table.columns), [list(row) for row in table.rows])
-        for picture in result.pictures:
-            report.picture(setting.folder / name / picture.file, picture.caption)
-        for structures in result.structures:
-            shown = {
-                title: Molecule.read(setting.folder / name / file)
-                for title, file in structures.files.items()
-            }
-            report.molecules(shown, f"{structures.caption} Drag or use the arrow keys to rotate.")
+        _section(report, setting.folder / name, result)
+    report.heading("What the paper proposes and jaxff adds")
+    report.text(
+        "These numbers are not computed by this command. They were measured before, under the "
+        "conditions that the named page states."
+    )
+    report.table(
+        ["the paper", "jaxff", "measured", "page"],
+        [[f"“{one.quote}”", one.offered, one.numbers, one.page] for one in ADDITIONS],
+    )
     report.write(setting.folder / "index.html")
+
+
+def _section(report: Report, folder: Path, result: Result) -> None:
+    """Add a figure or table: the paper's statements, our numbers, the verdicts, and the rest."""
+    report.heading(f"{result.title}: {result.verdict}")
+    report.table(
+        ["the paper", "holds if", "here", "verdict"],
+        [
+            [
+                f"“{CLAIMS[f.claim].quote}”", CLAIMS[f.claim].rule,
+                f"{f.obtained} ({f.reason})" if f.reason else f.obtained, f.verdict,
+            ]
+            for f in result.findings
+        ],
+    )  # fmt: skip
+    for table in result.tables:
+        report.text(f"{table.caption}.")
+        report.table(list(table.columns), [list(row) for row in table.rows])
+    for picture in result.pictures:
+        report.picture(folder / picture.file, picture.caption)
+    for structures in result.structures:
+        shown = {title: Molecule.read(folder / file) for title, file in structures.files.items()}
+        report.molecules(shown, f"{structures.caption} Drag or use the arrow keys to rotate.")
+    report.text(f"It rests on {result.level}.")
+    for note in result.notes:
+        report.text(note)

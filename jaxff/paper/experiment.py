@@ -24,7 +24,8 @@ from jaxff.saved import load, save
 
 T = TypeVar("T")
 
-HARTREE_FOCK = "-hf"  # ends the names of data sets that are labelled by Hartree-Fock
+# Ends of the names of data sets: labelled by Hartree-Fock, and given for the surfaces alone.
+HARTREE_FOCK, SURFACE = "-hf", "-surface"
 
 MOLECULES = {
     "ethanol": "CCO",
@@ -49,7 +50,8 @@ class Setting:
         folder: folder of all results, models and data, which experiments share.
         small: whether small sizes are used, which show only that everything runs.
         seed: seed of every random choice.
-        given: data sets that replace the packaged ones, by molecule.
+        given: data sets that replace the packaged ones, by molecule, or by molecule and `SURFACE`
+            for the surfaces and normal modes alone.
         progress: called with a phase and the fraction done.
     """
 
@@ -59,9 +61,11 @@ class Setting:
     given: Mapping[str, Dataset] = field(default_factory=dict)
     progress: Callable[[str, float], None] = lambda _, __: None
 
-    def size(self, full: T, small: T) -> T:
-        """`small` in a run with small sizes, otherwise `full`."""
-        return small if self.small else full
+    def size(self, full: T, small: T, paper: T | None = None) -> T:
+        """`small` in a run with small sizes, `paper` with given data, otherwise `full`."""
+        if self.small:
+            return small
+        return paper if paper is not None and self.given else full
 
     def place(self, experiment: str) -> Path:
         """The folder of an experiment, created if it does not exist."""
@@ -79,6 +83,8 @@ class Setting:
 
     def surface_set(self, molecule: str) -> str:
         """Name of the data set for a molecule's surface: few frames at a higher level."""
+        if molecule + SURFACE in self.given:
+            return molecule + SURFACE
         return molecule if molecule in self.given else f"{molecule}-pbe"
 
     def hartree_fock_set(self, molecule: str) -> str:
@@ -182,13 +188,13 @@ class Setting:
         return evaluate(self.kernel(name), self._kernel_frames(name).test)
 
     def _kernel_frames(self, name: str) -> Split:
-        n_train = self.size({"aspirin": 400}.get(name, 500), 60)
+        n_train = self.size({"aspirin": 400}.get(name, 500), 60, 1000)
         return self.split(self.dataset(name), n_train)
 
     def sampling(
         self, temperature: float, replicas: int, steps_per_frame: int, dt: float = 0.5
     ) -> Sampling:
-        """Langevin dynamics whose equilibration is left out later, by `settled`."""
+        """Langevin dynamics of which every frame is kept."""
         return Sampling(
             temperature, steps_per_frame * dt, equilibration=0.0, replicas=replicas, dt=dt,
             friction=5.0, seed=self.seed, stretch=None,
@@ -223,12 +229,6 @@ def force_fields(
     molecule = setting.dataset(name).molecule
     others = {title: calculator(FORCE_FIELDS[title], molecule=molecule) for title in titles}
     return {"GAFF": setting.gaff(name), **others}
-
-
-def settled(run: md.Run) -> np.ndarray:
-    """Positions (R F', N, 3) Å of R replicas, each without its first fifth."""
-    frames = run.positions[:, run.positions.shape[1] // 5 :]
-    return frames.reshape(-1, *frames.shape[2:])
 
 
 def identified(data: Dataset) -> str:

@@ -13,9 +13,6 @@ from jaxff.analysis import (
     conformers,
     minima,
     ordering,
-    rotatable_torsions,
-    torsion_angles,
-    torsion_distance,
 )
 from jaxff.analysis.stationary_points import Minima
 from jaxff.md import Descent
@@ -201,20 +198,3 @@ def contact(molecule: Molecule, R: np.ndarray) -> float:
     order = atoms_of(molecule)
     carbon = R[order[ESTER_CARBON]]
     return float(min(np.linalg.norm(carbon - R[order[o]]) for o in (ACID_OXYGEN, HYDROXYL)))
-
-
-def basins(molecule: Molecule, positions: np.ndarray, wells: np.ndarray) -> np.ndarray:
-    """Index (F,) of the minimum whose torsions are nearest to those of each frame.
-
-    Mirror images are equal, and the torsion of the methyl group is left out.
-
-    Args:
-        molecule: aspirin.
-        positions: (F, N, 3) Å.
-        wells: (K, N, 3) Å, the minima.
-    """
-    methyl = atoms_of(molecule)[METHYL]
-    torsions = np.array([t for t in rotatable_torsions(molecule) if methyl not in t[1:3]])
-    phi, centres = (np.asarray(torsion_angles(R, torsions)) for R in (positions, wells))
-    distance = np.minimum(torsion_distance(phi, centres), torsion_distance(phi, -centres))
-    return distance.argmin(axis=1)

@@ -1,160 +1,176 @@
-"""Fig. 9: time spent near each minimum of aspirin; a local correction of GAFF."""
+"""Fig. 9: time spent in the basins of aspirin by the reference, GAFF and corrected force fields."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from jaxff import gdml
+from jaxff import units
 from jaxff.analysis import Estimate
-from jaxff.analysis.sampling import Residence
-from jaxff.paper.experiment import Setting, settled
-from jaxff.paper.minima import MOLECULE, all_minima, atoms_of, basins
+from jaxff.paper import basins
+from jaxff.paper.basins import BASINS, MOLECULE, counted, estimated, facing
+from jaxff.paper.corrections import CORRECTED, corrected, labelled, refitted
+from jaxff.paper.dynamics import TEMPERATURE, replicas, sampled
+from jaxff.paper.experiment import Setting
 from jaxff.paper.result import Result, Table, picture
-from jaxff.paper.verdicts import judged, minus, ratio, shown
+from jaxff.paper.verdicts import judged, shown
 from jaxff.potential import Potential
 from jaxff.report import plot_sampling
 
-TEMPERATURE = 500.0  # K
-SHOWN = 3  # minima with a column; the basins of all others are "elsewhere"
-CORRECTED = "GAFF + ML"
-BLOCKS = 8  # blocks of time of each replica of the data
-SAMPLES = 400  # of the bootstrap over replicas
-# Atoms in the order of the SMILES: the ester without its methyl group, the acid, and the two ring
-# carbons between them.
-INTERACTING = (1, 2, 3, 4, 9, 10, 11, 12)
+GAFF, REFITTED = "GAFF", "refitted GAFF"
+FRAMES, REWEIGHTED = "frames of the reference", "reference"
+BLOCKS = 16  # of time, in the frames of the data
 
 
 def run(setting: Setting) -> Result:
-    """Shares of the time in the basins of the minima by the reference, GAFF and GAFF + ML."""
-    data, wells = setting.dataset(MOLECULE), all_minima(setting).positions
-    models = {
-        "sGDML": setting.kernel(MOLECULE),
-        "GAFF": setting.gaff(MOLECULE),
-        CORRECTED: corrected(setting, wells[:SHOWN]),
-    }
-    replicas = setting.size(16, 2)
-    starts = wells[np.arange(replicas) % min(SHOWN, len(wells))]
-    sampled = {"reference": in_blocks(data.positions, setting.size(BLOCKS, 2))}
-    for name, potential in models.items():
-        run = setting.sample(
-            f"{name} at {TEMPERATURE:g} K", potential, data.molecule,
-            setting.sampling(TEMPERATURE, replicas, 100), setting.size(50.0, 1.0), starts,
-        )  # fmt: skip
-        sampled[name] = in_blocks(settled(run), replicas)
+    """Shares of the time in each basin by the reference, GAFF, GAFF + ML and refitted GAFF + ML."""
+    data, effective = setting.dataset(MOLECULE), None
+    tables = {FRAMES: counted(data.molecule, in_blocks(data.positions, setting.size(BLOCKS, 4)))}
+    if setting.reference(MOLECULE):
+        tables[REWEIGHTED], effective = reweighted(setting)
+    reference = list(tables)[-1]
+    for title, make in force_fields(setting).items():
+        tables[title] = counted(data.molecule, sampled(setting, MOLECULE, title, make))
+        name = title + CORRECTED
+
+        def build(title: str = title, make: Callable[[], Potential] = make) -> Potential:
+            return corrected(setting, title, make())
+
+        tables[name] = counted(data.molecule, sampled(setting, MOLECULE, name, build))
+    place = basins.global_basin(setting)
+    seed = setting.seed
+    rows, numbers = [], {}
+    for name, table in tables.items():
+        each = [estimated(lambda s, k=k: s[..., k], table, seed=seed) for k in range(len(BASINS))]
+        share = estimated(facing, table, seed=seed)
+        numbers[name] = {
+            "facing": share._asdict(),
+            "shares": [one._asdict() for one in each],
+            "lead": leading(table, place, seed)._asdict(),
+        }
+        rows.append([name, shown(share, 3), *(shown(one, 3) for one in each)])
+    notes = [
+        basins.RULE,
+        f"The reference's global minimum lies in the basin “{BASINS[place]}”. Errors come from a "
+        "bootstrap over replicas, which start from conformers, and over blocks of time of the "
+        "frames of the data.",
+        f"“{reference}” is the reference of the verdicts. By itself, its share of the basin of the "
+        f"global minimum minus its largest other share is "
+        f"{shown(leading(tables[reference], place, seed), 3)}.",
+        "The kernel acts on the ester and acid groups. It is trained on energies and forces of a "
+        "grid of both torsions, of frames of the data, and of frames of the sum itself.",
+    ]
+    if effective is not None:
+        notes.append(
+            f"“{REWEIGHTED}” is the sampling of class-II refitted to the data, with the weights of "
+            f"the reference's energies at its frames; {effective:.0f} frames count. The frames of "
+            "the data are two short replicas."
+        )
+    else:
+        notes.append("No calculator has this level of theory: sGDML labels the frames of the sums.")
     shares = {
-        name: basin_shares(data.molecule, parts, wells, min(SHOWN, len(wells)))
-        for name, parts in sampled.items()
+        name: Estimate(*(np.array([one[k] for one in value["shares"]]) for k in ("mean", "error")))
+        for name, value in numbers.items()
+        if name == reference or name != FRAMES
     }
-    off = {
-        name: other_basins(parts, shares["reference"], setting.seed)
-        for name, parts in shares.items()
-        if name != "reference"
-    }
-    rows, near = [], {}
-    for name, parts in shares.items():
-        mean, error = parts.mean(axis=0), parts.std(axis=0, ddof=1) / np.sqrt(len(parts))
-        cells = [shown(Estimate(m, e), 3) for m, e in zip(mean, error, strict=True)]
-        rows.append([name, *cells, shown(off[name], 3) if name in off else "-"])
-        last = Estimate(float(mean[-1]), float(error[-1]))
-        near[name] = Residence(np.empty(0, int), Estimate(mean[:-1], error[:-1]), last)
-    labels = [f"minimum {k + 1}" for k in range(len(near["GAFF"].shares.mean))]
+    caption = (
+        f"Time spent in the basins of aspirin at {TEMPERATURE:g} K; lines: two standard errors."
+    )
     return Result(
-        "Fig. 9: time spent near each minimum of aspirin",
-        f"the frames of the data ({data.theory}) as reference; {TEMPERATURE:g} K; "
-        f"{setting.charge_model}; the correction is a kernel on the ester and acid groups, trained "
-        "on the reference minus GAFF near the minima",
-        findings(shares[CORRECTED], off),
-        [
-            "A frame belongs to the minimum whose torsions are nearest (mirror images are equal, "
-            "the methyl torsion is left out), with all known minima as centres. Errors "
-            "are standard errors over replicas, which start from each of the lowest minima, so "
-            "that replicas that do not cross a barrier enlarge the error."
-        ],
-        {"shares": shares, "difference": {name: value._asdict() for name, value in off.items()}},
+        "Fig. 9: time spent in the basins of aspirin",
+        f"{data.theory}; {TEMPERATURE:g} K, {replicas(setting)} replicas; {setting.charge_model}",
+        findings(tables, reference, place, seed),
+        notes,
+        numbers,
         [
             Table(
-                "Shares of the time in the basins of the lowest minima of Fig. 5, and the share "
-                "that is spent in other basins than the reference does",
-                ["potential", *labels, "elsewhere", "other basins"],
+                "Share of the frames whose ester faces the acid, and shares of the basins",
+                ["potential", "ester facing", *BASINS],
                 rows,
             )
         ],
         [
             picture(
-                setting.place("fig9"), "residence.png", plot_sampling.residences(near),
-                "Time spent in the basin of each minimum; lines are two standard errors.",
+                setting.place("fig9"), "shares.png", plot_sampling.shares(BASINS, shares), caption
             )
         ],
-    )  # fmt: skip
+    )
 
 
-def findings(augmented: np.ndarray, off: dict[str, Estimate]) -> list:
-    """The tests of the paper's statements.
+def force_fields(setting: Setting) -> dict[str, Callable[[], Potential]]:
+    """Functions that return the force fields that are corrected; GAFF alone if small."""
+    makers = {GAFF: lambda: setting.gaff(MOLECULE), REFITTED: lambda: refitted(setting, "gaff")}
+    return setting.size(makers, {GAFF: makers[GAFF]})
+
+
+def findings(tables: dict[str, np.ndarray], reference: str, place: int, seed: int = 0) -> list:
+    """The tests of the paper's statements on GAFF + ML.
+
+    Corrections of other force fields are added to the reasons.
 
     Args:
-        augmented: (R, K) shares of the basins by each replica of GAFF + ML.
-        off: share of the time that GAFF and GAFF + ML spend in other basins than the reference.
+        tables: numbers of frames (R, K) in each basin, by the names of the potentials.
+        reference: the name of the reference.
+        place: index of the basin of the global minimum.
+        seed: seed of the bootstrap.
     """
-    mean, error = augmented.mean(axis=0), augmented.std(axis=0, ddof=1) / len(augmented) ** 0.5
-    k = 1 + int(np.argmax(mean[1:]))
-    lead = minus(Estimate(mean[0], error[0]), Estimate(mean[k], error[k]))
+    exact, gaff = tables[reference], tables[GAFF]
+    measured: dict[str, Callable[[np.ndarray], Estimate]] = {
+        "recovered": lambda table: estimated(remaining, table, gaff, exact, seed=seed),
+        "preferred": lambda table: leading(table, place, seed),
+        "frequencies": lambda table: estimated(other_basins, table, exact, seed=seed),
+    }
+    name = GAFF + CORRECTED
+    others = [other for other in tables if other.endswith(CORRECTED) and other != name]
     return [
-        judged("recovered", {CORRECTED: ratio(off[CORRECTED], off["GAFF"])}),
-        judged("preferred", {CORRECTED: lead}),
-        judged("frequencies", {CORRECTED: off[CORRECTED]}),
-    ]
+        judged(
+            claim, {name: measure(tables[name])},
+            ", ".join(f"{other} {shown(measure(tables[other]))}" for other in others),
+        )
+        for claim, measure in measured.items()
+    ]  # fmt: skip
+
+
+def remaining(shares: np.ndarray, gaff: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """What remains of GAFF's deviation in the share of frames whose ester faces the acid."""
+    return (facing(shares) - facing(exact)) / (facing(gaff) - facing(exact))
+
+
+def other_basins(shares: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Share of the time in other basins than the reference: half the sum of differences."""
+    return 0.5 * np.abs(shares - exact).sum(axis=-1)
+
+
+def leading(table: np.ndarray, place: int, seed: int = 0) -> Estimate:
+    """The share of one basin minus the largest share of the others."""
+
+    def lead(shares: np.ndarray) -> np.ndarray:
+        return shares[..., place] - np.delete(shares, place, axis=-1).max(axis=-1)
+
+    return estimated(lead, table, seed=seed)
 
 
 def in_blocks(positions: np.ndarray, count: int) -> list[np.ndarray]:
-    """Frames (F, N, 3) in the order of time, or of replicas, cut into equal blocks."""
+    """Frames (F, N, 3) in the order of time, cut into equal blocks."""
     return np.array_split(positions, count)
 
 
-def basin_shares(molecule, parts: list[np.ndarray], wells: np.ndarray, count: int) -> np.ndarray:
-    """Shares (R, count + 1) of the first basins, and of all others, in each part of a sampling."""
-    rows = []
-    for R in parts:
-        nearest = np.minimum(basins(molecule, R, wells), count)
-        rows.append(np.bincount(nearest, minlength=count + 1) / len(R))
-    return np.array(rows)
+def reweighted(setting: Setting) -> tuple[np.ndarray, float]:
+    """Frames of the reference's own ensemble: weighted numbers (R, K), and how many frames count.
 
-
-def other_basins(parts: np.ndarray, reference: np.ndarray, seed: int) -> Estimate:
-    """Share of the time in other basins than the reference: half the sum of differences.
-
-    The error is from a bootstrap over the rows, which are replicas or blocks of time.
-
-    Args:
-        parts, reference: (R, K) and (Q, K) shares of the basins.
-        seed: seed of the bootstrap.
+    Frames of refitted class-II get the weights exp(−ΔE/kT), with ΔE the reference's energy minus
+    that of class-II. The effective number is (Σ w)²/Σ w².
     """
-    rng = np.random.default_rng(seed)
-
-    def drawn(x: np.ndarray) -> np.ndarray:
-        return x[rng.integers(len(x), size=(SAMPLES, len(x)))].mean(axis=1)
-
-    samples = 0.5 * np.abs(drawn(parts) - drawn(reference)).sum(axis=1)
-    value = 0.5 * np.abs(parts.mean(axis=0) - reference.mean(axis=0)).sum()
-    return Estimate(float(value), float(samples.std(ddof=1)))
-
-
-def corrected(setting: Setting, structures: np.ndarray) -> Potential:
-    """GAFF with a kernel on two groups, trained near structures (S, N, 3) Å."""
-    data = setting.dataset(MOLECULE)
-    data = data[data.distinct()]
-    atoms = atoms_of(data.molecule)[list(INTERACTING)].tolist()
-    start = setting.gaff(MOLECULE)
-
-    def make():
-        count = min(setting.size(600, 60), len(data) // 2)
-        order = gdml.nearest_frames(data, structures, len(data), atoms=atoms, seed=setting.seed)
-        near, far = data[order[:count]], data[order[-(len(data) // 3) :]]
-        n_train = 2 * count // 3
-        part = near.split(n_train, count - n_train, 0, seed=setting.seed)
-        options = {"sigma": 2.0, "kernel": gdml.LocalKernel(lam=1e-2)} if setting.small else {}
-        run = gdml.Run(seed=setting.seed, progress=setting.titled("local correction"))
-        return gdml.train_correction(
-            part.train, start, atoms, part.valid, background=far, run=run, **options
-        )
-
-    return start + setting.kept("aspirin-correction", make).on(atoms)
+    model = refitted(setting, "class2")
+    run = sampled(setting, MOLECULE, "refitted class-II", lambda: model)
+    each = setting.size(60, 8)
+    which = np.linspace(0, run.shape[1] - 1, each).round().astype(int)
+    chosen = run[:, which]
+    exact = labelled(setting, "class-ii-sampled", chosen.reshape(-1, *run.shape[2:]))
+    kT = units.BOLTZMANN * TEMPERATURE
+    excess = (exact.energies - model.predict(exact.positions)[0]) / kT
+    weights = np.exp(excess.min() - excess)
+    parts = weights.reshape(len(run), each)
+    table = counted(setting.dataset(MOLECULE).molecule, chosen, parts)
+    return table, float(weights.sum() ** 2 / np.sum(weights**2))

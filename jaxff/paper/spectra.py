@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
 from jaxff import md
-from jaxff.analysis import Estimate, Spectrum, spectrum
-from jaxff.dataset import Dataset
-from jaxff.npz import write_npz
+from jaxff.analysis import Estimate, spectrum
+from jaxff.npz import NpzReader, write_npz
 from jaxff.paper.experiment import Setting
 from jaxff.paper.result import Result, Table, picture
-from jaxff.paper.verdicts import judged, minus, shown
+from jaxff.paper.verdicts import judged, shown
 from jaxff.potential import Potential
 from jaxff.report import plot_sampling
 
@@ -23,44 +25,56 @@ WINDOWS = {  # cm⁻¹
 }
 STEP = 0.5  # fs
 EVERY = 4  # steps between frames: 2 fs
-SAMPLES = 200  # draws that propagate the errors of the density
+SAMPLES = 400  # of the bootstrap over replicas
+
+
+class Densities(NamedTuple):
+    """Densities of states of independent replicas.
+
+    Attributes:
+        wavenumbers: (K,) cm⁻¹.
+        parts: (R, K) 1/cm⁻¹, one row for each replica.
+    """
+
+    wavenumbers: np.ndarray
+    parts: np.ndarray
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean (K,) and its standard error over the replicas, 1/cm⁻¹."""
+        error = self.parts.std(axis=0, ddof=1) / np.sqrt(len(self.parts))
+        return Estimate(self.parts.mean(axis=0), error)
 
 
 def run(setting: Setting) -> Result:
     """Spectra of NVE dynamics after Langevin dynamics, compared by windows."""
     data, folder = setting.dataset(MOLECULE), setting.place("fig6")
-    models = {"sGDML": setting.kernel(MOLECULE), "GAFF": setting.gaff(MOLECULE)}
+    models = {
+        "sGDML": lambda: setting.kernel(MOLECULE), "GAFF": lambda: setting.gaff(MOLECULE)
+    }  # fmt: skip
     temperatures = setting.size(TEMPERATURES, (100.0, 400.0))
-    spectra_of: dict[str, list[Spectrum]] = {}
-    pictures = []
-    for name, potential in models.items():
-        spectra_of[name] = [_spectrum(setting, potential, data, name, t) for t in temperatures]
-        shown_by = {f"{t:g} K": s for t, s in zip(temperatures, spectra_of[name], strict=True)}
-        caption = (
-            f"VDOS of ethanol, {name}: bands are two standard errors, dotted lines mark the peaks "
-            f"at {temperatures[0]:g} K."
-        )
-        figure = plot_sampling.spectra(shown_by)
-        pictures.append(picture(folder, f"vdos_{name.lower()}.png", figure, caption))
-        arrays = {
-            f"{label} {field}": getattr(s, field)
-            for field in ("wavenumbers", "density", "error")
-            for label, s in shown_by.items()
-        }
-        write_npz(folder / f"vdos_{name.lower()}.npz", arrays)
+    by = {
+        name: [densities(setting, make, name, t) for t in temperatures]
+        for name, make in models.items()
+    }
     shifts = {
-        name: {w: shift(spectra[0], spectra[-1], *limits) for w, limits in WINDOWS.items()}
-        for name, spectra in spectra_of.items()
+        name: {w: shift(some[0], some[-1], *limits) for w, limits in WINDOWS.items()}
+        for name, some in by.items()
     }
     apart = {
-        w: [
-            displacement(a, b, *limits)
-            for a, b in zip(spectra_of["sGDML"], spectra_of["GAFF"], strict=True)
-        ]
+        w: [displacement(a, b, *limits) for a, b in zip(by["sGDML"], by["GAFF"], strict=True)]
         for w, limits in WINDOWS.items()
     }
     coldest, hottest = temperatures[0], temperatures[-1]
     headers = [f"{name}, {low:g} to {high:g} cm⁻¹" for name, (low, high) in WINDOWS.items()]
+    figure = plot_sampling.spectra_by_model(
+        {
+            name: {f"{t:g} K": d.estimate for t, d in zip(temperatures, some, strict=True)}
+            for name, some in by.items()
+        },
+        by["GAFF"][0].wavenumbers,
+    )
+    caption = "VDOS of ethanol by sGDML and GAFF; bands are two standard errors over the replicas."
     return Result(
         "Fig. 6: vibrational density of states of ethanol",
         f"{data.theory}; sGDML trained on it; {setting.charge_model}; classical dynamics",
@@ -68,7 +82,8 @@ def run(setting: Setting) -> Result:
         [
             "The displacement of two densities in a window is the mean distance by which one must "
             "be moved to give the other (of the first Wasserstein order). Shifts are those of the "
-            "mean wavenumber of a window."
+            "mean wavenumber of a window. Errors come from a bootstrap over the replicas, which "
+            "are independent."
         ],
         {
             "shifts": {n: {w: v._asdict() for w, v in s.items()} for n, s in shifts.items()},
@@ -89,7 +104,7 @@ def run(setting: Setting) -> Result:
                 ],
             ),
         ],
-        pictures,
+        [picture(folder, "vdos.png", figure, caption)],
     )
 
 
@@ -105,12 +120,12 @@ def findings(shifts: dict, apart: dict, coldest: str) -> list:
     ]
 
 
-def shift(first: Spectrum, second: Spectrum, low: float, high: float) -> Estimate:
-    """Difference of the mean wavenumbers of a window, cm⁻¹."""
-    return minus(*(estimated(lambda x, p: (x * p).sum(), low, high, s) for s in (second, first)))
+def shift(first: Densities, second: Densities, low: float, high: float) -> Estimate:
+    """Difference of the mean wavenumbers of a window, second minus first, cm⁻¹."""
+    return estimated(lambda x, p, q: np.sum(x * (q - p)), low, high, first, second)
 
 
-def displacement(first: Spectrum, second: Spectrum, low: float, high: float) -> Estimate:
+def displacement(first: Densities, second: Densities, low: float, high: float) -> Estimate:
     """First Wasserstein distance of two normalised densities in a window, cm⁻¹."""
 
     def moved(x, p, q):
@@ -120,51 +135,62 @@ def displacement(first: Spectrum, second: Spectrum, low: float, high: float) -> 
     return estimated(moved, low, high, first, second)
 
 
-def estimated(measure, low: float, high: float, *spectra: Spectrum) -> Estimate:
+def estimated(
+    measure: Callable[..., np.ndarray], low: float, high: float, *spectra: Densities
+) -> Estimate:
     """A measure of the normalised densities in a window, with its error.
 
-    The error is the standard deviation over draws from the errors of the densities, which are
-    taken as independent.
+    The error is the standard deviation over a bootstrap of the replicas of each spectrum; it is
+    unknown (NaN) for a single replica.
 
     Args:
         measure: function of wavenumbers (K,) and of the shares (K,) of each spectrum.
         low, high: cm⁻¹.
-        spectra: all on the grid of the first.
+        spectra: all are interpolated to the grid of the first.
     """
     x = spectra[0].wavenumbers
     inside = (x >= low) & (x <= high)
-    x, rng = x[inside], np.random.default_rng(0)
-    parts = []
-    for one in spectra:
-        grid = one.wavenumbers
-        density, error = (np.interp(x, grid, y) for y in (one.density, one.error))
-        parts.append((density, error))
+    rng, x = np.random.default_rng(0), x[inside]
+    parts = [np.array([np.interp(x, s.wavenumbers, row) for row in s.parts]) for s in spectra]
 
-    def shares(noise: float) -> list[np.ndarray]:
-        values = [np.maximum(p + noise * e * rng.normal(size=len(x)), 0.0) for p, e in parts]
-        return [p / p.sum() for p in values]
+    def value(rows: list) -> float:
+        densities = [part[chosen].mean(axis=0) for part, chosen in zip(parts, rows, strict=True)]
+        return float(measure(x, *(p / p.sum() for p in densities)))
 
-    if not all(np.isfinite(e).all() and p.sum() > 0.0 for p, e in parts):
+    if min(map(len, parts)) < 2 or not all(part.sum() > 0.0 for part in parts):
         return Estimate(np.nan, np.nan)
-    draws = [measure(x, *shares(1.0)) for _ in range(SAMPLES)]
-    return Estimate(float(measure(x, *shares(0.0))), float(np.std(draws, ddof=1)))
+    draws = [value([rng.integers(len(p), size=len(p)) for p in parts]) for _ in range(SAMPLES)]
+    return Estimate(value([slice(None)] * len(parts)), float(np.std(draws, ddof=1)))
 
 
-def _spectrum(
-    setting: Setting, potential: Potential, data: Dataset, name: str, temperature: float
-) -> Spectrum:
-    replicas = setting.size(8, 2)
+def densities(
+    setting: Setting, make: Callable[[], Potential], name: str, temperature: float
+) -> Densities:
+    """The densities of states by a potential at one temperature, kept in the folder `fig6`."""
+    path = setting.place("fig6") / f"{name.lower()}-{temperature:g}K.npz"
+    if not path.is_file():
+        write_npz(path, _simulated(setting, make(), name, temperature)._asdict())
+    file = NpzReader(path, "spectra")
+    return Densities(file.need("wavenumbers"), file.need("parts"))
+
+
+def _simulated(setting: Setting, potential: Potential, name: str, temperature: float) -> Densities:
+    molecule, replicas = setting.dataset(MOLECULE).molecule, setting.size(8, 2)
     warm = setting.sample(
-        f"{name} at {temperature:g} K, equilibration", potential, data.molecule,
+        f"{name} at {temperature:g} K, equilibration", potential, molecule,
         setting.sampling(temperature, replicas, 100, STEP), setting.size(5.0, 1.0),
     )  # fmt: skip
     run = md.simulate(
-        potential, data.molecule, md.NVE(dt=STEP), steps=setting.size(80_000, 4_000),
+        potential, molecule, md.NVE(dt=STEP), steps=setting.size(80_000, 4_000),
         start=md.Start(warm.positions[:, -1], warm.velocities[:, -1]),
         output=md.Output(every=EVERY),
         progress=setting.titled(f"{name} at {temperature:g} K"),
     )  # fmt: skip
-    return spectrum(
-        run.velocities, data.molecule.masses, EVERY * STEP, positions=run.positions, step=STEP,
-        resolution=setting.size(5.0, 20.0),
-    )  # fmt: skip
+    each = [
+        spectrum(
+            v, molecule.masses, EVERY * STEP, positions=R, step=STEP,
+            resolution=setting.size(5.0, 20.0),
+        )
+        for v, R in zip(run.velocities, run.positions, strict=True)
+    ]  # fmt: skip
+    return Densities(each[0].wavenumbers, np.array([one.density for one in each]))

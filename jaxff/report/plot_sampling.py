@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxff.analysis.averages import Estimate
-from jaxff.analysis.sampling import Residence
 from jaxff.analysis.spectra import Spectrum
 from jaxff.report import style
 
@@ -39,6 +38,35 @@ def spectra(spectra: Mapping[str, Spectrum], highest: float = 4000.0) -> Figure:
     panels[0].set_ylim(bottom=0.0)
     figure.supxlabel("wavenumber, cm⁻¹")
     figure.supylabel("density of states, 1/cm⁻¹")
+    return figure
+
+
+def spectra_by_model(
+    spectra: Mapping[str, Mapping[str, Estimate]], wavenumbers: np.ndarray, highest: float = 4000.0
+) -> Figure:
+    """Spectra of several models side by side, one row for each temperature, on common axes.
+
+    Args:
+        spectra: {model: {temperature: (K,) mean and error, 1/cm⁻¹}}; bands are two standard errors.
+        wavenumbers: (K,) cm⁻¹.
+        highest: end of the axis, cm⁻¹.
+    """
+    rows = len(next(iter(spectra.values())))
+    figure = style.canvas(10.0, 1.0 + 1.4 * rows)
+    panels = figure.subplots(rows, len(spectra), sharex=True, sharey=True, squeeze=False)
+    for j, (model, at) in enumerate(spectra.items()):
+        for i, (temperature, (mean, error)) in enumerate(at.items()):
+            ax = panels[i, j]
+            spread = 1e3 * np.nan_to_num(np.asarray(error))
+            style.band(ax, wavenumbers, 1e3 * np.asarray(mean), spread, style.colour(j), alpha=0.3)
+            ax.plot(wavenumbers, 1e3 * np.asarray(mean), color=style.colour(j), linewidth=0.8)
+            ax.text(0.55, 0.9, temperature, transform=ax.transAxes, va="top", ha="center")
+            if i == 0:
+                ax.set_title(model)
+    panels[0, 0].set_xlim(0.0, min(highest, float(wavenumbers[-1])))
+    panels[0, 0].set_ylim(bottom=0.0)
+    figure.supxlabel("wavenumber, cm⁻¹")
+    figure.supylabel("density of states, 10⁻³/cm⁻¹")
     return figure
 
 
@@ -99,25 +127,76 @@ def density_maps(
     return figure
 
 
-def residences(residences: Mapping[str, Residence]) -> Figure:
-    """Shares of time near each minimum and elsewhere, with two standard errors.
+def samplings(
+    degrees: np.ndarray,
+    torsions: Mapping[str, np.ndarray],
+    rotors: Sequence[str],
+    edges: np.ndarray,
+    distances: Mapping[str, Estimate],
+) -> Figure:
+    """Densities of two torsions in two samplings, and of the interatomic distances in both.
 
     Args:
-        residences: {potential: residence near the same minima}.
+        degrees: (A + 1,) edges of the bins of both torsions.
+        torsions: {sampling: (A, A) 1/degree²}; rows belong to the first torsion.
+        rotors: names of the two torsions.
+        edges: (bins + 1,) Å, of the distances.
+        distances: {sampling: (bins,) mean and error, 1/Å}.
     """
-    figure, ax = style.single(7.0, 3.8)
-    width = 0.8 / len(residences)
-    for i, (name, one) in enumerate(residences.items()):
-        share, error = (np.append(a, b) for a, b in zip(one.shares, one.elsewhere, strict=True))
-        place = np.arange(len(share)) + (i - 0.5 * (len(residences) - 1)) * width
+    figure = style.canvas(10.5, 3.5)
+    panels = figure.subplots(1, len(torsions) + 1, width_ratios=[1.0] * len(torsions) + [1.35])
+    high = max(float(np.max(values)) for values in torsions.values())
+    for k, (ax, (name, values)) in enumerate(zip(panels[:-1], torsions.items(), strict=True)):
+        scaled = 1e4 * np.asarray(values).T
+        image = ax.pcolormesh(
+            degrees, degrees, scaled, vmin=0.0, vmax=1e4 * high, cmap="viridis", rasterized=True
+        )
+        ax.set_title(name)
+        ax.set_aspect("equal")
+        ax.set_xlabel(f"{rotors[0]}, degrees")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_ticks(np.arange(-180, 181, 90))
+        if k == 0:
+            ax.set_ylabel(f"{rotors[1]}, degrees")
+        else:
+            ax.set_yticklabels([])
+    bar = figure.colorbar(image, ax=panels[:-1], shrink=0.85, pad=0.02)
+    bar.set_label("density, 10⁻⁴/degree²")
+    ax, middle = panels[-1], 0.5 * (np.asarray(edges)[1:] + np.asarray(edges)[:-1])
+    for i, (name, (mean, error)) in enumerate(distances.items()):
+        style.band(ax, middle, np.asarray(mean), np.asarray(error), style.colour(i), alpha=0.25)
+        ax.plot(
+            middle, mean, color=style.colour(i), linestyle=style.LINES[i % 4], linewidth=1.1,
+            label=name,
+        )  # fmt: skip
+    ax.set_xlim(edges[0], edges[-1])
+    ax.set_ylim(bottom=0.0)
+    ax.set_title("interatomic distances")
+    ax.set_xlabel("distance, Å")
+    ax.set_ylabel("density, 1/Å")
+    ax.legend(fontsize="small")
+    return figure
+
+
+def shares(labels: Sequence[str], shares: Mapping[str, Estimate]) -> Figure:
+    """Shares of time in several basins, as bars with two standard errors.
+
+    Args:
+        labels: (K,) names of the basins.
+        shares: {potential: (K,) mean and error}.
+    """
+    figure, ax = style.single(9.0, 4.2)
+    width = 0.84 / len(shares)
+    for i, (name, (share, error)) in enumerate(shares.items()):
+        share, error = np.asarray(share), np.nan_to_num(np.asarray(error))
+        place = np.arange(len(share)) + (i - 0.5 * (len(shares) - 1)) * width
         # Shares lie between 0 and 1, and so do the ends of the error bars.
         lines = 100.0 * np.minimum(2.0 * error, [share, 1.0 - share])
         ax.bar(
-            place, 100.0 * share, width, yerr=lines, color=style.colour(i), capsize=3.0,
-            label=name, edgecolor="white", hatch=("", "//", "..", "xx")[i % 4],
+            place, 100.0 * share, width, yerr=lines, color=style.colour(i), capsize=2.0,
+            label=name, edgecolor="white", linewidth=0.5, error_kw={"linewidth": 0.9},
         )  # fmt: skip
-    labels = [*(f"minimum {k + 1}" for k in range(len(share) - 1)), "elsewhere"]
-    ax.set_xticks(range(len(share)), labels)
+    ax.set_xticks(range(len(labels)), [label.replace(", ", ",\n") for label in labels])
     ax.set_ylim(bottom=0.0)
     ax.set_ylabel("share of the time, %")
     ax.legend(fontsize="small")

@@ -1,10 +1,12 @@
 """Every quotation and number of the paper is in its text."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from jaxff.paper import EXPERIMENTS
+from jaxff.paper.additions import ADDITIONS
 from jaxff.paper.claims import ASPIRIN_C, CLAIMS, MODELS, TABLE_I, TABLE_II
 
 TITLES = {"keto-malondialdehyde": "keto-MDA"}
@@ -31,6 +33,15 @@ def test_each_quotation_is_in_the_text(name, texts):
     for part in CLAIMS[name].quote.split("…"):
         assert len(part.split()) >= 3 or len(CLAIMS[name].quote.split("…")) > 1
         assert any(plain(part) in text for text in texts), part
+
+
+@pytest.mark.parametrize("addition", ADDITIONS, ids=lambda one: one.offered.split(":")[0])
+def test_additions_quote_the_paper_and_numbers_that_their_page_has(addition, texts):
+    assert any(plain(addition.quote) in text for text in texts)
+    page = (Path(__file__).parents[2] / addition.page).read_text()
+    for value in addition.values:
+        assert value in page
+        assert value.split(" (")[0] in addition.numbers or value in ("20.8",)
 
 
 def test_each_experiment_but_the_drawing_has_a_claim():

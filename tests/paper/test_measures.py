@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,13 +11,14 @@ import pytest
 from jaxff import Molecule
 from jaxff.analysis import Estimate, Scan
 from jaxff.analysis.modes import Modes
-from jaxff.analysis.spectra import Spectrum
-from jaxff.paper import surfaces, table1, table2
+from jaxff.dataset import packaged_dataset
+from jaxff.paper import basins, refinement, residence, surfaces, table1, table2
 from jaxff.paper.claims import RUNS
-from jaxff.paper.minima import above_others
-from jaxff.paper.residence import other_basins
+from jaxff.paper.experiment import Setting
+from jaxff.paper.minima import above_others, acid_turned
 from jaxff.paper.rotor_modes import rotor_shares, rotors
-from jaxff.paper.spectra import displacement, shift
+from jaxff.paper.sampling import torsion_occupations
+from jaxff.paper.spectra import Densities, displacement, shift
 from jaxff.paper.verdicts import AGREES, DISAGREES, NOTHING
 
 ANGLES = np.radians(np.arange(-180.0, 180.0, 30.0))
@@ -80,20 +83,93 @@ def test_a_mode_that_turns_one_rotor_is_not_mixed():
 
 def test_shifts_and_displacements_of_bands():
     x = np.arange(0.0, 4000.0, 5.0)
-    band = [np.exp(-0.5 * ((x - centre) / 30.0) ** 2) for centre in (1000.0, 1020.0)]
-    first, second = (Spectrum(x, y, 1e-3 * y, (), 5.0, 4) for y in band)
-    assert shift(first, second, 500.0, 1500.0).mean == pytest.approx(20.0, abs=0.1)
-    assert displacement(first, second, 500.0, 1500.0).mean == pytest.approx(20.0, abs=0.1)
-    unknown = Spectrum(x, band[0], np.full(len(x), np.nan), (), 5.0, 1)
-    assert math.isnan(shift(first, unknown, 500.0, 1500.0).mean)
+
+    def band(centre, replicas=8):
+        centres = centre + np.linspace(-6.0, 6.0, replicas)[:, None]
+        return Densities(x, np.exp(-0.5 * ((x - centres) / 30.0) ** 2))
+
+    first, second = band(1000.0), band(1020.0)
+    for measure in (shift, displacement):
+        found = measure(first, second, 500.0, 1500.0)
+        assert found.mean == pytest.approx(20.0, abs=0.1)
+        assert found.error == pytest.approx(4.2 * math.sqrt(2.0 / 8.0), rel=0.2)
+    assert math.isnan(shift(first, band(1000.0, replicas=1), 500.0, 1500.0).mean)
 
 
-def test_basins_that_differ_by_chance_are_within_the_error():
+def test_the_basins_of_aspirin_are_those_of_its_torsions():
+    data = packaged_dataset("aspirin")
+    molecule, R = data.molecule, data.positions[::40]
+    counts = basins.counted(molecule, [R[:25], R[25:]])
+    assert counts.sum(axis=1).tolist() == [25, 25]
+    ester, acid, hydroxyl = basins.torsions(molecule)
+    assert [molecule.symbols[a] for a in ester] == ["C", "C", "O", "C"]
+    assert [molecule.symbols[a] for a in acid] == ["C", "C", "C", "O"]
+    assert molecule.symbols[hydroxyl[-1]] == "H"
+    mirrored = R * [1.0, 1.0, -1.0]
+    np.testing.assert_array_equal(basins.basin_of(molecule, R), basins.basin_of(molecule, mirrored))
+    assert basins.basin_of(molecule, R).max() < 4
+    assert basins.basin_of(molecule, acid_turned(molecule, R[0])[None]) == [4]
+
+
+def test_shares_of_weighted_frames_have_errors_over_replicas():
     rng = np.random.default_rng(0)
-    share = rng.uniform(0.3, 0.7, size=(16, 1))
-    found = other_basins(np.hstack([share, 1.0 - share]), np.array([[0.5, 0.5]] * 8), 0)
-    assert found.mean < 3.0 * found.error
-    assert other_basins(np.array([[1.0, 0.0]] * 4), np.array([[0.0, 1.0]] * 4), 0).mean == 1.0
+    near = rng.binomial(100, 0.4, size=64)
+    table = np.stack([near, 0 * near, 100 - near, 0 * near, 0 * near], axis=1)
+    found = basins.estimated(basins.facing, table)
+    assert found.mean == pytest.approx(0.4, abs=0.02)
+    assert found.error == pytest.approx(math.sqrt(0.4 * 0.6 / 6400.0), rel=0.3)
+    assert basins.estimated(basins.facing, 3.0 * table).mean == pytest.approx(found.mean)
+    assert math.isnan(basins.estimated(basins.facing, np.tile([[5, 0, 5, 0, 0]], (8, 1))).error)
+
+
+def visits(share, rows=16, noise=0.01):
+    near = share + noise * np.random.default_rng(1).normal(size=rows)
+    return np.stack([near, 0 * near, 1 - near, 0 * near, 0 * near], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("corrected", "noise", "expected"),
+    [(0.43, 0.01, AGREES), (0.29, 0.01, DISAGREES), (0.72, 0.01, DISAGREES), (0.43, 0.3, NOTHING)],
+)
+def test_a_correction_recovers_the_sampling_if_less_than_half_of_the_deviation_remains(
+    corrected, noise, expected
+):
+    tables = {
+        "reference": visits(0.45),
+        "GAFF": visits(0.28),
+        "GAFF + ML": visits(corrected, noise=noise),
+    }
+    found = residence.findings(tables, "reference", 0)
+    assert found[0].claim == "recovered"
+    assert found[0].verdict == expected
+
+
+def test_the_global_minimum_is_preferred_if_its_basin_leads():
+    tables = {"reference": visits(0.6), "GAFF": visits(0.28)}
+    for share, expected in ((0.6, AGREES), (0.4, DISAGREES), (0.5, NOTHING)):
+        found = residence.findings({**tables, "GAFF + ML": visits(share)}, "reference", 0)
+        assert found[1].verdict == expected
+
+
+def test_equivalent_hydrogens_have_the_same_torsions():
+    molecule = Molecule.from_smiles("CCO")
+    occupied = torsion_occupations(molecule, molecule.positions[None], rotors(molecule))
+    assert occupied.shape == (1, 36, 36)
+    assert occupied.sum() == pytest.approx(1.0)
+    methyl = occupied[0].sum(axis=0)  # staggered: three equal maxima, 120 degrees apart
+    np.testing.assert_allclose(methyl, np.roll(methyl, 12), atol=0.02)
+
+
+def test_refinement_must_be_better_than_as_many_frames_of_gaff():
+    def verdict(refined, error=0.01):
+        errors = {
+            refinement.REFINED: Estimate(refined, error),
+            refinement.MORE: Estimate(0.5, error),
+        }
+        return refinement.findings(errors)[0].verdict
+
+    assert (verdict(0.4), verdict(0.6), verdict(0.5)) == (AGREES, DISAGREES, NOTHING)
+    assert verdict(0.4, math.nan) == NOTHING
 
 
 def test_energies_above_the_other_minima():
@@ -107,7 +183,7 @@ def test_the_first_table_compares_with_the_sampling_of_gaff_itself():
         return {"ethanol": {pair: Estimate(value, error) for pair, value in cells.items()}}
 
     def verdict(cross, error):
-        return table1.findings(errors(cross, error), [])[0].verdict
+        return table1.findings(errors(cross, error))[0].verdict
 
     assert verdict(0.38, 0.005) == AGREES
     assert verdict(0.24, 0.005) == DISAGREES
@@ -115,10 +191,24 @@ def test_the_first_table_compares_with_the_sampling_of_gaff_itself():
     assert verdict(0.38, math.nan) == NOTHING
 
 
-def test_circular_labels_are_not_judged():
-    found = table1.findings({}, ["ethanol"])
-    assert {f.verdict for f in found} == {NOTHING}
-    assert all("circular" in f.reason for f in found)
+def test_no_kernel_labels_its_own_sampling(tmp_path, monkeypatch):
+    data = packaged_dataset("ethanol")[:60]
+    unknown = replace(data, theory="PBE+TS")
+    asked = []
+
+    def label(frames, out, labelling, **options):
+        asked.append((len(frames), labelling.calculator))
+        return SimpleNamespace(dataset=data)
+
+    monkeypatch.setattr(table1, "label_frames", label)
+    monkeypatch.setattr(table1, "gaff_frames", lambda setting, molecule: data.positions[None])
+    for given, expected in (
+        ({}, [(60, "gfn2-xtb")]),
+        ({"ethanol": unknown}, [(60, "gfn2-xtb")] * 2),
+    ):
+        asked.clear()
+        table1.labelled_samplings(Setting(tmp_path, small=True, given=given), "ethanol")
+        assert asked == expected
 
 
 def test_rows_of_the_second_table_that_were_not_made_are_not_judged():

@@ -11,7 +11,8 @@ from jaxff.cli import main
 from jaxff.dataset import packaged_dataset
 from jaxff.paper import EXPERIMENTS, reproduce
 from jaxff.paper.claims import CLAIMS
-from jaxff.paper.experiment import identified
+from jaxff.paper.comparison import by_molecule
+from jaxff.paper.experiment import SURFACE, Setting, identified
 from jaxff.paper.verdicts import VERDICTS
 
 QUICK = ("fig2",)  # all of them: jaxff reproduce all --small
@@ -66,6 +67,19 @@ def test_a_folder_keeps_to_its_settings(folder):
         reproduce("table2", folder, small=True, seed=1)
     with pytest.raises(InputError, match="unknown experiment 'fig8'"):
         reproduce("fig8", folder)
+
+
+def test_data_for_surfaces_do_not_replace_other_data(tmp_path):
+    data, few = packaged_dataset("ethanol"), packaged_dataset("ethanol")[:60]
+    given = by_molecule([data]) | by_molecule([few], SURFACE)
+    setting = Setting(tmp_path, given=given)
+    assert setting.dataset("ethanol") is data
+    assert setting.dataset(setting.surface_set("ethanol")) is few
+    assert setting.size(400, 40, 1000) == 1000
+    assert Setting(tmp_path).size(400, 40, 1000) == 400
+    assert Setting(tmp_path).surface_set("ethanol") == "ethanol-pbe"
+    with pytest.raises(InputError, match="second data set of ethanol"):
+        by_molecule([data, few])
 
 
 def test_data_are_known_by_their_molecule():

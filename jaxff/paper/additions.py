@@ -1,0 +1,58 @@
+"""What the paper proposes for later work, and what jaxff offers for it, with measured numbers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Addition(NamedTuple):
+    """A proposal of the paper, and what jaxff has.
+
+    Attributes:
+        quote: exact words of the paper.
+        offered: what jaxff has.
+        numbers: measured numbers, in words.
+        page: file of the repository that contains the numbers.
+        values: the numbers as they appear on this page.
+    """
+
+    quote: str
+    offered: str
+    numbers: str
+    page: str
+    values: tuple[str, ...]
+
+
+ADDITIONS = (
+    Addition(
+        "restricting the molecular descriptor in sGDML to a set of atoms",
+        "local corrections: a kernel on some atoms, with a switch that is zero far from its data "
+        "(jaxff.gdml.train_correction)",
+        "aspirin with the ester oxygen within 3.0 Å of the acid's carbon: force RMSE on eight "
+        "atoms 23.7 by GAFF, 10.1 kcal/mol/Å corrected; above 4.6 Å unchanged",
+        "benchmarks/README.md", ("23.7", "10.1", "20.8"),
+    ),
+    Addition(
+        "The more flexible functional forms allow MM-FF models to capture a wider range of "
+        "phenomena",
+        "class-II: GAFF with anharmonic terms and couplings of neighbouring coordinates "
+        "(--form class2)",
+        "ethanol, 110 frames of MD17: force RMSE 1.60 kcal/mol/Å; GAFF-NN 1.50 (5.00 in the "
+        "paper), refitted GAFF 6.47",
+        "benchmarks/README.md", ("1.60", "1.50 (5.00)", "6.47 (6.53)"),
+    ),
+    Addition(
+        "further improve data efficiency and generalization behavior of ML-FFs",
+        "kernels on the residual of a fitted force field (gdml.train with a baseline)",
+        "ethanol, 110 frames of MD17: force RMSE 1.06 kcal/mol/Å by class-II + sGDML, 1.65 by "
+        "sGDML alone; aspirin 1.59 and 2.45",
+        "benchmarks/README.md", ("1.06 (0.19)", "1.65 (0.31)", "1.59 (0.62)", "2.45 (0.95)"),
+    ),
+    Addition(
+        "Missing regions could then be sampled iteratively",
+        "active learning from the frames of a force field (jaxff active)",
+        "ethanol, GFN2-xTB: force RMSE 1.8 kcal/mol/Å with 120 labelled frames, 1.6 with 120 "
+        "random frames of the reference's own dynamics",
+        "benchmarks/README.md", ("1.8", "1.6"),
+    ),
+)  # fmt: skip

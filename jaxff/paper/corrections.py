@@ -1,0 +1,123 @@
+"""Force fields of aspirin refitted to the reference, and kernels that correct them locally."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from jaxff import gdml
+from jaxff.analysis import scan
+from jaxff.dataset import Dataset
+from jaxff.learn import fit
+from jaxff.md import Descent
+from jaxff.paper.basins import MOLECULE, torsions
+from jaxff.paper.dynamics import sampled
+from jaxff.paper.experiment import Setting
+from jaxff.paper.minima import atoms_of
+from jaxff.potential import Potential
+from jaxff.reference import Labelling, label_frames
+
+# Atoms in the order of the SMILES: the ester without its methyl group, the acid, and the two ring
+# carbons between them.
+INTERACTING = (1, 2, 3, 4, 9, 10, 11, 12)
+CORRECTED = " + ML"  # ends the names of corrected potentials
+SIGMA = 2.0  # 1/Å, the widest kernel that predicts equally well near its frames
+
+
+def refitted(setting: Setting, form: str) -> Potential:
+    """GAFF, or one of its extended forms, refitted to frames of the data; GAFF itself if small."""
+    if setting.small:
+        return setting.gaff(MOLECULE)
+
+    def make() -> Potential:
+        part = setting.split(setting.dataset(MOLECULE), 400)
+        progress = setting.titled(f"{form} of {MOLECULE}")
+        return fit(setting.gaff(MOLECULE, form), part.train, progress=progress).potential
+
+    return setting.kept(f"{MOLECULE}-{form}-fitted", make)
+
+
+def labelled(setting: Setting, name: str, positions: np.ndarray) -> Dataset:
+    """Label positions (F, N, 3) Å of aspirin by the reference, and keep them in the folder `fig9`.
+
+    Where no calculator has the level of theory of the data, sGDML labels them.
+    """
+    molecule = setting.dataset(MOLECULE).molecule
+    method = setting.reference(MOLECULE) or setting.kernel(MOLECULE)
+    return label_frames(
+        [molecule.with_positions(R) for R in positions], setting.place("fig9") / f"{name}.npz",
+        Labelling(method, name=MOLECULE), molecule=molecule, progress=setting.titled(name),
+    ).dataset  # fmt: skip
+
+
+def profile(setting: Setting) -> Dataset:
+    """Labelled geometries over the torsions of the ester and the acid, which cover barriers.
+
+    The other degrees of freedom are relaxed by class-II refitted to the data, whose geometries are
+    close to those of the reference.
+    """
+    data, step = setting.dataset(MOLECULE), setting.size(30.0, 120.0)
+    values = np.radians(np.arange(-180.0, 180.0, step))
+    lowest = int(np.argmin(data.energies))  # type: ignore[arg-type]
+    grid = scan(
+        refitted(setting, "class2"),
+        data.molecule.with_positions(data.positions[lowest]),
+        torsions(data.molecule)[:2].tolist(), [values, values],
+        relax=not setting.small,
+        descent=Descent(tolerance=0.1, max_steps=300),
+        progress=setting.titled("torsions of aspirin"),
+    )  # fmt: skip
+    usable = grid.converged & (grid.relative < setting.size(25.0, np.inf))
+    return labelled(setting, "profile", grid.positions[usable])
+
+
+def corrected(setting: Setting, title: str, baseline: Potential) -> Potential:
+    """A potential plus a kernel on the ester and acid groups of aspirin.
+
+    The kernel is trained on the energies and forces of a torsion profile and of frames of the
+    data. Then the sum is sampled, and the kernel is trained again with frames of this sampling.
+
+    Args:
+        setting: the settings.
+        title: name of the potential.
+        baseline: the potential that is corrected.
+    """
+    data = setting.dataset(MOLECULE)
+    atoms = atoms_of(data.molecule)[list(INTERACTING)].tolist()
+    count = setting.size(150, 30)
+    some = data.split(count, setting.size(100, 20), 0, seed=setting.seed, stratify=True)
+    near = joined([profile(setting), some.train])
+
+    def trained(name: str, frames: Dataset) -> Potential:
+        def make() -> Potential:
+            run = gdml.Run(seed=setting.seed, progress=setting.titled(f"correction of {title}"))
+            lam = setting.size((1e-3, 1e-2, 1e-1), 1e-2)
+            return gdml.train_correction(
+                frames, baseline, atoms, some.valid, sigma=SIGMA,
+                kernel=gdml.LocalKernel(lam=lam), run=run,
+            )  # fmt: skip
+
+        return baseline + setting.kept(f"{MOLECULE}-{name}", make).on(atoms)
+
+    plain = title.lower().replace(" ", "-")
+    first = setting.size(lambda: trained(f"{plain}-correction-1", near), lambda: baseline)
+    run = sampled(setting, MOLECULE, f"{title} first correction", first, setting.size(10.0, 1.0))
+    rng = np.random.default_rng(setting.seed)
+    visited = run.reshape(-1, *run.shape[2:])
+    chosen = visited[rng.choice(len(visited), min(count, len(visited)), replace=False)]
+    own = labelled(setting, f"{plain}-own", chosen)
+    return trained(f"{plain}-correction-2", joined([near, own]))
+
+
+def joined(parts: Sequence[Dataset]) -> Dataset:
+    """The frames of data sets of one molecule and level of theory, one after the other."""
+    first = parts[0]
+    return replace(
+        first,
+        positions=np.concatenate([part.positions for part in parts]),
+        forces=np.concatenate([part.forces for part in parts]),
+        energies=np.concatenate([part.energies for part in parts]),  # type: ignore[arg-type]
+        index=None,
+    )
