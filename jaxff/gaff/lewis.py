@@ -135,7 +135,7 @@ def lewis_structure(molecule: Molecule) -> Lewis:
         if neighbours not in STATES[symbol]:
             raise InputError(
                 f"{who}: atom {symbol}{atom + 1} has {neighbours} neighbours, which GAFF does not "
-                f"allow for {symbol}; check the bonds and the geometry they were perceived from"
+                f"allow for {symbol}; check the geometry and its bonds"
             )
     solved = _cheapest(molecule, degree, molecule.charge)
     if solved is None:

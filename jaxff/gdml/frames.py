@@ -42,8 +42,8 @@ def draw(
             raise InputError(f"{key}={value!r} must be a whole number of frames")
     if n_train is None and count is not None:
         raise InputError(
-            f"valid={valid!r} is a number of frames to draw, which needs n_train: give it, or give "
-            "the validation frames"
+            f"valid={valid!r} is a number of frames to draw: give n_train also, or give the "
+            "validation frames"
         )
     n_train = len(data) if n_train is None else n_train
     if n_train < 2:

@@ -188,8 +188,8 @@ def learn_metric(
     """Learn a descriptor from training frames, by their leave-one-out error.
 
     The result is an argument of `Kernel(descriptor=...)`; `Kernel(learn_metric=True)` does the
-    same within a training.  Of many frames some are drawn, so that the system has at most some
-    3,000 unknowns.
+    same within a training.  If there are many frames, some of them are drawn, so that the system
+    has at most about 3,000 unknowns.
 
     Args:
         frames: M training frames with the forces that the kernel learns.
@@ -199,8 +199,8 @@ def learn_metric(
         progress: function called with the name of a phase and the finished fraction of it.
 
     Returns:
-        `scaled_distances` with weights and a power, or `inverse_distances` if these have no
-        leave-one-out error that is larger by 2 % or more.
+        `scaled_distances` with weights and a power, or `inverse_distances` if they lower the
+        leave-one-out error by less than 2 %.
     """
     report = progress or (lambda phase, fraction: None)
     count = max(UNKNOWNS // (3 * frames.n_atoms), LEAST_FRAMES)

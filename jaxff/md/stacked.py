@@ -77,8 +77,8 @@ def _check(
             numbers is not None and not np.array_equal(numbers, molecule.numbers)
         ):
             raise InputError(
-                f"molecule {k} ({molecule.formula}) does not have the atoms of its potential "
-                f"{potential!r} in the same order"
+                f"molecule {k} ({molecule.formula}) and its potential {potential!r} have different "
+                "atoms or atom orders; see Molecule.reorder"
             )
     if ensemble.scales_velocities:
         raise InputError(f"{ensemble.name} cannot run stacks; use Langevin or NVE")

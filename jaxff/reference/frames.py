@@ -58,7 +58,8 @@ def read_frames(frames: Frames) -> tuple[Molecule, np.ndarray]:
             )
         if molecule.charge != first.charge:
             raise InputError(
-                f"frame {i} has charge {molecule.charge}, but frame 0 has {first.charge}"
+                f"frame {i} has charge {molecule.charge}, but frame 0 has {first.charge}: "
+                "give frames of one charge"
             )
     return first, np.array([m.positions for m in molecules])
 

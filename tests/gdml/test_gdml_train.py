@@ -207,7 +207,7 @@ def test_a_model_acts_on_atoms_of_a_larger_system(model, frames):
         ({"n_train": 16, "sigma": -1.0}, "positive"),
         ({"n_train": 24, "sigma": None}, "left to choose sigma"),
         ({"n_train": 20, "sigma": [1, 2], "valid": 9}, "left to choose sigma"),
-        ({"valid": 9}, "needs n_train"),
+        ({"valid": 9}, "give n_train also"),
     ],
 )
 def test_bad_options_are_named(options, message, frames):
