@@ -22,6 +22,7 @@ from jaxff.interaction import Interactions
 from jaxff.joined import Joined
 from jaxff.padding import table_columns, with_ghost_rows
 from jaxff.potential import Params, Potential
+from jaxff.program import Leaves
 
 FRAMES = (64, 8, 1)  # frames of each molecule in one call, so that few programs are compiled
 
@@ -95,7 +96,7 @@ class Stack(Sequence):
         known = vars(self).get("_last")
         # Flattening trees takes a fifth of the time of an evaluation; most columns are arrays.
         leaves = values if known is not None and known.flat else jax.tree.leaves(values)
-        if known is None or not known.follows_from(leaves):
+        if known is None or not known.leaves.are(leaves):
             leaves = jax.tree.leaves(values)
             flat = len(leaves) == len(values) and all(map(is_, leaves, values))
             known = self._last = _Prepared(self, leaves, flat)
@@ -214,15 +215,8 @@ class _Prepared:
     def __init__(self, stack: Stack, leaves: list[Any], flat: bool):
         self.flat = flat
         self.potentials, self.groups, self.starts = stack.potentials, stack.groups, stack._starts
-        self.leaves = leaves
-        # NumPy arrays in the dicts of parameters can change in place.
-        self.constant = not any(isinstance(leaf, np.ndarray) for leaf in leaves)
+        self.leaves = Leaves(leaves)
         self.dtypes = [np.dtype(potential.dtype) for potential in self.potentials]
-
-    def follows_from(self, leaves: list[Any]) -> bool:
-        """Whether `leaves` are the arrays from which this was prepared, unchanged."""
-        same = len(leaves) == len(self.leaves) and all(map(is_, leaves, self.leaves))
-        return self.constant and same
 
     @cached_property
     def of_groups(self) -> tuple[Any, ...]:

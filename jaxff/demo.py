@@ -29,7 +29,7 @@ TITLES = {
 }
 N_TRAIN, N_VALID, N_TEST = 200, 100, 1000
 SIGMAS = (10.0, 20.0, 40.0)
-TEMPERATURE = 300.0  # K
+TEMPERATURE, HOT = 300.0, 500.0  # K
 TIME_STEP = 0.5  # fs
 DPI = 130
 
@@ -72,6 +72,7 @@ def demo(name: str, out: Path, seed: int, console: Console) -> dict:
     parity.savefig(out / "force_parity.png", dpi=DPI)
     dynamics = simulate(potentials["hybrid"], data, out, seed, console)
     console.close()
+    console.say(f"frames outside the training data of the hybrid: {', '.join(outside(dynamics))}")
     sigmas = {key: float(potentials[key].params["gdml"]["sigma"]) for key in ("sgdml", "hybrid")}
     write_report(out / "report.html", data, scores, dynamics, sigmas)
     console.say(f"wrote {out}/report.html")
@@ -128,16 +129,16 @@ def simulate(hybrid: Potential, data: Dataset, out: Path, seed: int, console: Co
         steps=steps,
         start=md.Start(seed=seed),
         output=md.Output(out / "trajectory.extxyz", every=20),
-        progress=lambda _, fraction: console("dynamics at 300 K", fraction),
+        progress=lambda _, fraction: console(f"dynamics at {TEMPERATURE:g} K", fraction),
     )
     hot = md.simulate(
         hybrid,
         molecule,
-        replace(ensemble, temperature=500.0),
+        replace(ensemble, temperature=HOT),
         steps=steps,
         start=md.Start(seed=seed),
         output=md.Output(every=20),
-        progress=lambda _, fraction: console("dynamics at 500 K", fraction),
+        progress=lambda _, fraction: console(f"dynamics at {HOT:g} K", fraction),
     )
     figure = plot.energy_and_temperature(
         run.times, run.potential_energies, run.kinetic_energies, run.temperatures, TEMPERATURE
@@ -160,12 +161,25 @@ def simulate(hybrid: Potential, data: Dataset, out: Path, seed: int, console: Co
         "dt": TIME_STEP,
         "mean_temperature": float(run.temperatures[first:].mean()),
         "steps_per_second": steps / run.seconds,
+        "extrapolation": {
+            f"{kelvin:g} K": one.extrapolation and one.extrapolation.summary()
+            for kelvin, one in ((TEMPERATURE, run), (HOT, hot))
+        },
     }
 
 
 def score_rows(scores: dict) -> list[list]:
     """Rows of the table of errors: [title, *metrics] of each model."""
     return [[TITLES[key], *(score[m] for m in METRICS)] for key, score in scores.items()]
+
+
+def outside(dynamics: dict) -> list[str]:
+    """How many frames of each simulation were outside the training data of the hybrid."""
+    return [
+        f"{found['outside']} of {found['frames']} at {kelvin}"
+        + (f", the first at step {found['step']} ({found['reason']})" if found["outside"] else "")
+        for kelvin, found in dynamics["extrapolation"].items()
+    ]
 
 
 def write_report(path: Path, data: Dataset, scores: dict, dynamics: dict, sigmas: dict) -> None:
@@ -211,6 +225,7 @@ def write_report(path: Path, data: Dataset, scores: dict, dynamics: dict, sigmas
         "steps per second, without compilation. The trajectory is trajectory.extxyz (Å, kcal/mol, "
         "fs, K)."
     )
+    report.text(f"Frames outside the training data: {', '.join(outside(dynamics))}.")
     report.picture(
         folder / "energy_temperature.png",
         "Energies and temperature against time. The instantaneous temperature of so few atoms "

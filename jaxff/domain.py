@@ -8,7 +8,7 @@ training frames, so that frames far from them are noticed at little cost.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -61,6 +61,15 @@ class Outside(NamedTuple):
     energies: np.ndarray
     reason: str
 
+    def summary(self) -> dict[str, Any]:
+        """Numbers as JSON values: of frames, of those outside, their share, and the first."""
+        count, total = int(self.frames.sum()), len(self.frames)
+        return {
+            "frames": total, "outside": count, "share": count / max(total, 1),
+            "first": int(self.frames.argmax()) if count else None, "reason": self.reason,
+            "energy_below": float(self.energies.max(initial=0.0)),
+        }  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class Domain:
@@ -80,6 +89,8 @@ class Domain:
         floor: () kcal/mol, lowest energy that the potential may have.
         signatures: (F, 2) sums by which each of the F training frames is recognised, in any order
             of its atoms and in any orientation.
+        lattice: (3, 3) Å, lattice vectors as columns, of periodic frames, whose distances are those
+            of the nearest images; None: the frames are not periodic.
     """
 
     atoms: np.ndarray
@@ -92,6 +103,7 @@ class Domain:
     energies: np.ndarray
     floor: np.ndarray
     signatures: np.ndarray
+    lattice: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -100,6 +112,7 @@ class Domain:
         positions: np.ndarray,
         energies: np.ndarray | None = None,
         permutations: np.ndarray | None = None,
+        lattice: np.ndarray | None = None,
     ) -> Domain:
         """The domain of a potential.
 
@@ -114,10 +127,12 @@ class Domain:
             energies: (F,) kcal/mol, of the trained potential; None if they are unknown.
             permutations: (P, N) permutations under which the potential is symmetric; None: of
                 all atoms with equal surroundings in the bond graph.
+            lattice: (3, 3) Å, lattice vectors as columns, or None.
         """
         positions = np.asarray(positions, float)
         orbits = _orbits(molecule, permutations)
-        x = _ordered(_inverse_distances(positions), orbits)
+        pairs = _inverse_distances(positions, lattice)
+        x = _ordered(pairs, orbits)
         spread = x.std(axis=0)
         scale = np.maximum(spread, _FLOOR * spread.sum() / max(spread.size, 1) + 1e-9)
         room = max(MAX_NUMBERS // max(x.shape[1], 1), 20)
@@ -126,7 +141,7 @@ class Domain:
         nearest = _nearest(x / scale, *_with_squares(reference), skip_itself=True)
         usual = nearest[np.isfinite(nearest)]
         limit = MARGIN * usual.max() if len(usual) and spread.size else np.inf
-        lengths = _lengths(molecule.bonds, positions)
+        lengths = _lengths(molecule.bonds, positions, lattice)
         low, high = lengths.min(axis=0), lengths.max(axis=0)
         spare = np.maximum(STRETCH * (high - low), LEAST_STRETCH)
         span, floor = [np.nan, np.nan], -np.inf
@@ -144,8 +159,18 @@ class Domain:
             np.stack([low - spare, high + spare], axis=1),
             np.array(span, float),
             np.array(floor),
-            _signatures(positions),
+            _signatures(pairs),
+            None if lattice is None else np.asarray(lattice, float),
         )
+
+    def without_limits(self) -> Domain:
+        """The same training frames, with all other frames inside.
+
+        For a part of a potential that is zero far from its training frames.
+        """
+        lengths = np.tile([0.0, np.inf], (len(self.bonds), 1))
+        limits = {"limit": np.array(np.inf), "lengths": lengths, "floor": np.array(-np.inf)}
+        return replace(self, **limits)
 
     @property
     def n_frames(self) -> int:
@@ -154,7 +179,7 @@ class Domain:
 
     def distances(self, positions: np.ndarray) -> np.ndarray:
         """Distances (M,) of frames (M, N, 3) Å from the training frames, in units of the limit."""
-        x = _ordered(_inverse_distances(np.asarray(positions, float)), self.orbits)
+        x = _ordered(_inverse_distances(positions, self.lattice), self.orbits)
         return _nearest(x / self.scale, *self._compared) / float(self.limit)
 
     @cached_property
@@ -171,7 +196,7 @@ class Domain:
         positions = np.asarray(positions, float)
         energies = np.full(len(positions), np.nan) if energies is None else np.asarray(energies)
         low, high = self.lengths.T
-        lengths = _lengths(self.bonds, positions)
+        lengths = _lengths(self.bonds, positions, self.lattice)
         with np.errstate(invalid="ignore"):
             below = np.nan_to_num(np.maximum(self.energies[0] - energies, 0.0))
             deep = energies < self.floor
@@ -205,7 +230,7 @@ class Domain:
 
     def trained_on(self, positions: np.ndarray) -> np.ndarray:
         """Whether each of the frames (M, N, 3) Å is a training frame, (M,)."""
-        marks = _signatures(np.asarray(positions, float))
+        marks = _signatures(_inverse_distances(positions, self.lattice))
         known = self.signatures[np.argsort(self.signatures[:, 0])]
         start = np.searchsorted(known[:, 0], marks[:, 0] * (1.0 - _SAME))
         stop = np.searchsorted(known[:, 0], marks[:, 0] * (1.0 + _SAME))
@@ -219,15 +244,17 @@ class Domain:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of this domain by name, for files."""
-        return {item.name: np.asarray(getattr(self, item.name)) for item in fields(self)}
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: np.asarray(value) for name, value in values.items() if value is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> Domain | None:
         """The domain in a file; None if it is absent, incomplete or damaged."""
-        names = [item.name for item in fields(cls)]
-        if any(arrays.get(name) is None for name in names):
+        names = {item.name for item in fields(cls)}
+        given = {name: np.asarray(x) for name, x in arrays.items() if name in names}
+        if names - set(given) - {"lattice"}:
             return None
-        domain = cls(**{name: np.asarray(arrays[name]) for name in names})
+        domain = cls(**given)
         return domain if domain._is_sound() else None
 
     def _is_sound(self) -> bool:
@@ -238,6 +265,7 @@ class Domain:
             "floor": (),
             "lengths": (n_bonds, 2), "energies": (2,), "signatures": (len(self.signatures), 2),
             "reference": (len(self.reference), n_pairs),
+            **({} if self.lattice is None else {"lattice": (3, 3)}),
         }  # fmt: skip
         if any(
             getattr(self, name).shape != shape or getattr(self, name).dtype.kind not in "fiu"
@@ -246,25 +274,33 @@ class Domain:
             return False
         whole = self.bonds.dtype.kind in "iu" and self.orbits.dtype.kind in "iu"
         inside = whole and (self.bonds >= 0).all() and (self.bonds < n).all()
-        return bool(inside and (self.scale > 0).all() and self.limit > 0)
+        periodic = self.lattice is None or abs(np.linalg.det(self.lattice)) > 1e-6
+        return bool(inside and periodic and (self.scale > 0).all() and self.limit > 0)
 
 
-def _inverse_distances(positions: np.ndarray) -> np.ndarray:
+def _inverse_distances(positions: np.ndarray, lattice: np.ndarray | None) -> np.ndarray:
     """Inverse distances (M, D) 1/Å of all pairs of atoms of frames (M, N, 3) Å."""
-    i, j = np.tril_indices(positions.shape[1], -1)
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        return 1.0 / np.linalg.norm(positions[:, i] - positions[:, j], axis=-1)
+    pairs = np.stack(np.tril_indices(np.shape(positions)[1], -1), axis=1)
+    with np.errstate(divide="ignore"):
+        return 1.0 / _lengths(pairs, positions, lattice)
 
 
-def _lengths(bonds: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    i, j = np.asarray(bonds, int).reshape(-1, 2).T
+def _lengths(
+    pairs: np.ndarray, positions: np.ndarray, lattice: np.ndarray | None = None
+) -> np.ndarray:
+    """Distances (M, P) Å of pairs (P, 2) in frames (M, N, 3) Å, of the nearest images."""
+    i, j = np.asarray(pairs, int).reshape(-1, 2).T
+    positions = np.asarray(positions, float)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.linalg.norm(positions[:, i] - positions[:, j], axis=-1)
+        differences = positions[:, i] - positions[:, j]
+        if lattice is not None:
+            images = np.round(differences @ np.linalg.inv(lattice).T)
+            differences = differences - images @ lattice.T
+        return np.linalg.norm(differences, axis=-1)
 
 
-def _signatures(positions: np.ndarray) -> np.ndarray:
-    """Sums (M, 2) of the inverse distances and of their cubes, 1/Å and 1/Å³."""
-    x = _inverse_distances(positions)
+def _signatures(x: np.ndarray) -> np.ndarray:
+    """Sums (M, 2) of inverse distances (M, D) 1/Å and of their cubes."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.stack([x.sum(axis=1), (x**3).sum(axis=1)], axis=1)
 

@@ -9,7 +9,6 @@ potentials is again a flat list of terms.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import is_
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from jax.core import Tracer
 from jaxff.domain import Trained
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
-from jaxff.program import Placed, Program
+from jaxff.program import Leaves, Placed, Program
 from jaxff.term import Array, Column, Params, Term
 
 __all__ = ["Array", "Column", "Params", "Placed", "Potential", "Program", "Term"]
@@ -131,7 +130,7 @@ class Potential:
     def _ready(self) -> Params:
         """Parameters and the arrays that terms derive from them; kept unless traced."""
         known = self._known
-        if any(isinstance(leaf, Tracer) for leaf in known["leaves"]):
+        if any(isinstance(leaf, Tracer) for leaf in known["leaves"].arrays):
             return self.params
         if "ready" not in known:
             with jax.ensure_compile_time_eval():  # a trace around this call must not record it
@@ -145,14 +144,8 @@ class Potential:
         This dict is emptied after an array in the dict of parameters has been replaced.
         """
         leaves, known = jax.tree.leaves(self.params), vars(self).get("_following")
-        if (
-            known is None
-            or len(known["leaves"]) != len(leaves)
-            or not all(map(is_, known["leaves"], leaves))
-            # NumPy arrays, which `tree_unflatten` may receive, can change in place.
-            or any(isinstance(leaf, np.ndarray) for leaf in leaves)
-        ):
-            known = self._following = {"leaves": leaves}
+        if known is None or not known["leaves"].are(leaves):
+            known = self._following = {"leaves": Leaves(leaves)}
         return known
 
     def _checked(self, R) -> Array:
@@ -185,6 +178,11 @@ class Potential:
         return known["dtype"]
 
     # -- parameters ---------------------------------------------------------------------
+
+    @property
+    def training_is_unknown(self) -> bool:
+        """Whether a term was learnt from frames, and no training frames are described."""
+        return not self.trained and any(p.term.learnt for p in self.program.placed)
 
     @property
     def n_atoms(self) -> int | None:

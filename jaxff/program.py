@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from operator import is_
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +71,24 @@ class Placed:
         return {**self.term.derived(params), **params}
 
 
+class Leaves:
+    """The arrays of parameters, from which other values follow as long as they are the same.
+
+    Args:
+        arrays: in any order.
+    """
+
+    def __init__(self, arrays: Sequence[Any]):
+        self.arrays = arrays
+        # NumPy arrays, which `tree_unflatten` may receive, can change in place.
+        self._constant = not any(isinstance(array, np.ndarray) for array in arrays)
+
+    def are(self, arrays: Sequence[Any]) -> bool:
+        """Whether these are the same arrays, unchanged."""
+        same = len(arrays) == len(self.arrays) and all(map(is_, arrays, self.arrays))
+        return self._constant and same
+
+
 @jax.tree_util.register_pytree_node_class
 class Program:
     """The placed terms of a potential and their compiled functions; a JAX pytree.
@@ -81,6 +101,11 @@ class Program:
 
     def __init__(self, placed: Sequence[Placed]):
         self.placed = tuple(placed)
+
+    @property
+    def physical(self) -> bool:
+        """Whether energies have a meaning before training, for all terms."""
+        return all(placed.term.physical for placed in self.placed)
 
     def terms(self, params: Params, R: Array, box=None, neighbor=None) -> dict[str, Array]:
         """Energies by term name, each () kcal/mol, at positions R (N, 3) Å."""

@@ -59,6 +59,8 @@ class Term:
             letters are equal sizes, N is the number of atoms, and _ any size.  Columns of `tables`
             that are not named have one number for each row.
         adaptable: static fields that `alike` changes.
+        learnt: True if energies are determined by training frames alone, so that they may be wrong
+            in all other places.
         physical: False if energies have no meaning before training, so that labels are not checked
             against them.
         precise: True if the energy needs float64, because large summands cancel.  Such parameters
@@ -75,6 +77,7 @@ class Term:
     open_rows: ClassVar[tuple[str, ...]] = ()
     dimensions: ClassVar[dict[str, str]] = {}
     adaptable: ClassVar[tuple[str, ...]] = ()
+    learnt: ClassVar[bool] = False
     physical: ClassVar[bool] = True
     precise: ClassVar[bool] = False
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # of the subclass

@@ -15,8 +15,9 @@ import pytest
 
 from jaxff import Dataset, Molecule, load
 from jaxff.cli import main, parser
-from jaxff.commands.shared import load_potential, shares
+from jaxff.commands.shared import shares
 from jaxff.dataset import packaged_dataset
+from jaxff.formats import read_potential
 from jaxff.units import EV
 
 COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "scan", "md", "spectrum", "label")
@@ -266,7 +267,7 @@ def test_parametrize_writes_files_of_other_programs(tmp_path, capsys):
     molecule = Molecule.read(tmp_path / "xylene.v2.mol2")
     energies = [
         float(p(molecule.positions))
-        for p in (load(tmp_path / "xylene.v2.npz"), load_potential(tmp_path / "xylene.v2.prmtop"))
+        for p in (load(tmp_path / "xylene.v2.npz"), read_potential(tmp_path / "xylene.v2.prmtop"))
     ]
     assert energies[0] == pytest.approx(energies[1], abs=1e-4)
     assert main([*arguments, "--charge", "1"]) == 1

@@ -11,7 +11,8 @@ from jaxff import gdml, md
 from jaxff.ase import ExtrapolationWarning
 from jaxff.cli import main
 from jaxff.dataset import packaged_dataset
-from jaxff.domain import Domain, outside, trained_on
+from jaxff.domain import Domain, Trained, outside, trained_on
+from jaxff.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +144,119 @@ def test_one_atom_has_no_distances_to_compare():
     )
     assert not domain.outside(positions + 1.0, np.arange(5.0)).frames.any()
     assert domain.outside(positions, np.arange(5.0) - 9.0).frames.all()
+
+
+@pytest.fixture(scope="module")
+def water():
+    """GAFF's water, with a function that gives it training frames around a scaled geometry."""
+    potential = jaxff.gaff(jaxff.Molecule.from_smiles("O"), charges="gasteiger")
+    start = md.minimize(potential, potential.molecule).positions
+    molecule = potential.molecule.with_positions(start)
+    potential = jaxff.Potential(potential.program, potential.params, molecule)
+    noise = 0.01 * np.random.default_rng(0).normal(size=(20, 3, 3))
+
+    def trained(scale):
+        return potential.with_training([Trained(Domain.of(molecule, scale * start + noise))])
+
+    return trained
+
+
+COMMANDS = {  # the scale of the training frames, and the options of the command
+    "md": (1.0, ("--temperature", 2000, "--steps", 100, "--replicas", 2)),
+    "minimize": (1.3, ("--tolerance", 0.1)),
+    "scan": (1.0, ("--distance", "0,1", "--range", 0.9, 1.5, "--points", 3)),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_warn_stop_or_ignore(command, water, tmp_path, capsys):
+    scale, options = COMMANDS[command]
+    model, results = tmp_path / "model.npz", tmp_path / "results.json"
+    jaxff.save(model, water(scale))
+
+    def run(choice):
+        arguments = (command, model, model, *options, "--on-extrapolation", choice)
+        code = main([*map(str, arguments), "-o", str(tmp_path / choice), "--json", str(results)])
+        return code, capsys.readouterr()
+
+    code, shown = run("warn")
+    found = json.loads(results.read_text())
+    found = found["models"]["model"] if command == "scan" else found
+    assert code == 0
+    assert (
+        f"are outside the training data of {'model' if command == 'scan' else model}" in shown.out
+    )
+    assert found["extrapolation"]["outside"] > 0
+    assert found["extrapolation"]["reason"] in shown.out
+    if command == "md":
+        assert "outside the training data" in (tmp_path / "warn" / "report.html").read_text()
+    code, shown = run("stop")
+    assert code == 1
+    assert "training data" in shown.err
+    code, shown = run("ignore")
+    assert code == 0
+    assert "training data" not in shown.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_say_that_training_data_are_unknown(command, sparse, tmp_path, capsys):
+    model, (_, options) = tmp_path / "model.npz", COMMANDS[command]
+    jaxff.save(model, sparse.with_training([]))
+    arguments = [*map(str, (command, model, model, *options)), "-o", str(tmp_path / "out")]
+    if command == "md":
+        arguments += ["--temperature", "10"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("are unknown") == 1
+    assert main([*arguments, "--on-extrapolation", "stop"]) == 1
+    assert "no description of its training frames" in capsys.readouterr().err
+
+
+def test_an_interrupted_simulation_remembers_frames_outside(water, tmp_path):
+    potential, output = water(1.0), {"path": tmp_path / "run.extxyz", "restart": tmp_path / "r.npz"}
+
+    def run(steps, **options):
+        return md.simulate(
+            potential, potential.molecule, md.Langevin(2000.0), steps=steps,
+            output=md.Output(**options),
+        ).extrapolation  # fmt: skip
+
+    whole, first = run(200), run(100, **output)
+    assert 0 < first.outside < whole.outside
+    assert run(200, **output) == whole
+
+
+def test_stacks_count_frames_outside(water):
+    potentials = [water(1.0), water(1.0)]
+    molecules = [potential.molecule for potential in potentials]
+    runs = md.simulate_stack(jaxff.stack(potentials), molecules, md.Langevin(2000.0), steps=100)
+    assert all(run.extrapolation.outside > 0 for run in runs)
+    stop = md.Stop(on_extrapolation="stop")
+    with pytest.raises(InputError, match="do not stop"):
+        md.simulate_stack(jaxff.stack(potentials), molecules, steps=100, stop=stop)
+
+
+def test_periodic_frames_are_compared_by_their_nearest_images(ethanol):
+    lattice = np.array([[9.0, 1.0, 0.0], [0.0, 8.0, 0.5], [0.0, 0.0, 10.0]])
+    R = ethanol.train.positions
+    domain = Domain.of(ethanol.train.molecule, R, lattice=lattice)
+    wrapped = R.copy()
+    wrapped[:, 4:] += lattice @ [1.0, -1.0, 2.0]
+    np.testing.assert_allclose(domain.distances(wrapped), domain.distances(R), atol=1e-6)
+    assert domain.trained_on(wrapped).all()
+    assert not domain.outside(wrapped).frames.any()
+    known = Domain.from_arrays(domain.arrays())
+    np.testing.assert_array_equal(known.lattice, lattice)
+    assert Domain.of(ethanol.train.molecule, R).outside(wrapped).frames.all()
+
+
+def test_local_corrections_know_their_frames_and_have_no_limits(ethanol):
+    baseline = jaxff.gaff(ethanol.train.molecule, charges="gasteiger")
+    atoms = [0, 1, 2, 8]
+    kernel = gdml.LocalKernel(1e-3)
+    correction = gdml.train_correction(ethanol.train[:20], baseline, atoms, kernel=kernel)
+    total = baseline + correction.on(atoms)
+    assert trained_on(total.trained, ethanol.train.positions[:20]).all()
+    assert not trained_on(total.trained, ethanol.test.positions).any()
+    far = 1.5 * ethanol.test.positions
+    assert not outside(total.trained, far, np.full(len(far), -1e6)).frames.any()
+    assert not total.training_is_unknown

@@ -6,7 +6,7 @@ import ase.io
 import numpy as np
 import pytest
 
-from jaxff import Molecule, gaff, load, read_force_field, save
+from jaxff import Dataset, Molecule, gaff, load, read_force_field, save
 from jaxff.cli import main
 
 
@@ -87,3 +87,23 @@ def test_a_mol2_file_takes_its_parameters_from_the_named_file(folder, tmp_path, 
     (tmp_path / "m.frcmod").write_bytes(frcmod.read_bytes())
     assert run("minimize", mol2, mol2, "-o", tmp_path / "out") == 0
     assert "with the parameters of " in capsys.readouterr().out
+
+
+def test_labels_and_baselines_take_the_parameters_of_a_mol2_file(folder, tmp_path, capsys):
+    mol2, start, data = tmp_path / "m.mol2", folder / "molecule.xyz", tmp_path / "data.npz"
+    mol2.write_bytes((folder / "molecule.mol2").read_bytes())
+    named = ("--frcmod", folder / "molecule.frcmod")
+    assert run("label", start, "--calculator", mol2, "-o", data) == 1
+    assert "--frcmod" in capsys.readouterr().err
+    assert run("label", start, "--calculator", mol2, *named, "-o", data) == 0
+    potential = load(folder / "molecule.npz")
+    labels = Dataset.load(data, check=False)
+    np.testing.assert_allclose(labels.energies, potential.predict(labels.positions)[0], atol=2e-3)
+    for command in (
+        ("train", data), ("label", start, "--calculator", "emt"),
+        ("active", start, "--calculator", "emt", "--baseline", "none"),
+        ("minimize", folder / "molecule.npz", start),
+        ("scan", "emt", start, "--torsion", "2,0,1,5"),
+    ):  # fmt: skip
+        assert run(*command, *named, "-o", tmp_path / "out") == 1
+        assert "no force field of this command is a mol2 file" in capsys.readouterr().err

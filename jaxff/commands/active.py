@@ -11,7 +11,12 @@ from jaxff.commands.options import (
     sampling,
     sampling_options,
 )
-from jaxff.commands.shared import load_molecule, load_potential, writable_folder
+from jaxff.commands.shared import (
+    load_molecule,
+    load_potential,
+    say_unknown,
+    writable_folder,
+)
 from jaxff.reference.settings import Loop, Sampling
 
 HELP = "Active learning: sample with the model, label where it is uncertain, train, repeat."
@@ -58,6 +63,7 @@ def options(sub) -> None:
 
 def run(arguments: argparse.Namespace, console) -> dict:
     from jaxff.gaff import gaff
+    from jaxff.md.extrapolation import outside_text
     from jaxff.reference import active_learning
     from jaxff.report import plot_sampling
 
@@ -69,10 +75,13 @@ def run(arguments: argparse.Namespace, console) -> dict:
         console("parametrize", 0.0)
         baseline = gaff(molecule, charges=arguments.charges)
     else:
-        baseline = load_potential(arguments.baseline, arguments.trust)
+        baseline = load_potential(arguments.baseline, arguments)
     first = baseline
     if arguments.sample_with:
-        first = load_potential(arguments.sample_with, arguments.trust)
+        first = load_potential(arguments.sample_with, arguments)
+    say_unknown(console, arguments.baseline, baseline)
+    if arguments.sample_with:
+        say_unknown(console, arguments.sample_with, first)
     if first is None:
         first = gaff(molecule, charges=arguments.charges)
     loop = Loop(
@@ -89,8 +98,8 @@ def run(arguments: argparse.Namespace, console) -> dict:
     console.close()
     rounds = result.rounds
     console.table(
-        ["labelled frames", "force_rmse", "force_mae", "expected", "dynamics"],
-        [[*one[:4], "failed" if one.fault else "complete"] for one in rounds],
+        ["labelled frames", "force_rmse", "force_mae", "expected", "dynamics", "outside"],
+        [[*one[:4], "failed" if one.fault else "complete", _outside(one)] for one in rounds],
     )
     if rounds:
         figure = plot_sampling.growth(
@@ -99,6 +108,10 @@ def run(arguments: argparse.Namespace, console) -> dict:
             arguments.target,
         )
         figure.savefig(out / "errors.png", dpi=130)
+        found = rounds[-1].extrapolation
+        model, what = "the model of the last round", "frames of its dynamics"
+        if found is not None and (text := outside_text(model, found, what)):
+            console.say(text)
     state = "reached"
     if not result.reached:
         state = "not reached within --max-frames: raise it, or --target, and repeat the command"
@@ -112,3 +125,9 @@ def run(arguments: argparse.Namespace, console) -> dict:
         "model": str(out / "model.npz"),
         "data": str(out / "data.npz"),
     }
+
+
+def _outside(one) -> str:
+    """The share of the frames of a round outside the training data of its model, in words."""
+    found = one.extrapolation
+    return "unknown" if found is None else f"{100.0 * found['share']:.2g} %"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from jaxff.commands.options import data_options, model_option
-from jaxff.commands.shared import METRICS, load_dataset, load_potential, say_extrapolation
+from jaxff.commands.shared import (
+    METRICS,
+    load_dataset,
+    load_potential,
+    say_extrapolation,
+    say_unknown,
+)
 
 HELP = "Compute the errors of a model on a data set."
 EXAMPLE = "jaxff evaluate model.npz ethanol.npz"
-
-LEARNT = ("gdml", "gdml-local", "network")  # kinds of terms that are made by training
 
 
 def options(sub) -> None:
@@ -22,7 +26,7 @@ def run(arguments, console) -> dict:
     from jaxff.domain import outside, trained_on
     from jaxff.learn import aligned, errors
 
-    potential = load_potential(arguments.model, arguments.trust, arguments.frcmod)
+    potential = load_potential(arguments.model, arguments)
     data = load_dataset(arguments)
     console("evaluate", 0.0)
     ordered = aligned(data, potential)
@@ -45,13 +49,7 @@ def run(arguments, console) -> dict:
         )
     rows = [[m, *(score.get(m) for score in scores.values())] for m in METRICS]
     console.table(["metric", *(scores if known.any() else ["error"])], rows)
-    if not potential.trained and any(
-        placed.term.kind in LEARNT for placed in potential.program.placed
-    ):
-        console.say(
-            f"{arguments.model} does not contain its training frames: frames of {data.name}"
-            " cannot be compared with them"
-        )
+    say_unknown(console, arguments.model, potential)
     found = outside(potential.trained, ordered.positions, energies)
     return {
         **scores,

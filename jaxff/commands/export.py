@@ -33,7 +33,7 @@ def run(arguments, console) -> dict:
     stem = arguments.name or Path(arguments.model).stem
     if Path(stem).name != stem:
         raise InputError(f"--name {stem}: give a name without a folder")
-    potential = load_potential(arguments.model, arguments.trust, arguments.frcmod)
+    potential = load_potential(arguments.model, arguments)
     out = writable_folder(arguments.output)
     files = [
         file

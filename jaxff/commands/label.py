@@ -12,7 +12,7 @@ from jaxff.commands.options import (
     sampling,
     sampling_options,
 )
-from jaxff.commands.shared import load_molecule, load_potential
+from jaxff.commands.shared import load_molecule, load_potential, say_unknown
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
 from jaxff.reference.settings import REACTIONS, Labelling, Sampling
@@ -126,7 +126,8 @@ def sampled(arguments: argparse.Namespace, console) -> list:
     """Sample with the potential of --sample-with, and select the frames to label."""
     from jaxff.reference import Selection
 
-    potential = load_potential(arguments.sample_with, arguments.trust)
+    potential = load_potential(arguments.sample_with, arguments)
+    say_unknown(console, arguments.sample_with, potential)
     molecule = load_molecule(arguments.start, arguments.charge, arguments.seed)
     selection = Selection(arguments.frames, arguments.select or "random")
     frames = selection.sample(potential, molecule, sampling(arguments), progress=console)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import Field, asdict, fields
+from dataclasses import Field, fields
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +17,12 @@ from jaxff.commands.options import (
     numbers,
     positive,
 )
-from jaxff.commands.shared import load_potential, load_start, say_outside, writable_folder
+from jaxff.commands.shared import (
+    load_potential,
+    load_start,
+    say_unknown,
+    writable_folder,
+)
 from jaxff.errors import InputError
 from jaxff.md.ensembles import ENSEMBLES, Ensemble
 from jaxff.md.settings import Output, Stop
@@ -98,7 +103,8 @@ def run(arguments, console) -> dict:
 
     out = writable_folder(arguments.output)
     restart = out / "restart.npz"
-    potential = load_potential(arguments.model, arguments.trust, arguments.frcmod)
+    potential = load_potential(arguments.model, arguments)
+    warnings = [say_unknown(console, arguments.model, potential, arguments.on_extrapolation)]
     potential = potential.astype(jnp.dtype(arguments.precision))
     molecule = load_start(arguments.start, potential, arguments.seed, arguments.trust)
     ensemble = _ensemble(arguments)
@@ -147,32 +153,54 @@ def run(arguments, console) -> dict:
     console.say(f"mean temperature {np.mean(means):.1f} K")
     hot = _is_off(result.temperatures, float(first)) if constant else None
     if hot is not None:
-        console.say(
+        warnings.append(
             f"warning: the mean temperature is {hot.mean:.1f} ± {hot.error:.1f} K, but the target "
             f"is {float(first):g} K: the forces of the model or the time step may be unsuitable"
         )
     found = result.extrapolation
-    if found is not None and found.outside:
-        where = "" if found.replica is None else f"replica {found.replica}, "
-        say_outside(
-            console, arguments.model, found.outside, found.frames, "frames",
-            f"{where}step {found.step}", found.reason,
-        )  # fmt: skip
+    if found is not None:
+        warnings.append(found.text(arguments.model))
+    for warning in filter(None, warnings[1:]):
+        console.say(warning)
+    _write_report(out, arguments, ensemble, result, warnings)
     console.say(f"{rate:.0f} steps/s, {result.ns_per_day:.3g} ns/day for all replicas together")
     console.say(f"wrote {', '.join(files[:3])}{', ...' * (len(files) > 3)}")
-    console.say(
-        f"wrote {out / 'energy_temperature.png'}; the same command with more --steps continues"
-    )
+    console.say(f"wrote {out / 'report.html'}; the same command with more --steps continues")
     return {
         "mean_temperature": means.tolist(),
         "temperature_is_off": hot is not None,
-        "extrapolation": None if found is None else {**asdict(found), "share": found.share},
+        "extrapolation": None if found is None else found.summary(),
         "degrees_of_freedom": np.asarray(result.degrees_of_freedom).tolist(),
         "frames": len(result.times),
         "steps_per_second": rate,
         "ns_per_day": result.ns_per_day,
         "trajectory": files if arguments.replicas else files[0],
     }
+
+
+def _write_report(folder, arguments, ensemble: Ensemble, run, warnings: list[str]) -> None:
+    """Write the page with the warnings and the plot of a simulation."""
+    import numpy as np
+
+    from jaxff.report import Report
+
+    page = Report(f"Molecular dynamics of {arguments.start}")
+    who = "" if arguments.replicas is None else f"{arguments.replicas} replicas, "
+    page.text(
+        f"Model {arguments.model}; {ensemble}; {who}{run.times[-1] / 1000:g} ps until the last "
+        f"frame. Mean temperature of the recorded frames: {np.mean(run.temperatures):.1f} K."
+    )
+    page.heading("Checks")
+    found = run.extrapolation
+    if found is not None and not found.outside:
+        page.text(f"All of the {found.frames} compared frames are similar to training frames.")
+    elif found is None and not any(warnings):
+        page.text("The frames were not compared with training frames.")
+    for warning in filter(None, warnings):
+        page.text(warning[0].upper() + warning[1:])
+    page.heading("Energy and temperature")
+    page.picture(folder / "energy_temperature.png", "Energies and temperature against time.")
+    page.write(folder / "report.html")
 
 
 class _Temperature(NamedTuple):

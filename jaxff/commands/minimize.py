@@ -7,6 +7,7 @@ from jaxff.commands.shared import (
     extrapolation_of,
     load_surface_and_start,
     say_extrapolation,
+    say_unknown,
     writable_folder,
     write_geometries,
 )
@@ -40,6 +41,7 @@ def run(arguments, console) -> dict:
 
     out = writable_folder(arguments.output)
     method, surface, molecule = load_surface_and_start(arguments)
+    say_unknown(console, arguments.model, surface, arguments.on_extrapolation)
     descent = _settings(arguments, method.is_potential)
     task, name = (_one, "minimum") if arguments.conformers is None else (_many, "minima")
     with resumable(method, surface, molecule, out / f"{name}.xyz") as surface:
@@ -98,8 +100,9 @@ def _one(arguments, console, surface, molecule, descent, out) -> dict:
         results["frequencies"] = modes.frequencies.tolist()
         _say_frequencies(console, modes.frequencies)
     console.say(f"wrote {path}")
-    outside = extrapolation_of(arguments, surface, end.positions[None], np.array([energy]))
-    results["extrapolation"] = say_extrapolation(console, arguments.model, outside, "geometries")
+    model, R = arguments.model, end.positions[None]
+    outside = extrapolation_of(arguments, model, surface, R, np.array([energy]))
+    results["extrapolation"] = say_extrapolation(console, model, outside, "geometries")
     return results
 
 
@@ -137,9 +140,10 @@ def _many(arguments, console, surface, molecule, descent, out) -> dict:
         console.say(f"{failed} of {len(starts)} starts have not converged")
     console.say(f"wrote {path}")
     surface = as_surface(surface, molecule)
-    outside = extrapolation_of(arguments, surface, result.positions, result.energies)
+    model, R = arguments.model, result.positions
+    outside = extrapolation_of(arguments, model, surface, R, result.energies)
     return {
-        "extrapolation": say_extrapolation(console, arguments.model, outside, "minima"),
+        "extrapolation": say_extrapolation(console, model, outside, "minima"),
         "energies": result.energies.tolist(),
         "counts": result.counts.tolist(),
         "frequencies": [f.tolist() for f in result.frequencies],

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxff.errors import InputError
-from jaxff.formats.registry import AMBER, FORCE_FIELD_SUFFIXES, MODEL_SUFFIX
+from jaxff.formats.registry import AMBER, FORCE_FIELD_SUFFIXES, MODEL_SUFFIX, needs_companions
 from jaxff.md.settings import ON_EXTRAPOLATION
 from jaxff.molecule_files import READERS
 from jaxff.reference.calculators import CHOICES
@@ -85,12 +85,29 @@ def trust_option(sub) -> None:
 
 
 def frcmod_option(sub) -> None:
-    """Add the option for files with the parameters of a mol2 file."""
+    """Add the option for files with the parameters of a mol2 file; see `frcmod_of`."""
     sub.add_argument(
         "--frcmod", action="append", default=[], metavar="FILE",
-        help="parameters of a MODEL that is a mol2 file; may be repeated (default: the frcmod file "
-        "of the same name, if it exists)",
+        help="parameters of a force field that is a mol2 file; may be repeated (default: the "
+        "frcmod file of the same name, if it exists)",
     )  # fmt: skip
+
+
+def frcmod_of(path: str, arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The files of --frcmod for a potential of a command: all for a mol2 file, otherwise none.
+
+    Raises:
+        InputError: there are such files, and none of the potentials of the command is a mol2 file.
+    """
+    options = ("model", "minus", "calculator", "baseline", "sample_with")
+    given = [getattr(arguments, name, None) for name in options]
+    readers = [file for file in given if file and needs_companions(file)]
+    if arguments.frcmod and not readers:
+        raise InputError(
+            f"--frcmod {arguments.frcmod[0]}: leave it out, as no force field of this command is a "
+            "mol2 file"
+        )
+    return tuple(arguments.frcmod) if path in readers else ()
 
 
 def model_option(sub) -> None:
@@ -112,6 +129,7 @@ def extrapolation_option(sub) -> None:
 def method_options(sub) -> None:
     """Add the options of a calculator or potential, and the charge of the molecule."""
     trust_option(sub)
+    frcmod_option(sub)
     sub.add_argument(
         "--options", default="{}", metavar="JSON",
         help='options of a calculator, such as {"accuracy": 0.1}',
@@ -125,7 +143,6 @@ def surface_options(sub) -> None:
     """Add the arguments for a potential or calculator, and for a starting geometry."""
     sub.add_argument("model", metavar="MODEL.npz", help=f"{MODEL}, or the name of a calculator")
     sub.add_argument("start", metavar="START", help=START)
-    frcmod_option(sub)
     method_options(sub)
     extrapolation_option(sub)
 
@@ -151,6 +168,7 @@ def labelling(arguments: argparse.Namespace, **settings) -> Labelling:
         arguments.workers,
         command=shlex.join(["jaxff", *sys.argv[1:]]),
         trust=tuple(arguments.trust),
+        companions=frcmod_of(arguments.calculator, arguments),
         **settings,
     )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from jaxff.commands.options import atoms, count, positive, surface_options
+from jaxff.commands.options import atoms, count, frcmod_of, positive, surface_options
 from jaxff.commands.shared import (
     extrapolation_of,
     load_surface,
     load_surface_and_start,
     say_extrapolation,
+    say_unknown,
     writable_folder,
     write_geometries,
 )
@@ -78,8 +79,11 @@ def run(arguments, console) -> dict:
     first, surface, molecule = load_surface_and_start(arguments)
     methods, surfaces = [first], [surface]
     if arguments.minus:
-        methods.append(Method(arguments.minus, trust=tuple(arguments.trust)))
+        companions = frcmod_of(arguments.minus, arguments)
+        methods.append(Method(arguments.minus, {}, tuple(arguments.trust), companions))
         surfaces.append(load_surface(methods[1], molecule))
+    for method, surface in zip(methods, surfaces, strict=True):
+        say_unknown(console, method.name, surface, arguments.on_extrapolation)
     values = [_values(c, r, arguments.points) for c, r in zip(coordinates, ranges, strict=True)]
     descent = Descent(tolerance=arguments.tolerance, max_steps=arguments.max_steps)
     scans, files = {}, []
@@ -108,7 +112,7 @@ def run(arguments, console) -> dict:
     results = _summary(scans, arguments.highest, console)
     for (name, one), surface in zip(scans.items(), surfaces, strict=True):
         surface, R = as_surface(surface, molecule), one.positions.reshape(-1, molecule.n_atoms, 3)
-        outside = extrapolation_of(arguments, surface, R, one.energies.ravel())
+        outside = extrapolation_of(arguments, name, surface, R, one.energies.ravel())
         shown = say_extrapolation(console, name, outside, "points")
         results["models"][name]["extrapolation"] = shown
     console.say(f"wrote {', '.join(map(str, files))}")

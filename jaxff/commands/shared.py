@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxff.commands.options import calculator_options
+from jaxff.commands.options import calculator_options, frcmod_of
 from jaxff.errors import InputError
 from jaxff.formats.registry import AMBER, companions_of, is_potential, suffix_of
 
@@ -114,13 +114,17 @@ def load_form(arguments: Namespace, data: Dataset, charge: int | None = None) ->
     return gaff(molecule, charges=arguments.charges, form=form)
 
 
-def load_potential(
-    path: str, trust: Sequence[str] = (), companions: Sequence[str] = ()
-) -> Potential:
-    """Read a model or force-field file, and print the names of files read with it."""
+def load_potential(path: str, arguments: Namespace) -> Potential:
+    """Read a model or force-field file, and print the names of files read with it.
+
+    Args:
+        path: the file.
+        arguments: those of a command with --trust and --frcmod.
+    """
     from jaxff.formats import read_potential
 
-    potential = read_potential(path, trust, companions)
+    companions = frcmod_of(path, arguments)
+    potential = read_potential(path, arguments.trust, companions)
     _print_companions(path, companions)
     return potential
 
@@ -140,9 +144,10 @@ def load_surface_and_start(arguments: Namespace) -> tuple[Method, Any, Molecule]
     from jaxff.reference.calculators import Method
 
     options = calculator_options(arguments.options)
-    method = Method(arguments.model, options, tuple(arguments.trust), tuple(arguments.frcmod))
+    companions = frcmod_of(arguments.model, arguments)
+    method = Method(arguments.model, options, tuple(arguments.trust), companions)
     potential = method.potential() if method.is_potential else None
-    _print_companions(arguments.model, arguments.frcmod)
+    _print_companions(arguments.model, companions)
     molecule = load_start(arguments.start, potential, arguments.seed, arguments.trust)
     if arguments.charge is not None:
         molecule = replace(molecule, charge=arguments.charge)
@@ -210,30 +215,44 @@ def say_extrapolation(console, model: str, found: Outside | None, what: str) -> 
     Returns:
         The numbers for the JSON output; None if the training data are unknown.
     """
+    from jaxff.md.extrapolation import outside_text
+
     if found is None:
         return None
-    count, total = int(found.frames.sum()), len(found.frames)
-    first = int(found.frames.argmax()) if count else None
-    if count:
-        say_outside(console, model, count, total, what, f"number {first}", found.reason)
-    return {
-        "frames": total, "outside": count, "share": count / max(total, 1), "first": first,
-        "reason": found.reason, "energy_below": float(found.energies.max(initial=0.0)),
-    }  # fmt: skip
+    numbers = found.summary()
+    if text := outside_text(model, numbers, what):
+        console.say(text)
+    return numbers
 
 
-def say_outside(
-    console, model: str, count: int, total: int, what: str, first: str, reason: str
-) -> None:
-    """Print a warning of geometries outside the training data."""
-    share = 100.0 * count / total
-    console.say(
-        f"warning: {count} of {total} {what} ({share:.2g} %) are outside the training data of "
-        f"{model}, where its energies and forces may be wrong; the first is {first}: {reason}"
+def say_unknown(console, model: str, surface: Any, on_extrapolation: str = "warn") -> str:
+    """Print that the training data of a model are unknown, if they are, and return the text.
+
+    Args:
+        console: prints the line.
+        model: name of the model.
+        surface: the `Potential`, or a calculator, which has no training data.
+        on_extrapolation: what the command does at geometries outside the training data.
+
+    Raises:
+        InputError: the training data are unknown, and the command shall stop outside them.
+    """
+    from jaxff.md.extrapolation import check_can_stop
+
+    if on_extrapolation == "ignore" or not getattr(surface, "training_is_unknown", False):
+        return ""
+    check_can_stop(surface, on_extrapolation)
+    text = (
+        f"the training data of {model} are unknown, as the file contains no description of its "
+        "training frames: geometries cannot be compared with them (train the model again)"
     )
+    console.say(text)
+    return text
 
 
-def extrapolation_of(arguments: Namespace, surface: Any, positions, energies) -> Outside | None:
+def extrapolation_of(
+    arguments: Namespace, model: str, surface: Any, positions, energies
+) -> Outside | None:
     """Compare geometries (M, N, 3) Å with the training data of a potential.
 
     Returns:
@@ -250,7 +269,7 @@ def extrapolation_of(arguments: Namespace, surface: Any, positions, energies) ->
     if found is not None and found.frames.any() and arguments.on_extrapolation == "stop":
         raise InputError(
             f"geometry {int(found.frames.argmax())} of {len(found.frames)} is outside the training "
-            f"data of {arguments.model}: {found.reason}; label such geometries and train again, or "
+            f"data of {model}: {found.reason}; label such geometries and train again, or "
             "use --on-extrapolation warn"
         )
     return found

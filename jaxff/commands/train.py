@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxff.commands.options import (
     data_options,
+    frcmod_option,
     indices,
     numbers,
     positive,
@@ -40,6 +41,7 @@ EXAMPLE = "jaxff train ethanol.npz -n 200 --valid 100 --test 1000 --sigma 10,20,
 def options(sub: argparse.ArgumentParser) -> None:
     data_options(sub)
     trust_option(sub)
+    frcmod_option(sub)
     split_options(sub, 1000)
     sub.add_argument(
         "--sigma",
@@ -147,7 +149,9 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
     )
     solver = gdml.Solver(arguments.solver, arguments.tolerance)
     data = load_dataset(arguments)
-    baseline = load_potential(arguments.baseline, arguments.trust) if arguments.baseline else None
+    baseline = None
+    if arguments.baseline or arguments.frcmod:  # --frcmod alone is refused
+        baseline = load_potential(arguments.baseline, arguments)
     if arguments.uncertainty and shares(len(data.distinct()), arguments)[1] == 0:
         raise InputError("--uncertainty is calibrated with validation frames: give --valid N")
     background, usual = None, USUAL

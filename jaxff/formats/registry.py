@@ -83,6 +83,11 @@ def is_potential(path: str | Path) -> bool:
     return suffix_of(path) == MODEL_SUFFIX or is_force_field(path)
 
 
+def needs_companions(path: str | Path) -> bool:
+    """Whether the parameters of a force-field file may be in other files."""
+    return is_force_field(path) and format_of(path).needs_companions
+
+
 def companions_of(path: str | Path, given: Sequence[str | Path] = ()) -> list[Path]:
     """The files that are read together with a force-field or model file.
 
@@ -94,7 +99,7 @@ def companions_of(path: str | Path, given: Sequence[str | Path] = ()) -> list[Pa
         the given files; if there are none and the format needs companions, the file with the same
         name and the companions' suffix, if it exists.
     """
-    if given or not is_force_field(path) or not format_of(path).needs_companions:
+    if given or not needs_companions(path):
         return list(map(Path, given))
     named = [Path(path).with_suffix(suffix) for suffix in format_of(path).companions]
     return [file for file in named if file.is_file()]

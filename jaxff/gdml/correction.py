@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.dataset import Dataset
+from jaxff.domain import Trained
 from jaxff.errors import InputError
 from jaxff.gdml.descriptor import entry_permutations, inverse_distances, squared_distances
 from jaxff.gdml.frames import checked_atoms, group_on
@@ -234,7 +235,10 @@ def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
 
 
 def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule) -> Potential:
-    """The kernel of a hybrid, its last term, minus `level`, with a switch."""
+    """The kernel of a hybrid, its last term, minus `level`, with a switch.
+
+    Frames far from its training frames are not outside, as it is zero there.
+    """
     placed = hybrid.program.placed[-1]
     kernel = placed.term
     assert isinstance(kernel, KernelTerm)
@@ -244,7 +248,9 @@ def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule)
     within = Reach.of(descriptors, np.asarray(kernel.entries), reach)
     params |= {key: jnp.asarray(value) for key, value in within._asdict().items()}
     term = LocalKernelTerm(**{field.name: getattr(kernel, field.name) for field in fields(kernel)})
-    return Potential.of(LocalKernelTerm.kind, term, params, molecule)
+    domain = hybrid.trained[-1].domain.without_limits()
+    correction = Potential.of(LocalKernelTerm.kind, term, params, molecule)
+    return correction.with_training([Trained(domain, whole=False)])
 
 
 def _relative_error(

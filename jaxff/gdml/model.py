@@ -53,6 +53,7 @@ class KernelTerm(Term):
     """
 
     kind: ClassVar[str] = "gdml"
+    learnt: ClassVar[bool] = True
     precise: ClassVar[bool] = True
     columns: ClassVar[dict[str, Column]] = {
         "descriptors": Column("1/Å", trainable=False),

@@ -96,8 +96,7 @@ def train(
     frames, chosen_on = draw(dataset, n_train, valid, choosing, run.seed)
     if baseline is not None:
         baseline = baseline.matched(dataset.molecule)
-        physical = all(placed.term.physical for placed in baseline.program.placed)
-        if run.check_labels and physical and dataset.lattice is None:
+        if run.check_labels and baseline.program.physical and dataset.lattice is None:
             check_labels(frames, *baseline.predict(frames.positions))
     atoms = None if kernel.atoms is None else checked_atoms(kernel.atoms, dataset)
 
@@ -142,11 +141,10 @@ def train(
         below = 0.0 if baseline is None else baseline.predict(frames.positions)[1]
         warn_if_not_learnt(frames, forces, below)
     trained = [] if atoms is None else [part._replace(whole=False) for part in best.trained]
-    if frames.lattice is None:
-        molecule = restricted(dataset, atoms).molecule
-        positions = restricted(frames, atoms).positions
-        domain = Domain.of(molecule, positions, predicted, permutations)
-        trained.append(Trained(domain, atoms))
+    molecule = restricted(dataset, atoms).molecule
+    positions = restricted(frames, atoms).positions
+    domain = Domain.of(molecule, positions, predicted, permutations, frames.lattice)
+    trained.append(Trained(domain, atoms))
     return Potential(best.program, best.params, dataset.molecule, trained=trained)
 
 

@@ -121,8 +121,8 @@ def fit(
     if not any(data) and not any(aims):
         raise InputError("there is nothing to fit to: give training frames or targets")
     problem = Problem(Joint.of(potentials), data, trainable, aims)
-    physical = all(p.term.physical for p in potentials[0].program.placed)
-    for k, frames in enumerate(problem.data if method.check_labels and physical else ()):
+    checks = method.check_labels and potentials[0].program.physical
+    for k, frames in enumerate(problem.data if checks else ()):
         if len(frames):
             check_labels(frames, *problem.predict(problem.start, k, frames))
     store = checkpoint_of(checkpoint, problem, method, trainable, checked, aims)
@@ -152,11 +152,11 @@ def fit(
 
 def _with_training(potential: Potential, frames: Dataset | None) -> Potential:
     """The fitted potential with a description of its training frames."""
-    if not frames or frames.lattice is not None:
+    if not frames:
         return potential
-    molecule = potential.molecule or frames.molecule
-    energies = potential.predict(frames.positions)[0]
-    return potential.with_training([Trained(Domain.of(molecule, frames.positions, energies))])
+    molecule, R = potential.molecule or frames.molecule, frames.positions
+    domain = Domain.of(molecule, R, potential.predict(R)[0], lattice=frames.lattice)
+    return potential.with_training([Trained(domain)])
 
 
 def _checked_targets(targets, potentials: list[Potential]) -> list[list]:

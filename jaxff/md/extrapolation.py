@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from jaxff.domain import Trained, outside
+from jaxff.errors import InputError
 from jaxff.md.integrate import Frame
 from jaxff.md.settings import Stop
+from jaxff.potential import Potential
 
 # Largest time between the frames that are compared if the simulation shall stop, fs.
 SPACING = 5.0
+
+
+def check_can_stop(potential: Potential, on_extrapolation: str) -> None:
+    """Raise InputError if frames outside the training data shall stop, but cannot be noticed."""
+    if on_extrapolation == "stop" and potential.training_is_unknown:
+        raise InputError(
+            "the model contains no description of its training frames, so that frames outside "
+            'cannot be noticed: train it again, or use on_extrapolation="warn" '
+            "(--on-extrapolation warn)"
+        )
 
 
 @dataclass(frozen=True)
@@ -27,17 +41,45 @@ class Extrapolation:
         energy_below: kcal/mol, how far an energy was below all training energies, at most.
     """
 
-    frames: int
-    outside: int
-    step: int | None
-    replica: int | None
-    reason: str
-    energy_below: float
+    frames: int = 0
+    outside: int = 0
+    step: int | None = None
+    replica: int | None = None
+    reason: str = ""
+    energy_below: float = 0.0
 
     @property
     def share(self) -> float:
         """Share of the frames that lie outside."""
         return self.outside / max(self.frames, 1)
+
+    def summary(self) -> dict[str, Any]:
+        """The attributes and the share as JSON values."""
+        return {**asdict(self), "share": self.share}
+
+    def text(self, model: str) -> str:
+        """A warning, with the name of the model; "" if no frame lies outside."""
+        replica = "" if self.replica is None else f"replica {self.replica}, "
+        return outside_text(model, self.summary(), "frames", f"{replica}step {self.step}")
+
+
+def outside_text(model: str, numbers: Mapping[str, Any], what: str, first: str = "") -> str:
+    """A warning of geometries outside the training data; "" if there are none.
+
+    Args:
+        model: name of the model.
+        numbers: those of `Extrapolation.summary` or `jaxff.domain.Outside.summary`.
+        what: the geometries in words, such as "frames".
+        first: the first one outside in words (default: its number).
+    """
+    if not numbers["outside"]:
+        return ""
+    first = first or f"number {numbers['first']}"
+    return (
+        f"warning: {numbers['outside']} of {numbers['frames']} {what} "
+        f"({100.0 * numbers['share']:.2g} %) are outside the training data of {model}, where its "
+        f"energies and forces may be wrong; the first is {first}: {numbers['reason']}"
+    )
 
 
 @dataclass
@@ -47,13 +89,12 @@ class Watch:
     Attributes:
         trained: training data of the potential, in the atom order of the frames.
         stop: the setting `on_extrapolation`.
+        found: what was found so far.
     """
 
     trained: tuple[Trained, ...]
     stop: Stop
-    flags: list[np.ndarray] = field(default_factory=list)
-    first: tuple[int, int | None, str] | None = None
-    energy_below: float = 0.0
+    found: Extrapolation = Extrapolation()
 
     @property
     def active(self) -> bool:
@@ -72,6 +113,11 @@ class Watch:
             return every
         return next(n for n in range(most, 0, -1) if every % n == 0)
 
+    def continued(self, earlier: Mapping[str, Any] | None) -> None:
+        """Continue the counts of the interrupted simulation, unless the first frame stops."""
+        if earlier is not None and not self.stops:
+            self.found = Extrapolation(**earlier)
+
     def compare(self, frames: Frame, steps: np.ndarray) -> int | None:
         """Compare frames at the given steps (F,); return the index of the first one outside."""
         if not self.active:
@@ -79,24 +125,24 @@ class Watch:
         R = np.asarray(frames.positions, float)
         alone = R.ndim == 3
         energies = np.asarray(frames.potential, float).reshape(-1)
-        found = outside(self.trained, R.reshape(-1, *R.shape[-2:]), energies)
-        if found is None:
+        new = outside(self.trained, R.reshape(-1, *R.shape[-2:]), energies)
+        if new is None:
             return None
-        flags = found.frames.reshape(len(R), -1)
-        self.flags.append(flags)
-        self.energy_below = max(self.energy_below, float(found.energies.max(initial=0.0)))
+        flags, known = new.frames.reshape(len(R), -1), self.found
+        self.found = replace(
+            known,
+            frames=known.frames + flags.size,
+            outside=known.outside + int(flags.sum()),
+            energy_below=max(known.energy_below, float(new.energies.max(initial=0.0))),
+        )
         if not flags.any():
             return None
         frame, replica = map(int, np.argwhere(flags)[0])
-        if self.first is None:
-            self.first = (int(steps[frame]), None if alone else replica, found.reason)
+        if known.step is None:
+            where = {"step": int(steps[frame]), "replica": None if alone else replica}
+            self.found = replace(self.found, reason=new.reason, **where)
         return frame
 
     def result(self) -> Extrapolation | None:
         """What was found; None if no frames were compared."""
-        if not self.active:
-            return None
-        step, replica, reason = self.first or (None, None, "")
-        count = sum(int(flags.sum()) for flags in self.flags)
-        total = sum(flags.size for flags in self.flags)
-        return Extrapolation(total, count, step, replica, reason, self.energy_below)
+        return self.found if self.active else None

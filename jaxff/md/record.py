@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time as clock
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,13 @@ class Record:
         """Write the present state to all files, the restart file last."""
         marks = [file.mark() for file in self.files]
         arrays = self.state.dynamics, self.state.origin
-        self.store.save({"arrays": arrays, "step": self.state.step, "marks": marks})
+        found = self.watch.result()
+        self.store.save(
+            {
+                "arrays": arrays, "step": self.state.step, "marks": marks,
+                "compared": None if found is None else asdict(found),
+            }
+        )  # fmt: skip
         self.saved = clock.perf_counter()
 
     def run(self) -> Run:

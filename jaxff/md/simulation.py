@@ -15,7 +15,7 @@ import numpy as np
 from jaxff.errors import InputError
 from jaxff.md import guard
 from jaxff.md.ensembles import Ensemble, Langevin
-from jaxff.md.extrapolation import Watch
+from jaxff.md.extrapolation import Watch, check_can_stop
 from jaxff.md.guard import Fault, Guard
 from jaxff.md.integrate import Frame, chunk_frames, run_chunk
 from jaxff.md.integrators import Bath
@@ -87,6 +87,7 @@ def simulate(
         SimulationError: a number that is not finite, an explosion or a broken bond.
         ExtrapolationError: a frame outside the training data, if `stop` asks for it.
     """
+    check_can_stop(potential, stop.on_extrapolation)
     return Simulation.of(potential, molecule, ensemble, steps, start, output).run(stop, progress)
 
 
@@ -107,6 +108,7 @@ class Simulation:
         state: state to run from; that of the restart file if there is one.
         last: number of the last step.
         marks: ends of the trajectory files at `state`, None for new files.
+        compared: frames outside the training data before `state`, see `Watch.continued`.
     """
 
     potential: Potential
@@ -121,6 +123,7 @@ class Simulation:
     state: State
     last: int
     marks: list[dict] | None
+    compared: dict | None
 
     @classmethod
     def of(
@@ -155,7 +158,8 @@ class Simulation:
         store = Store(
             output.restart, _request(state, molecule, ensemble, steps, start, output), "simulation"
         )
-        current, marks = _restarted(state, start, output, store)
+        current, contents = _restarted(state, start, output, store)
+        marks = contents.get("marks")
         if current.step >= last:
             raise InputError(
                 f"{output.restart}: that simulation is at step {current.step} already; ask for "
@@ -166,6 +170,7 @@ class Simulation:
         return cls(
             potential, params, molecule, ensemble, output, bath, store, first=state,
             fresh=isinstance(start, Start) and marks is None, state=current, last=last, marks=marks,
+            compared=contents.get("compared"),
         )  # fmt: skip
 
     def advance(self, state: State, n_frames: int, every: int) -> tuple[State, Frame]:
@@ -182,6 +187,7 @@ class Simulation:
     def run(self, stop: Stop, progress: Progress | None = None) -> Run:
         """Run the simulation; the arguments are those of `simulate`."""
         watched = Watch(self.potential.trained, stop)
+        watched.continued(self.compared)
         every = watched.interval(self.output.every, self.ensemble.dt)
         begun = clock.perf_counter()
         _, frames = self.advance(self.first, 1, 0)  # compiles, and observes the start
@@ -196,10 +202,10 @@ class Simulation:
             )
         if self.fresh:
             left = watched.compare(frames, np.array([self.first.step]))
-            if watched.stops and left is not None and watched.first is not None:
+            if watched.stops and left is not None:
                 raise InputError(
                     f"the starting geometry is outside the training data of the potential: "
-                    f"{watched.first[2]}; start from a training frame or from a minimum near them"
+                    f"{watched.found.reason}; start from a training frame or a minimum near them"
                 )
         with ExitStack() as stack:
             files = trajectories(self.output, self.molecule, self.first.replicas, self.marks)
@@ -309,17 +315,15 @@ def _request(
 
 def _restarted(
     state: State, start: Start | State, output: Output, store: Store
-) -> tuple[State, list[dict] | None]:
-    """The state and the marks of the restart file, or else the given state."""
+) -> tuple[State, dict[str, Any]]:
+    """The state and the other contents of the restart file, or else the given state and {}."""
     if store.path is not None and isinstance(start, State):
         raise InputError("give either a state or a restart file to continue from, not both")
     contents = None if output.overwrite else store.load({"arrays": (state.dynamics, state.origin)})
     if contents is None:
-        return state, None
+        return state, {}
     dynamics, origin = contents["arrays"]
-    return replace(state, dynamics=dynamics, origin=origin, step=contents["step"]), contents[
-        "marks"
-    ]
+    return replace(state, dynamics=dynamics, origin=origin, step=contents["step"]), contents
 
 
 def _spread(tree, replicas: int | None):

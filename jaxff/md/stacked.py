@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxff.batch import Stack
 from jaxff.errors import InputError
 from jaxff.groups import StackGroup
 from jaxff.md.ensembles import Ensemble, Langevin
+from jaxff.md.extrapolation import Watch
 from jaxff.md.guard import Guard
 from jaxff.md.integrate import Frame, chunk_frames, run_chunk
 from jaxff.md.integrators import Core, Scheme, scaled_masses
@@ -48,7 +49,7 @@ def simulate_stack(
         steps: number of steps, a multiple of `output.every`.
         start: its `seed`; molecule k has the seed ``seed + k``.
         output: its `every`, the steps between recorded frames.
-        stop: limits.
+        stop: limits; frames outside the training data are counted, and do not stop.
 
     Returns:
         the run of each molecule.  `simulate` continues from its `state`.
@@ -58,6 +59,11 @@ def simulate_stack(
         SimulationError: a number that is not finite, an explosion or a broken bond.
     """
     _check(stack, molecules, ensemble, start, output)
+    if stop.on_extrapolation == "stop":
+        raise InputError(
+            "simulations of stacks do not stop at frames outside the training data: use "
+            'on_extrapolation="warn", or run the molecules one by one'
+        )
     steps = checked_steps(steps, output.every)
     runs: dict[int, Run] = {}
     for group, params in zip(stack.groups, stack.params, strict=True):
@@ -166,11 +172,13 @@ class _GroupSimulation:
                     raise SimulationError(message, run, at, fault, None)
             parts.append(frames)
             step += count * every
-        seconds = clock.perf_counter() - begun
-        return [
-            self._run(parts, k, dynamics, step, every, seconds, compile_seconds)
-            for k in range(len(self.members))
-        ]
+        seconds, runs = clock.perf_counter() - begun, []
+        for k, (potential, _) in enumerate(self.members):
+            watch, chunks = Watch(potential.trained, stop), [self.frames_of(p, k) for p in parts]
+            watch.compare(_joined(chunks), every * np.arange(steps // every + 1))
+            run = self._run(parts, k, dynamics, step, every, seconds, compile_seconds)
+            runs.append(replace(run, extrapolation=watch.result()))
+        return runs
 
     def frames_of(self, frames: Frame, k: int) -> Frame:
         """The frames of molecule k, without ghosts."""
@@ -186,7 +194,7 @@ class _GroupSimulation:
     def _run(self, parts, k: int, dynamics, step, every, seconds, compile_seconds) -> Run:
         potential, _ = self.members[k]
         chunks = [self.frames_of(frames, k) for frames in parts]
-        frames = Frame(*map(np.concatenate, zip(*chunks, strict=True)))
+        frames = _joined(chunks)
         n, dt = self.group.counts[k], self.ensemble.dt
         last = jax.tree.map(lambda x: x[k], dynamics)
         last = last.set(
@@ -207,3 +215,8 @@ class _GroupSimulation:
             compile_seconds=compile_seconds,
             ns_per_day=simulated,
         )
+
+
+def _joined(chunks: Sequence[Frame]) -> Frame:
+    """The frames of all chunks, in double precision."""
+    return Frame(*(np.concatenate(x).astype(float) for x in zip(*chunks, strict=True)))

@@ -82,6 +82,8 @@ def reproduce(
             module, function = EXPERIMENTS[each]
             started, processor = time.perf_counter(), _processor_time()
             result = getattr(import_module(f"jaxff.paper.{module}"), function)(setting)
+            result.notes += setting.warnings
+            setting.warnings.clear()
             result.numbers["seconds"] = time.perf_counter() - started
             result.numbers["processor_seconds"] = _processor_time() - processor
             result.write(path)

@@ -53,6 +53,8 @@ class Setting:
         given: data sets that replace the packaged ones, by molecule, or by molecule and `SURFACE`
             for the surfaces and normal modes alone.
         progress: called with a phase and the fraction done.
+        warnings: of simulations that left the training data of their potentials, since the
+            experiment began.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class Setting:
     seed: int = 0
     given: Mapping[str, Dataset] = field(default_factory=dict)
     progress: Callable[[str, float], None] = lambda _, __: None
+    warnings: list[str] = field(default_factory=list)
 
     def size(self, full: T, small: T, paper: T | None = None) -> T:
         """`small` in a run with small sizes, `paper` with given data, otherwise `full`."""
@@ -212,7 +215,15 @@ class Setting:
         """Run dynamics for `ps` picoseconds from `starts` (R, N, 3) Å or the molecule."""
         n_frames = round(1000 * ps / sampling.spacing)
         progress = self.titled(title)
-        return sampling.run(potential, molecule, n_frames, starts=starts, progress=progress)
+        run = sampling.run(potential, molecule, n_frames, starts=starts, progress=progress)
+        return self.watched(title, run)
+
+    def watched(self, title: str, run: md.Run) -> md.Run:
+        """The run, after a warning if frames of it are outside the training data."""
+        found = run.extrapolation
+        if found is not None and (text := found.text(title)):
+            self.warnings.append(text[0].upper() + text[1:] + ".")
+        return run
 
 
 def force_fields(

@@ -186,6 +186,7 @@ def _simulated(setting: Setting, potential: Potential, name: str, temperature: f
         output=md.Output(every=EVERY),
         progress=setting.titled(f"{name} at {temperature:g} K"),
     )  # fmt: skip
+    setting.watched(f"{name} at {temperature:g} K", run)
     each = [
         spectrum(
             v, molecule.masses, EVERY * STEP, positions=R, step=STEP,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxff import gdml
 from jaxff.dataset import Dataset, Split
+from jaxff.domain import outside
 from jaxff.errors import InputError
 from jaxff.learn import errors
 from jaxff.md import SimulationError
@@ -46,6 +47,8 @@ class Round(NamedTuple):
         force_mae: the same as a mean absolute error, kcal/mol/Å.
         expected: standard error of these forces that the model predicts, kcal/mol/Å.
         fault: why the dynamics of the model ended early; "" if they did not.
+        extrapolation: the frames of these dynamics that lie outside the training data of the model;
+            None in files of earlier versions.
     """
 
     n_frames: int
@@ -53,6 +56,7 @@ class Round(NamedTuple):
     force_mae: float
     expected: float
     fault: str
+    extrapolation: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,10 @@ def active_learning(
         expected = np.sqrt(np.mean(predicted[chosen] ** 2))
         new = label(frames[chosen], molecule, out / "new.npz", labelling, progress)
         score = errors(new, *model.predict(new.positions))
-        done = Round(len(data), score["force_rmse"], score["force_mae"], float(expected), fault)
+        done = Round(
+            len(data), score["force_rmse"], score["force_mae"], float(expected), fault,
+            _compared(model, frames),
+        )  # fmt: skip
         rounds, data = [*rounds, done], _joined(data, new)
         history.write(data, rounds)
         if progress is not None:
@@ -233,6 +240,12 @@ def _explore(
         f"the dynamics of a model of {len(data)} frames failed {ATTEMPTS} times before giving {n} "
         f"frames ({fault}): label more initial frames, give a baseline, or lower the temperature"
     )
+
+
+def _compared(model: Potential, frames: np.ndarray) -> dict[str, Any] | None:
+    """How many frames (M, N, 3) Å lie outside the training data of a model, as JSON values."""
+    found = outside(model.trained, frames, model.predict(frames)[0])
+    return None if found is None else found.summary()
 
 
 def _split(data: Dataset, seed: int) -> Split:

@@ -159,6 +159,7 @@ class Labelling:
         reactions: what happens if bonds change during the dynamics of a calculator: "stop", "keep"
             the frames, or "drop" those with other bonds. After a stop the same call continues
             with "keep" or "drop", so that nothing is lost.
+        companions: files that accompany a force-field file, see `jaxff.read_force_field`.
 
     Raises:
         InputError: `workers` is not positive, or `reactions` is another word.
@@ -174,6 +175,7 @@ class Labelling:
     name: str | None = None
     trust: tuple[str, ...] = ()
     reactions: str = REACTIONS[0]
+    companions: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.reactions not in REACTIONS:
@@ -184,7 +186,7 @@ class Labelling:
     @property
     def method(self) -> Method:
         """The calculator with its options."""
-        return Method(self.calculator, dict(self.options), self.trust)
+        return Method(self.calculator, dict(self.options), self.trust, self.companions)
 
 
 @dataclass(frozen=True)

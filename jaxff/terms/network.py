@@ -133,6 +133,7 @@ class Network(Term):
     """
 
     kind: ClassVar[str] = "network"
+    learnt: ClassVar[bool] = True
     physical: ClassVar[bool] = False
     columns: ClassVar[dict[str, Column]] = {"weights": Column("1", scale=0.05)}
 

@@ -247,6 +247,7 @@ def test_the_command_line_does_both(water, truth, tmp_path):
     assert told["frames"] == 14
     assert [turn["n_frames"] for turn in told["rounds"]] == [10]
     assert told["reached"] == (told["rounds"][0]["force_rmse"] <= 50.0)
+    assert told["rounds"][0]["extrapolation"]["frames"] == 20
     assert (tmp_path / "out" / "errors.png").stat().st_size > 5_000
     missed = [*arguments, *dynamics, "--target", "1e-9"]
     assert main([str(a) for a in missed]) == 1
