@@ -16,12 +16,13 @@ from jaxff.gdml.training import force_rmse
 
 @pytest.fixture(scope="module")
 def error(frames, group):
-    return LeaveOneOut.of(frames[:8], group, 1e-8)
+    classes = pair_classes(frames.molecule, pair_permutations(group))
+    return LeaveOneOut.of(frames[:5], group, classes, 1e-8)
 
 
 @pytest.fixture(scope="module")
 def moves(error):
-    return error.start + 0.3 * np.random.default_rng(5).normal(size=len(error.start))
+    return 0.3 * np.random.default_rng(5).normal(size=int(error.classes.max()) + 2)
 
 
 def test_the_error_is_that_of_models_without_the_frame(error, moves, frames, group):
@@ -29,8 +30,8 @@ def test_the_error_is_that_of_models_without_the_frame(error, moves, frames, gro
     scaled = partial(gdml.scaled_distances, weights=tuple(weights.tolist()), power=power)
     kernel = gdml.Kernel(lam=1e-8, symmetries=group, descriptor=scaled)
     squares = []
-    for left_out in range(8):
-        others = frames[np.delete(np.arange(8), left_out)]
+    for left_out in range(5):
+        others = frames[np.delete(np.arange(5), left_out)]
         model = gdml.train(others, sigma=SIGMA, kernel=kernel)
         squares.append(force_rmse(model, frames[[left_out]]) ** 2)
     # Frames that a model has not seen have no net force or torque either, which errors leave out.
@@ -39,7 +40,7 @@ def test_the_error_is_that_of_models_without_the_frame(error, moves, frames, gro
 
 def test_the_slope_is_the_derivative_of_the_error(error, moves):
     value, slope = error(moves)
-    assert np.exp(value) == pytest.approx(error.rmse(moves) * np.sqrt(8 * 27), rel=1e-9)
+    assert np.exp(value) == pytest.approx(error.rmse(moves) * np.sqrt(5 * 27), rel=1e-9)
     direction, step = np.random.default_rng(6).normal(size=len(moves)), 1e-4
     difference = error(moves + step * direction)[0] - error(moves - step * direction)[0]
     assert slope @ direction == pytest.approx(difference / (2 * step), rel=1e-4)
@@ -81,7 +82,7 @@ def test_a_learnt_metric_is_more_accurate_and_saved(tmp_path, frames, group):
     model = gdml.train(frames[:12], kernel=kernel, **options)
     plain = min(
         force_rmse(gdml.train(frames[:12], sigma=s, kernel=gdml.Kernel(symmetries=group)), test)
-        for s, test in ((s, frames[12:]) for s in (5.0, 10.0, 20.0, 40.0))
+        for s, test in ((s, frames[12:]) for s in (10.0, 30.0))
     )
     assert force_rmse(model, frames[12:]) < 0.9 * plain
     save(tmp_path / "m.npz", model)
