@@ -118,10 +118,8 @@ class Guard:
 
     def _exploded(self, frames):
         hot = kinetics.temperature(frames.kinetic, self.freedom) > self.max_temperature
-        return hot | (self._change(frames) > np.maximum(self.drift, ERROR * frames.kinetic))
-
-    def _change(self, frames):
-        return np.abs(frames.potential + frames.kinetic - self.energy)
+        change = np.abs(frames.potential + frames.kinetic - self.energy)
+        return hot | (change > np.maximum(self.drift, ERROR * frames.kinetic))
 
     def _describe(self, frame: Frame, freedom, energy) -> tuple[tuple[int, ...], str]:
         symbols = self.molecule.symbols
