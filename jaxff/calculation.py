@@ -22,7 +22,7 @@ def calculate(atoms: Atoms, unit: float = units.EV) -> tuple[float, np.ndarray]:
     Returns:
         Energy () kcal/mol and forces (N, 3) kcal/mol/Å, by default.
     """
-    # Forces first: when asked for energies, some calculators leave the forces to a second
-    # calculation.
+    # Forces first: after a call for the energy, some calculators need a second calculation for
+    # the forces.
     forces = atoms.get_forces() * unit
     return float(atoms.get_potential_energy() * unit), forces

@@ -115,7 +115,7 @@ class Potential:
         chunks = np.concatenate([positions, fill]).reshape(left, chunk, *positions.shape[1:])
         energies, forces, start = [], [], 0
         while start < len(chunks):
-            # Few shapes, hence few compilations.
+            # Few shapes, so that there are few compilations.
             count = next(n for n in (64, 8, 1) if n <= len(chunks) - start)
             energy, force = self.program.jit_batches(
                 self._ready, chunks[start : start + count], _arrays(box, None)[0]

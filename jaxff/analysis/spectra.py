@@ -258,7 +258,7 @@ def _check_finite(values, name: str) -> None:
 def peak_shifts(spectra: Sequence[Spectrum], within: float = 40.0) -> list[dict]:
     """Shifts of each peak of the first spectrum in all spectra.
 
-    Peaks are paired one to one such that the sum of their distances is smallest.
+    Peaks are paired one to one, with the smallest sum of the distances between them.
 
     Args:
         spectra: S spectra; shifts are relative to the first.

@@ -222,7 +222,7 @@ def _solve(symbols, bonds, charge, degree, ranks):
 
 
 def _spread(n: int) -> np.ndarray:
-    """n numbers in (0, 1) such that different small sets have different sums."""
+    """n numbers in (0, 1), of which different small sets have different sums."""
     return np.modf(np.sqrt(2.0) * np.arange(1, n + 1) ** 2 * 0.6180339887498949)[0]
 
 

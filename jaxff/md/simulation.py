@@ -162,8 +162,8 @@ class Simulation:
         marks = contents.get("marks")
         if current.step >= last:
             raise InputError(
-                f"{output.restart}: that simulation is at step {current.step} already; ask for "
-                "more steps, or give another file (folder) to start a new simulation"
+                f"{output.restart}: this simulation is at step {current.step} already; raise the "
+                "number of steps, or give another file (folder) to start a new simulation"
             )
         params = potential.program.jit_ready(potential.params)
         bath = _spread(bath, state.replicas)

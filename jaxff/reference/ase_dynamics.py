@@ -70,7 +70,7 @@ def label_md(
         UserWarning: bonds changed, if `reactions` is "keep" or "drop".
     """
     if n_frames < 1:
-        raise InputError(f"n_frames is {n_frames}: ask for at least 1 frame")
+        raise InputError(f"n_frames is {n_frames}: at least 1 frame is needed")
     method = labelling.method
     if method.is_potential:
         raise InputError(
