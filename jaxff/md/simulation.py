@@ -85,7 +85,7 @@ def simulate(
     Raises:
         InputError: arguments that cannot be used, or a start that is not finite.
         SimulationError: a number that is not finite, an explosion or a broken bond.
-        ExtrapolationError: a frame outside the training data, if `stop` asks for it.
+        ExtrapolationError: a frame outside the training data, if `stop.on_extrapolation` is "stop".
     """
     check_can_stop(potential, stop.on_extrapolation)
     return Simulation.of(potential, molecule, ensemble, steps, start, output).run(stop, progress)
