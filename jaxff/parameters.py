@@ -46,7 +46,7 @@ def _key(entry) -> str:
 
 
 def _column(columns, name: Name) -> Column:
-    """The column of a leaf; columns are a prefix of the tree of parameters."""
+    """The column of an array in the tree of parameters; all arrays of a subtree may share one."""
     for key in name:
         if isinstance(columns, Column):
             break

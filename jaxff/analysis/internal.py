@@ -141,7 +141,10 @@ def _moved(R: np.ndarray, atoms, side: np.ndarray, amount: np.ndarray) -> np.nda
 def _unit(vectors: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     if not (length > 1e-6).all():
-        raise InputError("the axis of a coordinate is undefined: its atoms coincide or are in line")
+        raise InputError(
+            "the axis of a coordinate is undefined, because its atoms coincide or are in line: "
+            "choose other atoms"
+        )
     return vectors / length
 
 
