@@ -17,12 +17,14 @@ from jaxff.potential import Column, Potential, Term
 jax.config.update("jax_enable_x64", True)
 
 # Most of the time goes into compiling programs that run once: XLA compiles four times as fast when
-# it optimises little.  XLA_FLAGS="" gives the code that users run.  The second flag is gone in
-# later releases, where an unknown one ends the process.
+# it optimises little, and with less work when it does not split programs among threads.
+# XLA_FLAGS="" gives the code that users run.  The last two flags may be gone in later releases,
+# where an unknown one ends the process.
 if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     if jax.__version_info__ < (0, 10):
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 # The processes of the run share the cores: threads of quantum chemistry would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -31,9 +33,14 @@ CACHE = "JAX_COMPILATION_CACHE_DIR"
 MINE = CACHE not in os.environ
 if MINE:
     os.environ[CACHE] = tempfile.mkdtemp(prefix="jaxff-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+# Tracing makes many small objects that live on: looking for garbage as often as Python does by
+# default takes a seventh of the time.
+gc.freeze()
+gc.set_threshold(50_000, 20, 100)
 
 
 # Each compiled program, of a single operation too, holds some nine memory maps, and Linux grants a

@@ -4,11 +4,10 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import jax.numpy as jnp
+import kill_run
 import numpy as np
 import pytest
 from simulating import simulate
@@ -16,8 +15,9 @@ from springs import springs
 
 from jaxff import InputError, Molecule, md
 from jaxff.cli import main
+from jaxff.md import simulation
 
-WORKER = Path(__file__).with_name("kill_run.py")
+MOMENTS = 700  # calls in jaxff from one frame of kill_run.py to the next, with an HDF5 file
 
 
 @pytest.fixture(scope="module")
@@ -30,67 +30,47 @@ def potential(water):
     return springs(water)
 
 
-def start(errors, *arguments):
-    """The worker; what it says of errors goes to a file, as a pipe that nobody reads gets full."""
-    return subprocess.Popen(
-        [sys.executable, WORKER, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=errors, text=True,
-    )  # fmt: skip
-
-
-def run_with_kills(kills, rng, *arguments) -> int:
-    """How many kills there were before the run was done."""
-    for count in range(1000):
-        with tempfile.TemporaryFile("w+") as errors:
-            process = start(errors, *arguments)
-            line = process.stdout.readline()
-            if count < kills and line.startswith("chunk"):
-                time.sleep(rng.exponential(0.05))
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
-                continue
-            out, _ = process.communicate()
-            errors.seek(0)
-            err = errors.read()
-        # Killed after its last chunk it is done, and says so.
-        done = "at step 60000 already" in err if process.returncode else "done" in line + out
-        assert done, f"exit status {process.returncode}: {err}"
-        return count
-    raise AssertionError("never done")
-
-
-def check_kills(kills, tmp_path, suffix, ensemble, *more):
+def check_kills(kills, tmp_path, monkeypatch, suffix, ensemble, replicas=0):
+    """Compare a run that is killed at moments drawn at random, from a seed, with a whole one."""
+    monkeypatch.setattr(simulation, "CHUNK_SECONDS", np.inf)  # other pieces than those killed
     rng = np.random.default_rng(0)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
-    assert run_with_kills(0, rng, whole, suffix, ensemble, *more) == 0
-    assert run_with_kills(kills, rng, cut, suffix, ensemble, *more) >= 1
+    kill_run.run(whole, suffix, ensemble, replicas)
+    for _ in range(kills):
+        frames = rng.integers(1, kill_run.FRAMES // (2 * kills + 2))
+        task = map(str, (cut, suffix, ensemble, replicas, frames, rng.integers(1, MOMENTS)))
+        killed = subprocess.run(
+            [sys.executable, kill_run.__file__, *task], capture_output=True, text=True, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill_run.run(cut, suffix, ensemble, replicas)
     names = sorted(path.name for path in whole.glob(f"*.{suffix}"))
     assert names == sorted(path.name for path in cut.glob(f"*.{suffix}"))
     for name in names:
         if suffix != "h5":
             assert (whole / name).read_bytes() == (cut / name).read_bytes()
         one, other = (md.read_trajectory(folder / name) for folder in (whole, cut))
-        assert len(one["positions"]) == 3001
+        assert len(one["positions"]) == kill_run.FRAMES + 1
         for key, values in one.items():
             np.testing.assert_array_equal(values, other[key])
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
-    check_kills(2, tmp_path, "h5", "langevin")
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    check_kills(2, tmp_path, monkeypatch, "h5", "langevin")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["extxyz", "h5", "dcd"])
 @pytest.mark.parametrize("ensemble", ["nve", "langevin", "nose-hoover", "csvr"])
-def test_a_run_killed_many_times_goes_on_bit_for_bit(tmp_path, suffix, ensemble):
-    check_kills(20, tmp_path, suffix, ensemble)
+def test_a_run_killed_many_times_goes_on_bit_for_bit(tmp_path, monkeypatch, suffix, ensemble):
+    check_kills(20, tmp_path, monkeypatch, suffix, ensemble)
 
 
 @pytest.mark.slow
-def test_replicas_killed_many_times_go_on_bit_for_bit(tmp_path):
-    check_kills(20, tmp_path, "h5", "langevin", 3)
+def test_replicas_killed_many_times_go_on_bit_for_bit(tmp_path, monkeypatch):
+    check_kills(20, tmp_path, monkeypatch, "h5", "langevin", 3)
 
 
 @pytest.mark.parametrize("suffix", ["extxyz", "h5", "dcd"])

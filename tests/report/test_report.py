@@ -1,13 +1,14 @@
 """Pictures and reports: what they hold, and that they need no network."""
 
 import json
-import shutil
-import subprocess
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib import image
+from matplotlib.colors import to_rgb
+from pyright import node
 
 from jaxff import Molecule
 from jaxff.console import Console, plain_table
@@ -18,14 +19,14 @@ from jaxff.report.page import Report
 class Collector(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.sources, self.text, self.molecules = [], [], []
+        self.sources, self.text, self.molecules, self.scripts = [], [], [], []
 
     def handle_starttag(self, tag, attrs):
         self.molecules += [json.loads(value) for key, value in attrs if key == "data-molecule"]
         self.sources += [value for key, value in attrs if key in ("src", "href")]
 
     def handle_data(self, data):
-        self.text.append(data)
+        (self.scripts if self.lasttag == "script" else self.text).append(data)
 
 
 @pytest.fixture
@@ -120,16 +121,60 @@ def test_molecules_are_laid_upon_each_other_and_keep_their_shape(turned):
     assert page.molecules[0]["bonds"] == molecule.bonds.tolist()
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
-def test_a_browser_draws_the_molecules(turned, tmp_path):
+SIZE = 380, 240  # pixels of each of two canvases in a window 800 pixels wide
+
+
+def drawn(path, *keys):
+    """What the script of a page draws on each canvas, in this order, after keys are pressed."""
+    page = Collector()
+    page.feed(path.read_text())
+    script = "".join(page.scripts)
+    molecules = [json.dumps(molecule) for molecule in page.molecules]
+    given = {"script": script, "molecules": molecules, "size": SIZE, "keys": keys}
+    harness = str(Path(__file__).with_name("canvases.js"))
+    done = node.run(
+        "node", harness, input=json.dumps(given), capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def painted(shapes):
+    """Pixels (height, width, 3) of discs and of lines with round ends, later ones on top."""
+    x, y = np.meshgrid(*map(np.arange, SIZE))
+    at = np.stack([x, y], axis=-1) + 0.5
+    pixels = np.ones((*at.shape[:2], 3))
+    for shape in shapes:
+        start, end = np.array(shape["from"]), np.array(shape["to"])
+        length = max(np.sum((end - start) ** 2), 1e-12)
+        share = np.clip((at - start) @ (end - start) / length, 0.0, 1.0)
+        distance = np.linalg.norm(at - start - share[..., None] * (end - start), axis=-1)
+        pixels[distance <= shape["radius"]] = to_rgb(shape["colour"])
+    return pixels
+
+
+def discs(shapes):
+    return np.array([[*s["from"], s["radius"]] for s in shapes if s["from"] == s["to"]])
+
+
+def test_the_script_of_a_page_draws_the_molecules(turned):
+    molecule, path = turned
+    assert re.search(r'<div class="molecules">(<div><canvas [^>]*></canvas>[^<]*</div>){2}</div>',
+                     path.read_text())  # fmt: skip
+    for shapes in drawn(path):
+        assert len(discs(shapes)) == molecule.n_atoms
+        assert len(shapes) == molecule.n_atoms + 4 * len(molecule.bonds)
+        x, y, radius = discs(shapes).T
+        assert (np.abs(x - SIZE[0] / 2) + radius < SIZE[0] / 2).all()
+        assert (np.abs(y - SIZE[1] / 2) + radius < SIZE[1] / 2).all()
+        pixels = painted(shapes)
+        red = (pixels[..., 0] > 0.9) & (pixels[..., 1:] < 0.2).all(axis=-1)
+        assert red.sum() > 100  # the oxygens
+
+
+def test_the_arrow_keys_turn_a_molecule_and_plus_enlarges_it(turned):
     _, path = turned
-    size = "--window-size=800,600"
-    subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", size,
-         f"--user-data-dir={tmp_path}", f"--screenshot={tmp_path / 'page.png'}", path.as_uri()],
-        check=True, capture_output=True, timeout=300,
-    )  # fmt: skip
-    pixels = image.imread(tmp_path / "page.png")[..., :3]
-    red = (pixels[..., 0] > 0.9) & (pixels[..., 1:] < 0.2).all(axis=-1)
-    assert red[:, :400].sum() > 100  # the oxygens of each
-    assert red[:, 400:].sum() > 100
+    before, turned_on, enlarged = (drawn(path, *keys)[0] for keys in ((), ("ArrowLeft",), ("+",)))
+    x = [np.sort(discs(shapes)[:, 0]) for shapes in (before, turned_on)]
+    assert np.abs(x[1] - x[0]).max() > 1.0
+    middle = np.array([SIZE[0] / 2, SIZE[1] / 2, 0.0])
+    np.testing.assert_allclose(discs(enlarged) - middle, 1.1 * (discs(before) - middle))
