@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxff.commands.options import charges, count, data_options, patterns, positive, split_options
 from jaxff.commands.shared import METRICS, load_dataset, load_form, say_coverage, split_frames
+from jaxff.commands.teaching import run_with_teacher, teacher_options
 from jaxff.errors import InputError
 from jaxff.gaff.forms import FORMS
 from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
@@ -69,6 +70,7 @@ def options(sub) -> None:
         help="with --plus sgdml: calibrate standard errors on the validation frames and report "
         "their test coverage",
     )
+    teacher_options(sub)
     sub.add_argument(
         "--show", type=count, default=20, metavar="N", help="number of parameters to print"
     )
@@ -81,6 +83,8 @@ def run(arguments, console) -> dict:
     from jaxff.learn import evaluate, fit
     from jaxff.saved import save
 
+    if arguments.teacher is not None:
+        return run_with_teacher(arguments, console)
     if arguments.uncertainty and (not arguments.plus or arguments.valid == 0):
         raise InputError("--uncertainty needs --plus sgdml and validation frames (--valid N)")
     if arguments.learn_metric and not arguments.plus:

@@ -125,6 +125,19 @@ SURFACE = _object(
 CHANGE = _object(
     {"name": TEXT, "label": TEXT, "start": NUMBER, "fitted": NUMBER, "error": MAYBE, "unit": TEXT}
 )
+LEVEL = _object(
+    {
+        "name": TEXT, "force_mae": NUMBER, "force_rmse": NUMBER,  # kcal/mol/Å
+        "sigma": NUMBER, "lam": NUMBER, "prior": MAYBE, "teacher": FLAG,
+    }
+)  # fmt: skip
+TEACHER = _object(
+    {
+        "frames": WHOLE, "failed": WHOLE, "temperature": MAYBE,  # K
+        "student": _or(METRICS, NONE),  # errors of the student against the teacher
+        "levels": _list(LEVEL), "chosen": TEXT, "helps": FLAG,
+    }
+)  # fmt: skip
 EXPERIMENT = _object({}) | {"additionalProperties": True}  # different for each experiment
 
 RESULTS: dict[str, Schema] = {
@@ -154,11 +167,12 @@ RESULTS: dict[str, Schema] = {
     ),
     "export": _object({"files": FILES}),
     "fit": _object(
+        {},
         {
+            **MODEL, "molecules": _list(_object({"model": TEXT}, MODEL)),
             "converged": FLAG, "steps": WHOLE, "history": _map(_list(MAYBE)),
-            "changes": _list(CHANGE),
+            "changes": _list(CHANGE), "teacher": TEACHER,
         },
-        {**MODEL, "molecules": _list(_object({"model": TEXT}, MODEL))},
     ),
     "train": _object(
         {

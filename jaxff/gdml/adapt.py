@@ -9,6 +9,7 @@ and Williams, Gaussian Processes for Machine Learning, 2006, section 2.7).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
@@ -48,21 +49,12 @@ def adapted(
     """
     free = FreeParameters.of(baseline)
     moves, unravel = ravel_pytree(free.no_moves())
-    R, target = jnp.asarray(frames.positions), frames.forces.ravel()
-
-    def forces(moves, R):
-        return baseline.program.energy_and_forces(free.params(unravel(moves)), R)[1].ravel()
-
-    @jax.jit
-    def linearised(moves):
-        both = jax.lax.map(
-            lambda R: (forces(moves, R), jax.jacfwd(forces)(moves, R)), R, batch_size=16
-        )
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), both)
-
+    linearised, target = _linearised(free, frames.positions), frames.forces.ravel()
     for _ in range(MAX_STEPS):
-        values, slopes = map(np.asarray, linearised(moves))
+        values, slopes = (np.asarray(x).reshape(-1, *x.shape[2:]) for x in linearised(moves))
         left = target - values
+        if not left.any():  # the labels are those of the baseline
+            break
         solved = system.weigh(np.column_stack([left, slopes]))
         weight = prior * float(left @ solved[:, 0]) / len(left)
         normal = slopes.T @ solved[:, 1:] + weight * np.eye(len(moves))
@@ -79,3 +71,30 @@ def adapted(
             stacklevel=3,
         )
     return free.moved(unravel(moves))
+
+
+def force_slopes(baseline: Potential, positions: np.ndarray) -> np.ndarray:
+    """Derivatives (M, 3N, P) of the forces at positions (M, N, 3) Å by moves of the parameters.
+
+    A move is measured in units of the scale of its column, see `FreeParameters`.
+    """
+    free = FreeParameters.of(baseline)
+    start = ravel_pytree(free.no_moves())[0]
+    return np.asarray(_linearised(free, positions)(start)[1])
+
+
+def _linearised(free: FreeParameters, positions: np.ndarray) -> Callable:
+    """Function of moves (P,) that returns forces (M, 3N) and their derivatives (M, 3N, P)."""
+    unravel = ravel_pytree(free.no_moves())[1]
+    R = jnp.asarray(positions)
+
+    def forces(moves, R):
+        return free.start.program.energy_and_forces(free.params(unravel(moves)), R)[1].ravel()
+
+    @jax.jit
+    def both(moves):
+        return jax.lax.map(
+            lambda R: (forces(moves, R), jax.jacfwd(forces)(moves, R)), R, batch_size=16
+        )
+
+    return both

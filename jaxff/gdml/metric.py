@@ -18,7 +18,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 import scipy.optimize
 import scipy.sparse.csgraph
 
@@ -30,6 +29,7 @@ from jaxff.gdml.descriptor import (
     scaled_distances,
 )
 from jaxff.gdml.kernel import blocks
+from jaxff.gdml.leave_out import LeftOut, left_out
 from jaxff.gdml.operator import KernelOperator
 from jaxff.gdml.settings import Progress
 from jaxff.molecule import Molecule
@@ -136,7 +136,7 @@ class LeaveOneOut:
         parts = self._errors(moves)
         if parts is None:
             return np.inf
-        return float(np.sqrt(np.sum(parts[0] ** 2) / (3 * self.n_atoms * len(self.labels))))
+        return float(np.sqrt(np.sum(parts.errors**2) / (3 * self.n_atoms * len(self.labels))))
 
     def __call__(self, moves: np.ndarray) -> tuple[float, np.ndarray]:
         """The logarithm of the RMSE up to a constant, and its derivative (C + 1,).
@@ -163,22 +163,11 @@ class LeaveOneOut:
     def _arrays(self) -> tuple[Array, ...]:
         return self.distances, self.jacobians, self.entries, self.classes, self.centres
 
-    def _errors(self, moves: np.ndarray):
-        """Errors (M, W), blocks B_mm (M, W, W), B (MW, MW) and α (MW,); None if K is singular."""
-        count, width = self.labels.shape
+    def _errors(self, moves: np.ndarray) -> LeftOut | None:
+        """Errors at left-out frames, in the coordinates of the labels; None if K is singular."""
         kernel = np.array(_kernel(jnp.asarray(moves), *self._arrays))
         kernel[np.diag_indices_from(kernel)] += self.lam
-        factorise, invert = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (kernel,))
-        factor, fault = factorise(kernel, lower=1)
-        if fault:
-            return None
-        lower = np.tril(invert(factor, lower=1)[0])
-        inverse = lower + np.tril(lower, -1).T
-        alphas = inverse @ self.labels.ravel()
-        frames = np.arange(count)
-        diagonal = inverse.reshape(count, width, count, width)[frames, :, frames]
-        errors = np.linalg.solve(diagonal, alphas.reshape(count, width, 1))[..., 0]
-        return (errors, diagonal, inverse, alphas) if np.isfinite(errors).all() else None
+        return left_out(kernel, self.labels)
 
 
 def learn_metric(

@@ -57,7 +57,7 @@ class Kernel:
             larger `lam`.
         adapt_baseline: re-estimate the trainable parameters of the baseline together with the
             kernel, see `jaxff.gdml.adapt`.  The strength of their prior is chosen on the
-            validation frames.
+            validation frames, or it is the given number.
 
     Raises:
         InputError: a value that cannot be used.
@@ -69,9 +69,10 @@ class Kernel:
     learn_metric: bool = False
     energies: str | None = "offset"
     atoms: Sequence[int] | None = None
-    adapt_baseline: bool = False
+    adapt_baseline: bool | float = False
 
     def __post_init__(self):
+        check_positive("adapt_baseline", float(self.adapt_baseline) or None)
         ascending(self.lam, "lam")
         check_choice("energies", self.energies, ENERGIES)
         check_symmetry_option(self.symmetries)

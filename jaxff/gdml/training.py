@@ -92,7 +92,7 @@ def train(
         dataset = replace(dataset, energies=None)
     sigmas = None if sigma is None else ascending(sigma, "sigma")
     lams = ascending(kernel.lam, "lam")
-    choosing = sigmas is None or len(sigmas) > 1 or len(lams) > 1 or kernel.adapt_baseline
+    choosing = sigmas is None or len(sigmas) > 1 or len(lams) > 1 or kernel.adapt_baseline is True
     frames, chosen_on = draw(dataset, n_train, valid, choosing, run.seed)
     if baseline is not None:
         baseline = baseline.matched(dataset.molecule)
@@ -216,6 +216,8 @@ class _Task:
         """The best model of this σ and its validation error (∞ without validation frames)."""
         if not self.kernel.adapt_baseline:
             priors = (None,)
+        elif self.kernel.adapt_baseline is not True:
+            priors = (float(self.kernel.adapt_baseline),)
         elif self.valid is None:
             priors = PRIORS[:1]
         results: list[tuple[Potential, float]] = []

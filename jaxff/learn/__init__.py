@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jaxff.learn.gradient import Labels, force_matching
     from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
     from jaxff.learn.targets import Dipole, Hessian, Target, TorsionScan
+    from jaxff.learn.teaching import Level, Taught, Teaching, teach
 
 # The command line reads the settings before it imports JAX, so names are imported at first use. No
 # module may have the name of a function here: importing it would replace the function.
@@ -23,6 +24,7 @@ _HOME = {
     "fitting": ["Fit", "fit"],
     "gradient": ["Labels", "force_matching"],
     "settings": ["METHODS", "Gradient", "LeastSquares", "Method"],
+    "teaching": ["Level", "Taught", "Teaching", "teach"],
     "targets": ["Dipole", "Hessian", "Target", "TorsionScan"],
 }
 
@@ -37,15 +39,19 @@ __all__ = [
     "Hessian",
     "Labels",
     "LeastSquares",
+    "Level",
     "Method",
     "RelativeEntropy",
     "Target",
+    "Taught",
+    "Teaching",
     "TorsionScan",
     "aligned",
     "errors",
     "evaluate",
     "fit",
     "force_matching",
+    "teach",
 ]
 
 

@@ -14,11 +14,11 @@ from jaxff.dataset import Dataset, Split
 from jaxff.domain import outside
 from jaxff.errors import InputError
 from jaxff.learn import errors
-from jaxff.md import SimulationError
 from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader
 from jaxff.potential import Potential
 from jaxff.reference.calculators import Method
+from jaxff.reference.exploration import explore
 from jaxff.reference.generation import label
 from jaxff.reference.selection import force_uncertainty, select
 from jaxff.reference.settings import (
@@ -27,7 +27,6 @@ from jaxff.reference.settings import (
     Loop,
     Progress,
     Sampling,
-    frames_by_time,
 )
 from jaxff.saved import save
 from jaxff.store import check_request, described
@@ -35,7 +34,6 @@ from jaxff.store import check_request, described
 FORMAT = "jaxff active learning 2"
 # One frame in five, within these limits, is a validation frame, to choose the width of the kernel.
 VALID_SHARE, MAX_VALID = 5, 100
-ATTEMPTS = 5  # to run the dynamics, if they fail before there are enough frames
 
 
 class Round(NamedTuple):
@@ -157,8 +155,10 @@ def active_learning(
         n = min(loop.n_round, loop.max_frames - len(data))
         if reached or n < 1:
             return ActiveLearning(model, data, tuple(rounds), reached)
-        now = replace(sampling, seed=sampling.seed + 1000 * (len(rounds) + 1))
-        frames, fault = _explore(model, molecule, data, n, loop.n_candidates, now, progress)
+        seed = sampling.seed + 1000 * (len(rounds) + 1)
+        now = replace(sampling, equilibration=0.0, seed=seed)
+        count = n, loop.n_candidates
+        frames, fault = explore(model, molecule, data.positions, count, now, progress)
         uncertainty = gdml.uncertainty(model, split.train, split.valid, seed=sampling.seed)
         predicted = force_uncertainty(uncertainty, frames)
         chosen = select(frames, n, "uncertainty", model=predicted, known=data.positions)
@@ -211,35 +211,6 @@ class _History:
         notes = {**data.notes, "command": self.command, "active": json.dumps(header)}
         replace(data, notes=notes).save(self.path)
         self.path.with_name("new.npz").unlink(missing_ok=True)
-
-
-def _explore(
-    model: Potential,
-    molecule: Molecule,
-    data: Dataset,
-    n: int,
-    n_candidates: int,
-    sampling: Sampling,
-    progress: Progress | None = None,
-) -> tuple[np.ndarray, str]:
-    """Frames of dynamics from labelled frames, and why these ended early (or "")."""
-    drawn, fault = [], ""
-    rng = np.random.default_rng(sampling.seed)
-    for attempt in range(ATTEMPTS):
-        starts = data.positions[rng.integers(len(data), size=sampling.replicas)]
-        now = replace(sampling, equilibration=0.0, seed=sampling.seed + 100 * attempt)
-        try:
-            frames = now.frames(model, molecule, n_candidates, starts=starts, progress=progress)
-        except SimulationError as error:
-            fault = fault or str(error)
-            frames = frames_by_time(error.run)[sampling.replicas :]  # the starts have labels
-        drawn.append(frames)
-        if sum(map(len, drawn)) >= n:
-            return np.concatenate(drawn), fault
-    raise InputError(
-        f"the dynamics of a model of {len(data)} frames failed {ATTEMPTS} times before giving {n} "
-        f"frames ({fault}): label more initial frames, give a baseline, or lower the temperature"
-    )
 
 
 def _compared(model: Potential, frames: np.ndarray) -> dict[str, Any] | None:

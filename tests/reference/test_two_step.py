@@ -18,7 +18,7 @@ from jaxff.reference import (
     select,
     two_step,
 )
-from jaxff.reference.active import _explore
+from jaxff.reference.exploration import explore
 
 TOY = "toy_calculators:Springs"
 
@@ -207,16 +207,16 @@ def test_active_learning_goes_on_to_its_budget_and_its_target(water, truth, tmp_
 def test_dynamics_that_stop_give_what_was_sound(water, truth, data):
     """Springs that are no number where one is stretched by a tenth: at 600 K soon reached."""
     model = springs(water, 1.62)
-    sampling = Sampling(temperature=600.0, spacing=2.0, replicas=2)
+    sampling = Sampling(temperature=600.0, spacing=2.0, replicas=2, equilibration=0.0)
     starts = data[np.argsort(data.energies)[:20]]
-    frames, fault = _explore(model, water, starts, 8, 2000, sampling)
+    frames, fault = explore(model, water, starts.positions, (8, 2000), sampling)
     assert "not finite" in fault
     assert 8 <= len(frames) < 2000
     assert np.isfinite(truth.predict(frames)[0]).all()
     # Starts are labelled already.
     assert not any((frames == start).all(axis=(1, 2)).any() for start in starts.positions)
     with pytest.raises(InputError, match="failed 5 times before giving 1999 frames"):
-        _explore(model, water, starts, 1999, 2000, sampling)
+        explore(model, water, starts.positions, (1999, 2000), sampling)
 
 
 def test_a_folder_of_another_kind_is_left_alone(water, truth, data, tmp_path):

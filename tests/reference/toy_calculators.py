@@ -16,6 +16,7 @@ class Springs(Calculator):
     """
 
     implemented_properties = ("energy", "forces")
+    length = 1.2  # Å
 
     def __init__(self, log=None, delay=0.0, fail_above=np.inf, quietly=False):
         super().__init__()
@@ -32,11 +33,17 @@ class Springs(Calculator):
             raise CalculationFailed("no convergence")
         separation = R[:, None] - R[None, :]
         r = np.linalg.norm(separation, axis=-1) + np.eye(len(R))
-        stretch = (r - 1.2) * (1.0 - np.eye(len(R)))
+        stretch = (r - self.length) * (1.0 - np.eye(len(R)))
         energy = 0.25 * 30.0 * np.sum(stretch**2)
         forces = -30.0 * np.einsum("ij,ijc->ic", stretch / r, separation)
         nan = np.nan if R[0, 0] > self.fail_above else 0.0
         self.results = {"energy": energy + nan, "forces": forces}
+
+
+class Water(Springs):
+    """Springs with the lengths in water, for the atoms O, H and H."""
+
+    length = np.array([[0.0, 0.97, 0.97], [0.97, 0.0, 1.53], [0.97, 1.53, 0.0]])
 
 
 class Deadly(Springs):

@@ -1,0 +1,184 @@
+"""The part of `jaxff fit` that learns from few frames with the help of a teacher."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxff.commands.options import calculator_options, positive, trust_option
+from jaxff.commands.shared import METRICS, load_dataset, load_form, split_frames
+from jaxff.errors import InputError
+from jaxff.formats.registry import MODEL_SUFFIX, suffix_of
+from jaxff.npz import writable_file
+from jaxff.reference.calculators import CHOICES
+from jaxff.reference.settings import Labelling
+
+if TYPE_CHECKING:
+    from jaxff.console import Console
+    from jaxff.dataset import Dataset, Split
+    from jaxff.learn import Taught
+    from jaxff.reference.teacher import Student
+
+
+def teacher_options(sub) -> None:
+    """Options of the teacher."""
+    group = sub.add_argument_group("few frames, with the help of a teacher (with --plus sgdml)")
+    group.add_argument(
+        "--teacher", metavar="NAME|MODEL.npz|DATA.npz",
+        help="cheap labels from which a model is fitted first, so that the frames need to teach "
+        f"only the difference: {CHOICES}, or a data set with such labels",
+    )  # fmt: skip
+    group.add_argument(
+        "--teacher-frames", type=positive(int), metavar="N",
+        help="frames that the teacher labels (default 2000; fewer for more than 10 atoms)",
+    )  # fmt: skip
+    group.add_argument(
+        "--teacher-temperature", type=positive(float), metavar="T",
+        help="temperature of the dynamics that give these frames, K (default: estimated from the "
+        "energies of the data)",
+    )  # fmt: skip
+    group.add_argument(
+        "--teacher-options", default="{}", metavar="JSON", help="options of the calculator"
+    )
+    group.add_argument(
+        "--workers", type=positive(int), default=Labelling.workers, help="number of processes"
+    )
+    trust_option(group)
+
+
+def run_with_teacher(arguments: argparse.Namespace, console: Console) -> dict:
+    """Run `jaxff fit` with the option --teacher."""
+    from jaxff.learn import Teaching, evaluate, teach
+    from jaxff.reference import Distilling, student_of
+    from jaxff.saved import save
+
+    _check(arguments)
+    output = Path(arguments.output)
+    teacher_file = output.with_name(f"{output.stem}-teacher{output.suffix}")
+    for path in (output, teacher_file):
+        writable_file(path)
+    data = load_dataset(arguments, arguments.data[0])
+    split = _split(data, arguments, console)
+    charge = arguments.charge[0] if arguments.charge else None
+    start = load_form(arguments, data, charge).matched(data.molecule)
+    unfinished = Path(f"{output}.partial")
+    student = student_of(
+        _teacher(arguments, console),
+        split.train,
+        start,
+        unfinished,
+        Distilling(frames=arguments.teacher_frames, temperature=arguments.teacher_temperature),
+        progress=console,
+    )
+    _say_student(student, console)
+    taught = teach(
+        split.train,
+        student.potential,
+        start=start,
+        labels=student.labels,
+        settings=Teaching(seed=arguments.seed, check_labels=arguments.check_labels),
+        progress=console,
+    )
+    save(output, taught.potential)
+    console.close()
+    _say_levels(taught, console)
+    parts = {"train": split.train, "valid": split.valid, "test": split.test}
+    scores = {key: evaluate(taught.potential, part) for key, part in parts.items() if len(part)}
+    if len(split.test):
+        rows = {"teacher": evaluate(student.potential, split.test), "result": scores["test"]}
+        console.table(
+            [f"{data.name} test errors", *METRICS],
+            [[name, *(row.get(m, "-") for m in METRICS)] for name, row in rows.items()],
+        )
+    written = [str(output)]
+    if student.temperature is not None:  # the frames are new
+        student.dataset.save(teacher_file)
+        written.append(str(teacher_file))
+    shutil.rmtree(unfinished, ignore_errors=True)
+    console.say(f"wrote {', '.join(written)}")
+    return {
+        **scores,
+        "coverage": None,
+        "model": str(output),
+        "teacher": {
+            "frames": 0 if student.dataset is None else len(student.dataset),
+            "failed": student.failed,
+            "temperature": student.temperature,
+            "student": student.errors or None,
+            "levels": [level._asdict() for level in taught.levels],
+            "chosen": taught.chosen.name,
+            "helps": taught.chosen.teacher,
+        },
+    }
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.plus is None:
+        raise InputError("--teacher needs a kernel on the rest: add --plus sgdml")
+    if len(arguments.data) != 1:
+        raise InputError("--teacher helps one data set: give one, and repeat for the others")
+    if arguments.uncertainty:
+        raise InputError(
+            "--uncertainty belongs to one kernel, but a model with a --teacher has two: omit it; "
+            "the errors on left-out frames are printed"
+        )
+
+
+def _split(data: Dataset, arguments: argparse.Namespace, console: Console) -> Split:
+    """The frames; none are used for validation, and all of a small set for training."""
+    distinct = len(data.distinct())
+    arguments.valid = arguments.valid or 0
+    if arguments.n_train is None:
+        asked = arguments.valid + (arguments.test or 0)
+        arguments.n_train = max(min(arguments.usual_n_train, distinct - asked), 1)
+    return split_frames(data, arguments, console)
+
+
+def _teacher(arguments: argparse.Namespace, console: Console) -> Labelling | Dataset:
+    """The teacher: a calculator or potential, or the data set with its labels."""
+    from jaxff.dataset import Dataset
+    from jaxff.formats.potentials import model_of
+
+    name = arguments.teacher
+    npz = suffix_of(name) == MODEL_SUFFIX
+    if suffix_of(name) in (".extxyz", ".xyz") or (npz and model_of(name) is None):
+        data = Dataset.load(name)
+        console.say(f"teacher: {len(data)} frames of {name} ({data.theory})")
+        return data
+    return Labelling(
+        name,
+        calculator_options(arguments.teacher_options),
+        arguments.workers,
+        command=shlex.join(["jaxff", *sys.argv[1:]]),
+        trust=tuple(arguments.trust),
+    )
+
+
+def _say_student(student: Student, console: Console) -> None:
+    console.close()
+    if student.dataset is None:
+        return
+    words: list[Any] = [f"teacher: {len(student.dataset)} frames"]
+    if student.temperature is not None:
+        words.append(f"at {student.temperature:.0f} K")
+    if student.failed:
+        words.append(f"({student.failed} failed and are left out)")
+    if student.errors:
+        mae = student.errors["force_mae"]
+        words.append(f"; the student reproduces it on the data to {mae:.3f} kcal/mol/Å (force MAE)")
+    console.say(" ".join(words).replace(" ;", ";"))
+
+
+def _say_levels(taught: Taught, console: Console) -> None:
+    console.table(
+        ["way", "force MAE of left-out frames", "RMSE", "sigma"],
+        [
+            [level.name, level.force_mae, level.force_rmse, f"{level.sigma:.3g}"]
+            for level in taught.levels
+        ],
+    )
+    console.say(f"{taught.verdict}; chosen: {taught.chosen.name}")

@@ -1,0 +1,117 @@
+"""Learning from few frames with the help of a teacher, which is left out if it does not help."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from springs import springs
+
+from jaxff import Dataset, InputError, Molecule, evaluate, load, save
+from jaxff.learn import Teaching, teach
+
+PLAIN = Teaching(learn_metric=False)
+
+
+def labelled(potential, R):
+    energies, forces = potential.predict(R)
+    return Dataset(potential.molecule.numbers, R, forces, energies, name="water")
+
+
+def changed(potential, **values):
+    """The springs with other values."""
+    return potential.replace({"springs": {**potential.params["springs"], **values}})
+
+
+@pytest.fixture(scope="module")
+def water():
+    return Molecule.from_smiles("O")
+
+
+@pytest.fixture(scope="module")
+def truth(water):
+    return springs(water)
+
+
+@pytest.fixture(scope="module")
+def positions(water):
+    return water.positions + np.random.default_rng(1).normal(0.0, 0.08, (60, 3, 3))
+
+
+@pytest.fixture(scope="module")
+def frames(truth, positions):
+    return labelled(truth, positions[:10])
+
+
+def test_a_teacher_that_is_close_helps(truth, frames, positions, tmp_path):
+    """The forces of the student are wrong by 3 % of the softest springs."""
+    params = truth.params["springs"]
+    student = changed(truth, k=1.03 * params["k"])
+    taught = teach(frames, student, settings=PLAIN)
+    assert taught.chosen.teacher
+    assert "the teacher lowers" in taught.verdict
+    alone = next(level for level in taught.levels if not level.teacher)
+    assert taught.chosen.force_rmse < alone.force_rmse
+    test = labelled(truth, positions[10:])
+    errors = evaluate(taught.potential, test)
+    assert errors["force_mae"] < 0.2 * evaluate(student, test)["force_mae"]
+    save(tmp_path / "m.npz", taught.potential)
+    np.testing.assert_array_equal(
+        load(tmp_path / "m.npz").predict(test.positions)[1],
+        taught.potential.predict(test.positions)[1],
+    )
+
+
+def test_a_teacher_that_misleads_is_not_used(truth, frames, positions):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0.0, 200.0, frames.forces.shape)
+    student = changed(truth, k=-4.0 * truth.params["springs"]["k"])
+    labels = replace(frames, forces=frames.forces + noise)
+    settings = replace(PLAIN, adapt=False)
+    taught = teach(frames, student, start=truth, labels=labels, settings=settings)
+    assert not taught.chosen.teacher
+    assert "does not lower" in taught.verdict
+    assert "it is not used" in taught.verdict
+    assert "gdml" in taught.potential.params
+
+
+def test_the_difference_counts_the_error_of_the_student(truth, frames):
+    """A student that reproduces the labels by chance, and a teacher that differs from both."""
+    labels = replace(frames, forces=np.zeros_like(frames.forces))
+    taught = teach(frames, truth, labels=labels, settings=replace(PLAIN, adapt=False))
+    rest, difference = taught.levels[-2:]
+    assert rest.force_rmse < 1e-6
+    assert difference.force_rmse > 0.1
+    assert taught.chosen == rest
+
+
+def test_parameters_are_re_estimated(truth, frames, positions):
+    """The truth is the student with other parameters, which ten frames determine."""
+    student = changed(truth, k=1.3 * truth.params["springs"]["k"])
+    taught = teach(frames, student, settings=PLAIN)
+    assert taught.chosen.prior is not None
+    assert "re-estimated" in taught.chosen.name
+    test = labelled(truth, positions[10:])
+    fixed = teach(frames, student, settings=replace(PLAIN, adapt=False))
+    errors = [evaluate(t.potential, test)["force_mae"] for t in (taught, fixed)]
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_teachers_of_other_molecules_charges_and_frames_are_refused(truth, frames, water):
+    ion = Molecule(water.numbers, water.positions, water.bonds, charge=1)
+    charged = truth.replace(truth.params).on(range(3))
+    charged = type(truth)(truth.program, truth.params, ion)
+    with pytest.raises(InputError, match=r"teacher has charge \+1, but water has \+0"):
+        teach(frames, charged)
+    with pytest.raises(InputError, match=r"labels are for charge \+1"):
+        teach(frames, truth, labels=replace(frames, charge=1))
+    with pytest.raises(InputError, match="not of the same frames in the same order"):
+        teach(frames, truth, labels=frames[::-1])
+    with pytest.raises(InputError, match="atoms cannot be matched"):
+        teach(frames, springs(Molecule.from_smiles("N")))
+    with pytest.raises(InputError, match="7 frames, but at least 8"):
+        teach(frames[:7], truth)
+    with pytest.raises(InputError, match="λ must be a positive number"):
+        Teaching(lam=0.0)
+    with jax.enable_x64(False), pytest.raises(InputError, match="float64"):
+        teach(frames, truth)

@@ -1,0 +1,137 @@
+"""Students of a teacher: sampled, labelled and fitted, also after an interruption."""
+
+import json
+from dataclasses import replace
+
+import jsonschema
+import numpy as np
+import pytest
+from springs import springs
+
+from jaxff import Dataset, InputError, Molecule, evaluate, load, save, units
+from jaxff.cli import main
+from jaxff.commands.results import schema
+from jaxff.reference import Distilling, Labelling, Sampling, label_frames, student_of
+
+TOY = "toy_calculators:Water"
+SETTINGS = Distilling(
+    frames=40,
+    temperature=300.0,
+    learn_metric=False,
+    sampling=Sampling(spacing=5.0, equilibration=10.0, replicas=10),
+)
+
+
+@pytest.fixture(scope="module")
+def water():
+    return Molecule.from_smiles("O")
+
+
+@pytest.fixture(scope="module")
+def frames(water, tmp_path_factory):
+    """Frames of water, whose springs are stiffer than those of the teacher by a fifth."""
+    R = water.positions + np.random.default_rng(0).normal(0.0, 0.03, (60, 3, 3))
+    path = tmp_path_factory.mktemp("data") / "water.npz"
+    data = label_frames([water.with_positions(r) for r in R], path, Labelling(TOY)).dataset
+    data = replace(data, forces=1.2 * data.forces, energies=1.2 * data.energies, notes={})
+    data.save(path)
+    return Dataset.load(path, check=False), path
+
+
+def test_a_student_reproduces_its_teacher_and_continues(frames, water, tmp_path):
+    log, few, start = tmp_path / "calls", frames[0][:10], springs(water)
+    teacher = Labelling(TOY, {"log": str(log)}, workers=1)
+
+    def stop(phase, fraction):
+        if phase == "fit" and log.exists() and log.stat().st_size >= 50:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        student_of(teacher, few, start, tmp_path / "s", SETTINGS, progress=stop)
+    student = student_of(teacher, few, start, tmp_path / "s", SETTINGS)
+    assert log.stat().st_size == 50  # the data, then 40 frames; none of them twice
+    assert (len(student.dataset), student.failed, student.temperature) == (40, 0, 300.0)
+    np.testing.assert_array_equal(student.labels.positions, few.positions)
+    assert student.errors["force_mae"] < 0.05 * np.abs(few.forces).mean()
+    again = student_of(teacher, few, start, tmp_path / "s", SETTINGS)
+    assert evaluate(again.potential, few) == evaluate(student.potential, few)
+    with pytest.raises(InputError, match=r"frames 40 → 41"):
+        student_of(teacher, few, start, tmp_path / "s", replace(SETTINGS, frames=41))
+
+
+def test_failed_frames_are_counted_and_left_out(frames, water, tmp_path):
+    few = frames[0][:12]
+    limit = float(np.sort(few.positions[:, 0, 0])[-2])
+    teacher = Labelling(TOY, {"fail_above": limit}, workers=1)
+    student = student_of(teacher, few, springs(water), tmp_path / "s", SETTINGS)
+    assert student.failed >= 1
+    assert student.labels is None  # they are not complete
+    assert len(student.dataset) == 40 - (student.failed - 1)
+    every = Labelling(TOY, {"fail_above": -1e3}, workers=1)
+    with pytest.raises(InputError, match="every calculation failed"):
+        student_of(every, few, springs(water), tmp_path / "t", SETTINGS)
+
+
+def test_teachers_of_other_molecules_and_charges_are_refused(frames, water, tmp_path):
+    few, start = frames[0][:10], springs(water)
+    for teacher in (replace(frames[0], charge=1), Labelling(springs(replace(water, charge=1)))):
+        with pytest.raises(InputError, match=r"teacher is for charge \+1, but water has charge"):
+            student_of(teacher, few, start, tmp_path / "s", SETTINGS)
+    with pytest.raises(InputError, match="takes no charge"):
+        student_of(Labelling(TOY), replace(few, charge=1), start, tmp_path / "s", SETTINGS)
+    ammonia = Labelling(springs(Molecule.from_smiles("N")))
+    with pytest.raises(InputError, match="atoms cannot be matched"):
+        student_of(ammonia, few, start, tmp_path / "s", SETTINGS)
+    with pytest.raises(InputError, match="at least 2 frames"):
+        Distilling(frames=1)
+
+
+def test_the_command_learns_from_a_calculator_and_a_model(frames, water, tmp_path, capsys):
+    data, path = frames
+    out, report = tmp_path / "m.npz", tmp_path / "r.json"
+    command = ["fit", str(path), "--no-check", "--plus", "sgdml", "-n", "12", "--test", "30"]
+    command += ["-o", str(out), "--json", str(report)]
+    calculator = ["--teacher", TOY, "--teacher-frames", "40", "--workers", "1"]
+    assert main([*command, *calculator]) == 0
+    found = json.loads(report.read_text())
+    jsonschema.validate(found, schema("fit"))
+    assert found["teacher"]["frames"] == 40
+    assert found["test"] == pytest.approx(evaluate(load(out), data_of_test(data)), rel=1e-6)
+    assert not (tmp_path / "m.npz.partial").exists()
+    text = capsys.readouterr().out
+    assert "40 frames at" in text
+    assert len(Dataset.load(tmp_path / "m-teacher.npz", check=False)) == 40
+    model = tmp_path / "springs.npz"
+    save(model, near(water))
+    assert main([*command, "--teacher", str(model)]) == 0
+    found = json.loads(report.read_text())
+    jsonschema.validate(found, schema("fit"))
+    assert found["teacher"]["frames"] == 0
+    assert found["teacher"]["helps"]
+    assert "the teacher lowers the errors" in capsys.readouterr().out
+
+
+def near(water):
+    """The springs of the calculator as a potential."""
+    potential = springs(water)
+    params = potential.params["springs"]
+    k = np.full(3, 0.5 * 30.0 * units.EV)
+    length = np.array([0.97, 0.97, 1.53])
+    return potential.replace({"springs": {**params, "k": k, "length": length}})
+
+
+def data_of_test(data):
+    return data.split(12, 0, 30, seed=0, stratify=True).test
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "add --plus sgdml"),
+        (["--plus", "sgdml", "--uncertainty"], "has two: omit it"),
+    ],
+)
+def test_options_that_exclude_each_other(frames, options, message, tmp_path, capsys):
+    out = str(tmp_path / "m.npz")
+    assert main(["fit", str(frames[1]), "--teacher", TOY, *options, "-o", out]) == 1
+    assert message in capsys.readouterr().err
