@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from jaxff.dataset import Dataset
 from jaxff.learn import fit
 from jaxff.md import Descent
 from jaxff.paper.basins import MOLECULE, torsions
-from jaxff.paper.dynamics import sampled
+from jaxff.paper.dynamics import gaff_frames, sampled
 from jaxff.paper.experiment import Setting
 from jaxff.paper.minima import atoms_of
 from jaxff.potential import Potential
@@ -102,8 +103,11 @@ def corrected(setting: Setting, title: str, baseline: Potential) -> Potential:
         return baseline + setting.kept(f"{MOLECULE}-{name}", make).on(atoms)
 
     plain = title.lower().replace(" ", "-")
-    first = setting.size(lambda: trained(f"{plain}-correction-1", near), lambda: baseline)
-    run = sampled(setting, MOLECULE, f"{title} first correction", first, setting.size(10.0, 1.0))
+    if setting.small:
+        run = gaff_frames(setting, MOLECULE)
+    else:
+        first = partial(trained, f"{plain}-correction-1", near)
+        run = sampled(setting, MOLECULE, f"{title} first correction", first, 10.0)
     rng = np.random.default_rng(setting.seed)
     visited = run.reshape(-1, *run.shape[2:])
     chosen = visited[rng.choice(len(visited), min(count, len(visited)), replace=False)]

@@ -11,7 +11,7 @@ from jaxff.analysis import Estimate
 from jaxff.paper import basins
 from jaxff.paper.basins import BASINS, MOLECULE, counted, estimated, facing
 from jaxff.paper.corrections import CORRECTED, corrected, labelled, refitted
-from jaxff.paper.dynamics import TEMPERATURE, replicas, sampled
+from jaxff.paper.dynamics import TEMPERATURE, gaff_frames, replicas, sampled
 from jaxff.paper.experiment import Setting
 from jaxff.paper.result import Result, Table, picture
 from jaxff.paper.verdicts import judged, shown
@@ -163,7 +163,10 @@ def reweighted(setting: Setting) -> tuple[np.ndarray, float]:
     that of class-II. The effective number is (Σ w)²/Σ w².
     """
     model = refitted(setting, "class2")
-    run = sampled(setting, MOLECULE, "refitted class-II", lambda: model)
+    if setting.small:  # GAFF itself
+        run = gaff_frames(setting, MOLECULE)
+    else:
+        run = sampled(setting, MOLECULE, "refitted class-II", lambda: model)
     each = setting.size(60, 8)
     which = np.linspace(0, run.shape[1] - 1, each).round().astype(int)
     chosen = run[:, which]
