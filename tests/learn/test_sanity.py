@@ -66,6 +66,14 @@ def test_frames_far_off_are_named(known):
             check_labels(bad, *predicted)
 
 
+def test_one_monstrous_force_among_many_atoms_is_named(known):
+    data, predicted = known
+    forces = data.forces.copy()
+    forces[7, 1] += [480.0, -360.0, 0.0]
+    with pytest.raises(InputError, match="frames 7 are wrong"):
+        check_labels(Dataset(data.numbers, data.positions, forces, data.energies), *predicted)
+
+
 def test_labels_of_other_frames_or_atoms_are_named(known):
     data, predicted = known
     order = np.roll(np.arange(len(data)), 7)
