@@ -12,7 +12,7 @@ import time
 from importlib import import_module
 
 from jaxff import __version__
-from jaxff.commands.options import HelpWithDefaults, count
+from jaxff.commands.options import HelpWithDefaults, Parser, count
 from jaxff.commands.results import FORMAT, write_json
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
@@ -38,7 +38,7 @@ COMMANDS = (
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; `command` in its result is the name of the command."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="jaxff", description="Differentiable force fields on JAX: sGDML, GAFF, hybrids."
     )
     top.add_argument("--version", action="version", version=f"jaxff {__version__}")

@@ -18,7 +18,7 @@ from jaxff import gdml, store
 from jaxff.analysis import scans
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.formats import read_inpcrd
+from jaxff.formats import read_gro, read_inpcrd
 from jaxff.formats.potentials import model_of, read_potential
 from jaxff.formats.registry import AMBER, FORCE_FIELD_SUFFIXES, MODEL_SUFFIX, suffix_of
 from jaxff.gaff.table import gaff_table, with_frcmod
@@ -238,23 +238,8 @@ def _describe_inpcrd(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
 
 
 def _describe_gro(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    try:
-        count = int(lines[1])
-        rows = np.array([[float(x) for x in _gro_numbers(row)] for row in lines[2 : 2 + count]])
-        box = [float(x) for x in lines[2 + count].split()]
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{path}: not a gro file, or a truncated one") from error
-    if rows.shape != (count, 3) or not np.isfinite(rows).all():
-        raise InputError(f"{path}: not a gro file, or a truncated one")
-    return "GROMACS coordinates", {"title": lines[0].strip(), "atoms": count, "box": box}
-
-
-def _gro_numbers(row: str) -> list[str]:
-    """The coordinates of a line of a gro file, whose columns have any equal number of decimals."""
-    first = row.index(".", 20)
-    width = row.index(".", first + 1) - first
-    return [row[20 + k * width : 20 + (k + 1) * width] for k in range(3)]
+    title, positions, box = read_gro(path)
+    return "GROMACS coordinates", {"title": title, "atoms": len(positions), "box": box}
 
 
 READERS: dict[str, Callable[[Path, Sequence[str]], tuple[str, Facts]]] = {

@@ -44,6 +44,8 @@ def read_npz(path: Path) -> tuple[Fields, Units]:
             "theory": file.text("theory", "unknown"),
             "notes": {k: file.text(k) for k in NOTES if k in file},
         }
+    elif "header" in file or "R_d_desc_alpha" in file:
+        raise InputError(f"{path}: this file contains a model or a state, not a data set")
     else:
         raise InputError(
             f"{path}: not a data set: it has neither z, R, F (sGDML) nor nuclear_charges, coords, "

@@ -353,6 +353,42 @@ def test_negative_charges_are_not_options():
     assert parser().parse_args(["minimize", "m", "x", "-o", "d", "--charge", "-1"]).charge == -1
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("md m.npz x.xyz -o r --stepz 9", "unknown option --stepz; did you mean --steps?"),
+        ("md m.npz x.xyz -o r --no-such=9", "jaxff md: error: unknown option --no-such"),
+        ("train d.npz -o m.npz --sigma 10 20", "unexpected argument '20': check the order"),
+        ("md m.npz x.xyz -o r --temperature 300K", "argument --temperature: '300K' is not a num"),
+        ("md m.npz x.xyz -o r --steps 1.5", "argument --steps: '1.5' is not a whole number"),
+        ("fit d.npz -o m.npz --charge +-1", "argument --charge: '+-1' is not a whole number"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_options_are_named(command, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parser().parse_args(command.split())
+    assert message in capsys.readouterr().err
+
+
+def test_wrong_kinds_of_files_are_named(tmp_path, capsys):
+    from jaxff import gaff, save, write_force_field
+
+    molecule = Molecule.from_smiles("C[NH3+]")
+    potential = gaff(molecule, charges="gasteiger")
+    write_force_field(tmp_path / "m.prmtop", potential)
+    save(tmp_path / "m.npz", potential)
+    ions = Dataset(molecule.numbers, molecule.positions[None], molecule.positions[None], charge=1)
+    ions.save(tmp_path / "d.npz")
+    data, model, coordinates = (tmp_path / name for name in ("d.npz", "m.npz", "m.inpcrd"))
+    message = fails(capsys, "evaluate", coordinates, data)
+    assert "m.inpcrd: neither a model nor a force field; their suffixes are .npz, .prm" in message
+    assert "contains a model or a state, not a data set" in fails(capsys, "evaluate", model, model)
+    assert "d.npz is a file, not a folder" in fails(capsys, "minimize", model, model, "-o", data)
+    options = ("--no-check", "--charges", "gasteiger", "-o", tmp_path / "f.npz")
+    message = fails(capsys, "fit", data, "--charge=-1", *options)
+    assert "has the charge +1, but -1 was given; correct one" in message
+
+
 def test_frames_of_few_electronvolts_are_trained_without_options(ethanol, tmp_path, capsys):
     data = Dataset.load(ethanol)[:60]
     path, out = tmp_path / "mace.extxyz", tmp_path / "m.npz"

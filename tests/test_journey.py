@@ -8,6 +8,7 @@ import pytest
 
 from jaxff import Dataset, Molecule, gaff, load, read_force_field, save
 from jaxff.cli import main
+from jaxff.commands.shared import load_start
 
 
 def run(*arguments) -> int:
@@ -65,6 +66,16 @@ def test_a_model_is_exported_with_its_energy(folder, tmp_path):
     assert len(main_files) == len(formats)
     for file in main_files:
         assert float(read_force_field(file)(R)) == pytest.approx(float(potential(R)), abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["molecule.inpcrd", "molecule.gro"])
+def test_coordinates_of_a_topology_are_a_start(folder, tmp_path, name):
+    model = folder / "molecule.npz"
+    assert run("export", model, "--to", "amber", "gromacs", "-o", tmp_path) == 0
+    potential = load(model)
+    start = load_start(str(tmp_path / name), potential)
+    np.testing.assert_allclose(start.positions, potential.molecule.positions, atol=1e-5)
+    assert start.symbols == potential.molecule.symbols
 
 
 def test_a_term_that_a_format_cannot_express_is_named(tmp_path, capsys):

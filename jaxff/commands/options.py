@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import shlex
 import sys
@@ -10,13 +11,32 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxff.errors import InputError
-from jaxff.formats.registry import AMBER, FORCE_FIELD_SUFFIXES, MODEL_SUFFIX, needs_companions
+from jaxff.formats.registry import COORDINATES, FORCE_FIELD_SUFFIXES, MODEL_SUFFIX, needs_companions
 from jaxff.md.settings import ON_EXTRAPOLATION
 from jaxff.molecule_files import READERS
 from jaxff.reference.calculators import CHOICES
 from jaxff.reference.settings import Labelling, Sampling
 
 LABELLING = Labelling()
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of one command, which names the option that an unknown one resembles."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(self._unknown(unknown[0].partition("=")[0]))
+        return found, unknown
+
+    def _unknown(self, word: str) -> str:
+        if not word.startswith("-"):
+            return (
+                f"unexpected argument {word!r}: check the order of the arguments; several values "
+                "of one option are separated by commas only, as 10,20"
+            )
+        similar = difflib.get_close_matches(word, self._option_string_actions, 1)
+        return f"unknown option {word}" + (f"; did you mean {similar[0]}?" if similar else "")
 
 
 class HelpWithDefaults(argparse.RawDescriptionHelpFormatter):
@@ -36,7 +56,7 @@ class HelpWithDefaults(argparse.RawDescriptionHelpFormatter):
 
 START = (
     f"geometry ({', '.join(READERS)}), a SMILES string, a model file ({MODEL_SUFFIX}, for its "
-    f"molecule), or with an AMBER topology its coordinates ({', '.join(AMBER.companions)})"
+    f"molecule), or coordinates of the atoms of MODEL ({', '.join(COORDINATES)})"
 )
 MODEL = f"a model file ({MODEL_SUFFIX}) or a force field ({', '.join(FORCE_FIELD_SUFFIXES)})"
 
@@ -222,11 +242,20 @@ def split_options(sub, n_train: int) -> None:
     sub.set_defaults(usual_n_train=n_train)
 
 
+def number(kind: Callable[[str], Any], text: str) -> Any:
+    """Convert text to a number of a kind, int or float."""
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+
+
 def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """Make a function that converts text to a positive finite number of a kind."""
 
     def convert(text: str):
-        value = kind(text)
+        value = number(kind, text)
         if not 0 < value < float("inf"):
             raise argparse.ArgumentTypeError(f"{text} is not a positive finite number")
         return value
@@ -237,7 +266,7 @@ def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def not_negative(text: str) -> float:
     """Convert text to a finite number that is at least zero."""
-    value = float(text)
+    value = number(float, text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number that is at least 0")
     return value
@@ -245,12 +274,12 @@ def not_negative(text: str) -> float:
 
 def charges(text: str) -> list[int]:
     """Convert text to a list of integers, which are separated by commas."""
-    return [int(part) for part in text.split(",")]
+    return [number(int, part) for part in text.split(",")]
 
 
 def count(text: str) -> int:
     """Convert text to an integer that is at least zero."""
-    value = int(text)
+    value = number(int, text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return value

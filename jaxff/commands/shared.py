@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxff.commands.options import calculator_options, frcmod_of
 from jaxff.errors import InputError
-from jaxff.formats.registry import AMBER, companions_of, is_potential, suffix_of
+from jaxff.formats.registry import AMBER, COORDINATES, companions_of, is_potential, suffix_of
 
 if TYPE_CHECKING:
     from jaxff.console import Console
@@ -62,7 +62,7 @@ def load_start(
 
     Args:
         text: the file or the SMILES string.
-        potential: potential of the command; its molecule has the elements of AMBER coordinates.
+        potential: potential of the command; it gives the elements to files of coordinates.
         seed: random seed of the geometry of a SMILES string.
         trust: modules that may build the networks of a model file, see `jaxff.load`.
     """
@@ -70,13 +70,15 @@ def load_start(
 
     if is_potential(text) and suffix_of(text) not in Molecule.FORMATS:
         return _molecule_of_model(text, trust)
-    if suffix_of(text) not in AMBER.companions:
+    if suffix_of(text) not in COORDINATES:
         return load_molecule(text, None, seed)
     if potential is None:
         raise InputError(f"{text} has no elements; give a molecule file or a SMILES string")
-    from jaxff.formats import read_inpcrd
+    from jaxff.formats import read_gro, read_inpcrd
 
-    path, positions, molecule = text, read_inpcrd(text), potential.molecule
+    is_amber = suffix_of(text) in AMBER.companions
+    positions = read_inpcrd(text) if is_amber else read_gro(text).positions
+    path, molecule = text, potential.molecule
     if molecule is None:
         raise InputError(f"{path}: the model has no molecule; give a file with elements")
     if len(positions) != molecule.n_atoms:
@@ -105,6 +107,10 @@ def load_form(arguments: Namespace, data: Dataset, charge: int | None = None) ->
     from jaxff.gaff import gaff
 
     form, where = arguments.form, arguments.topology
+    if data.charge and charge not in (None, data.charge):
+        raise InputError(
+            f"{data.label} has the charge {data.charge:+d}, but {charge:+d} was given; correct one"
+        )
     if where is None:
         molecule = data.molecule if charge is None else replace(data.molecule, charge=charge)
         return gaff(molecule, charges=arguments.charges, form=form)
@@ -282,6 +288,8 @@ def writable_folder(path: str | Path) -> Path:
         InputError: the folder cannot be created or written.
     """
     folder = Path(path)
+    if folder.is_file():
+        raise InputError(f"{folder} is a file, not a folder: give another output folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

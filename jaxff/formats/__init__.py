@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxff.formats.amber import read_amber, read_inpcrd, read_topology
     from jaxff.formats.force_fields import read_force_field, write_force_field
+    from jaxff.formats.gromacs import read_gro
     from jaxff.formats.potentials import load, read_potential
     from jaxff.formats.registry import FORCE_FIELDS, Format
 
@@ -18,6 +19,7 @@ _HOME = {
     "load": "potentials",
     "read_amber": "amber",
     "read_force_field": "force_fields",
+    "read_gro": "gromacs",
     "read_inpcrd": "amber",
     "read_potential": "potentials",
     "read_topology": "amber",
@@ -30,6 +32,7 @@ __all__ = [
     "load",
     "read_amber",
     "read_force_field",
+    "read_gro",
     "read_inpcrd",
     "read_potential",
     "read_topology",

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import is_zipfile
 
 from jaxff import saved
 from jaxff.errors import InputError
 from jaxff.formats.force_fields import read_force_field
-from jaxff.formats.registry import is_force_field
+from jaxff.formats.registry import (
+    FORCE_FIELD_SUFFIXES,
+    MODEL_SUFFIX,
+    is_force_field,
+    suffix_of,
+)
 from jaxff.gdml.files import load as load_gdml
 from jaxff.npz import NpzReader
 from jaxff.potential import Potential
@@ -74,6 +80,9 @@ def read_potential(
     """
     if is_force_field(path):
         return read_force_field(path, *companions)
+    if suffix_of(path) != MODEL_SUFFIX and Path(path).is_file() and not is_zipfile(path):
+        known = ", ".join((MODEL_SUFFIX, *FORCE_FIELD_SUFFIXES))
+        raise InputError(f"{path}: neither a model nor a force field; their suffixes are {known}")
     if companions:
         names = ", ".join(map(str, companions))
         raise InputError(f"{path}: {names} cannot be read together with a model file; omit it")

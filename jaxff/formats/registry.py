@@ -64,6 +64,8 @@ FORCE_FIELDS = (
     Format("OpenMM System", "openmm", (".xml",), terms=("morse_bond",)),
 )
 AMBER = FORCE_FIELDS[0]
+GROMACS = FORCE_FIELDS[2]
+COORDINATES = AMBER.companions + GROMACS.companions  # files of positions without elements
 FORCE_FIELD_SUFFIXES = tuple(suffix for form in FORCE_FIELDS for suffix in form.suffixes)
 MODEL_SUFFIX = ".npz"
 
