@@ -84,7 +84,7 @@ def run(arguments, console) -> dict:
     from jaxff.saved import save
 
     if arguments.teacher is not None:
-        return run_with_teacher(arguments, console)
+        return run_with_teacher(arguments, console, _method(arguments))
     if arguments.uncertainty and (not arguments.plus or arguments.valid == 0):
         raise InputError("--uncertainty needs --plus sgdml and validation frames (--valid N)")
     if arguments.learn_metric and not arguments.plus:

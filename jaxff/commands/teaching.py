@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxff.commands.options import calculator_options, positive, trust_option
-from jaxff.commands.shared import METRICS, load_dataset, load_form, split_frames
+from jaxff.commands.shared import METRICS, load_dataset, load_form, split_frames, writable_folder
 from jaxff.errors import InputError
 from jaxff.formats.registry import MODEL_SUFFIX, suffix_of
 from jaxff.npz import writable_file
@@ -20,7 +20,7 @@ from jaxff.reference.settings import Labelling
 if TYPE_CHECKING:
     from jaxff.console import Console
     from jaxff.dataset import Dataset, Split
-    from jaxff.learn import Taught
+    from jaxff.learn import Method, Taught
     from jaxff.reference.teacher import Student
 
 
@@ -50,9 +50,9 @@ def teacher_options(sub) -> None:
     trust_option(group)
 
 
-def run_with_teacher(arguments: argparse.Namespace, console: Console) -> dict:
-    """Run `jaxff fit` with the option --teacher."""
-    from jaxff.learn import Teaching, evaluate, teach
+def run_with_teacher(arguments: argparse.Namespace, console: Console, method: Method) -> dict:
+    """Run `jaxff fit` with the option --teacher; `method` fits the force field to the data."""
+    from jaxff.learn import Teaching, evaluate, fit, teach
     from jaxff.reference import Distilling, student_of
     from jaxff.saved import save
 
@@ -65,12 +65,21 @@ def run_with_teacher(arguments: argparse.Namespace, console: Console) -> dict:
     split = _split(data, arguments, console)
     charge = arguments.charge[0] if arguments.charge else None
     start = load_form(arguments, data, charge).matched(data.molecule)
-    unfinished = Path(f"{output}.partial")
-    student = student_of(
-        _teacher(arguments, console),
-        split.train,
+    unfinished = writable_folder(f"{output}.partial")
+    teacher = _teacher(arguments, console)
+    fitted = fit(
         start,
-        unfinished,
+        split.train,
+        method=method,
+        trainable=arguments.trainable,
+        checkpoint=unfinished / "fit.npz",
+        progress=console,
+    ).potential
+    student = student_of(
+        teacher,
+        split.train,
+        fitted,
+        unfinished / "teacher",
         Distilling(frames=arguments.teacher_frames, temperature=arguments.teacher_temperature),
         progress=console,
     )
@@ -78,9 +87,9 @@ def run_with_teacher(arguments: argparse.Namespace, console: Console) -> dict:
     taught = teach(
         split.train,
         student.potential,
-        start=start,
+        fitted=fitted,
         labels=student.labels,
-        settings=Teaching(seed=arguments.seed, check_labels=arguments.check_labels),
+        settings=Teaching(seed=arguments.seed),
         progress=console,
     )
     save(output, taught.potential)

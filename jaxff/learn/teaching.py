@@ -24,8 +24,6 @@ from jaxff.gdml.descriptor import Descriptor, inverse_distances
 from jaxff.gdml.frames import some
 from jaxff.gdml.leave_out import MOST_UNKNOWNS, leave_out_errors
 from jaxff.gdml.search import search_width
-from jaxff.learn.fitting import fit
-from jaxff.learn.settings import LeastSquares
 from jaxff.potential import Potential
 
 FEWEST = 8  # frames from which a level is learnt
@@ -92,7 +90,6 @@ class Teaching:
         adapt: whether to try to re-estimate the parameters of the student's force field.
         lam: regularisation λ of the kernels.
         seed: seed of every random choice.
-        check_labels: compare the labels with the initial force field, see `jaxff.fit`.
 
     Raises:
         InputError: `lam` is not a positive number.
@@ -102,7 +99,6 @@ class Teaching:
     adapt: bool = True
     lam: float = 1e-10
     seed: int = 0
-    check_labels: bool = True
 
     def __post_init__(self):
         if not 0.0 < self.lam < np.inf:
@@ -113,7 +109,7 @@ def teach(
     frames: Dataset,
     student: Potential | None = None,
     *,
-    start: Potential | None = None,
+    fitted: Potential | None = None,
     labels: Dataset | None = None,
     settings: Teaching = Teaching(),
     progress: Progress | None = None,
@@ -129,8 +125,7 @@ def teach(
     Args:
         frames: M frames with expensive labels.
         student: a potential of the teacher's labels, or the teacher itself if it is a potential.
-        start: the initial force field, such as ``jaxff.gaff(molecule, form="class2")``, which is
-            fitted to the frames; None: there is no such way.
+        fitted: a force field that was fitted to the frames; None: there is no such way.
         labels: the teacher's labels of the same frames, in the same order.
         settings: which ways are tried.
         progress: called with a phase and the fraction done.
@@ -153,7 +148,7 @@ def teach(
     report("comparing the ways", 0.0)
     trial = _Trial(frames, settings)
     levels: list[tuple[Level, _Way]] = []
-    ways = list(_ways(frames, start, student, labels, settings, report))
+    ways = list(_ways(frames, fitted, student, labels))
     for k, way in enumerate(ways):
         report("comparing the ways", k / len(ways))
         levels += [(level, way) for level in trial.levels(way)]
@@ -240,19 +235,14 @@ class _Way:
 
 def _ways(
     frames: Dataset,
-    start: Potential | None,
+    fitted: Potential | None,
     student: Potential | None,
     labels: Dataset | None,
-    settings: Teaching,
-    report: Progress,
 ) -> Iterator[_Way]:
     yield _Way("kernel alone", None, frames)
-    if start is not None:
-        method = LeastSquares(check_labels=settings.check_labels)
-        fitted = fit(start, frames, method=method, progress=report).potential
-        yield _Way(
-            "fitted force field + kernel", fitted.matched(frames.molecule), frames, fitted=True
-        )
+    if fitted is not None:
+        fitted = fitted.matched(frames.molecule)
+        yield _Way("fitted force field + kernel", fitted, frames, fitted=True)
     if student is None:
         return
     yield _Way("student + kernel on the rest", student, frames, teacher=True)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxff import gdml, units
@@ -18,7 +19,7 @@ from jaxff.reference.exploration import explore
 from jaxff.reference.label import label_frames
 from jaxff.reference.settings import Labelling, Progress, Sampling
 from jaxff.saved import load, save
-from jaxff.store import Store, claim, described
+from jaxff.store import Store, claim
 
 UNKNOWNS = 45_000  # of the student's kernel, which limits the default number of frames
 FRAMES = 2000  # default number of frames for small molecules
@@ -89,15 +90,15 @@ def student_of(
 ) -> Student:
     """Make the student of a teacher for a molecule.
 
-    The teacher labels the given frames. A force field is fitted to these labels, and its dynamics
-    from the given frames give many more, which the teacher labels. The student is the force field,
-    fitted again, and a kernel on the rest. A teacher that is a potential needs no student. After
-    an interruption the same call continues from the folder.
+    The dynamics of a force field, from the given frames, give many more, which the teacher labels.
+    The student is this force field, fitted to these labels, and a kernel on the rest. The teacher
+    labels the given frames, too. A teacher that is a potential needs no student. After an
+    interruption the same call continues from the folder.
 
     Args:
         teacher: the calculator and how it is run; or frames that it has labelled already.
         frames: M frames; their own labels are not used.
-        start: the initial force field, such as ``jaxff.gaff(molecule, form="class2")``.
+        start: a force field that was fitted to the frames.
         folder: folder for the unfinished work; it remains.
         settings: number of frames and dynamics.
         progress: called with a phase and the fraction done.
@@ -110,10 +111,12 @@ def student_of(
     report = progress or (lambda phase, fraction: None)
     molecule, folder = replace(frames.molecule, charge=frames.charge), Path(folder)
     start = start.matched(molecule)
+    leaves = jax.tree.leaves(start.params)
     if isinstance(teacher, Dataset):
         _check_charge(teacher.charge, frames)
         data = aligned(teacher, Potential(start.program, start.params, molecule))
-        claim(folder, {"teacher": data.fingerprint(), **described(asdict(settings))}, "student")
+        request = {"teacher": data.fingerprint(), "force field": leaves, **asdict(settings)}
+        claim(folder, request, "student")
         return Student(_fitted(start, data, folder, settings, report), None, data, 0, None, {})
     method = teacher.method
     if method.is_potential:
@@ -124,7 +127,8 @@ def student_of(
     method.make(molecule.charge, molecule)  # raises errors before any work
     request = {
         "teacher": method.settings(molecule),
-        "frames": frames.positions,
+        "given": frames.positions,
+        "force field": leaves,
         **asdict(settings),
     }
     claim(folder, request, "student")
@@ -137,13 +141,9 @@ def student_of(
     store = Store(folder / "sampled.npz", request, "sampling")
     state = store.load()
     if state is None:
-        report("fitting the force field that samples", 0.0)
-        sampler = fit(start, known, method=UNCHECKED, progress=progress).potential
         sampling = replace(settings.sampling, temperature=temperature)
         sampling = replace(sampling, replicas=min(sampling.replicas, count))
-        drawn, fault = explore(
-            sampler, molecule, known.positions, (count, count), sampling, progress
-        )
+        drawn, fault = explore(start, molecule, known.positions, (count, count), sampling, progress)
         state = {"positions": drawn[:count], "fault": fault}
         store.save(state)
     geometries = [molecule.with_positions(R) for R in state["positions"]]

@@ -68,7 +68,7 @@ def test_a_teacher_that_misleads_is_not_used(truth, frames, positions):
     student = changed(truth, k=-4.0 * truth.params["springs"]["k"])
     labels = replace(frames, forces=frames.forces + noise)
     settings = replace(PLAIN, adapt=False)
-    taught = teach(frames, student, start=truth, labels=labels, settings=settings)
+    taught = teach(frames, student, fitted=truth, labels=labels, settings=settings)
     assert not taught.chosen.teacher
     assert "does not lower" in taught.verdict
     assert "it is not used" in taught.verdict
