@@ -13,7 +13,7 @@ class Addition(NamedTuple):
         offered: what jaxff has.
         numbers: measured numbers, in words.
         page: file of the repository that contains the numbers.
-        values: the numbers as they appear on this page.
+        values: the numbers as they appear on this page; empty if there are none yet.
     """
 
     quote: str
@@ -54,5 +54,13 @@ ADDITIONS = (
         "ethanol, GFN2-xTB: force RMSE 1.8 kcal/mol/Å with 120 labelled frames, 1.6 with 120 "
         "random frames of the reference's own dynamics",
         "benchmarks/README.md", ("1.8", "1.6"),
+    ),
+    Addition(
+        "ML methods might be used to generate additional data for parametrizing a MM-FF at a "
+        "higher level of theory",
+        "teachers: many labels of a cheap method first, then few of an expensive one "
+        "(jaxff fit --teacher)",
+        "no numbers yet",
+        "docs/few_labels.md", (),
     ),
 )  # fmt: skip

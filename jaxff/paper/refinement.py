@@ -74,7 +74,9 @@ def refine(
     training = {"sigma": setting.size((10.0, 20.0, 40.0), 20.0)}
 
     def learned(folder: Path, first: int, last: int) -> Potential:
-        loop = Loop(NEVER, (many - few) // 2, first, last, setting.size(400, 40), training)
+        loop = Loop(
+            NEVER, (many - few) // setting.size(2, 1), first, last, setting.size(400, 40), training
+        )
         return active_learning(
             setting.gaff(molecule), data.molecule, folder, loop, labelling, sampling,
             progress=setting.titled(f"refinement of {molecule}, repeat {repeat + 1}"),
