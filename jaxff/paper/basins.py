@@ -55,9 +55,11 @@ def counted(
     """
     parts = list(parts)
     given = [None] * len(parts) if weights is None else weights
+    which = np.split(
+        basin_of(molecule, np.concatenate(parts)), np.cumsum([len(R) for R in parts])[:-1]
+    )
     return np.array([
-        np.bincount(basin_of(molecule, R), w, minlength=len(BASINS))
-        for R, w in zip(parts, given, strict=True)
+        np.bincount(k, w, minlength=len(BASINS)) for k, w in zip(which, given, strict=True)
     ])  # fmt: skip
 
 
