@@ -52,7 +52,7 @@ ADDITIONS = (
         "Missing regions could then be sampled iteratively",
         "active learning from the frames of a force field (jaxff active)",
         "ethanol, GFN2-xTB: force RMSE 1.8 kcal/mol/Å with 120 labelled frames, 1.6 with 120 "
-        "random frames of the reference's own dynamics",
+        "random frames of the reference's dynamics",
         "benchmarks/README.md", ("1.8", "1.6"),
     ),
     Addition(
