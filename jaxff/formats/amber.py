@@ -115,9 +115,7 @@ def read_inpcrd(path) -> np.ndarray:
     except (IndexError, ValueError) as error:
         raise InputError(f"{path} is not an ASCII AMBER coordinate file: {error}") from error
     if len(positions) != 3 * n or not usable(positions).all():
-        raise InputError(
-            f"{path} is truncated: {3 * n} finite coordinates expected; write it again"
-        )
+        raise InputError(f"{path} is truncated: write it again with {3 * n} finite coordinates")
     return positions.reshape(-1, 3)
 
 
@@ -248,10 +246,7 @@ class _Prmtop:
             numbers = self.integers("ATOMIC_NUMBER", self.n_atoms)
             if (numbers <= 0).any():
                 atom = int(np.argmax(numbers <= 0))
-                raise self.error(
-                    f"atom {atom} is an extra point (atomic number {numbers[atom]}), "
-                    "which is not supported"
-                )
+                raise self.error(f"atom {atom} is an extra point, which is not supported")
             return numbers
         masses = self.floats("MASS", self.n_atoms)
         numbers, atom = elements_of_masses(masses)

@@ -302,8 +302,7 @@ class Sampling:
     The weights cannot show whether it does, but fits warn if the two halves of the frames differ.
 
     Attributes:
-        molecule: elements, masses, and the geometry for the first draw, in the atom order of the
-            potential.
+        molecule: elements, masses and first geometry, in the atom order of the potential.
         ensemble: with a thermostat at one constant temperature.
         steps: number of recorded steps of each replica, a multiple of `every`.
         equilibration: number of steps before them, a multiple of `every`.
