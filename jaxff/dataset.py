@@ -153,6 +153,19 @@ class Dataset:
             forces=self.forces[:, order],
         )
 
+    def joined(self, other: Dataset) -> Dataset:
+        """The frames of this data set, then those of another one of its molecule and theory."""
+        energies = None
+        if self.energies is not None and other.energies is not None:
+            energies = np.concatenate([self.energies, other.energies])
+        return replace(
+            self,
+            positions=np.concatenate([self.positions, other.positions]),
+            forces=np.concatenate([self.forces, other.forces]),
+            energies=energies,
+            index=None,
+        )
+
     def distinct(self) -> np.ndarray:
         """Ascending indices of the frames that are not copies of earlier frames."""
         return np.sort(np.unique(self.positions, axis=0, return_index=True)[1])

@@ -300,3 +300,12 @@ def test_stratified_draws_have_the_energies_of_the_whole():
     assert not np.array_equal(data.split(50, seed=2, stratify=True).train.index, parts.train.index)
     without = Dataset([1, 1], R, np.zeros_like(R))
     assert len(without.split(50, 20, stratify=True).train) == 50
+
+
+def test_joined_sets_have_all_frames_in_order(data):
+    both = data[:3].joined(data[5:7])
+    assert np.array_equal(both.positions, data.positions[[0, 1, 2, 5, 6]])
+    assert np.array_equal(both.energies, data.energies[[0, 1, 2, 5, 6]])
+    assert np.array_equal(both.forces, data.forces[[0, 1, 2, 5, 6]])
+    assert np.array_equal(both.index, np.arange(5))
+    assert data[:3].joined(replace(data[5:7], energies=None)).energies is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -169,10 +169,9 @@ def _compiled(
 
 def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) -> _End:
     """Minimise on a surface that cannot be compiled; one call for all trials."""
-    advance = jax.jit(jax.vmap(partial(_advance, coordinates)))
-    is_active = jax.jit(jax.vmap(partial(_is_active, limits)))
-    state = jax.jit(jax.vmap(partial(_begin, coordinates)))(R, values)
-    while (active := np.asarray(is_active(state))).any():
+    begin, advance, is_active = _compiled_parts(coordinates)
+    state = begin(R, values)
+    while (active := np.asarray(is_active(limits, state))).any():
         if progress is not None:
             progress("relax", float(1.0 - active.mean()))
         energies, forces = np.zeros(len(R)), np.zeros(R.shape)
@@ -182,6 +181,16 @@ def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) ->
             lambda a, b: jnp.where(active.reshape(-1, *[1] * (a.ndim - 1)), b, a), state, after
         )
     return state[:4]
+
+
+@cache
+def _compiled_parts(coordinates: Coordinates) -> tuple[Callable, Callable, Callable]:
+    """`_begin`, `_advance` and `_is_active` of many geometries, compiled once for all calls."""
+    return (
+        jax.jit(jax.vmap(partial(_begin, coordinates))),
+        jax.jit(jax.vmap(partial(_advance, coordinates))),
+        jax.jit(jax.vmap(_is_active, in_axes=(None, 0))),
+    )
 
 
 # -- L-BFGS ------------------------------------------------------------------------------------

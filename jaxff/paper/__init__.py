@@ -22,6 +22,7 @@ EXPERIMENTS = {
     "fig6": ("spectra", "run"),
     "modes": ("rotor_modes", "run"),
     "fig7": ("sampling", "run"),
+    "fig8": ("drawing", "run"),
     "table1": ("table1", "run"),
     "refinement": ("refinement", "run"),
     "table2": ("table2", "run"),

@@ -133,6 +133,19 @@ CLAIMS: Mapping[str, Claim] = {
         "the reference's energy of (c) above (a) (kcal/mol; 3.39 in the paper)",
         low=2.39, high=4.39,
     ),
+    "contact-gain": Claim(
+        "fig5",
+        "attractive interaction between the electron lone pair",
+        "what the reference gains in energy from an O···C distance of 3.8 Å to that of (a), minus "
+        "what GAFF gains (kcal/mol),", low=0.0,
+    ),
+    "contact-lost": Claim(
+        "fig5",
+        "is not longer stable due to the very close proximity of the three negatively charged "
+        "oxygen atoms",
+        "GAFF's energy at the O···C distance of (a), above the lowest along the distance "
+        "(kcal/mol),", low=LITTLE,
+    ),
     "fingerprint": Claim(
         "fig6",
         "GAFF gives a good prediction of the VDOS in the fingerprint region (500 to 1500",

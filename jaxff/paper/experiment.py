@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 # Ends of the names of data sets: labelled by Hartree-Fock, and given for the surfaces alone.
 HARTREE_FOCK, SURFACE = "-hf", "-surface"
+PACKAGED = "-pbe"  # ends the names of the packaged data sets of surfaces
+TORSIONS = "-torsions"  # ends the names of data sets over both torsions of a molecule
 
 MOLECULES = {
     "ethanol": "CCO",
@@ -39,6 +41,8 @@ CALCULATORS = {
     "PBE-D3BJ/DEF2-SVP": "pbe-d3bj",
     "HF/6-31G*": "hf",
 }
+# Dynamics at 500 K reaches all torsions of ethanol.
+WITH_TORSIONS = ("keto-malondialdehyde",)
 FORCE_FIELDS = {"MMFF94": "mmff94-rdkit", "UFF": "uff-rdkit", "Ghemical": "ghemical"}
 
 
@@ -88,19 +92,33 @@ class Setting:
         """Name of the data set for a molecule's surface: few frames at a higher level."""
         if molecule + SURFACE in self.given:
             return molecule + SURFACE
-        return molecule if molecule in self.given else f"{molecule}-pbe"
+        return molecule if molecule in self.given else molecule + PACKAGED
 
     def hartree_fock_set(self, molecule: str) -> str:
         """Name of the data set of a molecule's surface at HF/6-31G* (if small, HF/STO-3G)."""
         return molecule + HARTREE_FOCK
 
+    def torsion_frames(self, name: str) -> Dataset | None:
+        """Frames over both torsions at the level of a surface's data set, if there are any.
+
+        Dynamics reaches their high energies rarely. They are training frames only.
+        """
+        molecule = name.removesuffix(HARTREE_FOCK).removesuffix(PACKAGED)
+        if molecule not in WITH_TORSIONS or molecule in self.given or molecule == name:
+            return None
+        frames = packaged_dataset(f"{molecule}{PACKAGED}{TORSIONS}".replace("-", "_"))
+        return self._label_by_hf(frames, molecule + TORSIONS) if HARTREE_FOCK in name else frames
+
     def _labelled_by_hf(self, molecule: str) -> Dataset:
         data = self.dataset(self.surface_set(molecule))
         frames = data[select(data, self.size(160, 40), "farthest", seed=self.seed)]
-        labelling = Labelling("hf", {"basis": self.size("6-31g*", "sto-3g")}, name=data.label)
+        return self._label_by_hf(frames, molecule)
+
+    def _label_by_hf(self, frames: Dataset, name: str) -> Dataset:
+        labelling = Labelling("hf", {"basis": self.size("6-31g*", "sto-3g")}, name=frames.label)
         return label_frames(
-            frames, self.place("data") / f"{molecule}-hf.npz", labelling,
-            progress=self.titled(f"Hartree-Fock for {molecule}"),
+            frames, self.place("data") / f"{name}-hf.npz", labelling,
+            progress=self.titled(f"Hartree-Fock for {name}"),
         ).dataset  # fmt: skip
 
     def split(self, data: Dataset, n_train: int, draw: int = 0) -> Split:
@@ -186,13 +204,18 @@ class Setting:
         part = self._kernel_frames(name)
         return gdml.uncertainty(self.kernel(name), part.train, part.valid, seed=self.seed)
 
+    def training_frames(self, name: str) -> Dataset:
+        """The training frames of `kernel(name)`."""
+        return self._kernel_frames(name).train
+
     def kernel_error(self, name: str) -> dict[str, float]:
         """Test errors of `kernel(name)`; see `jaxff.evaluate`."""
         return evaluate(self.kernel(name), self._kernel_frames(name).test)
 
     def _kernel_frames(self, name: str) -> Split:
         n_train = self.size({"aspirin": 400}.get(name, 500), 60, 1000)
-        return self.split(self.dataset(name), n_train)
+        part, more = self.split(self.dataset(name), n_train), self.torsion_frames(name)
+        return part if more is None else part._replace(train=part.train.joined(more))
 
     def sampling(
         self, temperature: float, replicas: int, steps_per_frame: int, dt: float = 0.5

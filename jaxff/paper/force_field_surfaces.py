@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from jaxff.analysis import Scan
-from jaxff.paper import surfaces
+from jaxff.paper import surface_minima, surfaces
 from jaxff.paper.experiment import Setting
 from jaxff.paper.result import Result, Table, picture
-from jaxff.paper.surfaces import HF_KERNEL, KERNEL, GridMinimum, Surface
-from jaxff.paper.verdicts import Estimate, Finding, judged, minus, untested
+from jaxff.paper.surface_minima import SurfaceMinimum
+from jaxff.paper.surfaces import HF_KERNEL, KERNEL, Surface
+from jaxff.paper.verdicts import Estimate, Finding, judged, minus, shown, untested
 from jaxff.report import plot_surfaces
 
 ETHANOL, KETO = "ethanol", "keto-malondialdehyde"
 MINIMA_COLUMNS = [
-    "molecule", "potential", "minima", "lowest minima (torsions: kcal/mol)",
-    "highest energy, kcal/mol", "not converged",
+    "molecule", "potential", "number of minima", "lowest minima (torsions: kcal/mol)",
+    "highest point, kcal/mol", "points not converged",
 ]  # fmt: skip
+LIKENESS_COLUMNS = [
+    "molecule", "potential", "correlation, relaxed", "correlation, rigid",
+    "coupling of the rotors / sGDML's, relaxed", "rigid",
+]  # fmt: skip
+LISTED = 5  # minima in a row of the table
 NOT_RUN = "not run with the small sizes"
+KETO_CLAIMS = ("keto-uff", "keto-global", "keto-local", "keto-remote")
 
 
 def run(setting: Setting) -> Result:
@@ -26,29 +37,28 @@ def run(setting: Setting) -> Result:
     for molecule in setting.size((ETHANOL, KETO), (ETHANOL,)):
         reference = surfaces.surface(setting, molecule)
         scans = {title: surfaces.scanned(setting, molecule, title) for title in titles}
-        minima = surfaces.checked_minima(setting, molecule, reference)
+        minima = _minima(setting, molecule, (KERNEL, *titles))
         levels.append(reference.level)
         find = _ethanol if molecule == ETHANOL else _keto
         result.findings += find(setting, reference, scans, minima)
-        add_surfaces(setting, result, "fig2", molecule, reference, scans, minima)
+        add_surfaces(setting, result, "fig2", molecule, {KERNEL: reference, **scans}, minima)
+        _add_rigid(setting, result, molecule, reference, scans)
     if setting.small:
         result.findings += [untested(c, NOT_RUN) for c in KETO_CLAIMS]
-    result.level = f"{'; '.join(levels)}; {setting.charge_model}; relaxed scans"
+    result.level = f"{'; '.join(levels)}; {setting.charge_model}"
     result.notes.append(
-        "The paper's surfaces are cuts by sGDML@CCSD(T). The coupling is the part of a surface "
-        "that is no sum of functions of one torsion each."
+        "The verdicts rest on relaxed scans. The paper calls its surfaces cuts, so rigid scans are "
+        "in the tables as well. The coupling is the part of a surface that is no sum of functions "
+        "of one torsion each."
     )
     return result
-
-
-KETO_CLAIMS = ("keto-uff", "keto-global", "keto-local", "keto-remote")
 
 
 def hartree_fock(setting: Setting) -> Result:
     """Fig. 3: keto-malondialdehyde by sGDML, GAFF, sGDML trained on HF, and MMFF94."""
     reference, at_hf = (surfaces.surface(setting, KETO, title) for title in (KERNEL, HF_KERNEL))
     mmff94, gaff = (surfaces.scanned(setting, KETO, title) for title in ("MMFF94", "GAFF"))
-    minima = surfaces.checked_minima(setting, KETO, reference)
+    minima = _minima(setting, KETO, (KERNEL, "GAFF", HF_KERNEL, "MMFF94"))
     with_hf = surfaces.correlation(at_hf, mmff94)
     with_reference = surfaces.correlation(reference, mmff94)
     gaff_with = {
@@ -66,48 +76,104 @@ def hartree_fock(setting: Setting) -> Result:
             "correlation_gaff": {name: value._asdict() for name, value in gaff_with.items()},
         },
     )
-    result.notes.append(at_hf.far_share)
-    scans = {"GAFF": gaff, HF_KERNEL: at_hf.scan, "MMFF94": mmff94}
-    add_surfaces(setting, result, "fig3", KETO, reference, scans, minima, {HF_KERNEL: at_hf.far})
+    shown_surfaces = {KERNEL: reference, "GAFF": gaff, HF_KERNEL: at_hf, "MMFF94": mmff94}
+    add_surfaces(setting, result, "fig3", KETO, shown_surfaces, minima)
     return result
 
 
 def add_surfaces(
-    setting: Setting, result: Result, name: str, molecule: str, reference: Surface,
-    scans: dict[str, Scan], minima: list[GridMinimum], far: dict | None = None,
-) -> None:  # fmt: skip
+    setting: Setting,
+    result: Result,
+    name: str,
+    molecule: str,
+    shown_surfaces: Mapping[str, Surface | Scan],
+    minima: Mapping[str, list[SurfaceMinimum]],
+) -> None:
     """Add the table of minima, the picture and the notes of a molecule to a result."""
-    shape = setting.dataset(setting.surface_set(molecule)).molecule
+    scans = {t: s.scan if isinstance(s, Surface) else s for t, s in shown_surfaces.items()}
+    learned = {t: s for t, s in shown_surfaces.items() if isinstance(s, Surface)}
     rows = []
-    for title, grid in {KERNEL: reference.scan, **scans}.items():
-        places = minima if title == KERNEL else surfaces.grid_minima(grid, shape)
+    for title, grid in scans.items():
+        places = minima[title]
         rows.append([
-            molecule, title, len(places), "; ".join(map(str, places[:4])),
+            molecule, title, len(places), "; ".join(map(str, places[:LISTED])),
             float(grid.relative.max()), int((~grid.converged).sum()),
         ])  # fmt: skip
         result.numbers.setdefault("minima", {})[f"{molecule}, {title}"] = rows[-1][3]
-    result.numbers.setdefault("far_from_data", {})[molecule] = float(reference.far.mean())
-    caption = f"Minima of {molecule} on the grid, equivalent ones counted once"
-    result.tables.append(Table(caption, MINIMA_COLUMNS, rows))
-    figure = plot_surfaces.energy_maps(
-        {KERNEL: reference.scan, **scans}, float(reference.scan.relative.max()),
-        {KERNEL: reference.far, **(far or {})},
-    )  # fmt: skip
+    far = {title: surface.far for title, surface in learned.items()}
+    shares = {title: float(points.mean()) for title, points in far.items()}
+    result.numbers.setdefault("far_from_data", {})[molecule] = shares
     caption = (
-        f"Relaxed energies of {molecule}, kcal/mol above each lowest point (cross), on the scale "
-        "of sGDML. Hatched: far from the data of the kernel. Dots: not converged."
+        f"Minima of {molecule}, relaxed in all coordinates by each potential from the minima on "
+        f"the grid; equivalent ones count once, and the {LISTED} lowest are listed"
+    )
+    result.tables.append(Table(caption, MINIMA_COLUMNS, rows))
+    figure = plot_surfaces.energy_maps(scans, learned[KERNEL].highest, far, marks_of(minima))
+    caption = (
+        f"Relaxed energies of {molecule}, kcal/mol above the lowest point of each potential, on "
+        "the scale of sGDML. Crosses: lowest minima; circles: higher minima (dashed: doubtful). "
+        "Hatched: far from the data of the kernel. Dots: not converged."
     )
     result.pictures.append(picture(setting.place(name), f"{molecule}.png", figure, caption))
-    result.notes.append(reference.far_share)
+    result.notes += [surface.far_share for surface in learned.values()]
     result.notes.append(
-        f"Minima of sGDML for {molecule}: each counts as doubtful if its energy deviates by more "
-        f"than {surfaces.CONFIRMED:g} kcal/mol from the reference method at the same geometry or, "
+        f"A minimum of sGDML for {molecule} is doubtful if its energy deviates by more than "
+        f"{surface_minima.CONFIRMED:g} kcal/mol from the reference method at the same geometry or, "
         "where no calculator has this level, if it is far from the data."
     )
 
 
+def marks_of(minima: Mapping[str, list[SurfaceMinimum]]) -> dict[str, plot_surfaces.Marks]:
+    """The minima by potential, to be marked in the panels of a picture."""
+    return {
+        title: plot_surfaces.Marks(
+            np.array([m.torsions for m in places]).reshape(-1, 2),
+            np.array([m.is_doubtful for m in places], bool),
+        )
+        for title, places in minima.items()
+    }
+
+
+def _minima(
+    setting: Setting, molecule: str, titles: tuple[str, ...]
+) -> dict[str, list[SurfaceMinimum]]:
+    return {title: surface_minima.found_minima(setting, molecule, title) for title in titles}
+
+
+def _add_rigid(
+    setting: Setting, result: Result, molecule: str, relaxed: Surface, scans: Mapping[str, Scan]
+) -> None:
+    """Add the rigid scans: their likeness with sGDML beside the relaxed ones, and a picture."""
+    rigid = surfaces.surface(setting, molecule, relax=False)
+    cuts = {title: surfaces.scanned(setting, molecule, title, relax=False) for title in scans}
+    rows = [
+        [
+            molecule, title,
+            shown(surfaces.correlation(relaxed, scans[title])),
+            shown(surfaces.correlation(rigid, cuts[title])),
+            shown(surfaces.coupling_slope(relaxed, scans[title])),
+            shown(surfaces.coupling_slope(rigid, cuts[title])),
+        ]
+        for title in scans
+    ]  # fmt: skip
+    caption = f"Likeness of the surfaces of {molecule} with that of sGDML"
+    result.tables.append(Table(caption, LIKENESS_COLUMNS, rows))
+    result.numbers.setdefault("likeness", {})[molecule] = rows
+    figure = plot_surfaces.energy_maps(
+        {KERNEL: rigid.scan, **cuts}, rigid.highest, {KERNEL: rigid.far}
+    )
+    caption = (
+        f"Rigid scans of {molecule}: all potentials at the same geometries, which are made from "
+        "the lowest one of sGDML by turning the rotors. Crosses: lowest points. Hatched: far from "
+        "the data of the kernel."
+    )
+    folder = setting.place("fig2")
+    result.pictures.append(picture(folder, f"{molecule}-rigid.png", figure, caption))
+    result.notes.append(rigid.far_share)
+
+
 def _ethanol(
-    setting: Setting, reference: Surface, scans: dict[str, Scan], minima: list[GridMinimum]
+    setting: Setting, reference: Surface, scans: dict[str, Scan], minima: Mapping
 ) -> list[Finding]:
     alike = {name: surfaces.correlation(reference, grid) for name, grid in scans.items()}
     slopes = {name: surfaces.coupling_slope(reference, grid) for name, grid in scans.items()}
@@ -120,15 +186,15 @@ def _ethanol(
 
 
 def _keto(
-    setting: Setting, reference: Surface, scans: dict[str, Scan], minima: list[GridMinimum]
+    setting: Setting, reference: Surface, scans: dict[str, Scan], minima: Mapping
 ) -> list[Finding]:
     alike = {name: surfaces.correlation(reference, grid) for name, grid in scans.items()}
-    higher = [m for m in minima[1:] if not m.is_doubtful]
+    higher = [m for m in minima[KERNEL][1:] if not m.is_doubtful]
     if higher:
         molecule = setting.dataset(setting.surface_set(KETO)).molecule
-        kept = surfaces.shared_minima(scans["GAFF"], reference.scan, higher, molecule)
+        kept = surface_minima.shared(minima["GAFF"], higher, molecule)
         reason = f"{len(higher)} higher minima of sGDML are not doubtful"
-        local = judged("keto-local", {"GAFF": Estimate(len(set(kept)), 0.0)}, reason)
+        local = judged("keto-local", {"GAFF": Estimate(len(kept), 0.0)}, reason)
     else:
         local = untested("keto-local", "every higher minimum of sGDML is doubtful")
     return [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -14,13 +17,15 @@ from jaxff.analysis import (
     minima,
     ordering,
 )
-from jaxff.analysis.stationary_points import Minima
+from jaxff.analysis.stationary_points import Minima, Ordering
 from jaxff.md import Descent
 from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader, write_npz
+from jaxff.paper import contacts
 from jaxff.paper.experiment import MOLECULES, Setting, force_fields
 from jaxff.paper.result import Result, Structures, Table, picture
-from jaxff.paper.verdicts import judged, untested
+from jaxff.paper.surfaces import is_far
+from jaxff.paper.verdicts import Finding, judged, minus, untested
 from jaxff.reference import calculator, select
 from jaxff.report import plot_surfaces
 
@@ -32,6 +37,7 @@ DESCENT = Descent(tolerance=5e-3)
 SAME = 0.05  # kcal/mol, the error of the energy of a minimum
 BOND = 2.2  # Å, longest distance of a hydrogen bond
 CONTACT = 3.2  # Å, van der Waals distance of O and C, below which n→π* interactions occur
+CONTACT_CLAIMS = ("contact-gain", "contact-lost")
 # Atoms in the order of the SMILES.
 METHYL, ESTER_CARBON, ESTER_OXYGENS, ACID_CARBON, ACID_OXYGEN, HYDROXYL = 0, 1, (2, 3), 10, 11, 12
 
@@ -50,75 +56,139 @@ def run(setting: Setting) -> Result:
         others = {title: calculator(method), **others}
     order = ordering(points, others, DESCENT)
     at = {name: order.relaxed[p] for p, name in enumerate(order.names)}
-    fallen = int(order.nearest[order.names.index("GAFF")][0]) != 0
-    findings = [
-        judged(
-            "gaff-order", {"GAFF": above_others(at["GAFF"], 0)},
-            "by GAFF it relaxes to another minimum" if fallen else "",
-        )
-    ]  # fmt: skip
-    if c is None:
-        reason = "no minimum with the acid's hydrogen bonded to the ester was found"
-        findings += [untested(claim, reason) for claim in ("gaff-c", "ccsd-c")]
-    else:
-        findings.append(judged("gaff-c", {"GAFF": above_others(at["GAFF"], c)}))
-        energy = Estimate(float(at[title][c] - at[title][0]), SAME)
-        findings.append(judged("ccsd-c", {title: energy}))
+    far = is_far(setting.kernel(MOLECULE), points.positions) & (method is None)
     labels = [
-        f"{k + 1}{' (a)' if k == 0 else ' (c)' if k == c else ''}" for k in range(len(points))
+        f"{k + 1}{' (a)' if k == 0 else ' (c)' if k == c else ''}{' (doubtful)' if far[k] else ''}"
+        for k in range(len(points))
     ]
-    files = {}
-    for label, R, energy in zip(labels, points.positions, points.relative, strict=True):
-        name = f"minimum-{label.split()[0]}.xyz"
-        files[f"{label}: {energy:.2f} kcal/mol"] = name
-        ase.io.write(folder / name, data.molecule.with_positions(R).to_ase(), format="xyz")
-    return Result(
+    result = Result(
         "Fig. 5: the lowest minima of aspirin",
         f"minima by {title}; sGDML trained on {data.theory}; {setting.charge_model}",
-        findings,
+        _order_findings(order, c, title),
         [
             "(a) is the global minimum of the reference, (c) its lowest minimum in which the "
             "acid's hydrogen is bonded to an oxygen of the ester. "
             + (
                 "The minima are stationary points of the reference method itself."
                 if method is not None
-                else "No calculator has this level of theory: the minima are those of sGDML and "
-                "are doubtful where the data have no similar frames."
+                else "No calculator has this level of theory: the minima are those of sGDML, and "
+                "are doubtful where their geometry is outside the domain of the training frames."
             )
         ],
         {"energies": at, "c": c},
-        [
-            Table(
-                f"The minima of {title}, and where an oxygen of the acid is less than "
-                f"{CONTACT:g} Å from the carbonyl carbon of the ester (n→π*)",
-                ["minimum", "energy, kcal/mol", "starts", "O···C, Å", "n→π*", "hydrogen bond"],
-                [
-                    [
-                        label, float(energy), int(count), contact(data.molecule, R),
-                        "yes" if contact(data.molecule, R) < CONTACT else "no",
-                        "yes" if is_hydrogen_bonded(data.molecule, R) else "no",
-                    ]
-                    for label, R, energy, count in zip(
-                        labels, points.positions, points.relative, points.counts, strict=True
-                    )
-                ],
-            ),
-            Table(
-                "Energies (kcal/mol, from each potential's lowest) at these geometries, and "
-                "relaxed by each potential; the minimum nearest to the relaxed geometry, and its "
-                "distance (root mean square, Å)",
-                ["potential", "minimum", "unrelaxed", "relaxed", "nearest", "distance"],
-                order.rows(),
-            ),
-        ],
+        [_geometries(data.molecule, points, labels, title), _energies(order, labels)],
         [
             picture(
-                folder, "levels.png", plot_surfaces.minima_levels(order),
-                "Energies of the minima after relaxation by each potential, from its lowest.",
+                folder, "levels.png",
+                plot_surfaces.minima_levels(order, [f"minimum {label}" for label in labels]),
+                "Energies of the minima after relaxation by each potential, above its lowest one. "
+                "Dashed: relaxed to another minimum.",
             )
         ],
-        [Structures(files, f"The minima of {title}, with their energies.")],
+        [_structures(folder, data.molecule, points, labels, title)],
     )  # fmt: skip
+    _add_contact(setting, result, points.positions[0], others, title)
+    return result
+
+
+def _order_findings(order: Ordering, c: int | None, title: str) -> list[Finding]:
+    """The tests of the order of the minima by GAFF and by the reference."""
+    at = {name: order.relaxed[p] for p, name in enumerate(order.names)}
+    fallen = int(order.nearest[order.names.index("GAFF")][0]) != 0
+    reason = "by GAFF it relaxes to another minimum" if fallen else ""
+    findings = [judged("gaff-order", {"GAFF": above_others(at["GAFF"], 0)}, reason)]
+    if c is None:
+        reason = "no minimum with the acid's hydrogen bonded to the ester was found"
+        return findings + [untested(claim, reason) for claim in ("gaff-c", "ccsd-c")]
+    energy = Estimate(float(at[title][c] - at[title][0]), SAME)
+    return [
+        *findings,
+        judged("gaff-c", {"GAFF": above_others(at["GAFF"], c)}),
+        judged("ccsd-c", {title: energy}),
+    ]
+
+
+def _geometries(molecule: Molecule, points: Minima, labels: list[str], title: str) -> Table:
+    rows = [
+        [
+            label, float(energy), int(count), contact(molecule, R),
+            "yes" if contact(molecule, R) < CONTACT else "no",
+            "yes" if is_hydrogen_bonded(molecule, R) else "no",
+        ]
+        for label, R, energy, count in zip(
+            labels, points.positions, points.relative, points.counts, strict=True
+        )
+    ]  # fmt: skip
+    caption = (
+        f"The minima of {title}, and where an oxygen of the acid is less than {CONTACT:g} Å from "
+        "the carbonyl carbon of the ester (n→π*)"
+    )
+    columns = ["minimum", "energy, kcal/mol", "number of starts", "O···C, Å", "n→π*"]
+    return Table(caption, [*columns, "hydrogen bond"], rows)
+
+
+def _energies(order: Ordering, labels: list[str]) -> Table:
+    caption = (
+        "Energies above each potential's lowest at these geometries, and relaxed by each "
+        "potential; the minimum nearest to the relaxed geometry, and its distance"
+    )
+    columns = [
+        "potential", "minimum", "unrelaxed, kcal/mol", "relaxed, kcal/mol", "nearest minimum",
+        "root mean square distance, Å",
+    ]  # fmt: skip
+    rows = [
+        [name, labels[k - 1], fixed, relaxed, labels[near - 1], away]
+        for name, k, fixed, relaxed, near, away in order.rows()
+    ]
+    return Table(caption, columns, rows)
+
+
+def _structures(
+    folder: Path, molecule: Molecule, points: Minima, labels: list[str], title: str
+) -> Structures:
+    files = {}
+    for label, R, energy in zip(labels, points.positions, points.relative, strict=True):
+        name = f"minimum-{label.split()[0]}.xyz"
+        files[f"{label}: {energy:.2f} kcal/mol"] = name
+        ase.io.write(folder / name, molecule.with_positions(R).to_ase(), format="xyz")
+    return Structures(files, f"The minima of {title}, with their energies.")
+
+
+def _add_contact(
+    setting: Setting, result: Result, start: np.ndarray, others: Mapping[str, Any], title: str
+) -> None:
+    """Add the energies against the O···C distance, from the global minimum of the reference."""
+    molecule = setting.dataset(MOLECULE).molecule
+    atoms, distance = closest_contact(molecule, start)
+    if distance > CONTACT:
+        reason = f"no oxygen of the acid is within {CONTACT:g} Å of the ester's carbonyl carbon"
+        result.findings += [untested(claim, reason) for claim in CONTACT_CLAIMS]
+        return
+    distances = contacts.DISTANCES[:: setting.size(1, 4)]
+    curves = {}
+    for name, surface in others.items():
+        setting.progress(f"O···C distance of aspirin by {name}", 0.0)
+        curves[name] = contacts.curve(surface, molecule, start, atoms, distances)
+    gains = {name: one.at(contacts.APART) - one.at(distance) for name, one in curves.items()}
+    gain, of_gaff = Estimate(gains[title], SAME), Estimate(gains["GAFF"], 0.0)
+    result.findings += [
+        judged("contact-gain", {f"{title} − GAFF": minus(gain, of_gaff)}),
+        judged("contact-lost", {"GAFF": Estimate(curves["GAFF"].at(distance), SAME)}),
+    ]
+    result.numbers["contact"] = {name: one._asdict() for name, one in curves.items()}
+    columns = [
+        "potential", "O···C of the lowest energy, Å", f"energy at {distance:.2f} Å, kcal/mol",
+        f"gain from {contacts.APART:g} Å, kcal/mol",
+    ]  # fmt: skip
+    rows = [[name, one.best, one.at(distance), gains[name]] for name, one in curves.items()]
+    caption = (
+        "The distance from the nearest oxygen of the acid to the carbonyl carbon of the ester, "
+        "held, with all other coordinates relaxed from the global minimum (a) of the reference"
+    )
+    result.tables.append(Table(caption, columns, rows))
+    caption = "Energies against the O···C distance, all other coordinates relaxed."
+    figure = contacts.plot(curves, distance)
+    result.pictures.append(picture(setting.place("fig5"), "contact.png", figure, caption))
 
 
 def above_others(energies: np.ndarray, k: int) -> Estimate:
@@ -195,6 +265,13 @@ def is_hydrogen_bonded(molecule: Molecule, R: np.ndarray) -> bool:
 
 def contact(molecule: Molecule, R: np.ndarray) -> float:
     """Shortest distance Å from an oxygen of the acid to the ester's carbonyl carbon."""
+    return closest_contact(molecule, R)[1]
+
+
+def closest_contact(molecule: Molecule, R: np.ndarray) -> tuple[tuple[int, int], float]:
+    """The acid's oxygen nearest to the ester's carbonyl carbon, this carbon, and their distance."""
     order = atoms_of(molecule)
-    carbon = R[order[ESTER_CARBON]]
-    return float(min(np.linalg.norm(carbon - R[order[o]]) for o in (ACID_OXYGEN, HYDROXYL)))
+    carbon = int(order[ESTER_CARBON])
+    away = {int(o): float(np.linalg.norm(R[o] - R[carbon])) for o in order[[ACID_OXYGEN, HYDROXYL]]}
+    oxygen = min(away, key=away.__getitem__)
+    return (oxygen, carbon), away[oxygen]

@@ -1,37 +1,22 @@
-"""Relaxed energy surfaces of two torsions, where they can be trusted, and how they compare."""
+"""Energy surfaces of two torsions, where they can be trusted, and how they compare."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import nan
+from typing import Any
 
 import numpy as np
 
-from jaxff.analysis import (
-    Estimate,
-    Scan,
-    as_surface,
-    automorphisms,
-    rmsd,
-    rotatable_torsions,
-    scan,
-    torsion_angles,
-)
-from jaxff.dataset import Dataset
+from jaxff.analysis import Estimate, Scan, rotatable_torsions, scan, torsion_angles
+from jaxff.domain import outside
 from jaxff.md import Descent
-from jaxff.md.surface import evaluate
-from jaxff.molecule import Molecule
 from jaxff.paper.experiment import Setting, force_fields
-from jaxff.reference import calculator
 
 KERNEL, HF_KERNEL = "sGDML", "sGDML@HF"
-ALIKE = 0.35  # Å, root mean square distance below which two minima count as the same
 THERMAL = 5.0  # kcal/mol above the lowest point; energy differences are averaged below
 FAR = np.radians(30.0)  # a point is far from the data if no frame is nearer in both torsions
-UNSURE = 0.5  # kcal/mol: a larger standard error of the kernel also counts as far
-CHECKED = 8  # lowest minima that are compared with the reference method
-CONFIRMED = 0.5  # kcal/mol: largest deviation of a minimum from the reference method
+UNSURE = 0.5  # kcal/mol: a larger standard error of the kernel also counts as far from the data
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,59 +36,42 @@ class Surface:
     level: str
 
     @property
+    def highest(self) -> float:
+        """The highest energy near the data, kcal/mol above the lowest point."""
+        near = self.scan.relative[~self.far]
+        return float(np.nanmax(near if near.size else self.scan.relative))
+
+    @property
     def far_share(self) -> str:
         """The share of points far from the data, in words."""
+        kind = "relaxed" if self.scan.relaxed else "rigid"
         return (
-            f"{self.far.mean():.0%} of the points of {self.level} are hatched: no frame of the "
-            f"data lies within {np.degrees(FAR):.0f}° in both torsions, or the kernel's standard "
-            f"error is above {UNSURE:g} kcal/mol. They are left out of correlations and "
-            "differences."
+            f"{self.far.mean():.0%} of the points of the {kind} scan by {self.level} are hatched: "
+            "their geometry is outside the domain of the training frames, no training frame is "
+            f"within {np.degrees(FAR):.0f}° in both torsions, or the kernel's standard error is "
+            f"above {UNSURE:g} kcal/mol. They are left out of correlations and differences."
         )
 
 
-@dataclass(frozen=True)
-class GridMinimum:
-    """A minimum on the grid of a surface.
+def scanned(setting: Setting, molecule: str, title: str, relax: bool = True) -> Scan:
+    """The scan of two torsions by one potential, kept in the folder `scans`.
 
-    Attributes:
-        place: its indices on the grid.
-        torsions: degrees.
-        energy: kcal/mol, relative to the lowest point of the surface.
-        off: kcal/mol, deviation of `energy` from the reference method; NaN if it is not known.
-        far: whether the minimum is far from the data.
+    Rigid scans by all potentials have the same geometries, which are made from the lowest one of
+    the relaxed scan by sGDML.
     """
-
-    place: tuple[int, int]
-    torsions: tuple[float, float]
-    energy: float
-    off: float = nan
-    far: bool = False
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether the reference method contradicts it or, if unknown, there are no data near it."""
-        return self.far if np.isnan(self.off) else abs(self.off) > CONFIRMED
-
-    def __str__(self) -> str:
-        a, b = self.torsions
-        mark = " (doubtful)" if self.is_doubtful else ""
-        return f"{a:+.0f}°, {b:+.0f}°: {self.energy:.2f}{mark}"
-
-
-def scanned(setting: Setting, molecule: str, title: str) -> Scan:
-    """The relaxed scan of two torsions by one potential, kept in the folder `scans`."""
-    path = setting.place("scans") / f"{molecule}-{title.lower()}.npz"
+    kind = "" if relax else "-rigid"
+    path = setting.place("scans") / f"{molecule}-{title.lower()}{kind}.npz"
     if not path.is_file():
         data = setting.dataset(setting.surface_set(molecule))
-        if title in (KERNEL, HF_KERNEL):
-            potential = setting.kernel(_kernel_set(setting, molecule, title))
-        else:
-            potential = force_fields(setting, molecule, (title,) if title != "GAFF" else ())[title]
         values = np.radians(np.arange(-180.0, 180.0, setting.size(20.0, 60.0)))
-        lowest = 0 if data.energies is None else int(np.argmin(data.energies))
+        if relax:
+            lowest = 0 if data.energies is None else int(np.argmin(data.energies))
+            start = data.positions[lowest]
+        else:
+            start = _lowest(scanned(setting, molecule, KERNEL))
         scan(
-            potential, data.molecule.with_positions(data.positions[lowest]),
-            rotatable_torsions(data.molecule)[:2].tolist(), [values, values], relax=True,
+            by_title(setting, molecule, title), data.molecule.with_positions(start),
+            rotatable_torsions(data.molecule)[:2].tolist(), [values, values], relax=relax,
             descent=Descent(tolerance=2e-2, max_steps=400),
             progress=setting.titled(f"{title}, surface of {molecule}"),
         ).save(path)  # fmt: skip
@@ -111,22 +79,47 @@ def scanned(setting: Setting, molecule: str, title: str) -> Scan:
     return replace(grid, names=rotors(molecule, grid))
 
 
-def surface(setting: Setting, molecule: str, title: str = KERNEL) -> Surface:
+def surface(setting: Setting, molecule: str, title: str = KERNEL, relax: bool = True) -> Surface:
     """The surface of a kernel with its errors."""
-    name, grid = _kernel_set(setting, molecule, title), scanned(setting, molecule, title)
-    data = setting.dataset(name)
-    errors = setting.uncertainty(name).predict(grid.positions.reshape(-1, data.n_atoms, 3))[0]
-    errors = errors.reshape(grid.energies.shape)
-    far = _far_in_torsions(grid, data) | (errors > UNSURE)
-    error = float(np.sqrt(np.mean(errors[~far] ** 2))) if not far.all() else nan
+    name, grid = kernel_set(setting, molecule, title), scanned(setting, molecule, title, relax)
+    positions = grid.positions.reshape(-1, *grid.positions.shape[-2:])
+    errors = setting.uncertainty(name).predict(positions)[0]
+    far = (is_far(setting.kernel(name), positions) | (errors > UNSURE)).reshape(grid.energies.shape)
+    far |= no_frame_near(grid, setting.training_frames(name).positions)
+    near = errors[~far.ravel()]
+    error = float(np.sqrt(np.mean(near**2))) if near.size else nan
     test = setting.kernel_error(name)["force_mae"]
-    level = f"{title} of {molecule} ({data.theory}; test force MAE {test:.2f} kcal/mol/Å)"
+    theory = setting.dataset(name).theory
+    level = f"{title} of {molecule} ({theory}; test force MAE {test:.2f} kcal/mol/Å)"
     return Surface(grid, far, error, level)
 
 
-def _kernel_set(setting: Setting, molecule: str, title: str) -> str:
+def by_title(setting: Setting, molecule: str, title: str) -> Any:
+    """The potential or the calculator of a title."""
+    if title in (KERNEL, HF_KERNEL):
+        return setting.kernel(kernel_set(setting, molecule, title))
+    return force_fields(setting, molecule, (title,) if title != "GAFF" else ())[title]
+
+
+def kernel_set(setting: Setting, molecule: str, title: str) -> str:
+    """Name of the data set of a kernel."""
     at_hf = title == HF_KERNEL
     return setting.hartree_fock_set(molecule) if at_hf else setting.surface_set(molecule)
+
+
+def is_far(potential: Any, positions: np.ndarray) -> np.ndarray:
+    """Whether geometries (M, N, 3) Å are outside the domain of a trained potential, (M,)."""
+    found = outside(potential.trained, positions)
+    return np.zeros(len(positions), bool) if found is None else found.frames
+
+
+def no_frame_near(grid: Scan, frames: np.ndarray) -> np.ndarray:
+    """Points (g1, g2) of a scan without one of the frames (M, N, 3) Å within `FAR`."""
+    seen = np.asarray(torsion_angles(frames, np.array(grid.coordinates)))
+    points = np.stack(np.meshgrid(*grid.values, indexing="ij"), axis=-1)
+    turn = points[:, :, None] - seen
+    turn = np.abs(turn - 2.0 * np.pi * np.round(turn / (2.0 * np.pi)))
+    return ~(turn.max(axis=-1) < FAR).any(axis=-1)
 
 
 def rotors(molecule: str, grid: Scan) -> tuple[str, ...]:
@@ -188,72 +181,12 @@ def energy_at_lowest(reference: Surface, other: Scan) -> Estimate:
     return Estimate(float(other.relative[place]), reference.error)
 
 
-def grid_minima(grid: Scan, molecule: Molecule, far: np.ndarray | None = None) -> list:
-    """Minima on a periodic grid by ascending energy, without equivalent ones.
-
-    Points that have not converged are none. Returns a list of `GridMinimum`.
-    """
-    E, R = np.where(grid.converged, grid.relative, np.inf), grid.positions
-    moves = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
-    lower = np.all([np.roll(E, move, axis=(0, 1)) >= E for move in moves], axis=0) & np.isfinite(E)
-    symmetries = automorphisms(molecule)
-    kept: list[tuple[int, int]] = []
-    for place in sorted(zip(*map(np.ndarray.tolist, np.nonzero(lower)), strict=True), key=E.item):
-        if all(_distance(R[place], R[other], symmetries) > ALIKE for other in kept):
-            kept.append(place)
-    degrees = [np.degrees(v) for v in grid.values]
-    return [
-        GridMinimum(
-            (i, j), (float(degrees[0][i]), float(degrees[1][j])), float(E[i, j]),
-            far=far is not None and bool(far[i, j]),
-        )
-        for i, j in kept
-    ]  # fmt: skip
-
-
-def checked_minima(setting: Setting, molecule: str, learned: Surface) -> list[GridMinimum]:
-    """Minima of a kernel's surface, compared with its reference method where it is available."""
-    name = setting.surface_set(molecule)
-    data, method = setting.dataset(name), setting.reference(name)
-    minima = grid_minima(learned.scan, data.molecule, learned.far)
-    if method is None or len(minima) < 2:
-        return minima
-    setting.progress(f"minima of {molecule} by the reference method", 0.0)
-    exact = as_surface(calculator(method), data.molecule)
-    some = minima[: setting.size(CHECKED, 2)]
-    energies = evaluate(exact, np.array([learned.scan.positions[m.place] for m in some]))[0]
-    off = [m.energy - float(e - energies[0]) for m, e in zip(some, energies, strict=True)]
-    checked = [replace(m, off=o) for m, o in zip(some, off, strict=True)]
-    return checked + minima[len(some) :]
-
-
-def shared_minima(
-    grid: Scan, reference: Scan, wanted: Sequence[GridMinimum], molecule: Molecule
-) -> list[int]:
-    """Indices of the wanted minima of a reference scan that another scan has."""
-    symmetries, which = automorphisms(molecule), []
-    for minimum in grid_minima(grid, molecule):
-        R = grid.positions[minimum.place]
-        away = [_distance(R, reference.positions[w.place], symmetries) for w in wanted]
-        if away and min(away) < ALIKE:
-            which.append(int(np.argmin(away)))
-    return which
-
-
 def _difference(reference: Surface, other: Scan) -> np.ndarray | None:
     """Differences (K,) kcal/mol near the data below `THERMAL`; None for fewer than three."""
     low = ~reference.far & (reference.scan.relative < THERMAL) & np.isfinite(other.relative)
     return None if low.sum() < 3 else reference.scan.relative[low] - other.relative[low]
 
 
-def _distance(R: np.ndarray, other: np.ndarray, symmetries: np.ndarray) -> float:
-    return float(rmsd(R[None], other[None], symmetries, mirror=True)[0, 0])
-
-
-def _far_in_torsions(grid: Scan, data: Dataset) -> np.ndarray:
-    """Grid points (g1, g2) without a frame within `FAR` in both torsions."""
-    seen = np.asarray(torsion_angles(data.positions, np.array(grid.coordinates)))
-    points = np.stack(np.meshgrid(*grid.values, indexing="ij"), axis=-1)
-    turn = points[:, :, None] - seen
-    turn = np.abs(turn - 2.0 * np.pi * np.round(turn / (2.0 * np.pi)))
-    return ~(turn.max(axis=-1) < FAR).any(axis=-1)
+def _lowest(grid: Scan) -> np.ndarray:
+    """The geometry (N, 3) Å of the lowest point."""
+    return grid.positions[np.unravel_index(np.nanargmin(grid.relative), grid.relative.shape)]

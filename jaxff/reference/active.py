@@ -169,7 +169,7 @@ def active_learning(
             len(data), score["force_rmse"], score["force_mae"], float(expected), fault,
             _compared(model, frames),
         )  # fmt: skip
-        rounds, data = [*rounds, done], _joined(data, new)
+        rounds, data = [*rounds, done], data.joined(new)
         history.write(data, rounds)
         if progress is not None:
             progress(
@@ -222,17 +222,3 @@ def _compared(model: Potential, frames: np.ndarray) -> dict[str, Any] | None:
 def _split(data: Dataset, seed: int) -> Split:
     n_valid = int(np.clip(len(data) // VALID_SHARE, MIN_VALID, MAX_VALID))
     return data.split(len(data) - n_valid, n_valid, 0, seed=seed, stratify=True)
-
-
-def _joined(first: Dataset, second: Dataset) -> Dataset:
-    """The frames of two data sets of one molecule and theory, one after the other."""
-    energies = None
-    if first.energies is not None and second.energies is not None:
-        energies = np.concatenate([first.energies, second.energies])
-    return replace(
-        first,
-        positions=np.concatenate([first.positions, second.positions]),
-        forces=np.concatenate([first.forces, second.forces]),
-        energies=energies,
-        index=None,
-    )

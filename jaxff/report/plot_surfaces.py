@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from scipy.interpolate import CubicSpline
 
 from jaxff.analysis import Scan, difference
 from jaxff.analysis.stationary_points import Ordering
 from jaxff.report import style
 
+DASHED: Any = (0, (1.5, 1.0))  # a line style of matplotlib
+FINE = 4  # points drawn for each step of a periodic grid
+CENTRES = (0.0, 180.0, 60.0, -60.0, 120.0, -120.0, 90.0, -90.0)  # of panels, degrees
+EDGE = 15.0  # degrees, sufficient distance of a marked minimum from the edge of a panel
 CEILING = 40.0  # kcal/mol: the default end of the scale, unless all energies are lower
+
+
+class Marks(NamedTuple):
+    """Minima to mark in a map.
+
+    Attributes:
+        torsions: (K, 2) degrees, the lowest first.
+        doubtful: (K,) bool, whether each is drawn with a dashed line.
+    """
+
+    torsions: np.ndarray
+    doubtful: np.ndarray
 
 
 def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
@@ -55,27 +75,31 @@ def energy_maps(
     scans: Mapping[str, Scan],
     highest: float | None = None,
     doubtful: Mapping[str, np.ndarray] | None = None,
+    minima: Mapping[str, Marks] | None = None,
 ) -> Figure:
     """Contours over two coordinates; for two potentials, also their difference.
 
-    A cross marks the lowest point of each panel, and dots mark points that have not converged.  The
-    difference is grey where either energy is off the scale.
+    Values between the points of a grid over full turns are cubic splines.  A cross marks the lowest
+    minimum of each panel, or its lowest point if no minima are given, circles mark other minima,
+    and dots mark points that have not converged.  The difference is grey where either energy is off
+    the scale.
 
     Args:
         scans: {name: scan of two coordinates}, all with the same values.
         highest: end of the scale, kcal/mol; None for the highest energy, at most 40.
         doubtful: {name: points (g1, g2) that are hatched}.
+        minima: {name: minima in degrees}, of torsions over full turns.
     """
     names, surfaces = list(scans), list(scans.values())
     figure, panels = _panels(len(scans) + (len(scans) == 2))
     top = max(np.nanmax(scan.relative) for scan in surfaces)
     ceiling = _ceiling(top, highest)
+    window = _window(surfaces, minima)
     for ax, (name, scan) in zip(panels, scans.items(), strict=False):
-        filled = _map(ax, scan, scan.relative, 0.0, ceiling, "viridis")
+        filled = _map(ax, scan, scan.relative, (0.0, ceiling), "viridis", window)
         if doubtful is not None and name in doubtful and doubtful[name].any():
-            (x, y), z = _around(scan, doubtful[name].astype(float))
-            ax.contourf(x, y, z.T, [0.5, 1.5], colors="none", hatches=["///"])
-        _marks(ax, scan)
+            _hatch(ax, scan, doubtful[name], window)
+        _marks(ax, scan, None if minima is None else minima.get(name), window)
         kind = "relaxed" if scan.relaxed else "rigid"
         ax.set_title(f"{name} ({kind}): 0 to {np.nanmax(scan.relative):.3g} kcal/mol",
                      fontsize="medium")  # fmt: skip
@@ -86,7 +110,9 @@ def energy_maps(
         values = shown_difference(scans, highest)
         limit = max(np.nanmax(np.abs(values)), 1e-6)
         panels[-1].set_facecolor("#cccccc")
-        filled = _map(panels[-1], surfaces[0], values, -limit, limit, "RdBu_r")
+        filled = _map(panels[-1], surfaces[0], values, (-limit, limit), "RdBu_r", window)
+        if doubtful is not None and names[0] in doubtful and doubtful[names[0]].any():
+            _hatch(panels[-1], surfaces[0], doubtful[names[0]], window)
         panels[-1].set_title(_range(names, values), fontsize="medium")
         figure.colorbar(filled, ax=panels[-1], label="difference, kcal/mol", ticks=MaxNLocator(6))
     return figure
@@ -108,9 +134,10 @@ def difference_maps(
     figure, panels = _panels(len(others))
     values = {key: difference(other, reference) for key, other in others.items()}
     limit = min(max(max(np.nanmax(np.abs(v)) for v in values.values()), 1e-6), highest)
+    window = _window([reference])
     for ax, (key, off) in zip(panels, values.items(), strict=True):
-        filled = _map(ax, reference, off, -limit, limit, "RdBu_r")
-        (x, y), z = _around(reference, reference.relative)
+        filled = _map(ax, reference, off, (-limit, limit), "RdBu_r", window)
+        (x, y), z = _around(reference, reference.relative, window)
         lines = ax.contour(x, y, z.T, np.arange(2.0, 41.0, 2.0), colors="black", linewidths=0.5)
         ax.clabel(lines, fontsize=7)
         ax.set_title(_range((key, name), off), fontsize="medium")
@@ -118,31 +145,44 @@ def difference_maps(
     return figure
 
 
-def minima_levels(order: Ordering) -> Figure:
-    """Energies of the same minima relaxed by several potentials.
+def minima_levels(order: Ordering, labels: Sequence[str] | None = None) -> Figure:
+    """Energies of the same minima relaxed by several potentials, as levels.
 
-    Each potential has a column.  A hollow marker shows a minimum that has relaxed to another one.
+    Each potential has a column with one level for each minimum, side by side.  A dashed level shows
+    a minimum that has relaxed to another one.
+
+    Args:
+        order: the energies.
+        labels: (K,) names of the minima; None for their numbers from 1.
     """
-    figure, ax = style.single(1.6 + 1.3 * len(order.names), 4.2)
+    count = order.relaxed.shape[1]
+    labels = [f"minimum {k + 1}" for k in range(count)] if labels is None else labels
+    figure, ax = style.single(2.6 + 1.35 * len(order.names), 4.2)
     columns = np.arange(len(order.names))
-    for k in range(order.relaxed.shape[1]):
-        marker = style.MARKERS[k % len(style.MARKERS)]
+    width = 0.84 / count
+    for k in range(count):
+        centre = columns + (k - 0.5 * (count - 1)) * width
         stays = order.nearest[:, k] == k
-        ax.plot(columns, order.relaxed[:, k], ":", color=style.colour(k), linewidth=1.2)
-        # Hollow markers are larger, because they coincide with the level of the other minimum.
-        for shown, fill, size in ((stays, style.colour(k), 9), (~stays, "none", 15)):
-            ax.plot(
-                columns[shown], order.relaxed[shown, k], marker, color=style.colour(k),
-                markersize=size, markerfacecolor=fill, markeredgewidth=1.6,
-            )  # fmt: skip
-        ax.plot([], [], marker + ":", color=style.colour(k), markersize=9, label=f"minimum {k + 1}")
-    if (order.nearest != np.arange(order.nearest.shape[1])).any():
-        ax.plot([], [], "o", color="#444444", markersize=9, markerfacecolor="white",
-                label="relaxed to another")  # fmt: skip
+        for shown, line in ((stays, "solid"), (~stays, DASHED)):
+            x, y = centre[shown], order.relaxed[shown, k]
+            ax.hlines(y, x - 0.42 * width, x + 0.42 * width, colors=style.colour(k), lw=3,
+                      linestyles=line)  # fmt: skip
+        for x, y in zip(centre, order.relaxed[:, k], strict=True):
+            if np.isfinite(y):
+                ax.annotate(f"{y:.1f}", (x, y), (0, 3), textcoords="offset points", ha="center",
+                            fontsize=7.5)  # fmt: skip
+    handles = [Line2D([], [], color=style.colour(k), lw=3, label=labels[k]) for k in range(count)]
+    if (order.nearest != np.arange(count)).any():
+        dashed = Line2D([], [], color="#444444", lw=3, ls=DASHED,
+                        label="relaxed to another")  # fmt: skip
+        handles.append(dashed)
+    for edge in columns[1:] - 0.5:
+        ax.axvspan(edge - 0.003, edge + 0.003, color="#dddddd")
     ax.set_xticks(columns, [name.replace(" (", "\n(") for name in order.names])
     ax.set_xlim(-0.5, len(columns) - 0.5)
-    ax.set_ylabel("relaxed energy, kcal/mol")
-    ax.legend(fontsize="small")
+    ax.set_ylim(bottom=-0.04 * np.nanmax(order.relaxed), top=1.1 * np.nanmax(order.relaxed))
+    ax.set_ylabel("relaxed energy above the lowest, kcal/mol")
+    ax.legend(handles=handles, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -151,23 +191,31 @@ def _panels(count: int):
     return style.grid(count, 3, (4.4, 4.4), (0.6, 0.2), sharex=True, sharey=True)
 
 
-def _map(ax, scan: Scan, values: np.ndarray, low: float, high: float, colours: str):
+def _map(ax, scan: Scan, values, limits: tuple[float, float], colours: str, window):
     """Filled contours of values on the grid of a scan, with labels."""
-    (x, y), z = _around(scan, values)
+    low, high = limits
+    span = high - low  # values far off the scale would make the splines oscillate
+    (x, y), z = _around(scan, np.clip(values, low - span, high + span), window)
     above, below = np.nanmax(values) > high, np.nanmin(values) < low
     over = {(1, 1): "both", (1, 0): "max", (0, 1): "min", (0, 0): "neither"}[above, below]
-    # Clipping keeps the extreme values on the scale in spite of rounding.
+    # Clipping keeps the extreme values on the scale in spite of rounding and splines.
     z = np.clip(z, None if below else low, None if above else high)
     levels = np.linspace(low, high, 21)
     filled = ax.contourf(x, y, z.T, levels, cmap=colours, extend=over)
     if low == 0.0:
-        ax.contour(x, y, z.T, levels[::4], colors="white", linewidths=0.4, alpha=0.7)
-    _frame(ax.xaxis, ax.set_xlim, scan, 0)
-    _frame(ax.yaxis, ax.set_ylim, scan, 1)
+        ax.contour(x, y, z.T, levels[4::4], colors="white", linewidths=0.4, alpha=0.7)
+    _frame(ax.xaxis, ax.set_xlim, scan, 0, window)
+    _frame(ax.yaxis, ax.set_ylim, scan, 1, window)
     ax.set_xlabel(_axis(scan, 0))
     ax.set_ylabel(_axis(scan, 1))
     ax.label_outer()
     return filled
+
+
+def _hatch(ax, scan: Scan, points: np.ndarray, window) -> None:
+    """Hatch some points (g1, g2) of a scan."""
+    (x, y), z = _around(scan, points.astype(float), window, smooth=False)
+    ax.contourf(x, y, z.T, [0.5, 1.5], colors="none", hatches=["///"])
 
 
 def shown_difference(scans: Mapping[str, Scan], highest: float | None = None) -> np.ndarray:
@@ -183,42 +231,90 @@ def shown_values(scan: Scan, k: int) -> np.ndarray:
     return scan.values[k] if len(scan.coordinates[k]) == 2 else np.degrees(scan.values[k])
 
 
-def _around(scan: Scan, z: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Sorted values of the coordinates, and z there; periodic ones are continued."""
+def _around(
+    scan: Scan, z: np.ndarray, window=(0.0, 0.0), smooth: bool = True
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Sorted values of the coordinates, and z there; periodic ones are continued.
+
+    Args:
+        scan: the scan.
+        z: (g1[, g2]) values.
+        window: degrees, centre of the shown turn of each coordinate.
+        smooth: whether finite values over two full turns are interpolated by cubic splines.
+    """
     axes = []
+    smooth = smooth and len(scan.periodic) == 2 and all(scan.periodic)
+    smooth = smooth and bool(np.isfinite(z).all())
     for k, periodic in enumerate(scan.periodic):
-        x = _wrapped(scan, k)
+        x = _wrapped(scan, k, window)
         order = np.argsort(x)
         if periodic:
             order = np.concatenate([order[-1:], order, order[:1]])
         x, z = x[order], np.take(z, order, axis=k)
         if periodic:
             x[0], x[-1] = x[0] - 360.0, x[-1] + 360.0
+        if smooth:
+            spline = CubicSpline(x[1:], np.take(z, range(1, len(x)), axis=k), k, "periodic")
+            x = np.linspace(x[0], x[-1], FINE * (len(x) - 1) + 1)
+            z = spline(x)
         axes.append(x)
     return axes, z
 
 
-def _wrapped(scan: Scan, k: int) -> np.ndarray:
-    """Values (g,) of coordinate k in degrees or Å, within ±180 degrees if periodic."""
+def _wrapped(scan: Scan, k: int, window=(0.0, 0.0)) -> np.ndarray:
+    """Values (g,) of coordinate k in degrees or Å, in the shown turn if periodic."""
     x = shown_values(scan, k)
-    return (x + 180.0) % 360.0 - 180.0 if scan.periodic[k] else x
+    return _turned(x, window[k]) if scan.periodic[k] else x
 
 
-def _marks(ax, scan: Scan) -> None:
-    """A cross at the lowest point, and dots at points that have not converged."""
-    x, y = _wrapped(scan, 0), _wrapped(scan, 1)
-    a, b = np.unravel_index(np.nanargmin(scan.relative), scan.relative.shape)
+def _turned(x, centre: float):
+    """Angles in degrees within 180° of a centre."""
+    return (x - centre + 180.0) % 360.0 - 180.0 + centre
+
+
+def _window(scans: Sequence[Scan], minima: Mapping[str, Marks] | None = None) -> tuple:
+    """Centres (K,) in degrees of the turns in which no marked minimum is at the edge."""
+    centres = []
+    for k in range(len(scans[0].coordinates)):
+        if minima is None:
+            places = [np.unravel_index(np.nanargmin(s.relative), s.relative.shape) for s in scans]
+            marked = np.array([_wrapped(s, k)[i[k]] for s, i in zip(scans, places, strict=True)])
+        else:
+            marked = np.concatenate([marks.torsions[:, k] for marks in minima.values()])
+        room = [np.min(180.0 - np.abs(_turned(marked, c) - c), initial=EDGE) for c in CENTRES]
+        centres.append(CENTRES[int(np.argmax(room))])
+    return tuple(centres)
+
+
+def _marks(ax, scan: Scan, minima: Marks | None, window) -> None:
+    """Minima, and dots at points that have not converged."""
+    x, y = _wrapped(scan, 0, window), _wrapped(scan, 1, window)
+    if minima is None or not len(minima.torsions):
+        a, b = np.unravel_index(np.nanargmin(scan.relative), scan.relative.shape)
+        places, dashed = np.array([[x[a], y[b]]]), np.zeros(1, bool)
+    else:
+        places = np.stack([_turned(minima.torsions[:, k], window[k]) for k in (0, 1)], axis=1)
+        dashed = minima.doubtful
+    outline = [withStroke(linewidth=3.0, foreground="white")]
     ax.plot(
-        x[a], y[b], "+", color=style.COLOURS[1], markersize=11, markeredgewidth=2, clip_on=False
-    )
+        *places[0], "+", color=style.COLOURS[1], markersize=11, markeredgewidth=2, clip_on=False,
+        path_effects=outline,
+    )  # fmt: skip
+    for place, uncertain in zip(places[1:], dashed[1:], strict=True):
+        ax.scatter(
+            *place, s=60, facecolors="none", edgecolors=style.COLOURS[1], linewidths=1.6,
+            linestyles="--" if uncertain else "-", clip_on=False, zorder=3,
+            path_effects=[] if uncertain else outline,
+        )  # fmt: skip
     a, b = np.nonzero(~scan.converged)
     ax.plot(x[a], y[b], ".", color="black", markersize=3)
 
 
-def _frame(axis, set_limits, scan: Scan, k: int) -> None:
+def _frame(axis, set_limits, scan: Scan, k: int, window=(0.0, 0.0)) -> None:
     if scan.periodic[k]:
-        set_limits(-180, 180)
-        style.degree_ticks(axis)
+        low, high = window[k] - 180.0, window[k] + 180.0
+        set_limits(low, high)
+        style.degree_ticks(axis, low, high)
 
 
 def _axis(scan: Scan, k: int) -> str:

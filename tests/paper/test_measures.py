@@ -62,14 +62,6 @@ def test_points_far_from_the_data_do_not_count(reference):
     assert math.isnan(surfaces.correlation(nowhere, scan_of(wrong)).mean)
 
 
-def test_minima_that_the_reference_contradicts_are_doubtful():
-    known = surfaces.GridMinimum((0, 0), (0.0, 0.0), 1.3, off=-2.1)
-    assert known.is_doubtful
-    assert "doubtful" in str(known)
-    assert not surfaces.GridMinimum((0, 0), (0.0, 0.0), 1.3, off=0.1, far=True).is_doubtful
-    assert surfaces.GridMinimum((0, 0), (0.0, 0.0), 1.3, far=True).is_doubtful
-
-
 def test_a_mode_that_turns_one_rotor_is_not_mixed():
     molecule = Molecule.from_smiles("CCO")
     torsions = rotors(molecule)

@@ -15,7 +15,7 @@ from jaxff.paper.comparison import by_molecule
 from jaxff.paper.experiment import SURFACE, Setting, identified
 from jaxff.paper.verdicts import VERDICTS
 
-QUICK = ("fig2",)  # all of them: jaxff reproduce all --small
+QUICK = ("fig2", "fig8")  # all of them: jaxff reproduce all --small
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_each_experiment_ends_in_numbers_and_a_verdict(folder, name):
     claims = {key for key, claim in CLAIMS.items() if claim.experiment == name}
     assert {finding.claim for finding in result.findings} == claims
     assert all(f.reason for f in result.findings if f.obtained == "not tested")
-    assert re.search(r"\d", result.obtained)
+    assert re.search(r"\d", result.obtained) or not claims
     assert result.tables
     for table in result.tables:
         assert all(len(row) == len(table.columns) for row in table.rows)
@@ -65,8 +65,8 @@ def test_a_folder_keeps_to_its_settings(folder):
     assert json.loads((folder / "request.json").read_text())["request"]["small"] is True
     with pytest.raises(InputError, match=r"other settings \(seed 0 → 1\)"):
         reproduce("table2", folder, small=True, seed=1)
-    with pytest.raises(InputError, match="unknown experiment 'fig8'"):
-        reproduce("fig8", folder)
+    with pytest.raises(InputError, match="unknown experiment 'fig10'"):
+        reproduce("fig10", folder)
 
 
 def test_data_for_surfaces_do_not_replace_other_data(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxff import Dataset, Molecule, units
+from jaxff.domain import Domain
 from jaxff.molecule import perceive_bonds
 from jaxff.reference import calculator
 
@@ -17,6 +18,7 @@ SETS = {
     "aspirin": ("CC(=O)Oc1ccccc1C(=O)O", 2000),
     "ethanol_pbe": ("CCO", 600),
     "keto_malondialdehyde_pbe": ("O=CCC=O", 600),
+    "keto_malondialdehyde_pbe_torsions": ("O=CCC=O", 5),
 }
 
 
@@ -34,14 +36,14 @@ def test_every_frame_is_the_molecule(name, data):
     smiles, frames = SETS[name]
     molecule = Molecule.from_smiles(smiles)
     assert len(data) == len(np.unique(data.positions, axis=0)) == frames
-    assert data.name == name.removesuffix("_pbe")
+    assert data.name == name.removesuffix("_torsions").removesuffix("_pbe")
     np.testing.assert_array_equal(data.numbers, molecule.numbers)
     graphs = (perceive_bonds(data.numbers, frame) for frame in data.positions)
     assert all(np.array_equal(bonds, molecule.bonds) for bonds in graphs)
 
 
 def test_labels_are_those_of_the_theory(name, data):
-    if name.endswith("_pbe"):
+    if "_pbe" in name:
         pytest.importorskip("pyscf")
         pytest.importorskip("pyscf.dispersion")
         own, count, theory = calculator("pbe-d3bj"), 1, "PBE-D3BJ/DEF2-SVP"
@@ -64,14 +66,14 @@ def test_no_net_force_and_no_net_torque(name, data):
     assert np.abs(data.forces.sum(axis=1)).max() < 1e-9
     torque = np.cross(data.positions - data.positions.mean(axis=1, keepdims=True), data.forces)
     # A functional's integration grid does not turn with the molecule.
-    assert np.abs(torque.sum(axis=1)).max() < (0.2 if name.endswith("_pbe") else 0.01)
+    assert np.abs(torque.sum(axis=1)).max() < (0.2 if "_pbe" in name else 0.01)
 
 
 def test_the_files_say_how_they_were_made(name):
     with np.load(DATA / f"{name}.npz") as file:
         assert str(file["command"]).startswith("jaxff label")
         assert str(file["command"]) in (DATA / "README.md").read_text()
-        if not name.endswith("_pbe"):
+        if "_pbe" not in name:
             assert json.loads(str(file["dynamics"]))["temperature_K"] == 500.0
             assert len(file["replica"]) == len(file["time_fs"]) == SETS[name][1]
 
@@ -80,6 +82,14 @@ def test_frames_of_higher_level_are_one_replica_of_the_lower(name, data):
     if name.endswith("_pbe"):
         whole = Dataset.load(DATA / f"{name.removesuffix('_pbe')}.npz")
         np.testing.assert_array_equal(data.positions, whole.positions[:2400:4])
+
+
+def test_torsion_frames_are_far_from_the_frames_of_dynamics(name, data):
+    if name.endswith("_torsions"):
+        sampled = Dataset.load(DATA / f"{name.removesuffix('_torsions')}.npz")
+        domain = Domain.of(sampled.molecule, sampled.positions)
+        assert domain.distances(data.positions).min() > 0.57  # in units of the limit
+        assert not domain.trained_on(data.positions).any()
 
 
 def test_the_package_stays_small():

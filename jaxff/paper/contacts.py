@@ -1,0 +1,99 @@
+"""The n→π* contact of aspirin: energies against the O···C distance by each potential.
+
+An oxygen of the acid and the carbonyl carbon of the ester attract each other by the donation of a
+lone pair of the oxygen, beside the electrostatic interaction that force fields contain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.interpolate import CubicSpline
+
+from jaxff.analysis import as_surface, relax
+from jaxff.md import Descent
+from jaxff.molecule import Molecule
+from jaxff.report import style
+
+DISTANCES = np.arange(2.4, 4.01, 0.1)  # Å
+APART = 3.8  # Å, a distance at which the contact is lost
+DESCENT = Descent(tolerance=2e-2, max_steps=500)
+
+
+class Curve(NamedTuple):
+    """Energies along a distance, all other coordinates relaxed.
+
+    Attributes:
+        distances: (D,) Å, ascending.
+        energies: (D,) kcal/mol above the lowest; NaN where the minimisation has not converged.
+    """
+
+    distances: np.ndarray
+    energies: np.ndarray
+
+    def at(self, distance: float) -> float:
+        """Energy in kcal/mol at a distance in Å, by a cubic spline."""
+        known = np.isfinite(self.energies)
+        if known.sum() < 4:
+            return float("nan")
+        return float(CubicSpline(self.distances[known], self.energies[known])(distance))
+
+    @property
+    def best(self) -> float:
+        """The distance in Å of the lowest energy, by a cubic spline."""
+        known = np.flatnonzero(np.isfinite(self.energies))
+        fine = np.linspace(self.distances[known[0]], self.distances[known[-1]], 1000)
+        return float(fine[np.argmin([self.at(d) for d in fine])])
+
+
+def curve(
+    surface: Any, molecule: Molecule, start: np.ndarray, atoms: tuple[int, int],
+    distances: np.ndarray = DISTANCES,
+) -> Curve:  # fmt: skip
+    """Energies along the distance of two atoms, each relaxed from its neighbour.
+
+    Args:
+        surface: a potential or a calculator.
+        molecule: elements and bonds.
+        start: (N, 3) Å; the curve is followed from its distance in both directions.
+        atoms: the two atoms.
+        distances: (D,) Å, ascending.
+    """
+    surface = as_surface(surface, molecule)
+    energies = np.full(len(distances), np.nan)
+    first = int(np.argmin(np.abs(distances - np.linalg.norm(start[atoms[0]] - start[atoms[1]]))))
+    for way in (range(first, len(distances)), range(first - 1, -1, -1)):
+        R = start
+        for k in way:
+            end = relax(surface, R[None], (atoms,), distances[k].reshape(1, 1), descent=DESCENT)
+            R = end.positions[0]
+            if end.converged[0]:
+                energies[k] = end.energy[0]
+    return Curve(np.asarray(distances), energies - np.nanmin(energies))
+
+
+def plot(curves: Mapping[str, Curve], marked: float) -> Figure:
+    """The curves of several potentials.
+
+    Args:
+        curves: {name: curve}.
+        marked: a distance in Å that is marked by a line.
+    """
+    figure, ax = style.single(6.4, 4.0)
+    for k, (name, one) in enumerate(curves.items()):
+        ax.plot(
+            one.distances, one.energies, label=name, color=style.colour(k), markersize=4,
+            marker=style.MARKERS[k % len(style.MARKERS)],
+        )  # fmt: skip
+    ax.axvline(marked, color="#888888", linewidth=1.0, linestyle="--")
+    ax.annotate("minimum (a)", (marked, 1.0), (3, -10), xycoords=("data", "axes fraction"),
+                textcoords="offset points", fontsize="small")  # fmt: skip
+    ax.set_xlabel("O···C distance, Å")
+    ax.set_ylabel("energy above the lowest, kcal/mol")
+    ax.set_ylim(-0.2, min(15.0, max(np.nanmax(one.energies) for one in curves.values()) + 0.5))
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize="small")
+    return figure
