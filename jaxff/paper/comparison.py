@@ -162,17 +162,17 @@ def write_page(setting: Setting) -> None:
 
 def _section(report: Report, folder: Path, result: Result) -> None:
     """Add a figure or table: the paper's statements, our numbers, the verdicts, and the rest."""
-    report.heading(f"{result.title}: {result.verdict}")
-    report.table(
-        ["the paper", "holds if", "here", "verdict"],
+    tested = f": {result.verdict}" if result.findings else ""
+    report.heading(result.title + tested)
+    rows = [
         [
-            [
-                f"“{CLAIMS[f.claim].quote}”", CLAIMS[f.claim].rule,
-                f"{f.obtained} ({f.reason})" if f.reason else f.obtained, f.verdict,
-            ]
-            for f in result.findings
-        ],
-    )  # fmt: skip
+            f"“{CLAIMS[f.claim].quote}”", CLAIMS[f.claim].rule,
+            f"{f.obtained} ({f.reason})" if f.reason else f.obtained, f.verdict,
+        ]
+        for f in result.findings
+    ]  # fmt: skip
+    if rows:
+        report.table(["the paper", "holds if", "here", "verdict"], rows)
     for table in result.tables:
         report.text(f"{table.caption}.")
         report.table(list(table.columns), [list(row) for row in table.rows])
