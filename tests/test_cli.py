@@ -1,5 +1,6 @@
 """The command line: exit codes, one-sentence errors, and what the commands leave."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -385,6 +386,10 @@ def test_wrong_kinds_of_files_are_named(tmp_path, capsys):
     assert "contains a model or a state, not a data set" in fails(capsys, "evaluate", model, model)
     assert "d.npz is a file, not a folder" in fails(capsys, "minimize", model, model, "-o", data)
     options = ("--no-check", "--charges", "gasteiger", "-o", tmp_path / "f.npz")
+    neutral = tmp_path / "neutral.npz"
+    dataclasses.replace(ions, charge=0).save(neutral)
+    message = fails(capsys, "fit", neutral, *options)
+    assert "net charge +0 (possible: +1); correct the charge (in the command line with" in message
     message = fails(capsys, "fit", data, "--charge=-1", *options)
     assert "has the charge +1, but -1 was given; correct one" in message
 

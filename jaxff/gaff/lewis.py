@@ -143,8 +143,8 @@ def lewis_structure(molecule: Molecule) -> Lewis:
         raise InputError(
             f"{who}: no closed-shell structure has net charge {molecule.charge:+d}"
             + (
-                f" (possible: {', '.join(f'{q:+d}' for q in fits)}); correct the charge or the "
-                "hydrogens"
+                f" (possible: {', '.join(f'{q:+d}' for q in fits)}); correct the charge (in the "
+                "command line with --charge) or the hydrogens"
                 if fits
                 else "; check whether hydrogens are missing or it is a radical"
             )
