@@ -16,7 +16,6 @@ from jaxff.padding import (
     GHOSTS,
     can_be_padded,
     ghost_positions,
-    is_text,
     padded,
     size_class,
     table_columns,
@@ -24,7 +23,7 @@ from jaxff.padding import (
     with_ghosts,
 )
 from jaxff.potential import Params, Potential, Program
-from jaxff.term import Term, array_fields
+from jaxff.term import Term, array_fields, name_fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,12 +177,8 @@ def _shape_of(potential: Potential) -> tuple:
 
 def _others(term: Term) -> tuple:
     """The static fields of a term except names and fields that padding changes."""
-    changed = ("n_atoms", *term.adaptable)
-    return tuple(
-        (f.name, getattr(term, f.name))
-        for f in fields(term)
-        if f.name not in (*array_fields(term), *changed) and not is_text(getattr(term, f.name))
-    )
+    left_out = {"n_atoms", *term.adaptable, *array_fields(term), *name_fields(term)}
+    return tuple((f.name, getattr(term, f.name)) for f in fields(term) if f.name not in left_out)
 
 
 def _shapes(tree, first: int = 0) -> tuple:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.potential import Params, Placed, Program
-from jaxff.term import Term, array_fields
+from jaxff.term import Term, array_fields, name_fields
 
 # Numbers of atoms to which molecules are padded, so that few programs are compiled.
 SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -95,19 +95,10 @@ def _padded_terms(terms: list[Term], n_atoms: int) -> list[Term]:
 
 
 def with_equal_names(terms: list[Term]) -> list[Term]:
-    """The terms with the names (fields of strings) of the first one."""
+    """The terms with the names (see `name_fields`) of the first one."""
     first = terms[0]
-    names = {
-        f.name: getattr(first, f.name)
-        for f in fields(first)
-        if f.name not in array_fields(first) and is_text(getattr(first, f.name))
-    }
+    names = {name: getattr(first, name) for name in name_fields(first)}
     return [replace(term, **names) for term in terms]
-
-
-def is_text(value) -> bool:
-    several = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-    return isinstance(value, str) or several
 
 
 def with_ghost_rows(program: Program, params: Params, rows: dict | None = None) -> Params:

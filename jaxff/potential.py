@@ -274,10 +274,13 @@ class Potential:
         if isinstance(factor, Potential) or jnp.ndim(factor) != 0:
             return NotImplemented
         factor = jnp.asarray(factor, float)
-        params = {
-            name: {**group, "scale": factor * group.get("scale", 1.0)}
-            for name, group in self.params.items()
-        }
+
+        def scaled(group: Params) -> Params:
+            # A wider factor would widen the positions and forces of the potential.
+            single = jnp.result_type(jnp.float32, *jax.tree.leaves(group))
+            return {**group, "scale": factor.astype(single) * group.get("scale", 1.0)}
+
+        params = {name: scaled(group) for name, group in self.params.items()}
         return Potential(self.program.placed, params, self.molecule, trained=_parts(self))
 
     __rmul__ = __mul__
@@ -304,7 +307,9 @@ class Potential:
         if len(index) != least:
             raise InputError(f"on(atoms) got {len(index)} indices for a potential of {least} atoms")
         if (index < 0).any() or len(set(index.tolist())) != len(index):
-            raise InputError(f"on(atoms) needs distinct indices from 0 upwards, got {list(index)}")
+            raise InputError(
+                f"on(atoms) needs distinct indices from 0 upwards, got {index.tolist()}"
+            )
         index = index.astype(np.int32)
         placed = [
             Placed(p.name, p.term, index if p.atoms is None else index[p.atoms])

@@ -59,14 +59,14 @@ class Term:
             letters are equal sizes, N is the number of atoms, and _ any size.  Columns of `tables`
             that are not named have one number for each row.
         adaptable: static fields that `alike` changes.
+        notes: static fields that describe the term and never change its energy, such as the name of
+            its training data.  Together with the names of rows, they may differ within a stack.
         learnt: True if energies are determined by training frames alone, so that they may be wrong
             in all other places.
         physical: False if energies have no meaning before training, so that labels are not checked
             against them.
         precise: True if the energy needs float64, because large summands cancel.  Such parameters
             remain in float64 when a potential is converted to float32.
-
-    Static fields that are strings or tuples of strings are names; they must not change the energy.
     """
 
     kind: ClassVar[str]
@@ -77,6 +77,7 @@ class Term:
     open_rows: ClassVar[tuple[str, ...]] = ()
     dimensions: ClassVar[dict[str, str]] = {}
     adaptable: ClassVar[tuple[str, ...]] = ()
+    notes: ClassVar[tuple[str, ...]] = ()
     learnt: ClassVar[bool] = False
     physical: ClassVar[bool] = True
     precise: ClassVar[bool] = False
@@ -175,6 +176,11 @@ def array_fields(term: Term) -> tuple[str, ...]:
     return tuple(
         f.name for f in fields(term) if isinstance(getattr(term, f.name), np.ndarray | jax.Array)
     )
+
+
+def name_fields(term: Term) -> set[str]:
+    """Static fields that do not change the energy: names of rows, and `Term.notes`."""
+    return {label for label, _ in term.tables.values() if label} | set(term.notes)
 
 
 def term_kinds() -> dict[str, type[Term]]:

@@ -2,14 +2,17 @@
 
 import logging
 import pickle
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import jax
+import jax.numpy as jnp
 import network_models
 import numpy as np
 import pytest
 
 import jaxff
-from jaxff import InputError, Molecule
+from jaxff import Column, InputError, Molecule, Potential, Term
 from jaxff.padding import SIZES, size_class
 
 SMILES = (
@@ -146,6 +149,38 @@ def test_replaced_parameters_compile_nothing(molecules, frames, caplog):
     assert programs_compiled(lambda: other(positions), caplog) == 0
     expected = [p.replace(h)(R) for p, h, R in zip(potentials, half, positions, strict=True)]
     np.testing.assert_allclose(other(positions), expected, rtol=0, atol=1e-10)
+
+
+@dataclass(frozen=True, eq=False)
+class Bottom(Term):
+    """A harmonic distance with a flat part, on both sides or above alone."""
+
+    kind = "bottom"
+    columns = MappingProxyType({"length": Column("Å")})
+    notes = ("source",)
+
+    n_atoms: int
+    pair: np.ndarray
+    sides: str
+    source: str
+
+    def energies(self, params, R, space):
+        x = jnp.linalg.norm(R[self.pair[0]] - R[self.pair[1]]) - params["length"]
+        x = jnp.abs(x) if self.sides == "both" else x
+        return {"bottom": jnp.maximum(x - 0.1, 0.0) ** 2}
+
+
+def test_an_option_of_a_term_is_no_name():
+    params = {"length": jnp.asarray(3.0)}
+    potentials = [
+        Potential.of("bottom", Bottom(2, np.array([0, 1]), sides, source), params)
+        for sides, source in (("both", "a"), ("above", "a"), ("both", "b"))
+    ]
+    R = [np.eye(2, 3)] * 3
+    together = jaxff.stack(potentials)
+    assert len(together.groups) == 2  # notes alone do not separate
+    np.testing.assert_allclose(together(R), [p(R[0]) for p in potentials])
+    assert potentials[0](R[0]) != potentials[1](R[0])
 
 
 def test_factors_sums_and_types_are_those_of_the_potentials(molecules, frames):

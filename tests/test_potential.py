@@ -126,6 +126,13 @@ def test_float32_follows_the_parameters(springs, R):
     np.testing.assert_allclose(energy, springs(6)(R), rtol=1e-5)
 
 
+def test_a_factor_does_not_widen_a_potential(springs, R):
+    narrow = springs(4).astype(jnp.float32)
+    for scaled in (0.1 * narrow, narrow / 3.0, narrow - narrow, jnp.asarray(0.1) * (0.1 * narrow)):
+        assert scaled.dtype == jnp.float32
+    assert (0.1 * springs(4)).params["spring"]["scale"] == 0.1
+
+
 def test_changed_parameters_are_never_stale(R):
     """Neither the derived arrays nor the type, however the parameters have changed."""
     potential = load(V1 / "gaff.npz")

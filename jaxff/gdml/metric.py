@@ -31,7 +31,8 @@ from jaxff.gdml.descriptor import (
 from jaxff.gdml.kernel import blocks
 from jaxff.gdml.leave_out import LeftOut, left_out
 from jaxff.gdml.operator import KernelOperator
-from jaxff.gdml.settings import Progress
+from jaxff.gdml.settings import Progress, ascending
+from jaxff.gdml.system import check_size, refuse_identical, require_float64
 from jaxff.molecule import Molecule
 
 Array = jax.Array
@@ -111,6 +112,7 @@ class LeaveOneOut:
             lam: regularisation λ.
         """
         op = KernelOperator.of(frames.positions, permutations, SIGMA, lattice=frames.lattice)
+        refuse_identical(op, frames)
         x = op.descriptors + op.centre
         log = np.asarray(jnp.log(x).mean(axis=0))
         count = np.bincount(classes)
@@ -194,7 +196,14 @@ def learn_metric(
     Returns:
         `scaled_distances` with weights and a power, or `inverse_distances` if they lower the
         leave-one-out error by less than 2 %.
+
+    Raises:
+        InputError: fewer than two frames or atoms, two identical frames, λ not positive, or
+            float64 not enabled.
     """
+    require_float64()
+    check_size(frames)
+    lam = ascending(lam, "lam")[0]
     report = progress or (lambda phase, fraction: None)
     count = max(UNKNOWNS // (3 * frames.n_atoms), LEAST_FRAMES)
     order = np.random.default_rng(seed).permutation(len(frames))[:count]

@@ -55,6 +55,7 @@ class KernelTerm(Term):
     kind: ClassVar[str] = "gdml"
     learnt: ClassVar[bool] = True
     precise: ClassVar[bool] = True
+    notes: ClassVar[tuple[str, ...]] = ("dataset", "theory", "train_md5", "valid_md5")
     columns: ClassVar[dict[str, Column]] = {
         "descriptors": Column("1/Å", trainable=False),
         "centre": Column("1/Å", trainable=False),

@@ -56,11 +56,7 @@ class KernelSystem:
         run: Run | None = None,
     ):
         require_float64()
-        if len(frames) < 2 or frames.n_atoms < 2:
-            raise InputError(
-                f"{frames.label}: {len(frames)} frames of {frames.n_atoms} atoms; "
-                "training needs at least two frames of two atoms"
-            )
+        check_size(frames)
         if constrain_energies and frames.energies is None:
             raise InputError(f"{frames.label}: there are no energies to constrain the model to")
         self.permutations = np.asarray(permutations, int)
@@ -74,7 +70,7 @@ class KernelSystem:
             descriptor=descriptor,
             lattice=frames.lattice,
         )
-        _refuse_identical(op, frames)
+        refuse_identical(op, frames)
         self.solver = make_solver(op, solver or Solver(), run or Run(), frames.label)
 
     @property
@@ -188,7 +184,17 @@ def require_float64() -> None:
         )
 
 
-def _refuse_identical(op: KernelOperator, frames: Dataset) -> None:
+def check_size(frames: Dataset) -> None:
+    """Raise InputError unless there are at least two frames of two atoms."""
+    if len(frames) < 2 or frames.n_atoms < 2:
+        raise InputError(
+            f"{frames.label}: {len(frames)} frames of {frames.n_atoms} atoms; "
+            "training needs at least two frames of two atoms"
+        )
+
+
+def refuse_identical(op: KernelOperator, frames: Dataset) -> None:
+    """Raise InputError if two frames have the same geometry, so that K is singular."""
     x, index = np.asarray(op.descriptors), np.asarray(frames.index)
     square = np.sum(x**2, axis=1)
     for p in np.asarray(op.entries):

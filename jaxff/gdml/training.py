@@ -180,7 +180,8 @@ class _Task:
             if baseline is None
             else digest(baseline.params, *baseline.predict(frames.positions[:3])),
             "adapt_baseline": kernel.adapt_baseline,
-            "learn_metric": kernel.learn_metric,
+            # The metric is learnt with the smallest λ, and all models use it.
+            "learn_metric": kernel.learn_metric and ascending(kernel.lam, "lam")[0],
             "atoms": kernel.atoms,
             "energies": kernel.energies,
             "solver": self.solver.name,

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -73,8 +74,10 @@ def network(
     numbers = np.asarray(molecule.numbers if molecule is not None else atoms)
     if numbers.ndim != 1 or not len(numbers) or not np.issubdtype(numbers.dtype, np.integer):
         raise InputError("network needs a molecule or a list of atomic numbers (N,)")
-    if cutoff is not None and not 0.0 < cutoff < np.inf:
-        raise InputError(f"cutoff={cutoff}: use a positive number of Å, or None")
+    if _no_elements(numbers):
+        raise InputError(f"network got the atomic numbers {numbers.tolist()}, not all are elements")
+    if cutoff is not None and not (isinstance(cutoff, Real) and 0.0 < cutoff < np.inf):
+        raise InputError(f"cutoff={cutoff!r}: use a positive number of Å, or None")
     if config is not None and builder is None:
         raise InputError("network got a config without a builder; name the builder as well")
     _check_weights(variables)
@@ -135,6 +138,7 @@ class Network(Term):
     kind: ClassVar[str] = "network"
     learnt: ClassVar[bool] = True
     physical: ClassVar[bool] = False
+    notes: ClassVar[tuple[str, ...]] = ("builder", "config")
     columns: ClassVar[dict[str, Column]] = {"weights": Column("1", scale=0.05)}
 
     dimensions: ClassVar[dict[str, str]] = {"numbers": "N"}
@@ -167,12 +171,13 @@ class Network(Term):
             )
         X = (R / self.length_factor).astype(dtype)
         energy = self.apply(weights, jnp.asarray(self.numbers), X, **optional)
-        if jnp.shape(energy) != ():
-            raise InputError(
-                f"the network returns an array of shape {jnp.shape(energy)}; its energy must be a "
-                "scalar ()"
-            )
-        return {"network": self.energy_factor * energy.astype(R.dtype)}
+        what = type(energy).__name__
+        if isinstance(energy, float | np.generic | np.ndarray | jax.Array):
+            energy = jnp.asarray(energy)
+            if energy.shape == () and jnp.issubdtype(energy.dtype, jnp.floating):
+                return {"network": self.energy_factor * energy.astype(R.dtype)}
+            what = f"an array of type {energy.dtype} and shape {energy.shape}"
+        raise InputError(f"the network returns {what}; its energy must be a scalar () of real type")
 
     def frame_bytes(self, params: Params) -> int:
         """Upper bound of the memory of the forces, bytes: all intermediate arrays."""
@@ -199,14 +204,18 @@ class Network(Term):
         return cls(**values, apply=apply)
 
     def fault(self, params: Params) -> str | None:
-        numbers = np.asarray(self.numbers)
-        if (numbers < 1).any() or (numbers >= len(chemical_symbols)).any():
+        if _no_elements(self.numbers):
             return "numbers contains a number that is not an element"
         return None
 
     def template(self) -> Any:
         """An example of the weights, from the builder."""
         return _built(_imported(self.builder), self.config)[1]
+
+
+def _no_elements(numbers: np.ndarray) -> bool:
+    """Whether one of the atomic numbers is not that of an element."""
+    return not ((numbers > 0) & (numbers < len(chemical_symbols))).all()
 
 
 def _check_weights(variables) -> None:
@@ -246,17 +255,18 @@ def _json(config: Mapping[str, Any]) -> str:
 
 def _imported(name: str) -> Callable:
     """The function "package.module:function"; imports the module."""
-    module, colon, qualified = name.partition(":")
+    form = f'builder={name!r}: give an importable function as "package.module:function"'
+    module, colon, qualified = str(name).partition(":")
+    if not (module and colon and qualified):
+        raise InputError(form)
     try:
-        value: Any = importlib.import_module(module) if colon else None
+        value: Any = importlib.import_module(module)
         for part in qualified.split("."):
             value = getattr(value, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"builder {name!r} cannot be imported: {error}") from error
     if not callable(value) or "<" in qualified:
-        raise InputError(
-            f'builder={name!r}: give an importable function as "package.module:function"'
-        )
+        raise InputError(form)
     return value
 
 

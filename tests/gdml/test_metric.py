@@ -113,6 +113,32 @@ def test_a_metric_that_does_not_help_is_not_used(frames, group, monkeypatch):
     assert said[-1].endswith("it is not used")
 
 
+def test_frames_that_cannot_be_learnt_are_refused_before_the_search(frames, group, monkeypatch):
+    monkeypatch.setattr("jaxff.gdml.metric._best", None)
+    for few in (frames[[0, 1, 0]], frames[[0]], frames.reorder([0])):
+        with pytest.raises(InputError, match=r"same geometry|at least two frames of two atoms"):
+            gdml.learn_metric(few, group[:1, : few.n_atoms])
+    with pytest.raises(InputError, match="lam must be positive"):
+        gdml.learn_metric(frames, group, lam=0.0)
+
+
+def test_a_checkpoint_of_another_regularisation_does_not_give_its_metric(
+    tmp_path, frames, group, monkeypatch
+):
+    learnt = []
+
+    def learn(frames, permutations, *, lam, **settings):
+        learnt.append(lam)
+        return gdml.inverse_distances
+
+    monkeypatch.setattr("jaxff.gdml.training.learn_metric", learn)
+    for lam in (1e-8, 1e-8, 1e-7):
+        kernel = gdml.Kernel(lam=lam, symmetries=group, learn_metric=True)
+        run = gdml.Run(checkpoint=tmp_path / "state")
+        gdml.train(frames[:4], sigma=SIGMA, kernel=kernel, run=run)
+    assert learnt == [1e-8, 1e-7]
+
+
 def test_settings_that_exclude_each_other_are_refused(frames):
     with pytest.raises(InputError, match="leave out descriptor="):
         gdml.Kernel(learn_metric=True, descriptor=gdml.light_hydrogens(frames.numbers))

@@ -260,6 +260,18 @@ def test_bad_input_is_one_sentence(model, water):
         jaxff.network(apply, {"activation": jnp.tanh}, water)
     with pytest.raises(InputError, match="must be a scalar"):
         jaxff.network(lambda w, z, R: R[:, 0], {"w": jnp.ones(2)}, water)
+    for energy, got in ((None, "NoneType"), (1j, "complex"), ((1.0, 2.0), "tuple"), (1, "int")):
+        with pytest.raises(InputError, match=f"returns {got}; its energy must be a scalar"):
+            jaxff.network(lambda w, z, R, energy=energy: energy, weights, water)
+    assert jaxff.network(lambda w, z, R: 1.0, weights, water)(water.positions) == 1.0
+    for numbers in ([0, 1], [-1], [8, 119]):
+        with pytest.raises(InputError, match="not all are elements"):
+            jaxff.network(apply, weights, numbers)
+    for builder in ("x", "os.path", ":build", "network_models:", 5):
+        with pytest.raises(InputError, match="give an importable function as"):
+            jaxff.network(apply, weights, water, builder=builder)
+    with pytest.raises(InputError, match="cutoff='5'"):
+        jaxff.network(apply, weights, water, cutoff="5")
     with pytest.raises(InputError, match="cannot be imported"):
         jaxff.network(apply, weights, water, builder="nowhere:build")
     with pytest.raises(InputError, match="JSON"):
