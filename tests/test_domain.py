@@ -225,6 +225,16 @@ def test_an_interrupted_simulation_remembers_frames_outside(water, tmp_path):
     assert run(200, **output) == whole
 
 
+def test_broken_simulations_say_which_frames_were_outside_before(water):
+    potential = water(1.0)
+    with pytest.raises(md.SimulationError, match=r"warning: \d+ of \d+ frames .* outside") as caught:
+        md.simulate(
+            potential, potential.molecule, md.Langevin(2000.0), steps=2000,
+            output=md.Output(every=1), stop=md.Stop(stretch=1.15),
+        )  # fmt: skip
+    assert caught.value.run.extrapolation.outside > 0
+
+
 def test_stacks_count_frames_outside(water):
     potentials = [water(1.0), water(1.0)]
     molecules = [potential.molecule for potential in potentials]

@@ -283,13 +283,16 @@ class Simulation:
             self.potential, here[0], fault.atoms
         )
         kept = f"; the frames before it are in {record.files[0].path}" if record.files else ""
+        run = record.run()
+        if run.extrapolation is not None and run.extrapolation.outside:
+            kept += f"; {run.extrapolation.text('the potential')}"
         where = "" if fault.replica is None else f" in replica {fault.replica}"
         message = (
             f"{fault.what}{where} at step {step} ({step * state.dt:g} fs), where the strongest "
             f"force is that of {term!r}: try a time step below {state.dt:g} fs, a relaxed "
             f"starting geometry, or a potential fitted to such geometries{kept}"
         )
-        return SimulationError(message, record.run(), step, fault, term)
+        return SimulationError(message, run, step, fault, term)
 
 
 def _request(
