@@ -227,7 +227,8 @@ def test_an_interrupted_simulation_remembers_frames_outside(water, tmp_path):
 
 def test_broken_simulations_say_which_frames_were_outside_before(water):
     potential = water(1.0)
-    with pytest.raises(md.SimulationError, match=r"warning: \d+ of \d+ frames .* outside") as caught:
+    warning = r"warning: \d+ of \d+ frames .* outside"
+    with pytest.raises(md.SimulationError, match=warning) as caught:
         md.simulate(
             potential, potential.molecule, md.Langevin(2000.0), steps=2000,
             output=md.Output(every=1), stop=md.Stop(stretch=1.15),
