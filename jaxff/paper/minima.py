@@ -210,7 +210,7 @@ def all_minima(setting: Setting) -> Minima:
     if path.is_file():
         starts = NpzReader(path, "minima").need("positions")
     else:
-        made = conformers(data.molecule, CONFORMERS, setting.seed)
+        made = conformers(data.molecule, setting.size(CONFORMERS, 3), setting.seed)
         turned = np.array([acid_turned(data.molecule, R) for R in made])
         gaff, progress = setting.gaff(MOLECULE), setting.titled("minima of aspirin by GAFF")
         tried = np.concatenate([made, turned])
