@@ -16,6 +16,7 @@ from jaxff.analysis import Scan, difference
 from jaxff.analysis.stationary_points import Ordering
 from jaxff.report import style
 
+SOLID: Any = "solid"
 DASHED: Any = (0, (1.5, 1.0))  # a line style of matplotlib
 FINE = 4  # points drawn for each step of a periodic grid
 CENTRES = (0.0, 180.0, 60.0, -60.0, 120.0, -120.0, 90.0, -90.0)  # of panels, degrees
@@ -118,33 +119,6 @@ def energy_maps(
     return figure
 
 
-def difference_maps(
-    name: str, reference: Scan, others: Mapping[str, Scan], highest: float = 10.0
-) -> Figure:
-    """Differences of scans of two coordinates from a reference, one panel each.
-
-    Energies are relative to the lowest of each scan.  Lines are contours of the reference, every
-    2 kcal/mol.
-
-    Args:
-        name, reference: the scan to subtract, and its name.
-        others: {name: scan of the same coordinates and values}.
-        highest: end of the scale, kcal/mol.
-    """
-    figure, panels = _panels(len(others))
-    values = {key: difference(other, reference) for key, other in others.items()}
-    limit = min(max(max(np.nanmax(np.abs(v)) for v in values.values()), 1e-6), highest)
-    window = _window([reference])
-    for ax, (key, off) in zip(panels, values.items(), strict=True):
-        filled = _map(ax, reference, off, (-limit, limit), "RdBu_r", window)
-        (x, y), z = _around(reference, reference.relative, window)
-        lines = ax.contour(x, y, z.T, np.arange(2.0, 41.0, 2.0), colors="black", linewidths=0.5)
-        ax.clabel(lines, fontsize=7)
-        ax.set_title(_range((key, name), off), fontsize="medium")
-    figure.colorbar(filled, ax=list(panels), label="difference, kcal/mol", ticks=MaxNLocator(6))
-    return figure
-
-
 def minima_levels(order: Ordering, labels: Sequence[str] | None = None) -> Figure:
     """Energies of the same minima relaxed by several potentials, as levels.
 
@@ -163,7 +137,7 @@ def minima_levels(order: Ordering, labels: Sequence[str] | None = None) -> Figur
     for k in range(count):
         centre = columns + (k - 0.5 * (count - 1)) * width
         stays = order.nearest[:, k] == k
-        for shown, line in ((stays, "solid"), (~stays, DASHED)):
+        for shown, line in ((stays, SOLID), (~stays, DASHED)):
             x, y = centre[shown], order.relaxed[shown, k]
             ax.hlines(y, x - 0.42 * width, x + 0.42 * width, colors=style.colour(k), lw=3,
                       linestyles=line)  # fmt: skip
