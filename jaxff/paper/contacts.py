@@ -51,7 +51,7 @@ class Curve(NamedTuple):
 
 def curve(
     surface: Any, molecule: Molecule, start: np.ndarray, atoms: tuple[int, int],
-    distances: np.ndarray = DISTANCES,
+    distances: np.ndarray = DISTANCES, descent: Descent = DESCENT,
 ) -> Curve:  # fmt: skip
     """Energies along the distance of two atoms, each relaxed from its neighbour.
 
@@ -61,6 +61,7 @@ def curve(
         start: (N, 3) Å; the curve is followed from its distance in both directions.
         atoms: the two atoms.
         distances: (D,) Å, ascending.
+        descent: settings of the minimisations.
     """
     surface = as_surface(surface, molecule)
     energies = np.full(len(distances), np.nan)
@@ -68,7 +69,7 @@ def curve(
     for way in (range(first, len(distances)), range(first - 1, -1, -1)):
         R = start
         for k in way:
-            end = relax(surface, R[None], (atoms,), distances[k].reshape(1, 1), descent=DESCENT)
+            end = relax(surface, R[None], (atoms,), distances[k].reshape(1, 1), descent=descent)
             R = end.positions[0]
             if end.converged[0]:
                 energies[k] = end.energy[0]

@@ -33,7 +33,7 @@ MOLECULE = "aspirin"
 LOWEST = 3
 CONFORMERS = 15
 WINDOW = 20.0  # kcal/mol above the lowest minimum; higher minima have broken bonds
-DESCENT = Descent(tolerance=5e-3)
+TOLERANCE = 5e-3  # kcal/mol/Å, of relaxed geometries
 SAME = 0.05  # kcal/mol, the error of the energy of a minimum
 BOND = 2.2  # Å, longest distance of a hydrogen bond
 CONTACT = 3.2  # Å, van der Waals distance of O and C, below which n→π* interactions occur
@@ -54,7 +54,7 @@ def run(setting: Setting) -> Result:
     title = data.theory if method is not None else "sGDML"
     if method is not None:
         others = {title: calculator(method), **others}
-    order = ordering(points, others, DESCENT)
+    order = ordering(points, others, _descent(setting))
     at = {name: order.relaxed[p] for p, name in enumerate(order.names)}
     far = is_far(setting.kernel(MOLECULE), points.positions) & (method is None)
     labels = [
@@ -165,10 +165,11 @@ def _add_contact(
         result.findings += [untested(claim, reason) for claim in CONTACT_CLAIMS]
         return
     distances = contacts.DISTANCES[:: setting.size(1, 4)]
+    descent = setting.size(contacts.DESCENT, Descent(tolerance=0.3, max_steps=50))
     curves = {}
     for name, surface in others.items():
         setting.progress(f"O···C distance of aspirin by {name}", 0.0)
-        curves[name] = contacts.curve(surface, molecule, start, atoms, distances)
+        curves[name] = contacts.curve(surface, molecule, start, atoms, distances, descent)
     gains = {name: one.at(contacts.APART) - one.at(distance) for name, one in curves.items()}
     gain, of_gaff = Estimate(gains[title], SAME), Estimate(gains["GAFF"], 0.0)
     result.findings += [
@@ -206,25 +207,29 @@ def all_minima(setting: Setting) -> Minima:
     acid's hydrogen turned by 180°.
     """
     data, method = setting.dataset(MOLECULE), setting.reference(MOLECULE)
-    path = setting.place("fig5") / "minima.npz"
+    path, descent = setting.place("fig5") / "minima.npz", _descent(setting)
     if path.is_file():
         starts = NpzReader(path, "minima").need("positions")
     else:
-        made = conformers(data.molecule, setting.size(CONFORMERS, 3), setting.seed)
+        made = conformers(data.molecule, setting.size(CONFORMERS, 1), setting.seed)
         turned = np.array([acid_turned(data.molecule, R) for R in made])
         gaff, progress = setting.gaff(MOLECULE), setting.titled("minima of aspirin by GAFF")
         tried = np.concatenate([made, turned])
-        by_gaff = minima(gaff, data.molecule, tried, descent=DESCENT, progress=progress)
+        by_gaff = minima(gaff, data.molecule, tried, descent=descent, progress=progress)
         frames = data.positions[select(data, setting.size(10, 1), "farthest")]
         starts = np.concatenate([by_gaff.positions, frames, *setting.size([made], [])])
     surface = setting.kernel(MOLECULE) if method is None else calculator(method)
     progress = setting.titled("minima of aspirin")
     surface = as_surface(surface, data.molecule)
-    points = minima(surface, data.molecule, starts, descent=DESCENT, progress=progress)
+    points = minima(surface, data.molecule, starts, descent=descent, progress=progress)
     points = some(points, np.flatnonzero(points.relative < WINDOW).tolist())
     if not path.is_file():
         write_npz(path, {"positions": points.positions, "numbers": data.numbers})
     return points
+
+
+def _descent(setting: Setting) -> Descent:
+    return Descent(tolerance=setting.size(TOLERANCE, 20 * TOLERANCE))
 
 
 def some(points: Minima, which: list[int]) -> Minima:
