@@ -43,15 +43,17 @@ class Curve(NamedTuple):
 
     @property
     def best(self) -> float:
-        """The distance in Å of the lowest energy, by a cubic spline."""
+        """The distance in Å of the lowest energy, by a cubic spline; NaN if it is not known."""
         known = np.flatnonzero(np.isfinite(self.energies))
+        if len(known) < 4:
+            return float("nan")
         fine = np.linspace(self.distances[known[0]], self.distances[known[-1]], 1000)
         return float(fine[np.argmin([self.at(d) for d in fine])])
 
 
 def curve(
     surface: Any, molecule: Molecule, start: np.ndarray, atoms: tuple[int, int],
-    distances: np.ndarray = DISTANCES, descent: Descent = DESCENT,
+    distances: np.ndarray = DISTANCES,
 ) -> Curve:  # fmt: skip
     """Energies along the distance of two atoms, each relaxed from its neighbour.
 
@@ -61,7 +63,6 @@ def curve(
         start: (N, 3) Å; the curve is followed from its distance in both directions.
         atoms: the two atoms.
         distances: (D,) Å, ascending.
-        descent: settings of the minimisations.
     """
     surface = as_surface(surface, molecule)
     energies = np.full(len(distances), np.nan)
@@ -69,11 +70,11 @@ def curve(
     for way in (range(first, len(distances)), range(first - 1, -1, -1)):
         R = start
         for k in way:
-            end = relax(surface, R[None], (atoms,), distances[k].reshape(1, 1), descent=descent)
+            end = relax(surface, R[None], (atoms,), distances[k].reshape(1, 1), descent=DESCENT)
             R = end.positions[0]
             if end.converged[0]:
                 energies[k] = end.energy[0]
-    return Curve(np.asarray(distances), energies - np.nanmin(energies))
+    return Curve(np.asarray(distances), energies - np.fmin.reduce(energies))
 
 
 def plot(curves: Mapping[str, Curve], marked: float) -> Figure:
@@ -94,7 +95,7 @@ def plot(curves: Mapping[str, Curve], marked: float) -> Figure:
                 textcoords="offset points", fontsize="small")  # fmt: skip
     ax.set_xlabel("O···C distance, Å")
     ax.set_ylabel("energy above the lowest, kcal/mol")
-    ax.set_ylim(-0.2, min(15.0, max(np.nanmax(one.energies) for one in curves.values()) + 0.5))
+    ax.set_ylim(-0.2, min(15.0, np.fmax.reduce([one.energies for one in curves.values()], axis=None) + 0.5))
     ax.grid(alpha=0.3)
     ax.legend(fontsize="small")
     return figure

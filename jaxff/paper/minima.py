@@ -45,7 +45,7 @@ METHYL, ESTER_CARBON, ESTER_OXYGENS, ACID_CARBON, ACID_OXYGEN, HYDROXYL = 0, 1, 
 def run(setting: Setting) -> Result:
     """The lowest minima of aspirin by the reference, and their energies by each potential."""
     data, folder = setting.dataset(MOLECULE), setting.place("fig5")
-    everything, method = all_minima(setting), setting.reference(MOLECULE)
+    everything, method = all_minima(setting), _method(setting)
     bonded = [k for k, R in enumerate(everything.positions) if is_hydrogen_bonded(data.molecule, R)]
     first = list(range(min(LOWEST, len(everything))))
     points = some(everything, first + [k for k in bonded[:1] if k not in first])
@@ -165,11 +165,10 @@ def _add_contact(
         result.findings += [untested(claim, reason) for claim in CONTACT_CLAIMS]
         return
     distances = contacts.DISTANCES[:: setting.size(1, 4)]
-    descent = setting.size(contacts.DESCENT, Descent(tolerance=0.3, max_steps=50))
     curves = {}
     for name, surface in others.items():
         setting.progress(f"O···C distance of aspirin by {name}", 0.0)
-        curves[name] = contacts.curve(surface, molecule, start, atoms, distances, descent)
+        curves[name] = contacts.curve(surface, molecule, start, atoms, distances)
     gains = {name: one.at(contacts.APART) - one.at(distance) for name, one in curves.items()}
     gain, of_gaff = Estimate(gains[title], SAME), Estimate(gains["GAFF"], 0.0)
     result.findings += [
@@ -206,7 +205,7 @@ def all_minima(setting: Setting) -> Minima:
     are conformers, frames far apart, and GAFF's minima from conformers and from conformers with the
     acid's hydrogen turned by 180°.
     """
-    data, method = setting.dataset(MOLECULE), setting.reference(MOLECULE)
+    data, method = setting.dataset(MOLECULE), _method(setting)
     path, descent = setting.place("fig5") / "minima.npz", _descent(setting)
     if path.is_file():
         starts = NpzReader(path, "minima").need("positions")
@@ -226,6 +225,11 @@ def all_minima(setting: Setting) -> Minima:
     if not path.is_file():
         write_npz(path, {"positions": points.positions, "numbers": data.numbers})
     return points
+
+
+def _method(setting: Setting) -> str | None:
+    """The calculator of the reference; None for the small sizes, for which it is too slow."""
+    return None if setting.small else setting.reference(MOLECULE)
 
 
 def _descent(setting: Setting) -> Descent:
