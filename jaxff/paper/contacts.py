@@ -95,7 +95,8 @@ def plot(curves: Mapping[str, Curve], marked: float) -> Figure:
                 textcoords="offset points", fontsize="small")  # fmt: skip
     ax.set_xlabel("O···C distance, Å")
     ax.set_ylabel("energy above the lowest, kcal/mol")
-    ax.set_ylim(-0.2, min(15.0, np.fmax.reduce([one.energies for one in curves.values()], axis=None) + 0.5))
+    highest = np.fmax.reduce([one.energies for one in curves.values()], axis=None)
+    ax.set_ylim(-0.2, np.fmin(15.0, highest + 0.5))
     ax.grid(alpha=0.3)
     ax.legend(fontsize="small")
     return figure

@@ -131,3 +131,10 @@ def test_the_contact_is_that_of_the_nearer_oxygen():
     (oxygen, carbon), distance = closest_contact(molecule, molecule.positions)
     assert (molecule.symbols[oxygen], molecule.symbols[carbon]) == ("O", "C")
     assert distance == contact(molecule, molecule.positions)
+
+
+def test_a_curve_without_converged_points_is_unknown():
+    unknown = contacts.Curve(np.arange(5.0), np.full(5, np.nan))
+    assert np.isnan([unknown.best, unknown.at(2.0)]).all()
+    figure = contacts.plot({"sGDML": unknown}, 2.0)
+    assert np.isfinite(figure.axes[0].get_ylim()).all()
