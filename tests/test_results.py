@@ -11,6 +11,7 @@ import pytest
 from jaxff import cli, gaff, save
 from jaxff.commands.results import FORMAT, RESULTS, json_value, schema, write_json
 from jaxff.dataset import packaged_dataset
+from jaxff.md.extrapolation import Extrapolation
 from jaxff.molecule import Molecule
 
 GUIDE = Path(__file__).parents[1] / "docs" / "json.md"
@@ -70,7 +71,10 @@ def test_the_demonstration_has_the_results_of_its_schema(tmp_path, monkeypatch):
         ("times", "potential_energies", "kinetic_energies", "temperatures"), np.arange(40.0)
     )
     frames = SimpleNamespace(
-        positions=packaged_dataset("ethanol").positions[:40], seconds=2.0, **series
+        positions=packaged_dataset("ethanol").positions[:40],
+        seconds=2.0,
+        extrapolation=Extrapolation(40, 1, 7, None, "a bond is too long"),
+        **series,
     )
     monkeypatch.setattr(demo.md, "simulate", lambda *_, **__: frames)
     report = tmp_path / "demo.json"

@@ -42,6 +42,13 @@ def test_every_frame_is_the_molecule(name, data):
     assert all(np.array_equal(bonds, molecule.bonds) for bonds in graphs)
 
 
+# One of two sets of a molecule at one level is enough for every day: a frame takes half a minute.
+SLOW = {"keto_malondialdehyde_pbe": pytest.mark.slow}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=SLOW.get(n, ())) for n in SETS], indirect=True
+)
 def test_labels_are_those_of_the_theory(name, data):
     if "_pbe" in name:
         pytest.importorskip("pyscf")
