@@ -91,7 +91,7 @@ def _describe_molecule(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
 
 
 def _describe_xyz(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
-    """A trajectory of jaxff, labelled frames, or geometries."""
+    """Describe an xyz file: a trajectory of jaxff, labelled frames, or geometries."""
     with path.open(encoding="utf-8", errors="replace") as file:
         head = "".join(islice(file, 2))
     if TRAJECTORY in head:

@@ -384,7 +384,7 @@ def outside(
 
 
 def trained_on(trained: Sequence[Trained], positions: np.ndarray) -> np.ndarray:
-    """Whether each frame (M, N, 3) Å is a training frame of the potential or of a part, (M,)."""
+    """Whether each frame (M, N, 3) Å is a training frame of the potential or of one part, (M,)."""
     found = np.zeros(len(positions), bool)
     for part in trained:
         own = positions if part.atoms is None else positions[:, list(part.atoms)]

@@ -42,7 +42,8 @@ def checked_hessian(positions, hessian) -> tuple[np.ndarray, np.ndarray]:
     if skew > ASYMMETRY * largest:
         raise InputError(
             f"the Hessian is not symmetric (by up to {skew:.3g} kcal/mol/Å², its largest element "
-            f"is {largest:.3g}): it is incomplete, mass-weighted or not converged"
+            f"is {largest:.3g}): the Hessian is incomplete, mass-weighted or not converged; "
+            "calculate it again"
         )
     if 0.0 < largest < 5.0:
         raise InputError(

@@ -242,7 +242,7 @@ class Molecule:
         if self.formula != other.formula:
             raise InputError(
                 f"atoms cannot be matched: {names[0]} is {self.formula}, "
-                f"{names[1]} is {other.formula}"
+                f"{names[1]} is {other.formula}; give molecules with the same atoms"
             )
         from networkx.algorithms.isomorphism import GraphMatcher
 

@@ -128,7 +128,9 @@ def mol2_rows(path: str | Path) -> dict[str, list[list[str]]]:
     for kind, least in (("ATOM", 6), ("BOND", 4)):
         for row in rows[kind]:
             if len(row) < least:
-                raise InputError(f"the line {' '.join(row)!r} of section {kind} is incomplete")
+                raise InputError(
+                    f"the line {' '.join(row)!r} of section {kind} is incomplete: correct it"
+                )
     names = {row[0] for row in rows["ATOM"]}
     for row in rows["BOND"]:
         for atom in row[1:3]:
@@ -237,7 +239,7 @@ def _mol2_element(row: list[str]) -> int:
         return atomic_numbers[kind.capitalize()]
     if kind[0].upper() in atomic_numbers:  # the first letter of a GAFF type: na is N
         return atomic_numbers[kind[0].upper()]
-    raise InputError(f"the type {kind!r} of atom {row[0]} names no element")
+    raise InputError(f"the type {kind!r} of atom {row[0]} names no element: correct it")
 
 
 READERS: dict[str, Callable[[Path], Fields]] = {

@@ -127,7 +127,7 @@ def run_with_teacher(arguments: argparse.Namespace, console: Console, method: Me
 
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.plus is None:
-        raise InputError("--teacher needs a kernel on the rest: add --plus sgdml")
+        raise InputError("--teacher needs a model with a kernel: add --plus sgdml")
     if len(arguments.data) != 1:
         raise InputError("--teacher helps one data set: give one, and repeat for the others")
     if arguments.uncertainty:

@@ -187,7 +187,7 @@ class _Prmtop:
         try:
             return [convert(field) for field in fields[:count]]
         except ValueError as error:
-            raise self.error(f"section {name} cannot be read: {error}") from error
+            raise self.error(f"section {name} cannot be read ({error})") from error
 
     def _check_sections(self):
         for pattern, what in _UNSUPPORTED_SECTIONS.items():

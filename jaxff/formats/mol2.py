@@ -38,7 +38,8 @@ def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> 
     types = tuple(row[5] for row in rows)
     if unknown := sorted(set(types) - set(table.lj)):
         raise InputError(
-            f"{path}: neither GAFF nor a frcmod file defines the types {', '.join(unknown)}"
+            f"{path}: neither GAFF nor a frcmod file defines the types {', '.join(unknown)}: give "
+            "a frcmod file with them"
         )
     if any(len(row) < 9 for row in rows):
         raise InputError(f"{path}: its atoms have no charges; write it again with charges")

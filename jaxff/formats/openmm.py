@@ -58,9 +58,11 @@ class _System:
             raise InputError(f"it has {what}, which jaxff does not compute")
         nonbonded = self.forces.get("NonbondedForce")
         if nonbonded is None or nonbonded.attrib["method"] != "0":
-            raise InputError("a NonbondedForce without cutoff is needed")
+            raise InputError(
+                "its NonbondedForce is missing or has a cutoff: create it with NoCutoff"
+            )
         if any(force.get("usesPeriodic", "0") != "0" for force in forces):
-            raise InputError("it is periodic, which is not supported")
+            raise InputError("it is periodic, which is not supported: create it with NoCutoff")
         if nonbonded.findall("*/Offset"):
             raise InputError("it has parameter offsets, which are not supported")
         if any(len(particle) for particle in self.particles):

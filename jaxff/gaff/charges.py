@@ -116,9 +116,10 @@ def gasteiger(lewis: Lewis) -> Charges:
     rdPartialCharges.ComputeGasteigerCharges(mol, nIter=50)
     values = np.array([atom.GetDoubleProp("_GasteigerCharge") for atom in mol.GetAtoms()])
     if not np.isfinite(values).all():
+        atom = int(np.argmin(np.isfinite(values)))
         raise InputError(
-            f"{lewis.molecule.label}: Gasteiger's method has no parameters for one of its atoms; "
-            "use charges='resp' or give the charges"
+            f"{lewis.molecule.label}: Gasteiger's method has no parameters for atom {atom}; use "
+            "charges='resp' or give the charges"
         )
     values = averaged(lewis.molecule, values)
     return Charges(_exact(values, lewis.molecule.charge), "Gasteiger (crude)")
@@ -144,7 +145,9 @@ def am1bcc(molecule: Molecule) -> Charges:
         out = Path(folder) / "out.mol2"
         if not out.is_file():
             last = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["no message"]
-            raise InputError(f"{molecule.label}: antechamber failed: {last[0]}")
+            raise InputError(
+                f"{molecule.label}: antechamber failed: {last[0]}; use another charge model"
+            )
         values = from_mol2(molecule, out).values
     return Charges(values, "AM1-BCC (antechamber)")
 

@@ -96,7 +96,8 @@ class Lewis:
             Chem.SanitizeMol(mol)
         except ValueError as error:  # RDKit allows fewer valences
             raise InputError(
-                f"{self.molecule.label}: RDKit rejects the structure ({error})"
+                f"{self.molecule.label}: RDKit rejects the structure ({error}): correct "
+                "its bonds or its charge"
             ) from error
         return mol
 

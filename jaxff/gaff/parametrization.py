@@ -234,8 +234,8 @@ def _checked_types(mol: Molecule, types, table: ParameterTable) -> tuple[str, ..
     for atom, (kind, mass) in enumerate(zip(types, mol.masses, strict=True)):
         if abs(table.masses[kind] - mass) > 0.6:
             raise InputError(
-                f"{mol.label}: atom {mol.symbols[atom]}{atom + 1} cannot be of type "
-                f"{kind} ({table.descriptions[kind]})"
+                f"{mol.label}: atom {mol.symbols[atom]}{atom + 1} cannot be of type {kind} "
+                f"({table.descriptions[kind]}), as the masses differ: correct the type"
             )
     return types
 

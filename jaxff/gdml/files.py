@@ -71,7 +71,8 @@ def load(path: str | Path) -> Potential:
     )
     if min(sigma, std) <= 0.0 or (descriptors <= 0.0).any():
         raise InputError(
-            f"{path}: sigma, std and descriptors must be positive; the file is damaged"
+            f"{path}: sigma, std and descriptors must be positive; the file is damaged, "
+            "train the model again"
         )
     if lam < 0.0:
         raise InputError(f"{path}: lam is negative; the file is damaged")

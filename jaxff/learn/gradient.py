@@ -50,7 +50,7 @@ class Epochs(State):
     """State of the descent between two epochs.
 
     Attributes:
-        best: (P,) moves of the best epoch.
+        best: (P,) changes of the parameters after the best epoch.
         best_error: its validation error.
         optimizer: leaves of the state of the optimiser.
         pace: factor on the updates.

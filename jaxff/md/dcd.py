@@ -141,7 +141,8 @@ def read_dcd(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
     counters, n_atoms = read_header(path)
     if molecule is not None and molecule.n_atoms != n_atoms:
         raise InputError(
-            f"{path}: it has {n_atoms} atoms, but {molecule.formula} has {molecule.n_atoms}"
+            f"{path}: the frames have {n_atoms} atoms, but {molecule.formula} has "
+            f"{molecule.n_atoms}: give the molecule of the trajectory"
         )
     shape = (counters.frames, 3, n_atoms + 2)
     records = np.fromfile(path, "<f4", np.prod(shape), offset=HEADER_SIZE).reshape(shape)

@@ -34,7 +34,9 @@ def checked_frames(frames: Mapping, n_atoms: int) -> dict[str, np.ndarray]:
     """
     missing = [key for key in QUANTITIES if key not in frames]
     if missing:
-        raise InputError(f"frames of a trajectory also need {', '.join(missing)}")
+        raise InputError(
+            f"frames of a trajectory also need the arrays {', '.join(missing)}: add them"
+        )
     arrays = {key: np.asarray(frames[key]) for key in QUANTITIES}
     n_frames = len(arrays["positions"])
     for key, array in arrays.items():

@@ -55,7 +55,9 @@ def curve(
     surface: Any, molecule: Molecule, start: np.ndarray, atoms: tuple[int, int],
     distances: np.ndarray = DISTANCES,
 ) -> Curve:  # fmt: skip
-    """Energies along the distance of two atoms, each relaxed from its neighbour.
+    """Energies along the distance of two atoms.
+
+    Each geometry is relaxed from that at the neighbouring distance.
 
     Args:
         surface: a potential or a calculator.

@@ -206,5 +206,5 @@ def _keto(
 
 
 def chosen(values: dict[str, Estimate], names: tuple[str, ...]) -> dict[str, Estimate]:
-    """The values of those names that were computed."""
+    """The values of `names`, without those that were not computed."""
     return {name: values[name] for name in names if name in values}

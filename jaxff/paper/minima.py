@@ -201,9 +201,9 @@ def above_others(energies: np.ndarray, k: int) -> Estimate:
 def all_minima(setting: Setting) -> Minima:
     """All minima of aspirin within `WINDOW`, kept in the folder `fig5`.
 
-    They are minima of the reference method, or of sGDML where no calculator has its level.  Starts
-    are conformers, frames far apart, and GAFF's minima from conformers and from conformers with the
-    acid's hydrogen turned by 180°.
+    They are minima of the reference method, or of sGDML if no calculator has the level of theory
+    of the data.  Starts are conformers, frames far apart, and GAFF's minima from conformers and
+    from conformers with the acid's hydrogen turned by 180°.
     """
     data, method = setting.dataset(MOLECULE), _method(setting)
     path, descent = setting.place("fig5") / "minima.npz", _descent(setting)

@@ -109,7 +109,7 @@ def run(setting: Setting) -> Result:
 
 
 def findings(shifts: dict, apart: dict, coldest: str) -> list:
-    """The tests of the paper's statements on shifts and displacements (cm⁻¹) by window."""
+    """Test the paper's statements on shifts and displacements (cm⁻¹) in each window."""
     still = {f"{w}": shifts["GAFF"][w] for w in ("fingerprint", "stretches")}
     return [
         judged("fingerprint", {coldest: apart["fingerprint"]}),

@@ -155,9 +155,10 @@ def coupling(energies: np.ndarray) -> np.ndarray:
 
 
 def coupling_slope(reference: Surface, other: Scan) -> Estimate:
-    """The coupling of another surface as a multiple of the kernel's, by regression.
+    """The slope of the coupling of another surface against that of the kernel's surface.
 
-    Its error is the kernel's error divided by the root mean square of its coupling.
+    The error of the slope is the error of the kernel divided by the root mean square of the
+    kernel's coupling.
     """
     a, b = coupling(reference.scan.relative), coupling(other.relative)
     size = float(np.sum(a**2))

@@ -139,10 +139,13 @@ def _announce(reaction: str, molecule: Molecule, labelling: Labelling, folder: P
     if labelling.reactions == "stop":
         raise InputError(
             f"{fault}; start from the new molecule, or lower the temperature, or "
-            'continue this run and keep or drop such frames (reactions="keep" or "drop", '
+            'continue this run and keep or drop frames with other bonds (reactions="keep" or '
+            '"drop", '
             f"--reactions keep or drop); finished frames are kept in {folder}"
         )
-    warnings.warn(f"{fault}; such frames are {LATER[labelling.reactions]}", stacklevel=3)
+    warnings.warn(
+        f"{fault}; frames with other bonds are {LATER[labelling.reactions]}", stacklevel=3
+    )
 
 
 def _described(sampling: Sampling) -> Mapping[str, Any]:

@@ -74,7 +74,7 @@ def _read_file(path: Path) -> Any:
     try:
         return read_xyz_frames(path, slice(None))
     except Exception as error:
-        raise InputError(f"{path}: cannot be read as extxyz ({error})") from error
+        raise InputError(f"{path}: cannot be read as extxyz ({error}): correct the file") from error
 
 
 def common_molecule(first: Molecule, given: Molecule | None, charge: int | None) -> Molecule:

@@ -477,7 +477,7 @@ def test_frames_that_do_not_fit_are_not_written(ethanol, frames, tmp_path, suffi
         before = path.read_bytes()
         with pytest.raises(InputError, match=message):
             writer.append({**frames, **change})
-        with pytest.raises(InputError, match="also need steps"):
+        with pytest.raises(InputError, match="also need the arrays steps"):
             writer.append({key: frames[key] for key in frames if key != "steps"})
     assert path.read_bytes() == before
 

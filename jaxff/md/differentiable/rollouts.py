@@ -73,7 +73,7 @@ def rollout(
 def rollout_and_miss(
     potential: Potential, start: Start, ensemble: Ensemble, plan: Plan, masses, miss
 ) -> Trajectory:
-    """`rollout` with an argument `miss`, () zero, without effect on the trajectory.
+    """`rollout` with a further argument `miss`, the number zero, which changes nothing.
 
     With the method "reversible" its "gradient" is the distance, Å, by which the backward motion
     missed a frame: a backward pass has no other way to return it.
