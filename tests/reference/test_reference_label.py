@@ -274,7 +274,10 @@ def test_reactions_stop_the_sampling_or_are_kept_or_dropped(water, tmp_path):
     ):
         label_md(water, out, 60, how, sampling)
     assert not out.exists()
-    for reactions, words in (("keep", "frames with other bonds are kept"), ("drop", "left out of the file")):
+    for reactions, words in (
+        ("keep", "frames with other bonds are kept"),
+        ("drop", "left out of the file"),
+    ):
         with pytest.warns(UserWarning, match=words):
             result = label_md(
                 water, out, 60, replace(how, reactions=reactions, overwrite=True), sampling
