@@ -117,7 +117,7 @@ class Domain:
         """The domain of a potential.
 
         The limits follow from the training frames alone: the distance limit from the distance
-        of each frame to the nearest other one, and the energy limit from the mean and the
+        of each frame to the nearest other frame, and the energy limit from the mean and the
         variance of the energies.  Harmonic vibrations of f degrees of freedom with a standard
         deviation s have a mean energy of s √(f/2) above the minimum, at any temperature.
 

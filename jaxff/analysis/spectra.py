@@ -80,7 +80,8 @@ def spectrum(
         dt: time between frames, fs.
         positions: Å, of the shape of `velocities`.  If given, overall motion is removed
             (`internal_velocities`); it would add a band at zero and broaden the lines.
-        resolution: cm⁻¹; None for 5, or for at least eight segments of the trajectories.
+        resolution: cm⁻¹.  None: 5, or a larger value with which the trajectories have at least
+            eight segments.
         window: "hann", "blackman" or "none".
         step: time step of the dynamics, fs.  If given, the wavenumbers are corrected to those of
             exact dynamics: velocity Verlet and BAOAB show a line of angular frequency ω at ω' with

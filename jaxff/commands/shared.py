@@ -80,7 +80,9 @@ def load_start(
     positions = read_inpcrd(text) if is_amber else read_gro(text).positions
     path, molecule = text, potential.molecule
     if molecule is None:
-        raise InputError(f"{path}: the model has no molecule; give a file with elements")
+        raise InputError(
+            f"{path} has no elements, and the model has no molecule; give a file with elements"
+        )
     if len(positions) != molecule.n_atoms:
         raise InputError(
             f"{path} has {len(positions)} atoms, but the model has {molecule.n_atoms}: give the "

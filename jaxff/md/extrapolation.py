@@ -89,7 +89,7 @@ class Watch:
     Attributes:
         trained: training data of the potential, in the atom order of the frames.
         stop: the setting `on_extrapolation`.
-        found: what was found so far.
+        found: the frames outside so far.
     """
 
     trained: tuple[Trained, ...]

@@ -169,7 +169,8 @@ class NeuralAngle(_Neural):
     f and g are outputs of one network of the angle and its two bonds.
 
     Attributes:
-        atoms: (A, 3), the vertex second, in the direction whose atom types come first.
+        atoms: (A, 3), the vertex second, in the direction whose atom types are alphabetically
+            first.
         rows: (A,) rows of all columns.
         palindromic: (A,) 1 where the types are the same in both directions, else 0.
         labels: names of the rows.
@@ -223,7 +224,7 @@ class NeuralTorsion(_Neural, FourierTorsion):
 
     Attributes:
         atoms, rows, periodicities, labels: as in `FourierTorsion`, the atoms in the direction
-            whose atom types come first.
+            whose atom types are alphabetically first.
         type_rows: (Q,) rows of the networks, of `lengths` and of `angles`.
         palindromic: (Q,) 1 where the types are the same in both directions, else 0.
         type_labels: names of the rows `type_rows`.
