@@ -1,7 +1,7 @@
 """Errors of a kernel on frames that are left out of its training, in closed form.
 
 With C = K + λ, the error of the model without frame m at frame m is (C⁻¹)ₘₘ⁻¹ (C⁻¹ y)ₘ, where m
-stands for all components of the frame. One inverse therefore replaces M trainings.
+numbers all components of the frame. One inverse therefore replaces M trainings.
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), section 5.4.2.
 """
 
@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from jaxff.gdml.kernel import blocks
 from jaxff.gdml.operator import KernelOperator
 
 MOST_UNKNOWNS = 3200  # unknowns of a system that is inverted; more frames are not used
@@ -57,12 +55,6 @@ def left_out(covariance: np.ndarray, labels: np.ndarray) -> LeftOut | None:
     return LeftOut(errors, own, inverse, alphas) if np.isfinite(errors).all() else None
 
 
-@jax.jit
-def _kernel(op: KernelOperator) -> jax.Array:
-    part = op.descriptors, op.jacobians
-    return blocks(part, part, op.entries, op.sigma, False).reshape(op.size, op.size)
-
-
 def leave_out_errors(
     op: KernelOperator,
     forces: np.ndarray,
@@ -86,7 +78,8 @@ def leave_out_errors(
     flat = np.reshape(forces, (len(forces), -1))
     scale = float(np.std(flat)) or 1.0
     y = np.asarray(op.observed(flat / scale))
-    covariance = np.array(_kernel(op))
+    every = jnp.arange(op.n_frames)
+    covariance = np.array(op.block(every, every)).reshape(op.size, op.size)
     covariance[np.diag_indices_from(covariance)] += float(op.lam)
     if slopes is not None:
         found = left_out(covariance, y)

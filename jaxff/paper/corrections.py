@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -89,7 +87,7 @@ def corrected(setting: Setting, title: str, baseline: Potential) -> Potential:
     atoms = atoms_of(data.molecule)[list(INTERACTING)].tolist()
     count = setting.size(150, 30)
     some = data.split(count, setting.size(100, 20), 0, seed=setting.seed, stratify=True)
-    near = joined([profile(setting), some.train])
+    near = profile(setting).joined(some.train)
 
     def trained(name: str, frames: Dataset) -> Potential:
         def make() -> Potential:
@@ -112,16 +110,4 @@ def corrected(setting: Setting, title: str, baseline: Potential) -> Potential:
     visited = run.reshape(-1, *run.shape[2:])
     chosen = visited[rng.choice(len(visited), min(count, len(visited)), replace=False)]
     own = labelled(setting, f"{plain}-own", chosen)
-    return trained(f"{plain}-correction-2", joined([near, own]))
-
-
-def joined(parts: Sequence[Dataset]) -> Dataset:
-    """The frames of data sets of one molecule and level of theory, one after the other."""
-    first = parts[0]
-    return replace(
-        first,
-        positions=np.concatenate([part.positions for part in parts]),
-        forces=np.concatenate([part.forces for part in parts]),
-        energies=np.concatenate([part.energies for part in parts]),  # type: ignore[arg-type]
-        index=None,
-    )
+    return trained(f"{plain}-correction-2", near.joined(own))
