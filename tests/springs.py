@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
+from jaxff.dataset import Dataset
 from jaxff.potential import Column, Potential, Term
 
 
@@ -34,3 +35,9 @@ def springs(molecule, limit=1e3):
     k = np.array([300.0 if tuple(p) in bonded else 20.0 for p in pairs.tolist()])
     params = {"k": k, "length": length, "limit": np.full(len(k), limit)}
     return Potential.of("springs", Springs(molecule.n_atoms, pairs), params, molecule)
+
+
+def labelled(potential, R):
+    """The data set "water" with positions R (M, N, 3) Å and the labels of a potential."""
+    energies, forces = potential.predict(R)
+    return Dataset(potential.molecule.numbers, R, forces, energies, name="water")

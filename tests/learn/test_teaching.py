@@ -5,17 +5,12 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from springs import springs
+from springs import labelled, springs
 
-from jaxff import Dataset, InputError, Molecule, evaluate, load, save
+from jaxff import InputError, Molecule, evaluate, load, save
 from jaxff.learn import Teaching, teach
 
 PLAIN = Teaching(learn_metric=False)
-
-
-def labelled(potential, R):
-    energies, forces = potential.predict(R)
-    return Dataset(potential.molecule.numbers, R, forces, energies, name="water")
 
 
 def changed(potential, **values):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from springs import springs
+from springs import labelled, springs
 
 from jaxff import Dataset, InputError, Molecule, evaluate, gaff, gdml, load, save
 from jaxff.cli import main
@@ -36,8 +36,7 @@ def truth(water):
 @pytest.fixture(scope="module")
 def data(water, truth):
     R = water.positions + np.random.default_rng(0).normal(0.0, 0.06, (400, 3, 3))
-    energies, forces = truth.predict(R)
-    return Dataset(water.numbers, R, forces, energies, name="water")
+    return labelled(truth, R)
 
 
 @pytest.fixture(scope="module")
