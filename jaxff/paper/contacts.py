@@ -1,7 +1,7 @@
 """The n→π* contact of aspirin: energies against the O···C distance by each potential.
 
 An oxygen of the acid and the carbonyl carbon of the ester attract each other by the donation of a
-lone pair of the oxygen, beside the electrostatic interaction that force fields contain.
+lone pair of the oxygen. Force fields contain only the electrostatic part of the attraction.
 """
 
 from __future__ import annotations

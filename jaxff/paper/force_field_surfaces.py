@@ -143,7 +143,7 @@ def _minima(
 def _add_rigid(
     setting: Setting, result: Result, molecule: str, relaxed: Surface, scans: Mapping[str, Scan]
 ) -> None:
-    """Add the rigid scans: their likeness with sGDML beside the relaxed ones, and a picture."""
+    """Add a table that compares rigid with relaxed scans, and a picture of the rigid ones."""
     rigid = surfaces.surface(setting, molecule, relax=False)
     cuts = {title: surfaces.scanned(setting, molecule, title, relax=False) for title in scans}
     rows = [
