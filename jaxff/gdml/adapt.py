@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import jax
@@ -32,69 +34,80 @@ LARGEST_MOVE = 4.0  # largest change of a parameter in one step, in units of its
 CONVERGED = 3e-2  # largest change of a parameter in the last step, in the same units
 
 
-def adapted(
-    baseline: Potential, system: KernelSystem, frames: Dataset, prior: float = PRIORS[0]
-) -> Potential:
-    """The baseline with the parameters that minimise rᵀ(−K + λ)⁻¹r plus a prior.
+@dataclass(frozen=True)
+class Adaptation:
+    """Moves of the parameters of a baseline; its compiled function serves all kernels.
 
-    r is the residual of the forces.  The minimisation uses Gauss-Newton steps within the bounds of
-    the columns; the prior is quadratic in the changes of the parameters.
-
-    Args:
-        baseline: the initial baseline, in the atom order of `frames`.
-        system: the kernel equations of `frames`, with the dense solver.
-        frames: training frames with the reference forces.
-        prior: weight of the squared changes of the parameters, in units of the scales of their
-            columns, divided by the variance of the whitened residual.
+    Attributes:
+        baseline: the initial baseline.
     """
-    free = FreeParameters.of(baseline)
-    moves, unravel = ravel_pytree(free.no_moves())
-    linearised, target = _linearised(free, frames.positions), frames.forces.ravel()
-    for _ in range(MAX_STEPS):
-        values, slopes = (np.asarray(x).reshape(-1, *x.shape[2:]) for x in linearised(moves))
-        left = target - values
-        if not left.any():  # the labels are those of the baseline
-            break
-        solved = system.weigh(np.column_stack([left, slopes]))
-        weight = prior * float(left @ solved[:, 0]) / len(left)
-        normal = slopes.T @ solved[:, 1:] + weight * np.eye(len(moves))
-        step = np.linalg.solve(normal, slopes.T @ solved[:, 0] - weight * np.asarray(moves))
-        tried = moves + np.clip(step, -LARGEST_MOVE, LARGEST_MOVE)
-        tried = ravel_pytree(free.confined(unravel(tried)))[0]
-        change, moves = float(jnp.abs(tried - moves).max()), tried
-        if change < CONVERGED:
-            break
-    else:
-        warnings.warn(
-            f"the parameters of the baseline still change by {change:.2g} of their scales after "
-            f"{MAX_STEPS} steps; the model is valid, but another baseline may be more accurate",
-            stacklevel=3,
-        )
-    return free.moved(unravel(moves))
 
+    baseline: Potential
 
-def force_slopes(baseline: Potential, positions: np.ndarray) -> np.ndarray:
-    """Derivatives (M, 3N, P) of the forces at positions (M, N, 3) Å by moves of the parameters.
+    @cached_property
+    def free(self) -> FreeParameters:
+        """The trainable parameters.  A move is in units of the scale of its column."""
+        return FreeParameters.of(self.baseline)
 
-    A move is measured in units of the scale of its column, see `FreeParameters`.
-    """
-    free = FreeParameters.of(baseline)
-    start = ravel_pytree(free.no_moves())[0]
-    return np.asarray(_linearised(free, positions)(start)[1])
+    @cached_property
+    def forces_and_slopes(self) -> Callable:
+        """Function of moves (P,) and positions (M, N, 3) Å.
 
+        It returns the forces (M, 3N) kcal/mol/Å and their derivatives (M, 3N, P) by the moves.
+        """
+        unravel = ravel_pytree(self.free.no_moves())[1]
 
-def _linearised(free: FreeParameters, positions: np.ndarray) -> Callable:
-    """Function of moves (P,) that returns forces (M, 3N) and their derivatives (M, 3N, P)."""
-    unravel = ravel_pytree(free.no_moves())[1]
-    R = jnp.asarray(positions)
+        def forces(moves, R):
+            params = self.free.params(unravel(moves))
+            return self.baseline.program.energy_and_forces(params, R)[1].ravel()
 
-    def forces(moves, R):
-        return free.start.program.energy_and_forces(free.params(unravel(moves)), R)[1].ravel()
+        @jax.jit
+        def both(moves, positions):
+            return jax.lax.map(
+                lambda R: (forces(moves, R), jax.jacfwd(forces)(moves, R)), positions, batch_size=16
+            )
 
-    @jax.jit
-    def both(moves):
-        return jax.lax.map(
-            lambda R: (forces(moves, R), jax.jacfwd(forces)(moves, R)), R, batch_size=16
-        )
+        return both
 
-    return both
+    def slopes(self, positions: np.ndarray) -> np.ndarray:
+        """Derivatives (M, 3N, P) of the forces at positions (M, N, 3) Å by the moves."""
+        start = ravel_pytree(self.free.no_moves())[0]
+        return np.asarray(self.forces_and_slopes(start, jnp.asarray(positions))[1])
+
+    def fitted(self, system: KernelSystem, frames: Dataset, prior: float = PRIORS[0]) -> Potential:
+        """The baseline with the parameters that minimise rᵀ(−K + λ)⁻¹r plus a prior.
+
+        r is the residual of the forces.  The minimisation uses Gauss-Newton steps within the
+        bounds of the columns; the prior is quadratic in the moves.
+
+        Args:
+            system: the kernel equations of `frames`, with the dense solver.
+            frames: training frames with the reference forces, in the atom order of the baseline.
+            prior: weight of the squared moves, divided by the variance of the whitened residual.
+        """
+        free = self.free
+        moves, unravel = ravel_pytree(free.no_moves())
+        positions, target = jnp.asarray(frames.positions), frames.forces.ravel()
+        for _ in range(MAX_STEPS):
+            computed = self.forces_and_slopes(moves, positions)
+            values, slopes = (np.asarray(x).reshape(-1, *x.shape[2:]) for x in computed)
+            left = target - values
+            if not left.any():  # the labels are those of the baseline
+                break
+            solved = system.weigh(np.column_stack([left, slopes]))
+            weight = prior * float(left @ solved[:, 0]) / len(left)
+            normal = slopes.T @ solved[:, 1:] + weight * np.eye(len(moves))
+            step = np.linalg.solve(normal, slopes.T @ solved[:, 0] - weight * np.asarray(moves))
+            tried = moves + np.clip(step, -LARGEST_MOVE, LARGEST_MOVE)
+            tried = ravel_pytree(free.confined(unravel(tried)))[0]
+            change, moves = float(jnp.abs(tried - moves).max()), tried
+            if change < CONVERGED:
+                break
+        else:
+            warnings.warn(
+                f"the parameters of the baseline still change by {change:.2g} of their scales "
+                f"after {MAX_STEPS} steps; the model is valid, but another baseline may be more "
+                "accurate",
+                stacklevel=3,
+            )
+        return free.moved(unravel(moves))

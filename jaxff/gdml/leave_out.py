@@ -70,7 +70,7 @@ def leave_out_errors(
         forces: (M, N, 3) labels, kcal/mol/Å.
         slopes: (M, 3N, P) derivatives of a baseline's forces with respect to moves of its
             parameters, which are then estimated together with the kernel; see `jaxff.gdml.adapt`.
-        prior: strength of the prior on these moves, see `adapted`.
+        prior: strength of the prior on these moves, see `jaxff.gdml.adapt.Adaptation.fitted`.
 
     Returns:
         (M, N, 3) kcal/mol/Å; infinite if K + λ is singular.

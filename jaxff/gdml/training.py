@@ -13,7 +13,7 @@ import numpy as np
 from jaxff.dataset import Dataset
 from jaxff.domain import Domain, Trained
 from jaxff.errors import InputError
-from jaxff.gdml.adapt import PRIORS, adapted
+from jaxff.gdml.adapt import PRIORS, Adaptation
 from jaxff.gdml.checkpoint import Checkpoint
 from jaxff.gdml.dense import Dense
 from jaxff.gdml.frames import (
@@ -167,6 +167,12 @@ class _Task:
     checkpoint: Checkpoint | None = None
     done: dict = field(default_factory=dict)
 
+    @cached_property
+    def adaptation(self) -> Adaptation:
+        """Moves of the parameters of the baseline."""
+        assert self.baseline is not None
+        return Adaptation(self.baseline)
+
     def request(self, frames: Dataset) -> dict:
         """Everything that decides the result, except σ, λ and prior of the single models."""
         kernel, baseline = self.kernel, self.baseline
@@ -305,7 +311,7 @@ class _Models:
         if prior is not None and baseline is not None:
             factorised = self._factorised
             task.run.report("adapting the baseline", 0.0)
-            baseline = adapted(baseline, *factorised, prior)
+            baseline = task.adaptation.fitted(*factorised, prior)
         if baseline is not None:
             labels = residual(labels, baseline)
         kernel = system.fit(restricted(labels, atoms), **task.provenance)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxff import gdml
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.gdml.adapt import PRIORS, force_slopes
+from jaxff.gdml.adapt import PRIORS, Adaptation
 from jaxff.gdml.descriptor import Descriptor, inverse_distances
 from jaxff.gdml.frames import some
 from jaxff.gdml.leave_out import MOST_UNKNOWNS, leave_out_errors
@@ -228,7 +228,7 @@ class _Way:
         if self.baseline is None:
             return None
         try:
-            return force_slopes(self.baseline, self.frames.positions)
+            return Adaptation(self.baseline).slopes(self.frames.positions)
         except InputError:  # no parameter is trainable
             return None
 

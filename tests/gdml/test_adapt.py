@@ -7,7 +7,7 @@ import pytest
 
 from jaxff import Dataset, Molecule, evaluate, gaff, gdml
 from jaxff.dataset import packaged_dataset
-from jaxff.gdml.adapt import adapted
+from jaxff.gdml.adapt import Adaptation
 from jaxff.gdml.system import KernelSystem
 from jaxff.gdml.training import force_rmse
 
@@ -28,7 +28,8 @@ def frames(springs, water):
 
 def test_parameters_that_made_the_data_are_recovered(springs, water, frames):
     system = KernelSystem(frames, np.arange(3)[None], 5.0, lam=1e-8)
-    found = adapted(springs(3, k=600.0, length=1.1, molecule=water), system, frames, prior=1e-6)
+    start = springs(3, k=600.0, length=1.1, molecule=water)
+    found = Adaptation(start).fitted(system, frames, prior=1e-6)
     np.testing.assert_allclose(found.params["spring"]["k"], 900.0, rtol=1e-3)
     np.testing.assert_allclose(found.params["spring"]["length"], 0.96, atol=1e-4)
 
@@ -60,7 +61,7 @@ def test_bounds_hold(springs, water, frames):
     upside_down = Dataset(frames.numbers, frames.positions, -frames.forces)
     system = KernelSystem(upside_down, np.arange(3)[None], 5.0, lam=1e-8)
     start = springs(3, k=20.0, length=0.96, molecule=water)
-    found = adapted(start, system, upside_down, prior=1e-6)
+    found = Adaptation(start).fitted(system, upside_down, prior=1e-6)
     assert (np.asarray(found.params["spring"]["k"]) >= 0.0).all()
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxff import gaff, gdml
-from jaxff.gdml.adapt import force_slopes
+from jaxff.gdml.adapt import Adaptation
 from jaxff.gdml.leave_out import leave_out_errors
 
 
@@ -22,7 +22,7 @@ def test_weak_moves_of_parameters_change_nothing_and_free_ones_help(frames, grou
     """A baseline that is wrong in one force constant only needs no kernel once this is free."""
     few = frames[:8]
     baseline = gaff(frames.molecule)
-    slopes = force_slopes(baseline, few.positions)
+    slopes = Adaptation(baseline).slopes(few.positions)
     labels = baseline.predict(few.positions)[1] + (slopes[:, :, 0]).reshape(few.forces.shape)
     left = labels - baseline.predict(few.positions)[1]
     op = gdml.KernelOperator.of(few.positions, group, 20.0, 1e-6)
