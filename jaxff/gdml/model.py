@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -146,7 +147,9 @@ class KernelTerm(Term):
         if lattice is not None and space.box is not None:
             lattice = space.box.T
         # |x − x_j^p| = |x^(p⁻¹) − x_j|: the one query is permuted instead of the training set.
-        inverse = jnp.argsort(jnp.asarray(self.entries), axis=1)
+        # Known entries are inverted here, as the compiler takes seconds for a constant sort.
+        known = not isinstance(self.entries, jax.core.Tracer)
+        inverse = (np if known else jnp).argsort(self.entries, axis=1)
         return self.descriptor(R, lattice)[inverse] - params["centre"]
 
     def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
