@@ -148,8 +148,9 @@ class KernelTerm(Term):
             lattice = space.box.T
         # |x − x_j^p| = |x^(p⁻¹) − x_j|: the one query is permuted instead of the training set.
         # Known entries are inverted here, as the compiler takes seconds for a constant sort.
-        known = not isinstance(self.entries, jax.core.Tracer)
-        inverse = (np if known else jnp).argsort(self.entries, axis=1)
+        entries: Any = self.entries
+        library = jnp if isinstance(entries, jax.core.Tracer) else np
+        inverse = library.argsort(entries, axis=1)
         return self.descriptor(R, lattice)[inverse] - params["centre"]
 
     def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
