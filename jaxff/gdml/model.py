@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxff.errors import InputError
 from jaxff.gdml.descriptor import Descriptor, entry_permutations, inverse_distances
@@ -149,7 +149,7 @@ class KernelTerm(Term):
         # |x − x_j^p| = |x^(p⁻¹) − x_j|: the one query is permuted instead of the training set.
         # Known entries are inverted here, as the compiler takes seconds for a constant sort.
         entries: Any = self.entries
-        library = jnp if isinstance(entries, jax.core.Tracer) else np
+        library = jnp if isinstance(entries, Tracer) else np
         inverse = library.argsort(entries, axis=1)
         return self.descriptor(R, lattice)[inverse] - params["centre"]
 
