@@ -232,6 +232,8 @@ def test_faults_are_one_sentence(model, ethanol, tmp_path, capsys):
     np.savez(tmp_path / "nan.npz", **arrays)
     message = fails(capsys, "train", tmp_path / "nan.npz", "-n", 20, "-o", out)
     assert "frame 3 has a force that is not finite" in message
+    message = fails(capsys, "train", ethanol, "-n", 20, "--baseline", "gaff", "-o", out)
+    assert "gaff is not a file: write a GAFF model with `jaxff parametrize" in message
     aspirin = tmp_path / "aspirin.npz"
     packaged_dataset("aspirin")[:5].save(aspirin)
     assert "cannot be matched" in fails(capsys, "evaluate", model, aspirin)
@@ -281,7 +283,7 @@ def test_fit_leaves_a_model_and_says_what_changed(ethanol, tmp_path, capsys):
     arguments += ["--test", "60", "-o", str(model), "--json", str(report), "--show", "3"]
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert "more (--show, --json)" in out
+    assert "more parameters are not shown: raise --show" in out
     found = json.loads(report.read_text())
     assert found["test"]["force_rmse"] < 6.0
     assert {change["name"] for change in found["changes"]} >= {"bond.depth", "torsion.k"}
@@ -360,9 +362,9 @@ def test_negative_charges_are_not_options():
         ("md m.npz x.xyz -o r --stepz 9", "unknown option --stepz; did you mean --steps?"),
         ("md m.npz x.xyz -o r --no-such=9", "jaxff md: error: unknown option --no-such"),
         ("train d.npz -o m.npz --sigma 10 20", "unexpected argument '20': check the order"),
-        ("md m.npz x.xyz -o r --temperature 300K", "argument --temperature: '300K' is not a num"),
-        ("md m.npz x.xyz -o r --steps 1.5", "argument --steps: '1.5' is not a whole number"),
-        ("fit d.npz -o m.npz --charge +-1", "argument --charge: '+-1' is not a whole number"),
+        ("md m.npz x.xyz -o r --temperature 300K", "argument --temperature: must be a number"),
+        ("md m.npz x.xyz -o r --steps 1.5", "argument --steps: must be a whole number (got '1.5')"),
+        ("fit d.npz -o m.npz --charge +-1", "argument --charge: must be a whole number (got '+-1')"),
     ],
 )  # fmt: skip
 def test_mistakes_in_options_are_named(command, message, capsys):
@@ -391,7 +393,7 @@ def test_wrong_kinds_of_files_are_named(tmp_path, capsys):
     message = fails(capsys, "fit", neutral, *options)
     assert "net charge +0 (possible: +1); correct the charge (in the command line with" in message
     message = fails(capsys, "fit", data, "--charge=-1", *options)
-    assert "has the charge +1, but -1 was given; correct one" in message
+    assert "has the charge +1, but --charge is -1: correct one of them" in message
 
 
 def test_frames_of_few_electronvolts_are_trained_without_options(ethanol, tmp_path, capsys):

@@ -1,10 +1,11 @@
-"""Active learning of a kernel for a molecule."""
+"""Command that trains a kernel by active learning."""
 
 from __future__ import annotations
 
 import argparse
 
 from jaxff.commands.options import (
+    START,
     labelling,
     labelling_options,
     positive,
@@ -12,34 +13,34 @@ from jaxff.commands.options import (
     sampling_options,
 )
 from jaxff.commands.shared import (
-    load_molecule,
     load_potential,
+    load_start,
     say_unknown,
     writable_folder,
 )
 from jaxff.reference.settings import Loop, Sampling
 
-HELP = "Active learning: sample with the model, label where it is uncertain, train, repeat."
+HELP = "Train a kernel by active learning: sample, label uncertain frames, train, and repeat."
 MORE = (
-    "The same command continues after an interruption; a lower --target or more --max-frames "
-    "continue a finished run."
+    "Repeat the command to continue after an interruption. To continue a finished run, lower "
+    "--target or raise --max-frames."
 )
 EXAMPLE = "jaxff active CCO --calculator gfn2-xtb --target 0.5 -n 20 -o ethanol"
 LOOP = Loop(target=1.0)
 
 
 def options(sub) -> None:
-    sub.add_argument("start", metavar="MOLECULE|START", help="SMILES, or file with a geometry")
+    sub.add_argument("start", metavar="START", help=START)
     labelling_options(sub)
     sub.add_argument(
         "--target", type=positive(float), default=LOOP.target, metavar="E",
-        help="force RMSE on newly labelled frames at which to stop, kcal/mol/Å",
+        help="stop when the force RMSE on newly labelled frames is below this value, kcal/mol/Å",
     )  # fmt: skip
     for flags, name, text in (
-        (("-n",), "n_round", "frames labelled in each round"),
-        (("--initial",), "n_initial", "frames labelled before the first round"),
+        (("-n",), "n_round", "number of frames to label in each round"),
+        (("--initial",), "n_initial", "number of frames to label before the first round"),
         (("--max-frames",), "max_frames", "largest number of labelled frames"),
-        (("--candidates",), "n_candidates", "frames from which a round selects"),
+        (("--candidates",), "n_candidates", "number of frames from which each round selects"),
     ):
         value = getattr(LOOP, name)
         sub.add_argument(
@@ -48,17 +49,17 @@ def options(sub) -> None:
         )  # fmt: skip
     sub.add_argument(
         "--baseline", default="gaff", metavar="MODEL.npz|gaff|none",
-        help="potential whose residual the kernel learns (default gaff)",
+        help="potential that the kernel corrects (default gaff)",
     )  # fmt: skip
     sub.add_argument(
-        "--charges", default="gasteiger", help="charges of gaff; see jaxff parametrize"
+        "--charges", default="gasteiger", help="charges for GAFF; see `jaxff parametrize --charges`"
     )
     sub.add_argument(
         "--sample-with", metavar="MODEL.npz",
-        help="potential that samples the first frames (default: the baseline)",
+        help="potential that samples the first frames (default: --baseline, or GAFF)",
     )  # fmt: skip
     sampling_options(sub, Sampling())
-    sub.add_argument("-o", "--output", required=True, metavar="DIR")
+    sub.add_argument("-o", "--output", required=True, metavar="DIR", help="output folder")
 
 
 def run(arguments: argparse.Namespace, console) -> dict:
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace, console) -> dict:
     from jaxff.report import plot_sampling
 
     out = writable_folder(arguments.output)
-    molecule = load_molecule(arguments.start, arguments.charge, arguments.seed)
+    molecule = load_start(arguments.start, None, arguments.seed, arguments.trust, arguments.charge)
     if arguments.baseline == "none":
         baseline = None
     elif arguments.baseline == "gaff":
@@ -109,14 +110,14 @@ def run(arguments: argparse.Namespace, console) -> dict:
         )
         figure.savefig(out / "errors.png", dpi=130)
         found = rounds[-1].extrapolation
-        model, what = "the model of the last round", "frames of its dynamics"
+        model, what = "the model of the last round", "frames of the last dynamics"
         if found is not None and (text := outside_text(model, found, what)):
             console.say(text)
     state = "reached"
     if not result.reached:
-        state = "not reached within --max-frames: raise it, or --target, and repeat the command"
-    console.say(f"target of {arguments.target:g} kcal/mol/Å on new frames {state}")
-    console.say(f"wrote {out / 'model.npz'} and {out / 'data.npz'}, {len(result.dataset)} frames")
+        state = "not reached: raise --max-frames or --target, and repeat the command"
+    console.say(f"force RMSE of {arguments.target:g} kcal/mol/Å on new frames {state}")
+    console.say(f"wrote {out / 'model.npz'} and {out / 'data.npz'} ({len(result.dataset)} frames)")
     return {
         "reached": result.reached,
         "frames": len(result.dataset),
@@ -128,6 +129,6 @@ def run(arguments: argparse.Namespace, console) -> dict:
 
 
 def _outside(one) -> str:
-    """The share of the frames of a round outside the training data of its model, in words."""
+    """Return the percentage of the frames of a round outside the training data, as text."""
     found = one.extrapolation
     return "unknown" if found is None else f"{100.0 * found['share']:.2g} %"

@@ -1,16 +1,18 @@
-"""Command that runs the demonstration on packaged data."""
+"""Command that runs the demonstration on a packaged data set."""
 
 from __future__ import annotations
 
 from jaxff.commands.shared import writable_folder
 
-HELP = "Demonstration on packaged data: GAFF, its refit, sGDML and their hybrid."
+HELP = "Compare GAFF, refitted GAFF, sGDML and a hybrid on a packaged data set."
 EXAMPLE = "jaxff demo aspirin -o aspirin-demo"
 
 
 def options(sub) -> None:
     sub.add_argument("molecule", nargs="?", default="ethanol", choices=("ethanol", "aspirin"))
-    sub.add_argument("-o", "--output", metavar="DIR", help="default: jaxff-demo-MOLECULE")
+    sub.add_argument(
+        "-o", "--output", metavar="DIR", help="output folder (default: jaxff-demo-MOLECULE)"
+    )
 
 
 def run(arguments, console) -> dict:

@@ -41,11 +41,11 @@ def run(arguments, console) -> dict:
         if part.any()
     }
     console.close()
-    console.say(f"{arguments.model} on {len(data)} frames of {data.name} ({data.theory})")
+    console.say(f"errors of {arguments.model} on {len(data)} frames of {data.name} ({data.theory})")
     if known.any():
         console.say(
-            f"the model was trained on {known.sum()} of these frames: the errors on them (column "
-            "train) are smaller than on new frames (column test)"
+            f"the model was trained on {known.sum()} of these frames (column train): use the "
+            "errors on the other frames (column test)"
         )
     rows = [[m, *(score.get(m) for score in scores.values())] for m in METRICS]
     console.table(["metric", *(scores if known.any() else ["error"])], rows)

@@ -1,4 +1,4 @@
-"""Command that writes a model for other programs."""
+"""Command that writes a model as files for other programs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from jaxff.commands.shared import load_potential, writable_folder
 from jaxff.errors import InputError
 from jaxff.formats.registry import FORCE_FIELDS
 
-HELP = "Write a model as force-field files of other programs."
-MORE = "A format that cannot express a term of the model is not written, and the term is named."
+HELP = "Write a model as force-field files for other programs."
+MORE = "The command stops if a format cannot express a term of the model, and names the term."
 EXAMPLE = "jaxff export ethanol_gaff.npz --to amber openmm -o ethanol"
 
 FORMATS = {form.module: form for form in FORCE_FIELDS}
@@ -23,8 +23,8 @@ def options(sub) -> None:
         for name, form in FORMATS.items()
     )
     sub.add_argument("--to", nargs="+", required=True, choices=tuple(FORMATS), help=names)
-    sub.add_argument("--name", help="name of the files without suffix (default: that of MODEL.npz)")
-    sub.add_argument("-o", "--output", metavar="DIR", required=True)
+    sub.add_argument("--name", help="file name without suffix (default: the name of MODEL.npz)")
+    sub.add_argument("-o", "--output", metavar="DIR", required=True, help="output folder")
 
 
 def run(arguments, console) -> dict:
@@ -32,7 +32,7 @@ def run(arguments, console) -> dict:
 
     stem = arguments.name or Path(arguments.model).stem
     if Path(stem).name != stem:
-        raise InputError(f"--name {stem}: give a name without a folder")
+        raise InputError(f"--name {stem} contains a folder: give the folder with -o")
     potential = load_potential(arguments.model, arguments)
     out = writable_folder(arguments.output)
     files = [

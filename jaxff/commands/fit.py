@@ -13,10 +13,10 @@ from jaxff.gaff.forms import FORMS
 from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
 from jaxff.npz import writable_file
 
-HELP = "Fit GAFF, or a more flexible form based on it, to forces and energies."
+HELP = "Fit GAFF or a more flexible functional form to forces and energies."
 MORE = (
-    "Several data sets share one table of parameters and give a model for each molecule.\n"
-    "The same command continues an interrupted fit from MODEL.npz.partial."
+    "Several data sets give one model for each molecule; all models share the fitted parameters.\n"
+    "Repeat the command to continue an interrupted fit from MODEL.npz.partial."
 )
 EXAMPLE = "jaxff fit ethanol.npz --form class2 -n 110 --plus sgdml -o ethanol_class2.npz"
 
@@ -26,12 +26,16 @@ def options(sub) -> None:
     sub.add_argument(
         "--topology",
         metavar="FILE.prmtop|SMILES|FILE",
-        help="the initial force field (default: GAFF for the molecule of the data)",
+        help="initial force field, or a molecule for which GAFF is used (default: the molecule of "
+        "the data set)",
     )
-    sub.add_argument("--charges", default="auto", help="charges for GAFF; see `jaxff parametrize`")
     sub.add_argument(
-        "--charge", type=charges, metavar="Q,Q,...", help="net charge of each molecule, e"
+        "--charges", default="auto", help="charges for GAFF; see `jaxff parametrize --charges`"
     )
+    sub.add_argument(
+        "--charge", type=charges, metavar="Q,Q,...",
+        help="net charge of each molecule, e (default: the charge in the data set)",
+    )  # fmt: skip
     sub.add_argument(
         "--form",
         choices=tuple(FORMS),
@@ -44,38 +48,40 @@ def options(sub) -> None:
         "--trainable",
         type=patterns,
         metavar="P,P,...",
-        help='parameters to fit, such as "bond.*,torsion.k" (default: all that can be fitted)',
+        help='parameters to fit, such as "bond.*,torsion.k" (default: all trainable parameters)',
     )
     sub.add_argument(
         "--method",
         choices=tuple(METHODS),
         default=next(iter(METHODS)),
-        help="Levenberg-Marquardt least squares (default), or gradient descent with Adam",
+        help="least-squares (Levenberg-Marquardt, default) or gradient (descent with Adam)",
     )
     for name, kind, default, text in (
         ("energy-weight", float, Method.energy_weight, "weight of the energies, 1/Å²"),
-        ("prior", float, LeastSquares.prior, "restraint of least squares on the initial values"),
+        ("prior", float, LeastSquares.prior, "strength of the restraint on the initial values"),
         ("epochs", int, Gradient.epochs, "number of epochs of gradient descent"),
     ):
         sub.add_argument(f"--{name}", type=positive(kind), default=default, help=text)
-    sub.add_argument("--plus", choices=("sgdml",), help="add a kernel trained on the residual")
+    sub.add_argument("--plus", choices=("sgdml",), help="add a kernel that corrects the fit")
     sub.add_argument(
         "--learn-metric",
         action="store_true",
-        help="with --plus sgdml: learn weights of the distances by leaving frames out",
+        help="with --plus sgdml: optimise the weights of interatomic distances in the kernel",
     )
     sub.add_argument(
         "--uncertainty",
         action="store_true",
-        help="with --plus sgdml: calibrate standard errors on the validation frames and report "
-        "their test coverage",
+        help="with --plus sgdml: calibrate standard errors on the validation frames, and test them "
+        "on the test frames",
     )
     teacher_options(sub)
     sub.add_argument(
-        "--show", type=count, default=20, metavar="N", help="number of parameters to print"
+        "--show", type=count, default=20, metavar="N", help="largest number of printed parameters"
     )
-    sub.add_argument("--plot", metavar="FILE.png", help="draw the forces and the history")
-    sub.add_argument("-o", "--output", metavar="MODEL.npz", required=True)
+    sub.add_argument(
+        "--plot", metavar="FILE.png", help="plot the predicted forces and the history of the fit"
+    )
+    sub.add_argument("-o", "--output", metavar="MODEL.npz", required=True, help="output file")
 
 
 def run(arguments, console) -> dict:
@@ -86,9 +92,11 @@ def run(arguments, console) -> dict:
     if arguments.teacher is not None:
         return run_with_teacher(arguments, console, _method(arguments))
     if arguments.uncertainty and (not arguments.plus or arguments.valid == 0):
-        raise InputError("--uncertainty needs --plus sgdml and validation frames (--valid N)")
+        raise InputError(
+            "--uncertainty needs a kernel and validation frames: add --plus sgdml and --valid N"
+        )
     if arguments.learn_metric and not arguments.plus:
-        raise InputError("--learn-metric needs --plus sgdml")
+        raise InputError("--learn-metric needs a kernel: add --plus sgdml")
     outputs = _outputs(arguments)
     for path in filter(None, (*outputs, arguments.plot)):
         writable_file(path)
@@ -96,7 +104,8 @@ def run(arguments, console) -> dict:
     charges = arguments.charge or [None] * len(data)
     if len(charges) != len(data):
         raise InputError(
-            f"--charge gives {len(charges)} charges for {len(data)} data sets: give one for each"
+            f"--charge gives {len(charges)} charges for {len(data)} data sets: give one charge "
+            "for each data set"
         )
     starts = [load_form(arguments, *both) for both in zip(data, charges, strict=True)]
     splits = [split_frames(part, arguments, console) for part in data]
@@ -144,7 +153,8 @@ def run(arguments, console) -> dict:
         pictured.append((parts[shown], potentials))
     unfinished.unlink(missing_ok=True)
     if not result.converged:
-        console.say("the fit stopped before it converged")
+        remedy = "--epochs" if arguments.method == "gradient" else "--prior"
+        console.say(f"the fit has not converged: raise {remedy}, or fit fewer parameters")
     console.table(
         ["parameter", "types", "start", "fitted", "error", "unit"],
         [
@@ -156,7 +166,8 @@ def run(arguments, console) -> dict:
         ],
     )
     if len(result.changes) > arguments.show:
-        console.say(f"... and {len(result.changes) - arguments.show} more (--show, --json)")
+        hidden = len(result.changes) - arguments.show
+        console.say(f"{hidden} more parameters are not shown: raise --show, or use --json")
     if arguments.plot:
         _draw(arguments.plot, result.history, pictured, console)
     console.say(f"wrote {', '.join(outputs)}")
@@ -170,14 +181,18 @@ def run(arguments, console) -> dict:
 
 
 def _method(arguments) -> Method:
-    """Return the chosen method with the options of the command that are its settings."""
+    """Return the settings of the fitting method that the options describe."""
     kind = METHODS[arguments.method]
     names = {field.name for field in fields(kind)} & set(vars(arguments))
     return kind(**{name: getattr(arguments, name) for name in names})
 
 
 def _outputs(arguments) -> list[str]:
-    """Return the names of the files to write: one, or one for each data set."""
+    """Return the name of the model file for each data set.
+
+    Raises:
+        InputError: --topology is given for several data sets, or data sets have equal names.
+    """
     if len(arguments.data) == 1:
         return [arguments.output]
     if arguments.topology:
@@ -185,14 +200,13 @@ def _outputs(arguments) -> list[str]:
     output, names = Path(arguments.output), [Path(path).stem for path in arguments.data]
     if len(set(names)) < len(names):
         raise InputError(
-            f"the files of the models are named after the data sets, but the names "
-            f"{', '.join(names)} are not different: rename one"
+            f"the data sets {', '.join(names)} give equal names of model files: rename a data set"
         )
     return [str(output.with_name(f"{output.stem}-{name}{output.suffix}")) for name in names]
 
 
 def _draw(path, history, pictured, console) -> None:
-    """Draw the forces of each molecule to `path`, and the history next to it."""
+    """Plot the forces of each molecule to `path`, and the history of the fit to a second file."""
     from jaxff.learn import aligned
     from jaxff.report import plot
 

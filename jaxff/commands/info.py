@@ -7,21 +7,21 @@ from typing import Any
 from jaxff.commands.options import frcmod_option, trust_option
 
 HELP = "Show versions, devices and precision, or describe a file."
-MORE = "Reads every file that another command reads or writes, apart from pictures and tables."
+MORE = "FILE can be any file that jaxff reads or writes, except pictures and tables."
 EXAMPLE = "jaxff info --check"
 
 
 def options(sub) -> None:
     sub.add_argument(
-        "file", nargs="?",
-        help="a model, force field, data set, trajectory, geometry or restart file",
+        "file", nargs="?", metavar="FILE",
+        help="model, force field, data set, trajectory, geometry or restart file to describe",
     )  # fmt: skip
     trust_option(sub)
     frcmod_option(sub)
     sub.add_argument(
         "--check",
         action="store_true",
-        help="compare compiled, eager and NumPy energies of a small molecule",
+        help="test the installation: compare compiled, eager and NumPy energies of a molecule",
     )
 
 
@@ -47,7 +47,7 @@ def run(arguments, console) -> dict:
 
 
 def _lines(facts: dict[str, Any], before: str = ""):
-    """Yield pairs of a name and a text; the names of nested facts contain both names."""
+    """Yield the name and text of each fact; names in nested dicts follow the outer name."""
     for key, value in facts.items():
         name = f"{before}{key}".replace("_", " ")
         if key == "parameters" and isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Molecular dynamics."""
+"""Command that runs molecular dynamics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from jaxff.commands.options import (
-    START,
+    START_OF_MODEL,
     extrapolation_option,
     model_option,
     not_negative,
@@ -27,13 +27,13 @@ from jaxff.errors import InputError
 from jaxff.md.ensembles import ENSEMBLES, Ensemble
 from jaxff.md.settings import Output, Stop
 
-HELP = "Molecular dynamics of a model."
-MORE = "The same command continues an interrupted simulation, bit for bit."
+HELP = "Run molecular dynamics with a model."
+MORE = "Repeat the command to continue an interrupted simulation exactly."
 EXAMPLE = "jaxff md hybrid.npz start.xyz --ensemble langevin --temperature 300 --steps 10000 -o run"
 
 FEW_FRAMES = 100  # with fewer frames the mean temperature is not checked
-# A mean temperature differs from the target if the difference is larger than this many standard
-# errors and than this fraction of the target, by which the time step may change it.
+# A mean temperature differs from the target if the difference exceeds ERRORS standard errors and
+# the fraction TEMPERATURE_ERROR of the target, which the error of the integrator can cause.
 ERRORS, TEMPERATURE_ERROR = 4.0, 0.02
 FORMATS = ("extxyz", "h5", "dcd")
 EVERY = Output().every
@@ -43,7 +43,7 @@ TRAJECTORY = re.compile(rf"trajectory(-\d+)?\.({'|'.join(FORMATS)})")
 
 def options(sub) -> None:
     model_option(sub)
-    sub.add_argument("start", metavar="START", help=START)
+    sub.add_argument("start", metavar="START", help=START_OF_MODEL)
     lines = (f"{name}: {(kind.__doc__ or '').splitlines()[0]}" for name, kind in ENSEMBLES.items())
     sub.add_argument(
         "--ensemble", choices=tuple(ENSEMBLES), default="langevin",
@@ -53,32 +53,32 @@ def options(sub) -> None:
         _ensemble_option(sub, name, setting, kinds)
     sub.add_argument(
         "--steps", type=positive(int), default=10_000,
-        help="number of steps in total, those of an interrupted simulation included",
+        help="total number of steps, including the steps before an interruption",
     )  # fmt: skip
     sub.add_argument(
         "--max-temperature", type=float, metavar="K",
-        help="stop above this temperature; inf: never (default: a temperature that thermal "
-        "fluctuations cannot reach, or with nve a limit of the change of the total energy)",
+        help="stop above this temperature, K; inf: never (default: above thermal fluctuations; "
+        "with nve, a limit on the change of the total energy)",
     )  # fmt: skip
     sub.add_argument(
         "--replicas", type=positive(int), metavar="R",
-        help="number of copies that run at the same time, with the seeds --seed, --seed + 1, ...",
+        help="number of simultaneous copies, with the seeds --seed, --seed + 1, ...",
     )  # fmt: skip
     sub.add_argument(
         "--record-every", type=positive(int), metavar="STEPS",
-        help=f"steps between recorded frames (default {EVERY}, or fewer with a long --dt, so that "
-        f"frames are at most {FRAME_SPACING:g} fs apart, as `jaxff spectrum` needs)",
+        help=f"steps between recorded frames (default {EVERY}, or fewer with a long --dt: "
+        f"`jaxff spectrum` needs frames at most {FRAME_SPACING:g} fs apart)",
     )  # fmt: skip
     sub.add_argument("--format", choices=FORMATS, default="extxyz", help="format of the trajectory")
     sub.add_argument(
         "--stretch", type=float, default=Stop.stretch, metavar="FACTOR",
-        help="stop if a bond is longer than this factor times its length at the start; inf: bonds "
-        f"may break (default {Stop.stretch:g})",
+        help="stop if a bond is longer than FACTOR times its initial length; inf: never "
+        f"(default {Stop.stretch:g})",
     )  # fmt: skip
     extrapolation_option(sub)
     sub.add_argument(
         "--precision", choices=("float32", "float64"), default="float64",
-        help="floating-point numbers of the simulation",
+        help="floating-point precision of the simulation",
     )  # fmt: skip
     sub.add_argument(
         "--overwrite", action="store_true",
@@ -87,9 +87,9 @@ def options(sub) -> None:
     sub.add_argument(
         "--compilation-cache",
         metavar="FOLDER",
-        help="folder that keeps compiled code for later runs",
+        help="folder for compiled code that later runs reuse",
     )
-    sub.add_argument("-o", "--output", required=True, metavar="DIR")
+    sub.add_argument("-o", "--output", required=True, metavar="DIR", help="output folder")
 
 
 def run(arguments, console) -> dict:
@@ -155,7 +155,7 @@ def run(arguments, console) -> dict:
     if hot is not None:
         warnings.append(
             f"warning: the mean temperature is {hot.mean:.1f} ± {hot.error:.1f} K, but the target "
-            f"is {float(first):g} K: the forces of the model or the time step may be unsuitable"
+            f"is {float(first):g} K: lower --dt, or check the forces of the model"
         )
     found = result.extrapolation
     if found is not None:
@@ -165,7 +165,7 @@ def run(arguments, console) -> dict:
     _write_report(out, arguments, ensemble, result, warnings)
     console.say(f"{rate:.0f} steps/s, {result.ns_per_day:.3g} ns/day for all replicas together")
     console.say(f"wrote {', '.join(files[:3])}{', ...' * (len(files) > 3)}")
-    console.say(f"wrote {out / 'report.html'}; the same command with more --steps continues")
+    console.say(f"wrote {out / 'report.html'}; to continue, repeat the command with more --steps")
     return {
         "mean_temperature": means.tolist(),
         "temperature_is_off": hot is not None,
@@ -179,7 +179,7 @@ def run(arguments, console) -> dict:
 
 
 def _write_report(folder, arguments, ensemble: Ensemble, run, warnings: list[str]) -> None:
-    """Write the page with the warnings and the plot of a simulation."""
+    """Write report.html with the warnings and the plot of a simulation."""
     import numpy as np
 
     from jaxff.report import Report
@@ -193,9 +193,9 @@ def _write_report(folder, arguments, ensemble: Ensemble, run, warnings: list[str
     page.heading("Checks")
     found = run.extrapolation
     if found is not None and not found.outside:
-        page.text(f"All of the {found.frames} compared frames are similar to training frames.")
+        page.text(f"All {found.frames} compared frames are within the training data.")
     elif found is None and not any(warnings):
-        page.text("The frames were not compared with training frames.")
+        page.text("The frames were not compared with the training data.")
     for warning in filter(None, warnings):
         page.text(warning[0].upper() + warning[1:])
     page.heading("Energy and temperature")
@@ -209,13 +209,16 @@ class _Temperature(NamedTuple):
 
 
 def _is_off(temperatures, target: float) -> _Temperature | None:
-    """Return the mean temperature and its error, K, if it differs from the target.
+    """Return the mean temperature if it differs significantly from the target.
 
-    The first tenth of the frames, in which the molecule is heated, is left out.
+    The first tenth of the frames is omitted as equilibration.
 
     Args:
-        temperatures: (F,) or (R, F) K.
+        temperatures: (F,) or (R, F) K, of F frames and R replicas.
         target: K.
+
+    Returns:
+        the mean and its standard error, K; None without a difference, or with too few frames.
     """
     import numpy as np
 
@@ -233,7 +236,7 @@ def _is_off(temperatures, target: float) -> _Temperature | None:
 
 
 def _settings() -> dict[str, tuple[Field, list[str]]]:
-    """Settings of the ensembles by name: the field, and the ensembles that have it."""
+    """Return each setting of the ensembles by name, with the ensembles that have the setting."""
     by_name: dict[str, tuple[Field, list[str]]] = {}
     for name, kind in ENSEMBLES.items():
         for setting in fields(kind):
@@ -246,7 +249,7 @@ def _flag(name: str) -> str:
 
 
 def _ensemble_option(sub, name: str, setting: Field, kinds: list[str]) -> None:
-    """Add the option for a setting of ensembles; its value is None if it is not given."""
+    """Add the option, with the default None, for a setting of the ensembles `kinds`."""
     users = "" if len(kinds) == len(ENSEMBLES) else f"{', '.join(kinds)}: "
     if isinstance(setting.default, bool):
         text = f"{users}{setting.metadata['help']}"
@@ -262,16 +265,17 @@ def _ensemble_option(sub, name: str, setting: Field, kinds: list[str]) -> None:
 
 
 def _every(arguments, ensemble: Ensemble) -> int:
-    """Steps between recorded frames."""
+    """Return the number of steps between recorded frames."""
     if arguments.record_every is not None:
         return arguments.record_every
     return min(EVERY, max(int(FRAME_SPACING / ensemble.dt), 1))
 
 
 def _ensemble(arguments) -> Ensemble:
-    """The ensemble that the options describe.
+    """Return the ensemble that the options describe.
 
-    Raises InputError for options that this ensemble does not have.
+    Raises:
+        InputError: an option does not apply to this ensemble.
     """
     given = {}
     for name, (_, kinds) in _settings().items():
@@ -279,23 +283,23 @@ def _ensemble(arguments) -> Ensemble:
             continue
         if arguments.ensemble not in kinds:
             raise InputError(
-                f"{arguments.ensemble} has no option {_flag(name)}: leave it out, or choose "
-                f"--ensemble {' or '.join(kinds)}"
+                f"{_flag(name)} does not apply to --ensemble {arguments.ensemble}: omit "
+                f"{_flag(name)}, or choose --ensemble {' or '.join(kinds)}"
             )
         given[name] = value
     return ENSEMBLES[arguments.ensemble](**given)
 
 
 def _trajectories(folder):
-    """The trajectory files of this command in a folder."""
+    """Return the trajectory files that this command wrote in a folder."""
     return [path for path in folder.iterdir() if TRAJECTORY.fullmatch(path.name)]
 
 
 def _spread_over_cores(replicas: int | None) -> None:
-    """Make each core a device of JAX if all cores get the same number of replicas.
+    """Make each CPU core a JAX device if each core gets the same number of replicas.
 
-    The number must be at least two.  XLA makes poor use of several cores in the short loops of a
-    small molecule.
+    At least two replicas for each core are needed.  A single device uses several cores poorly for
+    small molecules.
     """
     import jax
 

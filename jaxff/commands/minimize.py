@@ -1,4 +1,4 @@
-"""Energy minimisation."""
+"""Command that minimises the energy of geometries."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def options(sub) -> None:
     )
     sub.add_argument(
         "--conformers", type=positive(int), metavar="N",
-        help="start from N conformers of RDKit's ETKDG and report all minima (see --seed)",
+        help="minimise N conformers from RDKit (see --seed), and report the distinct minima",
     )  # fmt: skip
-    sub.add_argument("--modes", action="store_true", help="harmonic frequencies")
-    sub.add_argument("-o", "--output", required=True, metavar="DIR")
+    sub.add_argument("--modes", action="store_true", help="print the harmonic frequencies")
+    sub.add_argument("-o", "--output", required=True, metavar="DIR", help="output folder")
 
 
 def run(arguments, console) -> dict:
@@ -52,15 +52,15 @@ def _settings(arguments, is_potential: bool):
     from jaxff.md import Descent
 
     if arguments.method != "lbfgs" and not is_potential:
-        raise InputError("a calculator is minimised by L-BFGS only: leave --method out")
+        raise InputError(f"--method {arguments.method} needs a model, not a calculator: omit it")
     if arguments.method != "lbfgs" and arguments.conformers is not None:
-        raise InputError("--conformers are minimised by L-BFGS only: leave --method out")
+        raise InputError(f"--method {arguments.method} cannot be used with --conformers: omit it")
     tolerance = arguments.tolerance or (1e-4 if is_potential else 1e-3)
     return Descent(arguments.method, tolerance, arguments.max_steps)
 
 
 def _one(arguments, console, surface, molecule, descent, out) -> dict:
-    """Minimise the starting geometry."""
+    """Minimise the starting geometry, print the energies, and return the results."""
     import numpy as np
 
     from jaxff import md
@@ -79,10 +79,10 @@ def _one(arguments, console, surface, molecule, descent, out) -> dict:
     if not end.converged:
         remedy = "raise --max-steps or --tolerance"
         if steps < arguments.max_steps:
-            remedy = "no step lowers the energy within its precision: raise --tolerance"
+            remedy = "a smaller energy is within rounding errors: raise --tolerance"
         raise InputError(
-            f"not converged: the largest force is {force:.3g} kcal/mol/Å after {steps} steps (the "
-            f"geometry is in {path}); {remedy}"
+            f"the largest force on an atom is still {force:.3g} kcal/mol/Å after {steps} steps "
+            f"(geometry in {path}); {remedy}"
         )
     console.say(
         f"{before:.6f} -> {energy:.6f} kcal/mol in {steps} steps, largest force "
@@ -107,7 +107,7 @@ def _one(arguments, console, surface, molecule, descent, out) -> dict:
 
 
 def _many(arguments, console, surface, molecule, descent, out) -> dict:
-    """Minimise many conformers, and write the distinct minima."""
+    """Minimise many conformers, write the distinct minima, and return the results."""
     from jaxff.analysis import as_surface, conformers, minima
 
     console("minimise", 0.0)
@@ -117,9 +117,9 @@ def _many(arguments, console, surface, molecule, descent, out) -> dict:
     path, failed = out / "minima.xyz", int(result.failed.sum())
     if not len(result):
         raise InputError(
-            f"none of {len(starts)} conformers led to a minimum: {failed} have not converged, and "
-            f"{len(starts) - failed} ended at saddle points; raise --max-steps or --conformers, or "
-            "lower --tolerance"
+            f"{len(starts)} conformers gave no minimum: {failed} have not converged, and "
+            f"{len(starts) - failed} converged to saddle points. Raise --max-steps or "
+            "--conformers, or lower --tolerance"
         )
     infos = [{"energy_kcal_mol": float(energy)} for energy in result.energies]
     write_geometries(path, molecule, result.positions, infos)
@@ -131,13 +131,13 @@ def _many(arguments, console, surface, molecule, descent, out) -> dict:
         )
     ]
     console.table(["stationary point", "energy", "starts", "lowest frequency"], rows)
-    console.say("energies in kcal/mol from the lowest minimum, frequencies in cm⁻¹")
+    console.say("energies relative to the lowest minimum in kcal/mol, frequencies in cm⁻¹")
     if arguments.modes:
         for k, frequencies in enumerate(result.frequencies):
             console.say(f"minimum {k + 1}:")
             _say_frequencies(console, frequencies)
     if failed:
-        console.say(f"{failed} of {len(starts)} starts have not converged")
+        console.say(f"{failed} of {len(starts)} conformers have not converged: raise --max-steps")
     console.say(f"wrote {path}")
     surface = as_surface(surface, molecule)
     model, R = arguments.model, result.positions

@@ -1,4 +1,4 @@
-"""Options of several commands, and conversions of their values."""
+"""Options shared by several commands, and functions that convert their values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELLING = Labelling()
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of one command, which names the option that an unknown one resembles."""
+    """Argument parser that suggests a similar option if an option is unknown."""
 
     def parse_known_args(self, args=None, namespace=None):
         found, unknown = super().parse_known_args(args, namespace)
@@ -32,18 +32,16 @@ class Parser(argparse.ArgumentParser):
     def _unknown(self, word: str) -> str:
         if not word.startswith("-"):
             return (
-                f"unexpected argument {word!r}: check the order of the arguments; several values "
-                "of one option are separated by commas only, as 10,20"
+                f"unexpected argument {word!r}: check the order of the arguments, and separate "
+                "several values of one option by commas without spaces, such as 10,20"
             )
         similar = difflib.get_close_matches(word, self._option_string_actions, 1)
-        return f"unknown option {word}" + (f"; did you mean {similar[0]}?" if similar else "")
+        remedy = f"did you mean {similar[0]}?" if similar else f"see {self.prog} --help"
+        return f"unknown option {word}; {remedy}"
 
 
 class HelpWithDefaults(argparse.RawDescriptionHelpFormatter):
-    """Help that states the default of each option that has one.
-
-    The default is not repeated if the text of the option already contains the word "default".
-    """
+    """Help formatter that appends the default to texts without the word "default"."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
@@ -55,24 +53,26 @@ class HelpWithDefaults(argparse.RawDescriptionHelpFormatter):
 
 
 START = (
-    f"geometry ({', '.join(READERS)}), a SMILES string, a model file ({MODEL_SUFFIX}, for its "
-    f"molecule), or coordinates of the atoms of MODEL ({', '.join(COORDINATES)})"
+    f"molecule file ({', '.join(READERS)}), SMILES string, or model file ({MODEL_SUFFIX}) that "
+    "contains a molecule"
 )
+START_OF_MODEL = f"{START}, or coordinates of the atoms of MODEL ({', '.join(COORDINATES)})"
 MODEL = f"a model file ({MODEL_SUFFIX}) or a force field ({', '.join(FORCE_FIELD_SUFFIXES)})"
 
 
 def data_options(sub, **several) -> None:
-    """Add the argument for a data set, and the options for its units and names."""
+    """Add the argument for a data set, and the options for its units and names.
+
+    The keywords `several` are passed to `add_argument` for the data set.
+    """
     sub.add_argument(
-        "data", metavar="DATA.npz", help="sGDML, MD17 or rMD17 npz, or extxyz", **several
+        "data", metavar="DATA.npz", help="data set: sGDML, MD17 or rMD17 npz, or extxyz", **several
     )
     unit_options(sub)
-    sub.add_argument(
-        "--energy-key", metavar="NAME", help="name of the energies in extxyz, such as REF_energy"
-    )
-    sub.add_argument(
-        "--forces-key", metavar="NAME", help="name of the forces in extxyz, such as REF_forces"
-    )
+    for name, key in (("energy", "energies"), ("forces", "forces")):
+        sub.add_argument(
+            f"--{name}-key", metavar="NAME", help=f"name of the {key} in extxyz, such as REF_{name}"
+        )
 
 
 def unit_options(sub) -> None:
@@ -88,50 +88,54 @@ def unit_options(sub) -> None:
     )  # fmt: skip
     sub.add_argument(
         "--no-check", dest="check_labels", action="store_false",
-        help="accept units and labels that look wrong",
+        help="do not check the units and labels",
     )  # fmt: skip
 
 
 def trust_option(sub) -> None:
-    """Add the option for the modules that may run code when a model is loaded."""
+    """Add the option for the modules that model files may call."""
     sub.add_argument(
         "--trust",
         action="append",
         default=[],
         metavar="MODULE",
-        help="a module whose functions may be called to build the networks of a model file; may "
-        "be repeated",
+        help="module whose functions may be called to build the networks of a model file; may be "
+        "repeated",
     )
 
 
 def frcmod_option(sub) -> None:
-    """Add the option for files with the parameters of a mol2 file; see `frcmod_of`."""
+    """Add the option for the frcmod files of a mol2 file."""
     sub.add_argument(
         "--frcmod", action="append", default=[], metavar="FILE",
-        help="parameters of a force field that is a mol2 file; may be repeated (default: the "
-        "frcmod file of the same name, if it exists)",
+        help="frcmod file with the parameters for a mol2 file; may be repeated (default: the "
+        "frcmod file with the same name as the mol2 file, if it exists)",
     )  # fmt: skip
 
 
 def frcmod_of(path: str, arguments: argparse.Namespace) -> tuple[str, ...]:
-    """The files of --frcmod for a potential of a command: all for a mol2 file, otherwise none.
+    """Return the files of --frcmod if a potential is a mol2 file, otherwise no files.
+
+    Args:
+        path: file of the potential.
+        arguments: those of a command with `frcmod_option`.
 
     Raises:
-        InputError: there are such files, and none of the potentials of the command is a mol2 file.
+        InputError: --frcmod is given, but no potential of the command is a mol2 file.
     """
     options = ("model", "minus", "calculator", "baseline", "sample_with")
     given = [getattr(arguments, name, None) for name in options]
     readers = [file for file in given if file and needs_companions(file)]
     if arguments.frcmod and not readers:
         raise InputError(
-            f"--frcmod {arguments.frcmod[0]}: leave it out, as no force field of this command is a "
-            "mol2 file"
+            f"--frcmod {arguments.frcmod[0]}: no force field of this command is a mol2 file; omit "
+            "--frcmod"
         )
     return tuple(arguments.frcmod) if path in readers else ()
 
 
 def model_option(sub) -> None:
-    """Add the argument for the file of a potential, and the options to read it."""
+    """Add the argument for the file of a potential, and the options for reading this file."""
     sub.add_argument("model", metavar="MODEL.npz", help=MODEL)
     trust_option(sub)
     frcmod_option(sub)
@@ -141,8 +145,8 @@ def extrapolation_option(sub) -> None:
     """Add the option for frames outside the training data of the model."""
     sub.add_argument(
         "--on-extrapolation", choices=ON_EXTRAPOLATION, default=ON_EXTRAPOLATION[0],
-        help="frames outside the training data of the model: count them and warn, stop, or do not "
-        f"compare them (default {ON_EXTRAPOLATION[0]})",
+        help="action for geometries outside the training data of the model: warn, stop, or ignore "
+        f"(default {ON_EXTRAPOLATION[0]})",
     )  # fmt: skip
 
 
@@ -152,23 +156,26 @@ def method_options(sub) -> None:
     frcmod_option(sub)
     sub.add_argument(
         "--options", default="{}", metavar="JSON",
-        help='options of a calculator, such as {"accuracy": 0.1}',
+        help='options of the calculator, such as {"accuracy": 0.1}',
     )  # fmt: skip
     sub.add_argument(
-        "--charge", type=int, metavar="Q", help="net charge, e (default: that of the geometry)"
+        "--charge",
+        type=int,
+        metavar="Q",
+        help="net charge, e (default: the charge in the geometry)",
     )
 
 
 def surface_options(sub) -> None:
     """Add the arguments for a potential or calculator, and for a starting geometry."""
     sub.add_argument("model", metavar="MODEL.npz", help=f"{MODEL}, or the name of a calculator")
-    sub.add_argument("start", metavar="START", help=START)
+    sub.add_argument("start", metavar="START", help=START_OF_MODEL)
     method_options(sub)
     extrapolation_option(sub)
 
 
 def labelling_options(sub) -> None:
-    """Add the options that decide how geometries are labelled; see `labelling`."""
+    """Add the options for the calculator that labels geometries; see `labelling`."""
     sub.add_argument(
         "--calculator", default=LABELLING.calculator, metavar="NAME",
         help=CHOICES,
@@ -176,12 +183,12 @@ def labelling_options(sub) -> None:
     method_options(sub)
     sub.add_argument(
         "--workers", type=positive(int), default=LABELLING.workers,
-        help="number of processes",
+        help="number of processes that label",
     )  # fmt: skip
 
 
 def labelling(arguments: argparse.Namespace, **settings) -> Labelling:
-    """Return the `Labelling` of a command with `labelling_options`; add `settings`."""
+    """Return the `Labelling` that the options of a command describe, with further `settings`."""
     return Labelling(
         arguments.calculator,
         calculator_options(arguments.options),
@@ -194,41 +201,48 @@ def labelling(arguments: argparse.Namespace, **settings) -> Labelling:
 
 
 def sampling_options(sub, default: Sampling) -> None:
-    """Add the options of the dynamics from which frames are taken; see `sampling`."""
+    """Add the options of the dynamics that sample frames, with the default values."""
     for name, kind, text in (
-        ("temperature", positive(float), "K"),
-        ("dt", positive(float), "time step, fs"),
-        ("friction", positive(float), "1/ps"),
-        ("spacing", positive(float), "time between frames, fs"),
-        ("equilibration", not_negative, "time before the first frame, fs"),
+        ("temperature", positive(float), "temperature of the dynamics, K"),
+        ("dt", positive(float), "time step of the dynamics, fs"),
+        ("friction", positive(float), "friction of the Langevin thermostat, 1/ps"),
+        ("spacing", positive(float), "time between sampled frames, fs"),
+        ("equilibration", not_negative, "time before the first sampled frame, fs"),
         ("replicas", positive(int), "number of independent runs"),
     ):
         sub.add_argument(f"--{name}", type=kind, default=getattr(default, name), help=text)
 
 
 def sampling(arguments: argparse.Namespace) -> Sampling:
-    """Return the `Sampling` of a command with `sampling_options`."""
+    """Return the settings of a command with `sampling_options`."""
     names = ("temperature", "spacing", "equilibration", "replicas", "dt", "friction", "seed")
     return Sampling(**{name: getattr(arguments, name) for name in names})
 
 
-def calculator_options(text: str) -> dict:
-    """Convert the value of the option --options to a dict.
+def calculator_options(text: str, flag: str = "--options") -> dict:
+    """Convert the value of an option to the options of a calculator.
+
+    Args:
+        text: a JSON object.
+        flag: name of the option in error messages.
 
     Raises:
-        InputError: the value is not a JSON object.
+        InputError: the text is not a JSON object.
     """
     try:
         options = json.loads(text)
     except ValueError as error:
-        raise InputError(f"--options is not JSON ({error}): {text}") from error
+        example = '{"accuracy": 0.1}'
+        raise InputError(
+            f"{flag} {text} is not JSON ({error}): give an object such as {example}"
+        ) from error
     if not isinstance(options, dict):
-        raise InputError(f'--options must be a JSON object such as {{"accuracy": 0.1}}, not {text}')
+        raise InputError(f'{flag} must be a JSON object such as {{"accuracy": 0.1}} (got {text})')
     return options
 
 
 def split_options(sub, n_train: int) -> None:
-    """Add the options for the numbers of training, validation and test frames."""
+    """Add the options for the numbers of frames; the default for training is `n_train`."""
     sub.add_argument(
         "-n",
         dest="n_train",
@@ -243,21 +257,21 @@ def split_options(sub, n_train: int) -> None:
 
 
 def number(kind: Callable[[str], Any], text: str) -> Any:
-    """Convert text to a number of a kind, int or float."""
+    """Convert text to an int or float, given as `kind`."""
     try:
         return kind(text)
     except ValueError:
         what = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        raise argparse.ArgumentTypeError(f"must be {what} (got {text!r})") from None
 
 
 def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Make a function that converts text to a positive finite number of a kind."""
+    """Return a function that converts text to a positive finite int or float (`kind`)."""
 
     def convert(text: str):
         value = number(kind, text)
         if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not a positive finite number")
+            raise argparse.ArgumentTypeError(f"must be a positive finite number (got {text})")
         return value
 
     convert.__name__ = f"positive {kind.__name__}"
@@ -268,12 +282,12 @@ def not_negative(text: str) -> float:
     """Convert text to a finite number that is at least zero."""
     value = number(float, text)
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number that is at least 0")
+        raise argparse.ArgumentTypeError(f"must be a finite number of at least 0 (got {text})")
     return value
 
 
 def charges(text: str) -> list[int]:
-    """Convert text to a list of integers, which are separated by commas."""
+    """Convert integers separated by commas to a list."""
     return [number(int, part) for part in text.split(",")]
 
 
@@ -281,39 +295,39 @@ def count(text: str) -> int:
     """Convert text to an integer that is at least zero."""
     value = number(int, text)
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
+        raise argparse.ArgumentTypeError(f"must be at least 0 (got {text})")
     return value
 
 
 def numbers(text: str) -> list[float]:
-    """Convert text to a list of positive numbers, which are separated by commas."""
+    """Convert positive numbers separated by commas to a list."""
     return [positive(float)(part) for part in text.split(",")]
 
 
 def indices(text: str) -> list[int]:
-    """Convert text to a list of atom indices, counted from 0 and separated by commas."""
+    """Convert atom indices, counted from 0 and separated by commas, to a list."""
     return [count(part) for part in text.split(",")]
 
 
 def atoms(number: int) -> Callable[[str], list[int]]:
-    """Make a function that converts text to `number` different atom indices."""
+    """Return a function that converts text to a list of `number` different atom indices."""
 
     def convert(text: str) -> list[int]:
         atoms = indices(text)
         if len(set(atoms)) != number or len(atoms) != number:
-            raise argparse.ArgumentTypeError(f"{text}: give {number} different atoms")
+            raise argparse.ArgumentTypeError(f"give {number} different atom indices (got {text})")
         return atoms
 
     return convert
 
 
 def patterns(text: str) -> list[str]:
-    """Convert text to a list of words, which are separated by commas."""
+    """Convert words separated by commas to a list."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def force_fields(text: str) -> list[str]:
-    """Convert text to a list of force-field formats, named by their suffixes."""
+    """Convert suffixes of force-field files separated by commas to a list."""
     names = [name.lower() for name in patterns(text)]
     unknown = [name for name in names if f".{name}" not in FORCE_FIELD_SUFFIXES]
     if unknown:

@@ -9,38 +9,36 @@ from jaxff.commands.shared import load_molecule, writable_folder, write_geometri
 from jaxff.errors import InputError
 from jaxff.molecule_files import READERS
 
-HELP = "Find the GAFF types, charges and parameters of a molecule, with their sources."
-MORE = (
-    "Writes the potential (npz), its geometry (xyz), other force-field files, a drawing, a summary."
-)
+HELP = "Assign GAFF types, charges and parameters to a molecule, and report their sources."
+MORE = "Writes the potential (npz), the geometry (xyz), force-field files, a drawing and a summary."
 EXAMPLE = "jaxff parametrize 'CC(=O)Nc1ccc(O)cc1' --charges resp -o paracetamol"
 
 
 def options(sub) -> None:
     sub.add_argument(
-        "molecule", metavar="SMILES|FILE", help=f"a SMILES string or a file ({', '.join(READERS)})"
+        "molecule", metavar="SMILES|FILE", help=f"SMILES string or file ({', '.join(READERS)})"
     )
     sub.add_argument(
         "--charges",
         default="auto",
         metavar="METHOD|FILE.mol2",
-        help="resp (needs PySCF), gasteiger (crude), am1bcc (needs antechamber) or a mol2 file; "
-        "default: packaged charges if there are any, or else resp",
+        help="resp (needs PySCF), gasteiger (approximate), am1bcc (needs antechamber) or a mol2 "
+        "file (default: packaged charges of the molecule, or else resp)",
     )
     sub.add_argument(
-        "--charge", type=int, metavar="Q", help="net charge, e (default: that of the molecule)"
+        "--charge", type=int, metavar="Q", help="net charge, e (default: the charge of the input)"
     )
     sub.add_argument(
         "--formats",
         type=force_fields,
         default=["prmtop", "mol2"],
         metavar="F,F,...",
-        help="any of prmtop (with inpcrd), mol2 (with frcmod), top (with gro) and xml "
-        "(default prmtop,mol2)",
+        help="force-field files to write: prmtop (with inpcrd), mol2 (with frcmod), top (with gro) "
+        "or xml (default prmtop,mol2)",
     )
-    sub.add_argument("--name", help="name of the files without suffix (default: molecule)")
+    sub.add_argument("--name", help="file name without suffix (default: molecule)")
     sub.add_argument("--no-cache", action="store_true", help="do not use cached charges")
-    sub.add_argument("-o", "--output", metavar="DIR", required=True)
+    sub.add_argument("-o", "--output", metavar="DIR", required=True, help="output folder")
 
 
 def run(arguments, console) -> dict:
@@ -52,7 +50,7 @@ def run(arguments, console) -> dict:
 
     out, stem = writable_folder(arguments.output), arguments.name or "molecule"
     if Path(stem).name != stem:
-        raise InputError(f"--name {stem}: give a name without a folder")
+        raise InputError(f"--name {stem} contains a folder: give the folder with -o")
     mol = load_molecule(arguments.molecule, arguments.charge, arguments.seed)
     console("parametrize", 0.0)
     parametrization = find_parameters(mol, arguments.charges, cache=not arguments.no_cache)

@@ -1,4 +1,4 @@
-"""The experiments of Sauceda et al. (2020)."""
+"""Command that repeats the experiments of Sauceda et al. (2020)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxff.commands.shared import load_dataset, writable_folder
 from jaxff.paper import EXPERIMENTS
 
 HELP = "Repeat the experiments of Sauceda et al. (2020) and compare them with the paper."
-MORE = "All results are kept in DIR. After an interruption the same command continues."
+MORE = "Repeat the command to continue after an interruption; DIR keeps all results."
 EXAMPLE = "jaxff reproduce table2 --data md17_ethanol.npz --data md17_aspirin.npz -o paper"
 
 
@@ -18,17 +18,17 @@ def options(sub) -> None:
     sub.add_argument("experiment", choices=("all", *EXPERIMENTS))
     sub.add_argument(
         "--data", action="append", metavar="DATA.npz",
-        help="data set of ethanol, keto-malondialdehyde or aspirin that replaces the packaged one",
+        help="data set of ethanol, keto-malondialdehyde or aspirin that replaces the packaged data "
+        "set; may be repeated",
     )  # fmt: skip
     sub.add_argument(
         "--surface-data", action="append", metavar="DATA.npz",
-        help="data set for the surfaces and normal modes alone, such as coupled-cluster frames",
+        help="data set used only for surfaces and normal modes, such as coupled-cluster frames; "
+        "may be repeated",
     )  # fmt: skip
     unit_options(sub)
-    sub.add_argument(
-        "--small", action="store_true", help="small sizes, which show within minutes that it runs"
-    )
-    sub.add_argument("-o", "--output", required=True, metavar="DIR")
+    sub.add_argument("--small", action="store_true", help="reduce all sizes for a short test run")
+    sub.add_argument("-o", "--output", required=True, metavar="DIR", help="output folder")
 
 
 def run(arguments: argparse.Namespace, console) -> dict:

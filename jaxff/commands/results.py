@@ -1,8 +1,8 @@
-"""The results of commands as JSON, and their schema.
+"""JSON results of the commands, and their schemas.
 
-`--json FILE` writes one object: the results of the command, listed for each command in `RESULTS`,
-and under the key "run", which no command uses, the facts about the run itself.  Numbers are JSON
-numbers; a number that is not finite is null.  The guide docs/json.md lists the same keys.
+`--json FILE` writes one object.  It contains the results of the command (see `RESULTS`) and, under
+the key "run", the seed, times, memory and versions of the run.  Numbers that are not finite are
+written as null.  The guide docs/json.md lists the same keys.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ Schema = dict[str, Any]  # a JSON Schema, draft 2020-12
 
 
 def write_json(path: str | Path, results: Mapping[str, Any]) -> None:
-    """Write the results of a command atomically."""
+    """Write the results of a command atomically to a JSON file."""
     with atomic_path(path) as temporary:
         text = json.dumps(json_value(results), indent=1, allow_nan=False, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def json_value(value: Any) -> Any:
-    """A result as JSON values: arrays as lists, paths as text, non-finite numbers as None.
+    """Convert a result to JSON values.
+
+    Arrays become lists, paths become text, and numbers that are not finite become None.
 
     Raises:
-        TypeError: a value is none of these.
+        TypeError: a value of another type.
     """
     if value is None or isinstance(value, bool | str):
         return value
@@ -47,18 +49,21 @@ def json_value(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if np.isfinite(value) else None
-    raise TypeError(f"results cannot contain a {type(value).__name__}")
+    raise TypeError(
+        f"results cannot contain a {type(value).__name__}: use numbers, text, paths, arrays, "
+        "sequences and mappings"
+    )
 
 
 def schema(command: str) -> Schema:
-    """The JSON Schema of what `--json` writes for a command."""
+    """Return the JSON Schema of the file that `--json` writes for a command."""
     shape = RESULTS[command]
     required = [*shape["required"], "run"]
     return {**shape, "properties": {**shape["properties"], "run": RUN}, "required": required}
 
 
 def _object(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
-    """An object with these keys and no others."""
+    """Return the schema of an object that has only these keys."""
     properties = {**required, **(optional or {})}
     return {
         "type": "object", "properties": properties, "required": list(required),

@@ -1,4 +1,4 @@
-"""Energies along internal coordinates."""
+"""Command that scans energies along internal coordinates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxff.commands.shared import (
 )
 from jaxff.errors import InputError
 
-HELP = "Energies along one or two internal coordinates, rigid or relaxed."
+HELP = "Scan the energy along one or two internal coordinates, rigid or relaxed."
 MORE = "Atoms are counted from 0. Writes the scan (npz), its geometries (xyz) and a plot."
 EXAMPLE = "jaxff scan model.npz start.xyz --torsion 0,1,2,8 --torsion 3,0,1,2 --relax -o scan"
 
@@ -31,7 +31,7 @@ def options(sub) -> None:
         )  # fmt: skip
     sub.add_argument(
         "--range", action="append", nargs=2, type=float, metavar=("LOW", "HIGH"),
-        help="degrees or Å, one for each coordinate (default: a full turn, torsions only)",
+        help="range of each coordinate, degrees or Å (default for torsions: a full turn)",
     )  # fmt: skip
     sub.add_argument(
         "--points", type=positive(int), default=36, help="points along each coordinate (default 36)"
@@ -41,7 +41,7 @@ def options(sub) -> None:
     )
     sub.add_argument(
         "--sweeps", type=count, default=3,
-        help="largest number of minimisations from the lowest neighbour (default 3)",
+        help="largest number of further minimisations from neighbouring points (default 3)",
     )  # fmt: skip
     sub.add_argument(
         "--tolerance", type=positive(float), default=1e-3,
@@ -49,16 +49,16 @@ def options(sub) -> None:
     )  # fmt: skip
     sub.add_argument(
         "--max-steps", type=positive(int), default=1000,
-        help="largest number of steps of a minimisation (default 1000)",
+        help="largest number of steps in each minimisation (default 1000)",
     )  # fmt: skip
     sub.add_argument(
         "--minus", metavar="OTHER_MODEL", help="also scan this model, and plot the difference"
     )
     sub.add_argument(
         "--highest", type=positive(float), metavar="E",
-        help="end of the scale of the plot, kcal/mol (default: the highest energy, at most 40)",
+        help="highest energy in the plot, kcal/mol (default: the highest energy, at most 40)",
     )  # fmt: skip
-    sub.add_argument("-o", "--output", required=True, metavar="DIR")
+    sub.add_argument("-o", "--output", required=True, metavar="DIR", help="output folder")
 
 
 def run(arguments, console) -> dict:
@@ -73,8 +73,9 @@ def run(arguments, console) -> dict:
     ranges = arguments.range or [None] * len(coordinates)
     if len(coordinates) not in (1, 2) or len(ranges) != len(coordinates):
         raise InputError(
-            "give one or two coordinates (--torsion, --angle or --distance) and one --range for "
-            "each of them, or no --range if all are torsions"
+            f"{len(coordinates)} coordinates and {len(arguments.range or ())} ranges: give one or "
+            "two coordinates (--torsion, --angle or --distance), and one --range for each "
+            "coordinate or, for torsions, no --range"
         )
     first, surface, molecule = load_surface_and_start(arguments)
     methods, surfaces = [first], [surface]
@@ -120,7 +121,10 @@ def run(arguments, console) -> dict:
 
 
 def _summary(scans: dict, highest: float | None, console) -> dict:
-    """Print and return the range and lowest point of each scan, and the difference."""
+    """Print and return the range and lowest point of each scan, and the difference of two scans.
+
+    `highest` is the highest energy in the plot, kcal/mol.
+    """
     import numpy as np
 
     from jaxff.report.plot_surfaces import shown_difference, shown_values
@@ -134,7 +138,10 @@ def _summary(scans: dict, highest: float | None, console) -> dict:
         what = ", ".join(f"{label} {v:.4g}" for label, v in zip(one.names, where, strict=True))
         console.say(f"{name}: 0 to {high:.4g} kcal/mol, lowest at {what}")
         if failed:
-            console.say(f"{name}: {failed} of {one.converged.size} points have not converged")
+            console.say(
+                f"{name}: {failed} of {one.converged.size} points have not converged; raise "
+                "--max-steps or --tolerance"
+            )
         results["models"][name] = {
             "lowest": low, "range": high, "lowest_at": where, "points": one.converged.size,
             "not_converged": failed,
@@ -143,20 +150,24 @@ def _summary(scans: dict, highest: float | None, console) -> dict:
         off = shown_difference(scans, highest)
         low, high = results["difference"] = [float(np.nanmin(off)), float(np.nanmax(off))]
         console.say(
-            f"difference {low:.4g} to {high:.4g} kcal/mol, where both energies are within the "
-            "scale of the plot"
+            f"difference of the two models: {low:.4g} to {high:.4g} kcal/mol at points where both "
+            "energies are in the plot"
         )
     return results
 
 
 def _values(atoms, limits, points: int):
-    """Values (points,) rad or Å between limits, or over a full turn of a torsion."""
+    """Return the values of a coordinate, (points,) rad or Å.
+
+    `limits` are the lowest and highest value, degrees or Å, or None for a full turn of a torsion.
+    """
     import numpy as np
 
     if limits is None:
         if len(atoms) != 4:
+            name = "angle" if len(atoms) == 3 else "distance"
             raise InputError(
-                f"{'angle' if len(atoms) == 3 else 'distance'} {atoms}: give its range by --range"
+                f"--{name} {','.join(map(str, atoms))} has no range: add --range LOW HIGH"
             )
         return np.radians(-180.0 + 360.0 * np.arange(points) / points)
     low, high = limits
@@ -165,14 +176,14 @@ def _values(atoms, limits, points: int):
 
 
 def _names(methods) -> list[str]:
-    """Names of the methods: file names without suffix, or numbered if these are equal."""
+    """Return the names of methods: file names without suffix, or numbered names if equal."""
     stems = [Path(m.name).stem if Path(m.name).is_file() else m.name for m in methods]
     whole = [f"{m.name} ({i})" for i, m in enumerate(methods)]
     return stems if len(set(stems)) == len(stems) else whole
 
 
 def _write_frames(path, scan, molecule) -> None:
-    """Write the geometries with energies and coordinates in the comment lines."""
+    """Write the geometries of a scan, with energies and coordinates in the comment lines."""
     import numpy as np
 
     from jaxff.report.plot_surfaces import shown_values

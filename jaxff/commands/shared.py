@@ -1,4 +1,4 @@
-"""Functions of several commands that read their inputs and check their outputs."""
+"""Functions shared by several commands that read inputs, check outputs and print results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,15 @@ USUAL = (500, 1000)  # default numbers of validation and test frames
 
 
 def load_dataset(arguments: Namespace, path: str | None = None) -> Dataset:
-    """Read the data set of a command, or that at `path`, in the units of the command."""
+    """Read a data set with the units and names that the options of a command give.
+
+    Args:
+        arguments: those of a command with `unit_options`.
+        path: the file; None for the argument DATA of the command.
+
+    Raises:
+        InputError: the file cannot be read, or its units or labels look wrong.
+    """
     from jaxff.dataset import Dataset
 
     return Dataset.load(
@@ -40,7 +48,16 @@ def load_dataset(arguments: Namespace, path: str | None = None) -> Dataset:
 
 
 def load_molecule(text: str, charge: int | None, seed: int) -> Molecule:
-    """Read a molecule from a file, or make it from a SMILES string."""
+    """Read a molecule from a file, or create it from a SMILES string.
+
+    Args:
+        text: the file or the SMILES string.
+        charge: net charge, e; None for the charge in the file or the SMILES string.
+        seed: random seed of the geometry of a SMILES string.
+
+    Raises:
+        InputError: the molecule cannot be read, or the SMILES string has another charge.
+    """
     from jaxff.molecule import Molecule
 
     path = Path(text)
@@ -50,30 +67,40 @@ def load_molecule(text: str, charge: int | None, seed: int) -> Molecule:
     molecule = Molecule.from_smiles(text, seed=seed or 7)
     if charge not in (None, molecule.charge):
         raise InputError(
-            f"{text} has the charge {molecule.charge:+d}, but {charge:+d} was given; correct one"
+            f"the SMILES string {text} has the charge {molecule.charge:+d}, but --charge is "
+            f"{charge:+d}: correct one of them"
         )
     return molecule
 
 
 def load_start(
-    text: str, potential: Potential | None = None, seed: int = 0, trust: Sequence[str] = ()
+    text: str,
+    potential: Potential | None = None,
+    seed: int = 0,
+    trust: Sequence[str] = (),
+    charge: int | None = None,
 ) -> Molecule:
-    """Read a starting geometry from a file, or make it from a SMILES string.
+    """Read a starting geometry from a file, or create it from a SMILES string.
 
     Args:
-        text: the file or the SMILES string.
-        potential: potential of the command; it gives the elements to files of coordinates.
+        text: a molecule file, a model file, a file of coordinates or a SMILES string.
+        potential: potential whose molecule gives the elements of a file of coordinates.
         seed: random seed of the geometry of a SMILES string.
         trust: modules that may build the networks of a model file, see `jaxff.load`.
+        charge: net charge, e; None for the charge in the file or the SMILES string.
+
+    Raises:
+        InputError: the file cannot be read, or it contains no elements or no geometry.
     """
     from jaxff.molecule import Molecule
 
     if is_potential(text) and suffix_of(text) not in Molecule.FORMATS:
-        return _molecule_of_model(text, trust)
+        molecule = _molecule_of_model(text, trust)
+        return molecule if charge is None else replace(molecule, charge=charge)
     if suffix_of(text) not in COORDINATES:
-        return load_molecule(text, None, seed)
+        return load_molecule(text, charge, seed)
     if potential is None:
-        raise InputError(f"{text} has no elements; give a molecule file or a SMILES string")
+        raise InputError(f"{text} contains no elements: give a molecule file or a SMILES string")
     from jaxff.formats import read_gro, read_inpcrd
 
     is_amber = suffix_of(text) in AMBER.companions
@@ -81,7 +108,7 @@ def load_start(
     path, molecule = text, potential.molecule
     if molecule is None:
         raise InputError(
-            f"{path} has no elements, and the model has no molecule; give a file with elements"
+            f"neither {path} nor the model contains the elements: give a molecule file such as xyz"
         )
     if len(positions) != molecule.n_atoms:
         raise InputError(
@@ -92,7 +119,7 @@ def load_start(
 
 
 def _molecule_of_model(path: str, trust: Sequence[str]) -> Molecule:
-    """Read the molecule, with its geometry, of a model file or a force-field file."""
+    """Return the molecule and geometry that a model file or force-field file contains."""
     from jaxff.formats import read_potential
 
     molecule = read_potential(path, trust).molecule
@@ -104,14 +131,24 @@ def _molecule_of_model(path: str, trust: Sequence[str]) -> Molecule:
 
 
 def load_form(arguments: Namespace, data: Dataset, charge: int | None = None) -> Potential:
-    """Make the initial potential of a fit, in the functional form of the command."""
+    """Return the initial potential of a fit, in the functional form of the command.
+
+    Args:
+        arguments: those of `jaxff fit`.
+        data: the data set to which the potential is fitted.
+        charge: net charge of the molecule, e; None for the charge in the data set.
+
+    Raises:
+        InputError: the charge differs from that in the data set, or the topology cannot be used.
+    """
     from jaxff.formats import read_topology
     from jaxff.gaff import gaff
 
     form, where = arguments.form, arguments.topology
     if data.charge and charge not in (None, data.charge):
         raise InputError(
-            f"{data.label} has the charge {data.charge:+d}, but {charge:+d} was given; correct one"
+            f"{data.label} has the charge {data.charge:+d}, but --charge is {charge:+d}: correct "
+            "one of them"
         )
     if where is None:
         molecule = data.molecule if charge is None else replace(data.molecule, charge=charge)
@@ -123,14 +160,22 @@ def load_form(arguments: Namespace, data: Dataset, charge: int | None = None) ->
 
 
 def load_potential(path: str, arguments: Namespace) -> Potential:
-    """Read a model or force-field file, and print the names of files read with it.
+    """Read a model or force-field file, and print the names of the frcmod files used.
 
     Args:
         path: the file.
         arguments: those of a command with --trust and --frcmod.
+
+    Raises:
+        InputError: the file cannot be read.
     """
     from jaxff.formats import read_potential
 
+    if path == "gaff":
+        raise InputError(
+            f"{path} is not a file: write a GAFF model with `jaxff parametrize MOLECULE -o DIR`, "
+            "and give DIR/molecule.npz"
+        )
     companions = frcmod_of(path, arguments)
     potential = read_potential(path, arguments.trust, companions)
     _print_companions(path, companions)
@@ -139,16 +184,16 @@ def load_potential(path: str, arguments: Namespace) -> Potential:
 
 def _print_companions(path: str, companions: Sequence[str]) -> None:
     if files := companions_of(path, companions):
-        print(f"{path}: with the parameters of {', '.join(map(str, files))}")
+        print(f"{path}: parameters read from {', '.join(map(str, files))}")
 
 
 def load_surface(method: Method, molecule: Molecule) -> Any:
-    """Return the `Potential` of a `Method`, or its ASE calculator for the molecule."""
+    """Return the `Potential` of a method, or the ASE calculator of a method for a molecule."""
     return method.potential() if method.is_potential else method.make(molecule=molecule)
 
 
 def load_surface_and_start(arguments: Namespace) -> tuple[Method, Any, Molecule]:
-    """Return the method of a command, its potential or calculator, and the start."""
+    """Return the method of a command, its potential or ASE calculator, and the start."""
     from jaxff.reference.calculators import Method
 
     options = calculator_options(arguments.options)
@@ -163,11 +208,10 @@ def load_surface_and_start(arguments: Namespace) -> tuple[Method, Any, Molecule]
 
 
 def training_frames(n_frames: int, arguments: Namespace) -> int:
-    """Number of training frames.
+    """Return the number of training frames: the value of -n, or else the default.
 
-    It is the value of the option -n, or else the usual number of the command.  A small data set is
-    divided into three parts of training frames, one of validation frames and one of test frames;
-    the options --valid and --test replace the size of their part.
+    A small data set is divided into training, validation and test frames in the ratio 3:1:1.  The
+    options --valid and --test set the size of their part.
     """
     if arguments.n_train is not None:
         return arguments.n_train
@@ -179,10 +223,9 @@ def training_frames(n_frames: int, arguments: Namespace) -> int:
 def shares(
     n_frames: int, arguments: Namespace, usual: tuple[int, int] = USUAL
 ) -> tuple[int, int, int]:
-    """Numbers of training, validation and test frames.
+    """Return the numbers of training, validation and test frames.
 
-    Without the options --valid and --test the numbers are the `usual` ones, or smaller if there are
-    fewer frames.
+    `usual` contains the largest default numbers of validation and test frames.
     """
     n_train = training_frames(n_frames, arguments)
     left = n_frames - n_train
@@ -194,7 +237,10 @@ def shares(
 def split_frames(
     data: Dataset, arguments: Namespace, console: Console, usual: tuple[int, int] = USUAL
 ) -> Split:
-    """Split the data of a command, and print the numbers of frames."""
+    """Split a data set by the options of a command, and print the numbers of frames.
+
+    `usual` contains the largest default numbers of validation and test frames.
+    """
     parts = shares(len(data.distinct()), arguments, usual)
     split = data.split(*parts, seed=arguments.seed, stratify=True)
     charge = f", charge {data.charge:+d} e" if data.charge else ""
@@ -206,7 +252,7 @@ def split_frames(
 
 
 def say_coverage(console, coverage: dict[str, float]) -> None:
-    """Print the shares of the test errors within one and two standard errors."""
+    """Print the fractions of test errors within one and two standard errors."""
     within = ", ".join(f"{key} {value:.3f}" for key, value in coverage.items())
     console.say(f"test errors within 1 and 2 standard errors: {within} (expected: 0.683, 0.954)")
 
@@ -215,13 +261,13 @@ def say_extrapolation(console, model: str, found: Outside | None, what: str) -> 
     """Print how many geometries are outside the training data of a model.
 
     Args:
-        console: prints the lines.
+        console: prints the line.
         model: name of the model.
-        found: the comparison of the geometries; None if the training data are unknown.
-        what: the geometries in words, such as "frames".
+        found: comparison of geometries with training data; None if the training data are unknown.
+        what: word for the geometries, such as "frames".
 
     Returns:
-        The numbers for the JSON output; None if the training data are unknown.
+        the numbers for the JSON output; None if the training data are unknown.
     """
     from jaxff.md.extrapolation import outside_text
 
@@ -234,16 +280,19 @@ def say_extrapolation(console, model: str, found: Outside | None, what: str) -> 
 
 
 def say_unknown(console, model: str, surface: Any, on_extrapolation: str = "warn") -> str:
-    """Print that the training data of a model are unknown, if they are, and return the text.
+    """Print a notice if the training data of a model are unknown.
 
     Args:
         console: prints the line.
         model: name of the model.
-        surface: the `Potential`, or a calculator, which has no training data.
-        on_extrapolation: what the command does at geometries outside the training data.
+        surface: the `Potential`, or a calculator (without training data).
+        on_extrapolation: value of --on-extrapolation.
+
+    Returns:
+        the notice; "" if the training data are known.
 
     Raises:
-        InputError: the training data are unknown, and the command shall stop outside them.
+        InputError: the training data are unknown, and `on_extrapolation` is "stop".
     """
     from jaxff.md.extrapolation import check_can_stop
 
@@ -251,8 +300,8 @@ def say_unknown(console, model: str, surface: Any, on_extrapolation: str = "warn
         return ""
     check_can_stop(surface, on_extrapolation)
     text = (
-        f"the training data of {model} are unknown, as the file contains no description of its "
-        "training frames: geometries cannot be compared with them (train the model again)"
+        f"the training data of {model} are unknown, so geometries cannot be compared with them: "
+        "train the model again to include a description of its training data"
     )
     console.say(text)
     return text
@@ -261,13 +310,20 @@ def say_unknown(console, model: str, surface: Any, on_extrapolation: str = "warn
 def extrapolation_of(
     arguments: Namespace, model: str, surface: Any, positions, energies
 ) -> Outside | None:
-    """Compare geometries (M, N, 3) Å with the training data of a potential.
+    """Compare geometries with the training data of a potential.
+
+    Args:
+        arguments: those of a command with `extrapolation_option`.
+        model: name of the model.
+        surface: the `Potential` or calculator.
+        positions: (M, N, 3) Å.
+        energies: (M,) kcal/mol.
 
     Returns:
-        The comparison; None if the training data are unknown, or with --on-extrapolation ignore.
+        the comparison; None if the training data are unknown, or with --on-extrapolation ignore.
 
     Raises:
-        InputError: a geometry is outside, and the command has --on-extrapolation stop.
+        InputError: a geometry is outside the training data, with --on-extrapolation stop.
     """
     from jaxff.domain import outside
 
@@ -277,14 +333,14 @@ def extrapolation_of(
     if found is not None and found.frames.any() and arguments.on_extrapolation == "stop":
         raise InputError(
             f"geometry {int(found.frames.argmax())} of {len(found.frames)} is outside the training "
-            f"data of {model}: {found.reason}; label such geometries and train again, or "
-            "use --on-extrapolation warn"
+            f"data of {model}: {found.reason}. Label such geometries and train again, or give "
+            "--on-extrapolation warn"
         )
     return found
 
 
 def writable_folder(path: str | Path) -> Path:
-    """Create a folder if necessary, and check that files can be written in it.
+    """Create a folder if necessary, and check that files can be written in this folder.
 
     Raises:
         InputError: the folder cannot be created or written.
@@ -298,20 +354,21 @@ def writable_folder(path: str | Path) -> Path:
             pass
     except OSError as error:
         raise InputError(
-            f"cannot write into the output folder {folder}: {error.strerror or error}"
+            f"cannot write into the output folder {folder} ({error.strerror or error}): give "
+            "another folder, or change its permissions"
         ) from error
     return folder
 
 
 def write_geometries(path, molecule, positions, infos: Sequence[dict] = ()) -> None:
-    """Write geometries (M, N, 3) Å as extended xyz, completely or not at all.
+    """Write geometries atomically to an extended xyz file.
 
     Args:
         path: the file.
-        molecule: the atoms.
+        molecule: the molecule with N atoms.
         positions: (M, N, 3) Å.
-        infos: M entries for the comment lines.  Energies must not be named "energy", which ASE
-            takes to be in eV.
+        infos: M dicts for the comment lines.  The key "energy" is not allowed, because ASE reads
+            its value as eV.
     """
     import ase.io
 

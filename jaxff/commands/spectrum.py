@@ -1,4 +1,4 @@
-"""Vibrational spectra of molecular dynamics."""
+"""Command that computes vibrational spectra from molecular dynamics."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from jaxff.commands.options import not_negative, positive
 from jaxff.commands.shared import writable_folder
 from jaxff.errors import InputError
 
-HELP = "Vibrational density of states of molecular dynamics, its peaks and their shifts."
-MORE = "Reads folders that jaxff md wrote. Errors come from replicas and blocks of time."
+HELP = "Compute the vibrational density of states, its peaks and their temperature shifts."
+MORE = "Errors are estimated from replicas and from blocks of each trajectory."
 EXAMPLE = "jaxff spectrum run-100K run-300K -o spectra"
 
 FORMAT = "jaxff spectra 1"
@@ -22,23 +22,23 @@ FASTEST = 4000.0  # cm⁻¹: above the stretches of hydrogen, up to about 3,800 
 
 
 class Sampled(NamedTuple):
-    """Replicas at one temperature."""
+    """Trajectories of R replicas at one temperature, with F frames of N atoms."""
 
     numbers: np.ndarray  # (N,) atomic numbers
     positions: np.ndarray  # (R, F, N, 3) Å
     velocities: np.ndarray  # (R, F, N, 3) Å/fs
-    dt: float  # fs between frames
-    step: float | None  # fs, of the dynamics
+    dt: float  # time between frames, fs
+    step: float | None  # time step of the dynamics, fs; None if unknown
 
 
 def options(sub) -> None:
     sub.add_argument(
         "runs", metavar="DIR-OF-MD", nargs="+",
-        help="folders of jaxff md; shifts are relative to the lowest temperature",
+        help="folders that `jaxff md` wrote; shifts are relative to the lowest temperature",
     )  # fmt: skip
     sub.add_argument(
         "--resolution", type=positive(float), metavar="CM-1",
-        help="resolution (default: 5, or coarser for short trajectories)",
+        help="resolution, cm-1 (default: 5, or coarser for short trajectories)",
     )  # fmt: skip
     sub.add_argument(
         "--window", choices=("hann", "blackman", "none"), default="hann",
@@ -46,27 +46,27 @@ def options(sub) -> None:
     )  # fmt: skip
     sub.add_argument(
         "--skip", type=not_negative, default=0.0, metavar="FS",
-        help="time to leave out at the start",
+        help="time omitted at the start, fs",
     )  # fmt: skip
     sub.add_argument(
         "--within",
         type=positive(float),
         default=40.0,
         metavar="CM-1",
-        help="largest shift of a peak between two spectra",
+        help="largest shift of a peak between two spectra, cm-1",
     )
     sub.add_argument(
         "--highest", type=positive(float), default=4000.0, metavar="CM-1",
-        help="end of the plot",
+        help="highest wavenumber in the plot, cm-1",
     )  # fmt: skip
     sub.add_argument(
-        "--keep-rotation", action="store_true", help="keep the overall motion of the molecule"
+        "--keep-rotation", action="store_true", help="keep the overall rotation of the molecule"
     )
     sub.add_argument(
         "--no-step-correction", action="store_true",
-        help="do not correct the shift by the integrator, 19 cm-1 at 3700 cm-1 and 0.5 fs",
+        help="keep the shift due to the time step (19 cm-1 at 3700 cm-1 and 0.5 fs)",
     )  # fmt: skip
-    sub.add_argument("-o", "--output", required=True, metavar="DIR")
+    sub.add_argument("-o", "--output", required=True, metavar="DIR", help="output folder")
 
 
 def run(arguments, console) -> dict:
@@ -84,14 +84,15 @@ def run(arguments, console) -> dict:
             sampled = read(files, arguments.skip)
             if atoms is not None and not np.array_equal(atoms, sampled.numbers):
                 raise InputError(
-                    f"{folder}: its molecule is not that of {arguments.runs[0]}; give folders of "
-                    "one molecule"
+                    f"{folder} and {arguments.runs[0]} contain different molecules: give folders "
+                    "of one molecule"
                 )
             atoms = sampled.numbers
             label = f"{Path(folder).name}, {temperature:g} K"
             if label in samples:
                 raise InputError(
-                    f"{folder}: another folder has the same name and temperature; rename one"
+                    f"{folder}: another folder has the same name and temperature; rename one of "
+                    "the two folders"
                 )
             samples[label] = temperature, sampled
     spectra = {}
@@ -116,7 +117,7 @@ def run(arguments, console) -> dict:
         + (
             f"errors from {first.n_blocks} blocks"
             if first.n_blocks > 1
-            else "no errors, because the trajectories are too short"
+            else "no errors, because the trajectories are too short (run more steps)"
         )
     )
     shown = [[_with_error(p.wavenumber, p.error) for p in row["peaks"][:1]] for row in rows]
@@ -141,28 +142,39 @@ def run(arguments, console) -> dict:
 
 
 def temperatures(folder: Path) -> dict[float, list[Path]]:
-    """Trajectories of a folder that `jaxff md` wrote, by temperature in K."""
+    """Return the trajectory files of a folder by temperature, K.
+
+    Args:
+        folder: output folder of `jaxff md`.
+
+    Raises:
+        InputError: the folder is missing or of another kind, the temperature was not constant, or
+            the trajectories contain no velocities.
+    """
     from jaxff.npz import NpzReader
 
     restart = folder / "restart.npz"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a folder that `jaxff md` wrote")
     if not restart.is_file():
-        raise InputError(f"{folder} has no restart.npz: give a folder that jaxff md wrote")
+        raise InputError(f"{folder} contains no restart.npz: give a folder that `jaxff md` wrote")
     try:
         request = json.loads(NpzReader(restart, "restart file").text("header"))["request"]
         name, replicas = request["trajectory"], request["replicas"]
         ramp, temperature = request["steps of the ramp"], request["temperature"]
     except (ValueError, KeyError) as error:
         raise InputError(
-            f"{restart} is not a restart file of this version of jaxff: run jaxff md again"
+            f"{restart} is not a restart file of this version of jaxff: run `jaxff md` again"
         ) from error
     if ramp is not None:
         raise InputError(
-            f"{folder}: its temperature changed during the run, but a spectrum needs a constant "
-            "temperature; run jaxff md without --final-temperature"
+            f"{folder}: the temperature changed during the run, but a spectrum needs a constant "
+            "temperature; run `jaxff md` without --final-temperature"
         )
     if name is None or Path(name).suffix == ".dcd":
         raise InputError(
-            f"{folder}: its trajectory has no velocities; run jaxff md with --format extxyz or h5"
+            f"{folder}: the trajectory contains no velocities; run `jaxff md` with --format extxyz "
+            "or h5"
         )
     stem, suffix = Path(name).stem, Path(name).suffix
     names = [name] if replicas is None else [f"{stem}-{r}{suffix}" for r in range(replicas)]
@@ -173,7 +185,15 @@ def temperatures(folder: Path) -> dict[float, list[Path]]:
 
 
 def read(files: list[Path], skip: float) -> Sampled:
-    """Read the trajectories of replicas without the first `skip` fs."""
+    """Read the trajectories of replicas.
+
+    Args:
+        files: one trajectory for each replica.
+        skip: time omitted at the start, fs.
+
+    Raises:
+        InputError: too few frames, or frames too far or unevenly spaced in time.
+    """
     from jaxff.md import read_trajectory
 
     frames = [read_trajectory(path) for path in files]
@@ -187,8 +207,8 @@ def read(files: list[Path], skip: float) -> Sampled:
     gaps = np.diff(times[kept])
     if np.ptp(gaps) > 1e-6 * gaps[0] or any(len(f["times"]) != len(times) for f in frames):
         raise InputError(
-            f"{files[0]}: the frames are not evenly spaced in time, or the replicas have different "
-            "numbers of frames; run jaxff md again"
+            f"{files[0]}: frames are unevenly spaced in time, or the replicas have different "
+            "numbers of frames; run `jaxff md` again with --overwrite"
         )
     numbers = _numbers(files[0])
     dt, step = float(gaps[0]), None
@@ -197,9 +217,9 @@ def read(files: list[Path], skip: float) -> Sampled:
     highest = 0.5 * units.WAVENUMBER_PER_FS / dt
     if 1 in numbers and highest < FASTEST:
         raise InputError(
-            f"{files[0]}: frames {dt:g} fs apart show lines only up to {highest:.0f} cm⁻¹, and "
-            "stretches of hydrogen would appear at wrong wavenumbers; run jaxff md with "
-            f"--record-every {max(int(dt / (step or dt) * highest / FASTEST), 1)} or less"
+            f"{files[0]}: frames {dt:g} fs apart resolve wavenumbers only up to {highest:.0f} "
+            "cm⁻¹, below the stretches of hydrogen; run `jaxff md` with --record-every "
+            f"{max(int(dt / (step or dt) * highest / FASTEST), 1)} or less"
         )
     positions, velocities = (
         np.stack([f[key][kept] for f in frames]) for key in ("positions", "velocities")
@@ -208,7 +228,13 @@ def read(files: list[Path], skip: float) -> Sampled:
 
 
 def write(out: Path, spectra: dict, rows: list[dict]) -> list[Path]:
-    """Write spectra.npz, spectra.csv and peaks.csv."""
+    """Write spectra.npz, spectra.csv and peaks.csv to a folder, and return their paths.
+
+    Args:
+        out: the folder.
+        spectra: the `Spectrum` of each trajectory by label.
+        rows: peaks and their shifts from `peak_shifts`.
+    """
     from jaxff.npz import atomic_path, write_npz
 
     arrays = {"format": np.array(FORMAT), "units": np.array("cm-1, 1/cm-1")}
@@ -234,7 +260,7 @@ def write(out: Path, spectra: dict, rows: list[dict]) -> list[Path]:
 
 
 def _numbers(path: Path) -> np.ndarray:
-    """Atomic numbers of a trajectory file."""
+    """Read the atomic numbers (N,) of a trajectory file."""
     from jaxff.molecule import Molecule
 
     if path.suffix in (".extxyz", ".xyz"):

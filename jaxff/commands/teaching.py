@@ -1,4 +1,4 @@
-"""The part of `jaxff fit` that learns from few frames with the help of a teacher."""
+"""Option --teacher of `jaxff fit`: fits to few frames with the help of cheap labels."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def teacher_options(sub) -> None:
-    """Options of the teacher."""
-    group = sub.add_argument_group("few frames, with the help of a teacher (with --plus sgdml)")
+    """Add the options of the teacher to the parser of `jaxff fit`."""
+    group = sub.add_argument_group("fits to few frames with cheap labels (need --plus sgdml)")
     group.add_argument(
         "--teacher", metavar="NAME|MODEL.npz|DATA.npz",
-        help="cheap labels from which a model is fitted first, so that the frames need to teach "
-        f"only the difference: {CHOICES}, or a data set with such labels",
+        help="source of cheap labels for a first model, which the data set then corrects: "
+        f"{CHOICES}, or a data set with such labels",
     )  # fmt: skip
     group.add_argument(
         "--teacher-frames", type=positive(int), metavar="N",
@@ -38,20 +38,21 @@ def teacher_options(sub) -> None:
     )  # fmt: skip
     group.add_argument(
         "--teacher-temperature", type=positive(float), metavar="T",
-        help="temperature of the dynamics that give these frames, K (default: estimated from the "
-        "energies of the data)",
+        help="temperature of the dynamics that sample frames for the teacher, K (default: "
+        "estimated from the energies of the data)",
     )  # fmt: skip
     group.add_argument(
-        "--teacher-options", default="{}", metavar="JSON", help="options of the calculator"
+        "--teacher-options", default="{}", metavar="JSON", help="options of the teacher"
     )
     group.add_argument(
-        "--workers", type=positive(int), default=Labelling.workers, help="number of processes"
-    )
+        "--workers", type=positive(int), default=Labelling.workers,
+        help="number of processes that label",
+    )  # fmt: skip
     trust_option(group)
 
 
 def run_with_teacher(arguments: argparse.Namespace, console: Console, method: Method) -> dict:
-    """Run `jaxff fit` with the option --teacher; `method` fits the force field to the data."""
+    """Run `jaxff fit --teacher`; `method` contains the settings for the force field."""
     from jaxff.learn import Teaching, evaluate, fit, teach
     from jaxff.reference import Distilling, student_of
     from jaxff.saved import save
@@ -104,7 +105,7 @@ def run_with_teacher(arguments: argparse.Namespace, console: Console, method: Me
             [[name, *(row.get(m, "-") for m in METRICS)] for name, row in rows.items()],
         )
     written = [str(output)]
-    if student.temperature is not None:  # the frames are new
+    if student.temperature is not None:  # the frames were sampled in this run
         student.dataset.save(teacher_file)
         written.append(str(teacher_file))
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -129,16 +130,21 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.plus is None:
         raise InputError("--teacher needs a model with a kernel: add --plus sgdml")
     if len(arguments.data) != 1:
-        raise InputError("--teacher helps one data set: give one, and repeat for the others")
+        raise InputError(
+            f"--teacher needs one data set (got {len(arguments.data)}): repeat the command for each"
+        )
     if arguments.uncertainty:
         raise InputError(
-            "--uncertainty belongs to one kernel, but a model with a --teacher has two: omit it; "
-            "the errors on left-out frames are printed"
+            "--uncertainty cannot be used with --teacher: omit --uncertainty, and use the printed "
+            "errors on left-out frames"
         )
 
 
 def _split(data: Dataset, arguments: argparse.Namespace, console: Console) -> Split:
-    """The frames; none are used for validation, and all of a small set for training."""
+    """Split the data set.
+
+    Without -n, --valid and --test, a small data set is used only for training.
+    """
     distinct = len(data.distinct())
     arguments.valid = arguments.valid or 0
     if arguments.n_train is None:
@@ -148,19 +154,19 @@ def _split(data: Dataset, arguments: argparse.Namespace, console: Console) -> Sp
 
 
 def _teacher(arguments: argparse.Namespace, console: Console) -> Labelling | Dataset:
-    """The teacher: a calculator or potential, or the data set with its labels."""
+    """Return the teacher: settings of a calculator or potential, or a data set with labels."""
     from jaxff.dataset import Dataset
-    from jaxff.formats.potentials import model_of
+    from jaxff.formats.potentials import is_model
 
     name = arguments.teacher
-    npz = suffix_of(name) == MODEL_SUFFIX
-    if suffix_of(name) in (".extxyz", ".xyz") or (npz and model_of(name) is None):
+    is_npz = suffix_of(name) == MODEL_SUFFIX
+    if suffix_of(name) in (".extxyz", ".xyz") or (is_npz and not is_model(name)):
         data = Dataset.load(name)
         console.say(f"teacher: {len(data)} frames of {name} ({data.theory})")
         return data
     return Labelling(
         name,
-        calculator_options(arguments.teacher_options),
+        calculator_options(arguments.teacher_options, "--teacher-options"),
         arguments.workers,
         command=shlex.join(["jaxff", *sys.argv[1:]]),
         trust=tuple(arguments.trust),
@@ -175,16 +181,16 @@ def _say_student(student: Student, console: Console) -> None:
     if student.temperature is not None:
         words.append(f"at {student.temperature:.0f} K")
     if student.failed:
-        words.append(f"({student.failed} failed and are left out)")
+        words.append(f"({student.failed} failed and are omitted)")
     if student.errors:
         mae = student.errors["force_mae"]
-        words.append(f"; the student reproduces it on the data to {mae:.3f} kcal/mol/Å (force MAE)")
+        words.append(f"; force MAE of the teacher's model against its labels: {mae:.3f} kcal/mol/Å")
     console.say(" ".join(words).replace(" ;", ";"))
 
 
 def _say_levels(taught: Taught, console: Console) -> None:
     console.table(
-        ["way", "force MAE of left-out frames", "RMSE", "sigma"],
+        ["model", "force MAE of left-out frames", "RMSE", "sigma"],
         [
             [level.name, level.force_mae, level.force_rmse, f"{level.sigma:.3g}"]
             for level in taught.levels

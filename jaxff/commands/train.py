@@ -1,4 +1,4 @@
-"""Training an sGDML kernel."""
+"""Command that trains an sGDML kernel."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from jaxff.console import Console
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
 
-HELP = "Train an sGDML kernel, on the data or on the residual of a baseline."
-MORE = "After an interruption the same command continues from its state in MODEL.npz.partial."
+HELP = "Train an sGDML kernel on a data set, or as a correction of a baseline."
+MORE = "Repeat the command to continue an interrupted training from MODEL.npz.partial."
 EXAMPLE = "jaxff train ethanol.npz -n 200 --valid 100 --test 1000 --sigma 10,20,40 -o model.npz"
 
 
@@ -47,36 +47,37 @@ def options(sub: argparse.ArgumentParser) -> None:
         "--sigma",
         type=numbers,
         metavar="S,S,...",
-        help="kernel widths to choose among, in ascending order (default: a search)",
+        help="kernel widths to choose among, 1/Å, in ascending order (default: a search)",
     )
     sub.add_argument(
         "--lam",
         type=numbers,
         metavar="L,L,...",
-        help="regularisations to choose among (default: 1e-10; with --around: 1e-4,1e-3,1e-2)",
+        help="regularisation strengths to choose among (default: 1e-10; with --around: "
+        "1e-4,1e-3,1e-2)",
     )
     sub.add_argument(
         "--baseline",
         metavar="MODEL.npz|X.prmtop",
-        help="potential whose residual is learnt; the result is the sum",
+        help="potential that the kernel corrects; MODEL.npz is the sum of both",
     )
     sub.add_argument(
         "--adapt",
         action="store_true",
-        help="re-estimate the parameters of the baseline together with the kernel",
+        help="fit the parameters of the baseline together with the kernel",
     )
     sub.add_argument(
         "--atoms",
         type=indices,
         metavar="I,J,...",
-        help="atoms that the kernel acts on, counted from 0 (default: all)",
+        help="atoms on which the kernel acts, counted from 0 (default: all)",
     )
     sub.add_argument(
         "--around",
         nargs="+",
         metavar="FILE.xyz",
-        help="correct the baseline on --atoms only near these structures: the most similar frames "
-        "are used for training and tests, and the kernel is switched off away from them",
+        help="structures near which the kernel corrects the baseline on --atoms: only similar "
+        "frames are used, and the kernel vanishes far from these structures",
     )
     sub.add_argument(
         "--hydrogen-weight",
@@ -88,21 +89,20 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--learn-metric",
         action="store_true",
-        help="learn weights of the distances by leaving frames out; more accurate with few frames",
+        help="optimise the weights of interatomic distances; more accurate with few frames",
     )
-    sub.add_argument("--no-symmetries", action="store_true", help="use no permutations (GDML)")
+    sub.add_argument("--no-symmetries", action="store_true", help="ignore permutations (GDML)")
     sub.add_argument(
         "--energies",
         choices=("offset", "constrain", "none"),
         default="offset",
-        help="use of the energies: offset (they set the zero, default), constrain (they are fitted "
+        help="use of the energies: offset (only to set the energy zero, default), constrain (fit "
         "together with the forces) or none",
     )
     sub.add_argument(
         "--solver",
         default="auto",
-        help="dense (Cholesky factor), iterative (conjugate gradients) or auto (by the size of the "
-        "system, default)",
+        help="dense (Cholesky), iterative (conjugate gradients) or auto (by size, default)",
     )
     sub.add_argument(
         "--tolerance",
@@ -114,15 +114,15 @@ def options(sub: argparse.ArgumentParser) -> None:
         "--max-memory",
         type=positive(float),
         metavar="GB",
-        help="limit of the memory of the process (default: 80 %% of the machine's memory)",
+        help="memory limit of the process, GB (default: 80 %% of the memory of the machine)",
     )
     sub.add_argument(
         "--uncertainty",
         action="store_true",
-        help="calibrate standard errors on the validation frames and report their test coverage",
+        help="calibrate standard errors on the validation frames, and test them on the test frames",
     )
-    sub.add_argument("--plot", metavar="PNG", help="plot of the validation errors against sigma")
-    sub.add_argument("-o", "--output", required=True, metavar="MODEL.npz")
+    sub.add_argument("--plot", metavar="PNG", help="plot the validation errors against sigma")
+    sub.add_argument("-o", "--output", required=True, metavar="MODEL.npz", help="output file")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> dict:
@@ -134,7 +134,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
     for path in filter(None, (arguments.output, arguments.plot)):
         writable_file(path)
     if arguments.adapt and not arguments.baseline:
-        raise InputError("--adapt needs a --baseline whose parameters are re-estimated")
+        raise InputError("--adapt fits the parameters of a baseline: add --baseline")
     if arguments.around:
         _check_local(arguments)
     trials: list[gdml.Trial] = []
@@ -153,7 +153,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
     if arguments.baseline or arguments.frcmod:  # --frcmod alone is refused
         baseline = load_potential(arguments.baseline, arguments)
     if arguments.uncertainty and shares(len(data.distinct()), arguments)[1] == 0:
-        raise InputError("--uncertainty is calibrated with validation frames: give --valid N")
+        raise InputError("--uncertainty needs validation frames: add --valid N")
     background, usual = None, USUAL
     if arguments.around:
         # Frames far from the structures are useless for a local correction, so few are used.
@@ -167,7 +167,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
         descriptor = gdml.light_hydrogens(numbers, arguments.hydrogen_weight)
         if arguments.learn_metric:
             raise InputError(
-                "--learn-metric also learns the weight of hydrogens: give only one of "
+                "--learn-metric also optimises the weight of hydrogens: give only one of "
                 "--learn-metric and --hydrogen-weight"
             )
     if arguments.check_labels and baseline is None:
@@ -195,7 +195,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
         )
     parts: dict[str, Dataset] = {"train": split.train, "valid": split.valid, "test": split.test}
     scores = {key: evaluate(potential, part) for key, part in parts.items() if len(part)}
-    # A plain kernel is written in the format of the sGDML package, so that it can read the file.
+    # A plain kernel is written in the format of the sGDML package, which can then read the file.
     plain = baseline is None and not (arguments.atoms or arguments.learn_metric or light)
     (gdml.save if plain else save)(arguments.output, potential)
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -239,7 +239,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
 
 
 def _check_labels(data, console) -> None:
-    """Compare the labels with GAFF, if it has parameters for the molecule."""
+    """Compare the labels with GAFF, if GAFF has parameters for the molecule."""
     from jaxff.gaff import gaff
     from jaxff.sanity import check_labels
 
@@ -248,7 +248,7 @@ def _check_labels(data, console) -> None:
     try:
         known = gaff(data.molecule, charges="gasteiger")
     except InputError as error:
-        console.say(f"the labels are not compared with GAFF, which does not apply: {error}")
+        console.say(f"the labels are not checked, as GAFF lacks parameters: {error}")
         return
     check_labels(data, *known.predict(data.positions))
 
@@ -258,7 +258,7 @@ def _check_labels(data, console) -> None:
 
 def _check_local(arguments) -> None:
     if not (arguments.baseline and arguments.atoms):
-        raise InputError("--around needs a --baseline to correct and the --atoms to correct it on")
+        raise InputError("--around needs --baseline and --atoms: give both")
     refused = {
         "--adapt": arguments.adapt,
         "--uncertainty": arguments.uncertainty,
@@ -268,11 +268,11 @@ def _check_local(arguments) -> None:
         "--solver": arguments.solver == "iterative",
     }
     if wrong := [name for name, given in refused.items() if given]:
-        raise InputError(f"{', '.join(wrong)} cannot be used with --around: leave it out")
+        raise InputError(f"{', '.join(wrong)} cannot be used with --around: omit one of them")
 
 
 def _region(data, arguments, console, usual):
-    """Return the frames that are most similar to the structures, and all other frames."""
+    """Return the frames that are most similar to the structures of --around, and the others."""
     from jaxff import gdml
 
     data = data[data.distinct()]
@@ -284,22 +284,25 @@ def _region(data, arguments, console, usual):
     count = n + valid + test
     if count > len(data):
         raise InputError(
-            f"{data.label}: {n} training, {valid} validation and {test} test frames are requested, "
-            f"but there are {len(data)}: lower -n, --valid or --test"
+            f"{data.label} has {len(data)} distinct frames, but {n} training, {valid} validation "
+            f"and {test} test frames are requested: lower -n, --valid or --test"
         )
     near = gdml.nearest_frames(
         data, np.array(structures), count, atoms=arguments.atoms, seed=arguments.seed
     )
     far = np.setdiff1d(np.arange(len(data)), near)
     console.say(
-        f"{data.label}: {len(near)} frames near {', '.join(arguments.around)}; the mean energy "
-        f"difference of the other {len(far)} frames from the baseline is the zero of the correction"
+        f"{data.label}: {len(near)} frames near {', '.join(arguments.around)} are used; the other "
+        f"{len(far)} frames set the energy zero of the correction"
     )
     return data[near], data[far] if len(far) else None
 
 
 def _local(split, background, baseline, arguments, settings):
-    """Train a local correction; return its sum with the baseline."""
+    """Train a local correction, and return the sum of the baseline and the correction.
+
+    The frames of `background` set the energy zero of the correction.
+    """
     from jaxff import gdml
     from jaxff.gdml.correction import SIGMA
 

@@ -65,6 +65,11 @@ def model_of(path: str | Path) -> Model | None:
     return next((m for m in MODELS if any(key in file for key in m.arrays)), None)
 
 
+def is_model(path: str | Path) -> bool:
+    """Whether a path is that of a force-field file, or of an npz file with a potential."""
+    return is_force_field(path) or (suffix_of(path) == MODEL_SUFFIX and model_of(path) is not None)
+
+
 def read_potential(
     path: str | Path, trust: Sequence[str] = (), companions: Sequence[str | Path] = ()
 ) -> Potential:

@@ -233,7 +233,7 @@ def test_the_command_says_what_is_missing(ethanol, gaff, tmp_path, capsys):
     common = ["scan", tmp_path / "gaff.npz", tmp_path / "start.xyz", "-o", tmp_path]
     for more, message in (
         ([], "give one or two coordinates"),
-        (["--distance", "0,1"], "give its range by --range"),
+        (["--distance", "0,1"], "--distance 0,1 has no range"),
         (["--torsion", "0,1,2,8", "--minus", "nothing"], "unknown calculator 'nothing'"),
     ):
         assert main(list(map(str, [*common, *more]))) == 1

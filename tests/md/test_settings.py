@@ -122,5 +122,5 @@ def test_the_command_refuses_an_option_that_the_ensemble_does_not_have(tmp_path,
     command = ["md", str(tmp_path / "m.npz"), str(tmp_path / "m.xyz"), "-o", str(tmp_path / "run")]
     assert main([*command, "--remove-rotation"]) == 1
     error = capsys.readouterr().err
-    assert "langevin has no option --remove-rotation" in error
+    assert "--remove-rotation does not apply to --ensemble langevin" in error
     assert "--ensemble nve" in error

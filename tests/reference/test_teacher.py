@@ -132,7 +132,7 @@ def near(water):
     ("options", "message"),
     [
         ([], "add --plus sgdml"),
-        (["--plus", "sgdml", "--uncertainty"], "has two: omit it"),
+        (["--plus", "sgdml", "--uncertainty"], "omit --uncertainty"),
     ],
 )
 def test_options_that_exclude_each_other(frames, options, message, tmp_path, capsys):

@@ -230,15 +230,16 @@ def test_a_folder_of_another_kind_is_left_alone(water, truth, data, tmp_path):
 
 
 def test_the_command_line_does_both(water, truth, tmp_path):
-    model, start = tmp_path / "gaff.npz", tmp_path / "start.xyz"
+    model, single = tmp_path / "gaff.npz", tmp_path / "single.npz"
     save(model, gaff(water, charges="gasteiger"))
-    water.to_ase().write(start, format="extxyz")
+    assert main(["label", str(model), "--calculator", str(model), "-o", str(single)]) == 0
+    assert len(Dataset.load(single, check=False)) == 1
     dynamics = ["--temperature", "300", "--spacing", "10", "--replicas", "2"]
-    arguments = ["label", start, "--sample-with", model, "--frames", "12", "--select", "farthest"]
+    arguments = ["label", model, "--sample-with", model, "--frames", "12", "--select", "farthest"]
     arguments += ["--equilibration", "50", "--calculator", model, "-o", tmp_path / "data.npz"]
     assert main([str(a) for a in [*arguments, *dynamics]]) == 0
     assert len(Dataset.load(tmp_path / "data.npz", check=False)) == 12
-    arguments = ["active", start, "--sample-with", model, "--baseline", "none", "--target", "50"]
+    arguments = ["active", model, "--sample-with", model, "--baseline", "none", "--target", "50"]
     arguments += ["--calculator", model, "--initial", "10", "-n", "4", "--max-frames", "14"]
     arguments += ["--candidates", "20", "-o", tmp_path / "out", "--json", tmp_path / "out.json"]
     assert main([str(a) for a in [*arguments, *dynamics]]) == 0
