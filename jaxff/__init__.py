@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Every name is imported at its first use.  `import jaxff` and `jaxff --help` are quick, and the
-# command line can report wrong usage before a large library is imported.
+# Every name is imported at its first use, so that `import jaxff` and `jaxff --help` are quick.
 _HOME = {
     "Dataset": "jaxff.dataset",
     "InputError": "jaxff.errors",

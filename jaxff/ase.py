@@ -19,24 +19,20 @@ from jaxff.potential import Potential
 
 
 class ExtrapolationWarning(UserWarning):
-    """A geometry is outside the training data of a potential."""
+    """Warning that a geometry is outside the training data of a potential."""
 
 
 class Calculator(AseCalculator):
-    """Energy (eV) and forces (eV/Å) of a potential, for any ASE workflow.
+    """ASE calculator of a potential: energy () in eV and forces (N, 3) in eV/Å.
 
-    The atoms may be in any order: at the first geometry they are matched to the potential's
-    molecule; see `match`.
+    The atoms may be in any order.  At the first geometry, `match` assigns them to the atoms of the
+    potential.  If the training data of the potential are known, ``results["outside_training"]`` is
+    True for geometries outside the training data.  The first such geometry causes an
+    `ExtrapolationWarning`.
 
     Args:
-        potential: the potential; results have the dtype of its parameters.
-
-    If the training data of the potential are known, ``results["outside_training"]`` is True for
-    geometries outside these data.  The first such geometry causes an `ExtrapolationWarning`.
-
-    Raises:
-        InputError: in a calculation, if the atoms are periodic or cannot be matched.
-        CalculationFailed: in a calculation, if a result is not finite.
+        potential: the potential; the calculation uses the dtype of its parameters.
+        kwargs: arguments of ASE's `Calculator`.
     """
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 (as in ASE)
@@ -50,7 +46,17 @@ class Calculator(AseCalculator):
         self._has_warned = False
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
-        """Compute the results of the current atoms; see ASE."""
+        """Compute energy and forces of `atoms`; ASE calls this method.
+
+        Args:
+            atoms: the `ase.Atoms`; by default, those of the last call.
+            properties: names of the requested results; all results are always computed.
+            system_changes: names of the properties of the atoms that changed since the last call.
+
+        Raises:
+            InputError: the atoms are periodic or cannot be matched to those of the potential.
+            CalculationFailed: the energy or a force is not finite.
+        """
         super().calculate(atoms, list(properties), list(system_changes))
         if self._placed is None or "numbers" in system_changes:
             self._placed = match(self.potential, Molecule.from_ase(self.atoms))
@@ -61,7 +67,7 @@ class Calculator(AseCalculator):
         energy, forces = jax.device_get(self._placed.energy_and_forces(R))
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise CalculationFailed(
-                "the energy or a force of the potential is not finite: check the geometry"
+                "the energy or a force is not finite: check the geometry for overlapping atoms"
             )
         energy = float(energy) / units.EV
         self.results = {
@@ -75,21 +81,21 @@ class Calculator(AseCalculator):
             if found.frames[0] and not self._has_warned:
                 self._has_warned = True
                 warnings.warn(
-                    "a geometry is outside the training data of the potential, whose energies may "
-                    f"be wrong there: {found.reason}",
+                    f"a geometry is outside the training data of the potential ({found.reason}): "
+                    "check its energy with the reference method",
                     ExtrapolationWarning,
                     stacklevel=2,
                 )
 
 
 def match(potential: Potential, molecule: Molecule) -> Potential:
-    """The potential in the atom order of `molecule`.
+    """The potential with its atoms in the order of `molecule`.
 
-    Atoms are matched by the bond graph.  If the bonds differ, as in a stretched geometry, but both
-    have the same elements in the same order, the order of the atoms is taken to be the same.
+    Atoms are matched by the bond graph.  If the bonds differ, as in a stretched geometry, the
+    atoms must be in the same order in both.
 
     Raises:
-        InputError: the potential is of another molecule.
+        InputError: the potential belongs to another molecule.
     """
     known = potential.molecule
     try:

@@ -1,7 +1,7 @@
 """Stacks: potentials of different molecules that are evaluated together.
 
-Molecules of similar size are padded to one shape with ghost atoms.  Ghosts interact only with each
-other, with parameters of zero.  One compiled program then serves all molecules of a shape.
+Molecules of similar size are padded with ghost atoms to the same number of atoms.  All parameters
+of ghost atoms are zero.  One compiled program then evaluates all molecules of one shape.
 """
 
 from __future__ import annotations
@@ -30,28 +30,32 @@ FRAMES = (64, 8, 1)  # frames of each molecule in one call, so that few programs
 class Stack(Sequence):
     """Potentials of different molecules that are evaluated together; see `stack`.
 
-    It is a sequence of its potentials: ``stack[k]`` is one of them, and `jaxff.fit` accepts it in
-    place of a list of potentials.  `jaxff.md.simulate_stack` runs its molecules together.  A stack
-    has no box: periodic models use the lattice that is stored in them.
+    A stack is a sequence of K potentials.  `jaxff.fit` accepts a stack in place of a list of
+    potentials, and `jaxff.md.simulate_stack` simulates all its molecules together.  A stack has no
+    box: periodic models use the lattice that is stored in them.
 
     Attributes:
         potentials: (K,) potentials.
         groups: groups of potentials of one shape.
+
+    Raises:
+        InputError: an element of `potentials` is not a potential of a whole molecule, or needs a
+            box.
     """
 
     def __init__(self, potentials: Sequence[Potential], groups: Sequence[StackGroup] | None = None):
         if isinstance(potentials, Potential) or not isinstance(potentials, Iterable):
-            raise InputError(f"stack needs a list of potentials, got {potentials!r}")
+            raise InputError(f"stack needs a list of potentials (got {potentials!r})")
         self.potentials = tuple(potentials)
         if not self.potentials:
-            raise InputError("stack needs at least one potential")
+            raise InputError("stack needs at least one potential (got an empty list)")
         for k, potential in enumerate(self.potentials):
             if not isinstance(potential, Potential):
-                raise InputError(f"stack needs potentials, but number {k} is {potential!r}")
+                raise InputError(f"stack needs potentials, but element {k} is {potential!r}")
             if potential.n_atoms is None:
                 raise InputError(
-                    f"{potential!r} acts on some atoms of a larger system; stack needs potentials "
-                    "of whole molecules"
+                    f"potential {k} ({potential!r}) acts on some atoms of a larger system: stack "
+                    "needs potentials of whole molecules"
                 )
         self.groups = tuple(grouped(self.potentials) if groups is None else groups)
         for group in self.groups if groups is None else ():
@@ -69,28 +73,30 @@ class Stack(Sequence):
         return f"Stack({len(self)} potentials in {len(self.groups)} shapes)"
 
     def replace(self, params: Sequence[Params]) -> Stack:
-        """The stack with other parameters, {term: {column: array}} of each potential.
+        """The stack with other parameters; nothing is compiled again.
 
-        Names and shapes must be those of the present parameters; nothing is compiled again.
+        Args:
+            params: (K,) parameters {term: {column: array}} with the present names and shapes.
 
         Raises:
-            InputError: the number of potentials or the shape of an array is wrong.
+            InputError: the number of potentials, a name or a shape is wrong.
         """
         if len(params) != len(self):
             raise InputError(
-                f"got parameters of {len(params)} potentials, but the stack has {len(self)}"
+                f"got parameters of {len(params)} potentials; the stack needs parameters of "
+                f"{len(self)}"
             )
         pairs = zip(self.potentials, params, strict=True)
         return Stack([potential.replace(values) for potential, values in pairs], self.groups)
 
     @property
     def params(self) -> tuple[Params, ...]:
-        """The parameters of each group, with a leading axis K and rows for ghosts."""
+        """Parameters of each group, with a leading axis over its members and rows for ghosts."""
         return self._known.params
 
     @property
     def _known(self) -> _Prepared:
-        """The prepared evaluation; it is made again after a parameter has been replaced."""
+        """The prepared evaluation; it is prepared again after a parameter has been replaced."""
         groups = [group for potential in self.potentials for group in potential.params.values()]
         values = [value for group in groups for value in group.values()]
         known = vars(self).get("_last")
@@ -106,10 +112,13 @@ class Stack(Sequence):
         return Stack, (self.potentials, self.groups)  # compiled functions cannot be pickled
 
     def energy_and_forces(self, positions: Sequence) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Energies (K,) kcal/mol and forces (N, 3) kcal/mol/Å; one frame per molecule.
+        """Energies (K,) kcal/mol and K forces (N, 3) kcal/mol/Å, of one frame per molecule.
 
         Args:
-            positions: (N, 3) Å of each molecule.
+            positions: K arrays (N, 3) Å; N may differ between molecules.
+
+        Raises:
+            InputError: the number of arrays or the shape of an array is wrong.
         """
         known = self._known
         frames = self._checked(positions, 2, known.dtypes)
@@ -129,21 +138,21 @@ class Stack(Sequence):
         return energies, forces
 
     def __call__(self, positions: Sequence) -> np.ndarray:
-        """Energies, (K,) kcal/mol, of one frame (N, 3) Å of each molecule."""
+        """Energies (K,) kcal/mol; see `energy_and_forces` for the argument."""
         return self.energy_and_forces(positions)[0]
 
     def forces(self, positions: Sequence) -> list[np.ndarray]:
-        """Forces, (N, 3) kcal/mol/Å each, of one frame (N, 3) Å of each molecule."""
+        """K forces (N, 3) kcal/mol/Å; see `energy_and_forces` for the argument."""
         return self.energy_and_forces(positions)[1]
 
     def predict(self, positions: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
         """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of each molecule.
 
         Args:
-            positions: (M, N, 3) Å of each molecule; M may differ.
+            positions: K arrays (M, N, 3) Å; M and N may differ between molecules.
 
         Raises:
-            InputError: the number of molecules or the shape of a frame is wrong.
+            InputError: the number of arrays or the shape of an array is wrong.
         """
         known = self._known
         frames = self._checked(positions, 3, known.dtypes)
@@ -167,10 +176,20 @@ class Stack(Sequence):
         ]
 
     def _checked(self, positions: Sequence, ndim: int, dtypes: list[np.dtype]) -> list[np.ndarray]:
-        """Check positions with `ndim` axes, and convert them to at least the `dtypes`."""
+        """The positions as arrays with at least the precision of `dtypes`.
+
+        Args:
+            positions: K arrays (N, 3) or (M, N, 3) Å.
+            ndim: number of axes that each array must have.
+            dtypes: (K,) types of the potentials.
+
+        Raises:
+            InputError: the number of arrays or the shape of an array is wrong.
+        """
         if len(positions) != len(self):
             raise InputError(
-                f"got positions of {len(positions)} molecules, but the stack has {len(self)}"
+                f"got positions of {len(positions)} molecules; the stack needs positions of "
+                f"{len(self)}"
             )
         frames = []
         for k, (R, dtype) in enumerate(zip(positions, dtypes, strict=True)):
@@ -187,14 +206,14 @@ class Stack(Sequence):
 
 
 def stack(potentials: Sequence[Potential]) -> Stack:
-    """Make one object that evaluates potentials of different molecules together.
+    """A stack, which evaluates potentials of different molecules together.
 
-    Potentials with the same kinds of terms are padded to a few shapes (`SIZES`), each compiled
-    once. Potentials with terms that cannot be padded, such as kernels and networks, share a program
-    if their shapes are equal.
+    Potentials with the same kinds of terms are padded to a few numbers of atoms, and each number is
+    compiled once.  Some terms, such as kernels and networks, cannot be padded.  Potentials with
+    such terms share a program if all their arrays have equal shapes.
 
     Args:
-        potentials: of whole molecules, in any order.
+        potentials: potentials of whole molecules, in any order.
 
     Raises:
         InputError: the list is empty, or a potential acts on some atoms of a larger system or
@@ -204,12 +223,12 @@ def stack(potentials: Sequence[Potential]) -> Stack:
 
 
 class _Prepared:
-    """Data that the evaluation of a stack needs and that depend on its parameters.
+    """Data for the evaluation of a stack, valid as long as its parameters are the same.
 
     Args:
         stack: the stack.
         leaves: the arrays of all parameters.
-        flat: whether each column is an array, not a tree of arrays.
+        flat: True if each column is an array, False if a column is a tree of arrays.
     """
 
     def __init__(self, stack: Stack, leaves: list[Any], flat: bool):
@@ -225,7 +244,7 @@ class _Prepared:
 
     @cached_property
     def params(self) -> tuple[Params, ...]:
-        """The parameters of each group, with a leading axis K and rows for ghosts."""
+        """Parameters of each group, with a leading axis over its members and rows for ghosts."""
         out = []
         for group in self.groups:
             members = [self.potentials[k] for k in group.members]
@@ -242,7 +261,7 @@ class _Prepared:
 
     @cached_property
     def joined(self) -> Joined | None:
-        """The interactions of all groups whose terms are sums of interactions."""
+        """The interactions of the groups whose terms are sums of interactions; None if none is."""
         parts = []
         for group, prepared in zip(self.groups, jax.device_get(self.of_groups), strict=True):
             for one in prepared if isinstance(prepared, list) else ():
@@ -272,8 +291,8 @@ def _check_without_box(potential: Potential, k: int) -> None:
             jax.eval_shape(program.energy, params, R)
         except Exception as error:
             raise InputError(
-                f"potential {k} ({potential!r}) cannot be evaluated without a box, and stacks have "
-                f"no box: evaluate it alone ({error})"
+                f"potential {k} ({potential!r}) needs a box, but stacks have no box ({error}): "
+                "leave it out and evaluate it alone"
             ) from error
 
 

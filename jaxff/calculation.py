@@ -13,16 +13,15 @@ if TYPE_CHECKING:
 
 
 def calculate(atoms: Atoms, unit: float = units.EV) -> tuple[float, np.ndarray]:
-    """Energy and forces of atoms by their ASE calculator `atoms.calc`.
+    """Energy and forces from the ASE calculator `atoms.calc`.
 
     Args:
         atoms: N atoms with a calculator.
-        unit: factor from eV to the unit of the results: kcal/mol by default, 1 for eV.
+        unit: factor from eV to the energy unit of the results; the default gives kcal/mol.
 
     Returns:
-        Energy () kcal/mol and forces (N, 3) kcal/mol/Å, by default.
+        Energy () kcal/mol and forces (N, 3) kcal/mol/Å, or in eV and eV/Å if `unit` is 1.
     """
-    # Forces first: after a call for the energy, some calculators need a second calculation for
-    # the forces.
+    # Forces come first: with some calculators, forces after an energy cost a second calculation.
     forces = atoms.get_forces() * unit
     return float(atoms.get_potential_energy() * unit), forces

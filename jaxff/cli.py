@@ -37,7 +37,7 @@ COMMANDS = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; `command` in its result is the name of the command."""
+    """The parser of the command line; it stores the name of the command in `command`."""
     top = Parser(
         prog="jaxff", description="Differentiable force fields on JAX: sGDML, GAFF, hybrids."
     )
@@ -61,7 +61,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; return 0 if it is done, 1 if it is not, and 2 for wrong usage."""
+    """Run a command and return the exit status: 0 for success, 1 for failure.
+
+    Args:
+        argv: the arguments after "jaxff"; None: those of the process.
+
+    Raises:
+        SystemExit: the usage is wrong (status 2), or help or the version is printed (status 0).
+    """
     arguments = parser().parse_args(argv)
     previous, sys.unraisablehook = sys.unraisablehook, _interrupting(sys.unraisablehook)
     try:
@@ -82,9 +89,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _interrupting(previous):
-    """Make a hook for unraisable exceptions that raises a KeyboardInterrupt again.
+    """Make a hook for unraisable exceptions that sends a KeyboardInterrupt to the main thread.
 
-    Ctrl-C during a callback of JAX in the garbage collector would otherwise have no effect.
+    Without this hook, Ctrl-C has no effect during a callback of JAX in the garbage collector.
+
+    Args:
+        previous: the hook for all other exceptions.
     """
 
     def hook(unraisable) -> None:
@@ -97,10 +107,15 @@ def _interrupting(previous):
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    """Run a parsed command; return its results and the facts about the run."""
+    """Run a parsed command.
+
+    Returns:
+        The results of the command, and the entry "run" with its name, seed, duration, peak memory
+        and versions.
+    """
     folder = getattr(arguments, "compilation_cache", None)
     if folder is not None:
-        # XLA would warn of its flags at each function that it reads from the cache.
+        # XLA warns of its flags for each function that it reads from the cache.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
@@ -111,7 +126,7 @@ def run(arguments: argparse.Namespace) -> dict:
     jax.config.update("jax_enable_x64", True)
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", folder)
-        # By default only programs that compile for more than one second would be cached.
+        # By default only programs that compile for more than one second are cached.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     console = Console()
     started = time.perf_counter()

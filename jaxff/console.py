@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """Progress bars on a terminal and plain lines elsewhere.
+    """Display of progress: bars on a terminal, plain lines otherwise.
 
-    It is called as ``console(phase, fraction)``, like every `progress` argument in jaxff.  Text in
-    parentheses after the name of a phase is shown, and may change during the phase.
+    A console is called as ``console(phase, fraction)``, like every `progress` argument in jaxff.
+    Text in parentheses after the name of a phase may change during the phase.
 
     Args:
         interval: seconds between plain lines of one phase.
 
     Attributes:
-        seconds: {phase: seconds spent in it}.
+        seconds: {phase: duration in s}.
     """
 
     def __init__(self, interval: float = 10.0):
@@ -58,7 +58,11 @@ class Console:
             self.say(f"  {shown}: {fraction:.0%} after {now - self._started:.0f} s")
 
     def close(self, how: str = "done") -> None:
-        """End the current phase and print how it ended."""
+        """End the current phase, if there is one.
+
+        Args:
+            how: the result of the phase, printed without a terminal: "done" or "stopped".
+        """
         if self._phase is None:
             return
         spent = time.perf_counter() - self._started
@@ -104,7 +108,12 @@ def _bar(console: RichConsole) -> Progress:
 
 
 def plain_table(columns: list[str], rows: list[list]) -> str:
-    """A table as text, with numbers to four digits; the first column is left aligned."""
+    """A table as text; the first column is left aligned, and numbers have four digits.
+
+    Args:
+        columns: titles of the columns.
+        rows: values of each row; None is shown as "-".
+    """
     cells = [columns] + [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     lines = []

@@ -1,7 +1,7 @@
 """Descriptions of the files that jaxff reads, for `jaxff info`.
 
-A new kind of file takes one function and one line in `READERS`.  Each function returns the kind in
-words, and facts by name: JSON values, whose units are in `UNITS`.
+For a new kind of file, add a function and a line in `READERS`.  Each function returns a description
+of the kind and a dict of facts.  Facts are JSON values in the units of `UNITS`.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ UNITS = {
 def describe(
     path: str | Path, trust: Sequence[str] = (), companions: Sequence[str] = ()
 ) -> tuple[str, Facts]:
-    """The kind of a file in words, and facts about its contents.
+    """The kind of a file, such as "data set", and facts about its contents.
 
     Args:
         path: the file.
-        trust: modules that may build the networks of a model, see `jaxff.load`.
-        companions: files that accompany a force-field file, see `jaxff.read_force_field`.
+        trust: names of modules that may build the networks of a model; see `jaxff.load`.
+        companions: files that accompany a force-field file; see `jaxff.read_force_field`.
 
     Raises:
-        InputError: jaxff cannot read the file.
+        InputError: the file does not exist, its suffix is unknown, or it cannot be read.
     """
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; check the path")
     suffix = suffix_of(path)
     if suffix in FORCE_FIELD_SUFFIXES and suffix not in Molecule.FORMATS:
         return "force field", _potential(read_potential(path, trust, companions))
@@ -72,7 +72,7 @@ def describe(
 
 
 def known_suffixes() -> list[str]:
-    """The suffixes of the files that `describe` reads."""
+    """File suffixes that `describe` accepts, sorted."""
     return sorted({*READERS, *FORCE_FIELD_SUFFIXES})
 
 
@@ -91,7 +91,7 @@ def _describe_molecule(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
 
 
 def _describe_xyz(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
-    """Describe an xyz file: a trajectory of jaxff, labelled frames, or geometries."""
+    """Describe an xyz file: a trajectory of jaxff, a data set, or geometries."""
     with path.open(encoding="utf-8", errors="replace") as file:
         head = "".join(islice(file, 2))
     if TRAJECTORY in head:
@@ -132,11 +132,11 @@ def _describe_npz(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
 
 
 def _state(path: Path, header: dict[str, Any]) -> tuple[str, Facts]:
-    """The state of unfinished work; see `jaxff.store.Store`."""
+    """Describe a file of `jaxff.store.Store`: the state of unfinished work."""
     try:
         kind, request, state = header["what"], dict(header["request"]), dict(header["state"])
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: its header is damaged") from error
+        raise InputError(f"{path}: the header is damaged; run the command again") from error
     facts = {"step": state["step"]} if isinstance(state.get("step"), int) else {}
     return f"state of a {kind}", facts | {
         key: value for key, value in request.items() if isinstance(value, str | int | float)
@@ -195,7 +195,7 @@ def _kernel(placed, potential: Potential) -> Facts:
     count = len(own["descriptors"])
     facts = {
         "training_frames": count,
-        "trained_on": f"{count} frames of {term.dataset or 'no name'} ({term.theory})",
+        "trained_on": f"{count} frames of {term.dataset or 'an unnamed data set'} ({term.theory})",
         "data_fingerprint": term.train_md5 or None,
         "sigma": float(own["sigma"]),
         "lambda": float(own["lam"]),
@@ -204,7 +204,7 @@ def _kernel(placed, potential: Potential) -> Facts:
     if "energy_alphas" in own:
         facts["energies"] = "constrained"
     elif not term.knows_energies:
-        facts["energies"] = "only differences: trained without energies"
+        facts["energies"] = "only differences, because the training set had no energies"
     if potential.molecule is not None and placed.atoms is None:
         words = gdml.describe_symmetries(term.permutations, potential.molecule)
         if words:

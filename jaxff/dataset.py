@@ -31,7 +31,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Frames of one molecule with reference labels.
+    """Frames of one molecule with reference energies and forces.
 
     Attributes:
         numbers: (N,) atomic numbers.
@@ -44,6 +44,10 @@ class Dataset:
         theory: level of theory, in words.
         notes: further text in the file (calculator, command, ...).
         index: (M,) indices of the frames in the original data set.
+
+    Raises:
+        InputError: an array has a wrong shape or a value that is not finite, or the charge is not
+            a whole number.
     """
 
     numbers: np.ndarray
@@ -67,12 +71,13 @@ class Dataset:
         R = arrays["positions"]
         if R.ndim != 3 or R.shape[1:] != (len(arrays["numbers"]), 3):
             raise InputError(
-                f"{who}: positions have shape {R.shape}, expected (M, {len(arrays['numbers'])}, 3)"
+                f"{who}: positions have shape {R.shape}, expected (M, {len(arrays['numbers'])}, 3) "
+                "in Å"
             )
         if arrays["forces"].shape != R.shape:
             raise InputError(
-                f"{who}: forces have shape {arrays['forces'].shape}, but positions {R.shape}; both "
-                "need the same shape"
+                f"{who}: forces have shape {arrays['forces'].shape}, expected {R.shape}, the shape "
+                "of the positions"
             )
         if self.energies is not None:
             arrays["energies"] = np.asarray(self.energies, float).reshape(-1)
@@ -83,7 +88,9 @@ class Dataset:
                 )
         z = arrays["numbers"]
         if z.ndim != 1 or len(z) == 0 or (z < 1).any() or (z >= len(chemical_symbols)).any():
-            raise InputError(f"{who}: {z.tolist()} are not atomic numbers of one molecule")
+            raise InputError(
+                f"{who}: numbers must be the atomic numbers (N,) of one molecule (got {z.tolist()})"
+            )
         if self.lattice is not None:
             arrays["lattice"] = lattice = np.asarray(self.lattice, float)
             finite = lattice.shape == (3, 3) and np.isfinite(lattice).all()
@@ -100,7 +107,9 @@ class Dataset:
                 )
         charge = np.asarray(self.charge)
         if charge.dtype.kind not in "iuf" or charge.size != 1 or charge.item() % 1 != 0:
-            raise InputError(f"{who}: the net charge {self.charge!r} is not a whole number of e")
+            raise InputError(
+                f"{who}: the net charge must be a whole number of e (got {self.charge!r})"
+            )
         object.__setattr__(self, "charge", int(charge.item()))
         arrays["index"] = np.arange(len(R)) if self.index is None else np.asarray(self.index, int)
         for key, value in arrays.items():
@@ -115,7 +124,11 @@ class Dataset:
         return len(self.numbers)
 
     def __getitem__(self, frames) -> Dataset:
-        """The data set of selected frames: a slice, indices, a mask or an integer."""
+        """The data set of the selected frames.
+
+        Args:
+            frames: a slice, indices, a mask (M,) or an integer.
+        """
         frames = np.arange(len(self))[frames].reshape(-1)
         return replace(
             self,
@@ -127,7 +140,7 @@ class Dataset:
 
     @property
     def label(self) -> str:
-        """Name for messages."""
+        """Name in messages; "dataset" if the data set has no name."""
         return self.name or "dataset"
 
     def __repr__(self) -> str:
@@ -136,15 +149,23 @@ class Dataset:
 
     @cached_property
     def molecule(self) -> Molecule:
-        """The molecule at the first frame; its bonds are perceived from up to 999 frames."""
+        """The molecule at the first frame, with bonds perceived from up to 999 frames.
+
+        Raises:
+            InputError: there are no frames.
+        """
         if len(self) == 0:
-            raise InputError(f"{self.label}: no frames")
+            raise InputError(f"{self.label}: there are no frames; at least one is needed")
         sample = self.positions[:: max(1, len(self) // 500)]
         bonds = perceive_bonds(self.numbers, sample, self.lattice)
         return Molecule(self.numbers, self.positions[0], bonds, self.charge, name=self.name)
 
     def reorder(self, order) -> Dataset:
-        """The same frames with atom ``order[i]`` at place i; order (N,) is a permutation."""
+        """The same frames with atom ``order[i]`` at place i.
+
+        Args:
+            order: (N,) permutation of the atom indices.
+        """
         order = np.asarray(order, int)
         return replace(
             self,
@@ -154,7 +175,11 @@ class Dataset:
         )
 
     def joined(self, other: Dataset) -> Dataset:
-        """The frames of this data set, then those of another one of its molecule and theory."""
+        """The frames of this data set, followed by those of `other`.
+
+        Args:
+            other: a data set of the same molecule, atom order and theory.
+        """
         energies = None
         if self.energies is not None and other.energies is not None:
             energies = np.concatenate([self.energies, other.energies])
@@ -167,7 +192,7 @@ class Dataset:
         )
 
     def distinct(self) -> np.ndarray:
-        """Ascending indices of the frames that are not copies of earlier frames."""
+        """Indices (K,), ascending, of the frames that are not copies of earlier frames."""
         return np.sort(np.unique(self.positions, axis=0, return_index=True)[1])
 
     def split(
@@ -179,13 +204,15 @@ class Dataset:
         *,
         stratify: bool = False,
     ) -> Split:
-        """Disjoint random parts, without copies of frames with identical positions.
+        """Disjoint random training, validation and test sets.
+
+        Only the first of several frames with identical positions is used.
 
         Args:
             train, valid, test: numbers of frames (None: all remaining frames).
             seed: random seed.
-            stratify: whether the training frames have the energy distribution of all frames, and
-                the validation frames that of the remaining ones.
+            stratify: whether the training and validation frames are drawn such that their energies
+                have the distribution of all energies.
 
         Raises:
             InputError: there are not enough frames.
@@ -195,9 +222,8 @@ class Dataset:
         wanted = max(rest, 0) if test is None else test
         if min(train, valid, wanted) < 0 or rest < wanted:
             raise InputError(
-                f"{self.label}: {train} training, {valid} validation and {wanted} test "
-                f"frames are requested, but there are {len(distinct)} distinct frames; request "
-                "fewer"
+                f"{self.label}: {train} training, {valid} validation and {wanted} test frames are "
+                f"requested, but there are {len(distinct)} distinct frames; request fewer"
             )
         rng = np.random.default_rng(seed)
         drawn = distinct[rng.permutation(len(distinct))]
@@ -211,7 +237,7 @@ class Dataset:
         return Split(*(self[part] for part in parts))
 
     def fingerprint(self) -> str:
-        """MD5 checksum of numbers, positions, energies and forces, as in `sgdml`."""
+        """MD5 checksum of numbers, positions, energies and forces, as the sGDML package has it."""
         digest = hashlib.md5(usedforsecurity=False)
         for array in (self.numbers.astype(np.uint8), self.positions, self.energies, self.forces):
             if array is not None:
@@ -230,31 +256,31 @@ class Dataset:
         forces_key: str | None = None,
         check: bool = True,
     ) -> Dataset:
-        """Read an sGDML, MD17 or rMD17 npz, or an extxyz file, in Å and kcal/mol.
+        """Read an npz file (sGDML, MD17, rMD17) or an extxyz file; convert to Å and kcal/mol.
 
-        Where a file states no units, npz files are read in kcal/mol and Å, and extxyz files in eV
-        and Å (ASE's convention).  Bond lengths and bond force constants show whether the units can
-        be right.
+        A file without units is read in kcal/mol and Å (npz), or in eV and Å (extxyz, as in ASE).
+        Bond lengths and bond force constants show whether the units are plausible.
 
         Args:
             path: the file.
-            length_unit, energy_unit: replace the units of the file.
+            length_unit, energy_unit: units that replace those of the file; see `jaxff.units`.
             energy_key, forces_key: names of the energies and forces in an extxyz file, such as
                 "REF_energy" and "REF_forces" (None: ASE's results, or one of the usual names).
-            check: refuse units that cannot be right.
+            check: whether implausible units are an error.
 
         Raises:
-            InputError: the file is unreadable, incomplete or inconsistent; values are not finite;
-                or the units cannot be right.
+            InputError: the file cannot be read, is incomplete or inconsistent, contains values that
+                are not finite, or has implausible units.
         """
         path = Path(path)
         if not path.is_file():
-            raise InputError(f"{path}: no such file")
+            raise InputError(f"{path}: no such file; check the path")
         if path.suffix.lower() in (".xyz", ".extxyz"):
             fields, stated = read_extxyz(path, energy_key, forces_key)
         elif energy_key or forces_key:
             raise InputError(
-                f"{path}: energy_key and forces_key are for extxyz files only; leave them out"
+                f"{path}: energy_key and forces_key (--energy-key, --forces-key) are for extxyz "
+                "files only; leave them out"
             )
         else:
             fields, stated = read_npz(path)
@@ -264,8 +290,8 @@ class Dataset:
             r, e = units.length_factor(used.length), units.energy_factor(used.energy)
         except InputError as error:
             raise InputError(
-                f"{path}: {error} (length_unit= and energy_unit=, or --length-unit and "
-                "--energy-unit, replace the units of the file)"
+                f"{path}: {error} (replace the units of the file by length_unit= and energy_unit=, "
+                "or --length-unit and --energy-unit)"
             ) from error
         fields["positions"] = np.asarray(fields["positions"], float) * r
         fields["forces"] = np.asarray(fields["forces"], float) * (e / r)
@@ -285,7 +311,11 @@ class Dataset:
         return data
 
     def save(self, path) -> None:
-        """Write an npz file for jaxff and the sGDML package (kcal/mol, Å), atomically."""
+        """Write an npz file for jaxff and the sGDML package, in kcal/mol and Å.
+
+        Raises:
+            InputError: the file cannot be written; an earlier file is then unchanged.
+        """
         arrays = {
             **{key: np.array(text) for key, text in self.notes.items()},
             "type": np.array("d"),
@@ -312,16 +342,22 @@ class Dataset:
 
 
 def stratified(energies: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Random indices (count,) of energies with the histogram of all energies (M,).
+    """Random indices (count,) of frames whose energies have the distribution of all energies.
 
-    The bins are those of Freedman and Diaconis; indices are drawn uniformly within each bin.
+    The energies are sorted into the bins of Freedman and Diaconis.  Each bin contributes in
+    proportion to its size.
+
+    Args:
+        energies: (M,) kcal/mol.
+        count: number of indices.
+        rng: random number generator.
     """
     if not 0 < count < len(energies) or np.ptp(energies) == 0.0:
         return rng.permutation(len(energies))[:count]
     edges = np.histogram_bin_edges(energies, bins="fd")
     bins = np.clip(np.digitize(energies, edges) - 1, 0, len(edges) - 2)
-    # In random order within each bin, the k-th of n frames has the place (k + u)/n.  The `count`
-    # frames with the lowest places contain the right share of every bin.
+    # The k-th of n frames of a bin, in random order, has the place (k + u)/n.  The `count` frames
+    # with the lowest places then contain the right share of every bin.
     places = np.empty(len(energies))
     for each in np.unique(bins):
         members = rng.permutation(np.flatnonzero(bins == each))
@@ -330,7 +366,11 @@ def stratified(energies: np.ndarray, count: int, rng: np.random.Generator) -> np
 
 
 def packaged_dataset(name: str) -> Dataset:
-    """A data set of the package: ethanol, keto_malondialdehyde or aspirin."""
+    """Load a data set that is part of the package.
+
+    Args:
+        name: "ethanol", "keto_malondialdehyde" or "aspirin".
+    """
     folder = importlib.resources.files("jaxff") / "data"
     with importlib.resources.as_file(folder / f"{name}.npz") as path:
         return Dataset.load(path)

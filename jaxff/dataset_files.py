@@ -21,7 +21,11 @@ FORCES_KEYS = ("forces", "force", "REF_forces")
 
 
 def read_npz(path: Path) -> tuple[Fields, Units]:
-    """The fields of an sGDML, MD17 or rMD17 file."""
+    """Read the fields of a `Dataset`, and their units, from an sGDML, MD17 or rMD17 file.
+
+    Raises:
+        InputError: the file cannot be read, contains no data set, or an array is missing.
+    """
     file = NpzReader(path, "data set")
     if "nuclear_charges" in file and "coords" in file:  # rMD17
         fields = {
@@ -32,7 +36,10 @@ def read_npz(path: Path) -> tuple[Fields, Units]:
         }
     elif "R" in file or "F" in file:
         if file.text("type", "d") != "d":
-            raise InputError(f"{path}: this sGDML file is of another type and contains no data set")
+            raise InputError(
+                f"{path}: not a data set, but an sGDML file of type {file.text('type')!r}; give a "
+                "data set"
+            )
         fields = {
             "numbers": file.need("z"),
             "positions": file.need("R"),
@@ -45,15 +52,15 @@ def read_npz(path: Path) -> tuple[Fields, Units]:
             "notes": {k: file.text(k) for k in NOTES if k in file},
         }
     elif "header" in file or "R_d_desc_alpha" in file:
-        raise InputError(f"{path}: this file contains a model or a state, not a data set")
+        raise InputError(f"{path}: the file contains a model or a state; give a data set")
     else:
         raise InputError(
-            f"{path}: not a data set: it has neither z, R, F (sGDML) nor nuclear_charges, coords, "
-            f"forces (rMD17); its arrays are {', '.join(list(file)[:8]) or 'missing'}"
+            f"{path}: not a data set, which needs the arrays z, R, F (sGDML) or nuclear_charges, "
+            f"coords, forces (rMD17); the file contains {', '.join(list(file)[:8]) or 'no arrays'}"
         )
     for key in ("numbers", "positions", "forces", "energies"):
         if fields.get(key) is not None and fields[key].dtype.kind not in "fiu":
-            raise InputError(f"{path}: {key} are not numbers (their dtype is {fields[key].dtype})")
+            raise InputError(f"{path}: {key} must be numbers (got dtype {fields[key].dtype})")
     why = "" if "e_unit" in file else "the default of npz files"
     return fields, Units(file.text("r_unit", "Ang"), file.text("e_unit", "kcal/mol"), why)
 
@@ -61,19 +68,32 @@ def read_npz(path: Path) -> tuple[Fields, Units]:
 def read_extxyz(
     path: Path, energy_key: str | None = None, forces_key: str | None = None
 ) -> tuple[Fields, Units]:
-    """The fields of an extxyz file; the keys are those of `Dataset.load`."""
+    """Read the fields of a `Dataset`, and their units, from an extxyz file.
+
+    Args:
+        path: the file.
+        energy_key, forces_key: names of energies and forces; see `Dataset.load`.
+
+    Raises:
+        InputError: the file cannot be read, forces are missing, or frames are inconsistent.
+    """
     try:
         frames = read_xyz_frames(path, slice(None))
     except Exception as error:
-        raise InputError(f"{path}: cannot be read as extxyz ({error})") from error
+        raise InputError(
+            f"{path}: cannot be read as extxyz ({error}); correct or write the file again"
+        ) from error
     if not frames:
-        raise InputError(f"{path}: no frames")
+        raise InputError(f"{path}: there are no frames; at least one is needed")
     numbers = frames[0].numbers
     positions, forces, energies, charges = [], [], [], []
     for i, atoms in enumerate(frames):
         where = f"{path}: frame {i}"
         if not np.array_equal(atoms.numbers, numbers):
-            raise InputError(f"{where} has other atoms, or another order of atoms, than frame 0")
+            raise InputError(
+                f"{where} has other atoms than frame 0, or another order: all frames must have the "
+                "same atoms in the same order"
+            )
         results = {} if atoms.calc is None else atoms.calc.results
         force = _labels(
             {**atoms.arrays, **results}, forces_key, FORCES_KEYS, "forces", where, needed=True
@@ -86,13 +106,17 @@ def read_extxyz(
         try:
             charges.append(charge_of_ase(atoms))
         except (TypeError, ValueError) as error:
-            raise InputError(f"{where} has a charge that is not a number ({error})") from error
+            raise InputError(f"{where}: the charge must be a number ({error})") from error
         if charges[i] != charges[0]:
-            raise InputError(f"{where} has charge {charges[i]}, but frame 0 has {charges[0]}")
+            raise InputError(
+                f"{where} has charge {charges[i]}, but frame 0 has {charges[0]}: all frames must "
+                "have the same charge"
+            )
     if any(e is None for e in energies):
         if any(e is not None for e in energies):
             raise InputError(
-                f"{path}: frame {energies.index(None)} has no energy, but others have one"
+                f"{path}: frame {energies.index(None)} has no energy, but other frames have one: "
+                "give energies for all frames or for none"
             )
         energies = None
     info = frames[0].info
@@ -120,18 +144,18 @@ def _labels(
     where: str,
     needed: bool = False,
 ) -> Any:
-    """The energy or the forces of a frame.
+    """The energy () or the forces (N, 3) of a frame, in the units of the file; None if missing.
 
     Args:
         known: the values of the frame by name.
-        key: name that the user gives.
-        usual: names that are tried otherwise.
+        key: the name given by the user, or None.
+        usual: names that are tried if `key` is None.
         what: "energy" or "forces", for messages.
         where: file and frame, for messages.
-        needed: refuse a frame without them also if no name is given.
+        needed: whether missing values are an error even if `key` is None.
 
     Raises:
-        InputError: they are missing, or two of the usual names have different values.
+        InputError: a needed value is missing, or two of the usual names have different values.
     """
     names = [name for name in ((key,) if key else usual) if known.get(name) is not None]
     remedy = f'give the name by {what}_key="..." (--{what}-key ...)'

@@ -35,16 +35,17 @@ DPI = 130
 
 
 def demo(name: str, out: Path, seed: int, console: Console) -> dict:
-    """Run the demonstration for one molecule and write its results.
+    """Run the demonstration for one molecule and write the results.
 
     Args:
         name: "ethanol" or "aspirin".
         out: an existing, writable folder for the results.
-        seed: seed of the split, the fits and the dynamics.
-        console: shows progress and the table.
+        seed: random seed of the split, the fits and the dynamics.
+        console: display of progress and results.
 
     Returns:
-        {"models": {model: {"test": errors}}, ...}, the output of `jaxff demo --json`.
+        The output of `jaxff demo --json`: molecule, theory, numbers of frames, test errors of each
+        model, kernel widths, and facts about the dynamics.
     """
     data = packaged_dataset(name)
     split = data.split(N_TRAIN, N_VALID, N_TEST, seed=seed)
@@ -87,7 +88,16 @@ def demo(name: str, out: Path, seed: int, console: Console) -> dict:
 
 
 def build(split, seed: int, console: Console) -> dict[str, Potential]:
-    """Make the five potentials from the same training frames."""
+    """Make the five potentials from the same training frames.
+
+    Args:
+        split: training and validation frames.
+        seed: random seed of the kernels.
+        console: display of progress.
+
+    Returns:
+        {name: potential}, with the names of `TITLES`.
+    """
     plain = gaff(split.train.molecule)
 
     def titled(title):
@@ -118,7 +128,18 @@ def build(split, seed: int, console: Console) -> dict[str, Potential]:
 
 
 def simulate(hybrid: Potential, data: Dataset, out: Path, seed: int, console: Console) -> dict:
-    """Langevin dynamics of the hybrid at 300 K and 500 K, with plots."""
+    """Run Langevin dynamics of the hybrid at 300 K and 500 K, and draw the plots.
+
+    Args:
+        hybrid: the potential.
+        data: reference frames, for comparison.
+        out: folder for the trajectory and the plots.
+        seed: random seed of the dynamics.
+        console: display of progress.
+
+    Returns:
+        Settings, mean temperature in K, speed and extrapolation of the simulations.
+    """
     molecule = data.molecule
     steps = 40_000 if molecule.n_atoms < 15 else 10_000
     ensemble = md.Langevin(TEMPERATURE, dt=TIME_STEP, friction=10.0)
@@ -169,12 +190,12 @@ def simulate(hybrid: Potential, data: Dataset, out: Path, seed: int, console: Co
 
 
 def score_rows(scores: dict) -> list[list]:
-    """Rows of the table of errors: [title, *metrics] of each model."""
+    """Rows of the table of errors, one for each model: its title and its metrics."""
     return [[TITLES[key], *(score[m] for m in METRICS)] for key, score in scores.items()]
 
 
 def outside(dynamics: dict) -> list[str]:
-    """How many frames of each simulation were outside the training data of the hybrid."""
+    """Sentences on the frames of each simulation outside the training data of the hybrid."""
     return [
         f"{found['outside']} of {found['frames']} at {kelvin}"
         + (f", the first at step {found['step']} ({found['reason']})" if found["outside"] else "")
@@ -183,59 +204,67 @@ def outside(dynamics: dict) -> list[str]:
 
 
 def write_report(path: Path, data: Dataset, scores: dict, dynamics: dict, sigmas: dict) -> None:
-    """Write the page that shows and explains the results."""
+    """Write a page that shows and explains the results.
+
+    Args:
+        path: the html file; the plots are in the same folder.
+        data: all reference frames.
+        scores: {model: {metric: error}}.
+        dynamics: the results of `simulate`.
+        sigmas: {model: kernel width, 1/Å}.
+    """
     folder = path.parent
     best = min(scores, key=lambda key: scores[key]["force_mae"])
     gain = scores["sgdml"]["force_mae"] / scores["hybrid"]["force_mae"]
     report = Report(f"{data.name.replace('_', ' ').capitalize()}: five force fields compared")
     report.text(
-        f"Reference: {data.theory}, {len(data)} frames. Each model was trained on the same "
-        f"{N_TRAIN} frames (and {N_VALID} to choose the kernel widths) and tested on {N_TEST} "
-        "other frames. Energies are in kcal/mol after removal of the mean offset, forces in "
-        "kcal/mol/Å for each Cartesian component."
+        f"Reference: {data.theory}, {len(data)} frames. All models have the same {N_TRAIN} "
+        f"training frames, {N_VALID} validation frames for the choice of the kernel width, and "
+        f"{N_TEST} test frames. Energy errors are in kcal/mol, without the mean difference. Force "
+        "errors are in kcal/mol/Å for each Cartesian component."
     )
     lowest = data.molecule.with_positions(data.positions[np.argmin(np.asarray(data.energies))])
     report.molecules(
-        {"": lowest}, "The frame of lowest energy. Drag, or use the arrow keys, to rotate it."
+        {"": lowest}, "The frame of lowest energy. Drag it or use the arrow keys to rotate it."
     )
     report.heading("Errors on held-out frames")
     report.table(["model", *METRICS], score_rows(scores))
     report.text(
-        "GAFF is the published force field, without knowledge of this reference. GAFF refitted has "
-        "the same terms, with parameters fitted to the training forces and energies. Class-II adds "
-        "Morse bonds, anharmonic angles and couplings of neighbouring bonds, angles and dihedrals, "
-        "still at the cost of molecular mechanics. sGDML is a kernel model of the whole energy "
-        "with the permutational symmetries of the molecule, which are detected in the data. The "
-        "hybrid is the sum of the class-II force field and a second kernel, trained on the errors "
-        f"of the class-II force field. The lowest force error is that of {TITLES[best]}; the force "
-        f"MAE of the kernel divided by that of the hybrid is {gain:.2f}. The chosen kernel width "
-        f"is {sigmas['sgdml']:g}."
+        "GAFF is the published force field, not fitted to this reference. GAFF refitted has the "
+        "same terms, with parameters fitted to the training forces and energies. Class-II adds "
+        "Morse bonds, anharmonic angles and couplings of neighbouring bonds, angles and dihedrals. "
+        "sGDML is a kernel model of the whole energy with the permutational symmetries that were "
+        "detected in the training frames. The hybrid is the sum of the class-II force field and a "
+        "kernel that was trained on the errors of the class-II force field. "
+        f"The model with the lowest force error is {TITLES[best]}. The force MAE of sGDML divided "
+        f"by that of the hybrid is {gain:.2f}. The kernel width of sGDML is {sigmas['sgdml']:g} "
+        "1/Å."
     )
     report.picture(
         folder / "force_parity.png",
-        "Predicted against reference force components of the test frames. A perfect model lies on "
-        "the line; the colour is the number of components.",
+        "Predicted against reference force components of the test frames. On the line, both are "
+        "equal. The colour shows the number of components.",
     )
     report.heading("Dynamics of the hybrid")
     ps = dynamics["steps"] * dynamics["dt"] / 1000
     report.text(
         f"Langevin dynamics at {dynamics['temperature']:g} K with a time step of "
         f"{dynamics['dt']:g} fs, {ps:g} ps long. The mean temperature after the first tenth is "
-        f"{dynamics['mean_temperature']:.1f} K. The rate was {dynamics['steps_per_second']:.0f} "
-        "steps per second, without compilation. The trajectory is trajectory.extxyz (Å, kcal/mol, "
-        "fs, K)."
+        f"{dynamics['mean_temperature']:.1f} K. The speed was {dynamics['steps_per_second']:.0f} "
+        "steps per second, without compilation. The file trajectory.extxyz contains the trajectory "
+        "(Å, kcal/mol, fs, K)."
     )
     report.text(f"Frames outside the training data: {', '.join(outside(dynamics))}.")
     report.picture(
         folder / "energy_temperature.png",
-        "Energies and temperature against time. The instantaneous temperature of so few atoms "
-        "fluctuates strongly; its mean should approach the target.",
+        "Energies and temperature against time. The temperature of so few atoms fluctuates "
+        "strongly, but its mean should approach the target.",
     )
     report.picture(
         folder / "torsions.png",
-        "Torsion angles. The reference frames were sampled at 500 K: compare them with the "
-        "simulation of the hybrid at 500 K; at 300 K the peaks are narrower. High barriers are "
-        "crossed rarely in such short simulations, so that equivalent peaks may differ in height.",
+        "Torsion angles. Compare the reference frames with the simulation at 500 K, because they "
+        "were sampled at this temperature. At 300 K the peaks are narrower. Short simulations "
+        "rarely cross high barriers, so equivalent peaks may differ in height.",
     )
     report.heading("Use the results")
     report.code(

@@ -1,8 +1,7 @@
-"""What a potential was trained on, and whether other frames are similar to it.
+"""Training domains: summaries of training frames, with which other frames are compared.
 
-A trained potential predicts nothing far from its training frames: a kernel falls back to its mean,
-and a fitted force field may have energies without a lower limit.  A `Domain` summarises the
-training frames, so that frames far from them are noticed at little cost.
+A trained potential is unreliable far from its training frames: a kernel predicts its mean, and a
+fitted force field may have energies without a lower limit.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from jaxff.molecule import Molecule, equivalent_atoms
 MAX_FRAMES = 500  # training frames with which others are compared
 MAX_NUMBERS = 500_000  # in the descriptors of these frames
 MARGIN = 1.2  # limit of the distance, in units of the largest one among the training frames
-STRETCH = 0.5  # part of the range of a bond by which it may leave this range
-LEAST_STRETCH = 0.05  # Å, the least such length
+STRETCH = 0.5  # a bond may leave its range in training by this part of the range,
+LEAST_STRETCH = 0.05  # or by this length, Å, if it is larger
 DEPTH = 1.25  # lowest energy, in units of the estimated depth of the minimum below the mean
-LEAST_DEPTH = 1.0  # kcal/mol, by which an energy may always be lower
+LEAST_DEPTH = 1.0  # kcal/mol by which an energy may always be below the lowest training energy
 _FLOOR = 0.1  # smallest scale of an entry, in units of the mean scale
 _SAME = 1e-6  # relative difference of the signatures of one frame, from rounding in text files
 _AT_ONCE = 2048  # frames compared at once
 
 
 class Trained(NamedTuple):
-    """Training frames of a potential, or of a part of it.
+    """Training frames of a potential, or of one of its terms.
 
     Attributes:
         domain: the training frames.
-        atoms: the atoms of the potential that are those of the domain; None: all, in their order.
+        atoms: indices of the atoms of the domain in the potential; None: all, in the same order.
         whole: whether the energies of the domain are those of the whole potential.
     """
 
@@ -42,19 +41,19 @@ class Trained(NamedTuple):
     whole: bool = True
 
     def on(self, atoms: np.ndarray) -> Trained:
-        """The same after the potential has been placed on the `atoms` of a larger system."""
+        """The training frames of the potential placed on `atoms` (n,) of a larger system."""
         own = range(len(atoms)) if self.atoms is None else self.atoms
         return self._replace(atoms=tuple(int(atoms[i]) for i in own))
 
 
 class Outside(NamedTuple):
-    """The frames of a set that lie outside the training data.
+    """The frames of a set that are outside the training data.
 
     Attributes:
-        frames: (M,) whether each frame lies outside.
-        energies: (M,) kcal/mol, how far the energy lies below the lowest training energy, at least
-            0, and 0 if the energies are unknown.
-        reason: why the first of these frames lies outside; "" if there is none.
+        frames: (M,) whether each frame is outside.
+        energies: (M,) kcal/mol by which the energy is below the lowest training energy; 0 if it is
+            not below or not known.
+        reason: why the first such frame is outside; "" if there is none.
     """
 
     frames: np.ndarray
@@ -62,7 +61,7 @@ class Outside(NamedTuple):
     reason: str
 
     def summary(self) -> dict[str, Any]:
-        """Numbers as JSON values: of frames, of those outside, their share, and the first."""
+        """Counts, the first frame outside and the largest of `energies`, as JSON values."""
         count, total = int(self.frames.sum()), len(self.frames)
         return {
             "frames": total, "outside": count, "share": count / max(total, 1),
@@ -73,24 +72,27 @@ class Outside(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """The training frames of a potential, in a form that is quick to compare with.
+    """Summary of the training frames of a potential.
+
+    Two frames are compared by their inverse interatomic distances.  The D = N(N−1)/2 pairs of atoms
+    belong to classes; the potential cannot distinguish the pairs of one class.  Inverse distances
+    are therefore sorted within each class, and divided by their standard deviations.
 
     Attributes:
         atoms: (N,) symbols of the elements, for messages.
-        orbits: (D,) number of the class of each pair of atoms, D = N(N−1)/2.  The potential cannot
-            distinguish the pairs of one class.
-        scale: (D,) 1/Å, standard deviations of the inverse distances, sorted within their classes.
+        orbits: (D,) class of each pair of atoms.
+        scale: (D,) 1/Å, standard deviations of the sorted inverse distances.
         reference: (M, D) sorted inverse distances of some training frames, in units of `scale`.
-        limit: () largest distance from the nearest of these frames, in units of `scale`.
+        limit: () largest Euclidean distance from the nearest row of `reference`.
         bonds: (B, 2) atoms of each bond.
         lengths: (B, 2) Å, shortest and longest length that each bond may have.
-        energies: (2,) kcal/mol, lowest and highest energy that the potential has on its training
-            frames; NaN if unknown.
+        energies: (2,) kcal/mol, lowest and highest energy of the potential on its training frames;
+            NaN if unknown.
         floor: () kcal/mol, lowest energy that the potential may have.
-        signatures: (F, 2) sums by which each of the F training frames is recognised, in any order
-            of its atoms and in any orientation.
-        lattice: (3, 3) Å, lattice vectors as columns, of periodic frames, whose distances are those
-            of the nearest images; None: the frames are not periodic.
+        signatures: (F, 2) sums that identify each of the F training frames, for any order of the
+            atoms and any orientation.
+        lattice: (3, 3) Å, lattice vectors as columns; distances are those of the nearest images.
+            None: the frames are not periodic.
     """
 
     atoms: np.ndarray
@@ -114,19 +116,18 @@ class Domain:
         permutations: np.ndarray | None = None,
         lattice: np.ndarray | None = None,
     ) -> Domain:
-        """The domain of a potential.
+        """The domain of a potential, with limits that follow from the training frames.
 
-        The limits follow from the training frames alone: the distance limit from the distance
-        of each frame to the nearest other frame, and the energy limit from the mean and the
-        variance of the energies.  Harmonic vibrations of f degrees of freedom with a standard
-        deviation s have a mean energy of s √(f/2) above the minimum, at any temperature.
+        The distance limit follows from the distance of each frame to the nearest other frame.  The
+        energy limit follows from the mean and the standard deviation s of the energies.  Harmonic
+        vibrations of f degrees of freedom have a mean energy of s √(f/2) above the minimum.
 
         Args:
             molecule: elements and bonds.
             positions: (F, N, 3) Å, the training frames.
-            energies: (F,) kcal/mol, of the trained potential; None if they are unknown.
-            permutations: (P, N) permutations under which the potential is symmetric; None: of
-                all atoms with equal surroundings in the bond graph.
+            energies: (F,) kcal/mol, energies of the trained potential; None if unknown.
+            permutations: (P, N) permutations under which the potential is symmetric; None: the
+                permutations of all equivalent atoms of the bond graph.
             lattice: (3, 3) Å, lattice vectors as columns, or None.
         """
         positions = np.asarray(positions, float)
@@ -164,9 +165,9 @@ class Domain:
         )
 
     def without_limits(self) -> Domain:
-        """The same training frames, with all other frames inside.
+        """The domain with infinite limits, so that no frame is outside.
 
-        For a part of a potential that is zero far from its training frames.
+        It is used for terms that are zero far from their training frames.
         """
         lengths = np.tile([0.0, np.inf], (len(self.bonds), 1))
         limits = {"limit": np.array(np.inf), "lengths": lengths, "floor": np.array(-np.inf)}
@@ -178,7 +179,7 @@ class Domain:
         return len(self.signatures)
 
     def distances(self, positions: np.ndarray) -> np.ndarray:
-        """Distances (M,) of frames (M, N, 3) Å from the training frames, in units of the limit."""
+        """Distances (M,) of frames (M, N, 3) Å from the training frames, divided by `limit`."""
         x = _ordered(_inverse_distances(positions, self.lattice), self.orbits)
         return _nearest(x / self.scale, *self._compared) / float(self.limit)
 
@@ -187,11 +188,11 @@ class Domain:
         return _with_squares(self.reference)
 
     def outside(self, positions: np.ndarray, energies: np.ndarray | None = None) -> Outside:
-        """The frames outside this domain, and why the first of them is.
+        """The frames outside this domain, and the reason for the first of them.
 
         Args:
             positions: (M, N, 3) Å.
-            energies: (M,) kcal/mol, of the terms of the trained potential; None if unknown.
+            energies: (M,) kcal/mol, energies of the trained potential; None if unknown.
         """
         positions = np.asarray(positions, float)
         energies = np.full(len(positions), np.nan) if energies is None else np.asarray(energies)
@@ -209,8 +210,8 @@ class Domain:
         first = int(np.argmax(frames))
         if deep[first]:
             reason = (
-                f"its energy lies {below[first]:.1f} kcal/mol below all training energies, deeper "
-                "than the minimum that these suggest"
+                f"the energy is {below[first]:.1f} kcal/mol below the lowest training energy, and "
+                "below the minimum estimated from the training energies"
             )
         elif broken[first]:
             excess = np.maximum(lengths[first] - high, low - lengths[first])
@@ -218,13 +219,13 @@ class Domain:
             i, j = map(int, self.bonds[worst])
             reason = (
                 f"the bond of atoms {i} ({self.atoms[i]}) and {j} ({self.atoms[j]}) is "
-                f"{lengths[first, worst]:.2f} Å long, and the training frames allow "
+                f"{lengths[first, worst]:.2f} Å long, but the training frames allow "
                 f"{low[worst]:.2f} to {high[worst]:.2f} Å"
             )
         else:
             reason = (
-                f"its distances differ {distances[first]:.2f} times as much from the nearest "
-                "training frame as allowed"
+                "the interatomic distances differ from those of the nearest training frame by "
+                f"{distances[first]:.2f} times the limit"
             )
         return Outside(frames, below, reason)
 
@@ -243,13 +244,13 @@ class Domain:
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays of this domain by name, for files."""
+        """The attributes as arrays, {name: array}, for files."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: np.asarray(value) for name, value in values.items() if value is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> Domain | None:
-        """The domain in a file; None if it is absent, incomplete or damaged."""
+        """The domain with the attributes `arrays`; None if one is missing or damaged."""
         names = {item.name for item in fields(cls)}
         given = {name: np.asarray(x) for name, x in arrays.items() if name in names}
         if names - set(given) - {"lattice"}:
@@ -279,7 +280,7 @@ class Domain:
 
 
 def _inverse_distances(positions: np.ndarray, lattice: np.ndarray | None) -> np.ndarray:
-    """Inverse distances (M, D) 1/Å of all pairs of atoms of frames (M, N, 3) Å."""
+    """Inverse distances (M, D) 1/Å of all pairs of atoms at positions (M, N, 3) Å."""
     pairs = np.stack(np.tril_indices(np.shape(positions)[1], -1), axis=1)
     with np.errstate(divide="ignore"):
         return 1.0 / _lengths(pairs, positions, lattice)
@@ -288,7 +289,10 @@ def _inverse_distances(positions: np.ndarray, lattice: np.ndarray | None) -> np.
 def _lengths(
     pairs: np.ndarray, positions: np.ndarray, lattice: np.ndarray | None = None
 ) -> np.ndarray:
-    """Distances (M, P) Å of pairs (P, 2) in frames (M, N, 3) Å, of the nearest images."""
+    """Distances (M, P) Å of pairs of atoms (P, 2) at positions (M, N, 3) Å.
+
+    With a lattice, they are distances of the nearest images.
+    """
     i, j = np.asarray(pairs, int).reshape(-1, 2).T
     positions = np.asarray(positions, float)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -300,13 +304,13 @@ def _lengths(
 
 
 def _signatures(x: np.ndarray) -> np.ndarray:
-    """Sums (M, 2) of inverse distances (M, D) 1/Å and of their cubes."""
+    """Sums (M, 2) of inverse distances x (M, D) 1/Å and of their cubes."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.stack([x.sum(axis=1), (x**3).sum(axis=1)], axis=1)
 
 
 def _orbits(molecule: Molecule, permutations: np.ndarray | None) -> np.ndarray:
-    """Class (D,) of each pair of atoms; the order of distances in a class has no meaning."""
+    """Class (D,) of each pair of atoms; see `Domain.of` for the arguments."""
     n = molecule.n_atoms
     i, j = np.tril_indices(n, -1)
     if permutations is None:
@@ -323,7 +327,7 @@ def _orbits(molecule: Molecule, permutations: np.ndarray | None) -> np.ndarray:
 
 
 def _ordered(x: np.ndarray, orbits: np.ndarray) -> np.ndarray:
-    """Values (M, D) sorted within each class of columns, class after class."""
+    """Values x (M, D), ordered by the class of their columns and sorted within each class."""
     place = np.argsort(orbits, kind="stable")
     x, sorted_orbits = x[:, place], orbits[place]
     edges = np.flatnonzero(np.diff(sorted_orbits)) + 1
@@ -335,7 +339,7 @@ def _ordered(x: np.ndarray, orbits: np.ndarray) -> np.ndarray:
 
 
 def _with_squares(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Reference (K, D) in double precision, and the sums (K,) of its squares."""
+    """The reference (K, D) in float64, and the sums (K,) of the squares of its rows."""
     reference = reference.astype(float)
     return reference, (reference**2).sum(axis=1)
 
@@ -343,7 +347,10 @@ def _with_squares(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _nearest(
     x: np.ndarray, reference: np.ndarray, squares: np.ndarray, *, skip_itself: bool = False
 ) -> np.ndarray:
-    """Distances (M,) from x (M, D) to the nearest reference (K, D), NaN if x is not finite."""
+    """Distances (M,) of points x (M, D) from the nearest row of `reference` (K, D).
+
+    `squares` (K,) are the squared norms of these rows; `skip_itself` skips rows equal to x.
+    """
     out = np.full(len(x), np.inf)
     for start in range(0, len(x), _AT_ONCE):
         part = x[start : start + _AT_ONCE]
@@ -359,15 +366,15 @@ def _nearest(
 def outside(
     trained: Sequence[Trained], positions: np.ndarray, energies: np.ndarray | None = None
 ) -> Outside | None:
-    """The frames that are outside the training data of a potential, or of a part of it.
+    """The frames outside the training data of a potential, or of one of its terms.
 
     Args:
-        trained: the training of the potential.
+        trained: the training frames of the potential and of its terms.
         positions: (M, N, 3) Å.
-        energies: (M,) kcal/mol, of the potential; None if unknown.
+        energies: (M,) kcal/mol, energies of the potential; None if unknown.
 
     Returns:
-        None if the training data are unknown.
+        The frames outside, or None if the training data are unknown.
     """
     if not trained:
         return None
@@ -384,7 +391,7 @@ def outside(
 
 
 def trained_on(trained: Sequence[Trained], positions: np.ndarray) -> np.ndarray:
-    """Whether each frame (M, N, 3) Å is a training frame of the potential or of one part, (M,)."""
+    """Whether each frame (M, N, 3) Å is one of the training frames `trained`, (M,)."""
     found = np.zeros(len(positions), bool)
     for part in trained:
         own = positions if part.atoms is None else positions[:, list(part.atoms)]

@@ -2,7 +2,4 @@
 
 
 class InputError(ValueError):
-    """Input that cannot be used.
-
-    The message says what is wrong, where, and what to do.
-    """
+    """Wrong input; the message says what is wrong, where, and what to do."""

@@ -1,9 +1,9 @@
 """Distances, angles and dihedrals, with finite values and correct gradients.
 
-Points and vectors are (3,) Å.  Additional trailing axes batch over interactions and use the full
-vector width of the processor.  Where a gradient does not exist (coincident atoms, straight angles,
-collinear dihedrals) it is zero, the mean over directions.  Derivatives are given in closed form,
-which keeps them accurate and lets XLA compile few vector operations.
+Points and vectors are (3,) Å.  Additional trailing axes batch over interactions, so that one
+processor instruction serves several interactions.  Some gradients do not exist: at coincident
+atoms, straight angles and dihedrals of collinear atoms.  They are set to zero, the mean over all
+directions.  Derivatives are written in closed form, which is accurate and fast.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ _ATAN_SERIES = tuple((-1.0) ** k / (2 * k + 1) for k in range(20))
 
 
 def distance(a: Array, b: Array) -> Array:
-    """Distance () Å of points a, b (3,) Å; the gradient is zero if they coincide."""
+    """Distance () Å of the points a and b (3,) Å; the gradient is zero if they coincide."""
     return length(b - a)
 
 
 def length(d: Array) -> Array:
-    """Length () Å of a vector (3,) Å; the gradient is zero at zero."""
+    """Length () Å of the vector d (3,) Å; the gradient is zero if the length is zero."""
     return safe_sqrt(square(d))
 
 
 def square(d: Array) -> Array:
-    """Square of the length () Å² of a vector (3,) Å."""
+    """Squared length () Å² of the vector d (3,) Å."""
     return _dot(d, d)
 
 
 def angle(a: Array, b: Array, c: Array) -> Array:
-    """Angle () rad in [0, π] at b between a and c (3,) Å, as atan2(|u × v|, u · v).
+    """Angle () rad in [0, π] at the point b between the points a and c (3,) Å.
 
-    The gradient is zero at exactly 0° and 180°.  Use `squared_angle_deviation` for a harmonic
-    energy; its second derivative is also correct there.
+    The angle is atan2(|u × v|, u · v) with u = a − b and v = c − b.  The gradient is zero at 0° and
+    180°.  For harmonic energies use `squared_angle_deviation`, which has correct derivatives there.
     """
     return _angle(a - b, c - b)
 
 
 def angle_cos(a: Array, b: Array, c: Array) -> Array:
-    """Cosine () of the angle at b between a and c (3,) Å, smooth at straight angles.
+    """Cosine () of the angle at the point b between the points a and c (3,) Å.
 
-    Value and gradient are zero if b coincides with a or c.
+    It is smooth at straight angles.  Value and gradient are zero if b coincides with a or c.
     """
     u, v = a - b, c - b
     product = _dot(u, u) * _dot(v, v)
@@ -54,41 +54,57 @@ def angle_cos(a: Array, b: Array, c: Array) -> Array:
 
 
 def fade(x: Array) -> Array:
-    """Smooth step () from 0 at x = 0 to 1 at x = 1, with two zero derivatives there."""
+    """Smooth step () from 0 at x ≤ 0 to 1 at x ≥ 1; x is ().
+
+    The first and second derivatives are zero at 0 and 1.
+    """
     x = jnp.clip(x, 0.0, 1.0)
     return x**3 * (10.0 + x * (6.0 * x - 15.0))
 
 
 def squared_angle_deviation(a: Array, b: Array, c: Array, reference: Array) -> Array:
-    """(θ − θ0)², () rad², of the angle θ at b of a, c (3,) Å; θ0 is `reference`, rad.
+    """Squared deviation (θ − θ0)², () rad², of an angle θ from θ0.
 
-    At exactly 0° and 180° the first and second derivatives are correct if θ0 is this angle.  For
+    At exactly 0° and 180°, the first and second derivatives are correct if θ0 is this angle.  For
     other θ0 the energy has a cusp there, and the gradient is set to zero.
+
+    Args:
+        a, b, c: (3,) Å; θ is the angle at b between a and c.
+        reference: θ0, () rad.
     """
     return squared_deviation(a - b, c - b, reference)
 
 
 def squared_deviation(u: Array, v: Array, reference: Array) -> Array:
-    """`squared_angle_deviation` of the angle between the vectors u, v (3,) Å."""
+    """Squared deviation (θ − θ0)², () rad²; see `squared_angle_deviation`.
+
+    Args:
+        u, v: (3,) Å; θ is the angle between them.
+        reference: θ0, () rad.
+    """
     return _squared_deviation(u, v, jnp.asarray(reference, u.dtype))
 
 
 def dihedral(a: Array, b: Array, c: Array, d: Array) -> Array:
-    """Dihedral angle () rad in [−π, π] of a-b-c-d (3,) Å; 0 is cis (IUPAC sign).
+    """Dihedral angle () rad in [−π, π] of the points a, b, c, d (3,) Å.
 
-    Value and gradient are zero if three consecutive points are collinear.
+    The angle is 0 in cis conformation, and its sign follows IUPAC.  Value and gradient are zero if
+    three consecutive points are collinear.
     """
     cos, sin = dihedral_cos_sin(a, b, c, d)
     return jnp.arctan2(sin, cos)
 
 
 def dihedral_cos_sin(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
-    """Cosine and sine () of the dihedral a-b-c-d (3,) Å; (1, 0) if it is undefined."""
+    """Cosine () and sine () of the dihedral angle of the points a, b, c, d (3,) Å.
+
+    They are (1, 0) with zero gradients if three consecutive points are collinear.
+    """
     return torsion_cos_sin(b - a, c - b, d - c)
 
 
 def safe_sqrt(square: Array) -> Array:
-    """Square root with a zero gradient at zero."""
+    """Square root () of `square` (), with a zero gradient at zero; 0 for negative numbers."""
     positive = square > 0.0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
 
@@ -127,13 +143,19 @@ def _squared_deviation_jvp(primals, tangents):
 
 
 def _angle_products(u: Array, v: Array) -> tuple[Array, Array]:
-    """u · v and |u × v|²."""
+    """The products u · v and |u × v|², () Å² and () Å⁴, of the vectors u and v (3,) Å."""
     w = _cross(u, v)
     return _dot(u, v), _dot(w, w)
 
 
 def _sine_times_tangent(u: Array, v: Array, cos: Array, du: Array, dv: Array) -> Array:
-    """|u × v| dθ for cos θ = u · v, smooth at straight angles."""
+    """The product |u × v| dθ, () Å² rad, which is smooth at straight angles.
+
+    Args:
+        u, v: (3,) Å; θ is the angle between them.
+        cos: u · v, () Å².
+        du, dv: tangents of u and v, (3,) Å.
+    """
     uu, vv = _dot(u, u), _dot(v, v)
     along_u, along_v = cos / _or_one(uu, uu > 0.0), cos / _or_one(vv, vv > 0.0)
     return _dot(u, along_u * du - dv) + _dot(v, along_v * dv - du)
@@ -141,10 +163,14 @@ def _sine_times_tangent(u: Array, v: Array, cos: Array, du: Array, dv: Array) ->
 
 @jax.custom_jvp
 def _arctan(sin2: Array, cos: Array) -> tuple[Array, Array]:
-    """θ = atan2(s, c) in [0, π] from s² and c, and η/tan η if η is below π/8.
+    """The angle θ = atan2(s, c) in [0, π], and the ratio η/tan η.
 
-    η is the distance of θ from 0 or π.  jnp.arctan2 calls a library function for each number and
-    is ten times slower.
+    η is the deviation of θ from 0 or π, whichever is nearer.  The ratio is correct for η below π/8.
+    jnp.arctan2 calls a library function for each number and is ten times slower.
+
+    Args:
+        sin2: s², ().
+        cos: c, ().
     """
     sin, adjacent = safe_sqrt(sin2), jnp.abs(cos)
     large, small = jnp.maximum(sin, adjacent), jnp.minimum(sin, adjacent)
@@ -169,17 +195,23 @@ def _arctan_jvp(primals, tangents):
 
 
 def _straight_ratio(sin2: Array, cos: Array) -> Array:
-    """η/tan η as in `_arctan`, expressed as a smooth function of s²."""
+    """The ratio η/tan η of `_arctan` as a smooth function of s², with the same arguments."""
     straight = (sin2 <= _TAN_EIGHTH**2 * cos * cos) & (cos != 0.0)
     tan2 = jnp.where(straight, sin2, 0.0) / _or_one(cos * cos, straight)
     return _polynomial(_ATAN_SERIES, tan2)
 
 
 def _deviation(sin2: Array, cos: Array, reference: Array) -> tuple[Array, Array]:
-    """θ − θ0, and (θ − θ0)/s for derivatives, from s² = |u × v|², u · v and θ0.
+    """The deviation θ − θ0 of an angle, and (θ − θ0)/s, where s = |u × v|.
 
-    Near straight angles the latter is ±(η − η0)/s, where η is the distance of θ from 0 or π.  η/s
-    is a smooth function of s², and the cusp η0/s is omitted at s = 0.
+    Near a straight angle (0 or π), (θ − θ0)/s is ±(η − η0)/s.  Here η and η0 are the deviations of
+    θ and θ0 from the straight angle.  η/s is a smooth function of s².  The cusp η0/s is set to zero
+    at s = 0.
+
+    Args:
+        sin2: s² = |u × v|², () Å⁴.
+        cos: u · v, () Å².
+        reference: θ0, () rad.
     """
     angle, ratio = _arctan(sin2, cos)
     sin, adjacent = safe_sqrt(sin2), jnp.abs(cos)
@@ -195,10 +227,11 @@ def _deviation(sin2: Array, cos: Array, reference: Array) -> tuple[Array, Array]
 
 @jax.custom_jvp
 def torsion_cos_sin(b1: Array, b2: Array, b3: Array) -> tuple[Array, Array]:
-    """Cosine and sine () of the dihedral of bond vectors (3,) Å; (1, 0) if undefined.
+    """Cosine () and sine () of the dihedral angle φ of the bond vectors b1, b2, b3 (3,) Å.
 
-    cos φ ∝ (b1 × b2) · (b2 × b3), sin φ ∝ |b2| b1 · (b2 × b3); gradient after Blondel and Karplus,
-    J. Comput. Chem. 17, 1132 (1996), eq. 27.
+    cos φ is proportional to (b1 × b2) · (b2 × b3), and sin φ to |b2| b1 · (b2 × b3).  They are
+    (1, 0) with zero gradients if two consecutive vectors are parallel.  The gradient follows
+    Blondel and Karplus, J. Comput. Chem. 17, 1132 (1996), eq. 27.
     """
     m, n = _cross(b1, b2), _cross(b2, b3)
     product = _dot(m, m) * _dot(n, n)

@@ -31,10 +31,10 @@ class StackGroup:
     """Potentials of one shape, evaluated by one program.
 
     Attributes:
-        members: (K,) their places in the stack.
-        program: a program whose arrays have a leading axis K.
-        counts: (K,) their numbers of atoms.
-        n_atoms: number of atoms with ghosts.
+        members: (K,) places of the potentials in the stack.
+        program: a program; its arrays have a leading axis K.
+        counts: (K,) numbers of atoms of the potentials.
+        n_atoms: number of atoms including ghosts.
     """
 
     members: tuple[int, ...]
@@ -45,23 +45,39 @@ class StackGroup:
     params_axis = 0  # the parameters differ between the members
 
     def ready(self, params: Params) -> dict[str, Any]:
-        """Index arrays and parameters of the members, as `energy` needs them."""
+        """Index arrays and parameters of all members, for `energy`.
+
+        Args:
+            params: {term: {column: array}} with a leading axis K.
+
+        Returns:
+            A tree of arrays with a leading axis K; `energy` needs the entry of one member.
+        """
         ready = jax.vmap(lambda program, params: program.ready(params))
         return {"program": self.program, "params": ready(self.program, params)}
 
     def energy(self, member: dict[str, Any], R) -> Any:
-        """Energy () kcal/mol of one member at R (n_atoms, 3) Å; see `ready`."""
+        """Energy () kcal/mol of one member.
+
+        Args:
+            member: the entry of the member in the result of `ready`.
+            R: (n_atoms, 3) Å.
+        """
         return member["program"].energy(member["params"], R)
 
     def replicas_at_once(self, params) -> int:
-        """The number of members: all are evaluated together."""
+        """The number of members, because all are evaluated together."""
         return len(self.members)
 
     def prepared(self, params: Params) -> Any:
-        """All that `energy_and_forces` needs and that does not depend on positions.
+        """The data for `energy_and_forces` that do not depend on positions.
 
-        These are the interactions of all members, or the result of `ready` if a term is not a sum
-        of interactions.
+        Args:
+            params: {term: {column: array}} with a leading axis K.
+
+        Returns:
+            A list of the interactions of all members.  If a term is not a sum of interactions, the
+            result of `ready`.
         """
 
         def sums(program: Program, params: Params):
@@ -78,7 +94,7 @@ class StackGroup:
         """Energies (K, M) kcal/mol and forces (K, M, n_atoms, 3) kcal/mol/Å.
 
         Args:
-            prepared: see `prepared`.
+            prepared: the result of the method `prepared`.
             R: (K, M, n_atoms, 3) Å.
         """
         if isinstance(prepared, list):
@@ -96,7 +112,7 @@ class StackGroup:
 
     @cached_property
     def ghosts(self) -> np.ndarray:
-        """Positions (K, n_atoms, 3) Å of the ghosts; zeros for the atoms of the members."""
+        """Positions (K, n_atoms, 3) Å of the ghosts, with zeros for the other atoms."""
         pads = [ghost_positions(self.n_atoms - count) for count in self.counts]
         nothing = np.zeros((1, self.n_atoms, 3))
         return np.concatenate(
@@ -110,8 +126,8 @@ class StackGroup:
         """Positions (K, count, n_atoms, 3) Å of frames of each member, with ghosts.
 
         Args:
-            frames: (M, N, 3) Å of each member; the last frame is repeated where M is too small.
-            start: number of the first frame.
+            frames: K arrays (M, N, 3) Å; the last frame is repeated if M < start + count.
+            start: index of the first frame.
             count: number of frames.
         """
         out = np.repeat(self.ghosts[:, None], count, axis=1)
@@ -130,7 +146,7 @@ class StackGroup:
 
 
 def grouped(potentials: Sequence[Potential]) -> Iterator[StackGroup]:
-    """The groups of potentials of whole molecules, in any order."""
+    """Yield groups of potentials of one shape; the potentials may be in any order."""
     by_shape: dict[Any, list[int]] = {}
     for k, potential in enumerate(potentials):
         by_shape.setdefault(_shape_of(potential), []).append(k)
@@ -157,7 +173,7 @@ def grouped(potentials: Sequence[Potential]) -> Iterator[StackGroup]:
 
 
 def _shape_of(potential: Potential) -> tuple:
-    """A key of a potential; potentials with equal keys form one group."""
+    """A hashable key; potentials with equal keys form one group."""
     program, params = potential.program, potential.params
     if can_be_padded(program):
         tables = set(table_columns(program))
@@ -176,11 +192,11 @@ def _shape_of(potential: Potential) -> tuple:
 
 
 def _others(term: Term) -> tuple:
-    """The static fields of a term except names and fields that padding changes."""
+    """(name, value) of the static fields of a term, except names and fields changed by padding."""
     left_out = {"n_atoms", *term.adaptable, *array_fields(term), *name_fields(term)}
     return tuple((f.name, getattr(term, f.name)) for f in fields(term) if f.name not in left_out)
 
 
 def _shapes(tree, first: int = 0) -> tuple:
-    """Shapes, from axis `first` on, and types of the arrays of a tree."""
+    """(shape, dtype) of each array of a tree; the axes before `first` are omitted."""
     return tuple((np.shape(leaf)[first:], str(leaf.dtype)) for leaf in jax.tree.leaves(tree))

@@ -14,19 +14,22 @@ RIGID = 0.01
 
 
 def checked_hessian(positions, hessian) -> tuple[np.ndarray, np.ndarray]:
-    """Checked positions (N, 3) Å and symmetric Hessian (N, 3, N, 3) kcal/mol/Å².
+    """Check positions and a Hessian, and symmetrise the Hessian.
 
     Args:
         positions: (N, 3) Å.
         hessian: (N, 3, N, 3) or (3N, 3N) kcal/mol/Å².
 
+    Returns:
+        Positions (N, 3) Å and symmetric Hessian (N, 3, N, 3) kcal/mol/Å².
+
     Raises:
-        InputError: shapes are wrong, values are not finite, or the Hessian is not symmetric or so
-            small that it can only be in hartree/Bohr².
+        InputError: a shape is wrong, a value is not finite, or the Hessian is not symmetric or
+            probably in hartree/Bohr².
     """
     R, H = np.asarray(positions, float), np.asarray(hessian, float)
     if R.ndim != 2 or R.shape[1] != 3 or len(R) < 2:
-        raise InputError(f"positions have shape {R.shape}, expected (N, 3) in Å with N from 2")
+        raise InputError(f"positions have shape {R.shape}, expected (N, 3) in Å with N ≥ 2")
     n = len(R)
     if H.shape not in ((n, 3, n, 3), (3 * n, 3 * n)):
         raise InputError(
@@ -35,20 +38,20 @@ def checked_hessian(positions, hessian) -> tuple[np.ndarray, np.ndarray]:
         )
     if not (np.isfinite(R).all() and np.isfinite(H).all()):
         raise InputError(
-            "the positions or the Hessian contain values that are not finite: calculate them again"
+            "a value of the positions or of the Hessian is not finite: calculate both again"
         )
     H = H.reshape(3 * n, 3 * n)
     largest, skew = np.abs(H).max(), np.abs(H - H.T).max()
     if skew > ASYMMETRY * largest:
         raise InputError(
-            f"the Hessian is not symmetric (by up to {skew:.3g} kcal/mol/Å², its largest element "
-            f"is {largest:.3g}): the Hessian is incomplete, mass-weighted or not converged; "
-            "calculate it again"
+            f"the Hessian is not symmetric: H − Hᵀ is up to {skew:.3g} kcal/mol/Å², H up to "
+            f"{largest:.3g}.  It may be incomplete, mass-weighted or not converged; calculate the "
+            "full Hessian without mass-weighting"
         )
     if 0.0 < largest < 5.0:
         raise InputError(
-            f"the Hessian's largest element is {largest:.3g}, but several hundred kcal/mol/Å² are "
-            "expected: multiply by 2240.9 if it is in hartree/Bohr²"
+            f"the largest element of the Hessian is {largest:.3g} kcal/mol/Å², but several hundred "
+            "are expected: multiply the Hessian by 2240.9 if it is in hartree/Bohr²"
         )
     return R, (0.5 * (H + H.T)).reshape(n, 3, n, 3)
 
@@ -56,8 +59,8 @@ def checked_hessian(positions, hessian) -> tuple[np.ndarray, np.ndarray]:
 def check_rigid_motion(positions: np.ndarray, hessian: np.ndarray) -> None:
     """Check that translations and rotations of the molecule cause no forces.
 
-    This holds at stationary points.  It fails if the Hessian has other axes or another atom order
-    than the positions, or if there are large forces.
+    They cause none at stationary points.  The check fails if the Hessian and the positions differ
+    in orientation or atom order, or if the geometry is far from a stationary point.
 
     Args:
         positions: (N, 3) Å.
@@ -78,5 +81,6 @@ def check_rigid_motion(positions: np.ndarray, hessian: np.ndarray) -> None:
     if part > RIGID:
         raise InputError(
             f"rigid motions of the molecule cause forces ({100 * part:.2g} % of the norm of the "
-            "Hessian): the positions have another orientation or atom order, or are not a minimum"
+            "Hessian): give the positions of an energy minimum in the orientation and atom order "
+            "of the Hessian"
         )

@@ -1,4 +1,4 @@
-"""Versions, devices, and a test for faulty JAX releases."""
+"""Versions, devices, and a test that JAX computes correctly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("jaxff", "jax", "jaxlib", "jax-md", "flax", "optax", "numpy", "scipy
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that determine the results."""
+    """Versions of Python and of the packages that jaxff uses, {name: version}."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def installation() -> dict[str, str]:
-    """Versions, the platform, and the devices and precision of JAX."""
+    """Versions, the platform, and the devices and default precision of JAX, as {name: text}."""
     precision = str(jnp.zeros(()).dtype)
     if precision != "float64":
         precision += " (set JAX_ENABLE_X64=1 for float64)"
@@ -40,9 +40,10 @@ def installation() -> dict[str, str]:
 
 
 def canary() -> str:
-    """Compare compiled, eager and NumPy energies and forces of a small molecule.
+    """Compare the energy and forces of a small molecule by JAX and by NumPy.
 
-    Some jax releases miscompile on some machines.  This test takes about a second.
+    Some releases of JAX compile programs wrongly on some machines.  JAX is tested with and without
+    compilation.  The test takes about a second.
 
     Returns:
         A sentence with the largest differences.
@@ -70,9 +71,9 @@ def canary() -> str:
         errors = abs(float(e) - numpy_energy), float(np.abs(gradient + numpy_forces).max())
         if not (errors[0] < tolerance[0] and errors[1] < tolerance[1]):
             raise InputError(
-                f"{name} JAX disagrees with NumPy by {errors[0]:.2g} kcal/mol and "
-                f"{errors[1]:.2g} kcal/mol/Å: jax {jax.__version__} computes wrongly on this "
-                "machine; install another release"
+                f"jax {jax.__version__} computes wrongly on this machine: {name} results differ "
+                f"from NumPy by {errors[0]:.2g} kcal/mol and {errors[1]:.2g} kcal/mol/Å; install "
+                "another release of jax"
             )
         worst = [max(a, b) for a, b in zip(worst, errors, strict=True)]
     return (
@@ -88,7 +89,7 @@ _POSITIONS = np.array(
 
 
 def _energy(xp, R):
-    """Energy () of H-O-O-H, kcal/mol: bonded terms, Coulomb and Lennard-Jones.
+    """Energy () kcal/mol of H-O-O-H: bonded terms, Coulomb and Lennard-Jones.
 
     Args:
         xp: NumPy or jax.numpy.

@@ -1,9 +1,8 @@
 """Sums over interactions of a few atoms, and their gradients.
 
-The gradient of a sum with respect to positions is written out, for one geometry and, under
-`jax.vmap`, for a batch.  The batch then becomes the last axis, so that the inner loops run over
-replicas and use the full width of the processor.  Automatic differentiation provides all other
-derivatives.
+The gradient of a sum with respect to positions is written explicitly, for one geometry and for a
+batch under `jax.vmap`.  A batch becomes the last axis, so that the innermost loops run over its
+geometries, which is fast.  Automatic differentiation provides all other derivatives.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ class Interactions:
         energy: function that returns the energy () kcal/mol of one interaction of k atoms.  Its
             arguments are the k − 1 vectors (3,) Å from each atom to the next, and the parameters.
             Additional trailing axes of its arguments batch over interactions.
-        atoms: (k, n).
+        atoms: (k, n) atom indices.
         parameters: arrays (n, ...), one row for each interaction.
         scale: () factor of the sum, or None.
-        matrices: optional, for pairs whose energy is symmetric and vanishes where all parameters
-            are zero: the parameters of all pairs of atoms, (N, N) each.  One geometry is then
-            evaluated without indexing.
+        matrices: for pairs, the parameters of all pairs of atoms, (N, N) each, or None.  The energy
+            of a pair must be symmetric, and zero if all its parameters are zero.  With matrices,
+            one geometry is evaluated without indexing.
     """
 
     energy: Callable
@@ -50,24 +49,29 @@ class Interactions:
     matrices: tuple[Array, ...] | None = None
 
     def each(self, R: Array):
-        """The values of `energy` for each interaction, (n,), at R (N, 3) Å."""
+        """Energies (n,) kcal/mol of the interactions, without `scale`, at R (N, 3) Å."""
         # One gather for all points, so that its transpose is one scatter.
         points = R.at[self.atoms.ravel()].get(mode="promise_in_bounds")
         points = points.reshape(*self.atoms.shape, 3)
         return jax.vmap(self.energy)(*(points[1:] - points[:-1]), *self.parameters)
 
     def sum(self, R: Array) -> Array:
-        """The energy () kcal/mol at R (N, 3) Å."""
+        """Sum () kcal/mol of the energies of all interactions, at R (N, 3) Å."""
         return self._scaled(self.each(R).sum())
 
     def add_to(self, energy: Array, gradient: Array, X: Array) -> tuple[Array, Array]:
         """Add the energy and the gradient of this sum to an energy and a gradient.
 
+        For a batch of B geometries, all arguments have an additional last axis B.
+
         Args:
-            energy: () kcal/mol; or (K,) of K molecules with equal numbers of interactions, sorted
-                by molecule, and K scale factors.
+            energy: () kcal/mol, or (K,) for K molecules.  The molecules then have equal numbers of
+                interactions, which are sorted by molecule, and `scale` is (K,).
             gradient: (3, N) kcal/mol/Å.
-            X: (3, N) Å.  For a batch, all three have a last axis B.
+            X: positions, (3, N) Å.
+
+        Returns:
+            The two sums, with the shapes of `energy` and `gradient`.
         """
         batch = X.shape[2:]
         if self.matrices is not None and not energy.ndim:
@@ -98,7 +102,7 @@ class Interactions:
         return energy + own_energy, gradient
 
     def _by_matrices(self, X):
-        # Elements that are no pair get an arbitrary distance that is not zero.
+        # Elements without a pair get an arbitrary nonzero distance.
         matrices = self.matrices or ()
         paired = sum(matrix != 0.0 for matrix in matrices)
         d = jnp.where(paired, X[:, None, :] - X[:, :, None], 1.0)
@@ -121,7 +125,7 @@ def over(energy: Callable, R: Array, atoms: np.ndarray, *parameters: Array):
         parameters: arrays (n, ...), one row for each interaction.
 
     Returns:
-        the values of `energy`, with a leading axis n.
+        The values of `energy`, with a leading axis n.
     """
     # One gather for all points, so that its transpose is one scatter, the slowest step of forces.
     points = R.at[atoms.T.ravel()].get(mode="promise_in_bounds")
@@ -129,7 +133,7 @@ def over(energy: Callable, R: Array, atoms: np.ndarray, *parameters: Array):
 
 
 def total(interactions: Sequence[Interactions], R: Array) -> Array:
-    """The sum of the energies of all interactions, () kcal/mol, at R (N, 3) Å."""
+    """Sum () kcal/mol of the energies of all interactions, at R (N, 3) Å."""
     R = R.astype(jnp.result_type(R, *(p for kind in interactions for p in kind.parameters)))
     return _total(merged(interactions), R)
 
@@ -188,7 +192,10 @@ def _by_batches_rule(axis_size, in_batched, interactions, R):
 
 @custom_vmap
 def _value_and_gradient(interactions, R):
-    """Energy () and gradient (N, 3) at R (N, 3), or of a batch R (B, N, 3)."""
+    """Energy () kcal/mol and gradient (N, 3) kcal/mol/Å at R (N, 3) Å.
+
+    For a batch R (B, N, 3) Å, the results have a leading axis B.
+    """
     X = R.T
     energy, gradient = jnp.zeros(X.shape[2:], R.dtype), jnp.zeros_like(X)
     for interaction in interactions:
@@ -202,7 +209,14 @@ def _value_and_gradient_rule(axis_size, in_batched, interactions, R):
 
 
 def _of_molecules(count: int, in_batched, interactions, R):
-    """Energies and gradients of K molecules; the interactions have a first axis K."""
+    """Energies (K,) kcal/mol and gradients (K, N, 3) kcal/mol/Å of K molecules.
+
+    Args:
+        count: K.
+        in_batched: trees of flags: which arrays of `interactions` and R have a leading axis K.
+        interactions: the interactions of one shape.
+        R: (K, N, 3) or (N, 3) Å.
+    """
     batched, R_batched = in_batched
     R = R if R_batched else jnp.broadcast_to(R, (count, *R.shape))
     leaves, structure = jax.tree.flatten(interactions)
@@ -218,11 +232,11 @@ def side_by_side(interactions: Sequence[Interactions], n_atoms: int) -> list[Int
     """The interactions of K molecules as those of one system of K · n_atoms atoms.
 
     Args:
-        interactions: their arrays have a first axis K.
+        interactions: interactions; their arrays have a leading axis K.
         n_atoms: number of atoms of each molecule.
 
     Returns:
-        long lists of interactions, for `energies_and_gradients`.  Matrices keep their axis K.
+        Interactions of the whole system.  The arrays `scale` and `matrices` keep the axis K.
     """
     out = []
     for one in interactions:
@@ -234,13 +248,12 @@ def side_by_side(interactions: Sequence[Interactions], n_atoms: int) -> list[Int
 
 
 def energies_and_gradients(interactions: Sequence[Interactions], R: Array) -> tuple[Array, Array]:
-    """Energies (K,) and gradients (K, N, 3) of K molecules of one shape.
-
-    Small systems with matrices of parameters are evaluated one by one.
+    """Energies (K,) kcal/mol and gradients (K, N, 3) kcal/mol/Å of K molecules of one shape.
 
     Args:
-        interactions: see `side_by_side`.
-        R: (K, N, 3) Å, or (K, B, N, 3) for B frames of each; the results then have this axis too.
+        interactions: the result of `side_by_side`.
+        R: (K, N, 3) Å, or (K, B, N, 3) Å for B frames of each molecule.  The results then have the
+            shapes (K, B) and (K, B, N, 3).
     """
     count, n_atoms, frames = len(R), R.shape[-2], R.shape[1:-2]
     # (K, [B,] N, 3) to (3, K N [, B])
@@ -266,7 +279,7 @@ def _sum(interactions, R):
 
 
 def merged(interactions: Sequence[Interactions]) -> list[Interactions]:
-    """Join interactions of the same form, which gives fewer and longer loops."""
+    """Join interactions with the same energy function, which gives fewer and longer loops."""
     forms: dict[tuple, list[Interactions]] = {}
     for i, kind in enumerate(interactions):
         form = kind.energy, tuple(p.shape[1:] for p in kind.parameters)

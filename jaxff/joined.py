@@ -1,7 +1,7 @@
-"""Interactions of several molecules in one list, for one geometry of each.
+"""Interactions of several molecules in one list, for one geometry of each molecule.
 
-On a CPU, starting a compiled loop takes longer than a short loop itself.  One gather of positions
-and one scatter of forces therefore serve all interactions of all molecules.
+On a CPU, the start of a compiled loop takes longer than a short loop.  Therefore all interactions
+of all molecules share one gather of positions and one scatter of forces.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Form(NamedTuple):
     """Size of the interactions of one form.
 
     Attributes:
-        energy: see `Interactions`.
+        energy: the energy function; see `Interactions`.
         n_points: number of atoms of one interaction.
         count: number of interactions.
         shapes: shapes of the parameters of one interaction.
@@ -48,11 +48,12 @@ class Joined:
     Attributes:
         forms: the forms, in the order of the arrays.
         n_molecules: number of molecules K.
-        atoms: their atoms; for each form those of the first points of all interactions, then those
-            of the second points, and so on.
-        owners: (n,) molecules of all interactions.
-        factors: (n,) factors of their energies, or None.
-        parameters: for each form and each of its parameters, an array (..., count), flattened.
+        atoms: flat array of atom indices.  For each form, the first atoms of all interactions are
+            followed by the second atoms, and so on.
+        owners: (n,) index of the molecule of each interaction.
+        factors: (n,) factor of the energy of each interaction, or None.
+        parameters: flat array.  For each form and each parameter of the form, it contains an array
+            (..., count).
     """
 
     forms: tuple[Form, ...]
@@ -64,10 +65,11 @@ class Joined:
 
     @classmethod
     def of(cls, parts: Sequence[tuple[Interactions, np.ndarray]], n_molecules: int) -> Joined:
-        """Join interactions, whose `scale` may be an array (n,).
+        """Join the interactions of several molecules.
 
         Args:
-            parts: interactions of NumPy arrays and their molecules (n,).
+            parts: pairs of interactions of NumPy arrays and the indices (n,) of their molecules.
+                The field `scale` of the interactions may be an array (n,).
             n_molecules: number of molecules.
         """
         alike: dict[tuple, list[tuple[Interactions, np.ndarray]]] = {}
@@ -97,7 +99,11 @@ class Joined:
 
     @jax.jit
     def energies_and_forces(self, R: Array) -> tuple[Array, Array]:
-        """Energies (K,) kcal/mol and forces (N, 3) kcal/mol/Å at all positions R (N, 3) Å."""
+        """Energies (K,) kcal/mol and forces (N, 3) kcal/mol/Å of all molecules.
+
+        Args:
+            R: (N, 3) Å, positions of all N atoms of all molecules.
+        """
         R = R.astype(jnp.result_type(R, self.parameters))
         inside = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
         points = _split(
@@ -125,5 +131,5 @@ class Joined:
 
 
 def _split(x: Array, sizes: Sequence[int]) -> list[Array]:
-    """Parts of the last axis with these sizes."""
+    """Split the last axis into parts of the given sizes."""
     return jnp.split(x, np.cumsum(sizes)[:-1], axis=-1)

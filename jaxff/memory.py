@@ -1,4 +1,4 @@
-"""Memory of the machine and of this process."""
+"""Memory of the machine and of the current process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 
 
 def resident() -> int:
-    """Bytes of main memory that this process uses (0 if unknown)."""
+    """Bytes of main memory that the current process uses (0 if unknown)."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -19,13 +19,16 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """Largest number of bytes of main memory that this process has used."""
+    """Largest number of bytes of main memory that the current process has used."""
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest * (1 if sys.platform == "darwin" else 1024)
 
 
 def capacity() -> int | None:
-    """Bytes of the memory in which arrays are stored (None if unknown)."""
+    """Bytes of memory for JAX arrays: of the accelerator, or of the machine on a CPU.
+
+    The result is None if the size is unknown.
+    """
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
@@ -36,7 +39,7 @@ def capacity() -> int | None:
 
 
 def held() -> int:
-    """Bytes in use of the memory in which arrays are stored."""
+    """Bytes in use of the memory for JAX arrays; see `capacity` (0 if unknown)."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_in_use", 0)

@@ -1,4 +1,4 @@
-"""Molecule: atoms, bonds and a geometry, matched to others by graph isomorphism."""
+"""Molecule: atoms, bonds and one geometry; molecules are matched by graph isomorphism."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 # Two atoms are bonded if they are closer than this factor times the sum of their covalent radii.
-# The limit is above all bonds of thermal frames, and below hydrogen bonds and 1-3 distances.
+# The limit exceeds all bond lengths of thermal frames, but not hydrogen bonds and 1-3 distances.
 BOND_TOLERANCE = 1.3
 
 
@@ -35,6 +35,9 @@ class Molecule:
         charge: net charge, e.
         bond_orders: (B,) 1, 2, 3 or 1.5 (aromatic), or None if the source has none.
         name: label for messages and files.
+
+    Raises:
+        InputError: an atomic number, a position or a bond is wrong.
     """
 
     numbers: np.ndarray
@@ -51,22 +54,29 @@ class Molecule:
         positions = np.array(self.positions, float)
         who = self.name or "molecule"
         if numbers.ndim != 1 or len(numbers) == 0:
-            raise InputError(f"{who}: no atoms")
+            raise InputError(f"{who}: there are no atoms; at least one is needed")
         if (numbers < 1).any() or (numbers >= len(chemical_symbols)).any():
             bad = int(np.argmax((numbers < 1) | (numbers >= len(chemical_symbols))))
             raise InputError(
-                f"{who}: atom {bad} has the atomic number {numbers[bad]}, which is not an element"
+                f"{who}: atom {bad} has the atomic number {numbers[bad]}; use a number from 1 to "
+                f"{len(chemical_symbols) - 1}"
             )
         if positions.shape != (len(numbers), 3):
             raise InputError(
-                f"{who}: positions have shape {positions.shape}, expected ({len(numbers)}, 3)"
+                f"{who}: positions have shape {positions.shape}, expected ({len(numbers)}, 3) in Å"
             )
         if not usable(positions).all():
             atom = int(np.argmax(~usable(positions).all(axis=1)))
-            raise InputError(f"{who}: the position of atom {atom} is not finite or too large")
+            raise InputError(
+                f"{who}: the position of atom {atom} is not finite or too large "
+                f"({positions[atom].tolist()}); correct it"
+            )
         bonds = np.sort(np.asarray(self.bonds, int).reshape(-1, 2), axis=1)
         if len(bonds) and (bonds.min() < 0 or bonds.max() >= len(numbers)):
-            raise InputError(f"{who}: a bond names an atom outside 0..{len(numbers) - 1}")
+            raise InputError(
+                f"{who}: the atom indices of bonds must be from 0 to {len(numbers) - 1} (got "
+                f"{bonds.min()} to {bonds.max()})"
+            )
         order = np.lexsort((bonds[:, 1], bonds[:, 0]))
         object.__setattr__(self, "numbers", numbers)
         object.__setattr__(self, "positions", positions)
@@ -84,7 +94,7 @@ class Molecule:
 
     @property
     def masses(self) -> np.ndarray:
-        """(N,) amu: IUPAC 2016 standard atomic weights (ASE's table)."""
+        """(N,) amu, IUPAC 2016 standard atomic weights (table of ASE)."""
         return atomic_masses_iupac2016[self.numbers]
 
     @property
@@ -99,7 +109,7 @@ class Molecule:
 
     @property
     def label(self) -> str:
-        """Name for messages; the formula if the molecule has no name."""
+        """Name in messages; the formula if the molecule has no name."""
         return self.name or self.formula
 
     def __repr__(self) -> str:
@@ -112,15 +122,15 @@ class Molecule:
     def from_smiles(cls, smiles: str, seed: int = 7, *, geometry: bool = True) -> Molecule:
         """Make the molecule of a SMILES string, with a geometry from ETKDGv3 and MMFF94.
 
-        Hydrogens follow the heavy atoms, which are in SMILES order.
+        The heavy atoms are in SMILES order, and the hydrogens follow.
 
         Args:
             smiles: the string.
-            seed: random seed of the conformer.
-            geometry: whether a geometry is computed; otherwise all positions are zero.
+            seed: random seed of the geometry.
+            geometry: whether a geometry is computed; if not, all positions are zero.
 
         Raises:
-            InputError: RDKit cannot read the SMILES, or cannot compute a geometry.
+            InputError: RDKit cannot read the SMILES string, or cannot compute a geometry.
         """
         from rdkit import Chem, rdBase
         from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
@@ -129,7 +139,7 @@ class Molecule:
             rdBase.DisableLog("rdApp.*")
             bare = Chem.MolFromSmiles(smiles)
         if bare is None or bare.GetNumAtoms() == 0:
-            raise InputError(f"{smiles!r} is not a SMILES string that RDKit can read")
+            raise InputError(f"{smiles!r} is not a SMILES string that RDKit can read; correct it")
         mol = Chem.AddHs(bare)
         if not geometry:
             mol.AddConformer(Chem.Conformer(mol.GetNumAtoms()))
@@ -140,34 +150,40 @@ class Molecule:
             if rdDistGeom.EmbedMolecule(mol, parameters) != 0:
                 parameters.useRandomCoords = True  # large or strained molecules
                 if rdDistGeom.EmbedMolecule(mol, parameters) != 0:
-                    raise InputError(f"RDKit finds no geometry for {smiles!r}; read it from a file")
+                    raise InputError(
+                        f"RDKit found no geometry for {smiles!r}; read the molecule from a file"
+                    )
             if not rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
                 raise InputError(
-                    f"MMFF94 has no parameters for {smiles!r}; read the geometry from a file"
+                    f"MMFF94 has no parameters for {smiles!r}; read the molecule from a file"
                 )
             status = rdForceFieldHelpers.MMFFOptimizeMolecule(mol, maxIters=5000)
         if status != 0:
             raise InputError(
-                f"MMFF94 did not converge for {smiles!r}; read the geometry from a file"
+                f"MMFF94 did not converge for {smiles!r}; read the molecule from a file"
             )
         return cls(**fields_of_rdkit(mol, smiles))
 
     @classmethod
     def from_ase(cls, atoms: Any, charge: int | None = None) -> Molecule:
-        """The molecule of an `ase.Atoms`; bonds are perceived from the geometry.
+        """The molecule of an `ase.Atoms`, with bonds perceived from the geometry.
 
         Args:
-            atoms: the atoms.
-            charge: e; by default ``atoms.info["charge"]``, or else the sum of the initial charges.
+            atoms: the `ase.Atoms`.
+            charge: net charge, e; None: ``atoms.info["charge"]``, or the sum of the initial charges
+                if this entry is missing.
+
+        Raises:
+            InputError: the atoms are periodic.
         """
         return cls._with_bonds(fields_of_ase(atoms, charge))
 
     @classmethod
     def read(cls, path: str | Path) -> Molecule:
-        """The (first) molecule of an sdf, mol, mol2, pdb, xyz or extxyz file.
+        """Read the first molecule of an sdf, mol, mol2, pdb, xyz or extxyz file.
 
-        Bonds are those of the file if it contains any (sdf, mol, mol2, pdb with CONECT records);
-        otherwise they are perceived from the geometry.
+        Files in the formats sdf, mol, mol2 and pdb with CONECT records contain bonds.  For other
+        files, bonds are perceived from the geometry.
 
         Raises:
             InputError: the format is unknown, or the file cannot be read.
@@ -179,15 +195,17 @@ class Molecule:
                 f"{path}: unknown molecule format {path.suffix!r}; use {', '.join(cls.FORMATS)}"
             )
         if not path.is_file():
-            raise InputError(f"{path}: no such file")
+            raise InputError(f"{path}: no such file; check the path")
         try:
             molecule = cls._with_bonds(reader(path))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except Exception as error:
             why = "" if isinstance(error, LookupError) else str(error)
-            why = why or "it is empty, truncated or damaged"
-            raise InputError(f"{path}: cannot be read as {path.suffix[1:]} ({why})") from error
+            why = why or "the file is empty, truncated or damaged"
+            raise InputError(
+                f"{path}: cannot be read as {path.suffix[1:]} ({why}); correct the file"
+            ) from error
         return molecule if molecule.name else replace(molecule, name=path.stem)
 
     @classmethod
@@ -199,11 +217,15 @@ class Molecule:
     # -- changing and writing -------------------------------------------------------------
 
     def with_positions(self, positions: Any) -> Molecule:
-        """The same molecule at `positions`, (N, 3) Å."""
+        """The same molecule at other positions (N, 3) Å."""
         return replace(self, positions=positions)
 
     def reorder(self, order: Sequence[int] | np.ndarray) -> Molecule:
-        """The same molecule with atom ``order[i]`` at place i; `order` is (N,)."""
+        """The same molecule with atom ``order[i]`` at place i.
+
+        Args:
+            order: (N,) permutation of the atom indices.
+        """
         order = np.asarray(order, int)
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
@@ -215,7 +237,7 @@ class Molecule:
         )
 
     def to_ase(self) -> Atoms:
-        """An `ase.Atoms` with this geometry; charge and name are in ``info``."""
+        """The molecule as an `ase.Atoms`; the dict ``info`` contains charge and name."""
         from ase import Atoms
 
         info = {"charge": self.charge} | ({"name": self.name} if self.name else {})
@@ -224,16 +246,17 @@ class Molecule:
     # -- matching -------------------------------------------------------------------------
 
     def match(self, other: Molecule) -> np.ndarray:
-        """The atom of `other` that corresponds to each atom, by graph isomorphism.
+        """Match the atoms of another molecule to those of this one by graph isomorphism.
 
-        Elements and connectivity must agree; geometry and bond orders are ignored.  Two molecules
-        that agree atom by atom give 0..N-1.
+        Elements and bonds must agree.  Geometry and bond orders are ignored.  If both molecules
+        have the same order of atoms, this order is kept.
 
         Returns:
-            (N,) indices: ``other.reorder(self.match(other))`` has the atom order of self.
+            (N,) index in `other` of each atom: ``other.reorder(self.match(other))`` has the atom
+            order of this molecule.
 
         Raises:
-            InputError: there is no such mapping; the message describes the difference.
+            InputError: the molecules have different elements or bonds.
         """
         same_elements = np.array_equal(self.numbers, other.numbers)
         if same_elements and np.array_equal(self.bonds, other.bonds):
@@ -253,13 +276,14 @@ class Molecule:
         if mapping is None:
             raise InputError(
                 f"atoms cannot be matched: {names[0]} and {names[1]} are both {self.formula} but "
-                f"bonded differently ({_bond_counts(self)} against {_bond_counts(other)})"
+                f"bonded differently ({_bond_counts(self)} against {_bond_counts(other)}); give "
+                "molecules with the same bonds"
             )
         return np.array([mapping[i] for i in range(self.n_atoms)])
 
     @cached_property
     def neighbours(self) -> list[list[int]]:
-        """The atoms bonded to each atom."""
+        """Indices of the atoms that are bonded to each atom, N lists."""
         neighbours: list[list[int]] = [[] for _ in range(self.n_atoms)]
         for i, j in self.bonds.tolist():
             neighbours[i].append(j)
@@ -268,7 +292,7 @@ class Molecule:
 
     @cached_property
     def graph(self) -> networkx.Graph:
-        """The bond graph, with the node attribute ``element``."""
+        """The bond graph; the node attribute ``element`` is the atomic number."""
         import networkx
 
         graph = networkx.Graph()
@@ -278,7 +302,7 @@ class Molecule:
 
 
 def formula(numbers) -> str:
-    """Hill formula of atomic numbers (N,): C, H, then all other elements by symbol."""
+    """Hill formula, such as C2H6O, of atomic numbers (N,)."""
     symbols = [chemical_symbols[z] for z in np.asarray(numbers)]
     counts = {s: symbols.count(s) for s in sorted(set(symbols))}
     first = [s for s in ("C", "H") if s in counts] if "C" in counts else []
@@ -287,9 +311,10 @@ def formula(numbers) -> str:
 
 
 def equivalent_atoms(molecule: Molecule) -> np.ndarray:
-    """Classes (N,) of atoms with the same element and environment in the bond graph.
+    """Class (N,) of each atom; atoms of one class have the same element and environment.
 
-    Colour refinement: Weisfeiler and Leman, Nauchno-Tekh. Inf. 2 (9), 12 (1968).
+    Environments are compared in the bond graph by colour refinement: Weisfeiler and Leman,
+    Nauchno-Tekh. Inf. 2 (9), 12 (1968).
     """
     colours, count = molecule.numbers, 0
     while len(np.unique(colours)) > count:
@@ -304,13 +329,13 @@ def equivalent_atoms(molecule: Molecule) -> np.ndarray:
 
 
 def perceive_bonds(numbers, positions, lattice=None) -> np.ndarray:
-    """Bonds (B, 2) of atoms closer than 1.3 times the sum of their covalent radii.
+    """Bonds (B, 2) between atoms closer than 1.3 times the sum of their covalent radii.
 
     Args:
         numbers: (N,) atomic numbers.
-        positions: (N, 3) Å, or (M, N, 3) frames, whose median distances are used, so that
-            a bond stretched in one frame remains a bond.
-        lattice: (3, 3) Å, lattice vectors as columns; distances are then between nearest images.
+        positions: (N, 3) Å, or (M, N, 3) Å for M frames.  The median distance over the frames
+            decides, so that one frame with a stretched bond has no effect.
+        lattice: (3, 3) Å, lattice vectors as columns; distances are those of the nearest images.
     """
     numbers, frames = np.asarray(numbers), np.asarray(positions, float)
     frames = frames.reshape(-1, len(numbers), 3)

@@ -1,6 +1,6 @@
 """Readers of molecule files: the fields of a `Molecule` by file suffix.
 
-A new format takes one function and one line in `READERS`.
+For a new format, add a function and a line in `READERS`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,26 @@ from jaxff.errors import InputError
 # Types of bonds in mol2 files.
 BOND_ORDERS = {"1": 1.0, "2": 2.0, "3": 3.0, "ar": 1.5, "am": 1.0}
 Fields = dict[str, Any]  # bonds are absent if the file contains none
-UNREADABLE = "RDKit cannot read it; check its format, elements, bonds and charges"
+UNREADABLE = "RDKit cannot read the file; check its format, elements, bonds and charges"
 
 
 def fields_of_rdkit(mol: Any, name: str) -> Fields:
-    """The fields of an RDKit molecule with hydrogens and a conformer."""
+    """The fields of a `Molecule` from an RDKit molecule.
+
+    Args:
+        mol: RDKit molecule with hydrogens and a conformer.
+        name: name of the molecule.
+
+    Raises:
+        InputError: an atom is an isotope.
+    """
     from rdkit import Chem
 
     labelled = [a.GetIdx() for a in mol.GetAtoms() if a.GetIsotope()]
     if labelled:
         raise InputError(
-            f"{name}: atom {labelled[0]} is an isotope, but jaxff uses the masses of the natural "
-            "elements; remove the isotope label"
+            f"{name}: atom {labelled[0]} is an isotope, but jaxff uses standard atomic weights; "
+            "remove the isotope label"
         )
     bonds = list(mol.GetBonds())
     return {
@@ -45,14 +53,20 @@ def fields_of_rdkit(mol: Any, name: str) -> Fields:
 
 
 def fields_of_ase(atoms: Any, charge: int | None = None) -> Fields:
-    """The fields of an `ase.Atoms`, without bonds.
+    """The fields of a `Molecule`, without bonds, from an `ase.Atoms`.
 
     Args:
-        atoms: the atoms.
-        charge: e; by default ``atoms.info["charge"]``, or else the sum of the initial charges.
+        atoms: the `ase.Atoms`.
+        charge: net charge, e; None: see `charge_of_ase`.
+
+    Raises:
+        InputError: the atoms are periodic.
     """
     if np.any(atoms.pbc):
-        raise InputError("periodic structures are not supported: set atoms.pbc = False")
+        raise InputError(
+            'periodic structures are not supported: set atoms.pbc = False, or pbc="F F F" in an '
+            "extxyz file"
+        )
     return {
         "numbers": atoms.numbers,
         "positions": atoms.positions,
@@ -62,16 +76,26 @@ def fields_of_ase(atoms: Any, charge: int | None = None) -> Fields:
 
 
 def charge_of_ase(atoms: Any) -> int:
-    """Net charge, e: ``atoms.info["charge"]``, or else the sum of the initial charges."""
+    """Net charge, e, of an `ase.Atoms`.
+
+    It is ``atoms.info["charge"]``, or the sum of the initial charges if this entry is missing.
+    """
     charge = atoms.info.get("charge", round(float(atoms.get_initial_charges().sum())))
     return int(charge or 0)
 
 
 def read_xyz_frames(path: Path, index: int | slice) -> Any:
-    """The frame or frames of an (extended) xyz file, as ASE's atoms.
+    """Read one or several frames of an xyz or extxyz file.
+
+    Args:
+        path: the file.
+        index: index of a frame, or a slice.
+
+    Returns:
+        An `ase.Atoms` for an index, or a list of them for a slice.
 
     Raises:
-        InputError: see `count_xyz_frames`.
+        InputError: the file ends within a frame.
     """
     import ase.io
 
@@ -80,11 +104,10 @@ def read_xyz_frames(path: Path, index: int | slice) -> Any:
 
 
 def count_xyz_frames(path: Path, most: int | None = None) -> int:
-    """Number of frames in an (extended) xyz file, or `most` if it has more.
+    """Number of frames in an xyz or extxyz file, or `most` if the file has more.
 
     Raises:
-        InputError: a frame has fewer lines than it declares atoms, for which ASE would search
-            through any number of lines.
+        InputError: the file ends within a frame.
     """
     frames = 0
     with path.open("rb") as file:
@@ -97,6 +120,7 @@ def count_xyz_frames(path: Path, most: int | None = None) -> int:
                 break  # the end, or a line for which ASE raises an error
             left = os.fstat(file.fileno()).st_size
             if not 0 <= count <= left or sum(1 for _ in islice(file, count + 1)) <= count:
+                # ASE would search for the missing lines without limit.
                 raise InputError(f"frame {frames} {_too_short(count)}")
             frames += 1
     return frames
@@ -104,18 +128,19 @@ def count_xyz_frames(path: Path, most: int | None = None) -> int:
 
 def _too_short(count: int, what: str = "atoms") -> str:
     return (
-        f"declares {count} {what}, but the file is too short for them: it is truncated, or the "
-        "number is wrong"
+        f"declares {count} {what}, but the file ends earlier: correct the number, or complete the "
+        "file"
     )
 
 
 def mol2_rows(path: str | Path) -> dict[str, list[list[str]]]:
-    """Words of the lines in sections ATOM, BOND and MOLECULE of a mol2 file.
+    """Read the sections ATOM, BOND and MOLECULE of the first molecule in a mol2 file.
 
-    Only the first molecule of the file is read.
+    Returns:
+        {section: words of each line}.
 
     Raises:
-        InputError: the line of an atom or a bond is too short, or a bond names no atom.
+        InputError: a line is incomplete, a bond has an unknown type, or an atom is missing.
     """
     section, rows = "", {"ATOM": [], "BOND": [], "MOLECULE": []}
     for line in Path(path).read_text(encoding="utf-8-sig").splitlines():
@@ -129,13 +154,17 @@ def mol2_rows(path: str | Path) -> dict[str, list[list[str]]]:
         for row in rows[kind]:
             if len(row) < least:
                 raise InputError(
-                    f"the line {' '.join(row)!r} of section {kind} is incomplete: correct it"
+                    f"the line {' '.join(row)!r} of section {kind} has {len(row)} words, but needs "
+                    f"at least {least}: complete the line"
                 )
     names = {row[0] for row in rows["ATOM"]}
     for row in rows["BOND"]:
         for atom in row[1:3]:
             if atom not in names:
-                raise InputError(f"bond {row[0]} names the atom {atom}, which is not in the file")
+                raise InputError(
+                    f"bond {row[0]} contains atom {atom}, which is not in the section ATOM: "
+                    "correct the bond"
+                )
         if row[3] not in BOND_ORDERS:
             known = ", ".join(BOND_ORDERS)
             raise InputError(f"bond {row[0]} has the type {row[3]!r}; use one of {known}")
@@ -152,8 +181,9 @@ def _read_sdf(path: Path) -> Fields:
         if mol is not None:
             if groups := _correct_nitro_groups(mol):
                 warnings.warn(
-                    f"{path}: {groups} nitro groups have the charge -1 on both oxygens and 0 on "
-                    "nitrogen; they are read as neutral",
+                    f"{path}: in {groups} nitro groups both oxygens have the charge -1 and "
+                    "nitrogen has 0; they are read as neutral [N+](=O)[O-].  Correct the file if "
+                    "this is wrong",
                     stacklevel=3,
                 )
             if Chem.SanitizeMol(mol, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
@@ -161,13 +191,19 @@ def _read_sdf(path: Path) -> Fields:
     if mol is None:
         raise InputError(UNREADABLE)
     if any(a.GetTotalNumHs() for a in mol.GetAtoms()):
-        raise InputError("hydrogens are missing: add them, with positions, first")
+        raise InputError("hydrogens are missing: add hydrogens with positions to the file")
     title = mol.GetProp("_Name").strip() if mol.HasProp("_Name") else ""
     return fields_of_rdkit(mol, title or path.stem)
 
 
 def _check_v3000_counts(path: Path) -> None:
-    """Refuse a V3000 molecule with fewer lines than atoms or bonds; RDKit would make them all."""
+    """Check that a V3000 file has at least as many lines as atoms and bonds.
+
+    RDKit would allocate memory for any number of them.
+
+    Raises:
+        InputError: the file has fewer lines.
+    """
     with path.open("rb") as file:
         for line in file:
             if line.startswith(b"$$$$"):
@@ -181,7 +217,7 @@ def _check_v3000_counts(path: Path) -> None:
 
 
 def _correct_nitro_groups(mol: Any) -> int:
-    """Correct the charges of nitro groups to [N+](=O)[O-]; return how many were wrong."""
+    """Change nitro groups [O-]N[O-] to [N+](=O)[O-], and return the number of changes."""
     from rdkit import Chem
 
     matches = mol.GetSubstructMatches(Chem.MolFromSmarts("[O-;D1]~[#7;D3;+0]~[O-;D1]"))
@@ -213,10 +249,10 @@ def _read_xyz(path: Path) -> Fields:
 
 
 def _read_mol2(path: Path) -> Fields:
-    # RDKit reads Corina atom types only; the mol2 files of force fields contain GAFF types.
+    # RDKit reads Corina atom types only, but the mol2 files of force fields contain GAFF types.
     rows = mol2_rows(path)
     if not rows["ATOM"]:
-        raise InputError("no atoms in an @<TRIPOS>ATOM section")
+        raise InputError("there are no atoms: the file needs a section @<TRIPOS>ATOM")
     place = {row[0]: i for i, row in enumerate(rows["ATOM"])}
     charges = [float(row[8]) for row in rows["ATOM"] if len(row) > 8]
     return {
@@ -230,7 +266,14 @@ def _read_mol2(path: Path) -> Fields:
 
 
 def _mol2_element(row: list[str]) -> int:
-    """Atomic number of a SYBYL type (C.ar), or of a GAFF or AMBER type (ca, CT)."""
+    """Atomic number of an atom with a SYBYL type (C.ar) or a GAFF or AMBER type (ca, CT).
+
+    Args:
+        row: words of the line of the atom.
+
+    Raises:
+        InputError: the element of the type is unknown.
+    """
     kind = row[5]
     stem = kind.split(".")[0]
     if ("." in kind or stem.capitalize() == stem) and stem.capitalize() in atomic_numbers:
@@ -239,7 +282,7 @@ def _mol2_element(row: list[str]) -> int:
         return atomic_numbers[kind.capitalize()]
     if kind[0].upper() in atomic_numbers:  # the first letter of a GAFF type: na is N
         return atomic_numbers[kind[0].upper()]
-    raise InputError(f"the type {kind!r} of atom {row[0]} names no element: correct it")
+    raise InputError(f"atom {row[0]} has the type {kind!r} of no known element: correct the type")
 
 
 READERS: dict[str, Callable[[Path], Fields]] = {

@@ -1,4 +1,4 @@
-"""npz files: written atomically, and read without pickles and with clear errors."""
+"""npz files: they are written atomically and read without pickles."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ import numpy as np
 
 from jaxff.errors import InputError
 
-# No quantity in a file is larger, and the squares of larger numbers soon overflow.
+# No physical quantity in a file is larger, and the products of larger numbers may overflow.
 LARGEST = 1e30
 
 
 def usable(values) -> np.ndarray:
-    """Whether each number is finite and below `LARGEST`."""
+    """Whether each number is finite with an absolute value below `LARGEST`; same shape."""
     return np.abs(np.asarray(values, float)) < LARGEST
 
 
 @contextmanager
 def atomic_path(path):
-    """A temporary path that replaces `path` when the block ends without error.
+    """Yield a temporary path; its file replaces `path` when the block ends without error.
 
     Raises:
-        InputError: the folder is missing or cannot be written; no file is changed.
+        InputError: `path` is a folder or cannot be written; no file is changed.
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path} is a folder, not a file to write")
+        raise InputError(f"cannot write {path}: it is a folder; give the path of a file")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise _not_writable(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -52,26 +52,36 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
+def _not_writable(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {path}: {error.strerror or error}; choose another path")
+
+
 def writable_file(path) -> None:
-    """Check, before any work, that `path` can be written later.
+    """Check that the file `path` can be written, without writing it.
 
     Raises:
-        InputError: the folder is missing, or the file cannot be written.
+        InputError: `path` is a folder, its folder does not exist, or it cannot be written.
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path} is a folder, not a file to write")
+        raise InputError(f"cannot write {path}: it is a folder; give the path of a file")
     if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
+        raise InputError(
+            f"cannot write {path}: the folder {path.parent} does not exist; make it first"
+        )
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise _not_writable(path, error) from error
 
 
 def write_npz(path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays as a compressed npz file at exactly `path`, atomically."""
+    """Write arrays {name: array} to a compressed npz file with exactly the name `path`.
+
+    Raises:
+        InputError: the file cannot be written; an earlier file is then unchanged.
+    """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -79,20 +89,20 @@ def write_npz(path, arrays: Mapping[str, Any]) -> None:
 class NpzReader:
     """The arrays of one npz file, which are read on request.
 
-    Pickled arrays are never read: `get` treats them as absent.
+    Pickled arrays are never read; `get` treats them as missing.
 
     Args:
         path: the file.
         what: kind of file, for messages.
 
     Raises:
-        InputError: the file is missing or cannot be read.
+        InputError: the file is missing, truncated or damaged.
     """
 
     def __init__(self, path, what: str = "npz file"):
         self.path = Path(path)
         if not self.path.is_file():
-            raise InputError(f"{self.path}: no such file")
+            raise InputError(f"{self.path}: no such file; check the path")
         try:
             # This verifies all checksums, so that a truncated file fails immediately.
             with zipfile.ZipFile(self.path) as archive:
@@ -106,7 +116,8 @@ class NpzReader:
             RuntimeError,
         ) as error:  # fmt: skip
             raise InputError(
-                f"{self.path}: not a readable {what} (truncated or damaged); copy or make it again"
+                f"{self.path}: not a readable {what} (truncated or damaged); copy or make the file "
+                "again"
             ) from error
 
     def __contains__(self, key: str) -> bool:
@@ -116,7 +127,7 @@ class NpzReader:
         return iter(self._file.files)
 
     def get(self, key: str, default=None):
-        """The array `key`, or `default` if it is absent or pickled.
+        """The array `key`, or `default` if the array is missing or pickled.
 
         Raises:
             InputError: the array is damaged.
@@ -135,26 +146,26 @@ class NpzReader:
         return value
 
     def need(self, key: str, check: Callable[[np.ndarray], str | None] = lambda _: None):
-        """The array `key`.
+        """The array `key`, after a check.
 
         Args:
             key: name of the array.
-            check: returns what is wrong with the array, or None.
+            check: function of the array that describes what is wrong with it, or returns None.
 
         Raises:
-            InputError: the array is absent, pickled, damaged or wrong.
+            InputError: the array is missing, pickled, damaged or wrong.
         """
         value = self.get(key)
         if value is None:
             state = "is pickled" if key in self else "is missing"
-            raise InputError(f"{self.path}: the array {key!r} {state}")
+            raise InputError(f"{self.path}: the array {key!r} {state}; make the file again")
         fault = check(value)
         if fault:
-            raise InputError(f"{self.path}: the array {key!r} {fault}")
+            raise InputError(f"{self.path}: the array {key!r} {fault}; make the file again")
         return value
 
     def text(self, key: str, default: str = "") -> str:
-        """The string `key`, without the NULs with which some writers pad it."""
+        """The string `key`, without padding NULs; `default` if it is missing or no string."""
         value = self.get(key)
         if value is None or value.size != 1:
             return default
@@ -164,7 +175,7 @@ class NpzReader:
 
 
 def digest(*arrays) -> str:
-    """MD5 checksum of arrays or nested parameters."""
+    """MD5 checksum, as a hexadecimal string, of arrays or trees of arrays."""
     import jax
 
     md5 = hashlib.md5(usedforsecurity=False)

@@ -1,4 +1,4 @@
-"""Padding of molecules to common shapes with ghosts, which affect no other atom."""
+"""Padding of molecules with ghost atoms to common sizes; ghosts do not affect other atoms."""
 
 from __future__ import annotations
 
@@ -15,22 +15,31 @@ from jaxff.term import Term, array_fields, name_fields
 
 # Numbers of atoms to which molecules are padded, so that few programs are compiled.
 SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-GHOSTS = 4  # ghost atoms of a molecule, at least: as many as an interaction has
+GHOSTS = 4  # minimum number of ghost atoms, and the largest number of atoms of an interaction
 
 
 def size_class(n_atoms: int) -> int:
-    """The smallest of `SIZES` that is not below `n_atoms`, or `n_atoms`."""
+    """The smallest of `SIZES` that is at least `n_atoms`, or `n_atoms` if all are smaller."""
     return next((size for size in SIZES if size >= n_atoms), n_atoms)
 
 
 def ghost_positions(count: int) -> np.ndarray:
-    """Positions (count, 3) Å of ghosts on a helix, no three of them in line."""
+    """Positions (count, 3) Å of ghosts on a helix, on which no three points are collinear."""
     t = 1.3 * np.arange(count)[:, None]
     return 1.5 * np.concatenate([np.cos(t), np.sin(t), 0.6 * t], axis=1)
 
 
 def with_ghosts(values: np.ndarray, n_atoms: int, ghost: np.ndarray | float = 0.0) -> np.ndarray:
-    """Append the rows `ghost` to arrays (..., N, 3), up to `n_atoms` rows in all."""
+    """Append rows for ghosts to an array.
+
+    Args:
+        values: (..., N, 3).
+        n_atoms: number of rows of the result.
+        ghost: (n_atoms − N, 3) rows, or a number for all of them.
+
+    Returns:
+        An array (..., n_atoms, 3).
+    """
     count = n_atoms - values.shape[-2]
     shape = (*values.shape[:-2], count, 3)
     more = np.broadcast_to(np.asarray(ghost, values.dtype), shape)
@@ -38,7 +47,10 @@ def with_ghosts(values: np.ndarray, n_atoms: int, ghost: np.ndarray | float = 0.
 
 
 def can_be_padded(program: Program) -> bool:
-    """Whether ghosts can be added: every array of every term is a known kind of index."""
+    """Whether ghosts can be added, which requires that each term declares its arrays.
+
+    Every array field of every term must be in `Term.tables` or `Term.indices`.
+    """
     return all(
         placed.atoms is None
         and all(
@@ -52,16 +64,16 @@ def can_be_padded(program: Program) -> bool:
 
 
 def padded(programs: Sequence[Program], n_atoms: int) -> list[Program]:
-    """Programs with the same terms, padded with ghosts to one shape.
+    """Pad programs with ghosts, so that their arrays have equal shapes.
 
     Args:
-        programs: programs of molecules.
-        n_atoms: number of atoms including ghosts, at least `GHOSTS` more than the largest molecule
-            has.
+        programs: programs of molecules, with the same terms.
+        n_atoms: number of atoms including ghosts.  It exceeds the number of atoms of the largest
+            molecule by at least `GHOSTS`.
 
     Returns:
-        programs whose index arrays have equal shapes.  The interactions of ghosts select a row of
-        every table behind the last one; see `with_ghost_rows`.
+        The padded programs.  The interactions of ghosts use an additional last row of every table;
+        see `with_ghost_rows`.
     """
     columns = [
         _padded_terms([program.placed[i].term for program in programs], n_atoms)
@@ -95,19 +107,19 @@ def _padded_terms(terms: list[Term], n_atoms: int) -> list[Term]:
 
 
 def with_equal_names(terms: list[Term]) -> list[Term]:
-    """The terms with the names (see `name_fields`) of the first one."""
+    """The terms, each with the fields `name_fields` of the first term."""
     first = terms[0]
     names = {name: getattr(first, name) for name in name_fields(first)}
     return [replace(term, **names) for term in terms]
 
 
 def with_ghost_rows(program: Program, params: Params, rows: dict | None = None) -> Params:
-    """Parameters with rows of zeros behind the last row of every table.
+    """Parameters with rows of zeros for ghosts at the end of every table.
 
     Args:
-        program: whose terms name the tables.
+        program: the program; its terms declare the tables.
         params: {term: {column: tree of arrays}}.
-        rows: {(term, column): number of rows with those of ghosts}; None: one row more for each.
+        rows: {(term, column): total number of rows}; None: one additional row in each table.
     """
     out = {name: dict(columns) for name, columns in params.items()}
     for name, column in table_columns(program):
@@ -122,7 +134,7 @@ def with_ghost_rows(program: Program, params: Params, rows: dict | None = None) 
 
 
 def table_columns(program: Program) -> Iterator[tuple[str, str]]:
-    """(term, column) of all parameters that are tables."""
+    """Yield (term name, column) of all parameters that are tables."""
     for placed in program.placed:
         for _, columns in placed.term.tables.values():
             for column in columns:

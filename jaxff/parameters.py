@@ -1,4 +1,4 @@
-"""The parameters of a potential that training may change, and changes of them."""
+"""Free parameters: the parameters of a potential that a fit changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ Moves = dict[Name, jax.Array]
 
 
 class Leaf(NamedTuple):
-    """One parameter array: its name, column and value."""
+    """One parameter array.
+
+    Attributes:
+        name: term, column, and keys below the column.
+        column: unit, scale and bounds.
+        value: the array.
+    """
 
     name: Name
     column: Column
@@ -28,7 +34,7 @@ class Leaf(NamedTuple):
 
 
 def parameter_leaves(potential: Potential) -> list[Leaf]:
-    """All parameter arrays, in the order of ``jax.tree.leaves(params)``."""
+    """All parameter arrays of a potential, in the order of ``jax.tree.leaves(params)``."""
     columns = potential.columns
     flat = jax.tree_util.tree_leaves_with_path(potential.params)
     names = [tuple(map(_key, path)) for path, _ in flat]
@@ -46,7 +52,10 @@ def _key(entry) -> str:
 
 
 def _column(columns, name: Name) -> Column:
-    """The column of an array in the tree of parameters; all arrays of a subtree may share one."""
+    """The column of the parameter `name`, from a tree of columns.
+
+    All arrays of a subtree of parameters may share one column.
+    """
     for key in name:
         if isinstance(columns, Column):
             break
@@ -56,16 +65,16 @@ def _column(columns, name: Name) -> Column:
 
 @dataclass(frozen=True, eq=False)
 class FreeParameters:
-    """The free parameters of a potential, and moves of them from their present values.
+    """The free parameters of a potential, and their changes during a fit, called moves.
 
-    A move is measured in units of the column's `scale`, so that the moves of all columns have
+    A move is the change of a parameter divided by the `scale` of its column, so that all moves have
     similar sizes.
 
     Attributes:
-        start: the potential that has the parameters.
-        columns: {name: Column} of those that are free.
-        other_programs: programs of other molecules that read the same parameters.
-        rows: {name: (n,) booleans} that mark the free rows, for arrays with fixed rows.
+        start: the potential with the initial parameters.
+        columns: {name: Column} of the free parameters.
+        other_programs: programs of other molecules that use the same parameters.
+        rows: {name: (n,) booleans}, True for free rows, of arrays that also have fixed rows.
     """
 
     start: Potential
@@ -80,21 +89,22 @@ class FreeParameters:
         patterns: Sequence[str] | None = None,
         other_programs: Sequence[Program] = (),
     ) -> FreeParameters:
-        """The parameters whose dotted names match a pattern, or all trainable ones.
+        """Select the free parameters by patterns for their dotted names.
 
-        A pattern such as "bond.*" or "net.weights.*.kernel" matches dotted names.  A pattern with a
-        colon, such as "torsion.k:c3-c3-oh-ho*", frees only the rows of that name.  Columns that
-        terms declare as not trainable, such as 1-4 factors, are free only where a pattern contains
-        the name of the column, such as "nonbonded.lj14".  Rows without a meaning, such as those of
-        torsions about a straight angle, are free only where a pattern names rows.
+        A pattern such as "bond.*" or "net.weights.*.kernel" selects all parameters with matching
+        names.  A pattern with a colon, such as "torsion.k:c3-c3-oh-ho*", selects rows.
+
+        Some parameters need an explicit pattern.  Columns that are not trainable, such as 1-4
+        factors, need a pattern with the name of the column, such as "nonbonded.lj14".  Undefined
+        rows, such as those of torsions about a straight angle, need a pattern for rows.
 
         Args:
             potential: the potential.
             patterns: patterns of names, or None for all trainable parameters.
-            other_programs: programs of other molecules that read the same parameters.
+            other_programs: programs of other molecules that use the same parameters.
 
         Raises:
-            InputError: no parameter matches, or those that match have no values.
+            InputError: no parameter matches, or the matching arrays are empty.
         """
         patterns = [patterns] if isinstance(patterns, str) else patterns
         parts = [pattern.partition(":") for pattern in (["*"] if patterns is None else patterns)]
@@ -123,12 +133,12 @@ class FreeParameters:
         if not sum(leaf.value.size for leaf in leaves if leaf.name in columns):
             if empty:
                 raise InputError(
-                    f"{', '.join(empty)}: no entries, because this potential has no interactions "
-                    "that read them; name other parameters"
+                    f"the arrays {', '.join(empty)} are empty, because this potential has no such "
+                    "interactions; name other parameters"
                 )
             known = ", ".join(".".join(leaf.name) for leaf in leaves)
             wanted = "is trainable" if patterns is None else f"matches {list(patterns)}"
-            raise InputError(f"no parameter {wanted}; this potential has {known}")
+            raise InputError(f"no parameter {wanted}; name parameters of this potential: {known}")
         rows = {key: free for key, free in rows.items() if key in columns}
         return cls(potential, columns, tuple(other_programs), rows)
 
@@ -138,22 +148,22 @@ class FreeParameters:
         return tuple(map(".".join, self.columns))
 
     def values(self, params: Params) -> Moves:
-        """The free arrays of `params` by name."""
+        """The free arrays of `params`, {name: array}."""
         leaves = jax.tree.leaves(params)
         return {name: leaves[place] for name, place in self._places.items()}
 
     @cached_property
     def _places(self) -> dict[Name, int]:
-        """The place of each free array among the leaves of the parameters."""
+        """The index of each free array in ``jax.tree.leaves(params)``, {name: index}."""
         places = {leaf.name: i for i, leaf in enumerate(parameter_leaves(self.start))}
         return {name: places[name] for name in self.columns}
 
     def no_moves(self) -> Moves:
-        """Moves that change nothing."""
+        """Moves of zero."""
         return {name: jnp.zeros_like(v) for name, v in self.values(self.start.params).items()}
 
     def params(self, moves: Moves) -> Params:
-        """The potential's parameters after `moves`."""
+        """All parameters after `moves`; fixed rows keep their initial values."""
         moved = {}
         for name, start in self.values(self.start.params).items():
             moved[name] = start + self.columns[name].scale * moves[name]
@@ -163,21 +173,21 @@ class FreeParameters:
         return self.with_values(moved)
 
     def with_values(self, values: Moves) -> Params:
-        """The potential's parameters with other arrays in place of the free ones."""
+        """All parameters, with the free arrays replaced by `values`, {name: array}."""
         leaves, structure = jax.tree.flatten(self.start.params)
         for name, place in self._places.items():
             leaves[place] = values[name]
         return jax.tree.unflatten(structure, leaves)
 
     def moved(self, moves: Moves) -> Potential:
-        """The potential after `moves`, in the types of its present parameters."""
+        """The potential after `moves`; the dtypes of the parameters do not change."""
         moved, start = self.params(moves), self.start.params
         return self.start.replace(
             jax.tree.map(lambda new, old: new.astype(old.dtype), moved, start)
         )
 
     def confined(self, moves: Moves) -> Moves:
-        """Correct moves so that they keep the bounds of columns and conserved quantities."""
+        """The moves, corrected to keep the bounds of columns and all conserved quantities."""
         values = self.values(self.params(moves))
         clipped = {
             name: jnp.clip(values[name], column.lower, column.upper)
@@ -186,7 +196,7 @@ class FreeParameters:
         return self.conserving(self._moves(clipped))
 
     def conserving(self, moves: Moves) -> Moves:
-        """Correct moves so that conserved quantities, such as the net charge, do not change."""
+        """The moves, corrected to keep conserved quantities such as the net charge."""
         params: dict[str, Any] = dict(self.params(moves))
         start = self.start.params
         for program in (self.start.program, *self.other_programs):
@@ -196,7 +206,7 @@ class FreeParameters:
         return self._moves(self.values(params))
 
     def limits(self) -> tuple[Moves, Moves]:
-        """The lowest and the highest moves that the columns allow."""
+        """The lowest and the highest moves that the bounds of the columns allow."""
         start = self.values(self.start.params)
         low, high = (
             {
@@ -216,7 +226,7 @@ class FreeParameters:
 
 
 def _equilibrium_angles(potential: Potential) -> dict[str, float]:
-    """Equilibrium angles, rad, by row names, of all terms with a column `angle`."""
+    """{row name: equilibrium angle, rad} of all terms with a column `angle`."""
     angles: dict[str, float] = {}
     for placed in potential.program.placed:
         if "angle" in placed.term.columns:
@@ -227,7 +237,7 @@ def _equilibrium_angles(potential: Potential) -> dict[str, float]:
 
 
 def _row_names(program: Program, term: str, column: str) -> tuple[str, ...]:
-    """Names of the rows of a column; empty if they have none."""
+    """Names (n,) of the rows of a column; empty if the rows have no names."""
     placed = next(p.term for p in program.placed if p.name == term)
     for table, (label, columns) in placed.tables.items():
         if label and column in columns:

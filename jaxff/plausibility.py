@@ -10,8 +10,8 @@ from ase.data import covalent_radii
 from jaxff import units
 from jaxff.molecule import Molecule
 
-# Standard deviation of bond lengths, Å, up to which a bond is a spring.  At 500 K it was at most
-# 0.095 in 48 molecules.
+# Largest standard deviation of a bond length, Å, for which the force is linear in the length.  At
+# 500 K the standard deviation was at most 0.095 in 48 molecules.
 THERMAL = 0.115
 # Limits of the distance to the nearest neighbour in units of covalent radii, by unit of length.
 LENGTHS = {"nm": (0.5, 2.0), "Bohr": (0.873, 1.165), "Ang": (0.8, 1.25)}
@@ -24,8 +24,8 @@ class Units(NamedTuple):
     """The units in which a file was read.
 
     Attributes:
-        length, energy: see `jaxff.units`.
-        assumed: why these units were taken, if neither the file nor the user states them.
+        length, energy: names of the units; see `jaxff.units`.
+        assumed: the reason for these units if neither the file nor the user states them.
     """
 
     length: str = "Ang"
@@ -39,11 +39,11 @@ class Units(NamedTuple):
 def implausible_units(
     molecule: Molecule, positions: np.ndarray, forces: np.ndarray, read_as: Units
 ) -> str | None:
-    """Explain why the units of a file cannot be right; return None if they can.
+    """Describe why the units of a file are implausible; None if they are plausible.
 
-    Lengths are compared with covalent radii, using the nearest neighbour of each atom.  Forces
-    are judged by the force constants of bonds to hydrogen, or of all bonds, within wider limits,
-    if there is no hydrogen.
+    The distance of each atom to its nearest neighbour is compared with covalent radii.  The force
+    constants of bonds to hydrogen are compared with their usual values.  Without hydrogen, those of
+    all bonds are compared, with wider limits.
 
     Args:
         molecule: masses and bonds.
@@ -59,8 +59,8 @@ def implausible_units(
         factor = units.length_factor(unit) / length
         if factor != 1.0 and ratio is not None and low < ratio * factor < high:
             return (
-                f"interatomic distances look like {unit}, not {read_as.length} (nearest neighbours "
-                f'at {ratio:.2f} times covalent radii): pass length_unit="{unit}" '
+                f"positions seem to be in {unit}, not {read_as.length} (nearest neighbours are at "
+                f'{ratio:.2f} times the sum of covalent radii): pass length_unit="{unit}" '
                 f"(--length-unit {unit}), {REMEDY}"
             )
     with_hydrogen = (molecule.numbers[molecule.bonds] == 1).any(axis=1)
@@ -76,28 +76,33 @@ def implausible_units(
         return None
     if constant < 0:
         return (
-            "forces point away from the equilibrium bond lengths: "
-            f"these are gradients, not forces; change their sign, {REMEDY}"
+            f"forces stretch and compress bonds further (force constants near {constant:.3g} "
+            f"kcal/mol/Å²), so they are probably gradients: change their sign, {REMEDY}"
         )
     energy = units.energy_factor(read_as.energy)
     reason = f"(bond force constants near {constant:.3g} kcal/mol/Å², expected about 800)"
     factors = {unit: units.energy_factor(unit) / energy for unit in ENERGIES}
     guess = min(factors, key=lambda unit: abs(np.log(constant * factors[unit] / 800.0)))
     if not low < constant * factors[guess] < high:
-        return f"forces in {read_as.energy}/Å cannot be right {reason}: correct them, {REMEDY}"
+        return f"forces in {read_as.energy}/Å are implausible {reason}: correct them, {REMEDY}"
     assumed = f", {read_as.assumed}" if read_as.assumed else ""
     advice = f'pass energy_unit="{guess}" (--energy-unit {guess})'
     if guess == "Hartree" and length == 1.0:
         advice += ", after multiplying forces by 1.8897 if they are in Hartree/Bohr"
     return (
-        f"forces look like {guess}/Å, not {read_as.energy}/Å{assumed} {reason}: {advice}, {REMEDY}"
+        f"forces seem to be in {guess}/Å, not {read_as.energy}/Å{assumed} {reason}: {advice}, "
+        f"{REMEDY}"
     )
 
 
 def unit_mistakes(power: int) -> dict[str, float]:
-    """Factors by which a mistaken unit multiplies numbers in kcal/mol/Å^power.
+    """Factors by which a wrong unit multiplies numbers in kcal/mol/Å^power.
 
-    The key "A taken for B" denotes numbers in the unit A that are labelled as B.
+    Args:
+        power: 0 for energies, 1 for forces, 2 for force constants.
+
+    Returns:
+        {"A taken for B": factor}, for numbers in the unit A that are read in the unit B.
     """
     exponent = ("", "", "²")[power]
     per = {unit: f"/{unit}{exponent}" if power else "" for unit in ("Å", "Bohr")}
@@ -114,11 +119,11 @@ def unit_mistakes(power: int) -> dict[str, float]:
 def bond_force_constants(
     molecule: Molecule, positions: np.ndarray, forces: np.ndarray
 ) -> np.ndarray:
-    """Force constants (B,) of the bonds, kcal/mol/Å², estimated from frames.
+    """Force constants (B,) kcal/mol/Å² of the bonds, estimated from frames.
 
-    Each is minus the slope of the force along the bond against its length.  It is NaN if there are
-    fewer than 10 frames, if the length varies more than at thermal energies, where the bond is no
-    longer a spring, or if force and length hardly correlate.
+    A force constant is the negative slope of the force along the bond against the bond length.  It
+    is NaN in three cases: there are fewer than 10 frames, the bond length varies too much for a
+    linear force, or force and length hardly correlate.
 
     Args:
         molecule: masses and bonds.
@@ -144,7 +149,10 @@ def bond_force_constants(
 
 
 def _nearest_neighbour_ratio(molecule: Molecule, positions: np.ndarray) -> float | None:
-    """Median over atoms of the nearest distance divided by the sum of covalent radii."""
+    """Median over atoms of the nearest distance, divided by the sum of the two covalent radii.
+
+    The result is None without frames, or for a single atom.
+    """
     n = molecule.n_atoms
     if n < 2 or len(positions) == 0:
         return None

@@ -1,9 +1,8 @@
-"""Potentials: a pure energy function and the parameters that it reads.
+"""Potentials: a pure energy function together with its parameters.
 
-A potential is a sum of placed terms.  A `Term` contains integers only; every floating-point array
-that it reads is in ``params[name]``, so that parameters can be trained, shared and replaced without
-another compilation.  Sums, factors and `Potential.on` act on the placed terms: a composition of
-potentials is again a flat list of terms.
+A potential is a sum of placed terms.  A `Term` contains integer arrays only.  Its floating-point
+arrays are in ``params[name]``, so that parameters can be trained, shared and replaced without
+another compilation.  Sums, multiples and placements of potentials are again flat lists of terms.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from jax.core import Tracer
 from jaxff.domain import Trained
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
-from jaxff.program import Leaves, Placed, Program
+from jaxff.program import Leaves, Placed, Program, free_name
+from jaxff.space import arrays
 from jaxff.term import Array, Column, Params, Term
 
 __all__ = ["Array", "Column", "Params", "Placed", "Potential", "Program", "Term"]
@@ -27,15 +27,18 @@ __all__ = ["Array", "Column", "Params", "Placed", "Potential", "Program", "Term"
 
 @jax.tree_util.register_pytree_node_class
 class Potential:
-    """An energy in kcal/mol of positions in Å, with its parameters; a JAX pytree.
+    """An energy function of positions with its parameters; a JAX pytree.
 
     Args:
-        placed: the terms, or a `Program` to share together with its compiled functions.
+        placed: the terms, or a `Program`, whose compiled functions are then shared.
         params: {term name: {column: array or tree of arrays}}, floating point.
-        molecule: the molecule that the potential was made for, or None.  Atoms of data are matched
-            to those of the potential through the bonds of this molecule.
-        origin: the object that the potential was made from, such as a `Parametrization`, or None.
-        trained: the training frames of the potential and of its parts; see `jaxff.domain`.
+        molecule: the molecule of the potential, or None.  The atoms of other molecules and data
+            sets are matched to this molecule by its bonds.
+        origin: the object from which the potential was made, such as a `Parametrization`, or None.
+        trained: the training frames of the potential and of its terms; see `jaxff.domain`.
+
+    Raises:
+        InputError: the names of terms and parameters differ.
     """
 
     def __init__(
@@ -52,8 +55,7 @@ class Potential:
         names = [p.name for p in self.program.placed]
         if len(set(names)) != len(names) or set(names) != set(params):
             raise InputError(
-                f"a potential needs one parameter group for each of its terms {names}, "
-                f"got {sorted(params)}"
+                f"a potential needs parameters for each of its terms {names} (got {sorted(params)})"
             )
 
     @classmethod
@@ -65,34 +67,34 @@ class Potential:
 
     @property
     def energy_fn(self):
-        """The pure function ``(params, R, box=None, neighbor=None)``, () kcal/mol."""
+        """Energy () kcal/mol as a pure function ``(params, R, box=None, neighbor=None)``."""
         return self.program.energy
 
     def __call__(self, R, box=None, neighbor=None) -> Array:
-        """Energy, () kcal/mol.
+        """Energy () kcal/mol.
 
         Args:
             R: (N, 3) Å.
-            box: (3, 3) Å, lattice vectors as rows, for terms that use it.
-            neighbor: (2, P) atoms of neighbouring pairs, each pair once, for terms that use it.
+            box: (3, 3) Å, lattice vectors as rows, for terms that use a box.
+            neighbor: (2, P) atoms of neighbouring pairs, each pair once, for terms that use them.
 
         Raises:
             InputError: an argument has the wrong shape, or no term uses it.
         """
-        return self.program.jit_energy(self._ready, self._checked(R), *_arrays(box, neighbor))
+        return self.program.jit_energy(self._ready, self._checked(R), *arrays(box, neighbor))
 
     def forces(self, R, box=None, neighbor=None) -> Array:
-        """Forces (N, 3) kcal/mol/Å, minus the gradient; arguments as the energy's."""
+        """Forces (N, 3) kcal/mol/Å; see `__call__` for the arguments."""
         return self.energy_and_forces(R, box, neighbor)[1]
 
     def energy_and_forces(self, R, box=None, neighbor=None) -> tuple[Array, Array]:
-        """Energy () kcal/mol and forces (N, 3) kcal/mol/Å; arguments as the energy's."""
+        """Energy () kcal/mol and forces (N, 3) kcal/mol/Å; see `__call__` for the arguments."""
         evaluate = self.program.jit_energy_and_forces
-        return evaluate(self._ready, self._checked(R), *_arrays(box, neighbor))
+        return evaluate(self._ready, self._checked(R), *arrays(box, neighbor))
 
     def terms(self, R, box=None, neighbor=None) -> dict[str, Array]:
-        """Energy of each term by name, () kcal/mol; they sum to the energy."""
-        return self.program.jit_terms(self._ready, self._checked(R), *_arrays(box, neighbor))
+        """Energies of the terms, {name: () kcal/mol}; see `__call__` for the arguments."""
+        return self.program.jit_terms(self._ready, self._checked(R), *arrays(box, neighbor))
 
     def predict(
         self, positions, chunk: int | None = None, box=None
@@ -101,8 +103,11 @@ class Potential:
 
         Args:
             positions: (M, N, 3) Å.
-            chunk: number of frames evaluated at once, which bounds the memory (None: automatic).
-            box: (3, 3) Å of all frames, for terms that use it.
+            chunk: number of frames evaluated at once, which limits the memory (None: automatic).
+            box: (3, 3) Å, lattice vectors as rows, of all frames, for terms that use a box.
+
+        Raises:
+            InputError: an argument has the wrong shape, or no term uses it.
         """
         positions = np.asarray(positions)
         self.program.space(self.params, box, None)  # checks the box, also of no frames
@@ -118,7 +123,7 @@ class Potential:
             # Few shapes, so that there are few compilations.
             count = next(n for n in (64, 8, 1) if n <= len(chunks) - start)
             energy, force = self.program.jit_batches(
-                self._ready, chunks[start : start + count], _arrays(box, None)[0]
+                self._ready, chunks[start : start + count], arrays(box, None)[0]
             )
             energies.append(np.asarray(energy).reshape(-1))
             forces.append(np.asarray(force).reshape(-1, *positions.shape[1:]))
@@ -128,7 +133,7 @@ class Potential:
 
     @property
     def _ready(self) -> Params:
-        """Parameters and the arrays that terms derive from them; kept unless traced."""
+        """Parameters and arrays that depend on them alone; stored unless JAX traces them."""
         known = self._known
         if any(isinstance(leaf, Tracer) for leaf in known["leaves"].arrays):
             return self.params
@@ -139,9 +144,9 @@ class Potential:
 
     @property
     def _known(self) -> dict[str, Any]:
-        """Values computed from the parameters, and the arrays "leaves" of the parameters.
+        """Stored values that depend on the parameters, and the arrays "leaves" of the parameters.
 
-        This dict is emptied after an array in the dict of parameters has been replaced.
+        The dict is emptied after an array of the parameters has been replaced.
         """
         leaves, known = jax.tree.leaves(self.params), vars(self).get("_following")
         if known is None or not known["leaves"].are(leaves):
@@ -160,14 +165,14 @@ class Potential:
         n, least = self.n_atoms, self.program.n_atoms_min
         if R.shape[0] < least or (n is not None and R.shape[0] != n):
             wanted = f"{n}" if n is not None else f"at least {least}"
-            raise InputError(f"positions have {R.shape[0]} atoms, this potential needs {wanted}")
+            raise InputError(f"positions have {R.shape[0]} atoms; this potential needs {wanted}")
         return R
 
     @property
     def dtype(self):
-        """The type of positions and forces: the widest one of the parameters.
+        """The dtype of positions and forces: the widest dtype of the parameters.
 
-        Terms that always compute in float64 (`Term.precise`) count only if there are no others.
+        Terms that always compute in float64 (`Term.precise`) are ignored if there are other terms.
         """
         known = self._known
         if "dtype" not in known:
@@ -181,19 +186,19 @@ class Potential:
 
     @property
     def training_is_unknown(self) -> bool:
-        """Whether a term was learnt from frames, and no training frames are described."""
+        """Whether a term was learnt from frames, but its training frames are unknown."""
         return not self.trained and any(p.term.learnt for p in self.program.placed)
 
     @property
     def n_atoms(self) -> int | None:
-        """Number of atoms, or None if every term acts on some atoms of a larger system."""
+        """Number of atoms; None if every term acts on some atoms of a larger system."""
         return self.program.n_atoms
 
     @property
     def columns(self) -> dict[str, dict[str, Any]]:
-        """The column of each parameter: {term name: {column: Column or tree of them}}.
+        """Unit, scale and bounds of each parameter, {term name: {column: `Column` or tree}}.
 
-        It is a prefix of the tree `params`: a `Column` describes all arrays below it.
+        The tree is a prefix of the tree `params`: a `Column` describes all arrays of its subtree.
         """
         out = {}
         for placed in self.program.placed:
@@ -204,7 +209,11 @@ class Potential:
         return out
 
     def replace(self, params: Params) -> Potential:
-        """The potential with other parameters of equal names and shapes, not recompiled."""
+        """The potential with other parameters of equal names and shapes; it is not recompiled.
+
+        Raises:
+            InputError: a name or a shape differs.
+        """
         old, new = jax.tree.structure(self.params), jax.tree.structure(params)
         if old != new:
             raise InputError(f"parameters have the structure {new}, expected {old}")
@@ -217,18 +226,18 @@ class Potential:
         return Potential(self.program, params, self.molecule, self.origin, _parts(self))
 
     def with_origin(self, origin) -> Potential:
-        """The potential with another `origin`, the object from which it was made."""
+        """The potential with another `origin`; see `Potential`."""
         return Potential(self.program, self.params, self.molecule, origin, self.trained)
 
     def with_training(self, trained: Sequence[Trained]) -> Potential:
-        """The potential with other training frames."""
+        """The potential with other training frames `trained`; see `Potential`."""
         return Potential(self.program, self.params, self.molecule, self.origin, trained)
 
     def astype(self, dtype) -> Potential:
-        """The potential with every parameter converted to `dtype` (float32 or float64).
+        """The potential with all parameters in `dtype` (float32 or float64).
 
-        Kernels and other terms with `Term.precise` remain in float64: they convert the positions
-        to float64 and their energy back.
+        Terms that need float64, such as kernels (`Term.precise`), remain in float64.  They convert
+        positions to float64, and their energy back.
         """
         precise = {p.name for p in self.program.placed if p.term.precise}
         params = {
@@ -250,17 +259,18 @@ class Potential:
         total, least = n or m, max(self.program.n_atoms_min, other.program.n_atoms_min)
         if total is not None and least > total:
             raise InputError(
-                f"cannot add a potential of {total} atoms to one that acts on atom {least - 1}"
+                f"cannot add a potential of {total} atoms to one that acts on atom {least - 1}; "
+                f"use indices below {total} in .on(atoms)"
             )
         a, b = self.molecule, other.molecule
         if a is not None and b is not None and not np.array_equal(a.numbers, b.numbers):
             raise InputError(
-                f"cannot add potentials of {a.formula} and {b.formula} with different element "
-                "orders; reorder one with .on(atoms)"
+                f"cannot add potentials of {a.formula} and {b.formula} with different orders of "
+                "elements; reorder one with .on(atoms)"
             )
         params, placed = dict(self.params), list(self.program.placed)
         for part in other.program.placed:
-            name = _free_name(part.name, params)
+            name = free_name(part.name, params)
             params[name] = other.params[part.name]
             placed.append(Placed(name, part.term, part.atoms))
         trained = (*_parts(self), *_parts(other))
@@ -270,7 +280,7 @@ class Potential:
         return self if isinstance(other, int) and other == 0 else NotImplemented  # sum([...])
 
     def __mul__(self, factor) -> Potential:
-        """The potential times `factor` (), which becomes the parameter ``scale``."""
+        """The potential multiplied by `factor` (), which becomes the parameter ``scale``."""
         if isinstance(factor, Potential) or jnp.ndim(factor) != 0:
             return NotImplemented
         factor = jnp.asarray(factor, float)
@@ -295,20 +305,25 @@ class Potential:
         return self + (-other) if isinstance(other, Potential) else NotImplemented
 
     def on(self, atoms: Sequence[int] | np.ndarray) -> Potential:
-        """The potential placed on `atoms` of a larger or reordered system.
+        """The potential placed on some atoms of a larger or reordered system.
 
         Args:
             atoms: (n_atoms,) distinct indices; atom ``atoms[i]`` of the system is atom i here.
+
+        Raises:
+            InputError: the number of indices is wrong, or they are not distinct or negative.
         """
         index = np.asarray(atoms)
         if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
-            raise InputError(f"on(atoms) needs a list of atom indices, got {atoms!r}")
+            raise InputError(f"on(atoms) needs a list of atom indices (got {atoms!r})")
         least = self.n_atoms or self.program.n_atoms_min
         if len(index) != least:
-            raise InputError(f"on(atoms) got {len(index)} indices for a potential of {least} atoms")
+            raise InputError(
+                f"on(atoms) needs {least} indices, one for each atom (got {len(index)})"
+            )
         if (index < 0).any() or len(set(index.tolist())) != len(index):
             raise InputError(
-                f"on(atoms) needs distinct indices from 0 upwards, got {index.tolist()}"
+                f"on(atoms) needs distinct indices that are not negative (got {index.tolist()})"
             )
         index = index.astype(np.int32)
         placed = [
@@ -318,10 +333,10 @@ class Potential:
         return Potential(placed, self.params, trained=[t.on(index) for t in self.trained])
 
     def matched(self, molecule: Molecule) -> Potential:
-        """The potential placed on the atoms of `molecule`, in the molecule's order.
+        """The potential placed on the atoms of `molecule`, in their order.
 
-        Atoms are matched by the bonds of the potential's molecule.  A potential without a molecule
-        must have the same number of atoms, and is assumed to have them in the same order.
+        Atoms are matched by elements and bonds.  If the potential has no molecule, its atoms must
+        have the same number and order.
 
         Raises:
             InputError: the atoms cannot be matched.
@@ -334,16 +349,20 @@ class Potential:
             raise InputError(
                 f"{molecule.name or 'the molecule'} has {molecule.n_atoms} atoms, but the "
                 f"potential needs {wanted if wanted is not None else f'at least {least}'}; "
-                "place it with .on(atoms)"
+                "place the potential with .on(atoms)"
             )
         return self
 
     def only(self, *names: str) -> Potential:
-        """The sum of the named terms, such as ``hybrid.only("gdml")``."""
+        """The sum of some terms, such as ``hybrid.only("gdml")``.
+
+        Raises:
+            InputError: there is no name, or a name is not that of a term.
+        """
         known = [p.name for p in self.program.placed]
         if not names or (unknown := set(names) - set(known)):
             wrong = ", ".join(sorted(unknown)) if names else "no name"
-            raise InputError(f"only() got {wrong}: use names of the terms, {', '.join(known)}")
+            raise InputError(f"only() got {wrong}; use names of terms: {', '.join(known)}")
         placed = [p for p in self.program.placed if p.name in names]
         exact = any(p.atoms is None for p in placed)
         params = {name: self.params[name] for name in names}
@@ -372,25 +391,10 @@ class Potential:
 
 
 def _parts(potential: Potential) -> tuple[Trained, ...]:
-    """The training frames of a potential that becomes a part of another potential."""
+    """The training frames of a potential that becomes a summand of another potential."""
     return tuple(part._replace(whole=False) for part in potential.trained)
 
 
-def _free_name(name: str, taken) -> str:
-    stem = name.partition("#")[0]
-    candidate, count = stem, 1
-    while candidate in taken:
-        count += 1
-        candidate = f"{stem}#{count}"
-    return candidate
-
-
 def _constant(value) -> Array:
-    """A JAX array, which later changes of a NumPy array `value` do not affect."""
+    """The array `value` as a JAX array; a NumPy array is copied."""
     return value if isinstance(value, jax.Array) else jnp.array(value)
-
-
-def _arrays(box, neighbor) -> tuple:
-    """Box and neighbour list as arrays, or None."""
-    pairs = getattr(neighbor, "idx", neighbor)  # of a jax-md neighbour list
-    return tuple(None if x is None else jnp.asarray(x) for x in (box, pairs))

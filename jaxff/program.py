@@ -17,7 +17,7 @@ from jaxff.interaction import Interactions, total
 from jaxff.space import Space
 from jaxff.term import Array, Params, Term
 
-# Working memory of the frames of a batch, bytes: on a CPU it fits into the caches; on an
+# Working memory of a batch, bytes.  On a CPU, a batch of frames fits into the caches.  On an
 # accelerator, and for replicas, it is a small part of the memory.
 CACHE_BYTES, BATCH_BYTES = 4e6, 5e8
 MAX_FRAMES = 256
@@ -26,12 +26,12 @@ MAX_FRAMES = 256
 @partial(jax.tree_util.register_dataclass, data_fields=["term", "atoms"], meta_fields=["name"])
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A term, its unique name in a potential, and the atoms it acts on; a JAX pytree.
+    """A term with a name and the atoms on which it acts; a JAX pytree.
 
     Attributes:
-        name: unique in the potential; a second "bond" is called "bond#2".
+        name: unique name in the potential; a second "bond" has the name "bond#2".
         term: the term.
-        atoms: (n,) indices of its atoms in the system, or None for all atoms in their order.
+        atoms: (n,) indices of the atoms in the system; None: all atoms, in their order.
     """
 
     name: str
@@ -39,19 +39,29 @@ class Placed:
     atoms: np.ndarray | None = None
 
     def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
-        """Energies by name, each () kcal/mol, of the system at R (N, 3) Å."""
+        """Energies of the term, {name: () kcal/mol}.
+
+        Args:
+            params: {term name: {column: tree of arrays}}.
+            R: (N, 3) Å, positions of the system.
+            space: box and neighbour list of the system.
+        """
         if self.atoms is not None:
             space, R = space.on(self.atoms, len(R)), R[self.atoms]
         ready = self.ready(params)
         energies = self.term.energies(ready, R, space)
         if "scale" in ready:
             energies = {key: ready["scale"] * energy for key, energy in energies.items()}
-        # The energies of a renamed term (a second "gdml" is "gdml#2") are renamed in the same way.
+        # The energies of a renamed term, such as "gdml#2", get the same suffix.
         suffix = self.name.partition("#")[2]
         return {f"{key}#{suffix}": e for key, e in energies.items()} if suffix else energies
 
     def interactions(self, params: Params) -> Interactions | None:
-        """The term's interactions in the system; None if it is no sum of interactions."""
+        """The interactions of the term; None if the term is not a sum of interactions.
+
+        Args:
+            params: {term name: {column: tree of arrays}}.
+        """
         ready = self.ready(params)
         interactions = self.term.interactions(ready)
         if interactions is None:
@@ -63,19 +73,29 @@ class Placed:
         return replace(interactions, scale=ready.get("scale"))
 
     def ready(self, params: Params) -> Params:
-        """The parameters of the term, with those that it derives from them.
+        """The parameters of the term and the arrays derived from them, {column: tree of arrays}.
 
-        Derived parameters that are present already are kept.
+        Derived arrays that are already in `params` are not computed again.
         """
         params = params[self.name]
         return {**self.term.derived(params), **params}
 
 
+def free_name(name: str, taken) -> str:
+    """The name of a term with the lowest number that is not in `taken`, such as "bond#2"."""
+    stem = name.partition("#")[0]
+    candidate, count = stem, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{stem}#{count}"
+    return candidate
+
+
 class Leaves:
-    """The arrays of parameters, from which other values follow as long as they are the same.
+    """The arrays of parameters, stored to detect later changes.
 
     Args:
-        arrays: in any order.
+        arrays: the arrays, in a fixed order.
     """
 
     def __init__(self, arrays: Sequence[Any]):
@@ -84,7 +104,7 @@ class Leaves:
         self._constant = not any(isinstance(array, np.ndarray) for array in arrays)
 
     def are(self, arrays: Sequence[Any]) -> bool:
-        """Whether these are the same arrays, unchanged."""
+        """Whether `arrays` are the stored arrays, and cannot have changed in place."""
         same = len(arrays) == len(self.arrays) and all(map(is_, arrays, self.arrays))
         return self._constant and same
 
@@ -93,8 +113,11 @@ class Leaves:
 class Program:
     """The placed terms of a potential and their compiled functions; a JAX pytree.
 
-    Its leaves are the integer arrays of the terms.  The compiled functions of one program contain
+    The leaves of the pytree are the integer arrays of the terms.  The compiled functions contain
     these arrays as constants.
+
+    Args:
+        placed: the placed terms.
     """
 
     params_axis = None  # replicas share the parameters; see `jaxff.groups.StackGroup`
@@ -104,11 +127,11 @@ class Program:
 
     @property
     def physical(self) -> bool:
-        """Whether energies have a meaning before training, for all terms."""
+        """Whether the energies of all terms are meaningful before training."""
         return all(placed.term.physical for placed in self.placed)
 
     def terms(self, params: Params, R: Array, box=None, neighbor=None) -> dict[str, Array]:
-        """Energies by term name, each () kcal/mol, at positions R (N, 3) Å."""
+        """Energies of the terms, {name: () kcal/mol}; see `energy` for the arguments."""
         params = jax.tree.map(jnp.asarray, params)
         R, space = jnp.asarray(R), self.space(params, box, neighbor)
         out: dict[str, Array] = {}
@@ -126,7 +149,7 @@ class Program:
             neighbor: (2, P) atoms of neighbouring pairs, or None; see `jaxff.space.Space`.
 
         Raises:
-            InputError: `box` or `neighbor` is given and no term uses it.
+            InputError: `box` or `neighbor` is given, but no term uses it.
         """
         params = jax.tree.map(jnp.asarray, params)  # terms index with traced arrays
         R, space = jnp.asarray(R), self.space(params, box, neighbor)
@@ -142,13 +165,16 @@ class Program:
     def energy_and_forces(
         self, params: Params, R: Array, box=None, neighbor=None
     ) -> tuple[Array, Array]:
-        """Energy () kcal/mol and forces (N, 3) kcal/mol/Å; arguments as `energy`."""
+        """Energy () kcal/mol and forces (N, 3) kcal/mol/Å; see `energy` for the arguments."""
         function = jax.value_and_grad(self.energy, argnums=1)
         energy, gradient = function(params, R, box, neighbor)
         return energy, -gradient
 
     def space(self, params: Params, box, neighbor) -> Space:
-        """Check the box and the neighbour list, and join them; see `energy`."""
+        """Check the box and the neighbour list and return them as a `Space`.
+
+        The arguments and errors are those of `energy`.
+        """
         space = Space.of(box, neighbor)
         for name in space.given:
             if not any(name in p.term.reads(params[p.name]) for p in self.placed):
@@ -180,50 +206,61 @@ class Program:
 
     @cached_property
     def jit_batches(self):
-        """Energies and forces of R (chunks, frames, N, 3), chunk by chunk, compiled."""
+        """Compiled function of parameters, R (chunks, frames, N, 3) Å and box.
+
+        It returns energies (chunks, frames) kcal/mol and forces with the shape of R, kcal/mol/Å.
+        The chunks are evaluated one after another.
+        """
         batch = jax.vmap(self.energy_and_forces, in_axes=(None, 0, None))
         return jax.jit(lambda params, R, box: jax.lax.map(lambda R: batch(params, R, box), R))
 
     @cached_property
     def jit_ready(self):
-        """Parameters with those that the terms derive from them, compiled."""
+        """`ready`, compiled."""
         return jax.jit(self.ready)
 
     def ready(self, params: Params) -> Params:
-        """Parameters with those that the terms derive from them."""
+        """All parameters and the arrays derived from them; see `Placed.ready`."""
         return {p.name: p.ready(params) for p in self.placed}
 
     def trace(self, params: Params) -> None:
-        """Trace the energy without computing it, to raise errors of the terms early."""
+        """Trace the energy without computing it, so that errors of the terms are raised.
+
+        Raises:
+            InputError: the energy is not a scalar.
+        """
         n_atoms, dtype = self.n_atoms or self.n_atoms_min, jnp.result_type(float)
         reads = {name for p in self.placed for name in p.term.reads(params[p.name])}
         box = jax.ShapeDtypeStruct((3, 3), dtype) if "box" in reads else None
         R = jax.ShapeDtypeStruct((n_atoms, 3), dtype)
         energy = jax.eval_shape(self.energy, params, R, box)
         if energy.shape != ():
-            raise InputError(f"the energy has the shape {energy.shape}, and must be a scalar ()")
+            raise InputError(
+                f"the energy of the terms {', '.join(self.names)} must be a scalar () (got shape "
+                f"{energy.shape})"
+            )
 
     def frame_bytes(self, params: Params) -> int:
-        """Working memory of one frame of a batch, bytes."""
+        """Working memory of one frame of a batch, in bytes."""
         return sum(p.term.frame_bytes(params[p.name]) for p in self.placed)
 
     def frames_at_once(self, params: Params) -> int:
-        """Number of frames in a batch whose working memory fits the processor's cache."""
+        """Number of frames in a batch, such that its working memory fits into the caches."""
         budget = CACHE_BYTES if jax.default_backend() == "cpu" else BATCH_BYTES
         return int(min(max(budget // max(self.frame_bytes(params), 1), 1), MAX_FRAMES))
 
     def replicas_at_once(self, params: Params) -> int:
-        """Number of replicas whose working memory is a small part of the main memory."""
+        """Number of replicas in a batch, such that its working memory is at most 0.5 GB."""
         return int(max(BATCH_BYTES // max(self.frame_bytes(params), 1), 1))
 
     @property
     def n_atoms(self) -> int | None:
-        """Number of atoms, or None if every term acts on some atoms of a larger system."""
+        """Number of atoms; None if every term acts on some atoms of a larger system."""
         return next((p.term.n_atoms for p in self.placed if p.atoms is None), None)
 
     @property
     def n_atoms_min(self) -> int:
-        """The smallest number of atoms that contains the atoms of every placed term."""
+        """The smallest number of atoms of a system that contains the atoms of all terms."""
         return max(
             p.term.n_atoms if p.atoms is None else max(p.atoms.tolist(), default=-1) + 1
             for p in self.placed

@@ -11,8 +11,9 @@ from jaxff.errors import InputError
 from jaxff.plausibility import bond_force_constants, unit_mistakes
 
 # The limits were measured on 45 to 48 molecules with GFN2-xTB at 500 K and GAFF as the potential.
-# Where forces correlate above 0.8, their norms differ from the labels by a factor of at most 1.5,
-# and the ratio of the standard deviations of the energies differs from that by at most 1.3.
+# If the correlation of forces exceeds 0.8, their norms differ from the labels by a factor of at
+# most 1.5.  The ratio of the standard deviations of energies differs from this factor by at most
+# 1.3.
 USUAL, CONSISTENT = (1.0 / 1.6, 1.6), 1.65
 # The median ratio of the force constants of bonds is more precise: 0.69 to 1.16 (15 or 60 frames),
 # and 0.84 and 1.03 for MD17's aspirin and ethanol. The smallest mistake of units is 1.89.
@@ -23,31 +24,31 @@ UNRELATED, UNRELATED_ENERGIES = 0.3, 0.6
 USUAL_SPREAD, USUAL_SPREAD_OF_FEW = (0.4, 1.8), (0.25, 4.0)
 CORRELATED, HIGH_CORRELATION = 0.8, 0.85
 OUTLYING = 12.0  # errors of outliers, in units of the median error
-# Labels of single atoms, in units of their median. The errors of sound ones were at most 4.2 times
-# the median error of the atom (12 sets of 7 molecules, MMFF94 and GFN2-xTB at 500 K).
+# Labels of single atoms, in units of their median. The errors of correct labels were at most 4.2
+# times the median error of the atom (12 sets of 7 molecules, MMFF94 and GFN2-xTB at 500 K).
 MONSTROUS = 5.0
 FEW, MANY = 10, 30  # frames
 SMALL_FORCE = 5.0  # kcal/mol/Å; smaller forces mainly show where the minimum of the potential is
-# Bond lengths in units of their median: in wrong frames, and deviations in strained ones. Thermal
-# motion stretched few bonds beyond 1.2.
+# Bond lengths in units of their median: lengths in wrong frames, and deviations in strained frames.
+# Thermal motion stretched few bonds beyond 1.2.
 TORN, STRAINED = 1.6, 0.18
 REMEDY = "or accept them with the setting check_labels=False (--no-check)"
 
 
 def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> None:
-    """Compare labels with the predictions of the initial potential.
+    """Compare the labels of a data set with the predictions of the initial potential.
 
-    Most checks need predictions that correlate with the labels.  If the potential does not describe
-    the molecule, these checks therefore accept all labels.
+    Most checks accept all labels if the predictions do not correlate with the labels, because the
+    potential then does not describe the molecule.
 
     Args:
-        data: the labels.
-        energies: (M,) kcal/mol that the potential predicts for the same frames.
-        forces: (M, N, 3) kcal/mol/Å that the potential predicts for them.
+        data: M frames with labels.
+        energies: (M,) kcal/mol, predicted for these frames.
+        forces: (M, N, 3) kcal/mol/Å, predicted for these frames.
 
     Raises:
-        InputError: frames with other bonds than the rest, a wrong sign or unit, labels of other
-            geometries, or frames that are far from all others.
+        InputError: some frames have other bonds than the others, labels have a wrong sign or unit,
+            labels belong to other geometries, or labels of some frames are outliers.
     """
     for fault in _faults(data, energies, forces):
         raise InputError(f"{data.label}: {fault}")
@@ -62,15 +63,15 @@ def _faults(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Iterator
     torn = np.flatnonzero((stretches > TORN).any(axis=1))
     if len(torn):
         yield (
-            f"in {len(torn)} frames ({_some(data, torn)}) bonds are more than {TORN} times as long "
-            "as in most frames, so the atoms are in another order or have reacted: remove or "
-            f"correct these frames, {REMEDY}"
+            f"in {len(torn)} frames ({_some(data, torn)}) a bond is more than {TORN} times as long "
+            "as in most frames, because of a reaction or another order of atoms: remove or correct "
+            f"these frames, {REMEDY}"
         )
-    # A potential may be wrong where a bond is far from its usual length.
+    # The potential may be wrong if a bond is far from its usual length.
     strained = (np.abs(stretches - 1.0) > STRAINED).any(axis=1)
     if not data.forces.any():
         if data.energies is not None and np.ptp(data.energies) > 1.0:
-            yield "all forces are zero, but the energies vary"
+            yield f"all forces are zero, but the energies vary: give the forces, {REMEDY}"
         return
     yield from _outliers(data, forces, strained)
     strength = np.linalg.norm(forces, axis=(1, 2))
@@ -78,16 +79,16 @@ def _faults(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Iterator
     correlation = np.corrcoef(forces[calm].ravel(), data.forces[calm].ravel())[0, 1]
     if correlation < -0.5:
         yield (
-            f"forces point against those of the initial potential (correlation {correlation:.2f}): "
-            "these are gradients; change their sign"
+            "forces have the opposite direction of those of the initial potential (correlation "
+            f"{correlation:.2f}), so they are probably gradients: change their sign, {REMEDY}"
         )
     # Medians over frames are not affected by a few wrong frames.
     labelled, predicted = (np.median(np.linalg.norm(f, axis=(1, 2))) for f in (data.forces, forces))
     if correlation < UNRELATED and labelled > SMALL_FORCE * np.sqrt(3 * data.n_atoms):
         yield (
             "forces hardly correlate with those of the initial potential (correlation "
-            f"{correlation:.2f}), as if they belonged to other frames or another order of atoms: "
-            f"correct them, {REMEDY}"
+            f"{correlation:.2f}): check that frames and atoms have the same order in forces and "
+            f"positions, {REMEDY}"
         )
     ratio, frames = labelled / predicted, (data.molecule, data.positions)
     stiffness = bond_force_constants(*frames, data.forces) / bond_force_constants(*frames, forces)
@@ -103,39 +104,40 @@ def _faults(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Iterator
 def _energy_faults(
     data: Dataset, energies: np.ndarray, strained: np.ndarray, correlation: float, ratio: float
 ) -> Iterator[str]:
-    """Yield faults of the energies.
+    """Yield descriptions of faults of the energies.
 
     Args:
-        data, energies: as for `check_labels`.
-        strained: (M,) whether a bond is far from its usual length.
-        correlation: that of predicted and labelled forces.
-        ratio: median norm of the labelled forces divided by that of the predicted ones.
+        data, energies: see `check_labels`.
+        strained: (M,) whether a bond of the frame is far from its usual length.
+        correlation: correlation coefficient of predicted and labelled forces.
+        ratio: median norm of the labelled forces, divided by that of the predicted forces.
     """
     assert data.energies is not None
     predicted, labelled = (e - np.median(e) for e in (energies, data.energies))
     error = np.abs(labelled - predicted)
     far = error > OUTLYING * np.median(error)
-    # A label is not wrong if the prediction is larger, as at a contact that the potential takes for
-    # a clash, or if the geometry is strained.
+    # Errors of the potential are not faults of labels: its energy is too large for close contacts,
+    # and may be wrong for strained geometries.
     off = far & (error > 20.0) & (np.abs(labelled) > np.abs(predicted)) & ~strained
     if 0 < off.sum() <= 0.25 * len(data):
         yield (
-            f"the energies of frames {_some(data, np.flatnonzero(off))} are wrong by up to "
-            f"{error[off].max():.3g} kcal/mol, compared with {np.median(error):.3g} in most frames:"
-            f" remove these frames, compute them again, {REMEDY}"
+            f"the energies of frames {_some(data, np.flatnonzero(off))} differ from the initial "
+            f"potential by up to {error[off].max():.3g} kcal/mol, compared with "
+            f"{np.median(error):.3g} in most frames: remove these frames, compute them again, "
+            f"{REMEDY}"
         )
     predicted, labelled = predicted[~far], labelled[~far]
     of_energies = np.corrcoef(predicted, labelled)[0, 1]
     if of_energies < -0.5:
         yield (
-            "energies fall where those of the initial potential rise (correlation "
-            f"{of_energies:.2f}): change their sign"
+            "energies have the opposite sign of those of the initial potential (correlation "
+            f"{of_energies:.2f}): change their sign, {REMEDY}"
         )
     if correlation > CORRELATED and of_energies < UNRELATED_ENERGIES - 1.0 / np.sqrt(len(data)):
         yield (
             "energies hardly correlate with those of the initial potential (correlation "
-            f"{of_energies:.2f}), although forces do, as if they belonged to other frames: "
-            f"correct them, {REMEDY}"
+            f"{of_energies:.2f}), but forces do: check that energies and positions have the same "
+            f"order of frames, {REMEDY}"
         )
     spread = float(np.std(labelled) / np.std(predicted))
     low, high = (
@@ -146,30 +148,30 @@ def _energy_faults(
     consistent = 1.0 / CONSISTENT < ratio / spread < CONSISTENT
     if min(correlation, of_energies) > HIGH_CORRELATION and len(data) >= 20 and not consistent:
         yield (
-            f"compared with the initial potential, forces are {ratio:.3g} times and energies "
-            f"{spread:.3g} times as large: one of them is in another unit"
+            f"forces are {ratio:.3g} times and energies {spread:.3g} times as large as those of "
+            f"the initial potential: correct the unit of one of them, {REMEDY}"
         )
 
 
 def _mistake(
     what: str, power: int, ratio: float, correlation: float, near=USUAL[1], usual=USUAL
 ) -> Iterator[str]:
-    """Yield the mistake of units that explains the ratio of labels and predictions.
+    """Yield a description of the wrong unit that explains the ratio of labels and predictions.
 
     Args:
         what: "forces" or "energies".
-        power: of the length in their unit, see `unit_mistakes`.
+        power: 0 for energies, 1 for forces; see `unit_mistakes`.
         ratio: labels divided by predictions.
-        correlation: that of labels and predictions.
-        near: largest factor between the ratio and the mistake.
-        usual: limits of the ratio of correct labels that correlate well.
+        correlation: correlation coefficient of labels and predictions.
+        near: largest factor between the ratio and the factor of the wrong unit.
+        usual: lowest and highest ratio of correct labels that correlate well.
     """
     mistake, factor = min(unit_mistakes(power).items(), key=lambda m: abs(np.log(ratio / m[1])))
     low, high = usual if correlation > CORRELATED else (0.4, 2.5)
     if correlation > 0.5 and 1.0 / near < ratio / factor < near and not low < ratio < high:
         yield (
-            f"{what} are {ratio:.3g} times those of the initial potential: {mistake}? Give the "
-            f"right unit, {REMEDY}"
+            f"{what} are {ratio:.3g} times as large as those of the initial potential (probably "
+            f"{mistake}): give the right unit, {REMEDY}"
         )
 
 
@@ -185,19 +187,22 @@ def _outliers(data: Dataset, forces: np.ndarray, strained: np.ndarray) -> Iterat
     off = np.flatnonzero((error > OUTLYING * usual) & suspect | turned | single)
     if usual > 0.05 and 0 < len(off) <= 0.25 * len(data):
         yield (
-            f"the forces of frames {_some(data, off)} are wrong by up to {error[off].max():.3g} "
-            f"kcal/mol/Å, compared with {usual:.3g} in most frames: remove these frames, compute "
-            f"them again, {REMEDY}"
+            f"the forces of frames {_some(data, off)} differ from the initial potential by up to "
+            f"{error[off].max():.3g} kcal/mol/Å, compared with {usual:.3g} in most frames: remove "
+            f"these frames, compute them again, {REMEDY}"
         )
 
 
 def _monstrous(labelled: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Which single forces (M, N) are far larger than predicted, and than in other frames.
+    """Whether the force on an atom is much larger than predicted and than in other frames.
 
-    The mean over a frame, which contains all its atoms, hides one wrong force.
+    Means over all atoms of a frame do not detect a single wrong force.
 
     Args:
         labelled, predicted: (M, N, 3) kcal/mol/Å.
+
+    Returns:
+        (M, N) booleans.
     """
     error, size, expected = (
         np.linalg.norm(f, axis=2) for f in (labelled - predicted, labelled, predicted)
@@ -208,5 +213,5 @@ def _monstrous(labelled: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def _some(data: Dataset, frames: np.ndarray) -> str:
-    """Return the numbers of up to ten frames."""
+    """Original indices of up to ten of the frames, as text."""
     return ", ".join(map(str, np.asarray(data.index)[frames][:10]))

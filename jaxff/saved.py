@@ -1,8 +1,8 @@
 """Files of potentials: any composition of terms, without pickles.
 
-A file contains a JSON header and arrays.  The header lists the terms with their fields; parameters
-are arrays ``params/TERM/COLUMN``, or ``params/TERM/COLUMN/NUMBER`` for columns that are trees,
-whose structure is in the header.
+A file contains a JSON header and arrays.  The header lists the terms and their fields.  Parameters
+are arrays ``params/TERM/COLUMN``.  If a column is a tree, its arrays are
+``params/TERM/COLUMN/NUMBER``, and the header contains the structure of the tree.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MOLECULE_ARRAYS = {
     "bonds": ("iu", (2,)),
     "bond_orders": ("f", ()),
 }
-# Modules that define the terms of the package; other kinds are known if their module is imported.
+# Modules that define the terms of the package.  Other terms need an import of their module.
 TERM_MODULES = {
     "class2": "jaxff.terms.class2",
     "fourier_improper": "jaxff.terms.torsion",
@@ -55,15 +55,15 @@ TERM_MODULES = {
     "neural_torsion": "jaxff.terms.neural",
     "nonbonded": "jaxff.terms.pairs",
 }
-_TEMPLATE = "template"  # structure of a tree of parameters that the term makes anew
+_TEMPLATE = "template"  # structure of a tree of parameters that the term can make
 
 
 def save(path, potential: Potential) -> None:
-    """Write any potential (hybrids included) to one npz file, atomically.
+    """Write a potential, including sums of potentials, to one npz file.
 
     Raises:
-        InputError: a parameter is not finite, a function cannot be named in a file, or `path`
-            cannot be written.
+        InputError: a parameter is not finite, a function cannot be imported by its name, or `path`
+            cannot be written; an earlier file is then unchanged.
     """
     arrays: dict[str, Any] = {}
     terms = []
@@ -71,8 +71,8 @@ def save(path, potential: Potential) -> None:
         term, others = placed.term, {}
         if not getattr(term, "builder", True):
             raise InputError(
-                f"{path}: not written, the term {placed.name!r} is a network without a builder; "
-                'pass builder="package.module:function" to jaxff.network'
+                f"{path}: not written, because the term {placed.name!r} is a network without a "
+                'builder; pass builder="package.module:function" to jaxff.network'
             )
         for field in fields(term):
             value = getattr(term, field.name)
@@ -91,13 +91,13 @@ def save(path, potential: Potential) -> None:
             for leaf in leaves:
                 if np.asarray(leaf).dtype.kind != "f":
                     raise InputError(
-                        f"{path}: not written, the parameter {placed.name}/{column} has the type "
-                        f"{leaf.dtype}, which npz files cannot store; convert it to float32"
+                        f"{path}: not written, because the parameter {placed.name}/{column} has "
+                        f"the dtype {leaf.dtype}; convert it to float32"
                     )
                 if not np.isfinite(leaf).all():
-                    name = f"{placed.name}/{column}"
                     raise InputError(
-                        f"{path}: not written, the parameter {name} is not finite; correct it"
+                        f"{path}: not written, because the parameter {placed.name}/{column} is "
+                        "not finite; correct it"
                     )
             if isinstance(value, jax.Array | np.ndarray):
                 arrays[key] = np.asarray(value)
@@ -105,7 +105,10 @@ def save(path, potential: Potential) -> None:
                 arrays |= {f"{key}/{k}": np.asarray(leaf) for k, leaf in enumerate(leaves)}
                 trees[column] = _structure(value, term, path)
         if fault := fault_of(term, potential.params[placed.name]):
-            raise InputError(f"{path}: not written, the term {placed.name!r} is damaged ({fault})")
+            raise InputError(
+                f"{path}: not written, because the term {placed.name!r} is damaged: {fault}; make "
+                "the term again"
+            )
         if trees:
             entry["trees"] = trees
         terms.append(entry)
@@ -123,29 +126,30 @@ def save(path, potential: Potential) -> None:
 
 
 def load(path, trust: Sequence[str] = ()) -> Potential:
-    """Read a potential written by `save`.
+    """Read a potential that `save` has written.
 
     Args:
         path: the file.
-        trust: names of modules whose functions the file may call to build networks; see
+        trust: names of modules; the file may call their functions to build networks.  See
             `jaxff.network`.
 
     Raises:
-        InputError: the file is not a potential, is damaged, has a newer format, or needs a function
-            that may not be called.
+        InputError: the file contains no potential, is damaged, has a newer format, or needs a
+            function of a module that is not trusted.
     """
     file = NpzReader(path, "potential")
     if "header" not in file:
-        raise InputError(f"{path}: not a potential written by jaxff")
+        raise InputError(f"{path}: not a potential of jaxff; give a file written by jaxff.save")
     try:
         header = json.loads(file.text("header"))
     except ValueError as error:
-        raise InputError(f"{path}: its header is damaged; make the file again") from error
+        raise InputError(f"{path}: the header is damaged; make the file again") from error
     form = (header.get("format"), header.get("version")) if isinstance(header, dict) else (None, 0)
     if form[0] != FORMAT or form[1] not in range(1, VERSION + 1):
         name = " version ".join(map(str, form)) if form[0] is not None else "unknown"
         raise InputError(
-            f"{path}: its format is {name}, but this jaxff reads {FORMAT} versions 1 to {VERSION}"
+            f"{path}: the format is {name}, but this jaxff reads {FORMAT} versions 1 to {VERSION}; "
+            "install a newer jaxff or give another file"
         )
     try:
         potential = _restored(header, file, path, trust)
@@ -155,7 +159,8 @@ def load(path, trust: Sequence[str] = ()) -> Potential:
         raise error if str(path) in message else InputError(f"{path}: {message}") from error
     except Exception as error:  # a damaged file may cause any error
         raise InputError(
-            f"{path}: it is incomplete or damaged ({type(error).__name__}: {error}); make it again"
+            f"{path}: the file is incomplete or damaged ({type(error).__name__}: {error}); make "
+            "the file again"
         ) from error
     return potential
 
@@ -185,7 +190,9 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
             or len(set(atoms)) != len(atoms)
             or not all(isinstance(atom, int) and atom >= 0 for atom in atoms)
         ):
-            raise InputError(f"{path}: the atoms of the term {name!r} are damaged; make it again")
+            raise InputError(
+                f"{path}: the atoms of the term {name!r} are damaged; make the file again"
+            )
         placed.append(Placed(name, term, None if atoms is None else np.array(atoms, np.int32)))
         prefix, trees = f"params/{name}/", entry.get("trees", {})
         params[name] = {
@@ -207,20 +214,26 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
             if array is not None and not (
                 array.dtype.kind in kinds and array.ndim and array.shape[1:] == width
             ):
-                raise InputError(f"{path}: the array molecule/{key} is damaged; make it again")
+                raise InputError(
+                    f"{path}: the array molecule/{key} is damaged; make the file again"
+                )
         molecule = Molecule(**arrays, **header["molecule"])
     potential = Potential(placed, params, molecule, trained=_trained(header, file, path))
     n_atoms = potential.n_atoms
     if molecule is not None and n_atoms not in (None, molecule.n_atoms):
         raise InputError(
-            f"{path}: its molecule has {molecule.n_atoms} atoms and its terms have {n_atoms}; "
-            "make it again"
+            f"{path}: the molecule has {molecule.n_atoms} atoms, but the terms have {n_atoms}; "
+            "make the file again"
         )
     return potential
 
 
 def _trained(header: dict, file: NpzReader, path) -> list[Trained]:
-    """The training frames of the potential; none in files of earlier versions."""
+    """The training frames of the potential; files of earlier versions contain none.
+
+    Raises:
+        InputError: their description is damaged.
+    """
     parts = []
     for i, entry in enumerate(header.get("trained", ())):
         atoms, prefix = entry["atoms"], f"trained/{i}/"
@@ -240,7 +253,7 @@ def _kind(name: str, path) -> type[Term]:
     kind = term_kinds().get(name)
     if kind is None:
         raise InputError(
-            f"{path}: unknown kind of term {name!r}; import the module that defines it"
+            f"{path}: unknown kind of term {name!r}; import the module that defines this term"
         )
     return kind
 
@@ -249,7 +262,13 @@ def _kind(name: str, path) -> type[Term]:
 
 
 def _structure(tree, term: Term, path):
-    """JSON of a tree of dicts, lists and tuples, with leaves numbered in JAX's order."""
+    """A tree of dicts, lists and tuples as JSON values, with leaves numbered in the order of JAX.
+
+    If the tree has other nodes but the structure of `term.template()`, the result is `_TEMPLATE`.
+
+    Raises:
+        InputError: the tree has other nodes and another structure.
+    """
     count = iter(range(len(jax.tree.leaves(tree))))
 
     def describe(node):
@@ -272,9 +291,9 @@ def _structure(tree, term: Term, path):
         example = term.template()
         if jax.tree.structure(example) != jax.tree.structure(tree):
             raise InputError(
-                f"{path}: not written, the variables of the network contain {error}, and files "
-                "hold dicts with strings as keys, lists and tuples only: let the builder return "
-                "(apply, variables), where variables is an example of equal structure"
+                f"{path}: not written, because the variables of the network contain {error}: use "
+                "only dicts with strings as keys, lists and tuples, or let the builder return "
+                "(apply, variables) with an example of the variables"
             ) from None
         return _TEMPLATE
 
@@ -310,7 +329,11 @@ def _value(value, path):
 
 
 def _described(function, path) -> dict:
-    """The name of a function, and the keyword arguments of `functools.partial`."""
+    """A function as JSON values: its name, and the keyword arguments of `functools.partial`.
+
+    Raises:
+        InputError: the function cannot be imported by its name.
+    """
     if isinstance(function, partial) and not function.args:
         return {"function": _name_of(function.func, path), "arguments": function.keywords}
     return {"function": _name_of(function, path)}
@@ -319,7 +342,10 @@ def _described(function, path) -> dict:
 def _name_of(function, path) -> str:
     name = f"{function.__module__}:{getattr(function, '__qualname__', '<unnamed>')}"
     if "<" in name or _find(name) is not function:
-        raise InputError(f"{path}: not written, the function {name} cannot be imported by its name")
+        raise InputError(
+            f"{path}: not written, because the function {name} cannot be imported by its name; "
+            "define the function at the top level of a module"
+        )
     return name
 
 
@@ -327,14 +353,17 @@ def _function(name: str, path) -> Callable:
     function = _find(name)
     if function is None:
         module = name.partition(":")[0]
-        raise InputError(f"{path}: it needs the function {name}; import {module} before loading")
+        raise InputError(
+            f"{path}: the file needs the function {name}; import {module} before loading"
+        )
     return function
 
 
 def _find(name: str) -> Callable | None:
-    """A Python function of an imported module outside the standard library, or None.
+    """The Python function with the name "module:function", or None.
 
-    A file must not be able to run other code.
+    The module must be imported already and must not belong to the standard library, so that a file
+    cannot run other code.
     """
     module, _, qualified = name.partition(":")
     if module.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:

@@ -11,17 +11,17 @@ import numpy as np
 from jaxff.npz import usable
 from jaxff.term import Column, Params, Term, array_fields
 
-SLACK = 2.0  # values may exceed an upper bound, which is that of training, by this factor
+SLACK = 2.0  # values in files may exceed the upper bound of training by this factor
 
 
 def fault_of(term: Term, params: Params) -> str | None:
-    """What is wrong with the fields or parameters of a term, or None.
+    """Describe the first fault of the fields or parameters of a term; None if there is none.
 
-    An array may have a wrong type or shape or an impossible value, or belong to no column.
+    Faults are wrong types, shapes, indices and values, and unknown parameters.
 
     Args:
         term: the term.
-        params: its parameters, {column: tree of arrays}.
+        params: parameters of the term, {column: tree of arrays}.
     """
     for check in (_unknown, _wrong_types, _wrong_shapes, _wrong_indices, _wrong_values):
         if fault := check(term, params):
@@ -31,27 +31,27 @@ def fault_of(term: Term, params: Params) -> str | None:
 
 def _unknown(term: Term, params: Params) -> str | None:
     unknown = sorted(params.keys() - term.columns.keys() - {"scale"})
-    return f"{unknown[0]} is not a parameter of this kind of term" if unknown else None
+    return f"{unknown[0]} is not a parameter of the term {term.kind}" if unknown else None
 
 
 def _wrong_types(term: Term, params: Params) -> str | None:
     if type(term.n_atoms) is not int or term.n_atoms < 1:
-        return f"n_atoms is {term.n_atoms!r}, not a number of atoms"
+        return f"n_atoms must be a positive integer (got {term.n_atoms!r})"
     declared = {*term.tables, *term.indices, *term.dimensions} & set(array_fields(term))
     declared |= {*term.tables, *term.indices}
     for key in (*declared, *array_fields(term)):
         array = getattr(term, key)
         kind = array.dtype.kind if isinstance(array, np.ndarray | jax.Array) else "O"
         if kind not in ("iu" if key in declared else "iub"):
-            return f"{key} is not an array of integers"
+            return f"{key} must be an array of integers"
     for label, _ in term.tables.values():
         names = getattr(term, label) if label else ()
         if type(names) is not tuple or not all(isinstance(each, str) for each in names):
-            return f"{label} is not a list of names"
+            return f"{label} must be a list of names"
     for column, value in params.items():
         for leaf in jax.tree.leaves(value):
             if leaf.dtype.kind != "f" or not usable(leaf).all():
-                return f"{column} has values that are no finite floating-point numbers"
+                return f"{column} has values that are not finite floating-point numbers"
     return None
 
 
@@ -86,9 +86,9 @@ def _wrong_indices(term: Term, params: Params) -> str | None:
             term.n_atoms if what == "atoms" else len(getattr(term, what)) for what in counted
         ] or 2
         if (array < 0).any() or (array >= np.array(limits)).any():
-            return f"{key} contains an index out of range"
+            return f"{key} contains an index that is out of range"
         if set(counted) == {"atoms"} and (np.diff(np.sort(array, axis=1), axis=1) == 0).any():
-            return f"{key} names one atom twice in one row"
+            return f"{key} contains one atom twice in one row"
     for key, (label, columns) in term.tables.items():
         tables = jax.tree.leaves([params.get(column, []) for column in columns])
         counts = {len(leaf) if np.ndim(leaf) else -1 for leaf in tables}
@@ -98,17 +98,17 @@ def _wrong_indices(term: Term, params: Params) -> str | None:
             if column not in term.dimensions and np.ndim(params.get(column, [])) != 1:
                 return f"{column} has the shape {np.shape(params[column])}, expected (any,)"
         if len(counts) != 1:
-            return f"{', '.join(columns)} do not have one row for each name"
+            return f"{', '.join(columns)} must have one row for each name"
         array, least = np.asarray(getattr(term, key)), -1 if key in term.open_rows else 0
         if array.size and (array.min() < least or array.max() >= counts.pop()):
-            return f"{key} contains a row out of range"
+            return f"{key} contains a row that is out of range"
     return None
 
 
 def _wrong_values(term: Term, params: Params) -> str | None:
-    """A value with the wrong sign, or far beyond its upper bound.
+    """Describe a value with the wrong sign or far above its upper bound; None if there is none.
 
-    The bounds of a column are those of training, so values of a force field may be beyond them.
+    The bounds of a column apply to training, so values of a force field may exceed them.
     """
     for column in term.columns.keys() & params.keys():
         one = term.columns[column]
@@ -120,7 +120,7 @@ def _wrong_values(term: Term, params: Params) -> str | None:
             wrong = values[(values < lowest) | (values > highest)]
             if wrong.size:
                 return (
-                    f"{column} has the value {wrong[0]:g} {one.unit}, and its bounds are "
+                    f"{column} has the value {wrong[0]:g} {one.unit}, but its bounds are "
                     f"{one.lower:g} and {one.upper:g}"
                 )
     return None

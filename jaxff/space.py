@@ -1,4 +1,4 @@
-"""The periodic box and the neighbour list that a potential is evaluated with."""
+"""The periodic box and the neighbour list of an evaluation of a potential."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Array = jax.Array
 @partial(jax.tree_util.register_dataclass, data_fields=["box", "neighbor"], meta_fields=[])
 @dataclass(frozen=True)
 class Space:
-    """The surroundings of the atoms; a JAX pytree.
+    """Box and neighbour list; a JAX pytree.
 
     Attributes:
         box: (3, 3) Å, lattice vectors as rows, or None.
-        neighbor: (2, P) integers, the atoms of each pair, each pair once, or None.  Entries that
-            are not below the number of atoms pad the list; none is negative.
+        neighbor: (2, P) atom indices of each pair, each pair once, or None.  Indices from the
+            number of atoms upwards are padding.
     """
 
     box: Array | None = None
@@ -30,15 +30,15 @@ class Space:
 
     @classmethod
     def of(cls, box, neighbor) -> Space:
-        """The space of the arguments of an energy function.
+        """Check a box and a neighbour list and make a `Space`.
 
         Args:
             box: (3, 3) Å, lattice vectors as rows, or None.
-            neighbor: (2, P) integers, or a jax-md neighbour list in the format `OrderedSparse`, or
-                None.  Negative entries, and those not below the number of atoms, are padding.
+            neighbor: (2, P) atom indices, a jax-md neighbour list in the format `OrderedSparse`, or
+                None.  Negative indices, and indices from the number of atoms upwards, are padding.
 
         Raises:
-            InputError: an argument has another shape or type.
+            InputError: an argument has a wrong shape or type.
         """
         if box is not None:
             box = jnp.asarray(box)
@@ -57,7 +57,7 @@ class Space:
                     f"neighbor has shape {neighbor.shape} and type {neighbor.dtype}; give a (2, P) "
                     "array of atom indices that contains each pair once"
                 )
-            # A negative index would select an atom from the end.
+            # In JAX a negative index selects an element from the end.
             neighbor = jnp.where(neighbor < 0, jnp.iinfo(neighbor.dtype).max, neighbor)
         return cls(box, neighbor)
 
@@ -67,7 +67,7 @@ class Space:
         return tuple(name for name in ("box", "neighbor") if getattr(self, name) is not None)
 
     def on(self, atoms: np.ndarray, n_atoms: int) -> Space:
-        """The space of a term that acts on some of the atoms.
+        """The space of a term that acts on some atoms of a system.
 
         Args:
             atoms: (n,) indices of the term's atoms in the system.
@@ -81,3 +81,9 @@ class Space:
         pairs = place[jnp.minimum(self.neighbor, n_atoms)]
         inside = (pairs < count).all(axis=0)
         return Space(self.box, jnp.where(inside, pairs, count))
+
+
+def arrays(box, neighbor) -> tuple:
+    """Box and neighbour list as JAX arrays; None remains None."""
+    pairs = getattr(neighbor, "idx", neighbor)  # of a jax-md neighbour list
+    return tuple(None if x is None else jnp.asarray(x) for x in (box, pairs))

@@ -1,11 +1,12 @@
 """Stores: the state of unfinished work on disk, together with its request.
 
-A request is everything that decides the result: settings, data and versions, as nested dicts and
-lists of JSON values and arrays, of which only checksums are stored. The same request continues
-interrupted work. Another request is refused, with the names of the settings that differ.
+A request contains everything that determines the result: settings, data and versions.  It consists
+of nested dicts and lists of JSON values and arrays.  Of arrays, only checksums are stored.  The
+same request continues interrupted work.  For another request an error names the settings that
+differ.
 
-`Store` keeps the state in one npz file. `claim` and `locked` do the same for a folder of many
-pieces, and `Rows` is a file that several processes fill with rows of numbers.
+`Store` writes the state to one npz file. `claim` and `locked` manage a folder of several files.
+`Rows` is a file to which several processes write rows of numbers.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from jaxff.npz import NpzReader, atomic_path, writable_file, write_npz
 FORMAT = "jaxff store 1"
 REQUEST = "request.json"
 LOCK = "lock"
-SHOWN = 40  # longer values are left out of messages about settings that differ
+SHOWN = 40  # characters; messages about settings that differ omit longer values
 
 
 class Store:
     """The state of unfinished work in one npz file.
 
     Args:
-        path: the file; with None `load` returns None and `save` does nothing.
-        request: everything that decides the result; see `described`.
+        path: the file; None: `load` returns None, and `save` does nothing.
+        request: everything that determines the result; see `described`.
         what: the kind of work, a noun such as "training", for messages.
-        replace: ignore and replace the state of another request, instead of refusing it.
+        replace: whether the state of another request is replaced, instead of causing an error.
 
     Raises:
         InputError: the file cannot be written.
@@ -59,12 +60,15 @@ class Store:
             self.request = described(request)
 
     def load(self, like: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-        """Read the state that `save` wrote last; None if there is none.
+        """Read the state that `save` wrote last.
 
         Args:
-            like: entries of the state that are pytrees of JAX arrays or random keys, each with a
-                pytree of the same structure, shapes and dtypes. All other entries are returned as
-                dicts, lists, JSON values and NumPy arrays.
+            like: {name: example} of the entries that are pytrees of JAX arrays or random keys.
+                Each example has the structure, shapes and dtypes of its entry.
+
+        Returns:
+            The state, or None if there is none.  Entries without an example consist of dicts,
+            lists, JSON values and NumPy arrays.
 
         Raises:
             InputError: the file is damaged, or belongs to another request or kind of work.
@@ -79,8 +83,8 @@ class Store:
                 raise KeyError("format")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{self.path} is not the state of a {self.what} ({FORMAT}): delete it to start "
-                "anew, or name another file"
+                f"{self.path} is not the state of a {self.what} ({FORMAT}): delete the file to "
+                "start again, or choose another file"
             ) from error
         if self.replace and differences(known, self.request):
             return None
@@ -91,10 +95,13 @@ class Store:
         return state
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the state on disk, completely or not at all.
+        """Replace the state on disk; after an error the earlier state is unchanged.
 
         Args:
             state: nested dicts, lists and other pytrees of arrays, random keys and JSON values.
+
+        Raises:
+            InputError: the file cannot be written.
         """
         if self.path is None:
             return
@@ -109,12 +116,16 @@ class Store:
         write_npz(self.path, {"header": np.array(json.dumps(header)), **named})
 
     def remove(self) -> None:
-        """Delete the file, if there is one."""
+        """Delete the file if it exists."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
     def _restored(self, value: Any, template: Any, key: str) -> Any:
-        """`value` in the structure of `template`, with its arrays as JAX arrays."""
+        """The stored `value` with the structure of `template` and JAX arrays.
+
+        Raises:
+            InputError: shapes or dtypes of the entry `key` differ from those of `template`.
+        """
         import jax
 
         leaves, structure = jax.tree.flatten(template)
@@ -122,21 +133,21 @@ class Store:
         kinds = [[(np.shape(x), getattr(x, "dtype", type(x))) for x in y] for y in (stored, leaves)]
         if kinds[0] != kinds[1]:
             raise InputError(
-                f"{self.path}: the arrays of {key!r} have other shapes or types than those of this "
-                f"{self.what}: delete the file to start anew, or name another file"
+                f"{self.path}: the arrays {key!r} have other shapes or dtypes than those of this "
+                f"{self.what}: delete the file to start again, or choose another file"
             )
         stored = [jax.numpy.asarray(x) if isinstance(x, np.ndarray) else x for x in stored]
         return jax.tree.unflatten(structure, stored)
 
 
 def described(request: Any) -> Any:
-    """A request as JSON values, with a checksum in place of each array.
+    """A request as JSON values; each array becomes a text with its checksum.
 
     Args:
         request: nested dicts, lists and tuples of arrays, JSON values and paths.
 
     Raises:
-        TypeError: a value is none of these.
+        TypeError: a value has another type.
     """
     if request is None or isinstance(request, bool | int | float | str):
         return request
@@ -153,11 +164,18 @@ def described(request: Any) -> Any:
         if array.dtype != object:
             checksum = hashlib.md5(array.tobytes(), usedforsecurity=False).hexdigest()
             return f"{array.dtype} {np.shape(request)} md5 {checksum}"
-    raise TypeError(f"a request cannot contain a {type(request).__name__}")
+    raise TypeError(
+        f"a request cannot contain a {type(request).__name__}; use JSON values, arrays and paths"
+    )
 
 
 def differences(known: Any, wanted: Any, name: str = "") -> list[str]:
-    """Names, with short values, of settings in which two described requests differ."""
+    """Names and short values of the settings in which two requests differ.
+
+    Args:
+        known, wanted: results of `described`.
+        name: prefix of the names.
+    """
     if isinstance(known, dict) and isinstance(wanted, dict):
         keys = dict.fromkeys([*known, *wanted])
         return [
@@ -174,22 +192,22 @@ def differences(known: Any, wanted: Any, name: str = "") -> list[str]:
 
 
 def check_request(path: str | Path, known: Any, wanted: Any, what: str) -> None:
-    """Refuse earlier work that belongs to another request.
+    """Check that earlier work belongs to the same request.
 
     Args:
         path: the file or folder with the earlier work.
-        known: its described request.
-        wanted: the described request of this call.
-        what: the kind of work.
+        known: request of the earlier work, a result of `described`.
+        wanted: request of this call, a result of `described`.
+        what: the kind of work, for messages.
 
     Raises:
-        InputError: the requests differ; the message names the settings.
+        InputError: the requests differ; the message names the settings that differ.
     """
     changed = differences(known, wanted)
     if changed:
         raise InputError(
             f"{path} belongs to another {what} with other settings ({'; '.join(changed)}): use "
-            f"its settings to continue it, delete {path} to start anew, or choose another path"
+            f"these settings to continue it, delete {path} to start again, or choose another path"
         )
 
 
@@ -201,47 +219,52 @@ def claim(
     files: str | None = None,
     replace: bool = False,
 ) -> bool:
-    """Assign a folder to a request; return whether it contains earlier work on it.
+    """Assign a folder to a request.
 
-    The request is kept in the file request.json in the folder. A folder in which nothing but this
-    file was written can be claimed by any request.
+    The file request.json in the folder contains the request.  A folder that contains only this file
+    can be assigned to any request.
 
     Args:
-        folder: created if it does not exist.
-        request: everything that decides the result; see `described`.
+        folder: the folder, which is created if it does not exist.
+        request: everything that determines the result; see `described`.
         what: the kind of work, a noun such as "training", for messages.
-        files: regular expression for the names of the files that this kind of work writes. If it
-            is given, a folder with other files is refused, and files that belong to no request are
-            deleted. With `replace`, files of another request are deleted, too.
-        replace: replace the work of another request, instead of refusing it.
+        files: regular expression for the names of the files that this kind of work writes.  If it
+            is given, other files in the folder are an error, and the files of replaced work and of
+            no request are deleted.
+        replace: whether work on another request is replaced, instead of causing an error.
+
+    Returns:
+        Whether the folder contains earlier work on the same request.
 
     Raises:
-        InputError: the folder cannot be written, contains files that this kind of work does not
-            write, or contains work on another request.
+        InputError: the folder cannot be written, or contains other files or work on another
+            request.
     """
     folder, wanted = Path(folder), described(request)
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, not a folder for a {what}: name another folder")
+        raise InputError(f"{folder} is a file; choose a folder for the {what}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
-    # Names with a dot are the temporary files of a process that was killed while writing.
+        raise InputError(
+            f"cannot write {folder}: {error.strerror or error}; choose another folder"
+        ) from error
+    # Names that begin with a dot belong to temporary files of an interrupted process.
     pieces = _pieces(folder)
     foreign = [
         path.name for path in pieces if files and not re.fullmatch(rf"{files}|\..*", path.name)
     ]
     if foreign:
         raise InputError(
-            f"{folder} is not the folder of a {what}, as it contains {min(foreign)}: name another "
-            "folder, or empty this one"
+            f"{folder} is not the folder of a {what}, because it contains {min(foreign)}: choose "
+            "another folder, or delete its contents"
         )
     label = folder / REQUEST
     if label.is_file():
         try:
             known = json.loads(label.read_text())["request"]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{label} is damaged: delete {folder} to start anew") from error
+            raise InputError(f"{label} is damaged: delete {folder} to start again") from error
         begun = has_pieces(folder)
         if not differences(known, wanted):
             return begun
@@ -256,7 +279,7 @@ def claim(
 
 
 def has_pieces(folder: Path) -> bool:
-    """Whether a claimed folder contains more than its request and empty files."""
+    """Whether a folder contains files that are not empty, besides the file of its request."""
     return any(path.stat().st_size for path in _pieces(folder))
 
 
@@ -266,10 +289,10 @@ def _pieces(folder: Path) -> list[Path]:
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Keep other processes out of a folder until the block ends.
+    """Lock a folder for other processes until the block ends.
 
     Raises:
-        InputError: another process has locked it.
+        InputError: another process has locked the folder.
     """
     try:
         import fcntl
@@ -280,34 +303,36 @@ def locked(folder: str | Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"another run uses {folder}: wait until it ends") from error
+            raise InputError(
+                f"another run uses {folder}: wait until that run ends, or choose another folder"
+            ) from error
         yield
 
 
 class Rows:
-    """Rows of float64 numbers in one file, written by any process in any order.
+    """Rows of float64 numbers in one file, to which several processes may write in any order.
 
-    A row ends with its number, counted from one, so that rows which were written partly or not at
-    all are recognised.
+    The last number of a row is its index plus one.  It identifies rows that are missing or
+    incomplete.
 
     Args:
-        path: the file, created by the first `write`.
+        path: the file; the first `write` creates it.
         count: number of rows.
-        width: numbers in a row.
+        width: number of values in a row.
     """
 
     def __init__(self, path: str | Path, count: int, width: int):
         self.path, self.count, self.width = Path(path), count, width
 
     def write(self, row: int, values: np.ndarray) -> None:
-        """Write `values` (width,) as row number `row`, counted from zero."""
+        """Write `values` (width,) to the row with the index `row`, counted from zero."""
         record = np.append(np.asarray(values, np.float64), float(row + 1))
         with open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
             file.seek(row * record.nbytes)
             file.write(record.tobytes())
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Flags (count,) of complete rows, and values (count, width); zero if incomplete."""
+        """Whether each row is complete (count,), and values (count, width), 0 if incomplete."""
         table = np.zeros((self.count, self.width + 1))
         if self.path.exists():
             raw = np.fromfile(self.path, np.float64)[: table.size]
@@ -317,7 +342,11 @@ class Rows:
 
 
 def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
-    """A state as JSON values; arrays are appended to `arrays` and become indices."""
+    """A state as JSON values; arrays are appended to `arrays` and replaced by their indices.
+
+    Raises:
+        TypeError: a value cannot be stored.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):
@@ -328,7 +357,7 @@ def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         if value.dtype == object:
-            raise TypeError("a state cannot contain arrays of objects")
+            raise TypeError("a state cannot contain arrays of objects; use arrays of numbers")
         arrays.append(value)
         return {"$array": len(arrays) - 1}
     import jax
@@ -340,12 +369,14 @@ def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
         return {"$key": data["$array"], "kind": str(jax.random.key_impl(value))}
     leaves = jax.tree.leaves(value)
     if len(leaves) == 1 and leaves[0] is value:
-        raise TypeError(f"a state cannot contain a {type(value).__name__}")
+        raise TypeError(
+            f"a state cannot contain a {type(value).__name__}; use JSON values and arrays"
+        )
     return [_encoded(leaf, arrays) for leaf in leaves]
 
 
 def _decoded(value: Any, file: NpzReader) -> Any:
-    """The inverse of `_encoded`; other pytrees become lists of their leaves."""
+    """The state from the result of `_encoded`; special pytrees become lists of their leaves."""
     if isinstance(value, list):
         return [_decoded(item, file) for item in value]
     if not isinstance(value, dict):

@@ -23,10 +23,10 @@ class Column:
     """Unit, scale and bounds of a parameter array, and whether it is trainable.
 
     Attributes:
-        unit: such as "kcal/mol/Å²".
+        unit: unit of the values, such as "kcal/mol/Å²".
         scale: size of a typical change, in this unit.
         lower, upper: physical bounds, in this unit.
-        trainable: False if training changes it only when it is named.
+        trainable: whether training changes the array by default; if not, users can name it.
     """
 
     unit: str
@@ -39,34 +39,35 @@ class Column:
 class Term:
     """One kind of interaction in a system of `n_atoms` atoms; a JAX pytree.
 
-    Subclasses are frozen dataclasses (``eq=False``).  Fields that hold arrays of integers (atom
-    indices, rows of tables, permutations) are the leaves of the pytree; all other fields are
-    static. Floating-point numbers are parameters instead.  A subclass defines `kind` (its name in
-    files), `columns`, and either `energies` or `interactions`.
+    A subclass is a frozen dataclass (``eq=False``).  It defines `kind`, `columns`, and either
+    `energies` or `interactions`.  Fields that are arrays of integers (atom indices, rows of tables,
+    permutations) are the leaves of the pytree.  All other fields are static.  Floating-point
+    numbers are parameters, not fields.
 
     Attributes:
         kind: unique name, written to files.
         energy_name: name of the energy of a term that defines `interactions` (default: `kind`).
         columns: the `Column` of each parameter, as a prefix of the tree of parameters.
-        tables: {field: (names, columns)}, for parameters that are tables which several molecules
-            can share.  The field contains rows of the tables `columns`, and the field `names`
-            contains the names of the rows ("" if the rows belong to one molecule).
-        indices: {field: kinds}, for the other arrays of integers.  `kinds` contains, for each
-            column of the array, what its integers are indices of: "atoms", or another field.  It is
-            () for flags.
-        open_rows: the fields of `tables` in which −1 means no row.
+        tables: {field: (names, columns)} of parameters that several molecules can share.  The
+            parameters `columns` are tables, and the array `field` contains row numbers of these
+            tables.  `names` is the field with the names of the rows, or "" if there are no names.
+        indices: {field: kinds} of all other arrays of integers.  `kinds` has one entry for each
+            column of the array: "atoms" for atom indices, or the field to which the column refers.
+            For flags it is ().
+        open_rows: fields of `tables` in which −1 means no row.
         dimensions: {field or column: dimensions}, such as "B 2", for the check of files.  Equal
-            letters are equal sizes, N is the number of atoms, and _ any size.  Columns of `tables`
-            that are not named have one number for each row.
+            letters denote equal sizes, N the number of atoms, and _ any size.  Columns of `tables`
+            without an entry have one number for each row.
         adaptable: static fields that `alike` changes.
-        notes: static fields that describe the term and never change its energy, such as the name of
-            its training data.  Together with the names of rows, they may differ within a stack.
-        learnt: True if energies are determined by training frames alone, so that they may be wrong
-            in all other places.
-        physical: False if energies have no meaning before training, so that labels are not checked
-            against them.
-        precise: True if the energy needs float64, because large summands cancel.  Such parameters
-            remain in float64 when a potential is converted to float32.
+        notes: static fields that do not change the energy, such as the name of the training set.
+            They may differ between the potentials of a stack.
+        learnt: True if only training frames determine the energy, which may then be wrong for
+            other frames.
+        physical: False if the energy is meaningless before training.  Labels are then not compared
+            with its predictions.
+        precise: True if the energy needs float64, because large summands cancel.  The parameters
+            then remain in float64 when a potential is converted to float32.
+        n_atoms: number of atoms.
     """
 
     kind: ClassVar[str]
@@ -91,10 +92,10 @@ class Term:
         )
 
     def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
-        """Energies by name, each () kcal/mol.
+        """Energies of the term, {name: () kcal/mol}.
 
         Args:
-            params: the term's parameters and what `derived` returned.
+            params: parameters of the term, and the result of `derived`.
             R: (n_atoms, 3) Å.
             space: box and neighbour list.
         """
@@ -103,30 +104,37 @@ class Term:
         return {self.energy_name or self.kind: interactions.each(R).sum()}
 
     def interactions(self, params: Params) -> Interactions | None:
-        """The interactions whose sum is the term's energy, or None if it is no such sum.
+        """The interactions of the term, or None if its energy is not a sum of interactions.
 
         A potential evaluates the interactions of all its terms together, which is faster.
+
+        Args:
+            params: parameters of the term, and the result of `derived`.
         """
         return None
 
     def reads(self, params: Params) -> tuple[str, ...]:
-        """The names of the arguments, "box" and "neighbor", that change the energy."""
+        """Which of the arguments "box" and "neighbor" the energy depends on, as names."""
         return ()
 
     def derived(self, params: Params) -> Params:
-        """Arrays that depend on the parameters alone, under new names.
+        """Additional arrays, {name: array}, that depend on the parameters alone.
 
-        `energies` receives them together with the parameters.  A potential computes them once for
-        many geometries.
+        A potential computes these arrays once for many geometries, and passes them to `energies`
+        together with the parameters.
         """
         return {}
 
     def row_names(self, field: str) -> tuple[str, ...]:
-        """Names of the rows that the field `field` of `tables` selects from."""
+        """Names of the rows of the tables to which `field` refers; see `tables`."""
         return getattr(self, self.tables[field][0])
 
     def alike(self, others: Sequence[Self]) -> Self:
-        """The same term, with static fields that suit all of `others` (which include it)."""
+        """The term with static fields that are equal for all terms of a stack.
+
+        Args:
+            others: the terms of the stack, including this one.
+        """
         return self
 
     def frame_bytes(self, params: Params) -> int:
@@ -134,42 +142,52 @@ class Term:
         return 0
 
     def constrain(self, params: Params, start: Params) -> Params:
-        """Trained parameters, corrected so that conserved quantities are those of `start`."""
+        """Correct trained parameters to keep conserved quantities, such as the net charge.
+
+        Args:
+            params: trained parameters of the term.
+            start: parameters of the term before training.
+        """
         return params
 
     def undefined_rows(self, column: str, angles: dict[str, float]) -> np.ndarray:
-        """Rows (n,) of a column that have no meaning, and that training leaves unchanged.
+        """Whether each row (n,) of a column is undefined, so that training does not change it.
 
         Args:
             column: name of a column of this term.
-            angles: equilibrium angles, rad, of the whole potential by the types of their atoms.
+            angles: {atom types: equilibrium angle, rad} of the whole potential.
         """
         return np.zeros(0, bool)
 
     def template(self) -> Any:
-        """An example of those parameters whose tree a file cannot describe, or None."""
+        """An example of the parameters, if a file cannot describe their tree; otherwise None."""
         return None
 
     def fault(self, params: Params) -> str | None:
-        """What is wrong with the term and its parameters in a file, or None.
+        """Describe a fault of the term or its parameters in a file; None if there is none.
 
-        Types, shapes, indices and bounds have been checked already.
+        Types, shapes, indices and bounds are checked before this call.
         """
         return None
 
     @classmethod
     def upgraded(cls, params: Params) -> Params:
-        """Parameters of a file of version 1 in their present form."""
+        """Convert the parameters in a file of version 1 to the present version."""
         return params
 
     @classmethod
     def restored(cls, values: dict[str, Any], trust: Sequence[str]) -> Term:
-        """The term with the fields `values` of a file; see `jaxff.load` for `trust`."""
+        """Make the term from the fields in a file.
+
+        Args:
+            values: {field: value}.
+            trust: names of modules that may build networks; see `jaxff.load`.
+        """
         return cls(**values)
 
 
 def array_fields(term: Term) -> tuple[str, ...]:
-    """Names of the fields that hold arrays: the leaves of the term."""
+    """Names of the fields that are arrays, which are the leaves of the pytree."""
     known = vars(term).get("_array_fields")
     if known is not None:  # after a transformation leaves may be objects of any type
         return known
@@ -179,12 +197,12 @@ def array_fields(term: Term) -> tuple[str, ...]:
 
 
 def name_fields(term: Term) -> set[str]:
-    """Static fields that do not change the energy: names of rows, and `Term.notes`."""
+    """Names of the static fields that do not change the energy: row names and `Term.notes`."""
     return {label for label, _ in term.tables.values() if label} | set(term.notes)
 
 
 def term_kinds() -> dict[str, type[Term]]:
-    """All kinds of terms that are imported, by name."""
+    """All imported classes of terms, {kind: class}."""
 
     def subclasses(cls: type[Term]) -> Iterator[type[Term]]:
         for subclass in cls.__subclasses__():

@@ -1,7 +1,6 @@
-"""Units of all values in memory and in files: kcal/mol, Å, amu, e, K, fs, rad.
+"""Unit conversions; values in memory and in files are in kcal/mol, Å, amu, e, K, fs, rad.
 
-Only this module converts other units.  Physical constants are those of CODATA 2018
-(https://physics.nist.gov/cuu/Constants).
+Physical constants are those of CODATA 2018 (https://physics.nist.gov/cuu/Constants).
 """
 
 import math
@@ -60,7 +59,7 @@ _LENGTH = {
 
 
 def energy_factor(unit: str) -> float:
-    """kcal/mol in one `unit`, such as "eV" or "kJ/mol".
+    """Factor from an energy unit, such as "eV" or "kJ/mol", to kcal/mol.
 
     Raises:
         InputError: the unit is unknown.
@@ -69,7 +68,7 @@ def energy_factor(unit: str) -> float:
 
 
 def length_factor(unit: str) -> float:
-    """Å in one `unit`, such as "Bohr" or "nm".
+    """Factor from a length unit, such as "Bohr" or "nm", to Å.
 
     Raises:
         InputError: the unit is unknown.

@@ -126,16 +126,20 @@ def test_bad_input_is_one_sentence(molecules, frames):
     for wrong in (3, potential):
         with pytest.raises(InputError, match="stack needs a list of potentials"):
             jaxff.stack(wrong)
-    with pytest.raises(InputError, match="number 1 is 'CCO'"):
+    with pytest.raises(InputError, match="element 1 is 'CCO'"):
         jaxff.stack([potential, "CCO"])
     with pytest.raises(InputError, match="whole molecules"):
         jaxff.stack([potential.on(range(1, 7))])
     stack = jaxff.stack([potential, potential])
-    with pytest.raises(InputError, match="positions of 1 molecules, but the stack has 2"):
+    with pytest.raises(
+        InputError, match="positions of 1 molecules; the stack needs positions of 2"
+    ):
         stack([frames[0]])
     with pytest.raises(InputError, match=r"positions of molecule 1 have shape"):
         stack([frames[0], frames[9]])
-    with pytest.raises(InputError, match="parameters of 1 potentials, but the stack has 2"):
+    with pytest.raises(
+        InputError, match="parameters of 1 potentials; the stack needs parameters of 2"
+    ):
         stack.replace([potential.params])
 
 
@@ -234,7 +238,7 @@ def test_a_potential_that_needs_a_box_is_refused(molecules, frames):
     np.testing.assert_allclose(jaxff.stack([soft])([frames[0]]), soft(frames[0]), rtol=1e-12)
     gaff = jaxff.gaff(molecules[0], charges="gasteiger")
     boxed = jaxff.network(needed, weights, molecules[0])
-    with pytest.raises(InputError, match=r"potential 1 .*without a box"):
+    with pytest.raises(InputError, match=r"potential 1 .*needs a box"):
         jaxff.stack([gaff, boxed])
 
 

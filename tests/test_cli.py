@@ -385,8 +385,8 @@ def test_wrong_kinds_of_files_are_named(tmp_path, capsys):
     data, model, coordinates = (tmp_path / name for name in ("d.npz", "m.npz", "m.inpcrd"))
     message = fails(capsys, "evaluate", coordinates, data)
     assert "m.inpcrd: neither a model nor a force field; their suffixes are .npz, .prm" in message
-    assert "contains a model or a state, not a data set" in fails(capsys, "evaluate", model, model)
-    assert "d.npz is a file, not a folder" in fails(capsys, "minimize", model, model, "-o", data)
+    assert "contains a model or a state; give a data set" in fails(capsys, "evaluate", model, model)
+    assert "d.npz is a file; choose a folder" in fails(capsys, "minimize", model, model, "-o", data)
     options = ("--no-check", "--charges", "gasteiger", "-o", tmp_path / "f.npz")
     neutral = tmp_path / "neutral.npz"
     dataclasses.replace(ions, charge=0).save(neutral)
@@ -428,5 +428,5 @@ def test_training_checks_labels_as_fits_do(fault, ethanol, tmp_path, capsys):
     command = ["train", path, "-n", "50", "--sigma", "20", "-o", out]
     for given in ([], ["--energy-unit", "kcal/mol"]):
         message = fails(capsys, *command, *given)
-        assert "--no-check" in message or "look like" in message
+        assert "--no-check" in message or "seem to be in" in message
     assert not out.exists()

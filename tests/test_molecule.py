@@ -147,7 +147,7 @@ def test_bad_input_is_one_sentence(tmp_path):
         Molecule([1, 1], [[0, 0, 0], [0, 0, np.nan]], [])
     with pytest.raises(InputError, match="position of atom 0 is not finite or too large"):
         Molecule([1], [[0, 0, 1e300]], [])
-    with pytest.raises(InputError, match="not an element"):
+    with pytest.raises(InputError, match="from 1 to 118"):
         Molecule([0], [[0, 0, 0]], [])
     with pytest.raises(InputError, match="periodic"):
         Molecule.from_ase(ase.Atoms("H", pbc=True))
@@ -160,9 +160,9 @@ def test_bad_input_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1 1 9 1", "bond 1 names the atom 9, which is not in the file"),
+        ("1 1 9 1", "bond 1 contains atom 9, which is not in the section ATOM"),
         ("1 1 2 x", "bond 1 has the type 'x'"),
-        ("1 1 2", "the line '1 1 2' of section BOND is incomplete"),
+        ("1 1 2", "the line '1 1 2' of section BOND has 3 words"),
     ],
 )
 def test_faults_of_mol2_files_are_named(tmp_path, line, message):
@@ -186,7 +186,7 @@ def test_nitro_groups_with_mistaken_charges_are_neutral(tmp_path, bonds):
         wrong.GetBondBetweenAtoms(1, oxygen).SetBondType(kind)
     path = tmp_path / "x.sdf"
     path.write_text(Chem.MolToMolBlock(wrong, kekulize=False) + "$$$$\n")
-    with pytest.warns(UserWarning, match="1 nitro groups have the charge -1 on both oxygens"):
+    with pytest.warns(UserWarning, match="in 1 nitro groups both oxygens have the charge -1"):
         found = Molecule.read(path)
     assert found.charge == 0
     assert sorted(found.bond_orders.tolist()) == [1.0] * 5 + [2.0]
@@ -199,7 +199,7 @@ def test_xyz_files_with_too_few_lines_are_refused_quickly(tmp_path, count):
     for read in (Molecule.read, Dataset.load, read_frames):
         frame = 0 if read == Molecule.read else 1
         path.write_text(f"2\n{atoms}" * frame + f"{count}\n{atoms}")
-        message = f"frame {frame} declares {count} atoms, but the file is too short"
+        message = f"frame {frame} declares {count} atoms, but the file ends"
         started = time.process_time()
         with pytest.raises(InputError, match=message):
             read(path)
@@ -216,7 +216,7 @@ def test_v3000_files_with_too_few_lines_are_refused_quickly(tmp_path, counts):
     assert Molecule.read(path).formula == "H2O"
     path.write_text(text.replace("COUNTS 3 2 0 0 0", f"COUNTS {counts}"))
     started = time.process_time()
-    with pytest.raises(InputError, match="declares 99999999 atoms or bonds, but the file is too"):
+    with pytest.raises(InputError, match="declares 99999999 atoms or bonds, but the file ends"):
         Molecule.read(path)
     assert time.process_time() - started < 2.0
 

@@ -36,7 +36,9 @@ def test_round_trip_keeps_energies_terms_and_molecule(tmp_path, mixed):
 def test_faults_are_one_sentence(tmp_path, mixed):
     path = tmp_path / "x.npz"
     bad = mixed.replace(jax.tree.map(lambda p: p * np.nan, mixed.params))
-    with pytest.raises(InputError, match=r"not written, the parameter spring/k is not finite"):
+    with pytest.raises(
+        InputError, match=r"not written, because the parameter spring/k is not finite"
+    ):
         save(path, bad)
     assert not path.exists()
     save(path, mixed)
@@ -45,7 +47,7 @@ def test_faults_are_one_sentence(tmp_path, mixed):
     with pytest.raises(InputError, match="not a readable potential"):
         load(path)
     np.savez(path, a=1)
-    with pytest.raises(InputError, match="not a potential written by jaxff"):
+    with pytest.raises(InputError, match="not a potential of jaxff"):
         load(path)
     header = {"format": "jaxff potential", "version": 99}
     np.savez(path, header=np.array(json.dumps(header)))
@@ -70,14 +72,14 @@ def test_a_file_runs_no_code_of_others_and_misses_no_parameter(tmp_path):
     for name in ("builtins:print", "os:system", "subprocess:run", "json:loads"):
         header["terms"][0]["fields"]["descriptor"] = {"function": name}
         np.savez(path, **{**arrays, "header": np.array(json.dumps(header))})
-        with pytest.raises(InputError, match="it needs the function"):
+        with pytest.raises(InputError, match="the file needs the function"):
             load(path)
     for key in ("params/gdml/sigma", "params/gdml/coefficients", "molecule/bonds"):
         np.savez(path, **{k: v for k, v in arrays.items() if k != key})
         with pytest.raises(InputError, match="incomplete or damaged"):
             load(path)
     np.savez(path, **{**arrays, "header": np.array("[1]")})
-    with pytest.raises(InputError, match="its format is"):
+    with pytest.raises(InputError, match="the format is"):
         load(path)
 
 

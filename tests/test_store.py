@@ -63,7 +63,7 @@ def test_other_shapes_and_types_are_refused(tmp_path):
     store = Store(tmp_path / "state.npz", {}, "simulation")
     store.save({"moving": {"a": jnp.ones(3), "b": 1}})
     for other in ({"a": jnp.ones(4), "b": 1}, {"a": jnp.ones(3, jnp.float32), "b": 1}, {"a": 1}):
-        with pytest.raises(InputError, match=r"state\.npz: the arrays of 'moving' have other"):
+        with pytest.raises(InputError, match=r"state\.npz: the arrays 'moving' have other"):
             store.load(like={"moving": other})
     assert store.load(like={"moving": {"a": jnp.zeros(3), "b": 0}})["moving"]["b"] == 1
 
@@ -83,7 +83,7 @@ def test_the_state_of_another_request_is_refused(tmp_path, change, message):
     other = {**REQUESTED, **change}
     with pytest.raises(InputError, match=message):
         Store(path, other, "training").load()
-    with pytest.raises(InputError, match=f"delete {path} to start anew"):
+    with pytest.raises(InputError, match=f"delete {path} to start again"):
         Store(path, other, "training").load()
     with pytest.raises(InputError, match="not the state of a fit"):
         Store(path, REQUESTED, "fit").load()
@@ -102,7 +102,7 @@ def test_damaged_and_foreign_files_are_named(tmp_path):
         store.load()
     for header in ("[]", "{", '{"format": "another", "request": {}, "state": {}}'):
         np.savez(path, header=np.array(header))
-        with pytest.raises(InputError, match=r"not the state of a training .*delete it"):
+        with pytest.raises(InputError, match=r"not the state of a training .*delete the file"):
             store.load()
     with pytest.raises(InputError, match="is a folder"):
         Store(tmp_path, REQUESTED)
@@ -209,7 +209,7 @@ def test_work_is_replaced_but_files_of_others_are_not(tmp_path):
     assert not claim(tmp_path, {"seed": 1}, "training", **options)
     assert [path.name for path in tmp_path.iterdir()] == [REQUEST]
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match=r"as it contains thesis\.tex"):
+    with pytest.raises(InputError, match=r"because it contains thesis\.tex"):
         claim(tmp_path, {"seed": 1}, "training", **options)
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 

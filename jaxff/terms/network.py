@@ -205,7 +205,7 @@ class Network(Term):
 
     def fault(self, params: Params) -> str | None:
         if _no_elements(self.numbers):
-            return "numbers contains a number that is not an element"
+            return "numbers must contain atomic numbers from 1 to 118"
         return None
 
     def template(self) -> Any:

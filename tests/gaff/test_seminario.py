@@ -243,13 +243,13 @@ def test_bad_input_is_one_sentence(triatomic, ethanol, springs):
         (H[:2], r"the Hessian has shape \(2, 3, 3, 3\), expected \(3, 3, 3, 3\) or \(9, 9\)"),
         (bad, "not symmetric"),
         (np.full_like(H, np.nan), "not finite"),
-        (H / 2240.9, "multiply by 2240.9"),
+        (H / 2240.9, "multiply the Hessian by 2240.9"),
         (H / 23.06, "expected 30 to 3500"),
         (-H, "gives the bond of atoms 0, 1 .* no positive constant"),
     ):
         with pytest.raises(InputError, match=message):
             seminario(potential, R, hess)
-    with pytest.raises(InputError, match="positions have 2 atoms, this potential needs 3"):
+    with pytest.raises(InputError, match="positions have 2 atoms; this potential needs 3"):
         seminario(potential, R[:2], H[:2, :, :2])
     for other in (R[:, [1, 2, 0]], R[[2, 1, 0]]):
         with pytest.raises(InputError, match="rigid motions of the molecule"):

@@ -190,7 +190,7 @@ def test_bad_input_is_one_sentence(water, frames, springs):
         (lambda: Hessian(R, H[:6]), r"the Hessian has shape \(6, 9\), expected \(3, 3, 3, 3\) or"),
         (lambda: Hessian(R, skew), "not symmetric"),
         (lambda: Hessian(R, H * np.nan), "not finite"),
-        (lambda: Hessian(R, H / 2000.0), "multiply by 2240.9 if it is in hartree"),
+        (lambda: Hessian(R, H / 2000.0), "multiply the Hessian by 2240.9 if it is in hartree"),
         (lambda: Hessian(R, H, weight=-1.0), "weight=-1.0: give a number from 0 upwards"),
         (lambda: TorsionScan(R, [0.0]), r"positions have shape \(3, 3\), expected \(M, N, 3\)"),
         (
