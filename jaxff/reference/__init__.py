@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-# Modules are imported when they are first needed: processes that label import no JAX.
+# Modules are imported at their first use, because processes that label need no JAX.
 _HOME = {
     "ActiveLearning": "active",
     "Round": "active",

@@ -1,4 +1,4 @@
-"""Active learning: sample with the model, label uncertain frames, train again."""
+"""Active learning: sample with the model, label uncertain frames, and train again."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Round(NamedTuple):
     """One round of active learning.
 
     Attributes:
-        n_frames: number of labelled frames on which the model is trained and validated.
-        force_rmse: error of its forces on the frames that are labelled next, kcal/mol/Å.
-        force_mae: the same as a mean absolute error, kcal/mol/Å.
-        expected: standard error of these forces that the model predicts, kcal/mol/Å.
-        fault: why the dynamics of the model ended early; "" if they did not.
-        extrapolation: the frames of these dynamics that lie outside the training data of the model;
-            None in files of earlier versions.
+        n_frames: number of labelled frames for training and validation of the model.
+        force_rmse: RMSE of the forces on the newly labelled frames, kcal/mol/Å.
+        force_mae: mean absolute error of the forces on the newly labelled frames, kcal/mol/Å.
+        expected: standard error of the forces on these frames predicted by the model, kcal/mol/Å.
+        fault: reason why the dynamics of the model ended early; "" if the dynamics completed.
+        extrapolation: summary of the frames of the dynamics outside the training data; None in
+            files of earlier versions.
     """
 
     n_frames: int
@@ -65,7 +65,7 @@ class ActiveLearning:
         potential: the model, trained on all frames of `dataset`.
         dataset: all labelled frames.
         rounds: the rounds in order, including those of interrupted runs.
-        reached: whether the last error is within the target; otherwise the budget was used up.
+        reached: whether the force RMSE of the last round is at most the target.
     """
 
     potential: Potential
@@ -85,39 +85,42 @@ def active_learning(
     baseline: Potential | None = None,
     progress: Progress | None = None,
 ) -> ActiveLearning:
-    """Label frames where a model is uncertain, until its forces are accurate.
+    """Train a kernel by labelling frames where the kernel is uncertain.
 
-    The first frames are those of the dynamics of `potential` that are farthest apart. Each round
-    then trains a kernel, runs its dynamics from labelled frames, labels the frames of which it is
-    most uncertain (`select` by "uncertainty"), and takes the error of its forces on them. These
-    frames are harder than the average, so the error is larger than on frames drawn at random.
+    The first frames are sampled by dynamics of `potential`. Each round then trains a kernel, and
+    samples by dynamics of the kernel. The frames with the largest predicted errors are labelled
+    (`select` by "uncertainty"), and the force errors on these frames are measured. These errors
+    are larger than on random frames.
 
-    Dynamics that fail contribute the frames before the failure. If these are too few, dynamics
-    start again from other frames, up to five times.
+    If dynamics fail, the frames before the failure are used. With too few frames, dynamics are
+    repeated from other frames, up to five times.
 
-    All labels are kept in ``out/data.npz``, which is written after each round. After an
-    interruption the same call continues from there and ends with the same model. A lower target
-    or more `max_frames` continue a finished run.
+    All labels are written to ``out/data.npz`` after each round. Repeat the call to continue after
+    an interruption, with the same final model. To continue a finished run, lower the target or
+    raise `max_frames`.
 
     Args:
-        potential: potential whose dynamics give the first frames.
+        potential: potential that samples the first frames.
         molecule: elements, charge and starting geometry.
-        out: folder for data.npz and model.npz, created if it does not exist.
-        loop: how many frames are labelled, and when the loop ends.
-        labelling: the calculator that labels them. Frames that fail are left out, and files are
+        out: folder for data.npz and model.npz, created if necessary.
+        loop: numbers of frames to label, and the target.
+        labelling: the calculator that labels. Frames that fail are omitted, and files are
             overwritten.
-        sampling: the dynamics.
-        baseline: potential whose residual the kernel learns, which keeps early models stable.
-        progress: called with a phase and the fraction done.
+        sampling: settings of the dynamics.
+        baseline: potential that the kernel corrects; a baseline keeps early models stable.
+        progress: called with the name of a phase and the fraction done.
+
+    Returns:
+        the model, all labelled frames, and the errors of each round.
 
     Raises:
-        InputError: settings that cannot be used, a data.npz of another run, float64 not enabled,
-            or dynamics that fail before they give enough frames.
+        InputError: unusable settings, a data.npz of another run, float64 not enabled, or dynamics
+            that fail before giving enough frames.
     """
     gdml.require_float64()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    if baseline is not None:  # its molecule would be compared with bonds perceived from few frames
+    if baseline is not None:  # few frames may give other bonds than the molecule of the baseline
         baseline = baseline.matched(molecule)
         baseline = Potential(baseline.program, baseline.params, trained=baseline.trained)
     labelling.method.make(molecule.charge, molecule)  # raises errors before any dynamics
@@ -174,21 +177,21 @@ def active_learning(
         if progress is not None:
             progress(
                 f"{done.n_frames} frames: force RMSE {done.force_rmse:.3f} kcal/mol/Å on "
-                f"{len(new)} new ones, {done.expected:.3f} expected",
+                f"{len(new)} new frames, {done.expected:.3f} expected",
                 1.0,
             )
 
 
 @dataclass(frozen=True)
 class _History:
-    """The data set on disk with the request and the rounds that led to it."""
+    """The data set on disk, with the request and the rounds of active learning."""
 
     path: Path
     request: dict
     command: str
 
     def read(self) -> tuple[Dataset | None, list[Round]]:
-        """The labelled frames and the rounds; None and [] at the start."""
+        """Read the labelled frames and the rounds; None and [] if there is no file."""
         if not self.path.exists():
             return None, []
         try:
@@ -198,15 +201,15 @@ class _History:
                 raise KeyError("format")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{self.path} was not written by active learning ({FORMAT}): name another folder, "
-                "or remove it"
+                f"{self.path} was not written by active learning ({FORMAT}): give another output "
+                "folder, or remove this file"
             ) from error
         check_request(self.path, known, self.request, "active-learning run")
-        # The units are known. Whether the values are plausible cannot be judged by few frames.
+        # The units are known, and few frames do not allow a check of the values.
         return Dataset.load(self.path, check=False), rounds
 
     def write(self, data: Dataset, rounds: list[Round]) -> None:
-        """Write the labelled frames with the rounds, completely or not at all."""
+        """Write the labelled frames and the rounds atomically."""
         header = {"format": FORMAT, "request": self.request, "rounds": rounds}
         notes = {**data.notes, "command": self.command, "active": json.dumps(header)}
         replace(data, notes=notes).save(self.path)
@@ -214,7 +217,7 @@ class _History:
 
 
 def _compared(model: Potential, frames: np.ndarray) -> dict[str, Any] | None:
-    """How many frames (M, N, 3) Å lie outside the training data of a model, as JSON values."""
+    """Summarise how many frames (M, N, 3) Å are outside the training data of a model."""
     found = outside(model.trained, frames, model.predict(frames)[0])
     return None if found is None else found.summary()
 

@@ -1,4 +1,4 @@
-"""Langevin dynamics of any ASE calculator, which continues after an interruption."""
+"""Resumable Langevin dynamics with any ASE calculator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jaxff.reference.frames import Frames
 
 FRAMES_PER_TASK = 20
-LATER = {"keep": "kept", "drop": "left out of the file"}
+LATER = {"keep": "kept", "drop": "omitted from the file"}
 
 
 def label_md(
@@ -39,49 +39,52 @@ def label_md(
     charge: int | None = None,
     progress: Progress | None = None,
 ) -> Labelled:
-    """Sample a molecule by Langevin dynamics of a calculator; write a data set.
+    """Sample a molecule by Langevin dynamics with a calculator, and write a data set.
 
-    The replicas start from Maxwell-Boltzmann velocities. They move by ASE's integrator (Vanden-
-    Eijnden and Ciccotti, Chem. Phys. Lett. 429, 310 (2006), eq. 23), with a free centre of mass.
-    Frames are ordered by time, then by replica. The arrays ``replica`` and ``time_fs`` of the file
-    give both; times are counted from the end of the equilibration. After an interruption the same
-    call continues from the folder `OUT.part` and ends with exactly the same numbers. If `out` is
-    complete, its content is returned. Bonds are compared with those of the molecule at every
-    frame, those of the equilibration included; see `Labelling.reactions`.
+    The replicas start from Maxwell-Boltzmann velocities and use ASE's integrator (Vanden-Eijnden
+    and Ciccotti, Chem. Phys. Lett. 429, 310 (2006), eq. 23), with a free centre of mass. Frames
+    are ordered by time, then by replica. The arrays ``replica`` and ``time_fs`` of the file
+    contain the replica of each frame and the time after the equilibration, fs.
+
+    Repeat the call to continue an interrupted run from the folder `OUT.part`; the results are
+    identical to those of an uninterrupted run. If `out` is complete, its content is returned.
+    Bonds are compared with those of the molecule at every frame; see `Labelling.reactions`.
 
     Args:
-        start: starting geometries, as `frames` of `label_frames`; replica i starts from geometry
-            i modulo their number.
-        out: the npz file to write (in sGDML's format, kcal/mol and Å).
-        n_frames: number of frames of all replicas together.
-        labelling: the calculator and how it is run, without `scheduler` and `skip_failed`. It
-            cannot be a potential, which `jaxff.md` samples much faster.
-        sampling: the dynamics.
-        molecule: see `label_frames`.
-        charge: net charge, e; see `label_frames`.
-        progress: called with a phase and the fraction done.
+        start: G starting geometries, as `frames` of `label_frames`; replica i starts from
+            geometry i modulo G.
+        out: the npz file to write, in sGDML's format with kcal/mol and Å.
+        n_frames: total number of frames of all replicas.
+        labelling: the calculator and its settings; `scheduler` and `skip_failed` are ignored.
+            Potentials are not allowed, because `jaxff.md` samples them much faster.
+        sampling: settings of the dynamics.
+        molecule: molecule with the bonds, see `label_frames`; None for the first geometry.
+        charge: net charge, e; None for the charge of the molecule.
+        progress: called with the name of a phase and the fraction done.
+
+    Returns:
+        the data set, with the frames whose bonds have changed.
 
     Raises:
-        InputError: as for `label_frames`; the error of a calculation that failed gives the
-            replica and the time. Also if bonds changed and `reactions` is "stop", or if bonds
-            changed in all frames and it is "drop".
+        InputError: as for `label_frames`. Also if bonds changed with the setting "stop" of
+            `reactions`, or in all frames with the setting "drop".
 
     Warns:
-        UserWarning: bonds changed, if `reactions` is "keep" or "drop".
+        UserWarning: bonds changed, with the setting "keep" or "drop" of `reactions`.
     """
     if n_frames < 1:
-        raise InputError(f"n_frames is {n_frames}: at least 1 frame is needed")
+        raise InputError(f"n_frames must be at least 1 (got {n_frames})")
     method = labelling.method
     if method.is_potential:
         raise InputError(
-            f"{method.name} is a potential: sample it with `jaxff md`, and label the trajectory"
+            f"{method.name} is a potential: sample with `jaxff md`, and label the trajectory"
         )
     job = Job.of(start, labelling, molecule, charge)
     molecule, starts = job.molecule, job.positions
     sampling = replace(sampling, replicas=min(sampling.replicas, n_frames), stretch=None)
     replicas, kept = sampling.replicas, -(-n_frames // sampling.replicas)
     request = job.request(sampling=asdict(sampling), frames=n_frames)
-    # An unfinished run continues with any choice for reactions.
+    # An unfinished run continues with any setting of reactions.
     written = {**request, "reactions": labelling.reactions}
     if (result := finished(out, written, labelling.overwrite, molecule)) is not None:
         return result
@@ -107,7 +110,7 @@ def label_md(
                     progress("sampling", ended / total)
         done, table = rows.read()
         if not done.all():
-            raise InputError(f"{folder}: frames are missing; delete the folder to start anew")
+            raise InputError(f"{folder}: frames are missing; delete this folder to start again")
         order = np.arange(replicas * kept).reshape(replicas, kept).T.ravel()[:n_frames]
         geometries = table[:, 1 : 1 + starts[0].size].reshape(-1, *starts.shape[1:])
         reacted = np.array([bool(changed_bonds(molecule, geometries[i])) for i in order])
@@ -116,9 +119,9 @@ def label_md(
             order = order[~reacted]
         if not len(order):
             raise InputError(
-                f"all {n_frames} frames have other bonds than {molecule.label}, so that none is "
-                'left: give the molecule of the frames, or keep the frames (reactions="keep", '
-                f"--reactions keep); they are in {folder}"
+                f"{folder}: the bonds of all {n_frames} frames differ from those of "
+                f"{molecule.label}; give the molecule of the frames, or keep the frames "
+                '(reactions="keep", --reactions keep)'
             )
         positions, forces = geometries[order], table[order, 1 + starts[0].size :]
         notes = {
@@ -126,30 +129,30 @@ def label_md(
             "replica": order // kept,
             "time_fs": (order % kept + 1) * sampling.frame_steps * sampling.dt,
             "reactions": f"{count} of {n_frames} frames with other bonds than {molecule.label}"
-            + (", left out" if count and how == "drop" else ""),
+            + (", omitted" if count and how == "drop" else ""),
         }
         return job.finish(out, written, (positions, table[order, 0], forces), notes)
 
 
 def _announce(reaction: str, molecule: Molecule, labelling: Labelling, folder: Path) -> None:
-    """If bonds have changed, stop or warn; see `Labelling.reactions`."""
+    """Raise an error or warn if bonds have changed; see `Labelling.reactions`."""
     if not reaction:
         return
     fault = f"{reaction}; the bonds are compared with those of {molecule.label}"
     if labelling.reactions == "stop":
         raise InputError(
-            f"{fault}; start from the new molecule, or lower the temperature, or "
-            'continue this run and keep or drop frames with other bonds (reactions="keep" or '
-            '"drop", '
-            f"--reactions keep or drop); finished frames are kept in {folder}"
+            f"{fault}. Finished frames are in {folder}. Lower the temperature, or continue with "
+            '--reactions keep or drop (reactions="keep" or "drop")'
         )
     warnings.warn(
-        f"{fault}; frames with other bonds are {LATER[labelling.reactions]}", stacklevel=3
+        f"{fault}; frames with changed bonds are {LATER[labelling.reactions]}. To prevent changes "
+        "of bonds, lower the temperature",
+        stacklevel=3,
     )
 
 
 def _described(sampling: Sampling) -> Mapping[str, Any]:
-    """The dynamics with units, for the file."""
+    """Return the settings of the dynamics with units, for the data set."""
     spacing = sampling.frame_steps * sampling.dt
     return {
         "ensemble": "Langevin (ASE, fixcm=False)",
@@ -171,10 +174,10 @@ class Replica:
         method: the calculator.
         molecule: charge, bonds and starting geometry.
         sampling: settings of the dynamics.
-        kept: number of frames that are kept.
+        kept: number of frames after the equilibration.
         number: number of the replica.
-        folder: folder of its state.
-        rows: file of the frames that are kept.
+        folder: folder with the state of the replica.
+        rows: file of the frames after the equilibration.
     """
 
     method: Method
@@ -187,22 +190,22 @@ class Replica:
 
     @property
     def n_frames(self) -> int:
-        """Number of frames, those of the equilibration included."""
+        """Number of frames, including the equilibration."""
         return self.sampling.waiting_frames + self.kept
 
     @property
     def store(self) -> Store:
-        """The file of its state."""
+        """The file with the state of the replica."""
         path = self.folder / f"replica-{self.number:04d}.npz"
         return Store(path, {"replica": self.number}, "replica")
 
     def frames_done(self) -> int:
-        """Number of frames that were run, those of the equilibration included."""
+        """Return the number of finished frames, including the equilibration."""
         state = self.store.load()
         return 0 if state is None else state["frame"]
 
     def reaction(self) -> str:
-        """The first change of bonds so far, in words; "" if there is none."""
+        """Describe the first change of bonds so far; "" if there is none."""
         state = self.store.load()
         return "" if state is None else state["reaction"]
 
@@ -210,12 +213,15 @@ class Replica:
 def _advance(replica: Replica) -> tuple[tuple[int, str], Replica | None]:
     """Run one replica for up to FRAMES_PER_TASK more frames.
 
-    Each task creates a new calculator. A calculator that starts from its last geometry therefore
-    gives the same results in interrupted and in uninterrupted runs.
+    Each task creates a new calculator, so that interrupted and uninterrupted runs give the same
+    results even if a calculator depends on its last geometry.
 
     Returns:
-        How many frames were run, with the first change of bonds if it happened in them; and the
-        replica again unless it has ended.
+        the number of frames and the first change of bonds in these frames ("" if there is none);
+        and the replica, or None if the replica is complete.
+
+    Raises:
+        InputError: the calculation of a frame failed.
     """
     from ase import units as ase_units
     from ase.md.langevin import Langevin as AseLangevin

@@ -1,4 +1,4 @@
-"""An ASE calculator that keeps its results in a file for interrupted runs."""
+"""An ASE calculator that stores results in a file, to continue interrupted runs."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ BEGIN = b'{"geometry": '
 
 
 class CachedCalculator(Calculator):
-    """An ASE calculator that computes no geometry twice, even when created anew.
+    """An ASE calculator that reads the results of known geometries from a file.
 
     Args:
         calculator: an ASE calculator with energies and forces.
-        path: file with one JSON line for each calculation, created with the first one.
+        path: file with one JSON line for each calculation, created if necessary.
 
     Raises:
-        InputError: the file contains something else, or results of another calculator or of other
-            parameters.
+        InputError: the file is of another kind, or of another calculator or other parameters.
     """
 
     atoms: Any  # declared as None by ASE
@@ -74,16 +73,18 @@ class CachedCalculator(Calculator):
 
 @contextmanager
 def resumable(method: Method, surface: Any, molecule: Molecule, out: str | Path) -> Iterator[Any]:
-    """Keep the results of a calculator in the folder `OUT.part` until the block ends.
+    """Store the results of a calculator in the folder `OUT.part` until the block ends.
 
-    The folder remains if it contains results that the block did not use: those of a larger
-    calculation that was interrupted.
+    The folder is kept if the block did not use all results in the folder.
 
     Args:
         method: the name and options of the calculator.
-        surface: the calculator; a `Potential` is returned as it is.
+        surface: the calculator; a `Potential` is returned unchanged.
         molecule: the molecule for which the calculator was created.
         out: the file that the block writes.
+
+    Yields:
+        a `CachedCalculator`, or `surface` if it is a `Potential`.
 
     Raises:
         InputError: `OUT.part` belongs to another calculator or molecule, or is in use.
@@ -98,16 +99,16 @@ def resumable(method: Method, surface: Any, molecule: Molecule, out: str | Path)
         yield made[0]
     if made[0].unused:
         warnings.warn(
-            f"{folder} is kept, because {made[0].unused} of its results were not used: repeat the "
-            "command that computed them to continue it, or delete the folder",
+            f"{folder} is kept, because this command did not use {made[0].unused} of the stored "
+            "results: repeat the interrupted command to use them, or delete the folder",
             stacklevel=2,
         )
 
 
 def _name(calculator: BaseCalculator) -> str:
-    """The class of a calculator and a checksum of its parameters."""
+    """Return the class of a calculator and a checksum of the parameters."""
 
-    def shown(value: Any) -> Any:  # no address, which differs in every process
+    def shown(value: Any) -> Any:  # without addresses, which differ between processes
         return value.tolist() if hasattr(value, "tolist") else type(value).__name__
 
     parameters = json.dumps(getattr(calculator, "parameters", {}), sort_keys=True, default=shown)
@@ -122,10 +123,15 @@ def _key(atoms: Atoms) -> str:
 
 
 def _read(raw: bytes, path: Path, name: str) -> dict[str, dict]:
-    """The calculations in a file by geometry, without incomplete lines.
+    """Return the complete calculations in a file by geometry.
+
+    Args:
+        raw: content of the file.
+        path: the file.
+        name: class and checksum of the calculator.
 
     Raises:
-        InputError: the file contains something else, or results of another calculator.
+        InputError: the file is of another kind or of another calculator.
     """
     known: dict[str, dict] = {}
     lines = raw.splitlines()
@@ -138,8 +144,8 @@ def _read(raw: bytes, path: Path, name: str) -> dict[str, dict]:
         if entry.get("calculator", name) != name:
             raise InputError(
                 f"{path} contains results of another calculator or of other parameters "
-                f"({entry['calculator'].split()[0]}): use one file for each calculator"
+                f"({entry['calculator'].split()[0]}): use a separate file for each calculator"
             )
     if lines and not known and not lines[0].startswith(BEGIN[: len(lines[0])]):
-        raise InputError(f"{path} is not a file of calculations: name another file, or delete it")
+        raise InputError(f"{path} is not a file of calculations: give another file, or delete it")
     return known

@@ -1,4 +1,4 @@
-"""ASE calculators by name or import path, with their level of theory in words."""
+"""ASE calculators by name or import path, with descriptions of their level of theory."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Known:
-    """A calculator that is known by name.
+    """A calculator with a name.
 
     Attributes:
-        path: "package.module:attribute" that creates it.
-        theory: level of theory in words, or a function of the options that returns it.
-        package: distribution that provides it, whose version is recorded.
-        extra: extra of jaxff that installs it; None if jaxff always does.
-        defaults: options that are set unless the caller sets them: no output, and convergence
-            tight enough for labels (xTB at accuracy 0.1: forces to 1e-3 kcal/mol/Å).
-        spin: option for the number of unpaired electrons, and its value for one of them.
+        path: "package.module:attribute" of the function that creates the calculator.
+        theory: level of theory in words, or a function of the options that returns these words.
+        package: distribution package of the calculator.
+        extra: extra of jaxff that installs the package; None for a dependency of jaxff.
+        defaults: default options, with convergence tight enough for labels (xTB with accuracy
+            0.1: forces to 1e-3 kcal/mol/Å).
+        spin: option for unpaired electrons, and the value of this option for one unpaired electron.
     """
 
     path: str
@@ -63,7 +63,7 @@ def _force_field(name: str, theory: str, package: str, extra: str | None = None)
 
 
 _BABEL = ("openbabel-wheel", "openbabel")
-# The one list of calculators, which the command line's help and its documentation follow.
+# The only list of calculators; the help of the command line and the guides use it.
 KNOWN = {
     "gfn2-xtb": _xtb("GFN2-xTB"),
     "gfn1-xtb": _xtb("GFN1-xTB"),
@@ -77,17 +77,17 @@ KNOWN = {
     "emt": Known("ase.calculators.emt:EMT", "EMT", "ase"),
     "lj": Known("ase.calculators.lj:LennardJones", "Lennard-Jones", "ase"),
 }
-CHOICES = f"{', '.join(KNOWN)}, the file of a potential, or an import path package.module:Class"
+CHOICES = f"{', '.join(KNOWN)}, a potential file, or an import path package.module:Class"
 
 
 @dataclass(frozen=True)
 class Method:
-    """A calculator and its options, comparable with those of earlier runs.
+    """A calculator with its options.
 
     Attributes:
-        calculator: a known name, an import path "package.module:Class", the file of a potential,
-            or a `Potential`.
-        options: keyword options, JSON values.
+        calculator: a name in `KNOWN`, an import path "package.module:Class", a potential file, or
+            a `Potential`.
+        options: keyword options of the calculator (JSON values).
         trust: modules that may build the networks of a potential, see `jaxff.load`.
         companions: files that accompany a force-field file, see `jaxff.read_force_field`.
     """
@@ -106,17 +106,17 @@ class Method:
 
     @property
     def known(self) -> Known | None:
-        """The entry of this calculator in the list of known calculators, or None."""
+        """The entry of this calculator in `KNOWN`, or None."""
         return KNOWN.get(self.name.lower())
 
     @property
     def is_potential(self) -> bool:
-        """Whether the calculator is a `Potential` or the file of a potential."""
+        """Whether the calculator is a `Potential` or a potential file."""
         return not isinstance(self.calculator, str) or is_potential(self.calculator)
 
     @property
     def all_options(self) -> dict[str, Any]:
-        """The options, with the defaults of known calculators."""
+        """The options, with the default options of the calculator."""
         return {**(self.known.defaults if self.known else {}), **self.options}
 
     @property
@@ -131,7 +131,7 @@ class Method:
 
     @property
     def version(self) -> str:
-        """Name and version of the package, and the checksum of a potential's file."""
+        """Name and version of the package; for a potential file, also the MD5 checksum."""
         if not isinstance(self.calculator, str):
             return f"jaxff {jaxff.__version__}"
         if self.is_potential:
@@ -139,7 +139,7 @@ class Method:
             content = b"".join(file.read_bytes() for file in files)
             digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
             return f"jaxff {jaxff.__version__}, md5 {digest[:8]}"
-        from importlib import metadata  # a slow import, which the command line does without
+        from importlib import metadata  # a slow import that most commands do not need
 
         package = (
             self.known.package if self.known else self.name.partition(":")[0].partition(".")[0]
@@ -151,11 +151,11 @@ class Method:
 
     @property
     def takes_molecule(self) -> bool:
-        """Whether the calculator's energies depend on a molecule's bonds."""
+        """Whether the energies depend on the bonds of the molecule."""
         return not self.is_potential and _takes("molecule", _resolve(self.name, self.known))
 
     def settings(self, molecule: Molecule) -> dict[str, Any]:
-        """Everything that decides the energies of a molecule's geometries."""
+        """Return all settings on which the energies of a molecule depend."""
         settings = {
             "calculator": self.name,
             "options": self.all_options,
@@ -175,9 +175,15 @@ class Method:
         return settings
 
     def potential(self) -> Potential:
-        """The `Potential`, read from its file if necessary."""
+        """Return the `Potential`, read from a file if necessary.
+
+        Raises:
+            InputError: there are options, or the file cannot be read.
+        """
         if self.options:
-            raise InputError(f"{self.name} is a potential: remove the options {self.options}")
+            raise InputError(
+                f"{self.name} is a potential and has no options: omit the options {self.options}"
+            )
         if not isinstance(self.calculator, str):
             return self.calculator
         from jaxff.formats import read_potential
@@ -185,7 +191,15 @@ class Method:
         return read_potential(self.calculator, self.trust, self.companions)
 
     def make(self, charge: int | None = None, molecule: Molecule | None = None) -> Any:
-        """Create the ASE calculator for a molecule; see `calculator`."""
+        """Create the ASE calculator for a molecule.
+
+        Args:
+            charge: net charge, e; None for the charge of the molecule.
+            molecule: molecule with the bonds for a force field.
+
+        Raises:
+            InputError: see `calculator`.
+        """
         if charge is None:
             charge = 0 if molecule is None else molecule.charge
         if self.is_potential:
@@ -198,8 +212,8 @@ class Method:
             options.setdefault("charge", charge)
         elif charge != 0:
             raise InputError(
-                f"the calculator {self.name!r} takes no charge, but the molecule has charge "
-                f"{charge}; use another calculator, or set the molecule's charge to 0"
+                f"the calculator {self.name!r} has no option for the charge, but the molecule has "
+                f"charge {charge}: use another calculator, or give charge 0"
             )
         if molecule is not None and _takes("molecule", maker):
             options.setdefault("molecule", molecule)
@@ -208,8 +222,8 @@ class Method:
             if (int(molecule.numbers.sum()) - charge) % 2 and options.get(name) is None:
                 raise InputError(
                     f"{molecule.formula} with charge {charge:+d} has an odd number of electrons: "
-                    f"give its charge or, for a radical, the option {name} ({one} for one unpaired "
-                    "electron)"
+                    f"correct the charge or, for a radical, give the option {name} ({one} for one "
+                    "unpaired electron)"
                 )
         try:
             return maker(**options)
@@ -217,7 +231,8 @@ class Method:
             raise
         except Exception as error:
             raise InputError(
-                f"the calculator {self.name!r} does not accept the options {options}: {error}"
+                f"the calculator {self.name!r} does not accept the options {options} ({error}): "
+                "correct the options"
             ) from error
 
 
@@ -227,14 +242,12 @@ def calculator(
     """Create an ASE calculator.
 
     Args:
-        name: one of the known names ("gfn2-xtb", "pbe-d3bj", "mmff94", ...; an unknown name
-            raises an error that lists them); an import path "package.module:Class" of any
-            callable that returns an ASE calculator; or the file of a jaxff potential or of a
-            force field that `jaxff.read_force_field` reads.
-        charge: net charge, e; None: that of the molecule, or 0. Calculators without a charge
-            refuse any other than 0.
-        molecule: molecule whose bonds give a force field its topology, in the atom order of the
-            geometries; None: bonds perceived from the first geometry. Other methods ignore it.
+        name: a name in `KNOWN`, such as "gfn2-xtb", "pbe-d3bj" or "mmff94"; an import path
+            "package.module:Class" of a callable that returns an ASE calculator; or a potential
+            file (see `jaxff.load` and `jaxff.read_force_field`).
+        charge: net charge, e; None for the charge of the molecule, or 0 without a molecule.
+        molecule: molecule with the bonds for a force field, in the atom order of the geometries;
+            None for bonds perceived from the first geometry. Other methods ignore `molecule`.
         options: keyword options of the calculator.
 
     Raises:
@@ -245,43 +258,49 @@ def calculator(
 
 
 def _with_charge(name: str, potential: Potential, charge: int) -> Potential:
-    """Return the potential; raise InputError if it was made for another charge."""
+    """Return the potential; raise InputError if the potential is for another charge, e."""
     made_for = None if potential.molecule is None else potential.molecule.charge
     if made_for is not None and charge not in (0, made_for):
         raise InputError(
-            f"{name} was made for charge {made_for:+d}, but the frames have charge {charge:+d}: "
-            "correct the charge, or use another potential"
+            f"{name} is a potential for charge {made_for:+d}, but the frames have charge "
+            f"{charge:+d}: correct the charge, or use another potential"
         )
     return potential
 
 
 def _resolve(name: str, known: Known | None) -> Callable:
-    """The callable that creates a calculator."""
+    """Return the callable that creates a calculator.
+
+    Raises:
+        InputError: the name is unknown, or the callable cannot be imported.
+    """
     path = known.path if known else name
     module_name, _, attribute = path.partition(":")
     if name.lower() == "gaff":
         raise InputError(
-            'there is no calculator "gaff" (Open Babel\'s is not GAFF): create a model file with '
-            "`jaxff parametrize` and give this file as the calculator"
+            'there is no calculator "gaff": write a model file with `jaxff parametrize`, and give '
+            "this file as the calculator"
         )
     if not attribute:
         raise InputError(
-            f"unknown calculator {name!r}: use one of {', '.join(KNOWN)}, the file of a potential, "
-            'or an import path such as "package.module:Class"'
+            f"unknown calculator {name!r}: use one of {', '.join(KNOWN)}, an existing potential "
+            'file, or an import path such as "package.module:Class"'
         )
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except ImportError as error:
-        remedy = f'pip install "jaxff[{known.extra}]"' if known and known.extra else "install it"
+        package = f'"jaxff[{known.extra}]"' if known and known.extra else module_name.split(".")[0]
         raise InputError(
-            f"the calculator {name!r} cannot be imported ({error}): {remedy}"
+            f"the calculator {name!r} cannot be imported ({error}): pip install {package}"
         ) from error
     except AttributeError as error:
-        raise InputError(f"the module {module_name!r} has no {attribute!r}") from error
+        raise InputError(
+            f"the module {module_name!r} has no {attribute!r}: correct the name of the calculator"
+        ) from error
 
 
 def _takes(option: str, maker: Callable) -> bool:
-    """Whether a callable that creates calculators accepts an option."""
+    """Return whether a callable that creates calculators accepts an option."""
     try:
         declared = inspect.signature(maker).parameters
     except (TypeError, ValueError):

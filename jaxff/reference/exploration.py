@@ -1,4 +1,4 @@
-"""Dynamics that start from known frames, and give frames even if they fail."""
+"""Sampling by dynamics from known frames, with repetition of dynamics that fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 from jaxff.reference.settings import Progress, Sampling, frames_by_time
 
-ATTEMPTS = 5  # to run the dynamics, if they fail before there are enough frames
+ATTEMPTS = 5  # largest number of repetitions
 
 
 def explore(
@@ -23,21 +23,24 @@ def explore(
     sampling: Sampling,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, str]:
-    """Frames of dynamics from known frames, and why the dynamics ended early ("" if not).
+    """Sample frames by dynamics from known frames.
 
-    Dynamics that fail contribute the frames before the failure. If these are too few, dynamics
-    start again from other frames, up to five times.
+    If dynamics fail, the frames before the failure are used. With too few frames, dynamics are
+    repeated from other frames, up to five times.
 
     Args:
-        model: potential that moves the atoms.
+        model: the potential.
         molecule: elements and bonds.
-        known: (K, N, 3) Å, frames from which the replicas start, drawn at random.
-        count: least number of frames, and the number of frames of dynamics that do not fail.
-        sampling: the dynamics.
-        progress: called with a phase and the fraction done.
+        known: (K, N, 3) Å, frames from which starting geometries are drawn at random.
+        count: smallest number of frames, and number of frames without failure.
+        sampling: settings of the dynamics.
+        progress: called with the name of a phase and the fraction done.
+
+    Returns:
+        the frames (M, N, 3) Å, and the reason of the first failure ("" if there was none).
 
     Raises:
-        InputError: the dynamics failed each time.
+        InputError: all repetitions failed.
     """
     drawn, fault = [], ""
     least, wanted = count
@@ -55,6 +58,6 @@ def explore(
         if sum(map(len, drawn)) >= least:
             return np.concatenate(drawn), fault
     raise InputError(
-        f"the dynamics from {len(known)} frames failed {ATTEMPTS} times before giving {least} "
-        f"frames ({fault}): label more initial frames, give a baseline, or lower the temperature"
+        f"the dynamics from {len(known)} frames failed {ATTEMPTS} times before {least} frames were "
+        f"sampled ({fault}): label more initial frames, give a baseline, or lower the temperature"
     )

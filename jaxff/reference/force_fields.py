@@ -20,38 +20,38 @@ Surface = Callable[[np.ndarray], tuple[float, np.ndarray]]
 # error of about 1e-9 in forces near a minimum, and of 1e-8 in a close contact.
 STEP = 2e-4
 STENCIL = ((1, 2.0 / 3.0), (2, -1.0 / 12.0))
-# Open Babel treats an angle within 1e-5 rad of 180° as 0°. The central atoms of angles this close
-# to 180° (rad) are moved off the line by OFF_LINE (Å), which bends them by less than 1e-6 kcal/mol.
+# Open Babel treats an angle within 1e-5 rad of 180° as 0°. The central atom of an angle within
+# STRAIGHT (rad) of 180° is displaced by OFF_LINE (Å), which costs less than 1e-6 kcal/mol.
 STRAIGHT, OFF_LINE = 2e-5, 4e-5
-# Largest difference between the MMFF94 energies of two programs, kcal/mol and relative. Rounded
-# constants cause much smaller differences.
+# Largest difference between the MMFF94 energies of two programs, kcal/mol and relative. Rounding
+# of constants causes much smaller differences.
 ALIKE, ALIKE_RELATIVE = 1.0, 0.02
-# Cutoff in Å, or in multiples of the van der Waals minimum, that includes every pair.
+# Cutoff that includes all pairs, in Å or in multiples of the van der Waals minimum.
 EVERY_PAIR = 1e9
-_OPEN_BABEL = threading.Lock()  # a process has one object for each of its force fields
+_OPEN_BABEL = threading.Lock()  # a process has only one object for each force field
 
 
 class ForceField(Calculator):
     """Energy and forces of a molecule from a force field of Open Babel or RDKit.
 
-    Bond orders, formal charges, atom types and parameters are determined once, from the bonds and
-    the net charge of one molecule (`jaxff.gaff.lewis.lewis_structure`), for all geometries. Open
-    Babel's gradients of UFF and MMFF94 are wrong around planar centres, so its forces are computed
-    as central differences of its energies.
+    Bond orders, formal charges, atom types and parameters are the same for all geometries. They
+    follow from the bonds and the net charge (`jaxff.gaff.lewis.lewis_structure`). Forces of Open
+    Babel are central differences of energies, because the analytic gradients of UFF and MMFF94 in
+    Open Babel are wrong around planar centres.
 
     Args:
         force_field: "uff", "mmff94", "ghemical" (Open Babel), "uff-rdkit" or "mmff94-rdkit".
-        molecule: molecule with the bonds, in the atom order of the geometries; None: that of the
-            first geometry, with perceived bonds.
-        charge: net charge, e; None: that of the molecule, or of the first geometry.
+        molecule: molecule with the bonds, in the atom order of the geometries; None for bonds
+            perceived from the first geometry.
+        charge: net charge, e; None for the charge of the molecule or of the first geometry.
 
     Attributes:
-        molecule: molecule of the topology; None before the first geometry.
-        topology: its SMILES string; None before the first geometry.
+        molecule: molecule with the bonds; None before the first geometry.
+        topology: SMILES string of the molecule; None before the first geometry.
 
     Raises:
-        InputError: an unknown force field, a missing package, or a molecule without a Lewis
-            structure or parameters; in a calculation, other atoms than those of the molecule.
+        InputError: an unknown force field, a missing package, a molecule without a Lewis structure
+            or parameters, or a geometry with other atoms than the molecule.
     """
 
     atoms: Any  # declared as None by ASE
@@ -78,8 +78,8 @@ class ForceField(Calculator):
         molecule = self.molecule or self._set_up(Molecule.from_ase(self.atoms, self.charge))
         if not np.array_equal(self.atoms.numbers, molecule.numbers):
             raise InputError(
-                f"{self.force_field} was set up for {molecule.formula} in another atom order, or "
-                "for another molecule; create a calculator for each"
+                f"this {self.force_field} calculator is for {molecule.formula} in a fixed atom "
+                "order: create a new calculator for other atoms or another order"
             )
         if np.any(self.atoms.pbc):
             raise InputError("periodic structures are not supported: set atoms.pbc = False")
@@ -96,15 +96,15 @@ class ForceField(Calculator):
             self._surface, self.topology = SURFACES[self.force_field](molecule), smiles(molecule)
         except InputError as error:
             raise InputError(
-                f"{self.force_field} finds no topology ({error}); if the bonds are wrong, give a "
-                "molecule with the right ones (label: --molecule SMILES|FILE)"
+                f"{self.force_field} cannot assign a topology ({error}); if bonds are wrong, give "
+                "a molecule with the correct bonds (`jaxff label --molecule`)"
             ) from error
         self.molecule = molecule
         return molecule
 
 
 def smiles(molecule: Molecule) -> str:
-    """The canonical SMILES of the Lewis structure of `molecule`."""
+    """Return the canonical SMILES string of the Lewis structure of `molecule`."""
     from rdkit import Chem
 
     from jaxff.gaff.lewis import lewis_structure
@@ -113,7 +113,7 @@ def smiles(molecule: Molecule) -> str:
 
 
 def central_differences(energy: Callable[[np.ndarray], float], R: np.ndarray) -> np.ndarray:
-    """Forces (N, 3) kcal/mol/Å at R (N, 3) Å by differences of `energy` (kcal/mol)."""
+    """Compute forces (N, 3) kcal/mol/Å at R (N, 3) Å from differences of `energy`, kcal/mol."""
     forces = np.zeros(R.shape)
     for place in np.ndindex(R.shape):
         moved = R.copy()
@@ -125,7 +125,7 @@ def central_differences(energy: Callable[[np.ndarray], float], R: np.ndarray) ->
 
 
 def bent(R: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """R (N, 3) Å with central atoms of straight `angles` (A, 3) moved off the line."""
+    """Return R (N, 3) Å with the central atoms of straight `angles` (A, 3) displaced."""
     while len(angles):
         a, b = R[angles[:, 0]] - R[angles[:, 1]], R[angles[:, 2]] - R[angles[:, 1]]
         sine = np.linalg.norm(np.cross(a, b), axis=1)
@@ -140,9 +140,9 @@ def bent(R: np.ndarray, angles: np.ndarray) -> np.ndarray:
 
 
 def _rdkit_molecule(molecule: Molecule, force_field: str) -> Any:
-    """The RDKit molecule, after a check that `force_field` has all parameters for it.
+    """Return the RDKit molecule, if RDKit has all parameters of `force_field` for this molecule.
 
-    RDKit reports missing parameters; Open Babel silently replaces them by defaults.
+    Open Babel silently replaces missing parameters by defaults.
 
     Raises:
         InputError: a parameter is missing.
@@ -160,7 +160,7 @@ def _rdkit_molecule(molecule: Molecule, force_field: str) -> Any:
     with rdBase.BlockLogs():
         if not known(mol):
             raise InputError(
-                f"{molecule.label}: {force_field.upper()} lacks parameters for it; use another "
+                f"{force_field.upper()} lacks parameters for {molecule.label}: use another "
                 "calculator"
             )
     return mol
@@ -191,14 +191,14 @@ def _rdkit_surface(mol: Any, field: Any) -> Surface:
 
     def surface(R):
         flat = R.ravel().tolist()
-        # The closure keeps `mol` alive, to which the field points.
+        # The closure keeps `mol` alive, because `field` points to it.
         return field.CalcEnergy(flat), -np.array(field.CalcGrad(flat)).reshape(mol.GetNumAtoms(), 3)
 
     return surface
 
 
 def _open_babel(name: str) -> tuple[Any, Any]:
-    """The module of Open Babel and its force field `name`."""
+    """Return the module of Open Babel, and Open Babel's force field `name`."""
     try:
         from openbabel import openbabel
     except ImportError as error:
@@ -207,7 +207,7 @@ def _open_babel(name: str) -> tuple[Any, Any]:
         ) from error
     field = openbabel.OBForceField.FindForceField(name)
     if field is None:
-        raise InputError(f"this Open Babel has no force field {name!r}: reinstall Open Babel")
+        raise InputError(f"Open Babel has no force field {name!r}: reinstall Open Babel")
     return openbabel, field
 
 
@@ -234,7 +234,7 @@ def _open_babel_surface(name: str, molecule: Molecule) -> Surface:
         _place(atoms, start)
         if not field.Setup(mol):
             raise InputError(
-                f"{molecule.label}: Open Babel finds no {name} types for it; use another calculator"
+                f"Open Babel cannot assign {name} types to {molecule.label}: use another calculator"
             )
         unit = {"kcal/mol": 1.0, "kJ/mol": ase_units.kJ / ase_units.kcal}[field.GetUnit()]
 
@@ -249,8 +249,8 @@ def _open_babel_surface(name: str, molecule: Molecule) -> Surface:
 
     def surface(R):
         with _OPEN_BABEL:
-            # Another molecule may have been set up meanwhile. Setup mistakes isomers for the
-            # same molecule, unless an empty molecule is set up between them.
+            # Another molecule may have been set up since the last call. `Setup` cannot distinguish
+            # isomers, unless an empty molecule is set up between the two.
             field.Setup(openbabel.OBMol())
             _place(atoms, start)
             field.Setup(mol)
@@ -262,11 +262,11 @@ def _open_babel_surface(name: str, molecule: Molecule) -> Surface:
 
 
 def _check_energies(molecule: Molecule, energy: float, other: float) -> None:
-    """Compare the MMFF94 energies of Open Babel and RDKit, kcal/mol, at one geometry."""
+    """Raise InputError if the energies of Open Babel and RDKit, kcal/mol, differ."""
     if abs(energy - other) > ALIKE + ALIKE_RELATIVE * abs(other):
         raise InputError(
-            f"{molecule.label}: Open Babel lacks MMFF94 parameters for it (its energy is "
-            f'{energy:.6g} kcal/mol, RDKit\'s {other:.6g}); use "mmff94-rdkit"'
+            f"Open Babel lacks MMFF94 parameters for {molecule.label} (energy {energy:.6g} "
+            f'kcal/mol instead of {other:.6g} by RDKit): use "mmff94-rdkit"'
         )
 
 

@@ -1,4 +1,4 @@
-"""Geometries to label, from files and several kinds of objects."""
+"""Geometries to label, read from files or converted from objects."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     Frames = str | Path | Dataset | Molecule | Atoms | Sequence[Molecule | Atoms]
 
 COINCIDENT = 0.1  # Å
-# Distances in units of the sum of covalent radii beyond which a bond is broken, and below which one
-# has formed.  At 500 K some bonds and 1-3 contacts reached 1.3.
+# A bond is broken above BROKEN times the sum of covalent radii, and formed below FORMED times this
+# sum.  In dynamics at 500 K, some bonds and 1-3 contacts reached 1.3.
 BROKEN, FORMED = 1.5, 1.15
 
 
 def read_frames(frames: Frames) -> tuple[Molecule, np.ndarray]:
-    """The molecule of the first frame, and the positions (M, N, 3) Å of all frames.
+    """Return the molecule of the first frame, and the positions (M, N, 3) Å of all frames.
 
-    The bonds are those of a given `Molecule`. Otherwise they are perceived: from the first frame,
-    or from all frames of a `Dataset`.
+    Without a `Molecule`, bonds are perceived from the first frame, or from all frames of a
+    `Dataset`.
 
     Args:
-        frames: path of an xyz, extxyz or npz file, or of a structure file; a `Dataset`; or one or
-            several `ase.Atoms` or `Molecule`.
+        frames: path of a data set (xyz, extxyz, npz) or of a structure file; a `Dataset`; or one
+            or several `ase.Atoms` or `Molecule`.
 
     Raises:
         InputError: a file cannot be read, there are no frames, or frames differ in their atoms,
@@ -48,7 +48,7 @@ def read_frames(frames: Frames) -> tuple[Molecule, np.ndarray]:
         given = [given]
     molecules = [f if isinstance(f, Molecule) else Molecule.from_ase(f) for f in given]
     if not molecules:
-        raise InputError("there are no frames to label")
+        raise InputError("there are no frames to label: give at least one frame")
     first = molecules[0]
     for i, molecule in enumerate(molecules):
         if not np.array_equal(molecule.numbers, first.numbers):
@@ -66,7 +66,7 @@ def read_frames(frames: Frames) -> tuple[Molecule, np.ndarray]:
 
 def _read_file(path: Path) -> Any:
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; correct the path")
     if path.suffix.lower() == ".npz":
         return Dataset.load(path)
     if path.suffix.lower() not in (".xyz", ".extxyz"):
@@ -74,19 +74,19 @@ def _read_file(path: Path) -> Any:
     try:
         return read_xyz_frames(path, slice(None))
     except Exception as error:
-        raise InputError(f"{path}: cannot be read as extxyz ({error}): correct the file") from error
+        raise InputError(f"{path} cannot be read as extxyz ({error}): correct the file") from error
 
 
 def common_molecule(first: Molecule, given: Molecule | None, charge: int | None) -> Molecule:
-    """The molecule whose bonds and charge hold for all frames, in their atom order.
+    """Return the molecule with the bonds and charge of all frames, in the order of their atoms.
 
     Args:
         first: molecule of the first frame.
-        given: molecule that the user gives, in any atom order; None: that of the first frame.
-        charge: net charge that the user gives, e; None: that of the molecule.
+        given: molecule with the bonds, in any atom order; None for `first`.
+        charge: net charge, e; None for the charge of the molecule.
 
     Raises:
-        InputError: the given molecule is not that of the first frame.
+        InputError: `given` is not the molecule of the first frame.
     """
     molecule = first
     if given is not None:
@@ -101,7 +101,7 @@ def common_molecule(first: Molecule, given: Molecule | None, charge: int | None)
 
 
 def coinciding_atoms(positions: np.ndarray) -> dict[int, str]:
-    """Numbers of frames (M, N, 3) Å in which two atoms coincide, with the reason.
+    """Return the numbers of frames (M, N, 3) Å with coinciding atoms, and name these atoms.
 
     Some calculators return finite energies for such frames.
     """
@@ -116,9 +116,9 @@ def coinciding_atoms(positions: np.ndarray) -> dict[int, str]:
 
 
 def changed_bonds(molecule: Molecule, R: np.ndarray) -> str:
-    """How the bonds at R (N, 3) Å differ from those of the molecule; "" if they agree.
+    """Describe the bonds of `molecule` that are broken or formed at R (N, 3) Å; "" if none.
 
-    Only atoms that have clearly separated or bonded count, so that vibrations do not.
+    The limits of the distances allow for vibrations.
     """
     first, second = np.triu_indices(molecule.n_atoms, 1)
     radii, symbols = covalent_radii[molecule.numbers], molecule.symbols
@@ -141,7 +141,7 @@ def changed_bonds(molecule: Molecule, R: np.ndarray) -> str:
 
 
 def starting_geometries(start: str, replicas: int = 1, seed: int = 7) -> str | list[Molecule]:
-    """The path `start` if it names a file, otherwise conformers of a SMILES string.
+    """Return the path `start` if it is a file, otherwise conformers of a SMILES string.
 
     Args:
         start: path of a structure or data file, or a SMILES string.

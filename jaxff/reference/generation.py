@@ -1,4 +1,4 @@
-"""Data in two steps: frames from one potential, labels from another.
+"""Generation of data sets in two steps: frames from one potential, labels from another.
 
 Source: Sauceda, Gastegger, Chmiela, Müller and Tkatchenko, J. Chem. Phys. 153, 124109 (2020).
 """
@@ -24,19 +24,18 @@ from jaxff.reference.label import label_frames
 from jaxff.reference.selection import select
 from jaxff.reference.settings import Labelling, Progress, Sampling
 
-CANDIDATES = 10  # frames of the dynamics for each frame that is selected
+CANDIDATES = 10  # sampled frames for each selected frame
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Which frames of a sampling are labelled.
+    """Settings for the selection of the frames to label.
 
     Attributes:
         n: number of frames to label.
-        by: how they are selected; see `select`.
-        candidates: number of frames to select from; None: `n` for "random", otherwise 10 `n`.
-        model: model of the selection, see `select`; None: for "energy", the potential that
-            samples.
+        by: criterion of the selection; see `select`.
+        candidates: number of sampled frames; None for `n` ("random") or 10 `n` (other criteria).
+        model: model for the selection, see `select`. None with "energy": the sampling potential.
     """
 
     n: int
@@ -53,7 +52,10 @@ class Selection:
         starts: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> np.ndarray:
-        """Positions (n, N, 3) Å of selected frames of the dynamics; see `two_step`."""
+        """Sample frames by dynamics and return the selected positions (n, N, 3) Å.
+
+        The arguments are those of `two_step`.
+        """
         count = self.candidates or (self.n if self.by == "random" else CANDIDATES * self.n)
         frames = sampling.frames(potential, molecule, count, starts=starts, progress=progress)
         model = self.model
@@ -73,18 +75,21 @@ def two_step(
     starts: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Sample frames with one potential, and label them by a better method.
+    """Sample frames with one potential, and label selected frames with a better method.
 
     Args:
-        potential: potential whose dynamics give the frames.
+        potential: potential for the sampling.
         molecule: elements, charge and starting geometry.
         out: the npz file to write.
-        selection: how many frames are labelled, and which.
-        labelling: the calculator that labels them.
-        sampling: the dynamics.
-        starts: starting geometries of the replicas (R, N, 3) Å; None: that of `molecule`. They
-            matter for molecules with equivalent atoms, which dynamics rarely exchange.
-        progress: called with a phase and the fraction done.
+        selection: number of frames to label, and criterion of their selection.
+        labelling: the calculator that labels.
+        sampling: settings of the dynamics.
+        starts: starting geometries of the replicas (R, N, 3) Å; None for that of `molecule`. Give
+            several if the molecule has equivalent atoms, because dynamics rarely exchange them.
+        progress: called with the name of a phase and the fraction done.
+
+    Returns:
+        the labelled frames.
 
     Raises:
         InputError: as for `select` and `label_frames`.
@@ -112,9 +117,8 @@ class CrossValidation(NamedTuple):
 
     Attributes:
         names: (S,) names of the samplings.
-        errors: for each metric an `Estimate` (S, S), trained on the sampling of the row and
-            tested on that of the column: mean over the seeds, and its standard error (NaN for a
-            single seed).
+        errors: for each metric an `Estimate` (S, S): mean over the seeds and standard error (NaN
+            for a single seed). Rows are training samplings, columns are test samplings.
     """
 
     names: tuple[str, ...]
@@ -131,27 +135,33 @@ def cross_validate(
     train: Callable[[Dataset, Dataset, int], Potential] | None = None,
     progress: Progress | None = None,
 ) -> CrossValidation:
-    """Train on each sampling and test on every sampling, as in Table I of the paper.
+    """Train on each sampling and test on all samplings.
 
-    For each seed, all models are tested on the same frames of a sampling. A model that was trained
-    on this sampling has not seen these frames.
+    For each seed, all models are tested on the same frames of a sampling. No model was trained on
+    these test frames. Source: Sauceda et al., Table I.
 
     Args:
-        samplings: data sets of one molecule in one atom order, at one level of theory.
+        samplings: data sets by name, of one molecule in one atom order and one level of theory.
         n_train: number of training frames, drawn at random.
         n_valid: number of validation frames.
         n_test: number of test frames.
-        seeds: seeds of the random draws; one model is trained for each seed and sampling.
+        seeds: random seeds; one model is trained for each seed and sampling.
         train: function of training frames, validation frames and a seed that returns a potential;
-            None: `gdml.train`.
-        progress: called with a phase and the fraction done.
+            None for `gdml.train`.
+        progress: called with the name of a phase and the fraction done.
+
+    Returns:
+        the errors for each pair of a training sampling and a test sampling.
 
     Raises:
         InputError: no samplings or seeds, different molecules, or too few frames.
     """
     names = tuple(samplings)
     if not names or not len(seeds):
-        raise InputError("cross-validation needs at least one sampling and one seed")
+        raise InputError(
+            f"{len(names)} samplings and {len(seeds)} seeds: cross-validation needs at least one "
+            "of each"
+        )
     first = samplings[names[0]]
     for name, data in samplings.items():
         if not np.array_equal(data.numbers, first.numbers):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jaxff.potential import Potential
     from jaxff.reference.frames import Frames
 
-# A worker that writes no files returns the labels that it has computed after this time, s.
+# A worker that writes no files returns its finished labels after this time, s.
 RETURN_AFTER = 5.0
 BATCH = 1024  # frames of a potential in one block
 NOT_FINITE = "the energy or a force is not finite"
@@ -43,35 +43,37 @@ def label_frames(
     charge: int | None = None,
     progress: Progress | None = None,
 ) -> Labelled:
-    """Label geometries by an ASE calculator or a potential, and write a data set.
+    """Label geometries with an ASE calculator or a potential, and write a data set.
 
-    Finished labels are kept in the folder `OUT.part`. After an interruption the same call
-    continues from there and computes no frame twice. If `out` is complete, its content is returned.
-    Potentials are evaluated in batches in this process.
+    Finished labels are stored in the folder `OUT.part`. Repeat the call to continue after an
+    interruption. If `out` is complete, its content is returned. Potentials are evaluated in
+    batches in this process.
 
     Args:
         frames: path of an xyz, extxyz or npz file, a `Dataset`, or a sequence of `ase.Atoms` or
             `Molecule` with the same atoms in the same order.
-        out: the npz file to write (in sGDML's format, kcal/mol and Å).
-        labelling: the calculator and how it is run.
-        molecule: molecule whose bonds give a force field the topology of all frames. Its atoms
-            are matched to those of the first frame by bond graph, or taken in order if only the
-            elements agree. None: the bonds of the first frame, or of the molecule of a `Dataset`.
-        charge: net charge, e; None: that of `molecule` or of the frames (0 where they state none).
-        progress: called with a phase and the fraction done.
+        out: the npz file to write, in sGDML's format with kcal/mol and Å.
+        labelling: the calculator and its settings.
+        molecule: molecule with the bonds that a force field uses for all frames; None for the
+            bonds of the first frame, or of the molecule of a `Dataset`. The atoms are matched to
+            the first frame by the bond graph, or taken in order if only the elements agree.
+        charge: net charge, e; None for the charge of `molecule` or of the frames (default 0).
+        progress: called with the name of a phase and the fraction done.
+
+    Returns:
+        the labelled data set, with the numbers of frames that failed or have changed bonds.
 
     Raises:
-        InputError: frames that cannot be read or differ in their atoms, a calculator that cannot
-            be created, a calculation that failed (with the number of the frame), an `out` or an
-            `OUT.part` of another run, or a cluster that cannot be reached or broke down.
+        InputError: the frames cannot be read, the calculator cannot be created, a calculation
+            failed, `out` or `OUT.part` belong to another run, or the cluster failed.
     """
     job = Job.of(frames, labelling, molecule, charge)
     method, positions, potential = labelling.method, job.positions, None
     if method.is_potential:
         if labelling.scheduler is not None:
             raise InputError(
-                f"{method.name} is a potential, which is evaluated here in batches: leave out the "
-                "scheduler"
+                f"{method.name} is a potential, and potentials cannot be evaluated on a cluster: "
+                "omit the scheduler"
             )
         potential = _in_float64(job)
     request = job.request()
@@ -103,7 +105,8 @@ def label_frames(
         done, table = rows.read()
         if not done.any():
             raise InputError(
-                f"every calculation failed (frame 0: {failed[0]}); check the method and the frames"
+                f"all calculations failed (frame 0: {failed[0]}): check the calculator, its "
+                "options and the frames"
             )
         labels = positions[done], table[done, 0], table[done, 1:]
         notes = {"failed_frames": np.array(sorted(failed), int)} if failed else {}
@@ -114,14 +117,14 @@ def _stop_at_failure(failed: Mapping[int, str], labelling: Labelling, folder: Pa
     if failed and not labelling.skip_failed:
         frame = min(failed)
         raise InputError(
-            f"frame {frame}: the calculation failed ({failed[frame]}); correct or remove this "
-            "frame, or leave out such frames (skip_failed=True, --skip-failed); finished frames "
-            f"are kept in {folder}"
+            f"frame {frame}: the calculation failed ({failed[frame]}); finished frames are in "
+            f"{folder}. Correct this frame, or omit such frames with --skip-failed "
+            "(skip_failed=True)"
         )
 
 
 def calculate_finite(atoms: Atoms) -> tuple[float, np.ndarray]:
-    """Energy () kcal/mol and forces (N, 3) kcal/mol/Å by the calculator of `atoms`.
+    """Calculate the energy () kcal/mol and forces (N, 3) kcal/mol/Å of ASE's atoms.
 
     Raises:
         ValueError: a result is not finite.
@@ -142,8 +145,8 @@ class Block:
         molecule: charge and bonds of all frames.
         indices: (B,) numbers of the frames.
         positions: (B, N, 3) Å.
-        rows: file to which the labels are written; None: they are returned.
-        skip_failed: continue after a frame that failed.
+        rows: file to which the labels are written; None to return the labels.
+        skip_failed: whether to continue after a frame that failed.
     """
 
     method: Method
@@ -155,24 +158,24 @@ class Block:
     skip_failed: bool
 
     def after(self, count: int) -> Block | None:
-        """The block without its first `count` frames; None if no frames are left."""
+        """Return the block without the first `count` frames; None if no frames are left."""
         if count >= len(self.indices):
             return None
         return replace(self, indices=self.indices[count:], positions=self.positions[count:])
 
     def parts(self, size: int) -> Iterator[Block]:
-        """Blocks of at most `size` frames."""
+        """Yield blocks of at most `size` frames."""
         for i in range(0, len(self.indices), size):
             place = slice(i, i + size)
             yield replace(self, indices=self.indices[place], positions=self.positions[place])
 
 
-# Number of frames that were tried; labels to be written, and failures, by the number of the frame.
+# Number of calculated frames; labels and failures by the number of the frame.
 Outcome = tuple[int, dict[int, np.ndarray], dict[int, str]]
 
 
 def _calculations(labelling: Labelling, block: Block, rows: Rows) -> Generator[Outcome]:
-    """Label frames by the calculator, in the processes that `labelling` names."""
+    """Label frames with the calculator, in local processes or on a cluster."""
     with open_pool(labelling.scheduler, labelling.workers) as pool:
         size = int(np.clip(len(block.indices) // (4 * max(pool.workers, 1)), 1, 32))
         block = replace(block, rows=rows if pool.shares_disk else None)
@@ -180,11 +183,18 @@ def _calculations(labelling: Labelling, block: Block, rows: Rows) -> Generator[O
 
 
 def _label_block(block: Block) -> tuple[Outcome, Block | None]:
-    """Label frame by frame, at most for RETURN_AFTER seconds if labels are returned."""
+    """Label frame by frame, for at most RETURN_AFTER seconds if labels are returned.
+
+    Returns:
+        the outcome, and the block of the remaining frames (None if there are none).
+
+    Raises:
+        InputError: this process has another version of the calculator.
+    """
     if block.method.version != block.version:
         raise InputError(
-            f"the worker on {platform.node()} has {block.method.version}, not {block.version}; "
-            "install the same version there"
+            f"the worker on {platform.node()} has {block.method.version} instead of "
+            f"{block.version}: install the same version on this worker"
         )
     calculator = block.method.make(block.molecule.charge, block.molecule)
     labels, failed = {}, {}
@@ -192,7 +202,7 @@ def _label_block(block: Block) -> tuple[Outcome, Block | None]:
     for index, R in zip(block.indices.tolist(), block.positions, strict=True):
         count += 1
         atoms = block.molecule.with_positions(R).to_ase()
-        # A label must not depend on the geometries that were calculated before it.
+        # A label must not depend on earlier geometries.
         calculator.reset()
         atoms.calc = calculator
         try:
@@ -213,7 +223,7 @@ def _label_block(block: Block) -> tuple[Outcome, Block | None]:
 
 
 def _predictions(potential: Potential, block: Block) -> Generator[Outcome]:
-    """Label frames by a potential, in batches."""
+    """Label frames with a potential, in batches."""
     for part in block.parts(BATCH):
         energies, forces = potential.predict(part.positions)
         labels = np.column_stack([energies, forces.reshape(len(energies), -1)])
@@ -223,7 +233,7 @@ def _predictions(potential: Potential, block: Block) -> Generator[Outcome]:
 
 
 def _in_float64(job: Job) -> Potential:
-    """The potential of a job in the atom order of its molecule, in float64."""
+    """Return the potential of a job in float64, in the atom order of the frames."""
     import jax.numpy as jnp
 
     from jaxff.ase import match

@@ -18,9 +18,9 @@ from jaxff.errors import InputError
 
 # Largest number of tasks that are submitted at once: more than any cluster has cores.
 AHEAD = 2000
-CONNECT = 30.0  # s, time limit for the answer of a scheduler
-PATIENCE = 60.0  # s, time limit for its first worker
-AGAIN = "run the same command again to continue from the finished frames"
+CONNECT = 30.0  # s, time limit for the connection to a scheduler
+PATIENCE = 60.0  # s, time limit for the first worker
+AGAIN = "repeat the command to continue from the finished frames"
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Pool:
     """An executor of tasks.
 
     Attributes:
-        executor: runs tasks. A task that was lost with its worker is repeated, or fails.
-        workers: number of tasks that run at the same time.
-        shares_disk: whether tasks can write files of this machine.
-        remedy: function that returns a message for an exception of the pool, and None for an
-            exception of the task.
+        executor: runs the tasks.
+        workers: number of simultaneous tasks.
+        shares_disk: whether tasks can write files on this machine.
+        remedy: function that returns the error message for an exception of the pool, and None for
+            an exception of a task.
     """
 
     executor: Executor
@@ -42,11 +42,11 @@ class Pool:
 
 
 def run_tasks(function: Callable, tasks: Iterable, pool: Pool) -> Iterator:
-    """Yield the results of ``function(task)`` in the order in which they are ready.
+    """Yield the results of ``function(task)`` as soon as they are available.
 
     Args:
-        function: an importable function of a task that returns a result and the next task, which
-            continues this one, or None; tasks and results are picklable.
+        function: an importable function of a task that returns a result and a task that continues
+            the work, or None; tasks and results must be picklable.
         tasks: independent tasks.
         pool: executor of the tasks.
 
@@ -78,14 +78,14 @@ def run_tasks(function: Callable, tasks: Iterable, pool: Pool) -> Iterator:
 
 @contextmanager
 def open_pool(scheduler: str | None, workers: int) -> Iterator[Pool]:
-    """Local processes, or the workers of `scheduler` if it is not None; see `dask`."""
+    """Open a pool of local processes, or of Dask workers if `scheduler` is not None."""
     with processes(workers) if scheduler is None else dask(scheduler, workers) as pool:
         yield pool
 
 
 @contextmanager
 def processes(workers: int) -> Iterator[Pool]:
-    """Local processes with one thread each, which end with this process."""
+    """Open a pool of local processes with one thread each; they end with this process."""
     context = multiprocessing.get_context("spawn")
     with _one_thread_each():
         executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
@@ -98,22 +98,22 @@ def processes(workers: int) -> Iterator[Pool]:
 def _process_died(error: Exception) -> str | None:
     if not isinstance(error, BrokenProcessPool):
         return None
-    return f"a worker process died (out of memory, or a crash of the calculator); {AGAIN}"
+    return f"a worker process died (no memory left, or a crash of the calculator); {AGAIN}"
 
 
 @contextmanager
 def dask(scheduler: str, workers: int) -> Iterator[Pool]:
-    """The workers of a Dask scheduler, or of a local cluster for this run.
+    """Open a pool of the workers of a Dask scheduler.
 
-    A task whose worker was lost is given to another worker. A task that ended four workers ends
-    the run (Dask's ``distributed.scheduler.allowed-failures``).
+    If a worker dies, another worker repeats its tasks. If four workers die during one task, the
+    run ends (Dask's ``distributed.scheduler.allowed-failures``).
 
     Args:
-        scheduler: address of the scheduler, or "local".
-        workers: number of processes of a local cluster.
+        scheduler: address of the scheduler; "local" starts a cluster on this machine.
+        workers: number of processes of the local cluster.
 
     Raises:
-        InputError: Dask is not installed, or no scheduler or worker answers.
+        InputError: Dask is not installed, or the scheduler or its workers do not respond.
     """
     try:
         from distributed import Client, LocalCluster
@@ -136,15 +136,15 @@ def dask(scheduler: str, workers: int) -> Iterator[Pool]:
             client = Client(address, timeout=CONNECT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(
-                f"no Dask scheduler answers at {scheduler!r} ({error}); start one with "
-                '"dask scheduler" and give the address it prints'
+                f"no Dask scheduler responds at {scheduler!r} ({error}): start a scheduler with "
+                '"dask scheduler" and give its address'
             ) from error
         stack.enter_context(client)
         try:
             client.wait_for_workers(1, timeout=PATIENCE)
         except TimeoutError as error:
             raise InputError(
-                f"the Dask scheduler at {scheduler} has no workers; start some with "
+                f"the Dask scheduler at {scheduler} has no workers: start workers with "
                 f'"dask worker {scheduler} --nthreads 1"'
             ) from error
         executor = client.get_executor(pure=False)
@@ -159,14 +159,14 @@ def _cluster_failed(error: Exception) -> str:
 
     if isinstance(error, KilledWorker):
         return (
-            "several Dask workers died over the same frames (out of memory, or a crash of the "
+            "several Dask workers died at the same frames (no memory left, or a crash of the "
             f"calculator); {AGAIN}"
         )
     if isinstance(error, CancelledError | OSError):
         return f"the connection to the Dask scheduler is lost ({type(error).__name__}); {AGAIN}"
     return (
-        f"a Dask worker cannot do its task ({type(error).__name__}: {error}); the workers need "
-        f"this version of jaxff and the calculator's package; {AGAIN}"
+        f"a Dask worker failed ({type(error).__name__}: {error}): install this version of jaxff "
+        f"and the package of the calculator on all workers, and {AGAIN}"
     )
 
 

@@ -1,4 +1,4 @@
-"""PySCF as an ASE calculator of isolated molecules."""
+"""PySCF as an ASE calculator for isolated molecules."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ COARSE = 0  # PySCF's lowest level of the integration grid
 
 
 class PySCF(Calculator):
-    """Energy and forces of a closed- or open-shell molecule from PySCF.
+    """Energy and forces of a closed-shell or open-shell molecule from PySCF.
 
-    Each geometry starts from PySCF's initial guess, so that no result depends on an earlier one.
-    A functional is first converged roughly on a coarse grid, which saves a fifth of the time. A
-    calculation whose density does not converge raises an error.
+    Each geometry starts from PySCF's initial guess, so results do not depend on earlier
+    geometries. Functionals are first converged on a coarse grid, which saves a fifth of the time.
+    The forces include the response of the grid.
 
     Args:
         xc: "hf", or PySCF's name of a functional, such as "pbe" or "b3lyp".
         basis: PySCF's name of a basis set.
-        dispersion: "d3bj", "d4" ... (needs pyscf-dispersion); None for no dispersion correction.
+        dispersion: dispersion correction such as "d3bj" or "d4" (needs pyscf-dispersion), or None.
         charge: net charge, e.
         spin: number of unpaired electrons.
         density_fit: whether Coulomb integrals use density fitting, with PySCF's auxiliary basis.
-        grid_level: PySCF's level of the integration grid. The forces include the response of the
-            grid, so that they are the derivative of the energy.
-        conv_tol: largest change of the energy in the last cycle, hartree.
+        grid_level: PySCF's level of the integration grid.
+        conv_tol: convergence threshold of the energy, hartree.
 
     Raises:
         InputError: an unknown option, or PySCF is not installed.
+        ValueError: the SCF of a geometry did not converge.
     """
 
     atoms: Any  # declared as None by ASE
@@ -54,7 +54,7 @@ class PySCF(Calculator):
         unknown = sorted(set(options) - set(self.default_parameters))
         if unknown:
             raise InputError(
-                f"the PySCF calculator has no option {unknown[0]!r}: use "
+                f"the PySCF calculator has no option {unknown[0]!r}: use one of "
                 f"{', '.join(self.default_parameters)}"
             )
         try:
@@ -89,7 +89,7 @@ class PySCF(Calculator):
             self.results["forces"] = -slope * ase_units.Hartree / ase_units.Bohr
 
     def _mean_field(self) -> Any:
-        """The mean-field method of PySCF for the present geometry and options."""
+        """Return PySCF's mean-field method for the current geometry and options."""
         from pyscf import dft, gto, scf
 
         options = self.parameters

@@ -1,4 +1,4 @@
-"""Input, result and files of a labelling."""
+"""Input, results and files of labelling."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = "jaxff labels 2"
 
-# Calculators on grids leave a net force on an isolated molecule below this, kcal/mol/Å.
+# Largest net force on an isolated molecule from calculators on grids, kcal/mol/Å.
 NET_FORCE_LIMIT = 1.0
 # Names of the files in the folder of an unfinished run.
 PIECES = r"rows\.bin|replica-\d+\.npz|calculations\.jsonl"
@@ -35,13 +35,13 @@ PIECES = r"rows\.bin|replica-\d+\.npz|calculations\.jsonl"
 
 @dataclass(frozen=True)
 class Labelled:
-    """The result of a labelling.
+    """The result of labelling.
 
     Attributes:
         dataset: the labelled frames, as written to the file.
-        failed: numbers of the frames that were left out because their calculation failed.
-        rebonded: indices in `dataset` of frames whose bonds differ from those of the molecule that
-            was given, or else of the first frame.
+        failed: numbers of the frames that were omitted because their calculation failed.
+        rebonded: indices in `dataset` of frames with other bonds than the given molecule or, if
+            none was given, the first frame.
         net_force: largest net force of a frame, kcal/mol/Å.
         net_torque: largest net torque of a frame about its centroid, kcal/mol.
     """
@@ -54,7 +54,13 @@ class Labelled:
 
     @classmethod
     def of(cls, dataset: Dataset, failed: tuple[int, ...], molecule: Molecule) -> Labelled:
-        """Examine bonds, net forces and net torques of a data set, and make the result."""
+        """Compute net forces, net torques and changed bonds of a data set.
+
+        Args:
+            dataset: the labelled frames.
+            failed: numbers of the omitted frames.
+            molecule: molecule with the expected bonds.
+        """
         forces, positions = dataset.forces, dataset.positions
         centred = positions - positions.mean(axis=1, keepdims=True)
         torques = np.cross(centred, forces).sum(axis=1)
@@ -74,9 +80,9 @@ class Job:
     Attributes:
         molecule: elements, bonds and charge of all geometries.
         positions: (M, N, 3) Å.
-        labelling: how they are labelled.
+        labelling: settings of the labelling.
         calculator: the ASE calculator.
-        notes: entries of the file about the topology of a force field.
+        notes: entries about the topology of a force field for the data set.
     """
 
     molecule: Molecule
@@ -99,7 +105,7 @@ class Job:
         return cls(molecule, positions, labelling, calculator, notes)
 
     def request(self, **settings: Any) -> dict[str, Any]:
-        """Everything that decides the result."""
+        """Return all settings on which the result depends, including `settings`."""
         method = self.labelling.method.settings(self.molecule)
         return {"format": FORMAT, **method, "geometries": self.positions, **settings}
 
@@ -111,14 +117,17 @@ class Job:
         notes: Mapping[str, Any],
         failed: tuple[int, ...] = (),
     ) -> Labelled:
-        """Check the labels and write them together with their provenance.
+        """Write the labels and their provenance to a file, and check the net forces.
 
         Args:
             out: the npz file to write.
-            request: everything that decided the result.
+            request: all settings on which the result depends.
             labels: positions (F, N, 3) Å, energies (F,) kcal/mol, forces (F, 3 N) kcal/mol/Å.
             notes: further entries of the file.
-            failed: numbers of the frames that were left out.
+            failed: numbers of the omitted frames.
+
+        Warns:
+            UserWarning: a frame has a net force.
         """
         method, (positions, energies, forces) = self.labelling.method, labels
         provenance = {
@@ -141,8 +150,8 @@ class Job:
         result = Labelled.of(dataset, failed, self.molecule)
         if result.net_force > NET_FORCE_LIMIT:
             warnings.warn(
-                f"{out}: a frame has a net force of {result.net_force:.3g} kcal/mol/Å, but an "
-                "isolated molecule has none: check the calculator and its convergence",
+                f"{out}: a frame has a net force of {result.net_force:.3g} kcal/mol/Å, but the net "
+                "force on a molecule must be zero: check the calculator and its convergence",
                 stacklevel=3,
             )
         dataset.save(out)
@@ -153,19 +162,21 @@ class Job:
 def part_folder(
     out: str | Path, request: Mapping[str, Any], keep: Callable[[], bool] = lambda: False
 ) -> Iterator[Path]:
-    """The folder `OUT.part`, in which an unfinished run is kept and continued.
+    """Create or continue the folder `OUT.part` of an unfinished run.
 
-    The folder is locked while the block runs, and removed when it ends without an error, or before
-    any result was written.
+    The folder is locked during the block. It is removed at the end of the block, except after an
+    error with results in the folder.
 
     Args:
         out: the file that the run writes at its end.
-        request: everything that decides the result.
-        keep: function called at the end; the folder remains if it returns True.
+        request: all settings on which the result depends.
+        keep: function called at the end; if it returns True, the folder is kept.
+
+    Yields:
+        the path of the folder.
 
     Raises:
-        InputError: `out` cannot be written, the folder belongs to another request, or another
-            run uses it.
+        InputError: `out` cannot be written, or the folder belongs to another request or is in use.
     """
     out = Path(out)
     writable_file(out)
@@ -186,19 +197,19 @@ def part_folder(
 def finished(
     out: str | Path, request: Mapping[str, Any], overwrite: bool, molecule: Molecule
 ) -> Labelled | None:
-    """Read the result that a run of the same request has written to `out`.
+    """Read the result that an earlier run of the same request has written to `out`.
 
     Args:
         out: the file.
-        request: everything that decides the result.
-        overwrite: whether another file may be replaced.
+        request: all settings on which the result depends.
+        overwrite: whether a file of another request may be replaced.
         molecule: the molecule of the run.
 
     Returns:
-        The result, or None if `out` is missing or may be overwritten.
+        the result, or None if `out` is missing or may be overwritten.
 
     Raises:
-        InputError: `out` contains anything else, and `overwrite` is false.
+        InputError: `out` belongs to another request, and `overwrite` is false.
     """
     if not Path(out).is_file():
         return None
@@ -208,14 +219,14 @@ def finished(
     except (InputError, ValueError):
         same = False
     if same:
-        # The units are known: this package wrote them.
+        # The units are known, because jaxff wrote the file.
         dataset = Dataset.load(out, check=False)
         failed = file.get("failed_frames")
         failures = () if failed is None else tuple(failed.tolist())
         return Labelled.of(dataset, failures, molecule)
     if not overwrite:
         raise InputError(
-            f"{out} exists already and was not written by this run: choose another output, or "
-            "overwrite it (overwrite=True, --overwrite)"
+            f"{out} exists already and is from another run: give another output, or replace this "
+            "file with --overwrite (overwrite=True)"
         )
     return None

@@ -1,4 +1,4 @@
-"""The settings of sampling, labelling and active learning."""
+"""Settings of sampling, labelling and active learning."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIN_VALID = 4  # validation frames of a model in active learning
 
 @dataclass(frozen=True)
 class Sampling:
-    """Langevin dynamics from which frames are taken.
+    """Settings of Langevin dynamics that sample frames.
 
     Attributes:
         temperature: K.
@@ -33,12 +33,12 @@ class Sampling:
         replicas: number of independent runs.
         dt: time step, fs.
         friction: 1/ps.
-        seed: seed of velocities and noise.
-        stretch: a bond longer than this multiple of its length at the start stops the dynamics of
-            a `Potential`; None allows any length.
+        seed: random seed of velocities and noise.
+        stretch: dynamics of a `Potential` stop if a bond becomes longer than this multiple of the
+            initial length; None for no limit.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: a value is out of range.
     """
 
     temperature: float = 500.0
@@ -53,31 +53,31 @@ class Sampling:
     def __post_init__(self):
         for name in ("temperature", "spacing", "dt", "friction"):
             value = float(getattr(self, name))
-            object.__setattr__(self, name, value)  # a plain number, also of a NumPy scalar
+            object.__setattr__(self, name, value)  # converts NumPy scalars to plain numbers
             if not 0.0 < value < math.inf:
-                raise InputError(f"the {name} of a sampling is {value:g}: it must be positive")
+                raise InputError(f"{name} must be positive and finite (got {value:g})")
         object.__setattr__(self, "equilibration", float(self.equilibration))
         object.__setattr__(self, "replicas", int(self.replicas))
         object.__setattr__(self, "seed", int(self.seed))
         if not 0.0 <= self.equilibration < math.inf or self.replicas < 1:
             raise InputError(
-                f"a sampling with equilibration={self.equilibration:g} and replicas="
-                f"{self.replicas}: the equilibration must be at least 0 fs, the replicas at least 1"
+                f"equilibration must be at least 0 fs (got {self.equilibration:g}), and replicas "
+                f"at least 1 (got {self.replicas})"
             )
         if abs(self.frame_steps * self.dt - self.spacing) > 1e-9 * self.spacing:
             raise InputError(
-                f"the spacing of a sampling ({self.spacing:g} fs) must be a multiple of its time "
-                f"step dt ({self.dt:g} fs)"
+                f"spacing ({self.spacing:g} fs) must be a multiple of the time step dt "
+                f"({self.dt:g} fs)"
             )
 
     @property
     def frame_steps(self) -> int:
-        """Time steps between two frames."""
+        """Number of time steps between two frames."""
         return round(self.spacing / self.dt)
 
     @property
     def waiting_frames(self) -> int:
-        """Frames of each replica that belong to the equilibration and are not kept."""
+        """Number of frames of each replica in the equilibration."""
         return math.ceil(self.equilibration / self.spacing - 1e-9)
 
     def run(
@@ -89,18 +89,18 @@ class Sampling:
         starts: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> Run:
-        """Run the dynamics of all replicas, equilibration included.
+        """Run the dynamics of all replicas, including the equilibration.
 
         Args:
-            potential: potential that moves the atoms.
+            potential: the potential.
             molecule: elements, bonds and starting geometry.
-            n_frames: frames of each replica after the starting geometry.
-            starts: starting geometries of the replicas (R, N, 3) Å; None: that of `molecule`.
-            progress: called with a phase and the fraction done.
+            n_frames: number of frames of each replica after the starting geometry.
+            starts: starting geometries of the replicas (R, N, 3) Å; None for that of `molecule`.
+            progress: called with the name of a phase and the fraction done.
 
         Raises:
-            InputError: the potential does not fit the molecule.
-            SimulationError: numbers that are not finite, an explosion or a broken bond.
+            InputError: the potential does not match the molecule.
+            SimulationError: numbers that are not finite, a too high temperature or a broken bond.
         """
         from jaxff import md
 
@@ -124,45 +124,45 @@ class Sampling:
         starts: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> np.ndarray:
-        """Positions (n, N, 3) Å after equilibration, ordered by time, then by replica.
+        """Sample positions (n, N, 3) Å after equilibration, ordered by time, then by replica.
 
-        Args and errors are those of `run`; `n` is the number of frames of all replicas together.
+        `n` is the total number of frames of all replicas.  The other arguments and the errors are
+        those of `run`.
         """
         if n < 1:
-            raise InputError(f"{n} frames are requested: at least 1 is needed")
+            raise InputError(f"the number of frames must be at least 1 (got {n})")
         each = self.waiting_frames + math.ceil(n / self.replicas)
         run = self.run(potential, molecule, each, starts=starts, progress=progress)
         return frames_by_time(run)[self.replicas * (self.waiting_frames + 1) :][:n]
 
 
 def frames_by_time(run: Run) -> np.ndarray:
-    """Positions (F R, N, 3) Å of R replicas, ordered by time, then by replica."""
+    """Return positions (F R, N, 3) Å of R replicas, ordered by time, then by replica."""
     return run.positions.swapaxes(0, 1).reshape(-1, *run.positions.shape[2:])
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """How geometries are labelled with energies and forces.
+    """Settings for labelling geometries with energies and forces.
 
     Attributes:
         calculator: name of a calculator (see `jaxff.reference.calculator`), or a `Potential`.
         options: keyword options of the calculator.
         workers: number of processes with one thread each.
-        scheduler: None: processes of this machine; the address of a Dask scheduler, such as
-            "tcp://host:8786"; or "local": a Dask cluster of `workers` processes, started for this
-            run. With Dask, only this process writes files.
-        skip_failed: leave out frames whose calculation fails, instead of stopping at the first.
-        overwrite: replace a file that another run has written.
+        scheduler: address of a Dask scheduler, such as "tcp://host:8786"; "local" to start a Dask
+            cluster of `workers` processes; None for local processes without Dask.
+        skip_failed: whether to omit frames whose calculation fails, instead of stopping.
+        overwrite: whether to replace a file of another run.
         command: the command line, recorded in the file.
-        name: name of the data set; None: that of the file.
+        name: name of the data set; None for the name of the file.
         trust: modules that may build the networks of a potential, see `jaxff.load`.
-        reactions: what happens if bonds change during the dynamics of a calculator: "stop", "keep"
-            the frames, or "drop" those with other bonds. After a stop the same call continues
-            with "keep" or "drop", so that nothing is lost.
+        reactions: action if bonds change during the dynamics of a calculator: "stop", "keep" the
+            frames, or "drop" frames with changed bonds. After "stop", repeat the call with "keep"
+            or "drop" to continue.
         companions: files that accompany a force-field file, see `jaxff.read_force_field`.
 
     Raises:
-        InputError: `workers` is not positive, or `reactions` is another word.
+        InputError: `workers` is not positive, or `reactions` is unknown.
     """
 
     calculator: str | Potential = "gfn2-xtb"
@@ -181,7 +181,7 @@ class Labelling:
         if self.reactions not in REACTIONS:
             raise InputError(f"reactions={self.reactions!r}: use one of {', '.join(REACTIONS)}")
         if self.workers < 1:
-            raise InputError(f"workers is {self.workers}: at least 1 process is needed")
+            raise InputError(f"workers must be at least 1 (got {self.workers})")
 
     @property
     def method(self) -> Method:
@@ -191,18 +191,18 @@ class Labelling:
 
 @dataclass(frozen=True)
 class Loop:
-    """The settings of active learning.
+    """Settings of active learning.
 
     Attributes:
-        target: force RMSE on newly labelled frames at which the loop ends, kcal/mol/Å.
-        n_round: number of frames labelled in each round.
-        n_initial: number of frames labelled before the first round.
+        target: force RMSE on newly labelled frames at which active learning ends, kcal/mol/Å.
+        n_round: number of frames to label in each round.
+        n_initial: number of frames to label before the first round.
         max_frames: largest number of labelled frames.
-        n_candidates: number of frames of the model's dynamics from which a round selects.
+        n_candidates: number of sampled frames from which each round selects.
         training: further arguments of `gdml.train`: sigma, kernel, solver.
 
     Raises:
-        InputError: a number is out of its range.
+        InputError: a number is out of range.
     """
 
     target: float
@@ -214,11 +214,11 @@ class Loop:
 
     def __post_init__(self):
         if not self.target > 0:
-            raise InputError(f"target is {self.target} kcal/mol/Å: it must be positive")
+            raise InputError(f"target must be positive, in kcal/mol/Å (got {self.target})")
         if self.n_initial < 2 * MIN_VALID or self.n_round < 1:
             raise InputError(
-                f"n_initial is {self.n_initial} and n_round {self.n_round}: they must be at least "
-                f"{2 * MIN_VALID} and 1"
+                f"n_initial must be at least {2 * MIN_VALID} (got {self.n_initial}), and n_round "
+                f"at least 1 (got {self.n_round})"
             )
         if self.max_frames < self.n_initial or self.n_candidates < self.n_round:
             raise InputError(

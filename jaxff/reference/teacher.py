@@ -1,4 +1,4 @@
-"""Students: potentials that are fitted to many cheap labels of a teacher."""
+"""Students: potentials that are fitted to many cheap labels from a teacher."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from jaxff.reference.settings import Labelling, Progress, Sampling
 from jaxff.saved import load, save
 from jaxff.store import Store, claim
 
-UNKNOWNS = 45_000  # of the student's kernel, which limits the default number of frames
+UNKNOWNS = 45_000  # unknowns of the student's kernel, which limit the default number of frames
 FRAMES = 2000  # default number of frames for small molecules
-FITTED = 500  # frames to which the force field is fitted; more do not change it
-SIGMA = 20.0  # 1/Å, the width of the kernel; learnt metrics are scaled for it
-# Labels that were computed here have no wrong units or order.
+FITTED = 500  # frames for the fit of the force field; more frames do not change the fit
+SIGMA = 20.0  # 1/Å, width of the kernel, to which learnt metrics are scaled
+# The units and the order of computed labels need no check.
 UNCHECKED = LeastSquares(check_labels=False)
-TEMPERATURES = 300.0, 1000.0  # K, limits of the temperature that is estimated
+TEMPERATURES = 300.0, 1000.0  # K, limits of the estimated temperature
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distilling:
-    """How a student is made.
+    """Settings for the training of a student.
 
     Attributes:
-        frames: number of frames that the teacher labels; None: 2000, or fewer for molecules of
-            more than ten atoms, so that the kernel has 45,000 unknowns.
-        temperature: of the dynamics, K; None: estimated from the spread of the teacher's energies
-            at the given frames, by equipartition.
+        frames: number of frames that the teacher labels; None for 2000, or fewer for molecules of
+            more than ten atoms (45,000 unknowns of the kernel).
+        temperature: temperature of the dynamics, K; None for an estimate from the energies of the
+            teacher at the given frames (see `estimated_temperature`).
         learn_metric: whether the student's kernel has a learnt metric.
         sampling: further settings of the dynamics.
 
     Raises:
-        InputError: a number is not positive.
+        InputError: a number is out of range.
     """
 
     frames: int | None = None
@@ -53,22 +53,23 @@ class Distilling:
 
     def __post_init__(self):
         if self.frames is not None and self.frames < 2:
-            raise InputError(f"frames={self.frames}: a student needs at least 2 frames")
+            raise InputError(f"frames must be at least 2 (got {self.frames})")
         if self.temperature is not None and not 0.0 < self.temperature < np.inf:
-            raise InputError(f"temperature={self.temperature}: it must be positive")
+            raise InputError(f"temperature must be positive and finite (got {self.temperature})")
 
 
 class Student(NamedTuple):
-    """A potential of a teacher's labels.
+    """A potential that was fitted to the labels of a teacher.
 
     Attributes:
-        potential: the student, or the teacher itself if it is a potential.
-        labels: the teacher's labels of the given frames; None if they are unknown.
-        dataset: the frames that the teacher labelled, or None.
-        failed: number of frames at which the teacher failed; they are left out.
-        temperature: of the dynamics that sampled the frames, K, or None.
-        errors: of the student on the given frames, against the teacher's labels; empty if these
-            are unknown.
+        potential: the student, or the teacher if the teacher is a potential.
+        labels: the given frames with labels of the teacher; None if these labels are unknown.
+        dataset: the training frames of the student, with labels of the teacher; None if there
+            was no training.
+        failed: number of omitted frames, at which the teacher failed.
+        temperature: temperature of the dynamics that sampled the frames, K; None if no frames
+            were sampled.
+        errors: errors of the student against `labels`; empty if `labels` is None.
     """
 
     potential: Potential
@@ -88,24 +89,27 @@ def student_of(
     *,
     progress: Progress | None = None,
 ) -> Student:
-    """Make the student of a teacher for a molecule.
+    """Train a student: a potential that reproduces the labels of a teacher.
 
-    The dynamics of a force field, from the given frames, give many more, which the teacher labels.
-    The student is this force field, fitted to these labels, and a kernel on the rest. The teacher
-    labels the given frames, too. A teacher that is a potential needs no student. After an
-    interruption the same call continues from the folder.
+    Dynamics of a force field sample frames, starting from the given frames. The teacher labels
+    all frames. The student is the sum of the force field, fitted to these labels, and a kernel
+    trained on the residual. A teacher that is a potential is returned as the student. Repeat the
+    call to continue after an interruption.
 
     Args:
-        teacher: the calculator and how it is run; or frames that it has labelled already.
-        frames: M frames; their own labels are not used.
+        teacher: the calculator and its settings; or frames with labels of the teacher.
+        frames: M frames; their labels are not used.
         start: a force field that was fitted to the frames.
-        folder: folder for the unfinished work; it remains.
-        settings: number of frames and dynamics.
-        progress: called with a phase and the fraction done.
+        folder: folder for unfinished work, which is not removed.
+        settings: number of frames and settings of the dynamics.
+        progress: called with the name of a phase and the fraction done.
+
+    Returns:
+        the student, its training frames and its errors.
 
     Raises:
-        InputError: a teacher of another molecule or of another charge, one that fails at most of
-            the frames, dynamics that fail, or a folder of another request.
+        InputError: a teacher for another molecule or charge, a teacher that fails at more than
+            half of the frames, dynamics that fail, or a folder of another request.
     """
     gdml.require_float64()
     report = progress or (lambda phase, fraction: None)
@@ -155,7 +159,7 @@ def student_of(
     if len(data) < count / 2:
         raise InputError(
             f"the teacher {method.name} failed at {len(labelled.failed)} of {count} frames: "
-            "correct its options, or lower the temperature of the dynamics"
+            "correct the options of the teacher, or lower the temperature of the dynamics"
         )
     potential = _fitted(start, data, folder, settings, report)
     scores = errors(known, *potential.predict(known.positions))
@@ -164,9 +168,10 @@ def student_of(
 
 
 def estimated_temperature(data: Dataset) -> float:
-    """Temperature, K, at which 3N − 6 harmonic modes have the spread of the energies.
+    """Estimate the temperature, K, of frames from the variance of their energies.
 
-    The variance of their potential energy is (3N − 6)/2 (kT)².
+    For 3N − 6 harmonic modes, the variance of the potential energy is (3N − 6)/2 (kT)², where N
+    is the number of atoms and k is Boltzmann's constant.  The result is between 300 and 1000 K.
     """
     lowest, highest = TEMPERATURES
     modes = max(3 * data.n_atoms - 6, 1)
@@ -178,14 +183,14 @@ def _check_charge(charge: int, frames: Dataset) -> None:
     if charge != frames.charge:
         raise InputError(
             f"the teacher is for charge {charge:+d}, but {frames.label} has charge "
-            f"{frames.charge:+d}: correct one of them"
+            f"{frames.charge:+d}: correct one of the charges"
         )
 
 
 def _fitted(
     start: Potential, data: Dataset, folder: Path, settings: Distilling, report: Progress
 ) -> Potential:
-    """The force field fitted to the teacher's labels, and a kernel on the rest."""
+    """Fit the force field to the labels of the teacher, and train a kernel on the residual."""
     path = folder / "student.npz"
     if path.is_file():
         return load(path)

@@ -152,7 +152,7 @@ def test_a_smaller_scan_keeps_the_results_of_an_interrupted_larger_one(tmp_path)
 
     with pytest.raises(KeyboardInterrupt):
         run(4, stop=True)
-    with pytest.warns(UserWarning, match="is kept, because 2 of its results were not used"):
+    with pytest.warns(UserWarning, match="did not use 2 of the stored results"):
         run(2)
     assert len((tmp_path / "scan.npz.part/calculations.jsonl").read_bytes().splitlines()) == 4
     run(4)

@@ -89,7 +89,7 @@ def test_frames_that_kill_their_workers_end_the_run(frames, cluster, tmp_path, m
     how = Labelling(
         "toy_calculators:Deadly", {"fail_above": -100.0}, scheduler=cluster.scheduler_address
     )
-    with pytest.raises(InputError, match="several Dask workers died over the same frames"):
+    with pytest.raises(InputError, match="several Dask workers died at the same frames"):
         label_frames(frames[:4], tmp_path / "out.npz", how)
     assert not (tmp_path / "out.npz").exists()
 
@@ -119,9 +119,9 @@ def test_what_is_missing_is_said(frames, cluster, tmp_path, monkeypatch):
     out = tmp_path / "out.npz"
     monkeypatch.setattr(pools, "PATIENCE", 0.3)
     monkeypatch.setattr(pools, "CONNECT", 2.0)
-    with pytest.raises(InputError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9'"):
+    with pytest.raises(InputError, match=r"no Dask scheduler responds at 'tcp://127\.0\.0\.1:9'"):
         label_frames(frames, out, Labelling(TOY, scheduler="tcp://127.0.0.1:9"))
-    with pytest.raises(InputError, match="no Dask scheduler answers at 'nonsense'"):
+    with pytest.raises(InputError, match="no Dask scheduler responds at 'nonsense'"):
         label_frames(frames, out, Labelling(TOY, scheduler="nonsense"))
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r'pip install "jaxff\[dask\]"'):

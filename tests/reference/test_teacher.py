@@ -68,7 +68,7 @@ def test_failed_frames_are_counted_and_left_out(frames, water, tmp_path):
     assert student.labels is None  # they are not complete
     assert len(student.dataset) == 40 - (student.failed - 1)
     every = Labelling(TOY, {"fail_above": -1e3}, workers=1)
-    with pytest.raises(InputError, match="every calculation failed"):
+    with pytest.raises(InputError, match="all calculations failed"):
         student_of(every, few, springs(water), tmp_path / "t", SETTINGS)
 
 
@@ -77,12 +77,12 @@ def test_teachers_of_other_molecules_and_charges_are_refused(frames, water, tmp_
     for teacher in (replace(frames[0], charge=1), Labelling(springs(replace(water, charge=1)))):
         with pytest.raises(InputError, match=r"teacher is for charge \+1, but water has charge"):
             student_of(teacher, few, start, tmp_path / "s", SETTINGS)
-    with pytest.raises(InputError, match="takes no charge"):
+    with pytest.raises(InputError, match="has no option for the charge"):
         student_of(Labelling(TOY), replace(few, charge=1), start, tmp_path / "s", SETTINGS)
     ammonia = Labelling(springs(Molecule.from_smiles("N")))
     with pytest.raises(InputError, match="atoms cannot be matched"):
         student_of(ammonia, few, start, tmp_path / "s", SETTINGS)
-    with pytest.raises(InputError, match="at least 2 frames"):
+    with pytest.raises(InputError, match="frames must be at least 2"):
         Distilling(frames=1)
 
 

@@ -98,10 +98,10 @@ def test_random_frames_follow_the_seed(data):
 def test_selections_that_cannot_be_made_are_refused(data):
     for arguments, message in (
         ((data, 5, "best"), "use one of random, energy, farthest, uncertainty"),
-        ((data, 401), "401 frames are requested, but there are 400"),
-        ((data.positions, 5, "energy"), "needs frames with energies"),
-        ((data, 5, "uncertainty"), "selection by uncertainty needs model="),
-        ((data.positions[0], 5), r"expected \(M, N, 3\)"),
+        ((data, 401), "n must be 1 to 400, the number of frames .got 401"),
+        ((data.positions, 5, "energy"), "needs energies: give a Dataset"),
+        ((data, 5, "uncertainty"), "needs a model: give model="),
+        ((data.positions[0], 5), r"must have shape \(M, N, 3\)"),
     ):
         with pytest.raises(InputError, match=message):
             select(*arguments)
@@ -214,7 +214,7 @@ def test_dynamics_that_stop_give_what_was_sound(water, truth, data):
     assert np.isfinite(truth.predict(frames)[0]).all()
     # Starts are labelled already.
     assert not any((frames == start).all(axis=(1, 2)).any() for start in starts.positions)
-    with pytest.raises(InputError, match="failed 5 times before giving 1999 frames"):
+    with pytest.raises(InputError, match="failed 5 times before 1999 frames were"):
         explore(model, water, starts.positions, (1999, 2000), sampling)
 
 
