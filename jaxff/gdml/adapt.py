@@ -1,9 +1,9 @@
 """Estimate the parameters of a baseline together with the kernel on top of it.
 
-The residual of least squares is the smallest, but not the one that a kernel learns best.
-Generalised least squares, with the kernel as the covariance of the residual, gives more weight to
-errors that are harder to learn.  This is universal kriging with the baseline as the mean (Rasmussen
-and Williams, Gaussian Processes for Machine Learning, 2006, section 2.7).
+Ordinary least squares makes the residual of the baseline small, but not easy to learn.  Generalised
+least squares uses the kernel as the covariance of the residual, which gives more weight to errors
+that are hard to learn.  This is universal kriging with the baseline as the mean.
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), section 2.7.
 """
 
 from __future__ import annotations
@@ -36,22 +36,27 @@ CONVERGED = 3e-2  # largest change of a parameter in the last step, in the same 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """Moves of the parameters of a baseline; its compiled function serves all kernels.
+    """Fits of the parameters of a baseline together with different kernels.
+
+    A move is the change of a parameter in units of the scale of its column.
 
     Attributes:
         baseline: the initial baseline.
+
+    Raises:
+        InputError: the baseline has no trainable parameter (at the first use).
     """
 
     baseline: Potential
 
     @cached_property
     def free(self) -> FreeParameters:
-        """The trainable parameters.  A move is in units of the scale of its column."""
+        """The P trainable parameters of the baseline."""
         return FreeParameters.of(self.baseline)
 
     @cached_property
     def forces_and_slopes(self) -> Callable:
-        """Function of moves (P,) and positions (M, N, 3) Å.
+        """Compiled function of moves (P,) and positions (M, N, 3) Å.
 
         It returns the forces (M, 3N) kcal/mol/Å and their derivatives (M, 3N, P) by the moves.
         """
@@ -70,20 +75,25 @@ class Adaptation:
         return both
 
     def slopes(self, positions: np.ndarray) -> np.ndarray:
-        """Derivatives (M, 3N, P) of the forces at positions (M, N, 3) Å by the moves."""
+        """Derivatives (M, 3N, P), kcal/mol/Å, of the forces at positions (M, N, 3) Å by moves."""
         start = ravel_pytree(self.free.no_moves())[0]
         return np.asarray(self.forces_and_slopes(start, jnp.asarray(positions))[1])
 
     def fitted(self, system: KernelSystem, frames: Dataset, prior: float = PRIORS[0]) -> Potential:
-        """The baseline with the parameters that minimise rᵀ(−K + λ)⁻¹r plus a prior.
+        """The baseline with the parameters that minimise rᵀ(K + λ)⁻¹r plus a prior.
 
-        r is the residual of the forces.  The minimisation uses Gauss-Newton steps within the
-        bounds of the columns; the prior is quadratic in the moves.
+        r is the residual of the forces, K the kernel matrix and λ the regularisation.  The prior
+        is s v |m|² for the moves m, with its strength s and v = rᵀ(K + λ)⁻¹r / (3NM).  Gauss-Newton
+        steps keep the parameters in their bounds.
 
         Args:
             system: the kernel equations of `frames`, with the dense solver.
-            frames: training frames with the reference forces, in the atom order of the baseline.
-            prior: weight of the squared moves, divided by the variance of the whitened residual.
+            frames: M training frames of N atoms with reference forces, in the atom order of the
+                baseline.
+            prior: strength s of the prior.
+
+        Raises:
+            InputError: the system constrains energies, or its solver is not the dense one.
         """
         free = self.free
         moves, unravel = ravel_pytree(free.no_moves())
@@ -106,8 +116,8 @@ class Adaptation:
         else:
             warnings.warn(
                 f"the parameters of the baseline still change by {change:.2g} of their scales "
-                f"after {MAX_STEPS} steps; the model is valid, but another baseline may be more "
-                "accurate",
+                f"after {MAX_STEPS} steps; the model is valid, but a baseline with fewer trainable "
+                "parameters may be more accurate",
                 stacklevel=3,
             )
         return free.moved(unravel(moves))

@@ -1,4 +1,4 @@
-"""The folder of an unfinished training: finished models, and the solver's state."""
+"""The folder in which a training keeps finished models and the state of the solver."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ FILES = r"\d+-.*\.(json|npz)|solver-.*\.npz|metric\.json"
 
 
 class Checkpoint:
-    """The folder of a training.
+    """The folder with the intermediate results of a training.
 
-    A folder of another training is emptied.
+    Results of another training in this folder are deleted.
 
     Args:
-        folder: created if it does not exist.
-        request: everything that decides the result, see `jaxff.store`.
+        folder: path of the folder, which is created if it does not exist.
+        request: all inputs that determine the result, by name; see `jaxff.store`.
 
     Raises:
-        InputError: the folder cannot be written, or contains other files.
+        InputError: the folder cannot be written, or contains files that no training wrote.
     """
 
     def __init__(self, folder: str | Path, request: Mapping):
@@ -38,11 +38,19 @@ class Checkpoint:
         claim(folder, request, "training", files=FILES, replace=True)
 
     def state(self, key: str) -> Path:
-        """The file for the state of the solver of the model `key`."""
+        """Path of the file for the solver's state of the model `key`."""
         return self.folder / f"solver-{key}.npz"
 
     def finished(self, key: str) -> tuple[Potential, float, str] | None:
-        """Potential, validation error kcal/mol/Å and solver of a finished model, or None."""
+        """The finished model `key`, or None if there is none.
+
+        Returns:
+            The potential, its force RMSE on the validation frames in kcal/mol/Å (∞ if unknown),
+            and the description of the solver.
+
+        Raises:
+            InputError: a file of the model is damaged.
+        """
         path = self.folder / f"{key}.json"
         if not path.is_file():
             return None
@@ -51,11 +59,15 @@ class Checkpoint:
             error = np.inf if known["valid_rmse"] is None else float(known["valid_rmse"])
             solver = known["solver"]
         except (ValueError, KeyError, TypeError) as fault:
-            raise InputError(f"{path} is damaged; remove it") from fault
+            raise InputError(f"{path} is damaged; remove it and train again") from fault
         return load(self.folder / f"{key}.npz"), error, solver
 
     def descriptor(self) -> Descriptor | None:
-        """The descriptor with a learnt metric, or None if it has not been learnt."""
+        """The descriptor that `learn_metric` returned, or None if there is none.
+
+        Raises:
+            InputError: the file of the descriptor is damaged.
+        """
         path = self.folder / "metric.json"
         if not path.is_file():
             return None
@@ -66,16 +78,16 @@ class Checkpoint:
             weights = tuple(map(float, known["weights"]))
             return partial(scaled_distances, weights=weights, power=float(known["power"]))
         except (ValueError, KeyError, TypeError) as fault:
-            raise InputError(f"{path} is damaged; remove it") from fault
+            raise InputError(f"{path} is damaged; remove it and train again") from fault
 
     def keep_descriptor(self, descriptor: Descriptor) -> None:
-        """Write the result of `learn_metric`."""
+        """Write the descriptor that `learn_metric` returned."""
         values = descriptor.keywords if isinstance(descriptor, partial) else None
         with atomic_path(self.folder / "metric.json") as temporary:
             temporary.write_text(json.dumps(values))
 
     def keep(self, key: str, potential: Potential, error: float, solver: str) -> None:
-        """Write a finished model."""
+        """Write the finished model `key`; the other arguments are the results of `finished`."""
         save(self.folder / f"{key}.npz", potential)
         with atomic_path(self.folder / f"{key}.json") as temporary:
             known = {"valid_rmse": error if np.isfinite(error) else None, "solver": solver}

@@ -1,10 +1,10 @@
 """Cholesky factorisation of a symmetric matrix in tiles.
 
-Only the tiles of the lower triangle are stored.
+Only the tiles of the lower triangle are stored, in half the memory of a square matrix.
 
-With two threads, LAPACK's factorisation in OpenBLAS crashes or reports a false failure for n above
-about 22,800.  Here LAPACK factorises small blocks only.  The rest are products of tiles, which run
-at the speed of matrix products, in place and in half the memory of a square matrix.
+With two threads, the factorisation of OpenBLAS crashes or reports a false failure for matrices with
+more than about 22,800 rows.  Here LAPACK factorises small blocks only.  All other steps are matrix
+products of tiles.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _BLOCK = 256  # side of the blocks that LAPACK factorises
 
 
 class NotPositiveDefinite(ArithmeticError):
-    """A leading minor of the matrix is not positive."""
+    """The matrix is not positive definite, so that it has no Cholesky factor."""
 
 
 def factorise(tiles: Tiles, progress: Callable[[float], None] | None = None) -> None:
-    """Replace the tiles of A = L Lᵀ, positive definite, by those of the triangular L.
+    """Replace the tiles of a positive definite matrix A = L Lᵀ by those of L.
 
     Args:
         tiles: square tiles of equal size; row i contains the tiles (i, 0) ... (i, i).
@@ -50,7 +50,8 @@ def factorise(tiles: Tiles, progress: Callable[[float], None] | None = None) -> 
         row[i] = _factorise_tile(row[i])
         if not bool(jnp.isfinite(jnp.diagonal(row[i])).all()):
             raise NotPositiveDefinite(
-                f"the leading minor up to tile {i + 1} of {count} is not positive"
+                f"the matrix is not positive definite (tile {i + 1} of {count}): add a larger "
+                "multiple of the unit matrix"
             )
         done += i + 1
         if progress is not None:
@@ -58,7 +59,12 @@ def factorise(tiles: Tiles, progress: Callable[[float], None] | None = None) -> 
 
 
 def solve(tiles: Tiles, b: Array) -> Array:
-    """The solution of L Lᵀ x = b for the tiles of L and b (n,) or (n, k)."""
+    """Solution x of L Lᵀ x = b, in the shape of b.
+
+    Args:
+        tiles: the tiles of L, from `factorise`.
+        b: (n,) or (n, k) right-hand side.
+    """
     x = list(jnp.split(b.reshape(len(b), -1), len(tiles)))
     for i, row in enumerate(tiles):
         for j in range(i):
@@ -72,7 +78,7 @@ def solve(tiles: Tiles, b: Array) -> Array:
 
 
 def log_determinant(tiles: Tiles) -> float:
-    """log |A| of the factorised A."""
+    """Natural logarithm of the determinant of A = L Lᵀ, from the tiles of L."""
     return 2.0 * sum(float(jnp.sum(jnp.log(jnp.diagonal(row[-1])))) for row in tiles)
 
 
@@ -87,7 +93,6 @@ def _subtract_product(target: Array, a: Array, b: Array) -> Array:
 
 @partial(jax.jit, donate_argnums=0)
 def _divide(target: Array, L: Array) -> Array:
-    """The product `target` L⁻ᵀ."""
     return _divided(target, L)
 
 
@@ -96,8 +101,8 @@ def _factorise_tile(A: Array) -> Array:
     return _factorised(A)
 
 
-# The two functions below divide the matrix in halves, so that most of the work is in products of
-# large parts.
+# The two functions below split the matrix recursively, so that products of large parts do most of
+# the work.
 
 
 def _divided(target: Array, L: Array) -> Array:

@@ -27,7 +27,14 @@ class NotConverged(InputError):
 )
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Solution x, residual r, search direction p (M, W each), and rᵀz, ()."""
+    """Vectors of the iteration for (K + λ) x = y.
+
+    Attributes:
+        x: (M, W) approximate solution.
+        r: (M, W) residual y − (K + λ) x.
+        p: (M, W) search direction.
+        rz: () rᵀz, where z is the preconditioned residual.
+    """
 
     x: Array
     r: Array
@@ -37,12 +44,12 @@ class Vectors:
 
 @dataclass
 class State:
-    """State of the iteration.
+    """State of the iteration for (K + λ) x = y.
 
     Attributes:
         vectors: the vectors of the last iteration.
-        best: (M, W) the solution with the smallest residual so far.
-        residuals: relative residual |y − (K + λ) a| / |y| after each iteration.
+        best: (M, W) solution with the smallest residual so far.
+        residuals: relative residual |y − (K + λ) x| / |y| after each iteration.
     """
 
     vectors: Vectors
@@ -51,7 +58,7 @@ class State:
 
     @property
     def residual(self) -> float:
-        """The smallest relative residual so far."""
+        """The smallest relative residual so far; ∞ before the first iteration."""
         return min(self.residuals, default=float("inf"))
 
 
@@ -66,20 +73,23 @@ def iterate(
     state: State | None = None,
     after: Callable[[State], None] | None = None,
 ) -> State:
-    """Run preconditioned conjugate gradients from `state` (None: from zero).
+    """Solve (K + λ) x = y by preconditioned conjugate gradients.
 
-    The iteration ends when |y − (K + λ) a| ≤ tolerance |y|, after `max_iterations`, or when
-    `patience` iterations in a row have not reduced the residual.
+    The iteration ends when |y − (K + λ) x| ≤ tolerance |y|, when a residual is not finite, or at
+    one of the two limits.
 
     Args:
-        op: the operator K + λ.
+        op: the operator K + λ: kernel matrix plus regularisation.
         y: (M, W) right-hand side.
-        preconditioner: function r -> approximation of (K + λ)⁻¹ r.
+        preconditioner: function r -> approximation of (K + λ)⁻¹ r, both (M, W).
         tolerance: relative residual to reach.
-        max_iterations: number of further iterations.
-        patience: iterations without a smaller residual after which the iteration ends.
-        state: state to continue from.
+        max_iterations: limit of the iterations in this call.
+        patience: limit of the iterations in a row without a smaller residual (None: no limit).
+        state: state to continue from (None: start at x = 0).
         after: function called with the state after each iteration.
+
+    Returns:
+        The last state, whose `best` is the solution.
     """
     norm = float(jnp.linalg.norm(y))
     if norm == 0.0:

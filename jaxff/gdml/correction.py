@@ -1,4 +1,4 @@
-"""Training of local corrections: kernels on some atoms, near the training frames."""
+"""Training of local corrections: kernels that act on some atoms, near given frames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jaxff.gdml.training import force_rmse, train
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 
-# Widths from 1 to 2/Å predict equally well; wider kernels extrapolate worse to the rim.
+# Kernels with σ from 1 to 2/Å are equally accurate; with larger σ they extrapolate worse.
 SIGMA = 1.0
 _QUANTILE = 0.95  # share of the training frames that lie within the inner radius of the switch
 _AT_ONCE = 256  # frames compared with all others at once
@@ -44,23 +44,23 @@ def train_correction(
 ) -> Potential:
     """Train a kernel that corrects a potential on some atoms, near given frames.
 
-    The sum ``baseline + correction.on(atoms)`` has the corrected energy.  The kernel is fitted to
-    reference minus baseline: the energies, and the forces on the atoms without their net force and
-    torque.  It is multiplied by a switch (`LocalKernelTerm`) that is exactly zero far from the
-    training frames, as a kernel does not vanish by itself.  σ and λ are chosen by the errors of the
-    sum, relative to those of the baseline, on validation and background frames together.
+    The corrected potential is ``baseline + correction.on(atoms)``.  The kernel is fitted to the
+    difference between reference and baseline: to the energies, and to the forces on `atoms` without
+    their net force and torque.  A switch (see `LocalKernelTerm`) makes the correction zero far from
+    the training frames.  σ and λ minimise the errors of the corrected potential, relative to those
+    of the baseline, on the validation and background frames.
 
     Args:
-        dataset: M frames near the structures to correct, such as those of `nearest_frames`.
+        dataset: M frames near the structures to correct, for example from `nearest_frames`.
         baseline: the potential to correct; its atoms are matched to those of the data set by the
             bond graph.
-        atoms: (K,) the atoms that the correction acts on, at least three.
-        valid: frames like those of `dataset` on which σ and λ are chosen (None: a fifth of
-            `dataset`, if several values are given).
-        background: frames far from these structures, with labels of the same method, where the
-            correction should vanish.  The zero of the correction is the mean difference between
-            their energies and those of the baseline (None: the mean over the training frames).
-        sigma: length scale, 1/Å, or several values to choose among.
+        atoms: (K,) indices of the atoms that the correction acts on, at least three.
+        valid: validation frames, similar to those of `dataset` (None: a fifth of `dataset`, if
+            `sigma` or λ has several values).
+        background: frames far from the structures to correct, with labels of the same method, at
+            which the correction should be zero.  The mean difference between their energies and
+            those of the baseline becomes zero (None: that of the training frames).
+        sigma: length scale, 1/Å, or several values to choose from.
         kernel: λ, symmetries and reach of the correction.
         run: seed, memory limit, checkpoint folder and progress.
 
@@ -68,25 +68,30 @@ def train_correction(
         The correction, a potential of K atoms in the order of `atoms`.
 
     Raises:
-        InputError: as `train`; also data without energies, or frames of another molecule.
+        InputError: `baseline` is not a `Potential`, `atoms` are invalid, a data set has no frames,
+            no energies or another molecule, or `gdml.train` raises it for the training frames.
     """
     kernel = kernel or LocalKernel()
     # The baseline is wrong near these frames, so that labels are not compared with it.
     run = replace(run or Run(), check_labels=False)
     require_float64()
     if not isinstance(baseline, Potential):
-        raise InputError(f"baseline={baseline!r} is not a Potential")
+        raise InputError(f"baseline={baseline!r} must be a jaxff.Potential")
     atoms = checked_atoms(atoms, dataset, least=3)
     scored = [data for data in (valid, background) if data is not None]
     for data in (dataset, *scored):
         if not np.array_equal(data.numbers, dataset.numbers):
-            raise InputError(f"{data.label}: the frames have other atoms than {dataset.label}")
+            raise InputError(
+                f"{data.label}: the atoms differ from those of {dataset.label}; give frames of the "
+                "same molecule in the same atom order"
+            )
         if data.energies is None:
             raise InputError(
-                f"{data.label}: a local correction needs energies, but the frames have none"
+                f"{data.label}: the frames have no energies, but a local correction needs them; "
+                "give frames with energies"
             )
         if len(data) == 0:
-            raise InputError(f"{data.label}: the data set has no frames")
+            raise InputError(f"{data.label}: the data set must have at least one frame")
     group = group_on(dataset, atoms, kernel.symmetries, run.seed)
     baseline = baseline.matched(dataset.molecule)
     choices = list(product(ascending(sigma, "sigma"), ascending(kernel.lam, "lam")))
@@ -131,23 +136,22 @@ def nearest_frames(
     symmetries: str | np.ndarray | None = "auto",
     seed: int = 0,
 ) -> np.ndarray:
-    """Indices of the frames most similar to given structures, the most similar first.
+    """Indices (count,) of the frames most similar to given structures, most similar first.
 
     Frames are compared by their inverse distances, with all permutations of equivalent atoms.
 
     Args:
         dataset: M frames.
-        structures: (S, N, 3) Å, or one (N, 3), in the atom order of the data set.
-        count: number of frames.
-        atoms: (K,) the atoms that are compared (None: all).
-        symmetries: as in `LocalKernel`.
+        structures: (S, N, 3) or (N, 3) Å, in the atom order of the data set, or a molecule.
+        count: number of frames, from 1 to M.
+        atoms: (K,) indices of the atoms that are compared (None: all).
+        symmetries: "auto" (find the permutations in the frames), a group of permutations (P, K) of
+            the compared atoms, or None.
         seed: seed of the search for symmetries.
 
-    Returns:
-        (count,) indices.
-
     Raises:
-        InputError: structures of another shape, or fewer frames than `count`.
+        InputError: a structure has another shape or is not finite, or `count`, `atoms` or
+            `symmetries` are invalid.
     """
     if isinstance(structures, Molecule):
         structures = structures.positions
@@ -155,17 +159,16 @@ def nearest_frames(
     structures = structures[None] if structures.ndim == 2 else structures
     if structures.ndim != 3 or structures.shape[1:] != (dataset.n_atoms, 3) or not len(structures):
         raise InputError(
-            f"{dataset.label}: structures have shape {structures.shape}, expected "
-            f"(S, {dataset.n_atoms}, 3) in Å"
+            f"{dataset.label}: structures must have shape (S, {dataset.n_atoms}, 3) in Å, "
+            f"got {structures.shape}"
         )
     if not np.isfinite(structures).all():
         raise InputError(
-            f"{dataset.label}: the structures contain numbers that are not finite; "
-            "remove such structures"
+            f"{dataset.label}: a structure contains numbers that are not finite; remove it"
         )
     if not 0 < count <= len(dataset):
         raise InputError(
-            f"{dataset.label}: {count} frames are requested, but it has {len(dataset)}"
+            f"{dataset.label}: count={count} must be from 1 to {len(dataset)}, the number of frames"
         )
     atoms = checked_atoms(range(dataset.n_atoms) if atoms is None else atoms, dataset)
     entries = entry_permutations(inverse_distances, group_on(dataset, atoms, symmetries, seed))
@@ -184,11 +187,11 @@ def nearest_frames(
 
 
 class Reach(NamedTuple):
-    """Parameters of the switch of a local correction, 1/Å².
+    """Parameters of the switch of a `LocalKernelTerm`, all in 1/Å².
 
     Attributes:
-        inner: value of the smooth minimum q up to which the switch is one.
-        outer: value of q from which the switch is zero.
+        inner: value of the smooth minimum q below which the switch is one.
+        outer: value of q above which the switch is zero.
         softness: τ of the smooth minimum.
     """
 
@@ -200,16 +203,16 @@ class Reach(NamedTuple):
     def of(cls, descriptors: np.ndarray, entries: np.ndarray, factor: float) -> Reach:
         """The parameters for given training frames.
 
-        The softness is the median of the squared distances d² from each frame to its nearest
-        neighbour.  `inner` is the sum of two 95 % quantiles over the frames: that of d² and that
-        of the smooth minimum to all other frames.  New frames that are as close to the data as
-        these, or one spacing farther, are therefore corrected fully.  `outer` exceeds `inner` by
-        as much as (factor d)² exceeds d².
+        d² is the squared distance from a frame to its nearest neighbour, and q the smooth minimum
+        of its squared distances to all other frames.  With Q the 95 % quantile over the frames,
+        inner = Q(q) + Q(d²) and outer = Q(q) + factor² Q(d²).  The softness is the median of d².
+        The switch is therefore one for new frames that are as close to the training frames as
+        these are to each other.
 
         Args:
             descriptors: (M, D) 1/Å.
             entries: (P, D) permutations of the entries of the descriptors.
-            factor: a number above one.
+            factor: width of the switch, larger than one.
         """
         rows = range(0, len(descriptors), _AT_ONCE)
         apart = [_others(descriptors, entries, slice(start, start + _AT_ONCE)) for start in rows]
@@ -225,7 +228,7 @@ _soft_rows = jax.jit(jax.vmap(soft_minimum, in_axes=(0, None)))
 
 
 def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
-    """Squared distances (I, M, P) of frames from images; ∞ within the same frame."""
+    """Squared distances (I, M, P), 1/Å², of I frames from the P images of M; ∞ from itself."""
     images = jnp.asarray(x[:, entries].reshape(-1, x.shape[1]))
     squares = np.asarray(squared_distances(jnp.asarray(x[rows]), images))
     squares = np.maximum(squares.reshape(-1, len(x), len(entries)), 0.0)
@@ -235,9 +238,15 @@ def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
 
 
 def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule) -> Potential:
-    """The kernel of a hybrid, its last term, minus `level`, with a switch.
+    """The kernel of a hybrid, which is the last term, as a local correction.
 
-    Frames far from its training frames are not outside, as it is zero there.
+    Its domain has no limits, as it is zero far from its training frames.
+
+    Args:
+        hybrid: the sum of the baseline and the kernel.
+        level: energy to subtract from the kernel, kcal/mol.
+        reach: `factor` of `Reach.of`.
+        molecule: the K atoms of the kernel.
     """
     placed = hybrid.program.placed[-1]
     kernel = placed.term
@@ -256,7 +265,7 @@ def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule)
 def _relative_error(
     hybrid: Potential, baseline: Potential, parts: list[Dataset], level: float
 ) -> float:
-    """Sum of the mean square errors of forces and energies, relative to the baseline."""
+    """Mean square errors of forces and energies, each divided by the baseline's, added up."""
 
     def errors(potential):
         out = np.full(2, np.finfo(float).tiny)  # the errors of a baseline may be zero

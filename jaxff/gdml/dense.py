@@ -15,7 +15,7 @@ from jaxff.gdml.settings import Progress
 Array = jax.Array
 
 TOLERANCE = 1e-11  # relative residual that the refinement aims at
-SUFFICIENT = 1e-6  # relative residual that it must reach
+SUFFICIENT = 1e-6  # relative residual that the refinement must reach
 # Shift of the diagonal, in units of its largest entry, that exceeds the rounding errors of a
 # float32 factor.
 SINGLE_SHIFT = 2e-5
@@ -24,12 +24,13 @@ _BLOCK_FRAMES = 16  # frames per side of an assembled block, which then fits int
 
 
 class Dense:
-    """The Cholesky factor of K + λ, and the solutions that it gives.
+    """Solver of (K + λ) a = y by a Cholesky factor of K + λ.
 
     Args:
-        op: the operator K + λ.
-        dtype: dtype of the factor; float32 takes half the time and memory, see `factor_dtype`.
-        progress: function called with the name of a phase and the finished fraction of it.
+        op: the operator K + λ: kernel matrix plus regularisation.
+        dtype: dtype of the factor (None: that of `op`).  float32 needs half the time and memory,
+            see `factor_dtype`.
+        progress: function called with the name of a phase and its finished fraction.
 
     Raises:
         cholesky.NotPositiveDefinite: K + λ is not positive definite in this precision.
@@ -48,23 +49,23 @@ class Dense:
         cholesky.factorise(self.tiles, lambda done: report("factorising", done))
 
     def __call__(self, r: Array) -> Array:
-        """(K + λ)⁻¹ r by the factor, without refinement, for r (M, W) or (M, W, k)."""
+        """Approximate product (K + λ)⁻¹ r for r (M, W) or (M, W, k), by the factor alone."""
         flat = r.reshape(self.op.size, -1).astype(self.dtype)
         flat = jnp.pad(flat, ((0, self._fill), (0, 0)))
         solution = cholesky.solve(self.tiles, flat)[: self.op.size]
         return solution.astype(r.dtype).reshape(r.shape)
 
     def solve(self, y: Array) -> Array:
-        """The solution a (M, W) of (K + λ) a = y, refined with the exact operator.
+        """Solution a (M, W) of (K + λ) a = y for y (M, W), refined by conjugate gradients.
 
         Raises:
-            NotConverged: the refinement does not reach a relative residual of 1e-6.
+            NotConverged: the relative residual remains above 1e-6.
         """
         state = iterate(self.op, y, self, tolerance=TOLERANCE, max_iterations=50, patience=5)
         if not state.residual <= SUFFICIENT:
             raise NotConverged(
-                f"the solution of the factorised kernel system has a relative residual of "
-                f"{state.residual:.1e}: raise lam or remove nearly identical frames"
+                f"the relative residual of the dense solver is {state.residual:.1e}, but must be "
+                f"below {SUFFICIENT:g}: raise lam or remove nearly identical frames"
             )
         return state.best
 
@@ -73,12 +74,12 @@ class Dense:
         return f"dense, {self.op.size} unknowns{precision}"
 
     def log_determinant(self) -> float:
-        """log |K + λ|."""
+        """Natural logarithm of the determinant of K + λ."""
         return cholesky.log_determinant(self.tiles)
 
 
 def factor_dtype(op: KernelOperator) -> jnp.dtype:
-    """float32 if λ is so large that refinement with such a factor converges fast."""
+    """Dtype of the Cholesky factor: float32 if λ exceeds its rounding errors, else that of `op`."""
     single = float(op.lam) > SINGLE_SHIFT * float(op.diagonal().max())
     return jnp.dtype(jnp.float32) if single else op.dtype
 
@@ -95,7 +96,7 @@ def _frames_per_tile(op: KernelOperator) -> int:
 
 
 def _assembled(op: KernelOperator, frames: int, dtype, shift: float, report: Progress):
-    """The tiles of the lower triangle of K + λ, each with `frames` frames a side."""
+    """Tiles of the lower triangle of K + λ + shift, with `frames` frames along each side."""
     count = -(-op.n_frames // frames)
     total = count * (count + 1) // 2
     report("assembling", 0.0)
@@ -111,7 +112,7 @@ def _assembled(op: KernelOperator, frames: int, dtype, shift: float, report: Pro
 
 @partial(jax.jit, static_argnums=(4, 5))
 def _tile(op, i, j, shift, frames, dtype):
-    """Tile (i, j) of K + λ + shift, and of the unit matrix beyond the last frame."""
+    """Tile (i, j) of K + λ + shift; beyond the last frame the unit matrix continues it."""
     side, width = min(_BLOCK_FRAMES, frames), op.width
     # The last block of a tile overlaps the block before it, so that all have the same shape.
     starts = jnp.asarray([min(s, frames - side) for s in range(0, frames, side)])

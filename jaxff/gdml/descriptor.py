@@ -1,8 +1,8 @@
 """Descriptors that the kernel compares, and permutations of their entries.
 
 A descriptor is a function ``(R (N, 3) Å, lattice (3, 3) Å or None) -> (D,)``.  A permutation of
-atoms of one element must permute its entries.  The default is the descriptor of sGDML, the inverse
-distances of the pairs k = (i, j), i > j, in the order of ``np.tril_indices(N, -1)``.
+equivalent atoms must permute the entries of its result.  The default is the descriptor of sGDML:
+the inverse distances of the pairs (i, j), i > j, in the order of ``np.tril_indices(N, -1)``.
 Source: Chmiela et al., Sci. Adv. 3, e1603015 (2017).
 """
 
@@ -24,7 +24,7 @@ Descriptor = Callable[[Array, Any], Array]  # of positions and lattice
 
 @lru_cache
 def incidence(n_atoms: int) -> np.ndarray:
-    """Matrix (D, N) that maps positions to the differences r_i − r_j of pairs."""
+    """Matrix (D, N) that maps positions (N, 3) to the differences r_i − r_j of all D pairs."""
     i, j = np.tril_indices(n_atoms, -1)
     matrix = np.zeros((len(i), n_atoms), np.int8)
     pair = np.arange(len(i))
@@ -33,7 +33,7 @@ def incidence(n_atoms: int) -> np.ndarray:
 
 
 def inverse_distances(R: Array, lattice: np.ndarray | Array | None = None) -> Array:
-    """Inverse distances (D,) 1/Å of all pairs, or of nearest images in a lattice.
+    """Inverse distances (D,), 1/Å, of all pairs of atoms (of nearest images in a lattice).
 
     Args:
         R: (N, 3) Å.
@@ -51,7 +51,7 @@ def inverse_distances(R: Array, lattice: np.ndarray | Array | None = None) -> Ar
 def weighted_inverse_distances(
     R: Array, lattice: np.ndarray | Array | None = None, *, weights: tuple[float, ...]
 ) -> Array:
-    """Weighted inverse distances w_i w_j / r_ij (D,), 1/Å.
+    """Weighted inverse distances w_i w_j / r_ij (D,), 1/Å, of all pairs of atoms.
 
     Args:
         R: (N, 3) Å.
@@ -70,25 +70,22 @@ def scaled_distances(
     weights: tuple[float, ...],
     power: float,
 ) -> Array:
-    """Weighted powers of the inverse distances w_k r_k^(−p) (D,), 1/Å.
+    """Weighted powers w_k r_k^(−p) (D,), 1/Å, of the distances r_k of all pairs of atoms.
 
     Args:
         R: (N, 3) Å.
         lattice: (3, 3) Å, lattice vectors as columns, or None.
         weights: (D,) weights w of the pairs, Å^(p − 1); see `jaxff.gdml.metric`.
-        power: p.
+        power: exponent p.
     """
     return jnp.asarray(weights, R.dtype) * inverse_distances(R, lattice) ** power
 
 
 def light_hydrogens(numbers: np.ndarray, weight: float = 0.85) -> Descriptor:
-    """Inverse distances in which hydrogens have a smaller weight.
+    """Descriptor for `Kernel(descriptor=...)` in which hydrogens have a smaller weight.
 
-    The result is an argument of `Kernel(descriptor=...)`.
-
-    Distances to hydrogens vary most and affect the energy least.  The best weight is smaller for
-    fewer frames.  For aspirin with 150 frames, 0.6 makes the force errors 5 % smaller; with 1,000
-    frames, 0.85 makes them 1 % smaller and 0.6 makes them 7 % larger.
+    Distances to hydrogens vary most and affect the energy least.  The best weight increases with
+    the number of frames: for aspirin about 0.6 with 150 frames and 0.85 with 1,000.
 
     Args:
         numbers: (N,) atomic numbers.
@@ -105,7 +102,7 @@ def squared_distances(x: Array, y: Array) -> Array:
 
 
 def descriptor_name(descriptor: Descriptor) -> str:
-    """Name of a descriptor with its keyword arguments, the same in every process."""
+    """Name of a descriptor with its keyword arguments; it is the same in every process."""
     if isinstance(descriptor, partial):
         given = ", ".join(f"{key}={value!r}" for key, value in descriptor.keywords.items())
         return f"{descriptor_name(descriptor.func)}({given})"
@@ -113,7 +110,12 @@ def descriptor_name(descriptor: Descriptor) -> str:
 
 
 def pair_permutations(permutations: np.ndarray) -> np.ndarray:
-    """Permutations (P, D) of pairs by those of atoms (P, N): k(i, j) → k(p[i], p[j])."""
+    """Permutations (P, D) of atom pairs that follow from those of the atoms.
+
+    Args:
+        permutations: (P, N) permutations p.  Entry k(i, j) of the result is k(p[i], p[j]), where k
+            is the index of a pair.
+    """
     permutations = np.asarray(permutations, int)
     n_atoms = permutations.shape[1]
     i, j = np.tril_indices(n_atoms, -1)
@@ -128,17 +130,17 @@ def entry_permutations(
     positions: np.ndarray | Array | None = None,
     lattice: np.ndarray | Array | None = None,
 ) -> np.ndarray:
-    """Permutations (P, D) of the entries of a descriptor by atom permutations (P, N).
+    """Permutations (P, D) of the entries of a descriptor that follow from those of the atoms.
 
-    Entry k of the descriptor of R[p] is entry [p, k] of the descriptor of R.  For inverse
-    distances there is a closed form; for other descriptors the values at some geometries are
-    compared.
+    If p is a permutation of the atoms and q its row of the result, then entry k of the descriptor
+    of R[p] is entry q[k] of the descriptor of R.  For inverse distances q has a closed form.
+    Other descriptors are evaluated at some geometries.
 
     Args:
         descriptor: the descriptor.
-        permutations: (P, N).
-        positions: (M, N, 3) Å, the geometries (up to 8 are used; None: random ones).  Different
-            entries must have different values in at least one of them.
+        permutations: (P, N) permutations of the atoms.
+        positions: (M, N, 3) Å, of which up to 8 frames are used (None: random positions).  Any two
+            entries of the descriptor must differ in at least one frame.
         lattice: (3, 3) Å, lattice vectors as columns, or None.
 
     Raises:
@@ -161,7 +163,7 @@ def entry_permutations(
     original = values(R)
     if original.ndim != 2 or not np.isfinite(original).all():
         what = f"has shape {original.shape[1:]}" if original.ndim != 2 else "is not finite"
-        raise InputError(f"descriptor {name}: its value {what}; a finite vector (D,) is needed")
+        raise InputError(f"descriptor {name}: the value {what}; return a finite vector (D,)")
     mixed = rng.normal(size=len(R))  # distinguishes entries that are equal in some of the frames
     order, out = np.argsort(mixed @ original, kind="stable"), []
     for p in permutations:
@@ -169,8 +171,8 @@ def entry_permutations(
         sorted_image = np.argsort(mixed @ image, kind="stable")
         if not np.allclose(original[:, order], image[:, sorted_image], rtol=1e-5, atol=1e-9):
             raise InputError(
-                f"descriptor {name}: permuting atoms {p.tolist()} does not permute its "
-                "entries; train with Kernel(symmetries=None) or change the descriptor"
+                f"descriptor {name}: the permutation {p.tolist()} of the atoms does not permute "
+                "the entries; train with Kernel(symmetries=None) or change the descriptor"
             )
         place = np.empty(len(order), int)
         place[sorted_image] = order

@@ -1,6 +1,6 @@
 """Read and write model files of the sGDML package.
 
-Files of versions 2018 to 1.0.3 are read, and files of version 1.0.3 are written.
+Files from 2018 up to version 1.0.3 can be read; files are written in the format of version 1.0.3.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from jaxff.potential import Potential
 from jaxff.soundness import fault_of
 
 DOMAIN = "jaxff_domain_"  # prefix of the names of the arrays that describe the training frames
+RETRAIN = "the file is damaged, train the model again"
 
 
 def load(path: str | Path) -> Potential:
-    """The potential of an sGDML model file (format of version 1.0.3, or of 2018).
+    """Load the potential of a model file of the sGDML package.
 
-    Energies and lengths are converted from the units that the file declares; without a declaration
-    they are in kcal/mol and Å.  The geometry of the molecule is that of the first training frame,
-    up to a rotation and reflection.
+    Energies and lengths are converted from the units in the file (default: kcal/mol and Å).  The
+    molecule has the geometry of the first training frame, up to a rotation and reflection.
 
     Raises:
         InputError: the file is not an sGDML model, or it is damaged or incomplete.
@@ -37,10 +37,16 @@ def load(path: str | Path) -> Potential:
     file = NpzReader(path, "model")
     legacy = "Rt_desc" in file
     if not legacy and file.text("type") != "m":
-        raise InputError(f"{path}: this is not a model file of the sGDML package")
+        raise InputError(
+            f"{path}: the file is not a model of the sGDML package; give a file whose array "
+            "'type' is 'm'"
+        )
     lattice = file.need("lattice", _real(_shape(3, 3))) if "lattice" in file else None
     if lattice is not None and abs(np.linalg.det(lattice)) < 1e-6:
-        raise InputError(f"{path}: the vectors of the array 'lattice' are linearly dependent")
+        raise InputError(
+            f"{path}: the vectors of the array 'lattice' are linearly dependent; train the model "
+            "again with another lattice"
+        )
     numbers = file.need("z", _natural(_shape(None), 1, len(covalent_radii) - 1)).astype(int)
     n_atoms = len(numbers)
     n_pairs = n_atoms * (n_atoms - 1) // 2
@@ -51,7 +57,9 @@ def load(path: str | Path) -> Potential:
     coefficients = coefficients.reshape(n_train, n_pairs)
     permutations = file.need("perms", _natural(_shape(None, n_atoms), 0, n_atoms - 1)).astype(int)
     if not (np.sort(permutations, axis=1) == np.arange(n_atoms)).all():
-        raise InputError(f"{path}: the array 'perms' contains rows that are not permutations")
+        raise InputError(
+            f"{path}: the array 'perms' contains rows that are not permutations; {RETRAIN}"
+        )
     if "tril_perms_lin" in file:  # it follows from the permutations
         file.need("tril_perms_lin", _size(len(permutations) * n_pairs))
     alphas = (
@@ -70,12 +78,9 @@ def load(path: str | Path) -> Potential:
         )
     )
     if min(sigma, std) <= 0.0 or (descriptors <= 0.0).any():
-        raise InputError(
-            f"{path}: sigma, std and descriptors must be positive; the file is damaged, "
-            "train the model again"
-        )
+        raise InputError(f"{path}: sigma, std and descriptors must be positive; {RETRAIN}")
     if lam < 0.0:
-        raise InputError(f"{path}: lam is negative; the file is damaged")
+        raise InputError(f"{path}: lam is negative; {RETRAIN}")
     index = {
         key: file.need(key, _natural(_list, 0)).astype(int)
         for key in ("idxs_train", "idxs_valid")
@@ -115,7 +120,7 @@ def load(path: str | Path) -> Potential:
         molecule = replace(molecule, charge=int(charge.item()))
     potential = kernel_potential(term, descriptors / length, columns, molecule)
     if fault := fault_of(term, potential.params["gdml"]):
-        raise InputError(f"{path}: the model is damaged ({fault}); make the file again")
+        raise InputError(f"{path}: {fault}; {RETRAIN}")
     known = {k.removeprefix(DOMAIN): file.get(k) for k in file if k.startswith(DOMAIN)}
     domain = Domain.from_arrays(known)
     if domain is None or not np.array_equal(domain.atoms, molecule.symbols):
@@ -124,10 +129,11 @@ def load(path: str | Path) -> Potential:
 
 
 def save(path: str | Path, potential: Potential) -> None:
-    """Write an sGDML model as a file that the sGDML package (1.0.3) reads, atomically.
+    """Write an sGDML model as a file for the sGDML package (version 1.0.3).
 
     Raises:
-        InputError: the potential is not one plain sGDML model, or a parameter is not finite.
+        InputError: the potential has other terms than one kernel of inverse distances on all
+            atoms, or a parameter is not finite.
     """
     first, *others = potential.program.placed
     term, molecule = first.term, potential.molecule
@@ -140,14 +146,15 @@ def save(path: str | Path, potential: Potential) -> None:
         or molecule is None
     ):
         raise InputError(
-            f"{path}: not written, {potential!r} is not a single plain sGDML model; "
-            "jaxff.save writes any potential"
+            f"{path}: not written, because {potential!r} is not a single sGDML model with inverse "
+            "distances; use jaxff.save, which writes any potential"
         )
     params = {key: np.asarray(v, float) for key, v in potential.params[first.name].items()}
     for key, value in params.items():
         if not np.isfinite(value).all():
             raise InputError(
-                f"{path}: not written, the parameter {key} is not finite; train the model again"
+                f"{path}: not written, because the parameter {key} is not finite; train the model "
+                "again"
             )
     pairs = pair_permutations(term.permutations)
     sigma = float(params["sigma"])
@@ -224,7 +231,7 @@ def _coefficients(n_train: int, n_pairs: int):
 
 
 def _real(fault):
-    """Extend the check `fault` by a check that the numbers are floating-point numbers."""
+    """Return a check for floating-point numbers that then applies the check `fault`."""
 
     def both(array):
         return fault(array) if array.dtype.kind == "f" else f"is of type {array.dtype}, not float"
@@ -233,7 +240,7 @@ def _real(fault):
 
 
 def _natural(fault, least: int, most: float = np.inf):
-    """Extend the check `fault` by a check that the numbers are integers in a range."""
+    """Return a check that applies `fault`, and then requires integers from `least` to `most`."""
 
     def both(array):
         message = fault(array)
@@ -242,14 +249,15 @@ def _natural(fault, least: int, most: float = np.inf):
         whole = (array == np.round(array)).all()
         if whole and array.min() >= least and array.max() <= most:
             return None
-        return f"contains numbers that are not integers from {least} to {most}"
+        limit = f" to {most}" if np.isfinite(most) else ""
+        return f"contains numbers that are not integers from {least}{limit}"
 
     return both
 
 
 def _list(array):
     if array.ndim != 1:
-        return f"has shape {array.shape}, expected (any,)"
+        return f"has shape {array.shape}, expected a list of numbers"
     return _size(None)(array)
 
 
@@ -270,15 +278,18 @@ def _size(wanted: int | None):
 
 
 def _molecule(numbers: np.ndarray, descriptors: np.ndarray, name: str) -> Molecule:
-    """The molecule of a model file, from its training distances.
+    """Molecule of a model file, from the distances in its training frames.
 
-    The bonds follow from the median distances, and the positions from the distances of one frame,
-    by multidimensional scaling.
+    The median distances determine the bonds.  Multidimensional scaling of the distances of the
+    first frame gives the positions.
 
     Args:
         numbers: (N,) atomic numbers.
         descriptors: (M, D) inverse distances, 1/Å.
         name: name of the molecule.
+
+    Returns:
+        The N atoms with positions in Å.
     """
     n_atoms = len(numbers)
     i, j = np.tril_indices(n_atoms, -1)

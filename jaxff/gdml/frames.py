@@ -1,4 +1,4 @@
-"""Frames of a training: their choice, atoms and symmetries, and label checks."""
+"""Choice of training frames, their atoms and symmetries, and checks of their labels."""
 
 from __future__ import annotations
 
@@ -22,18 +22,22 @@ def draw(
     needs_valid: bool,
     seed: int,
 ) -> tuple[Dataset, Dataset | None]:
-    """The training frames and, if they are needed, the validation frames.
+    """Draw the training frames and, if needed, the validation frames.
 
     Args:
         data: M frames.
         n_train: number of training frames (None: all).
-        valid: validation frames, or their number, drawn from the frames that are left (None: up
-            to 500).
+        valid: validation frames, or the number to draw from the frames not used for training
+            (None: up to 500).
         needs_valid: whether validation frames are needed.
         seed: seed of the draw.
 
+    Returns:
+        The training frames, and the validation frames or None.
+
     Raises:
-        InputError: too few frames, frames of other atoms, or training frames among `valid`.
+        InputError: a number of frames that is not a whole number or not available, validation
+            frames of other atoms, or training frames among `valid`.
     """
     data = replace(data, index=None)  # indices refer to this data set
     count = None if isinstance(valid, Dataset) else valid
@@ -42,27 +46,32 @@ def draw(
             raise InputError(f"{key}={value!r} must be a whole number of frames")
     if n_train is None and count is not None:
         raise InputError(
-            f"valid={valid!r} is a number of frames to draw: give n_train also, or give the "
-            "validation frames"
+            f"valid={valid!r} is a number of frames to draw, which needs n_train: give n_train, "
+            "or give the validation frames as a data set"
         )
     n_train = len(data) if n_train is None else n_train
     if n_train < 2:
         raise InputError(
-            f"{data.label}: n_train is {n_train}, but training needs at least two frames"
+            f"{data.label}: the number of training frames is {n_train}, but must be at least two"
         )
     if n_train > len(data):
-        raise InputError(f"{data.label}: n_train is {n_train}, but there are {len(data)} frames")
+        raise InputError(
+            f"{data.label}: n_train={n_train} must not exceed the number of frames, {len(data)}"
+        )
     if n_train == len(data):
         frames, rest = data, data[:0]
     else:
         frames, _, rest = data.split(n_train, 0, seed=seed, stratify=True)
     if isinstance(valid, Dataset):
         if needs_valid and len(valid) == 0:
-            raise InputError(f"{valid.label}: there are no validation frames to choose sigma on")
+            raise InputError(
+                f"{valid.label}: there are no validation frames to choose sigma on; give at least "
+                "one, or give one sigma"
+            )
         if not np.array_equal(valid.numbers, data.numbers):
             raise InputError(
-                f"{valid.label}: the validation frames have different atoms from {data.label}, "
-                "or another atom order; give frames of one molecule"
+                f"{valid.label}: the atoms of the validation frames differ from those of "
+                f"{data.label}; give frames of the same molecule in the same atom order"
             )
     if not needs_valid:
         return frames, None
@@ -78,8 +87,8 @@ def draw(
     count = min(MAX_VALID, len(rest)) if count is None else count
     if not 0 < count <= len(rest):
         raise InputError(
-            f"{data.label}: {len(rest)} frames are left to choose sigma on, but {count} are "
-            "requested: give one sigma, or give validation frames as valid="
+            f"{data.label}: {len(rest)} frames are left for validation, but {max(count, 1)} are "
+            "needed to choose sigma: give one sigma, or give validation frames as valid="
         )
     return frames, rest.split(count, 0, seed=seed, stratify=True).train
 
@@ -90,15 +99,15 @@ def some(frames: Dataset, count: int, seed: int) -> Dataset:
 
 
 def restricted(data: Dataset, atoms: Sequence[int] | None) -> Dataset:
-    """The frames of `atoms` alone (None: of all atoms)."""
+    """The frames with only `atoms`, in this order (None: with all atoms)."""
     return data if atoms is None else data.reorder(atoms)
 
 
 def checked_atoms(atoms: Sequence[int], data: Dataset, least: int = 2) -> tuple[int, ...]:
-    """Check `atoms`, and return them as integers.
+    """Check the indices `atoms` (K,), and return them as integers.
 
     Raises:
-        InputError: they are not `least` or more distinct atoms of `data`.
+        InputError: there are fewer than `least` atoms, or one occurs twice or is not in `data`.
     """
     index = np.asarray(atoms)
     if (
@@ -120,8 +129,16 @@ def group_on(
 ) -> np.ndarray:
     """The group of permutations (P, K) of `atoms` (K,), or of all atoms.
 
-    With "auto" these are the permutations of the whole molecule that map `atoms` onto each other.
-    An isolated fragment may have more symmetry than it has in the molecule.
+    Args:
+        data: frames with all atoms.
+        atoms: (K,) indices of atoms, or None.
+        symmetries: permutations (P, K), None (identity only) or "auto".  The last means those
+            permutations of the whole molecule that map `atoms` to `atoms`, because an isolated
+            fragment may have more symmetry.
+        seed: seed of the search for symmetries.
+
+    Raises:
+        InputError: given permutations are not a group, or change elements or bonds.
     """
     if symmetries is None:
         return np.arange(data.n_atoms if atoms is None else len(atoms))[None]
@@ -137,7 +154,7 @@ def group_on(
 def warn_if_not_learnt(
     labels: Dataset, forces: np.ndarray, baseline_forces: np.ndarray | float
 ) -> None:
-    """Warn if the forces of a model differ from its training forces almost completely.
+    """Warn if a model leaves more than 90 % of its training forces unexplained.
 
     Args:
         labels: M training frames.
@@ -148,14 +165,13 @@ def warn_if_not_learnt(
     if left > 0.9 * np.sqrt(np.mean((labels.forces - baseline_forces) ** 2)) > 0.0:
         warnings.warn(
             f"{labels.label}: the model leaves {left:.3g} kcal/mol/Å of its training forces "
-            "unexplained, almost all of them: sigma is far from a useful value, lam is too large, "
-            "or the forces are noise",
+            "unexplained, more than 90 %: try another sigma, lower lam, or check the forces",
             stacklevel=3,
         )
 
 
 def check_energies(label: str, energies: np.ndarray, predicted: np.ndarray) -> None:
-    """Check that energies integrated from the forces agree with the labels.
+    """Check that energies integrated from the forces agree with the labels, or warn.
 
     Args:
         label: name of the data set, for messages.
@@ -171,8 +187,8 @@ def check_energies(label: str, energies: np.ndarray, predicted: np.ndarray) -> N
     slope = np.polyfit(predicted, energies, 1)[0]
     if correlation < -0.5:
         raise InputError(
-            f"{label}: the energies decrease where the forces say that they increase "
-            f"(correlation {correlation:.2f}): these are gradients, not forces; change their sign"
+            f"{label}: the forces point towards higher energies (correlation {correlation:.2f}), "
+            "so they are gradients; change their sign"
         )
     if correlation < 0.5 or not 0.5 < slope < 2.0:
         warnings.warn(

@@ -21,20 +21,19 @@ PATIENCE = 500  # iterations without a smaller residual, after which rounding er
 
 
 class Iterative:
-    """Conjugate gradients with a Nyström preconditioner.
+    """Solver of (K + λ) a = y by conjugate gradients with a Nyström preconditioner.
 
     Args:
-        op: the operator K + λ.
+        op: the operator K + λ: kernel matrix plus regularisation.
         columns: number of columns of the preconditioner.
         tolerance: relative residual to reach.
-        max_iterations: number of iterations after which `solve` gives up.  A call that continues
-            from a checkpoint does as many iterations again.
-        seed: seed of the choice of the preconditioner's pivots.
-        checkpoint: file for the state, written every `interval` seconds and when `solve` gives
-            up.  A state in this file is continued if it belongs to the same system and labels,
-            and replaced otherwise.
+        max_iterations: limit of the iterations in one call of `solve`.
+        seed: seed of the random pivots of the preconditioner.
+        checkpoint: file for the state of the iteration, which is written every `interval` seconds
+            and when `solve` fails.  `solve` continues from a state of the same system and labels,
+            and replaces any other state.
         interval: seconds between two writes.
-        progress: function called with the name of a phase and the finished fraction of it.
+        progress: function called with the name of a phase and its finished fraction.
     """
 
     def __init__(
@@ -58,10 +57,11 @@ class Iterative:
         )
 
     def solve(self, y: Array) -> Array:
-        """The solution a (M, W) of (K + λ) a = y, to the tolerance.
+        """Solution a (M, W) of (K + λ) a = y for y (M, W), to the tolerance.
 
         Raises:
-            NotConverged: `max_iterations` were not enough; the checkpoint contains the state.
+            NotConverged: the limit of the iterations is reached, or 500 iterations in a row have
+                not reduced the residual.
         """
         store = self.store(y)
         state = self.restored(store)
@@ -98,15 +98,14 @@ class Iterative:
             after=after,
         )
         if state.residual > self.tolerance:
-            where = "was not kept, as there is no checkpoint"
+            again = ""
             if self.checkpoint is not None:
                 self._save(store, state)
-                where = f"is in {self.checkpoint}: the same call continues from there"
+                again = f", or run the same call again, which continues from {self.checkpoint}"
             raise NotConverged(
                 f"after {len(state.residuals)} iterations the relative residual is "
-                f"{state.residual:.2e}, but the tolerance is {self.tolerance:.1e}; the state "
-                f"{where}; raise the memory limit, so that the preconditioner is larger, or raise "
-                "lam or the tolerance"
+                f"{state.residual:.2e}, but the tolerance is {self.tolerance:.1e}: raise the "
+                f"memory limit (for a better preconditioner), lam or the tolerance{again}"
             )
         return state.best
 
@@ -115,7 +114,7 @@ class Iterative:
         return f"iterative, {self.op.size} unknowns, {columns} columns"
 
     def store(self, y: Array) -> Store:
-        """The file with the state of this system and the labels y (M, W)."""
+        """The file for the state of the iteration for labels y (M, W)."""
         if self.checkpoint is None:
             return Store(None, {})
         op = self.op
@@ -130,7 +129,7 @@ class Iterative:
         return Store(self.checkpoint, request, "kernel solution", replace=True)
 
     def restored(self, store: Store) -> State | None:
-        """The state in `store`, on the operator's devices; None if there is none."""
+        """Load the state in `store` onto the devices of the operator; None if there is none."""
         known = store.load()
         if known is None:
             return None

@@ -1,8 +1,8 @@
 """The Matérn-5/2 kernel of sGDML: expansions, and blocks of the kernel matrix.
 
 With t = √5 d/σ and d = |x − x'| the kernel is k = (1 + t + t²/3) exp(−t).  `matern`, `damped` and
-`decay` are functions of u = t².  Up to a factor each is the derivative of the one before, so that
-derivatives are finite and correct at d = 0, where the square root has none.
+`decay` are functions of u = t².  Each is proportional to the derivative of the one before.  The
+derivatives are therefore finite and correct at d = 0, where the square root has none.
 Source: Chmiela et al., Nat. Commun. 9, 3887 (2018).
 """
 
@@ -24,21 +24,21 @@ def _root(u: Array) -> Array:
 
 @jax.custom_jvp
 def matern(u: Array) -> Array:
-    """k = (1 + t + t²/3) exp(−t) of u = t²."""
+    """Matérn-5/2 kernel k = (1 + t + t²/3) exp(−t) as a function of u = t²."""
     t = _root(u)
     return (1.0 + t + t * t / 3.0) * jnp.exp(-t)
 
 
 @jax.custom_jvp
 def damped(u: Array) -> Array:
-    """−6 dk/du = (1 + t) exp(−t) of u = t²."""
+    """(1 + t) exp(−t) = −6 dk/du as a function of u = t², where k is `matern`."""
     t = _root(u)
     return (1.0 + t) * jnp.exp(-t)
 
 
 @jax.custom_jvp
 def decay(u: Array) -> Array:
-    """exp(−t) of u = t², which is 12 d²k/du²."""
+    """exp(−t) = 12 d²k/du² as a function of u = t², where k is `matern`."""
     return jnp.exp(-_root(u))
 
 
@@ -65,7 +65,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]):
 
 
 def force_weight(sigma: Array) -> Array:
-    """5/(3σ²), the factor of `damped` in the force-force kernel and in predictions."""
+    """Factor 5/(3σ²) of `damped` in the force-force kernel and in predictions; σ is in 1/Å."""
     return 5.0 / (3.0 * sigma**2)
 
 
@@ -73,18 +73,18 @@ def force_weight(sigma: Array) -> Array:
 
 
 class Expansion(NamedTuple):
-    """A function of a descriptor: ε(x) = Σ_j [w δ·β_j + k a_j], δ = x − x_j.
+    """The function ε(x) = Σ_j [w δ·β_j + k a_j] of a descriptor x (D,), with δ = x − x_j.
 
-    The energy of an sGDML model has this form; w = 5/(3σ²) (1 + t) exp(−t) is the slope of
-    the kernel k.
+    The energy of an sGDML model has this form.  k is the kernel, w = 5/(3σ²) (1 + t) exp(−t), and
+    t = √5 |δ|/σ.
 
     Attributes:
-        descriptors: (M, D) x_j, 1/Å.
-        slopes: (M, D) β_j.
-        sigma: () 1/Å.
+        descriptors: (M, D) training descriptors x_j, 1/Å.
+        slopes: (M, D) coefficients β_j.
+        sigma: () σ, 1/Å.
         squares: (M,) x_j·x_j.
         projections: (M,) x_j·β_j.
-        values: (M,) a_j, or None.
+        values: (M,) coefficients a_j, or None.
     """
 
     descriptors: Array
@@ -98,7 +98,7 @@ class Expansion(NamedTuple):
     def of(
         cls, descriptors: Array, slopes: Array, sigma: Array, values: Array | None = None
     ) -> Expansion:
-        """The expansion with its squares and projections computed."""
+        """The expansion of given coefficients, with its squares and projections."""
         squares, projections = (_row_sums(descriptors * x) for x in (descriptors, slopes))
         return cls(descriptors, slopes, sigma, squares, projections, values)
 
@@ -128,7 +128,7 @@ def _values(x: Array, expansion: Expansion) -> Array:
 
 
 def values_and_gradients(x: Array, expansion: Expansion) -> tuple[Array, Array]:
-    """ε (Q,) and ∂ε/∂x (Q, D) at descriptors x (Q, D), by four matrix products."""
+    """Values ε (Q,) and gradients ∂ε/∂x (Q, D) of an expansion at descriptors x (Q, D)."""
     e = expansion
     u, along = _radial(x, e)
     w, scale = force_weight(e.sigma), 5.0 / e.sigma**2
@@ -144,7 +144,7 @@ def values_and_gradients(x: Array, expansion: Expansion) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def expand(x: Array, expansion: Expansion) -> Array:
-    """Values ε (Q,) at descriptors x (Q, D); `values_and_gradients` gives the derivatives."""
+    """Values ε (Q,) of an expansion at descriptors x (Q, D), differentiable in closed form."""
     return _values(x, expansion)
 
 
@@ -180,15 +180,16 @@ def blocks(
 ) -> Array:
     """Covariances of gradients (and values) of ε between two sets of frames.
 
-    Block (i, j) is Σ_p A_iᵀ [w I − h δδᵀ] A_j^p with δ = x_i − x_j^p,
-    w = 5/(3σ²) (1 + t) exp(−t), h = 25/(3σ⁴) exp(−t): minus the force-force kernel.  With `values`
-    each block has one more row and column for the values of ε.
+    Block (i, j) is Σ_p A_iᵀ [w I − h δδᵀ] A_j^p, minus the force-force kernel.  The sum is over P
+    permutations, A_i is the Jacobian of the descriptor x_i, δ = x_i − x_j^p, t = √5 |δ|/σ,
+    w = 5/(3σ²) (1 + t) exp(−t) and h = 25/(3σ⁴) exp(−t).  With `values` each block has one more
+    row and column for the values of ε.
 
     Args:
-        rows: descriptors (I, D) 1/Å and Jacobians (I, D, W) 1/Å² of the frames.
-        columns: the same for the other frames, (J, D) and (J, D, W).
-        entries: (P, D) permutations of the descriptor's entries, applied to the columns.
-        sigma: () 1/Å.
+        rows: descriptors (I, D) 1/Å and Jacobians (I, D, W) 1/Å² of the first set.
+        columns: descriptors (J, D) 1/Å and Jacobians (J, D, W) 1/Å² of the second set.
+        entries: (P, D) permutations of the descriptor's entries, applied to `columns`.
+        sigma: () σ, 1/Å.
         values: whether values are included in addition to gradients.
 
     Returns:

@@ -1,12 +1,15 @@
-"""Errors of a kernel on frames that are left out of its training, in closed form.
+"""Errors of a kernel at frames that are left out of its training, in closed form.
 
-With C = K + λ, the error of the model without frame m at frame m is (C⁻¹)ₘₘ⁻¹ (C⁻¹ y)ₘ, where m
-numbers all components of the frame. One inverse therefore replaces M trainings.
-Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), section 5.4.2.
+C = K + λ is the covariance matrix of the labels y.  A model that is trained without frame m has the
+error (C⁻¹)ₘₘ⁻¹ (C⁻¹ y)ₘ at this frame, where (C⁻¹)ₘₘ is the block of its W components.  One inverse
+therefore replaces M trainings.
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), section 5.4.2, with
+blocks of frames in place of single labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -15,15 +18,15 @@ import scipy.linalg
 
 from jaxff.gdml.operator import KernelOperator
 
-MOST_UNKNOWNS = 3200  # unknowns of a system that is inverted; more frames are not used
+MOST_UNKNOWNS = 3000  # about the largest number of rows of C; more frames are not used
 
 
 class LeftOut(NamedTuple):
-    """Errors at left-out frames, and the parts of the inverse that give them.
+    """Errors at left-out frames, and the parts of the inverse from which they follow.
 
     Attributes:
         errors: (M, W) label minus prediction, (C⁻¹)ₘₘ⁻¹ (C⁻¹ y)ₘ.
-        blocks: (M, W, W) (C⁻¹)ₘₘ.
+        blocks: (M, W, W) diagonal blocks (C⁻¹)ₘₘ.
         inverse: (MW, MW) C⁻¹.
         alphas: (MW,) C⁻¹ y.
     """
@@ -35,11 +38,11 @@ class LeftOut(NamedTuple):
 
 
 def left_out(covariance: np.ndarray, labels: np.ndarray) -> LeftOut | None:
-    """Errors at each frame of the model of all other frames; None if C is singular.
+    """Errors at each frame of the model of all other frames, or None if C is singular.
 
     Args:
-        covariance: (MW, MW) C, the covariance of the labels.
-        labels: (M, W) y.
+        covariance: (MW, MW) covariance C of the labels.
+        labels: (M, W) labels y.
     """
     count, width = labels.shape
     factorise, invert = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (covariance,))
@@ -50,30 +53,39 @@ def left_out(covariance: np.ndarray, labels: np.ndarray) -> LeftOut | None:
     inverse = lower + np.tril(lower, -1).T
     alphas = inverse @ labels.ravel()
     frames = np.arange(count)
-    own = inverse.reshape(count, width, count, width)[frames, :, frames]
-    errors = np.linalg.solve(own, alphas.reshape(count, width, 1))[..., 0]
-    return LeftOut(errors, own, inverse, alphas) if np.isfinite(errors).all() else None
+    blocks = inverse.reshape(count, width, count, width)[frames, :, frames]
+    errors = _errors(blocks, alphas)
+    return LeftOut(errors, blocks, inverse, alphas) if np.isfinite(errors).all() else None
+
+
+def _errors(blocks: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    return np.linalg.solve(blocks, alphas.reshape(*blocks.shape[:2], 1))[..., 0]
 
 
 def leave_out_errors(
     op: KernelOperator,
     forces: np.ndarray,
     slopes: np.ndarray | None = None,
-    prior: float = 1.0,
-) -> np.ndarray:
+    priors: Sequence[float] = (1.0,),
+) -> list[np.ndarray]:
     """Errors of the forces at frames that are left out, label minus prediction.
 
-    Net forces and torques of the labels, which no kernel predicts, are part of the errors.
+    Net forces and torques of the labels, which no kernel predicts, are part of the errors.  With
+    `slopes`, the parameters of a baseline are estimated together with the kernel, as in
+    `jaxff.gdml.adapt`.  This adds S Sᵀ/w to C, where S contains the slopes and w is the strength of
+    the prior times yᵀC⁻¹y/(MW).  C⁻¹ is computed once, and for each prior the Woodbury identity
+    updates it.
 
     Args:
-        op: K + λ of M frames, without energies.
+        op: the operator K + λ of M frames, without energies.
         forces: (M, N, 3) labels, kcal/mol/Å.
-        slopes: (M, 3N, P) derivatives of a baseline's forces with respect to moves of its
-            parameters, which are then estimated together with the kernel; see `jaxff.gdml.adapt`.
-        prior: strength of the prior on these moves, see `jaxff.gdml.adapt.Adaptation.fitted`.
+        slopes: (M, 3N, P) derivatives of the baseline's forces by its parameters (None: the
+            parameters are fixed, and `priors` are not used), see `Adaptation.slopes`.
+        priors: strengths of the prior on the parameters, see `Adaptation.fitted`.
 
     Returns:
-        (M, N, 3) kcal/mol/Å; infinite if K + λ is singular.
+        Errors (M, N, 3), kcal/mol/Å, for each prior, or once without `slopes`.  They are infinite
+        if C is singular.
     """
     flat = np.reshape(forces, (len(forces), -1))
     scale = float(np.std(flat)) or 1.0
@@ -81,15 +93,20 @@ def leave_out_errors(
     every = jnp.arange(op.n_frames)
     covariance = np.array(op.block(every, every)).reshape(op.size, op.size)
     covariance[np.diag_indices_from(covariance)] += float(op.lam)
-    if slopes is not None:
-        found = left_out(covariance, y)
-        if found is None:
-            return np.full(np.shape(forces), np.inf)
-        amplitude = float(y.ravel() @ found.alphas) / y.size or 1.0
-        reduced = np.einsum("mcw,mcp->mwp", op.bases, slopes / scale).reshape(y.size, -1)
-        covariance += reduced @ reduced.T / (prior * amplitude)
     found = left_out(covariance, y)
     if found is None:
-        return np.full(np.shape(forces), np.inf)
-    wrong = op.cartesian(jnp.asarray(found.errors - y))  # net forces and torques remain in `flat`
-    return np.reshape(flat + scale * np.asarray(wrong), np.shape(forces))
+        return [np.full(np.shape(forces), np.inf)] * (1 if slopes is None else len(priors))
+    errors = [found.errors]
+    if slopes is not None:
+        amplitude = float(y.ravel() @ found.alphas) / y.size or 1.0
+        S = np.einsum("mcw,mcp->mwp", op.bases, slopes / scale).reshape(y.size, -1)
+        U = found.inverse @ S
+        errors = []
+        for prior in priors:
+            V = np.linalg.solve(prior * amplitude * np.eye(S.shape[1]) + S.T @ U, U.T)
+            at_frames = U.reshape(*y.shape, -1), V.reshape(-1, *y.shape)
+            blocks = found.blocks - np.einsum("mwp,pmv->mwv", *at_frames, optimize=True)
+            errors.append(_errors(blocks, found.alphas - U @ (V @ y.ravel())))
+    # Net forces and torques remain in `flat`.
+    wrong = (np.asarray(op.cartesian(jnp.asarray(error - y))) for error in errors)
+    return [np.reshape(flat + scale * change, np.shape(forces)) for change in wrong]

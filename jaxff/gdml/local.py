@@ -1,4 +1,4 @@
-"""The term of a local correction: an sGDML energy that is zero far from its data."""
+"""The term of a local correction: an sGDML energy that is zero far from its training frames."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from jaxff.space import Space
 class LocalKernelTerm(KernelTerm):
     """An sGDML energy times a switch: one near the training frames, zero far away.
 
-    E = s(q) E_kernel(x).  The switch depends on a smooth minimum of the squared distances from the
-    descriptor x to all training descriptors and their permuted images,
-    q = −τ log Σ_jp exp(−|x − x_j^p|²/τ), which is not larger than the smallest of them.  s is 1 for
-    q ≤ inner, 0 for q ≥ outer, and 1 − t³(10 − 15 t + 6 t²) between, with
-    t = (q − inner)/(outer − inner), so that energies are twice continuously differentiable.  A
-    frame whose distance from all data exceeds sqrt(outer + τ log MP) has no energy and no force.
+    E = s(q) E_kernel(x) for the descriptor x of a frame.  q = −τ log Σ_jp exp(−|x − x_j^p|²/τ) is a
+    smooth minimum of its squared distances to the P permuted images x_j^p of the M training
+    descriptors.  The switch s is 1 for q ≤ inner, 0 for q ≥ outer, and 1 − t³(10 − 15 t + 6 t²)
+    between, with t = (q − inner)/(outer − inner).  The energy is twice continuously differentiable.
+    Energy and forces are zero if all distances exceed sqrt(outer + τ log MP).
 
     Parameters in addition to those of `KernelTerm`:
         inner, outer: () 1/Å²; the switch is one for q below `inner` and zero for q above `outer`.
@@ -45,7 +44,7 @@ class LocalKernelTerm(KernelTerm):
 
     def fault(self, params: Params) -> str | None:
         if not params["inner"] < params["outer"] or params["softness"] <= 0.0:
-            return "inner is not below outer, or softness is not positive"
+            return "inner must be below outer, and softness must be positive"
         return super().fault(params)
 
     def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
@@ -57,7 +56,7 @@ class LocalKernelTerm(KernelTerm):
 
 
 def soft_minimum(values: Array, softness: Array | float) -> Array:
-    """Smooth minimum −τ log Σ exp(−v/τ) of values v; it is at most their minimum.
+    """Smooth minimum −τ log Σ exp(−v/τ), (), of values v; it never exceeds their minimum.
 
     Args:
         values: v, of any shape.
@@ -67,6 +66,6 @@ def soft_minimum(values: Array, softness: Array | float) -> Array:
 
 
 def switch(q: Array, inner: Array | float, outer: Array | float) -> Array:
-    """Quintic switch, twice differentiable: 1 for q ≤ inner and 0 for q ≥ outer."""
+    """Quintic switch of q: 1 for q ≤ inner, 0 for q ≥ outer, and twice differentiable."""
     t = jnp.clip((q - inner) / (outer - inner), 0.0, 1.0)
     return 1.0 - t**3 * (10.0 - 15.0 * t + 6.0 * t**2)

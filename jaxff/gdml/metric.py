@@ -2,11 +2,8 @@
 
 A kernel compares two geometries by the distance between their descriptors, in which all pairs of
 atoms have the same weight.  Here the pairs are divided into classes by their elements and by the
-number of bonds between the two atoms.  Each class has a weight, and all have the same power of the
-distance.  They minimise the leave-one-out error of the forces.  One factorisation gives this error:
-with B = (K + λ)⁻¹ and α = B y, the error of frame m in a model of all other frames is B_mm⁻¹ α_m.
-Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), section 5.4.2,
-with the blocks of frames in place of single labels.
+number of bonds between the two atoms.  Each class has its weight, and all classes share the power.
+Weights and power minimise the leave-one-out error of the forces, see `jaxff.gdml.leave_out`.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from jaxff.gdml.descriptor import (
     scaled_distances,
 )
 from jaxff.gdml.kernel import blocks
-from jaxff.gdml.leave_out import LeftOut, left_out
+from jaxff.gdml.leave_out import MOST_UNKNOWNS, LeftOut, left_out
 from jaxff.gdml.operator import KernelOperator
 from jaxff.gdml.settings import Progress, ascending
 from jaxff.gdml.system import check_size, refuse_identical, require_float64
@@ -38,8 +35,7 @@ from jaxff.molecule import Molecule
 Array = jax.Array
 
 SIGMA = 20.0  # 1/Å, the width for which the weights are learnt
-UNKNOWNS = 3000  # most unknowns of the factorised system
-FIRST_SHARE = 4  # the search starts with this part of the frames, which is 64 times as fast
+FIRST_SHARE = 4  # the search starts with a fourth of the frames, which is 64 times as fast
 LEAST_FRAMES = 20
 FARTHEST = 4  # bonds; pairs that are farther apart form one class
 START = 0.5  # initial logarithm of all weights: the best σ of few frames is often below 20
@@ -53,8 +49,8 @@ _BYTES = 2e8  # largest array of permuted Jacobians
 def pair_classes(molecule: Molecule, entries: np.ndarray) -> np.ndarray:
     """The class (D,) of each pair of atoms, numbered from zero.
 
-    Pairs are in one class if they have the same elements and the same number of bonds between the
-    atoms (up to four, with all larger numbers alike), or if a permutation maps one to the other.
+    Two pairs are in one class if their elements and the numbers of bonds between their atoms are
+    the same, or if a permutation maps one pair to the other.  Numbers above four count as four.
 
     Args:
         molecule: N atoms and their bonds.
@@ -81,9 +77,9 @@ class LeaveOneOut:
 
     Attributes:
         distances: (M, D) inverse distances x, 1/Å.
-        jacobians: (M, D, W) their derivatives by the W reduced coordinates of each frame, 1/Å².
+        jacobians: (M, D, W) derivatives of x by the W reduced coordinates of each frame, 1/Å².
         entries: (P, D) permutations of the pairs.
-        classes: (D,) class of each pair, below C.
+        classes: (D,) class of each pair, from 0 to C − 1.
         centres: (D,) geometric mean of x in the class of each pair, 1/Å.
         labels: (M, W) forces in reduced coordinates.
         lam: regularisation λ, relative to the variance of the forces.
@@ -103,13 +99,16 @@ class LeaveOneOut:
     def of(
         cls, frames: Dataset, permutations: np.ndarray, classes: np.ndarray, lam: float
     ) -> LeaveOneOut:
-        """The error of training frames.
+        """The error at given training frames.
 
         Args:
             frames: M frames.
             permutations: (P, N) a group of atom permutations.
             classes: (D,) class of each pair, see `pair_classes`.
-            lam: regularisation λ.
+            lam: regularisation λ, relative to the variance of the forces.
+
+        Raises:
+            InputError: two frames have the same geometry.
         """
         op = KernelOperator.of(frames.positions, permutations, SIGMA, lattice=frames.lattice)
         refuse_identical(op, frames)
@@ -129,12 +128,12 @@ class LeaveOneOut:
         )
 
     def weights(self, moves: np.ndarray) -> tuple[np.ndarray, float]:
-        """The weights (D,) and the power of `scaled_distances`."""
+        """The arguments of `scaled_distances`: weights (D,) and power, from moves (C + 1,)."""
         weights, power = _weights(jnp.asarray(moves), self.classes, self.centres)
         return np.asarray(weights), float(power)
 
     def rmse(self, moves: np.ndarray) -> float:
-        """The leave-one-out force RMSE over all 3N components, kcal/mol/Å; ∞ if K is singular."""
+        """Leave-one-out force RMSE, kcal/mol/Å, for moves (C + 1,); ∞ if K is singular."""
         parts = self._errors(moves)
         if parts is None:
             return np.inf
@@ -144,7 +143,7 @@ class LeaveOneOut:
         """The logarithm of the RMSE up to a constant, and its derivative (C + 1,).
 
         Args:
-            moves: (C + 1,) logarithms of the weights of the classes, and that of the power.
+            moves: (C + 1,) logarithms of the weights of the C classes, and of the power.
         """
         parts = self._errors(moves)
         if parts is None:
@@ -152,7 +151,7 @@ class LeaveOneOut:
         errors, diagonal, inverse, alphas = parts
         count, width = self.labels.shape
         square = np.sum(errors**2)
-        # With r = B_mm⁻¹ α_m: dr = B_mm⁻¹ (dα_m − dB_mm r), α = B y and dB = −B dK B.
+        # With B = (K + λ)⁻¹, α = B y and r = B_mm⁻¹ α_m: dr = B_mm⁻¹ (dα_m − dB_mm r), dB = −B dK B
         slopes = np.linalg.solve(diagonal, errors[..., None])[..., 0] / square
         strips = inverse.reshape(-1, count, width)
         left = np.einsum("nmw,mw->nm", strips, slopes)
@@ -166,7 +165,7 @@ class LeaveOneOut:
         return self.distances, self.jacobians, self.entries, self.classes, self.centres
 
     def _errors(self, moves: np.ndarray) -> LeftOut | None:
-        """Errors at left-out frames, in the coordinates of the labels; None if K is singular."""
+        """Errors at left-out frames, in reduced coordinates; None if K is singular."""
         kernel = np.array(_kernel(jnp.asarray(moves), *self._arrays))
         kernel[np.diag_indices_from(kernel)] += self.lam
         return left_out(kernel, self.labels)
@@ -180,22 +179,21 @@ def learn_metric(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Descriptor:
-    """Learn a descriptor from training frames, by their leave-one-out error.
+    """Learn a descriptor that minimises the leave-one-out error of training frames.
 
     The result is an argument of `Kernel(descriptor=...)`; `Kernel(learn_metric=True)` does the
-    same within a training.  If there are many frames, some of them are drawn, so that the system
-    has at most about 3,000 unknowns.
+    same within a training.  Of many frames a random part is used: about 3,000 force components.
 
     Args:
         frames: M training frames with the forces that the kernel learns.
         permutations: (P, N) a group of atom permutations.
         lam: regularisation λ relative to the variance of the forces.
-        seed: seed of the draw.
-        progress: function called with the name of a phase and the finished fraction of it.
+        seed: seed of the random part.
+        progress: function called with the name of a phase and its finished fraction.
 
     Returns:
-        `scaled_distances` with weights and a power, or `inverse_distances` if they lower the
-        leave-one-out error by less than 2 %.
+        `scaled_distances` with weights and a power, or `inverse_distances` if the weights lower
+        the leave-one-out error by less than 2 %.
 
     Raises:
         InputError: fewer than two frames or atoms, two identical frames, λ not positive, or
@@ -205,7 +203,7 @@ def learn_metric(
     check_size(frames)
     lam = ascending(lam, "lam")[0]
     report = progress or (lambda phase, fraction: None)
-    count = max(UNKNOWNS // (3 * frames.n_atoms), LEAST_FRAMES)
+    count = max(MOST_UNKNOWNS // (3 * frames.n_atoms), LEAST_FRAMES)
     order = np.random.default_rng(seed).permutation(len(frames))[:count]
     classes = pair_classes(frames.molecule, pair_permutations(permutations))
     moves = np.append(np.full(classes.max() + 1, START), 0.0)
@@ -232,7 +230,14 @@ def learn_metric(
 
 
 def _best(error: LeaveOneOut, moves: np.ndarray, report: Progress, done: float) -> np.ndarray:
-    """The moves with the smallest error, from initial moves; `done` of the search is finished."""
+    """The moves (C + 1,) with the smallest error.
+
+    Args:
+        error: the function to minimise.
+        moves: (C + 1,) initial moves.
+        report: function called with the name of the phase and its finished fraction.
+        done: finished fraction at the start.
+    """
     steps = itertools.count(1)
     return scipy.optimize.minimize(
         error,
@@ -285,5 +290,5 @@ def _kernel(moves, distances, jacobians, entries, classes, centres) -> Array:
 
 @jax.jit
 def _pulled_back(by_kernel, moves, *arrays) -> Array:
-    """The derivative (C + 1,) by the moves, from that by the kernel matrix."""
+    """Derivative (C + 1,) by the moves, from the derivative (MW, MW) by the kernel matrix."""
     return jax.vjp(lambda moves: _kernel(moves, *arrays), moves)[1](by_kernel)[0]

@@ -22,35 +22,35 @@ from jaxff.space import Space
 class KernelTerm(Term):
     """The sGDML energy: a sum over training frames and permutations.
 
-    E = std Σ_j Σ_p 5/(3σ²) (1 + t) exp(−t) δ·β_j + c, where t = √5 |δ|/σ and δ is the difference
-    between the permuted descriptor and that of training frame j.  It is evaluated as matrix
-    products of the P permuted descriptors with the M training descriptors.  The summands are up to
-    10⁸ times as large as their sum, so that they are always computed in float64.
+    E = std Σ_j Σ_p 5/(3σ²) (1 + t) exp(−t) δ·β_j + offset, with t = √5 |δ|/σ.  δ is the permuted
+    descriptor minus the descriptor of training frame j.  The sums over M frames and P permutations
+    are matrix products.  They are always in float64, because single terms are up to 10⁸ times as
+    large as E.
 
     Attributes:
         n_atoms: N.
         permutations: (P, N) permutations p of equivalent atoms.
-        dataset, theory: names of the training data and of its level of theory.
-        train_index: (M,) indices of the training frames in the data set.
-        train_md5: fingerprint of that data set.
-        valid_index, valid_md5: the same for the validation frames, on which σ was chosen.
+        dataset, theory: names of the training data set and of its level of theory.
+        train_index, train_md5: (M,) indices of the training frames in the data set, and its
+            fingerprint.
+        valid_index, valid_md5: indices of the validation frames, and the fingerprint of their
+            data set.
         descriptor: function whose values the kernel compares, see `jaxff.gdml.descriptor`.
-        entries: (P, D) permutations of the entries of the descriptor by those of the atoms (None:
-            computed for inverse distances).
+        entries: (P, D) permutations of the entries of the descriptor (None: computed).
         knows_energies: whether the training data had energies; if not, `offset` is arbitrary.
 
     Parameters:
         descriptors: (M, D) 1/Å, relative to `centre`.
         centre: (D,) 1/Å, the mean training descriptor; subtracting it reduces rounding errors.
-        coefficients: (M, D), β_j = J_j α_j.
-        alphas: (M, N, 3), α_j (optional; written to files of the sGDML package).
-        energy_alphas: (M,), coefficients of energy constraints (optional).
+        coefficients: (M, D) Å, β_j = J_j α_j with the Jacobian J_j of descriptor j.
+        alphas: (M, N, 3) Å², α_j (optional; written to files of the sGDML package).
+        energy_alphas: (M,) Å, coefficients of energy constraints (optional).
         lattice: (3, 3) Å, lattice vectors as columns (periodic models only); used unless a box
             is given.
-        sigma: () 1/Å.
-        std: () kcal/mol/Å.
-        offset: () kcal/mol.
-        lam: () (written to files of the sGDML package).
+        sigma: () 1/Å, length scale.
+        std: () kcal/mol/Å, standard deviation of the training labels.
+        offset: () kcal/mol, constant of the energy.
+        lam: () regularisation λ (written to files of the sGDML package).
     """
 
     kind: ClassVar[str] = "gdml"
@@ -102,7 +102,7 @@ class KernelTerm(Term):
 
     def fault(self, params: Params) -> str | None:
         if params["sigma"] <= 0.0 or params["std"] <= 0.0:
-            return "sigma or std is not positive"
+            return "sigma and std must be positive"
         for key in ("permutations", "entries"):
             rows = np.sort(getattr(self, key), axis=1)
             if not (rows == np.arange(rows.shape[1])).all() or not len(rows):
@@ -175,7 +175,7 @@ def kernel_potential(
     Args:
         term: the permutations of the N atoms and the description of the training data.
         descriptors: (M, D) 1/Å, training descriptors, not relative to their mean.
-        columns: the other parameters of `KernelTerm` by name; those that are None are left out.
+        columns: other parameters of `KernelTerm` by name; a value of None means no parameter.
         molecule: the N atoms.
     """
     descriptors = np.asarray(descriptors, float)

@@ -1,9 +1,10 @@
-"""A preconditioner for kernel systems too large to factorise.
+"""A low-rank preconditioner for kernel systems that are too large to factorise.
 
-K + λ ≈ D + F Fᵀ.  F is a partial Cholesky factor whose pivots are drawn with probabilities
-proportional to the remaining diagonal (Chen, Epperly, Tropp, Webber, Comm. Pure Appl. Math. 78,
-995 (2025)).  D is the remainder of the diagonal block of each frame (Snelson and Ghahramani,
-NIPS 18 (2006), "FITC").
+K + λ, the kernel matrix plus regularisation, is approximated by D + F Fᵀ.  F (n, m) is a partial
+Cholesky factor.  Its pivots are drawn at random with probabilities proportional to the diagonal of
+K − F Fᵀ.  D contains the diagonal blocks of K + λ − F Fᵀ, one for each frame ("FITC").
+Source: Chen, Epperly, Tropp and Webber, Comm. Pure Appl. Math. 78, 995 (2025); Snelson and
+Ghahramani, NIPS 18 (2006).
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ _DEPENDENT = 1e-10  # eigenvalues smaller than this share of the largest of a dr
 @partial(jax.tree_util.register_dataclass, data_fields=("whitener", "factor"), meta_fields=())
 @dataclass(frozen=True, eq=False)
 class Nystrom:
-    """(D + F Fᵀ)⁻¹ = Bᵀ (1 − C Cᵀ) B with Bᵀ B = D⁻¹.
+    """The preconditioner (D + F Fᵀ)⁻¹ = Bᵀ (1 − C Cᵀ) B with Bᵀ B = D⁻¹.
 
     Attributes:
-        whitener: (M, W, W) B, frame by frame.
+        whitener: (M, W, W) diagonal blocks of B, one for each frame.
         factor: (n, m) C.
     """
 
@@ -41,7 +42,7 @@ class Nystrom:
     factor: Array
 
     def __call__(self, r: Array) -> Array:
-        """Approximation of (K + λ)⁻¹ r for r (M, W) or (M, W, k)."""
+        """Approximate product (K + λ)⁻¹ r for r (M, W) or (M, W, k)."""
         return _apply(self, r)
 
 
@@ -60,11 +61,11 @@ def nystrom(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Nystrom:
-    """The preconditioner from about `columns` columns of K.
+    """Compute the preconditioner from about `columns` columns of K.
 
     Args:
-        op: the operator K + λ.
-        columns: m; the memory is that of an (n, m) array and a tenth more.
+        op: the operator K + λ: kernel matrix plus regularisation.
+        columns: number m of columns of F, an array (n, m).
         seed: seed of the choice of pivots.
         progress: function called with the finished fraction.
     """
@@ -91,7 +92,7 @@ def nystrom(
 
 
 def draw_size(columns: int) -> int:
-    """Number of pivots in one draw: few, so that the diagonal is updated often."""
+    """Number of pivots in one draw: a tenth of `columns`, from 1 to 512."""
     return max(1, min(-(-columns // 10), 512))
 
 
@@ -106,7 +107,11 @@ def _empty(op, columns):
 
 @partial(jax.jit, donate_argnums=1)
 def _extended(op: KernelOperator, F: Array, pivots: Array, real: int, count: int):
-    """F with columns for the first `real` of `pivots`, written from column `count` on."""
+    """Add columns for the first `real` of `pivots` to F, starting at column `count`.
+
+    Returns:
+        F, the number of columns added, and the sums (n,) of their squares.
+    """
     width = op.width
     frames, coordinates = pivots // width, pivots % width
     column = _columns(op, frames, coordinates) - F @ F[pivots].T
@@ -125,7 +130,7 @@ def _extended(op: KernelOperator, F: Array, pivots: Array, real: int, count: int
 
 
 def _columns(op: KernelOperator, frames: Array, coordinates: Array) -> Array:
-    """Columns (n, k) of K for coordinates (k,) of frames (k,)."""
+    """Columns (n, k) of K for the reduced coordinates (k,) of frames (k,)."""
     slopes = jnp.take_along_axis(op.jacobians[frames], coordinates[:, None, None], axis=2)
     picked = (op.descriptors[frames], slopes)
 
@@ -136,13 +141,13 @@ def _columns(op: KernelOperator, frames: Array, coordinates: Array) -> Array:
     return jax.lax.map(one, (op.descriptors, op.jacobians)).reshape(op.size, -1)
 
 
-# The next two functions work in place, row by row, as a second array of the size of F would halve
-# the size of the systems that fit into the memory.
+# The next two functions overwrite F row by row, because a second array of this size would double
+# the memory.
 
 
 @partial(jax.jit, donate_argnums=1)
 def _whitened(op, F, floor):
-    """The product B F, and B with Bᵀ B = D⁻¹."""
+    """The product B F, and B with Bᵀ B = D⁻¹, where `floor` is added to the diagonal of D."""
     width = op.width
 
     def one(i, carry):

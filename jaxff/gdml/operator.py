@@ -1,9 +1,8 @@
-"""The kernel matrix of a set of frames as a linear operator that is not stored.
+"""The kernel matrix of a set of frames as a linear operator, without storing the matrix.
 
-The descriptor does not change in rigid motions, so the forces that a kernel predicts for one frame
-have 3N − 6 independent components.  The Jacobian of the descriptor is reduced to that many columns.
-This makes every system smaller and leaves out only the net force and torque of the labels, which
-no coefficient can fit.
+Rigid motions do not change the descriptor.  The predicted forces of one frame therefore have only
+W = 3N − 6 independent components, and the Jacobian of the descriptor is reduced to W columns.  This
+leaves out only the net force and torque of the labels, which no kernel can fit.
 """
 
 from __future__ import annotations
@@ -34,14 +33,15 @@ _LINEAR = 1e-3  # Å, largest distance of the atoms of a linear frame from a lin
 )
 @dataclass(frozen=True, eq=False)
 class KernelOperator:
-    """K + λ, the covariance of the gradients (and values) of ε = −E/std.
+    """The operator K + λ: covariance K of the gradients (and values) of ε, plus regularisation λ.
 
-    A vector has shape (M, W), one row for each frame, or (M, W + 1) with the values.
+    ε = −E/std is the negative energy divided by the standard deviation of the labels.  A vector
+    has shape (M, W), one row for each frame, or (M, W + 1) with the values of ε.
 
     Attributes:
         descriptors: (M, D) 1/Å, relative to `centre`.
-        jacobians: (M, D, W) ∂x/∂r in the frames' reduced coordinates, 1/Å².
-        bases: (M, 3N, W) orthonormal, from reduced coordinates to Cartesian ones.
+        jacobians: (M, D, W) derivatives of the descriptors by reduced coordinates, 1/Å².
+        bases: (M, 3N, W) orthonormal vectors of the reduced coordinates in Cartesian ones.
         entries: (P, D) permutations of the descriptor's entries.
         centre: (D,) 1/Å, the mean descriptor; subtracting it reduces rounding errors.
         sigma: () 1/Å.
@@ -72,7 +72,7 @@ class KernelOperator:
         descriptor: Descriptor = inverse_distances,
         lattice: np.ndarray | Array | None = None,
     ) -> KernelOperator:
-        """The operator of frames.
+        """The operator of given frames.
 
         Args:
             positions: (M, N, 3) Å.
@@ -96,8 +96,8 @@ class KernelOperator:
     def sharded(self, mesh: Mesh) -> KernelOperator:
         """The same operator with its frames distributed over the devices of a mesh.
 
-        The number of frames is increased to a multiple of the number of devices by frames without
-        forces, whose part of a vector is zero.
+        Frames with zero Jacobians increase the number of frames to a multiple of the number of
+        devices.  The corresponding rows of vectors are zero.
 
         Args:
             mesh: devices in one axis.
@@ -129,7 +129,7 @@ class KernelOperator:
 
     @property
     def width(self) -> int:
-        """Length of the part of a vector that belongs to one frame."""
+        """Length of the row of a vector: W, or W + 1 with `values`."""
         return self.jacobians.shape[2] + self.values
 
     @property
@@ -143,7 +143,7 @@ class KernelOperator:
     # -- labels and coefficients ----------------------------------------------------------------
 
     def observed(self, forces: np.ndarray, energies: np.ndarray | None = None) -> Array:
-        """The vector of labels: forces (M, N, 3) and, with `values`, minus energies (M,)."""
+        """The vector of labels: forces (M, N, 3) and, with `values`, negative energies (M,)."""
         flat = self.spread(np.asarray(forces).reshape(len(forces), -1))
         reduced = jnp.einsum("mcw,mc->mw", self.bases, flat)
         if not self.values:
@@ -151,21 +151,21 @@ class KernelOperator:
         return jnp.concatenate([reduced, -jnp.asarray(energies)[:, None]], axis=1)
 
     def expansion(self, a: Array) -> Expansion:
-        """The function ε with the coefficients `a`."""
+        """The function ε with the coefficients `a`, a vector."""
         return _expansion(self, a)
 
     def cartesian(self, a: Array) -> Array:
-        """The force part of `a` in Cartesian coordinates, (M, 3N)."""
+        """The force part of a vector `a` in Cartesian coordinates, (M, 3N)."""
         return jnp.einsum("mcw,mw->mc", self.bases, a[:, : self.jacobians.shape[2]])
 
     def gathered(self, x: Array) -> np.ndarray:
-        """An array with one row for each frame, complete, on the host of every process."""
+        """Copy a distributed array (M, ...) to the host of every process."""
         if self.mesh is not None:
             x = jax.jit(lambda x: x, out_shardings=NamedSharding(self.mesh, P()))(x)
         return np.asarray(x)
 
     def spread(self, x: np.ndarray) -> Array:
-        """An array with one row for each frame, on the devices; missing rows are zero."""
+        """Distribute an array (M, ...) over the devices; missing rows are filled with zeros."""
         x = np.asarray(x)
         x = np.concatenate([x, np.zeros((self.n_frames - len(x), *x.shape[1:]), x.dtype)])
         return jnp.asarray(x) if self.mesh is None else jax.device_put(x, self.bases.sharding)
@@ -173,15 +173,15 @@ class KernelOperator:
     # -- products and parts ---------------------------------------------------------------------
 
     def __matmul__(self, a: Array) -> Array:
-        """(K + λ) a, computed as gradients (and values) of the expansion at its frames."""
+        """Product (K + λ) a, from the gradients (and values) of the expansion of `a`."""
         return _product(self, a)
 
     def diagonal(self) -> Array:
-        """Diagonal of K + λ."""
+        """Diagonal of K + λ, a vector."""
         return _diagonal(self)
 
     def block(self, rows: Array, columns: Array) -> Array:
-        """K between frames rows (I,) and columns (J,), (I, width, J, width)."""
+        """Block (I, width, J, width) of K between frames `rows` (I,) and `columns` (J,)."""
         return _block(self, rows, columns)
 
 
@@ -202,9 +202,8 @@ def reduced_bases(
 ) -> np.ndarray:
     """Orthonormal bases (M, 3N, W) of the displacements that change the descriptor.
 
-    Translations and rotations are left out.  Rotations are kept in a lattice, if a frame is
-    linear, and if the descriptor changes in rotations; all displacements are kept if it changes
-    in translations.
+    Translations and rotations are left out.  Rotations are kept if there is a lattice, if a frame
+    is linear, or if they change the descriptor.  Translations are kept if they change it.
 
     Args:
         positions: (M, N, 3) Å.
@@ -232,7 +231,7 @@ def reduced_bases(
 
 
 def _invariant(R, motions, descriptor, lattice) -> bool:
-    """Whether displacements (3N, K) of R (N, 3) leave the descriptor unchanged."""
+    """Whether displacements `motions` (3N, K) of R (N, 3) leave the descriptor unchanged."""
     slope = np.asarray(jax.jacfwd(descriptor)(jnp.asarray(R), lattice)).reshape(-1, R.size)
     return bool(np.abs(slope @ motions).max() < 1e-5 * np.abs(slope).max())
 
@@ -249,7 +248,7 @@ def _expansion(op: KernelOperator, a: Array) -> Expansion:
 
 
 def frames_at_once(n_perms: int, n_frames: int, itemsize: int = 8, budget: float = 4e6) -> int:
-    """Number of frames in a chunk whose (P, M) arrays fit into the caches."""
+    """Number of frames in a chunk, so that its (P, M) arrays need at most `budget` bytes."""
     return int(np.clip(budget / (4 * itemsize * n_perms * n_frames), 1, 64))
 
 
@@ -279,8 +278,8 @@ def observations(
     Args:
         expansion: the function.
         entries: (P, D) permutations of the descriptor's entries.
-        x: (B, D) the frames' descriptors, relative to the same centre as the expansion's.
-        A: (B, D, W) their Jacobians.
+        x: (B, D) descriptors of the frames, relative to the centre of the expansion.
+        A: (B, D, W) Jacobians of the frames.
         values: whether values are included in addition to gradients.
         at_once: number of frames in a chunk.
 
@@ -311,7 +310,10 @@ def in_chunks(function: Callable, arrays: Any, at_once: int) -> Any:
     Args:
         function: function of chunks of the arrays that returns a pytree of arrays.
         arrays: pytree of arrays (M, ...).
-        at_once: number of rows in a chunk; the last chunk is filled with copies of the last row.
+        at_once: number of rows in a chunk; copies of the last row fill the last chunk.
+
+    Returns:
+        The pytree of the function, with arrays (M, ...).
     """
     count = len(jax.tree.leaves(arrays)[0])
     at_once = min(at_once, count)

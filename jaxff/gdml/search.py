@@ -1,4 +1,4 @@
-"""Search for the kernel width that predicts best."""
+"""Search for the kernel width with the smallest validation error."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ DOWN = 1.4  # ratio between the widths that are tried on all frames
 def search_width(error: Callable[[float], float]) -> float:
     """The σ between 2 and 320/Å with the smallest `error`, to about 15 %.
 
-    The minimum is bracketed by factors of two, starting from 20.  Then the minimum of the parabola
-    in log σ through the three best values is tried, twice.  This takes about six models instead of
-    the nine of a grid.
+    Starting from 20/Å, the minimum is bracketed by factors of two.  Two steps of parabolic
+    interpolation in log σ follow.  The search needs about six models.
 
     Args:
-        error: function of σ that returns the validation error of a model.
+        error: function of σ, 1/Å, that returns the validation error of a model.
     """
     tried: dict[float, float] = {}
 
@@ -58,9 +57,9 @@ def search_width(error: Callable[[float], float]) -> float:
 
 
 def widths_below(sigma: float) -> list[float]:
-    """Widths to try on all frames, in descending order from `sigma`, the best for few.
+    """Widths to try on all frames, 1/Å, in descending order from `sigma`.
 
-    The best width decreases as frames are added.
+    `sigma` is the best width for a part of the frames.  More frames need a smaller width.
     """
     count = max(1, int(np.log(sigma / NARROWEST) / np.log(DOWN)))
     return [sigma, *(float(f"{sigma / DOWN**k:.3g}") for k in range(1, count + 1))]

@@ -1,4 +1,4 @@
-"""Settings of kernel trainings: what the model is, and how its training runs."""
+"""Settings of kernel models and of their training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENERGIES = ("offset", "constrain", None)
 
 @dataclass(frozen=True)
 class Trial:
-    """One model that was tried, and its validation error.
+    """Settings and validation error of one model that was trained.
 
     Attributes:
         sigma: length scale, 1/Å.
@@ -42,25 +42,23 @@ class Kernel:
     """Settings of a kernel model.
 
     Args:
-        lam: regularisation λ relative to the variance of the forces, or several values, of which
-            the one with the smallest validation error is used.
+        lam: regularisation λ, relative to the variance of the forces.  Of several values the one
+            with the smallest validation error is used.
         symmetries: "auto" (find the permutations in the frames), a group of permutations (P, N),
             or None.
         descriptor: function of the positions that the kernel compares, see
             `jaxff.gdml.descriptor`.
-        learn_metric: learn weights of the distances, by the leave-one-out error of the training
-            frames, see `jaxff.gdml.metric`.  This replaces `descriptor`.
-        energies: "offset" (energies set the zero of the model), "constrain" (energies are fitted
+        learn_metric: use the descriptor that `gdml.learn_metric` learns from the training frames.
+        energies: "offset" (energies determine the energy zero), "constrain" (energies are fitted
             together with the forces) or None (energies are not used).
-        atoms: (K,) the atoms that the kernel acts on (None: all).  The kernel then learns the part
-            of their forces that depends on these atoms alone; the rest is noise, which needs a
-            larger `lam`.
+        atoms: (K,) indices of the atoms that the kernel acts on (None: all).  Forces of other atoms
+            on these act as noise, which needs a larger `lam`.
         adapt_baseline: re-estimate the trainable parameters of the baseline together with the
-            kernel, see `jaxff.gdml.adapt`.  The strength of their prior is chosen on the
-            validation frames, or it is the given number.
+            kernel, see `jaxff.gdml.adapt`.  A number is the strength of the prior; for True the
+            validation frames determine it.
 
     Raises:
-        InputError: a value that cannot be used.
+        InputError: a value is invalid, or two settings exclude each other.
     """
 
     lam: float | Sequence[float] = 1e-10
@@ -77,15 +75,18 @@ class Kernel:
         check_choice("energies", self.energies, ENERGIES)
         check_symmetry_option(self.symmetries)
         if not callable(self.descriptor):
-            raise InputError(f"descriptor={self.descriptor!r} is not a function (R, lattice)")
+            raise InputError(
+                f"descriptor={self.descriptor!r} must be a function (R, lattice) -> (D,)"
+            )
         if self.learn_metric and self.descriptor is not inverse_distances:
             raise InputError(
-                "learn_metric=True learns the weights of inverse distances: leave out descriptor=, "
-                "or do not learn a metric"
+                "learn_metric=True replaces the descriptor: leave out descriptor=, or use "
+                "learn_metric=False"
             )
         if self.adapt_baseline and self.atoms is not None:
             raise InputError(
-                "adapt_baseline=True needs a kernel on all atoms: leave out atoms=, or do not adapt"
+                f"adapt_baseline={self.adapt_baseline!r} needs a kernel on all atoms: leave out "
+                "atoms=, or use adapt_baseline=False"
             )
 
     def __repr__(self) -> str:
@@ -99,14 +100,14 @@ class LocalKernel:
     """Settings of a local correction.
 
     Args:
-        lam: regularisation λ, or several values to choose among.
+        lam: regularisation λ, or several values to choose from.
         symmetries: "auto" (find the permutations in the frames of the whole molecule), a group of
             permutations (P, K) of the K corrected atoms, or None.
         reach: width of the switch, in distances between neighbouring training frames; larger than
             one, see `jaxff.gdml.correction.Reach`.
 
     Raises:
-        InputError: a value that cannot be used.
+        InputError: a value is invalid.
     """
 
     lam: float | Sequence[float] = (1e-4, 1e-3, 1e-2)
@@ -117,7 +118,7 @@ class LocalKernel:
         ascending(self.lam, "lam")
         check_symmetry_option(self.symmetries)
         if not (np.isreal(self.reach) and 1.0 < self.reach < np.inf):
-            raise InputError(f"reach={self.reach!r} must be a number above one")
+            raise InputError(f"reach={self.reach!r} must be a finite number above one")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,13 +131,13 @@ class Run:
         checkpoint: folder for finished models and the state of the solver.  After an interruption
             the same call continues from there.  The folder remains after the training; remove it
             when the model has been saved.
-        progress: function called with the name of a phase and the finished fraction of it.
+        progress: function called with the name of a phase and its finished fraction.
         on_trial: function called with each `Trial`.
         check_labels: before the training, compare the labels with the predictions of the
             baseline, if there is one; see `jaxff.sanity`.
 
     Raises:
-        InputError: a value that cannot be used.
+        InputError: `memory` is not positive.
     """
 
     seed: int = 0
@@ -169,14 +170,14 @@ def ascending(values: float | Sequence[float], name: str) -> list[float]:
     except (TypeError, ValueError):
         out = []
     if not out or not np.isfinite(out).all() or out[0] <= 0.0:
-        raise InputError(f"{name} must be positive, got {values!r}")
+        raise InputError(f"{name} must be positive and finite, got {values!r}")
     return out
 
 
 def check_positive(name: str, value: float | None) -> None:
     """Raise InputError unless `value` is None or a positive finite number."""
     if value is not None and not (np.isreal(value) and 0.0 < value < np.inf):
-        raise InputError(f"{name}={value!r} must be a positive number")
+        raise InputError(f"{name}={value!r} must be a positive finite number")
 
 
 def check_choice(name: str, value, choices: Sequence) -> None:

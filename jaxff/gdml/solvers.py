@@ -1,7 +1,7 @@
-"""Solvers of the kernel system (K + λ) a = y, by name, and the choice among them.
+"""Solvers of the kernel system (K + λ) a = y by name, and the choice between them.
 
-Both solvers are conjugate gradients with the exact operator; they differ in the preconditioner,
-which is a Cholesky factor of K + λ or a low-rank approximation of it.
+Both solvers are conjugate gradients.  The preconditioner is a Cholesky factor of K + λ in the dense
+solver, and a low-rank approximation of K + λ in the iterative solver.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from jaxff.gdml.settings import Run, check_choice, check_positive
 
 AUTO = "auto"
 # Cost model of the choice: a product takes one unit of time per flop and seven per byte of memory
-# (110 GFLOP/s, 15 GB/s).  The iteration takes 250 steps (67 to 600 were observed).  A factor may
-# take twice the time, because its solution is exact.
+# (110 GFLOP/s, 15 GB/s).  The iterative solver takes 250 steps (67 to 600 were observed).  A factor
+# may take twice the time, because its solution is more accurate.
 TYPICAL_ITERATIONS, FLOPS_PER_BYTE, DENSE_BONUS = 250, 7, 2
 COMPILED = 1e8  # bytes reserved for compiled programs and their work arrays
 COLUMNS = 1 / 20  # columns of the preconditioner per unknown, where the memory allows it
@@ -36,14 +36,14 @@ class Solver:
 
     Args:
         name: "dense" (Cholesky factor), "iterative" (preconditioned conjugate gradients) or
-            "auto" (by the size of the system and the memory).
-        tolerance: relative residual that the iterative solver reaches.
+            "auto" (chosen by the size of the system and the free memory).
+        tolerance: relative residual at which the iterative solver stops.
         max_iterations: limit of the iterations of the iterative solver.
         mesh: devices, in one axis, over which the iterative solver distributes the frames (None:
             all devices, in all processes of `jax.distributed`).
 
     Raises:
-        InputError: a value that cannot be used.
+        InputError: a value is invalid.
     """
 
     name: str = AUTO
@@ -58,10 +58,10 @@ class Solver:
 
 
 def make_solver(op: KernelOperator, settings: Solver, run: Run, label: str) -> Dense | Iterative:
-    """The solver of the system of an operator.
+    """Make the solver of the system (K + λ) a = y.
 
     Args:
-        op: the operator K + λ.
+        op: the operator K + λ: kernel matrix plus regularisation.
         settings: the settings of the solver.
         run: seed, memory limit and progress; `run.checkpoint` is the file for the state of the
             iterative solver.
@@ -77,14 +77,18 @@ def make_solver(op: KernelOperator, settings: Solver, run: Run, label: str) -> D
 
 
 def automatic(op: KernelOperator, free: float) -> str:
-    """Name of the solver for a system, given the free memory, bytes."""
+    """Name of the solver that is faster for a system, given the free memory in bytes."""
     if op.values or (dense_bytes(op) <= free and _factor_pays(op)):
         return "dense"
     return "iterative"
 
 
 def free_memory(limit: float | None) -> float:
-    """Bytes that a solver may use under a limit of the whole process, GB (None: 80 %)."""
+    """Memory that a solver may use, bytes.
+
+    Args:
+        limit: memory limit of the whole process, GB (None: 80 % of the machine's memory).
+    """
     capacity = memory.capacity()
     if limit is not None:
         allowed = limit * 1e9
@@ -96,7 +100,12 @@ def free_memory(limit: float | None) -> float:
 
 
 def affordable_columns(op: KernelOperator, free: float, label: str) -> int:
-    """Number of columns of the preconditioner, given the free memory, bytes.
+    """Number of columns of the preconditioner that fit into the memory.
+
+    Args:
+        op: the operator K + λ: kernel matrix plus regularisation.
+        free: free memory, bytes.
+        label: name of the data set, for messages.
 
     Raises:
         InputError: even the smallest preconditioner needs more memory.
@@ -137,8 +146,8 @@ def _iterative(
     columns = affordable_columns(op, free, label)
     if op.values:
         raise InputError(
-            f"{label}: energies can be constrained with the dense solver only: use it, with fewer "
-            "frames or more memory"
+            f"{label}: the iterative solver cannot constrain energies: use the dense solver, or "
+            'energies="offset"'
         )
     mesh = settings.mesh
     if mesh is None and jax.device_count() > 1:

@@ -1,8 +1,7 @@
 """Standard errors of a kernel model, from the variance of its Gaussian process.
 
-The variance conditioned on some of the training frames is an upper bound of the variance
-conditioned on all of them.  Scaled by the errors on validation frames it estimates the error of
-the model.
+The variance is conditioned on some of the training frames, and is therefore an upper bound.  The
+errors on validation frames determine its scale.
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapter 2.
 """
 
@@ -41,13 +40,13 @@ class Uncertainty:
     """Standard errors of energies and forces, as a pure function of positions.
 
     Attributes:
-        op: the kernel operator of the frames on which the variance is conditioned.
+        op: kernel operator of the frames on which the variance is conditioned.
         whitener: (n, n) L⁻¹, where L is the Cholesky factor of K + λ.
-        shift: (n,) covariance of the mean energy of these frames with their forces.
-        offset: () variance of that mean energy, to which energies are relative.
+        shift: (n,) covariance between the mean energy and the forces of these frames.
+        offset: () variance of the mean energy of these frames.
         lattice: (3, 3) Å, lattice vectors as columns, or None.
-        energy_scale: () kcal/mol, from the validation frames.
-        force_scale: () kcal/mol/Å, from the validation frames.
+        energy_scale: () kcal/mol, factor of the standard errors of energies.
+        force_scale: () kcal/mol/Å, factor of the standard errors of forces.
         atoms: the atoms that the kernel acts on, or None for all.
         descriptor: function of the positions that the kernel compares.
     """
@@ -65,20 +64,27 @@ class Uncertainty:
     def __call__(self, R: np.ndarray | Array) -> tuple[Array, Array]:
         """Standard errors of energy, () kcal/mol, and forces, (N, 3) kcal/mol/Å.
 
-        The positions R are (N, 3) Å.  The standard error of the energy is that of its difference
-        from the mean energy of the frames on which the variance is conditioned.
+        The energy is relative to the mean energy of the frames on which the variance is
+        conditioned.
+
+        Args:
+            R: (N, 3) Å.
         """
         return _standard_errors(self, jnp.asarray(R))
 
     def predict(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Standard errors (M,) kcal/mol and (M, N, 3) kcal/mol/Å of frames (M, N, 3) Å."""
+        """Standard errors of energies, (M,) kcal/mol, and forces, (M, N, 3) kcal/mol/Å.
+
+        Args:
+            positions: (M, N, 3) Å.
+        """
         positions = np.asarray(positions, float)
         if len(positions) == 0:
             return np.empty(0), np.empty(positions.shape)
         return jax.tree.map(np.asarray, _many(self, jnp.asarray(positions)))
 
     def coverage(self, potential: Potential, data: Dataset) -> dict[str, float]:
-        """Shares of the errors of a potential within one and two standard errors.
+        """Shares of the errors of a potential that are below one and two standard errors.
 
         Calibrated Gaussian errors give 0.683 and 0.954.
 
@@ -87,7 +93,10 @@ class Uncertainty:
             data: frames with reference labels.
 
         Returns:
-            energy_1 and energy_2 (absent if the data have no energies), force_1 and force_2.
+            Shares by name: force_1, force_2 and, if the data have energies, energy_1, energy_2.
+
+        Raises:
+            InputError: the frames have other atoms than the potential.
         """
         _check(potential, data, "data")
         out = {}
@@ -99,28 +108,30 @@ class Uncertainty:
 def uncertainty(
     potential: Potential, train: Dataset, valid: Dataset, *, seed: int = 0
 ) -> Uncertainty:
-    """The standard errors of a kernel model, or of its sum with a baseline.
+    """Compute the standard errors of a kernel model, or of its sum with a baseline.
 
     Args:
-        potential: a potential with one kernel, whose σ, λ, permutations and atoms are used.
+        potential: a potential with one kernel.
         train: the training frames.  The variance is conditioned on all of them, or on a random
-            part with 2,000 force components.
+            part with about 2,000 force components.
         valid: frames on which the model was not trained; they determine the scales of the errors.
         seed: seed of the random part.
 
     Raises:
-        InputError: no kernel or several kernels in `potential`, too few frames, or float64 not
-            enabled.
+        InputError: no kernel or several kernels in `potential`, frames that are too few, nearly
+            identical or of other atoms, or float64 not enabled.
     """
     require_float64()
     kernels = [(p, p.term) for p in potential.program.placed if type(p.term) is KernelTerm]
     if len(kernels) != 1:
-        raise InputError(f"{potential!r} has {len(kernels)} kernels; uncertainty needs one")
+        raise InputError(
+            f"{potential!r} has {len(kernels)} kernels; give a potential with exactly one"
+        )
     _check(potential, train, "training")
     _check(potential, valid, "validation")
     if len(valid) == 0 or len(train) < 2:
-        few, what = (valid, "calibrate") if len(valid) == 0 else (train, "condition")
-        raise InputError(f"{few.label}: too few frames to {what} the uncertainty; give more")
+        few, what = (valid, "one validation") if len(valid) == 0 else (train, "two training")
+        raise InputError(f"{few.label}: {len(few)} frames; give at least {what} frame(s)")
     placed, term = kernels[0]
     params = potential.params[placed.name]
     per_frame = 3 * term.n_atoms
@@ -162,13 +173,13 @@ def _check(potential: Potential, data: Dataset, which: str) -> None:
     molecule = potential.molecule
     if molecule is not None and not np.array_equal(molecule.numbers, data.numbers):
         raise InputError(
-            f"{data.label}: the atoms of the {which} frames are not those of the potential, "
-            f"{molecule.formula}, in the same order"
+            f"{data.label}: the atoms of the {which} frames differ from those of the potential, "
+            f"{molecule.formula}; give frames of this molecule in the same atom order"
         )
 
 
 def _ratios(self: Uncertainty, potential: Potential, data: Dataset) -> dict[str, np.ndarray]:
-    """Errors of `potential` on `data`, divided by their standard errors."""
+    """Errors of a potential divided by their standard errors, by name ("force", "energy")."""
     energy, force = self.predict(data.positions)
     energies, forces = potential.predict(data.positions)
     at = list(range(data.n_atoms)) if self.atoms is None else list(self.atoms)
@@ -183,7 +194,10 @@ def _ratios(self: Uncertainty, potential: Potential, data: Dataset) -> dict[str,
 
 @jax.jit
 def _mean_energy(op: KernelOperator) -> tuple[Array, Array]:
-    """Covariance (n,) of the mean of ε with its gradients, and variance of the mean."""
+    """Covariance (n,) between the mean of ε and its gradients, and variance of the mean.
+
+    ε is the negative energy in units of `std`, see `KernelOperator`.
+    """
 
     def one(frame):
         x, A = frame

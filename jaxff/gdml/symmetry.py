@@ -1,4 +1,4 @@
-"""Permutation symmetries of a molecule, by matching distance matrices of frames.
+"""Permutation symmetries of a molecule, from matches between distance matrices of frames.
 
 Source: Chmiela et al., Nat. Commun. 9, 3887 (2018), "Multi-partite matching".
 """
@@ -27,22 +27,22 @@ def find_symmetries(
     max_frames: int = 1000,
     seed: int = 0,
 ) -> np.ndarray:
-    """The group of atom permutations that occur in the dynamics of a molecule.
+    """Find the group of atom permutations that occur in the frames of a molecule.
 
-    Pairs of frames are matched by the eigenvectors of their distance matrices.  The matches on the
-    edges of a minimum spanning tree over the matching costs generate the group.  Only permutations
-    that preserve elements and bonds are used.
+    The eigenvectors of the distance matrices give a permutation for each pair of similar frames.
+    Those on the edges of a minimum spanning tree over the frames generate the group, if they
+    preserve elements and bonds.
 
     Args:
         positions: (M, N, 3) Å.
-        molecule: the elements and bonds.
+        molecule: N atoms with elements and bonds.
         lattice: (3, 3) Å, lattice vectors as columns, or None.
-        max_frames: number of frames drawn at random if there are more.
-        seed: seed of this random draw.
+        max_frames: number of frames to draw at random if there are more.
+        seed: seed of the random draw.
 
     Returns:
-        (P, N) permutations, the identity first.  Of more than 100 permutations a subgroup is
-        returned, with a warning.
+        (P, N) permutations, the identity first.  If the group has more than 100 elements, a
+        warning is given and a subgroup returned.
     """
     positions = np.asarray(positions, float)
     if len(positions) > max_frames:
@@ -56,18 +56,19 @@ def find_symmetries(
     if group is None:
         group = _subgroup(kept, molecule)
         warnings.warn(
-            f"{molecule.label}: there are more than {MAX_ORDER} symmetries; a subgroup of "
-            f"{len(group)} is used; another group can be given as symmetries=",
+            f"{molecule.label}: there are more than {MAX_ORDER} symmetries, so a subgroup of "
+            f"{len(group)} is used; to use another group, give it as symmetries=",
             stacklevel=2,
         )
     return group
 
 
 def check_symmetries(permutations, molecule: Molecule) -> np.ndarray:
-    """Check permutations and return them as integers (P, N), the identity first.
+    """Check permutations (P, N) and return them as integers, the identity first.
 
     Raises:
-        InputError: they are not a group, or one of them changes elements or bonds.
+        InputError: the array has another shape or type, the permutations are not a group, or one
+            of them changes elements or bonds.
     """
     permutations = np.asarray(permutations)
     n, who = molecule.n_atoms, molecule.label
@@ -77,22 +78,27 @@ def check_symmetries(permutations, molecule: Molecule) -> np.ndarray:
             f"{permutations.dtype} {permutations.shape}"
         )
     if not (np.sort(permutations, axis=1) == np.arange(n)).all():
-        raise InputError(f"{who}: each symmetry must be a permutation of 0..{n - 1}")
+        raise InputError(f"{who}: each symmetry must be a permutation of the atoms 0 to {n - 1}")
     kept = preserves_bonds(permutations, molecule)
     if not kept.all():
         bad = permutations[np.argmin(kept)].tolist()
-        raise InputError(f"{who}: the symmetry {bad} does not preserve elements and bonds")
+        raise InputError(
+            f"{who}: the symmetry {bad} does not preserve elements and bonds; remove it"
+        )
     group = close(permutations)
     if group is None or len(group) != len(permutations):
         raise InputError(
-            f"{who}: the symmetries are not a group: a product of two of them is missing, or one "
-            'occurs twice; correct them, or use symmetries="auto"'
+            f"{who}: the symmetries are not a group, because a product of two of them is missing "
+            'or one occurs twice; correct them, or use symmetries="auto"'
         )
     return group
 
 
 def close(permutations: np.ndarray, max_order: int = MAX_ORDER) -> np.ndarray | None:
-    """The group of permutations (P, N), the identity first; None if above `max_order`."""
+    """The group (Q, N) that permutations (P, N) generate, or None if Q exceeds `max_order`.
+
+    The first element is the identity.
+    """
     identity = np.arange(permutations.shape[1])
     group = np.unique(np.concatenate([identity[None], permutations]), axis=0)
     while True:
@@ -106,10 +112,10 @@ def close(permutations: np.ndarray, max_order: int = MAX_ORDER) -> np.ndarray | 
 
 
 def restricted_to(permutations: np.ndarray, atoms: Sequence[int]) -> np.ndarray:
-    """The permutations (Q, K) of `atoms` (K,) in a permutation group (P, N).
+    """The group (Q, K) of permutations of `atoms` (K,) that a group (P, N) of all atoms contains.
 
-    They count the atoms from 0 in the order of `atoms`.  Permutations that map one of `atoms` to an
-    atom outside are left out.  The result is a group.
+    It contains the permutations that map `atoms` to `atoms`.  Its integers are positions in
+    `atoms`, from 0 to K − 1.
     """
     permutations, index = np.asarray(permutations), np.asarray(atoms)
     place = np.full(permutations.shape[1], -1)
@@ -119,7 +125,7 @@ def restricted_to(permutations: np.ndarray, atoms: Sequence[int]) -> np.ndarray:
 
 
 def preserves_bonds(permutations: np.ndarray, molecule: Molecule) -> np.ndarray:
-    """Whether each of the permutations (P, N) keeps elements and bonds, (P,)."""
+    """Whether each of the permutations (P, N) preserves elements and bonds, (P,)."""
     bonded = np.zeros((molecule.n_atoms, molecule.n_atoms), bool)
     i, j = molecule.bonds.T
     bonded[i, j] = bonded[j, i] = True
@@ -131,12 +137,12 @@ def preserves_bonds(permutations: np.ndarray, molecule: Molecule) -> np.ndarray:
 def _tree_matches(distance: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Unique matches (K, N) on the edges of the minimum spanning tree over the frames.
 
-    A match of frames i and j maps each atom of i to the atom of j in the same place.  Only frames
-    whose distance matrices have similar eigenvalues, which no permutation changes, are matched.
+    A match of frames i and j maps each atom of i to the corresponding atom of j.  Permutations do
+    not change the eigenvalues of a distance matrix, so only frames with similar ones are matched.
 
     Args:
         distance: (M, N, N) distance matrices, Å.
-        numbers: (N,).
+        numbers: (N,) atomic numbers.
     """
     n_frames, n_atoms = distance.shape[:2]
     spectra, vectors = np.linalg.eigh(distance)
@@ -167,7 +173,11 @@ def _tree_matches(distance: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 def _similar(spectra: np.ndarray) -> list[np.ndarray]:
-    """For each frame, the later frames with which it is matched; all are connected."""
+    """For each of M frames, the later frames to match it with; all frames are connected.
+
+    Args:
+        spectra: (M, N) eigenvalues of the distance matrices.
+    """
     square = np.sum(spectra**2, axis=1)
     apart = square[:, None] + square - 2.0 * spectra @ spectra.T
     linked = np.zeros(apart.shape, bool)
@@ -180,7 +190,7 @@ def _similar(spectra: np.ndarray) -> list[np.ndarray]:
 
 
 def _distances(positions: np.ndarray, lattice) -> np.ndarray:
-    """Distances (M, N, N) of nearest images, Å."""
+    """Distances (M, N, N), Å, between all atoms (nearest images in a lattice)."""
     difference = positions[:, :, None] - positions[:, None]
     if lattice is not None:
         difference -= np.round(difference @ np.linalg.inv(lattice).T) @ np.asarray(lattice).T
@@ -188,7 +198,7 @@ def _distances(positions: np.ndarray, lattice) -> np.ndarray:
 
 
 def _without_overlaps(permutations: np.ndarray) -> np.ndarray:
-    """Permutations that share no atom with a longer cycle of another permutation."""
+    """Those of permutations (K, N) that share no atom with a longer cycle of another one."""
     cycles = [[set(c) for c in _cycles(p)] for p in permutations]
     every = [cycle for part in cycles for cycle in part]
     keep = [not any(len(a) < len(b) and a & b for a in part for b in every) for part in cycles]
@@ -196,10 +206,10 @@ def _without_overlaps(permutations: np.ndarray) -> np.ndarray:
 
 
 def _subgroup(permutations: np.ndarray, molecule: Molecule) -> np.ndarray:
-    """A subgroup, with at most `MAX_ORDER` elements, of permutations (K, N).
+    """A subgroup of permutations (K, N) with at most `MAX_ORDER` elements.
 
-    Its generators are single cycles (methyl rotations) and then permutations that move few atoms,
-    as long as the group is small enough.
+    Generators are added unless the subgroup becomes too large: first single cycles, such as methyl
+    rotations, then permutations that move few atoms.
     """
     identity = np.arange(permutations.shape[1])
     single = []
@@ -223,20 +233,20 @@ def _subgroup(permutations: np.ndarray, molecule: Molecule) -> np.ndarray:
 
 
 def describe_symmetries(permutations: np.ndarray, molecule: Molecule) -> list[str]:
-    """Descriptions of permutations that generate the group; atoms are counted from 1.
+    """Describe permutations that generate a group, with atoms numbered from 1.
 
     Examples are "methyl rotation of C2: H5 H6 H7" and "exchange of H7 and H8 on C3".  The list is
-    empty for the trivial group.
+    empty if the group contains only the identity.
 
     Args:
         permutations: (P, N) a group.
-        molecule: the elements and bonds.
+        molecule: N atoms with elements and bonds.
     """
     return [_in_words(p, molecule) for p in generators(permutations)]
 
 
 def generators(permutations: np.ndarray) -> np.ndarray:
-    """A few elements that generate a group (P, N), beginning with long single cycles."""
+    """A few elements (Q, N) that generate a group (P, N); long single cycles come first."""
     permutations = np.asarray(permutations)
     moved = (permutations != np.arange(permutations.shape[1])).sum(axis=1)
     longest = [max(map(len, _cycles(p)), default=1) for p in permutations]
@@ -255,7 +265,7 @@ def generators(permutations: np.ndarray) -> np.ndarray:
 
 
 def _within(subset: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """The subgroup that some elements of a group generate."""
+    """The subgroup (Q, N) that some elements (K, N) of a group (P, N) generate."""
     subgroup = close(subset, len(group))
     return group if subgroup is None else subgroup
 
@@ -286,7 +296,7 @@ def _in_words(permutation: np.ndarray, molecule: Molecule) -> str:
 
 
 def _cycles(permutation: np.ndarray) -> list[list[int]]:
-    """Cycles of a permutation with two or more atoms, each from its lowest atom."""
+    """Cycles of two or more atoms in a permutation; each begins with its lowest atom."""
     cycles, seen = [], set()
     for start in range(len(permutation)):
         cycle, atom = [], start

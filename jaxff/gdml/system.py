@@ -1,4 +1,4 @@
-"""The kernel equations of one set of frames: from labels to a model."""
+"""The kernel equations of one set of frames, whose solution is a model."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ _IDENTICAL = 1e-6  # 1/Å: smallest distance of the descriptors of two different
 class KernelSystem:
     """The equations (K + λ) a = y of one set of frames, for any labels y.
 
-    Several sets of labels (two levels of theory; with and without a baseline) share one
-    factor or preconditioner: ``system.fit(frames)``, ``system.fit(residual(frames, baseline))``.
+    K is the kernel matrix and λ the regularisation.  Several sets of labels share one factor or
+    preconditioner, for example ``system.fit(frames)`` and
+    ``system.fit(residual(frames, baseline))``.
 
     Args:
-        frames: the training frames.
+        frames: M training frames of N atoms.
         permutations: (P, N) a group of atom permutations.
         sigma: length scale, 1/Å.
         lam: regularisation λ.
@@ -39,8 +40,8 @@ class KernelSystem:
             iterative solver.
 
     Raises:
-        InputError: fewer than two frames, two identical frames, too little memory, a matrix that
-            is not positive definite, or float64 not enabled.
+        InputError: fewer than two frames, two identical frames, no energies to constrain, too
+            little memory, a matrix that is not positive definite, or float64 not enabled.
     """
 
     def __init__(
@@ -58,7 +59,10 @@ class KernelSystem:
         require_float64()
         check_size(frames)
         if constrain_energies and frames.energies is None:
-            raise InputError(f"{frames.label}: there are no energies to constrain the model to")
+            raise InputError(
+                f"{frames.label}: the frames have no energies to constrain the model to; give "
+                "frames with energies, or do not constrain them"
+            )
         self.permutations = np.asarray(permutations, int)
         self.descriptor, self.lattice = descriptor, frames.lattice
         op = KernelOperator.of(
@@ -87,7 +91,7 @@ class KernelSystem:
         return float(self.op.lam)
 
     def weigh(self, forces: np.ndarray) -> np.ndarray:
-        """(K + λ)⁻¹ times force labels (3NM,) or (3NM, k), by the dense solver.
+        """Product of (K + λ)⁻¹ and forces (3NM,) or (3NM, k), by the dense solver.
 
         Net forces and torques, which no kernel can fit, are left out.
 
@@ -96,12 +100,12 @@ class KernelSystem:
         """
         if self.op.values:
             raise InputError(
-                "forces alone cannot be multiplied by the inverse kernel matrix of a system with "
+                "this product of forces and inverse kernel matrix needs a system without "
                 "constrained energies: use constrain_energies=False"
             )
         if not isinstance(self.solver, Dense):
             raise InputError(
-                "the product with the inverse kernel matrix needs a Cholesky factor: use "
+                "this product of forces and inverse kernel matrix needs a Cholesky factor: use "
                 'Solver("dense")'
             )
         op, width = self.op, self.op.bases.shape[1]
@@ -114,7 +118,7 @@ class KernelSystem:
         """The potential that reproduces the forces (and the mean energy) of `labels`.
 
         Args:
-            labels: the training frames, in the order of the system, with any forces and energies.
+            labels: the M training frames, in the order of the system, with any forces and energies.
             **provenance: fields of `KernelTerm` that describe the training data.
 
         Raises:
@@ -160,7 +164,15 @@ class KernelSystem:
 
 
 def residual(data: Dataset, baseline: Potential) -> Dataset:
-    """`data` minus the energies and forces of `baseline`, in the same atom order."""
+    """Subtract the energies and forces of a baseline from those of a data set.
+
+    Args:
+        data: M frames.
+        baseline: a potential in the atom order of `data`.
+
+    Raises:
+        InputError: an energy or force of the baseline is not finite.
+    """
     energies, forces = baseline.predict(data.positions)
     if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
         finite = np.isfinite(forces).all(axis=(1, 2)) & np.isfinite(energies)
@@ -176,7 +188,7 @@ def residual(data: Dataset, baseline: Potential) -> Dataset:
 
 
 def require_float64() -> None:
-    """Raise InputError unless JAX computes in float64."""
+    """Raise `InputError` unless JAX computes in float64."""
     if jnp.result_type(float) != jnp.float64:
         raise InputError(
             'kernel training needs float64: call jax.config.update("jax_enable_x64", True) first, '
@@ -185,16 +197,16 @@ def require_float64() -> None:
 
 
 def check_size(frames: Dataset) -> None:
-    """Raise InputError unless there are at least two frames of two atoms."""
+    """Raise `InputError` unless there are at least two frames of at least two atoms."""
     if len(frames) < 2 or frames.n_atoms < 2:
         raise InputError(
-            f"{frames.label}: {len(frames)} frames of {frames.n_atoms} atoms; "
-            "training needs at least two frames of two atoms"
+            f"{frames.label}: {len(frames)} frames of {frames.n_atoms} atoms, but training needs "
+            "at least two frames of two atoms; give more"
         )
 
 
 def refuse_identical(op: KernelOperator, frames: Dataset) -> None:
-    """Raise InputError if two frames have the same geometry, so that K is singular."""
+    """Raise `InputError` if two frames have the same geometry, which makes K singular."""
     x, index = np.asarray(op.descriptors), np.asarray(frames.index)
     square = np.sum(x**2, axis=1)
     for p in np.asarray(op.entries):

@@ -1,4 +1,4 @@
-"""Training of sGDML models: frames in, potential out."""
+"""Training of sGDML models on the frames of a data set."""
 
 from __future__ import annotations
 
@@ -51,43 +51,45 @@ def train(
 ) -> Potential:
     """Train an sGDML model on the forces of a data set.
 
-    With a baseline the model learns the difference from the baseline, and the returned potential
-    is their sum.  The atoms of the baseline are matched to those of the data set by the bond graph.
+    With a baseline, the kernel learns the difference between reference and baseline.
 
     Args:
-        dataset: M frames; the result has their atom order.
+        dataset: M frames.
         valid: validation frames, on which σ, λ and the prior are chosen; or their number, drawn
-            from the frames that `n_train` leaves (None: up to 500).
+            from the frames that are not used for training (None: up to 500).
         n_train: number of training frames, drawn at random with the distribution of energies of
             the data set (None: all frames, in their order).
-        sigma: length scale, 1/Å.  Of several values the best on the validation frames is used:
-            they are tried in ascending order up to the first that is worse.  None: search on a
-            quarter of the frames (at least 200), then try smaller values on all frames.
-        baseline: a potential in kcal/mol and Å.
+        sigma: length scale σ, 1/Å.  Several values are tried in ascending order until the
+            validation error increases.  None: search on a quarter of the frames (at least 200),
+            then try smaller values on all frames.
+        baseline: a potential; its atoms are matched to those of the data set by the bond graph.
         kernel: settings of the model: λ, symmetries, descriptor or learnt metric, energies, atoms,
             adaptation.
         solver: settings of the solver.
         run: seed, memory limit, checkpoint folder and progress.
 
     Returns:
-        The trained potential, in the atom order of the data set.
+        The kernel, or the sum of baseline and kernel, in the atom order of the data set.
 
     Raises:
         InputError: too few or identical frames, training frames among the validation frames,
-            gradients in place of forces, labels that cannot be right by comparison with the
-            baseline, float64 not enabled, a system too large for the memory
-            or not positive definite, or a solver that did not converge.
+            gradients in place of forces, labels that contradict the baseline, float64 not enabled,
+            a system too large for the memory or not positive definite, or a solver that did not
+            converge.
 
     Source: Chmiela et al., Sci. Adv. 3, e1603015 (2017); Nat. Commun. 9, 3887 (2018).
     """
     kernel, solver, run = kernel or Kernel(), solver or Solver(), run or Run()
     require_float64()
     if not isinstance(dataset, Dataset):
-        raise InputError(f"training needs a jaxff.Dataset, got {type(dataset).__name__}")
+        raise InputError(f"dataset must be a jaxff.Dataset, got {type(dataset).__name__}")
     if baseline is not None and not isinstance(baseline, Potential):
-        raise InputError(f"baseline={baseline!r} is not a Potential")
+        raise InputError(f"baseline={baseline!r} must be a jaxff.Potential")
     if kernel.adapt_baseline and baseline is None:
-        raise InputError("adapt_baseline=True needs a baseline whose parameters are re-estimated")
+        raise InputError(
+            f"adapt_baseline={kernel.adapt_baseline!r} needs a baseline: give baseline=, or use "
+            "adapt_baseline=False"
+        )
     if kernel.energies is None:
         dataset = replace(dataset, energies=None)
     sigmas = None if sigma is None else ascending(sigma, "sigma")
@@ -149,13 +151,13 @@ def train(
 
 
 def force_rmse(potential: Potential, data: Dataset) -> float:
-    """Root mean square error of the force components, kcal/mol/Å."""
+    """Root mean square error of the force components of a potential, kcal/mol/Å."""
     return float(np.sqrt(np.mean((potential.predict(data.positions)[1] - data.forces) ** 2)))
 
 
 @dataclass
 class _Task:
-    """The data that all models of a training share, and the models trained so far."""
+    """Data that all models of a training share, and the models trained so far."""
 
     valid: Dataset | None
     baseline: Potential | None
@@ -174,7 +176,7 @@ class _Task:
         return Adaptation(self.baseline)
 
     def request(self, frames: Dataset) -> dict:
-        """Everything that decides the result, except σ, λ and prior of the single models."""
+        """All inputs that determine the models, except σ, λ and prior of each model."""
         kernel, baseline = self.kernel, self.baseline
         first = restricted(frames, kernel.atoms).positions[0]
         return {
@@ -198,7 +200,7 @@ class _Task:
         }
 
     def learn_metric(self, frames: Dataset, lam: float) -> None:
-        """Replace the descriptor by one that is learnt from the residual of the baseline."""
+        """Replace the descriptor by the result of `learn_metric` for the training labels."""
         descriptor = self.checkpoint.descriptor() if self.checkpoint else None
         if descriptor is None:
             labels = frames if self.baseline is None else residual(frames, self.baseline)
@@ -220,7 +222,7 @@ class _Task:
         lams: Sequence[float],
         priors: Sequence[float | None] = PRIORS,
     ) -> tuple[Potential, float]:
-        """The best model of this σ and its validation error (∞ without validation frames)."""
+        """The best model with this σ, and its validation error (∞ without validation frames)."""
         if not self.kernel.adapt_baseline:
             priors = (None,)
         elif self.kernel.adapt_baseline is not True:
@@ -241,10 +243,7 @@ class _Task:
 
 @dataclass
 class _Models:
-    """The models of one σ and λ, one for each prior.
-
-    They share the factor or the preconditioner.
-    """
+    """The models of one σ and λ, one for each prior; all use the same solver."""
 
     task: _Task
     frames: Dataset
@@ -252,7 +251,7 @@ class _Models:
     lam: float
 
     def trained(self, prior: float | None) -> tuple[Potential, float]:
-        """The model for a prior (None: no adaptation), and its validation error."""
+        """The model for a prior (None: fixed baseline), and its validation error."""
         task, count = self.task, len(self.frames)
         key = self._key + ("" if prior is None else f"-{prior:g}")
         # The state of the solver can be continued to any tolerance, a finished model cannot.
@@ -285,7 +284,7 @@ class _Models:
 
     @cached_property
     def _factorised(self) -> tuple[KernelSystem, Dataset]:
-        """The equations and frames to adapt the baseline with: they have a factor."""
+        """Equations with a Cholesky factor, and their frames, for adapting the baseline."""
         if isinstance(self.system.solver, Dense):
             return self.system, self.frames
         few = some(self.frames, min(len(self.frames), ADAPT_UNKNOWNS // self.system.op.width), 0)
@@ -305,7 +304,7 @@ class _Models:
         )
 
     def _fitted(self, prior: float | None) -> Potential:
-        """The kernel, or the sum of the baseline (adapted, with a prior) and its kernel."""
+        """The kernel, or its sum with the baseline, which is adapted if there is a prior."""
         task, system, labels = self.task, self.system, self.frames
         baseline, atoms = task.baseline, task.kernel.atoms
         if prior is not None and baseline is not None:

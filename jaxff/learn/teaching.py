@@ -9,7 +9,7 @@ Source: Ramakrishnan, Dral, Rupp and von Lilienfeld, J. Chem. Theory Comput. 11,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -282,38 +282,50 @@ class _Trial:
         )
 
     def levels(self, way: _Way) -> Iterator[Level]:
-        """The way with the best width; then with parameters that are re-estimated."""
+        """The level of a way with the best width, and the one with re-estimated parameters."""
         slopes = way.slopes if way.fitted or self.settings.adapt else None
 
-        def at(prior: float | None, sigma: float) -> Level:
-            used = None if prior is None else slopes
-            return self._level(way, replace(self.op, sigma=sigma), prior, used)
+        def at(sigma: float, priors: Sequence[float] | None) -> list[Level]:
+            return self._levels(way, replace(self.op, sigma=sigma), slopes, priors)
 
         estimated = way.fitted and slopes is not None
-        sigma = search_width(lambda value: _error(at(PRIORS[0] if estimated else None, value)))
+        first = PRIORS[:1] if estimated else None
+        sigma = search_width(lambda value: _error(at(value, first)[0]))
         if not estimated:
-            yield at(None, sigma)
+            yield at(sigma, None)[0]
         if slopes is not None:
-            yield min((at(prior, sigma) for prior in PRIORS), key=_error)
+            yield min(at(sigma, PRIORS), key=_error)
 
-    def _level(
-        self, way: _Way, op: gdml.KernelOperator, prior: float | None, slopes: np.ndarray | None
-    ) -> Level:
-        few = self.chosen
-        used = None if slopes is None else slopes[few]
-        errors = leave_out_errors(op, way.residual[few], used, prior or 1.0)
-        if way.wrong is not None:
-            errors = errors + way.wrong[few]
-        rmse = float(np.sqrt(np.mean(errors**2)))
-        return Level(
-            way.name + ("" if prior is None else ", parameters re-estimated"),
-            float(np.abs(errors).mean()),
-            rmse if np.isfinite(rmse) else np.inf,
-            float(op.sigma),
-            float(op.lam),
-            prior,
-            way.teacher,
-        )
+    def _levels(
+        self,
+        way: _Way,
+        op: gdml.KernelOperator,
+        slopes: np.ndarray | None,
+        priors: Sequence[float] | None,
+    ) -> list[Level]:
+        """Levels with each strength of the prior, or one with fixed parameters (`priors` None)."""
+        few, residual = self.chosen, way.residual[self.chosen]
+        if slopes is None or priors is None:
+            tried = [(None, error) for error in leave_out_errors(op, residual)]
+        else:
+            errors = leave_out_errors(op, residual, slopes[few], priors)
+            tried = list(zip(priors, errors, strict=True))
+        levels = []
+        for prior, error in tried:
+            error = error if way.wrong is None else error + way.wrong[few]
+            rmse = float(np.sqrt(np.mean(error**2)))
+            levels.append(
+                Level(
+                    way.name + ("" if prior is None else ", parameters re-estimated"),
+                    float(np.abs(error).mean()),
+                    rmse if np.isfinite(rmse) else np.inf,
+                    float(op.sigma),
+                    float(op.lam),
+                    prior,
+                    way.teacher,
+                )
+            )
+        return levels
 
     def with_metric(self, way: _Way, level: Level, report: Progress) -> tuple[Level, Descriptor]:
         """The best way with a learnt metric, and the metric."""
@@ -330,10 +342,10 @@ class _Trial:
             descriptor=descriptor,
             lattice=residual.lattice,
         )
-        slopes = None if level.prior is None else way.slopes
+        slopes, priors = (None, None) if level.prior is None else (way.slopes, [level.prior])
 
         def at(sigma: float) -> Level:
-            return self._level(way, replace(op, sigma=sigma), level.prior, slopes)
+            return self._levels(way, replace(op, sigma=sigma), slopes, priors)[0]
 
         found = at(search_width(lambda sigma: _error(at(sigma))))
         return found._replace(name=f"{level.name}, learnt metric"), descriptor

@@ -205,11 +205,11 @@ def test_a_model_acts_on_atoms_of_a_larger_system(model, frames):
     ("options", "message"),
     [
         ({"n_train": 1}, "at least two"),
-        ({"n_train": 25}, "24 frames"),
+        ({"n_train": 25}, "number of frames, 24"),
         ({"n_train": 16, "sigma": -1.0}, "positive"),
-        ({"n_train": 24, "sigma": None}, "left to choose sigma"),
-        ({"n_train": 20, "sigma": [1, 2], "valid": 9}, "left to choose sigma"),
-        ({"valid": 9}, "give n_train also"),
+        ({"n_train": 24, "sigma": None}, "left for validation"),
+        ({"n_train": 20, "sigma": [1, 2], "valid": 9}, "left for validation"),
+        ({"valid": 9}, "give n_train, or"),
     ],
 )
 def test_bad_options_are_named(options, message, frames):

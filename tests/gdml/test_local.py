@@ -163,7 +163,7 @@ def test_files_batches_and_precision(toy, correction, tmp_path):
     np.testing.assert_allclose(batch, [hybrid(R) for R in toy[2][:5]], rtol=1e-9)
     single = correction.astype("float32")(toy[2][0][ATOMS].astype("float32"))
     np.testing.assert_allclose(single, correction(toy[2][0][ATOMS]), atol=1e-4)
-    with pytest.raises(InputError, match="not a single plain sGDML model"):
+    with pytest.raises(InputError, match="not a single sGDML model"):
         gdml.save(tmp_path / "plain.npz", correction)
     with pytest.raises(InputError, match="0 kernels"):
         gdml.uncertainty(hybrid, None, None)
@@ -318,15 +318,15 @@ def test_bad_input_is_named(toy, parts, frames):
     good = {"background": far, "kernel": gdml.LocalKernel(lam=1e-4)}
     for arguments, message in (
         ((train, toy[0], [0, 1]), "3 or more distinct atoms"),
-        ((train, None, ATOMS), "is not a Potential"),
-        ((blind, toy[0], ATOMS), "needs energies"),
+        ((train, None, ATOMS), "must be a jaxff.Potential"),
+        ((blind, toy[0], ATOMS), "correction needs them"),
     ):
         with pytest.raises(InputError, match=message):
             gdml.train_correction(*arguments, **good)
     for wrong, message in (
         ({"sigma": None}, "sigma must be positive"),
-        ({"background": new[:0]}, "no frames"),
-        ({"background": packaged_dataset("keto_malondialdehyde")[:3]}, "other atoms than toy"),
+        ({"background": new[:0]}, "at least one frame"),
+        ({"background": packaged_dataset("keto_malondialdehyde")[:3]}, "differ from those of toy"),
     ):
         with pytest.raises(InputError, match=message):
             gdml.train_correction(train, toy[0], ATOMS, **(good | wrong))
@@ -337,9 +337,9 @@ def test_bad_input_is_named(toy, parts, frames):
     ):
         with pytest.raises(InputError, match=message):
             gdml.LocalKernel(**wrong)
-    with pytest.raises(InputError, match=r"structures have shape \(1, 4, 3\)"):
+    with pytest.raises(InputError, match=r"got \(1, 4, 3\)"):
         gdml.nearest_frames(frames, frames.positions[:1, :4], 3)
-    with pytest.raises(InputError, match="25 frames are requested, but it has 24"):
+    with pytest.raises(InputError, match="count=25 must be from 1 to 24"):
         gdml.nearest_frames(frames, frames.positions[0], 25)
 
 

@@ -137,7 +137,7 @@ def test_iterative_training_predicts_as_dense_training(frames, group):
         dense.predict(frames.positions), iterative.predict(frames.positions), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
-    with pytest.raises(InputError, match="dense solver only"):
+    with pytest.raises(InputError, match="use the dense solver"):
         gdml.train(
             frames,
             sigma=12.0,
