@@ -188,7 +188,7 @@ def check_energies(label: str, energies: np.ndarray, predicted: np.ndarray) -> N
     if correlation < -0.5:
         raise InputError(
             f"{label}: the forces point towards higher energies (correlation {correlation:.2f}), "
-            "so they are gradients; change their sign"
+            "so they are probably gradients; change their sign"
         )
     if correlation < 0.5 or not 0.5 < slope < 2.0:
         warnings.warn(
