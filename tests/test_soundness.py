@@ -173,11 +173,23 @@ def test_what_a_fit_or_a_force_field_produces_can_be_saved(tmp_path):
         ({"n_atoms": 2}, "numbers has the shape"),
         ({"n_atoms": "3"}, "n_atoms must be a positive integer .got '3'"),
         ({"n_atoms": True}, "n_atoms must be a positive integer .got True"),
-        ({"energy_factor": 0.0}, "the energy_factor of its network is 0.0"),
-        ({"energy_factor": "1"}, "the energy_factor of its network is '1'"),
-        ({"length_factor": -1.0}, "the length_factor of its network is -1.0"),
-        ({"length_factor": float("nan")}, "the length_factor of its network is nan"),
-        ({"cutoff": 0.0}, "the cutoff of its network is 0.0"),
+        (
+            {"energy_factor": 0.0},
+            r"the energy_factor of the network must be a positive number .got 0.0",
+        ),
+        (
+            {"energy_factor": "1"},
+            r"the energy_factor of the network must be a positive number .got '1'",
+        ),
+        (
+            {"length_factor": -1.0},
+            r"the length_factor of the network must be a positive number .got -1.0",
+        ),
+        (
+            {"length_factor": float("nan")},
+            r"the length_factor of the network must be a positive number .got nan",
+        ),
+        ({"cutoff": 0.0}, r"the cutoff of the network must be a positive number .got 0.0"),
     ],
 )
 def test_damaged_fields_of_networks_are_refused(change, message, tmp_path):

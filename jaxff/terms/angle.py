@@ -13,22 +13,22 @@ from jaxff.potential import Column, Term
 
 
 def harmonic_angle(b1, b2, k, angle):
-    """Energy k (θ − angle)², () kcal/mol, of two bond vectors that enclose θ.
+    """Energy k (θ − angle)², () kcal/mol, of an angle θ.
 
     Args:
-        b1, b2: (3,) Å, from the first atom to the vertex and from there to the last.
-        k: kcal/mol/rad², without a factor ½.
-        angle: rad.
+        b1, b2: (3,) Å, from the first atom to the vertex, and from the vertex to the last atom.
+        k: () kcal/mol/rad², force constant without the factor ½.
+        angle: () rad, equilibrium angle.
     """
     return k * geometry.squared_deviation(-b1, b2, angle)
 
 
 @dataclass(frozen=True, eq=False)
 class HarmonicAngle(Term):
-    """Harmonic angles of AMBER's form.
+    """Harmonic angles of the form used by AMBER; see `harmonic_angle`.
 
     Attributes:
-        atoms: (A, 3), the vertex second.
+        atoms: (A, 3) atom indices; the vertex is second.
         rows: (A,) rows of the table of angle types.
         labels: names of the rows.
 

@@ -13,22 +13,22 @@ from jaxff.potential import Column, Term
 
 
 def harmonic_bond(d, k, length):
-    """Energy k (r − length)², () kcal/mol, of a bond vector of length r.
+    """Energy k (r − length)², () kcal/mol, of a bond with the length r.
 
     Args:
-        d: (3,) Å.
-        k: kcal/mol/Å², without a factor ½.
-        length: Å.
+        d: (3,) Å, bond vector.
+        k: () kcal/mol/Å², force constant without the factor ½.
+        length: () Å, equilibrium length.
     """
     return k * (geometry.length(d) - length) ** 2
 
 
 @dataclass(frozen=True, eq=False)
 class HarmonicBond(Term):
-    """Harmonic bonds of AMBER's form.
+    """Harmonic bonds of the form used by AMBER; see `harmonic_bond`.
 
     Attributes:
-        atoms: (B, 2).
+        atoms: (B, 2) atom indices.
         rows: (B,) rows of the table of bond types.
         labels: names of the rows.
 

@@ -1,8 +1,8 @@
-"""Class-II terms: anharmonic bonds and angles, and couplings of neighbours.
+"""Class-II terms: anharmonic bonds and angles, and couplings of neighbouring coordinates.
 
 The form follows U. Dinur and A. T. Hagler, Rev. Comput. Chem. 2, 99 (1991), and J. R. Maple et al.,
-J. Comput. Chem. 15, 162 (1994).  The displacements in couplings are bounded, so that no coupling
-exceeds the energies of the bonds and angles that hold a molecule together.
+J. Comput. Chem. 15, 162 (1994).  The displacements in couplings are bounded, so that the energies
+of bonds and angles exceed all couplings at large displacements.
 """
 
 from __future__ import annotations
@@ -20,39 +20,47 @@ from jaxff import geometry
 from jaxff.interaction import over
 from jaxff.potential import Column, Term
 
-STRETCH, BEND = 0.5, 1.0  # Å and rad at which displacements level off
-STRAIGHT = 0.05  # sin² sin² of the angles of a dihedral below which couplings with it fade out
+STRETCH, BEND = 0.5, 1.0  # Å and rad, bounds of the displacements in couplings
+STRAIGHT = 0.05  # couplings of a dihedral decrease to zero below this product of sin² of its angles
 HARMONICS = (1, 2, 3)  # multiples of the dihedral angle in its couplings
 
 
 @dataclass(frozen=True, eq=False)
 class ClassTwo(Term):
-    """Anharmonic bonds and angles with all couplings of neighbours.
+    """Anharmonic bonds and angles with all couplings of neighbouring coordinates.
 
-    Bonds are Morse's.  An angle has the energy k Δ² exp(cubic s + quartic s²), which is never
-    negative.  Couplings are products of displacements s = w tanh(Δ/w): of two bonds at an atom, of
-    an angle and a bond at its vertex, and of two angles at an atom.  A dihedral couples by cos nφ
-    with each of its bonds and angles (n = 1, 2, 3), and with both outer bonds or both angles
-    together (n = 0, 1, 2, 3).
+    Let Δ be the deviation of a bond length or angle from its equilibrium value, and s = w tanh(Δ/w)
+    the bounded deviation with w = STRETCH or BEND.  Bonds have a Morse energy.  Angles have the
+    energy k Δ² exp(cubic s + quartic s²), which is never negative.
+
+    Couplings are products of bounded deviations: of two bonds of an atom, of an angle and a bond at
+    its vertex, and of two angles at an atom.  Couplings of a dihedral angle φ have the factor
+    cos nφ: with one of its bonds or angles for n = 1, 2, 3, and with the product of both outer
+    bonds or both angles for n = 0, 1, 2, 3.
 
     Attributes:
-        n_atoms: N.
-        bonds, angles, dihedrals: (B, 2), (A, 3), (T, 4) atoms, the vertex of an angle second.
-        bond_rows, angle_rows, dihedral_rows: their types.
-        angle_bonds: (A, 2) the bonds of each angle; dihedral_bonds (T, 3), dihedral_angles (T, 2).
-        bond_angle_rows: (A, 2) type of the coupling of each angle with its first and second bond.
-        third_bonds, third_bond_rows: (S, 2) an angle and another bond at its vertex, their type.
-        angle_pairs, angle_pair_rows: (Q, 2) angles at one vertex, and their type.
-        bond_dihedral_rows: (T, 3), angle_dihedral_rows: (T, 2).
-        bond_labels, angle_labels, ...: names of the rows, one field for each field of rows.
+        n_atoms: number of atoms N.
+        bonds, angles, dihedrals: (B, 2), (A, 3), (D, 4) atom indices; the vertex of an angle is
+            second.
+        bond_rows, angle_rows, dihedral_rows: (B,), (A,), (D,) types.
+        angle_bonds, dihedral_bonds, dihedral_angles: (A, 2), (D, 3), (D, 2) indices of the bonds of
+            each angle, and of the bonds and angles of each dihedral.
+        bond_angle_rows: (A, 2) types of the couplings of each angle with its two bonds.
+        third_bonds, third_bond_rows: (S, 2) indices of an angle and another bond at its vertex, and
+            (S,) type of their coupling.
+        angle_pairs, angle_pair_rows: (Q, 2) indices of two angles with one vertex, and (Q,) type of
+            their coupling.
+        bond_dihedral_rows, angle_dihedral_rows: (D, 3), (D, 2) types of the couplings of each
+            dihedral with its bonds and angles.
+        bond_labels, angle_labels, ...: names of the types, one field for each field of types.
     """
 
     kind: ClassVar[str] = "class2"
     columns: ClassVar[dict[str, Column]] = {
         "depth": Column("kcal/mol", scale=20.0, lower=10.0, upper=1000.0),
         "width": Column("1/Å", scale=0.2, lower=0.3, upper=6.0),
-        # Equilibrium values have narrow scales, because couplings with a linear part determine them
-        # badly: with wider scales fits end at angles of 80°, which differ from fit to fit.
+        # Equilibrium values have small scales, because couplings with a linear part determine them
+        # badly: with larger scales some fitted angles are 80°, and differ between fits.
         "length": Column("Å", scale=0.0025, lower=0.5, upper=5.0),
         "k": Column("kcal/mol/rad²", scale=5.0, lower=1.0),
         "angle": Column("rad", scale=0.005, lower=0.5, upper=3.1416),
@@ -144,7 +152,13 @@ class ClassTwo(Term):
         angles: np.ndarray,
         dihedrals: np.ndarray,
     ) -> ClassTwo:
-        """The couplings of a molecule with atom types (N,), by types; see the attributes."""
+        """Make the term of a molecule; couplings of equal atom types share parameters.
+
+        Args:
+            types: (N,) atom types.
+            bonds, angles, dihedrals: (B, 2), (A, 3), (D, 4) atom indices; the vertex of an angle is
+                second.
+        """
         bonds, angles, dihedrals = (
             np.asarray(x, np.int32).reshape(-1, n)
             for x, n in ((bonds, 2), (angles, 3), (dihedrals, 4))
@@ -223,7 +237,7 @@ class ClassTwo(Term):
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each column."""
+        """The shape of each column, {column: shape}."""
         rows = {
             column: len(self.row_names(field))
             for field, (_, columns) in self.tables.items()
@@ -246,7 +260,7 @@ class ClassTwo(Term):
         reference = p["angle"][self.angle_rows]
         square = over(geometry.squared_angle_deviation, R, self.angles, reference)
         bend = over(geometry.angle, R, self.angles) - reference
-        # A straight angle has a kink at its minimum: it takes no part in couplings.
+        # A straight angle has a kink at its minimum, so that it has no couplings.
         bent = geometry.fade(jnp.sin(reference) ** 2 / 0.2)
         s, t = STRETCH * jnp.tanh(d / STRETCH), bent * BEND * jnp.tanh(bend / BEND)
         shape = t * (p["cubic"][self.angle_rows] + t * p["quartic"][self.angle_rows])
@@ -276,7 +290,7 @@ class ClassTwo(Term):
             waves = jnp.concatenate([jnp.ones_like(waves[:, :1]), waves], axis=1)
             ks = (p[name][self.dihedral_rows] for name in ("outer_bonds", "angle_angle_dihedral"))
             outer, both = (jnp.sum(k * waves, axis=1) for k in ks)
-            # Where three atoms are in line there is no dihedral: couplings fade with both angles.
+            # Dihedrals of three collinear atoms are undefined: couplings decrease to zero there.
             sin2 = 1.0 - over(geometry.angle_cos, R, self.angles) ** 2
             fade = geometry.fade(jnp.prod(sin2[self.dihedral_angles], axis=1) / STRAIGHT)
             out |= {
@@ -304,9 +318,10 @@ def _ends_first(angle: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
-    """Numbers of the parts of a chain, from the end whose types come first.
+    """Numbers (parts,) of the parts of a chain of atoms.
 
-    Both ends have the number 0 if the types are the same in both directions.
+    The end with the alphabetically first types has the number 0.  If the types are the same in both
+    directions, equivalent parts have equal numbers.
     """
     names = [types[a] for a in atoms]
     count = list(range(parts))
@@ -316,7 +331,13 @@ def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
 
 
 def _parts(types: Sequence[str], chains: np.ndarray, parts: int) -> tuple[tuple, np.ndarray]:
-    """Names and rows (n, parts) of parts of chains (n, k); equal types share a row."""
+    """Names and rows (n, parts) of the parts of chains of atoms; equal types share a row.
+
+    Args:
+        types: (N,) atom types.
+        chains: (n, k) atom indices.
+        parts: number of parts of each chain.
+    """
     names = [
         f"{_name(types, chain)} {side + 1}"
         for chain in chains.tolist()
@@ -327,7 +348,7 @@ def _parts(types: Sequence[str], chains: np.ndarray, parts: int) -> tuple[tuple,
 
 
 def _angle_pairs(angles: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of angles at one vertex."""
+    """Yield the indices of all pairs of angles (A, 3) with the same vertex."""
     at: dict[int, list[int]] = {}
     for k, vertex in enumerate(angles[:, 1].tolist()):
         at.setdefault(vertex, []).append(k)

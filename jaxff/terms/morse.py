@@ -14,24 +14,24 @@ from jaxff.potential import Column, Term
 
 
 def morse_bond(d, depth, width, length):
-    """Energy depth (1 − exp(−width (r − length)))², () kcal/mol, of a bond.
+    """Energy depth (1 − exp(−width (r − length)))², () kcal/mol, of a bond of length r.
 
     Args:
-        d: (3,) Å, the bond vector, of length r.
-        depth: kcal/mol.
-        width: 1/Å.
-        length: Å.
+        d: (3,) Å, bond vector.
+        depth: () kcal/mol, dissociation energy.
+        width: () 1/Å.
+        length: () Å, equilibrium length.
     """
-    # expm1 keeps the digits near the minimum.
+    # expm1 is accurate near the minimum.
     return depth * jnp.expm1(-width * (geometry.length(d) - length)) ** 2
 
 
 @dataclass(frozen=True, eq=False)
 class MorseBond(Term):
-    """Morse bonds.
+    """Morse bonds; see `morse_bond`.
 
     Attributes:
-        atoms: (B, 2).
+        atoms: (B, 2) atom indices.
         rows: (B,) rows of the table of bond types.
         labels: names of the rows.
 

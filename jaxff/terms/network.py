@@ -1,4 +1,4 @@
-"""Networks: any function of JAX arrays with any tree of weights as a term."""
+"""Networks: energy functions of positions and a tree of weights as terms."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _MARK = "__jaxff_builder__"
 
 
 def network_builder(function: Callable) -> Callable:
-    """Decorate a function that makes the `apply` of a network: files may then call it.
+    """Decorate a builder, a function that makes the `apply` of a network; see `network`.
 
-    `jaxff.load` calls the function with any JSON configuration that a file contains.  Therefore the
-    function must not write files or run programs.
+    `jaxff.load` may call a decorated function with any JSON configuration from a file.  Therefore
+    the function must not write files or run programs.
     """
     setattr(function, _MARK, True)
     return function
@@ -48,38 +48,41 @@ def network(
     builder: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Potential:
-    """The potential of a network, or of any other function of JAX arrays.
+    """The potential of a network or of any other energy function.
 
     Args:
-        apply: ``apply(variables, numbers, R)`` returns the energy (), in `energy_unit`, of atomic
-            numbers (N,) at positions R (N, 3) in `length_unit`.  If it has a parameter `box`, it
-            receives the lattice vectors as rows, (3, 3) in `length_unit`, or None.  If it has a
-            parameter `neighbor`, it receives pairs of atoms (2, P), each pair once: those of the
-            neighbour list, whose entries N are padding, or all pairs if no list is given.
+        apply: ``apply(variables, numbers, R)`` returns the energy (), in `energy_unit`, of atoms
+            with atomic numbers (N,) at R (N, 3) in `length_unit`.  An optional argument `box`
+            receives the lattice vectors as rows, (3, 3) in `length_unit`, or None.  An optional
+            argument `neighbor` receives pairs of atoms (2, P), each pair once.  The pairs are those
+            of the neighbour list, with indices N as padding, or all pairs if there is no list.
         variables: the weights, any tree of floating-point arrays.
         atoms: the molecule, or its atomic numbers (N,).
-        cutoff: largest distance of interacting atoms, Å (None: unlimited).  A neighbour list that
-            is passed to the potential must contain all pairs up to it.
-        energy_unit, length_unit: units of the network, see `jaxff.units`.
-        builder: ``"package.module:function"``, an importable function; ``function(**config)``
-            returns `apply`, or `apply` and an example of `variables`.  The example is needed to
-            load weights whose tree does not consist of dicts, lists and tuples.  Without a builder
-            the potential cannot be saved.
+        cutoff: largest distance of interacting atoms, Å (None: unlimited).  Neighbour lists must
+            contain all pairs up to this distance.
+        energy_unit, length_unit: units of the network; see `jaxff.units`.
+        builder: name of an importable function, "package.module:function".  A call
+            ``function(**config)`` returns `apply`, or `apply` and an example of `variables`.  The
+            example is needed if the tree of weights contains nodes other than dicts, lists and
+            tuples.  A potential without a builder cannot be saved.
         config: keyword arguments of the builder, JSON values.
 
     Raises:
-        InputError: an argument cannot be used; the energy is not a scalar.
+        InputError: an argument is wrong, the energy is not a scalar, or the builder makes another
+            function than `apply`.
     """
     molecule = atoms if isinstance(atoms, Molecule) else None
     numbers = np.asarray(molecule.numbers if molecule is not None else atoms)
     if numbers.ndim != 1 or not len(numbers) or not np.issubdtype(numbers.dtype, np.integer):
-        raise InputError("network needs a molecule or a list of atomic numbers (N,)")
+        raise InputError(
+            f"atoms must be a molecule or a list of atomic numbers (N,) (got {atoms!r})"
+        )
     if _no_elements(numbers):
-        raise InputError(f"network got the atomic numbers {numbers.tolist()}, not all are elements")
+        raise InputError(f"atomic numbers must be from 1 to 118 (got {numbers.tolist()})")
     if cutoff is not None and not (isinstance(cutoff, Real) and 0.0 < cutoff < np.inf):
-        raise InputError(f"cutoff={cutoff!r}: use a positive number of Å, or None")
+        raise InputError(f"cutoff must be a positive number of Å, or None (got {cutoff!r})")
     if config is not None and builder is None:
-        raise InputError("network got a config without a builder; name the builder as well")
+        raise InputError("config is given without builder; give the builder, too")
     _check_weights(variables)
     text = _json(config or {})
     term = Network(
@@ -99,7 +102,8 @@ def network(
         setattr(function, _MARK, True)  # the caller of this function trusts it
         if _arguments(made) != _arguments(apply):
             raise InputError(
-                f"the builder {builder} must return a function with the same arguments as apply"
+                f"the builder {builder} must return a function with the same arguments as apply "
+                f"(got {_arguments(made)}, expected {_arguments(apply)})"
             )
     potential = Potential.of("network", term, {"weights": variables}, molecule)
     potential.program.trace(potential.params)  # an error now rather than at the first use
@@ -109,7 +113,16 @@ def network(
 
 
 def _compare(term: Network, other: Network, params: Params) -> None:
-    """Raise InputError if the builder makes another function than that of the term."""
+    """Compare the energies of two terms at a test geometry.
+
+    Args:
+        term: the term with the given function.
+        other: the term with the function of the builder.
+        params: parameters of both terms.
+
+    Raises:
+        InputError: the energies differ.
+    """
     R = jnp.asarray(ghost_positions(term.n_atoms))  # no two atoms coincide
     space = Space(box=20.0 * jnp.eye(3)) if "box" in _arguments(term.apply) else Space()
     energies = [float(one.energies(params, R, space)["network"]) for one in (term, other)]
@@ -117,22 +130,22 @@ def _compare(term: Network, other: Network, params: Params) -> None:
         raise InputError(
             f"the builder {term.builder} with config {term.config} makes another function than "
             f"apply: the energies of a test geometry are {energies[1]:.6g} and {energies[0]:.6g} "
-            "kcal/mol; give the config with which apply was made"
+            "kcal/mol; give the same builder and config as for apply"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Network(Term):
-    """The energy of a function of atomic numbers, positions and weights.
+    """The term of a network; see `network`.
 
     Attributes:
         numbers: (N,) atomic numbers.
         cutoff: largest distance of interacting atoms, Å, or None.
-        energy_factor: kcal/mol per unit of energy of the network.
-        length_factor: Å per unit of length of the network.
-        builder: "package.module:function" that makes `apply`, or "".
-        config: JSON object of the builder's arguments.
-        apply: see `network`.
+        energy_factor: factor from the energy unit of the network to kcal/mol.
+        length_factor: factor from the length unit of the network to Å.
+        builder: name of the function that makes `apply`, or "".
+        config: keyword arguments of the builder as JSON text.
+        apply: energy function; see `network`.
     """
 
     kind: ClassVar[str] = "network"
@@ -157,7 +170,7 @@ class Network(Term):
 
     def energies(self, params: Params, R: jax.Array, space: Space) -> dict[str, jax.Array]:
         weights = params["weights"]
-        # The network computes in the type of its weights, as some networks accept no other type.
+        # Positions get the dtype of the weights, because some networks accept no other dtype.
         dtype = jnp.result_type(*jax.tree.leaves(weights)) if jax.tree.leaves(weights) else R.dtype
         optional = {}
         arguments = _arguments(self.apply)
@@ -177,10 +190,10 @@ class Network(Term):
             if energy.shape == () and jnp.issubdtype(energy.dtype, jnp.floating):
                 return {"network": self.energy_factor * energy.astype(R.dtype)}
             what = f"an array of type {energy.dtype} and shape {energy.shape}"
-        raise InputError(f"the network returns {what}; its energy must be a scalar () of real type")
+        raise InputError(f"the network must return the energy as a real scalar () (got {what})")
 
     def frame_bytes(self, params: Params) -> int:
-        """Upper bound of the memory of the forces, bytes: all intermediate arrays."""
+        """Total size of all intermediate arrays of the forces, in bytes."""
 
         def energy(params, R):
             return self.energies(params, R, Space())["network"]
@@ -192,13 +205,20 @@ class Network(Term):
 
     @classmethod
     def restored(cls, values: dict[str, Any], trust: Sequence[str]) -> Network:
-        """The term of a file; its builder is called only if the user allows it."""
+        """Make the term from the fields in a file; see `Term.restored` for the arguments.
+
+        Raises:
+            InputError: a field is wrong, or the builder is not trusted.
+        """
         for key in ("energy_factor", "length_factor", "cutoff"):
             value = values[key]
             if key == "cutoff" and value is None:
                 continue
             if type(value) not in (int, float) or not 0.0 < value < np.inf:
-                raise InputError(f"the {key} of its network is {value!r}; make the file again")
+                raise InputError(
+                    f"the {key} of the network must be a positive number (got {value!r}); make the "
+                    "file again"
+                )
         function = _trusted(values["builder"], trust)
         apply, _ = _built(function, values["config"])
         return cls(**values, apply=apply)
@@ -209,12 +229,12 @@ class Network(Term):
         return None
 
     def template(self) -> Any:
-        """An example of the weights, from the builder."""
+        """An example of the weights, made by the builder."""
         return _built(_imported(self.builder), self.config)[1]
 
 
 def _no_elements(numbers: np.ndarray) -> bool:
-    """Whether one of the atomic numbers is not that of an element."""
+    """Whether one of the atomic numbers (N,) belongs to no element."""
     return not ((numbers > 0) & (numbers < len(chemical_symbols))).all()
 
 
@@ -224,19 +244,23 @@ def _check_weights(variables) -> None:
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             what = type(leaf).__name__ if dtype is None else str(dtype)
             raise InputError(
-                f"variables{jax.tree_util.keystr(path)} is of type {what}; a network's variables "
-                "must be floating-point arrays: put everything else into apply (Equinox: "
-                "eqx.partition(model, eqx.is_inexact_array))"
+                f"variables{jax.tree_util.keystr(path)} must be a floating-point array (got {what})"
+                ": put everything else into apply (in Equinox, by eqx.partition(model, "
+                "eqx.is_inexact_array))"
             )
 
 
 def _arguments(apply: Callable) -> tuple[str, ...]:
-    """Which of `OPTIONAL` a function declares."""
+    """The optional arguments, "box" and "neighbor", that a function declares.
+
+    Raises:
+        InputError: the arguments of the function are unknown.
+    """
     try:
         declared = inspect.signature(apply).parameters
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"apply={apply!r}: give a function whose arguments Python can inspect"
+            f"apply must be a function with arguments that Python can inspect (got {apply!r})"
         ) from error
     return tuple(name for name in OPTIONAL if name in declared)
 
@@ -249,13 +273,17 @@ def _json(config: Mapping[str, Any]) -> str:
     try:
         text = json.dumps(dict(config), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"the config of a network must be JSON values: {error}") from error
+        raise InputError(f"config must contain JSON values only ({error})") from error
     return text
 
 
 def _imported(name: str) -> Callable:
-    """The function "package.module:function"; imports the module."""
-    form = f'builder={name!r}: give an importable function as "package.module:function"'
+    """Import a function by its name "package.module:function".
+
+    Raises:
+        InputError: the name has another form, or the function cannot be imported.
+    """
+    form = f'builder must be an importable function "package.module:function" (got {name!r})'
     module, colon, qualified = str(name).partition(":")
     if not (module and colon and qualified):
         raise InputError(form)
@@ -264,19 +292,28 @@ def _imported(name: str) -> Callable:
         for part in qualified.split("."):
             value = getattr(value, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"builder {name!r} cannot be imported: {error}") from error
+        raise InputError(
+            f"the builder {name!r} cannot be imported ({error}): install its package or correct "
+            "the name"
+        ) from error
     if not callable(value) or "<" in qualified:
         raise InputError(form)
     return value
 
 
 def _trusted(name: str, trust: Sequence[str]) -> Callable:
-    """The builder of a file, if it may be called.
+    """The builder in a file, if it is trusted.
 
-    It must be declared with `network_builder`, used in this process by `network`, or be in a module
-    that `trust` names.  A module that is not trusted is not imported, and a function that a trusted
-    module imports is called only if the module that defines it is trusted or lies inside a trusted
-    package.
+    A builder is trusted if it is decorated by `network_builder`, was passed to `network` in this
+    process, or belongs to a module in `trust`.  Modules that are not trusted are not imported.  A
+    function that a trusted module imports must be defined in a trusted module or package.
+
+    Args:
+        name: "package.module:function".
+        trust: names of trusted modules.
+
+    Raises:
+        InputError: the builder is not trusted.
     """
     module = name.partition(":")[0]
     named = (trust,) if isinstance(trust, str) else trust
@@ -287,9 +324,9 @@ def _trusted(name: str, trust: Sequence[str]) -> Callable:
         if any(home == one or home.startswith(f"{one}.") for one in trusted):
             return function
         raise InputError(
-            f"its network is made by {name}, which {module} only imports from {home}: if you trust "
-            f"that module as well, add it (trust={[module, home]!r}; on the command line "
-            f"--trust {module} --trust {home}), or let the file name a function of {module}"
+            f"the builder {name} of the network is defined in {home}, which is not trusted: if you "
+            f"trust this module, load the file with trust={[module, home]!r} (--trust {module} "
+            f"--trust {home})"
         )
     value: Any = sys.modules.get(module)
     for part in name.partition(":")[2].split("."):
@@ -297,19 +334,23 @@ def _trusted(name: str, trust: Sequence[str]) -> Callable:
     if isinstance(value, FunctionType) and getattr(value, _MARK, False):
         return value
     raise InputError(
-        f"its network is made by the function {name}, which is not trusted: if you "
-        f"trust the file, load it with trust=[{module!r}] (on the command line: --trust {module})"
+        f"the builder {name} of the network is not trusted: if you trust this module, load the "
+        f"file with trust=[{module!r}] (--trust {module})"
     )
 
 
 def _built(function: Callable, config: str) -> tuple[Callable, Any]:
-    """`apply` and an example of the weights (None if there is none)."""
+    """Call a builder; return `apply` and the example of the weights, or None.
+
+    Raises:
+        InputError: the builder returns something else.
+    """
     made = function(**json.loads(config))
     apply, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not callable(apply):
         raise InputError(
-            f"the builder {function.__module__}:{function.__qualname__} returns "
-            f"{type(made).__name__}; it must return the function apply, or (apply, variables)"
+            f"the builder {function.__module__}:{function.__qualname__} must return the function "
+            f"apply, or (apply, variables) (got {type(made).__name__})"
         )
     return apply, example
 

@@ -1,13 +1,14 @@
 """GAFF-NN: the bonded terms of GAFF with small networks of internal coordinates.
 
 The idea is that of GAFF-NN in H. E. Sauceda, M. Gastegger, S. Chmiela, K.-R. Müller and A.
-Tkatchenko, J. Chem. Phys. 153, 124109 (2020).  Here the network of each type scales the GAFF term
-or adds to it, and its outputs are initially zero.  A fit therefore begins exactly at GAFF, and at
-large displacements the GAFF terms, which hold the molecule together, exceed every network.
+Tkatchenko, J. Chem. Phys. 153, 124109 (2020).  Here the network of each type multiplies the GAFF
+term or is added to it.  The initial outputs are zero, so that a fit begins at GAFF.  The outputs
+are bounded, so that the GAFF terms exceed them at large displacements.
 
-Features of the networks: w tanh(Δr/w) of a bond, bounded by w = STRETCH; cos θ0 − cos θ of an
-angle, which is about sin θ0 (θ − θ0) and, unlike θ, smooth at straight angles; cos φ and cos 2φ of
-a dihedral, which are the same for mirror images.
+Features of the networks:
+- w tanh(Δr/w) of a bond with the deviation Δr from its equilibrium length and w = STRETCH.
+- cos θ0 − cos θ of an angle θ with the equilibrium angle θ0; it is smooth at straight angles.
+- cos φ and cos 2φ of a dihedral φ; they are equal for mirror images.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from jaxff.potential import Column, Term
 from jaxff.terms.class2 import STRAIGHT, STRETCH
 from jaxff.terms.torsion import FourierTorsion
 
-LARGEST_EXPONENT = 2.0  # the stiffness changes by a factor of at most e²
-STRETCHED, BENT = 0.1, 0.2  # Å and 1: typical thermal values, so that features are of order one
+LARGEST_EXPONENT = 2.0  # a network changes the force constant by a factor of at most e²
+STRETCHED, BENT = 0.1, 0.2  # Å and 1: typical thermal values, for features of order one
 WIDTHS = {"bond": 4, "angle": 6, "torsion": 6, "improper": 3}
 SEED = 0
 _HIDDEN = {"kernel": Column("1", scale=0.05), "bias": Column("1", scale=0.05)}
@@ -37,14 +38,19 @@ _ENERGY = {"energy": {"kernel": Column("kcal/mol", scale=0.2)}}
 
 
 class Perceptron(nn.Module):
-    """One hidden layer of tanh units, and bounded linear outputs by name."""
+    """Perceptron with one hidden layer of tanh units and linear outputs.
+
+    Attributes:
+        width: number of hidden units.
+        outputs: names of the outputs.
+    """
 
     width: int
     outputs: tuple[str, ...]
 
     @nn.compact
     def __call__(self, x):
-        """Outputs {name: (..., 1)} for the features x (..., F)."""
+        """Outputs {name: (..., 1)} for features x (..., F)."""
         hidden = nn.tanh(nn.Dense(self.width, name="hidden")(x))
         return {
             name: nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros, name=name)(hidden)
@@ -53,23 +59,38 @@ class Perceptron(nn.Module):
 
 
 def start(n_types: int, n_features: int, width: int, outputs: tuple[str, ...]) -> dict:
-    """Weights {layer: {kernel, bias}} of one network for each type, with zero output.
+    """Initial weights of one network for each type, with zero outputs.
 
-    The hidden layers are the same for all types and random with a fixed seed, so that the tables of
+    The hidden layers are random with a fixed seed and equal for all types, so that the tables of
     two molecules have equal initial values.
+
+    Args:
+        n_types: number of types T.
+        n_features: number of features.
+        width: number of hidden units.
+        outputs: names of the outputs.
+
+    Returns:
+        {layer: {"kernel" or "bias": array (T, ...)}}.
     """
     rng = np.random.default_rng(SEED)
     module = Perceptron(width, outputs)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(n_features))["params"]
     weights = jax.tree.map(lambda shape: np.zeros(shape.shape), shapes)
-    # Half the usual spread gives smoother networks, which fit unseen frames better.
+    # Half the usual standard deviation gives smoother networks with lower validation errors.
     kernel = 0.5 * rng.normal(size=(n_features, width)) / np.sqrt(n_features)
     weights["hidden"] = {"kernel": kernel, "bias": rng.normal(size=width)}
     return jax.tree.map(lambda v: np.tile(v, (n_types,) + (1,) * v.ndim), weights)
 
 
 def outputs_of(weights, rows, x) -> dict:
-    """Outputs {name: (n, P)} of networks of types `rows` (n,), features x (n, P, F)."""
+    """Outputs {name: (n, P)} of the networks of n interactions.
+
+    Args:
+        weights: {layer: {"kernel" or "bias": array (T, ...)}}.
+        rows: (n,) types.
+        x: (n, P, F) features of P points for each interaction.
+    """
     names = tuple(sorted(weights.keys() - {"hidden"}))
     module = Perceptron(weights["hidden"]["bias"].shape[-1], names)
     selected = jax.tree.map(lambda v: v[rows], weights)
@@ -82,30 +103,53 @@ def outputs_of(weights, rows, x) -> dict:
 
 
 def turned(x, order: Sequence[int], palindromic):
-    """Features (n, F), in the order of reversed atoms where `palindromic` (n,) is 1.
+    """Features (n, F) for the reversed order of atoms, where types allow this order.
 
-    The mean of a network over these and the original features is the same in both directions.
+    The mean of the network outputs for x and the result is the same for both orders of atoms.
+
+    Args:
+        x: (n, F) features.
+        order: (F,) order of the features of reversed atoms.
+        palindromic: (n,) 1 if the types are the same in both directions, 0 if x is returned.
     """
     return jnp.where(palindromic[:, None] == 1, x[:, np.array(order)], x)
 
 
 def stretch(a, b, length):
-    """Bounded displacement (), of order one, of the bond of points a, b (3,) Å."""
+    """Bounded deviation () of a bond length from equilibrium, of order one.
+
+    Args:
+        a, b: (3,) Å.
+        length: () Å, equilibrium length.
+    """
     return (STRETCH / STRETCHED) * jnp.tanh((geometry.distance(a, b) - length) / STRETCH)
 
 
 def bend(a, b, c, angle):
-    """(cos θ0 − cos θ)/BENT, (), of points (3,) Å, vertex b; θ0 is `angle`, rad."""
+    """(cos θ0 − cos θ)/BENT, (), of an angle θ.
+
+    Args:
+        a, b, c: (3,) Å; θ is the angle at b.
+        angle: θ0, () rad, equilibrium angle.
+    """
     return (jnp.cos(angle) - geometry.angle_cos(a, b, c)) / BENT
 
 
 def scaled(energy, exponent):
-    """Energy () times exp(bounded exponent), which keeps the sign and the asymptote."""
+    """Energy multiplied by exp(w tanh(exponent/w)) with w = LARGEST_EXPONENT.
+
+    Args:
+        energy: () kcal/mol.
+        exponent: ().
+    """
     return energy * jnp.exp(LARGEST_EXPONENT * jnp.tanh(exponent / LARGEST_EXPONENT))
 
 
 def dihedral_features(a, b, c, d):
-    """cos φ and cos 2φ (2,) of points (3,) Å, and a factor (), 0 if three are in line."""
+    """cos φ and cos 2φ, (2,), of the dihedral φ of the points a, b, c, d (3,) Å, and a factor ().
+
+    The factor decreases smoothly from 1 to 0 if three consecutive points become collinear.
+    """
     cos, _ = geometry.dihedral_cos_sin(a, b, c, d)
     first, second = geometry.angle_cos(a, b, c), geometry.angle_cos(b, c, d)
     fade = geometry.fade((1.0 - first**2) * (1.0 - second**2) / STRAIGHT)
@@ -113,11 +157,11 @@ def dihedral_features(a, b, c, d):
 
 
 class _Neural(Term):
-    """Base of the terms with networks."""
+    """Base class of the terms with networks."""
 
     @classmethod
     def upgraded(cls, params):
-        """Convert weights from columns such as hidden_kernel (version 1) to a tree."""
+        """Convert the columns of file version 1, such as hidden_kernel, to a tree of weights."""
         out: dict[str, Any] = {}
         for column, value in params.items():
             layer, _, key = column.rpartition("_")
@@ -130,10 +174,10 @@ class _Neural(Term):
 
 @dataclass(frozen=True, eq=False)
 class NeuralBond(_Neural):
-    """Bonds with the energy k (r − length)² exp(f(s)), where f is a bounded network.
+    """Bonds with the energy k (r − length)² exp(f), where f is a bounded network output.
 
     Attributes:
-        atoms: (B, 2).
+        atoms: (B, 2) atom indices.
         rows: (B,) rows of all columns.
         labels: names of the rows.
     """
@@ -157,7 +201,8 @@ class NeuralBond(_Neural):
         k, length = params["k"][self.rows], params["length"][self.rows]
         r = over(geometry.distance, R, self.atoms)
         x = (STRETCH / STRETCHED) * jnp.tanh((r - length) / STRETCH)
-        points = jnp.stack([x, jnp.zeros_like(x)], axis=1)[..., None]  # k is the curvature at 0
+        # The output at equilibrium is subtracted, so that k is the force constant there.
+        points = jnp.stack([x, jnp.zeros_like(x)], axis=1)[..., None]
         f = outputs_of(params["network"], self.rows, points)["stiffness"]
         return {"bond": scaled(k * (r - length) ** 2, f[:, 0] - f[:, 1]).sum()}
 
@@ -166,16 +211,15 @@ class NeuralBond(_Neural):
 class NeuralAngle(_Neural):
     """Angles with the energy k (θ − angle)² exp(f) + g.
 
-    f and g are outputs of one network of the angle and its two bonds.
+    f and g are outputs of one network of the angle and its two bonds.  The parameter `lengths`
+    contains the equilibrium lengths of these bonds.
 
     Attributes:
-        atoms: (A, 3), the vertex second, in the direction whose atom types are alphabetically
-            first.
+        atoms: (A, 3) atom indices.  The vertex is second.  Of both directions, the one with the
+            alphabetically first types is used.
         rows: (A,) rows of all columns.
-        palindromic: (A,) 1 where the types are the same in both directions, else 0.
+        palindromic: (A,) 1 if the types are the same in both directions, else 0.
         labels: names of the rows.
-
-    The parameter `lengths` contains the bond lengths from which displacements are counted.
     """
 
     kind: ClassVar[str] = "neural_angle"
@@ -222,14 +266,15 @@ class NeuralAngle(_Neural):
 class NeuralTorsion(_Neural, FourierTorsion):
     """Fourier torsions plus a network of the dihedral, its bonds and its angles.
 
-    Attributes:
-        atoms, rows, periodicities, labels: as in `FourierTorsion`, the atoms in the direction
-            whose atom types are alphabetically first.
-        type_rows: (Q,) rows of the networks, of `lengths` and of `angles`.
-        palindromic: (Q,) 1 where the types are the same in both directions, else 0.
-        type_labels: names of the rows `type_rows`.
+    The parameters `lengths` and `angles` contain the equilibrium values of these bonds and angles.
 
-    The parameters `lengths` and `angles` contain the values from which displacements are counted.
+    Attributes:
+        atoms: (Q, 4) atom indices.  Of both directions, the one with the alphabetically first types
+            is used.
+        rows, periodicities, labels: see `FourierTorsion`.
+        type_rows: (Q,) rows of the networks, of `lengths` and of `angles`.
+        palindromic: (Q,) 1 if the types are the same in both directions, else 0.
+        type_labels: names of the rows `type_rows`.
     """
 
     kind: ClassVar[str] = "neural_torsion"
@@ -285,10 +330,10 @@ class NeuralTorsion(_Neural, FourierTorsion):
 
 @dataclass(frozen=True, eq=False)
 class NeuralImproper(_Neural, FourierTorsion):
-    """Fourier impropers, with the centre third, plus a network of cos φ and cos 2φ.
+    """Fourier impropers plus a network of cos φ and cos 2φ; the centre is the third atom.
 
     Attributes:
-        atoms, rows, periodicities, labels: as in `FourierTorsion`.
+        atoms, rows, periodicities, labels: see `FourierTorsion`.
         type_rows: (Q,) rows of the networks.
         type_labels: names of the rows `type_rows`.
     """

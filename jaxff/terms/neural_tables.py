@@ -1,4 +1,4 @@
-"""Neural terms of a molecule, made from the tables of its force field."""
+"""Neural terms of a molecule, made from the tables of a GAFF force field."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from jaxff.terms.neural import WIDTHS, NeuralAngle, NeuralBond, NeuralImproper, 
 
 
 def neural_terms(types: Sequence[str], bonds, angles, torsions, impropers) -> tuple[dict, dict]:
-    """Neural terms and their parameters, whose initial energies are those of GAFF.
+    """Make neural terms and their parameters; the initial energies are those of GAFF.
 
     Args:
         types: (N,) atom types.
-        bonds, angles: `Table`s of a topology, with the columns k and length, and k and angle.
+        bonds: the `Table` of bonds of a topology, with the columns k and length.
+        angles: the `Table` of angles of a topology, with the columns k and angle.
         torsions, impropers: a `FourierTorsion` and a `FourierImproper`, each with its parameters.
+
+    Returns:
+        {name: term} and {name: {column: tree of arrays}}.
     """
     n = len(types)
     b, a = bonds, angles
@@ -77,7 +81,7 @@ def _fields(term: Term) -> dict[str, Any]:
 
 
 def _oriented(types: Sequence[str], atoms: np.ndarray) -> np.ndarray:
-    """Atoms (n, k) in the direction whose types come first in the alphabet."""
+    """Atoms (n, k), reversed if the reversed types come first in the alphabet."""
     rows = atoms.tolist()
     turned = [
         row[::-1] if [types[a] for a in row[::-1]] < [types[a] for a in row] else row
@@ -97,7 +101,14 @@ def _names(types: Sequence[str], atoms: np.ndarray) -> list[str]:
 
 
 def _means(values, rows: np.ndarray, n_rows: int, width: int) -> np.ndarray:
-    """Means (n_rows, width) of the values (n, width) of each row."""
+    """Means (n_rows, width) of values (n, width) over the entries of each row.
+
+    Args:
+        values: (n, width).
+        rows: (n,) row of each entry.
+        n_rows: number of rows.
+        width: number of values of each entry.
+    """
     out = np.zeros((n_rows, width))
     np.add.at(out, rows, np.array(values, float).reshape(-1, width))
     return out / np.bincount(rows, minlength=n_rows)[:, None]

@@ -13,18 +13,25 @@ from jaxff import geometry
 from jaxff.interaction import Interactions
 from jaxff.potential import Column, Term
 
-MATRIX_ATOMS = 256  # up to this size the parameters of pairs are also stored as matrices
+MATRIX_ATOMS = 256  # up to this number of atoms, parameters of pairs are also stored as matrices
 
 
 def lennard_jones_coulomb(d, c12, c6, qq):
-    """Energies c12/r¹² − c6/r⁶ and qq/r, () kcal/mol, of d (3,) Å of length r."""
+    """Energies c12/r¹² − c6/r⁶ and qq/r, each () kcal/mol, at the distance r; see `pair_energy`."""
     inverse2 = 1.0 / geometry.square(d)
     inverse6 = inverse2 * inverse2 * inverse2
     return (c12 * inverse6 - c6) * inverse6, qq * jnp.sqrt(inverse2)
 
 
 def pair_energy(d, c12, c6, qq):
-    """Energy c12/r¹² − c6/r⁶ + qq/r, () kcal/mol, of a vector d (3,) Å of length r."""
+    """Energy c12/r¹² − c6/r⁶ + qq/r, () kcal/mol, of a pair at the distance r.
+
+    Args:
+        d: (3,) Å, vector of length r between the atoms.
+        c12: () kcal/mol Å¹².
+        c6: () kcal/mol Å⁶.
+        qq: () kcal/mol Å, product of the charges and the Coulomb constant.
+    """
     return _pair_energy(geometry.square(d), c12, c6, qq)
 
 
@@ -52,25 +59,25 @@ def _pair_energy_jvp(primals, tangents):
 class Nonbonded(Term):
     """Lennard-Jones and Coulomb energies of all pairs except the excluded ones.
 
-    Both are one term because they need the same distances.  σ and ε are combined by the rules of
-    Lorentz and Berthelot.  Pairs of types in `overrides` have separate c12 and c6 instead.
+    Both energies are one term because they need the same distances.  σ and ε of two types are
+    combined by the rules of Lorentz and Berthelot, except for the pairs of types in `overrides`.
 
     Attributes:
         lj_rows: (N,) rows of sigma and epsilon.
         charge_rows: (N,) rows of charge.
-        exclusions: (E, 2) pairs of atoms without the normal interaction, including 1-4 pairs.
-        pairs14: (P, 2) atoms of the 1-4 pairs, whose interactions are scaled.
-        rows14: (P,) rows of lj14 and coulomb14, the scale factors.
-        overrides: (V, 2) pairs of rows of sigma and epsilon that c12 and c6 (V,) replace.
+        exclusions: (E, 2) pairs of atoms without the full interaction, including 1-4 pairs.
+        pairs14: (P, 2) 1-4 pairs of atoms, with scaled interactions.
+        rows14: (P,) rows of the scale factors lj14 and coulomb14.
+        overrides: (V, 2) pairs of types (rows of sigma and epsilon) with separate c12 and c6 (V,).
         lj_labels: names of the rows of sigma and epsilon.
-        pairs: (Q, 2) atoms of the normal interactions, ascending in each row; follows from
-            `exclusions`.
+        pairs: (Q, 2) pairs of atoms with the full interaction, ascending in each row; computed from
+            `exclusions` if None.
     """
 
     kind: ClassVar[str] = "nonbonded"
     columns: ClassVar[dict[str, Column]] = {
         "sigma": Column("Å", scale=0.05, lower=0.1, upper=10.0),
-        # At zero the gradient of √ε is not defined: training could not leave it.
+        # At zero the gradient of √ε is undefined, so that training could not change ε.
         "epsilon": Column("kcal/mol", scale=0.01, lower=1e-4),
         "charge": Column("e", scale=0.03),
         "lj14": Column("1", lower=0.0, trainable=False),
@@ -127,14 +134,14 @@ class Nonbonded(Term):
             or (types < 0).any()
             or (types >= len(self.lj_labels)).any()
         ):
-            return "overrides contains a row out of range"
+            return "overrides contains a row that is out of range"
         excluded = {tuple(sorted(pair)) for pair in np.asarray(self.exclusions).tolist()}
         if not all(tuple(sorted(pair)) in excluded for pair in np.asarray(self.pairs14).tolist()):
-            return "a pair of pairs14 is missing in exclusions"
+            return "exclusions must contain all pairs of pairs14"
         return None
 
     def coefficients(self, params):
-        """c12 kcal/mol Å¹² and c6 kcal/mol Å⁶ of all pairs of types, (T, T) each."""
+        """The coefficients c12 kcal/mol Å¹² and c6 kcal/mol Å⁶ of all pairs of types, (T, T)."""
         sigma, epsilon = params["sigma"], params["epsilon"]
         sigma6 = (0.5 * (sigma[:, None] + sigma)) ** 6
         c6 = 4.0 * geometry.safe_sqrt(epsilon[:, None] * epsilon) * sigma6
@@ -146,13 +153,20 @@ class Nonbonded(Term):
         return c12, c6
 
     def constrain(self, params, start):
-        """The charges nearest to the trained ones that have the net charge of `start`."""
+        """Shift the trained charges by the smallest changes that restore the net charge of `start`.
+
+        See `Term.constrain` for the arguments.
+        """
         count = jnp.bincount(self.charge_rows, length=len(params["charge"]))
         excess = count @ (params["charge"] - start["charge"])
         return {**params, "charge": params["charge"] - count * (excess / (count @ count))}
 
     def derived(self, params):
-        """c12, c6 and q q of each pair, and then of each 1-4 pair with its factors."""
+        """The coefficients c12, c6 and qq of all pairs, followed by those of the 1-4 pairs.
+
+        The coefficients of 1-4 pairs include the scale factors.  For small molecules, the
+        coefficients are also returned as matrices (N, N).
+        """
         i, j = self._all_pairs.T
         lj_rows = jnp.asarray(self.lj_rows)
         c12, c6 = (x[lj_rows[i], lj_rows[j]] for x in self.coefficients(params))

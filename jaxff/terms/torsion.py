@@ -14,19 +14,19 @@ from jaxff import geometry
 from jaxff.interaction import Interactions
 from jaxff.potential import Array, Column, Params, Term
 
-STRAIGHT = np.radians(170.0)  # equilibrium angles beyond this one count as straight
-# Every series has places for these periodicities, so that torsions and impropers usually have one
+STRAIGHT = np.radians(170.0)  # larger equilibrium angles are treated as straight
+# Every series contains these periodicities, so that torsions and impropers usually have the same
 # form and are evaluated in one loop.
 USUAL_PERIODICITIES = (1, 2, 3)
-LARGEST_PERIODICITY = 100  # in files; the time of an evaluation grows with it
+LARGEST_PERIODICITY = 100  # in files; larger periodicities cost time
 
 
 @dataclass(frozen=True)
 class FourierSeries:
-    """The energy Σ k (1 + cos(nφ − δ)), () kcal/mol, of a dihedral angle φ.
+    """Function that returns the energy Σ k (1 + cos(nφ − δ)), () kcal/mol, of a dihedral angle φ.
 
-    It is called with the bond vectors b1, b2 and b3 (3,) Å of the dihedral, k (S,) kcal/mol, and
-    the cosine and sine (S,) of the phases δ.
+    Its arguments are the bond vectors b1, b2 and b3 (3,) Å, the parameters k (S,) kcal/mol, and the
+    cosine and sine (S,) of the phases δ.
 
     Attributes:
         periodicities: (S,) integers n ≥ 0 of the S Fourier terms.
@@ -49,11 +49,11 @@ class FourierSeries:
 
 @dataclass(frozen=True, eq=False)
 class FourierTorsion(Term):
-    """Fourier torsions with any number of Fourier terms for each dihedral angle.
+    """Fourier torsions with any number of Fourier terms per dihedral; see `FourierSeries`.
 
     Attributes:
-        atoms: (Q, 4), distinct quadruples of atoms.
-        rows: (Q, S) rows of the table, one for each Fourier term; −1 for none.
+        atoms: (Q, 4) atom indices of the dihedrals; no dihedral occurs twice.
+        rows: (Q, S) rows of the table of Fourier terms; −1 for no term.
         periodicities: (S,) periodicity of each column of `rows`.
         labels: names of the rows.
 
@@ -84,20 +84,20 @@ class FourierTorsion(Term):
 
     @classmethod
     def of_terms(cls, n_atoms, atoms, rows, periodicity, labels):
-        """Make the term from a list of Fourier terms.
+        """Make the term from a list of n Fourier terms.
 
         Args:
             n_atoms: number of atoms of the molecule.
-            atoms: (n, 4) atoms of each Fourier term.
-            rows: (n,) its row of the table.
-            periodicity: (T,) periodicity of each row.
-            labels: (T,) names of the rows.
+            atoms: (n, 4) atom indices of each Fourier term.
+            rows: (n,) row in the table of each Fourier term.
+            periodicity: (T,) periodicity of each row of the table.
+            labels: (T,) names of the rows of the table.
         """
         atoms, rows = np.asarray(atoms, int).reshape(-1, 4), np.asarray(rows, int)
         backwards = (atoms[:, 0] > atoms[:, 3])[:, None]  # φ is the same in both directions
         atoms = np.where(backwards, atoms[:, ::-1], atoms)
         quadruples, place = np.unique(atoms, axis=0, return_inverse=True)
-        # Columns of `rows` by (n, count of earlier terms with this n on the same quadruple).
+        # Columns of `rows` by (n, number of earlier terms with this n and dihedral).
         slots: dict[tuple[int, int], list] = {}
         seen: dict[tuple[int, int], int] = {}
         for quadruple, row in zip(place.ravel().tolist(), rows.tolist(), strict=True):
@@ -112,10 +112,18 @@ class FourierTorsion(Term):
 
     def fault(self, params):
         whole = all(type(n) is int and 0 <= n <= LARGEST_PERIODICITY for n in self.periodicities)
-        return None if whole else f"its periodicities are {self.periodicities}"
+        return (
+            None
+            if whole
+            else f"the periodicities must be integers from 0 to {LARGEST_PERIODICITY} (got "
+            f"{self.periodicities})"
+        )
 
     def undefined_rows(self, column, angles):
-        """Rows of dihedrals that contain a straight angle, where no dihedral angle exists."""
+        """Whether each row (n,) belongs to a dihedral with a straight angle, which is undefined.
+
+        See `Term.undefined_rows` for the arguments.
+        """
 
         def straight(label: str) -> bool:
             types = label.split("-")
@@ -136,14 +144,18 @@ class FourierTorsion(Term):
         return tuple(f"{name} n={n}" for name, n in zip(names, periodicity, strict=True))
 
     def alike(self, others: Sequence[Self]) -> Self:
-        """The same torsions with columns of `rows` for all terms of all `others`."""
+        """The same torsions with columns of `rows` for the periodicities of all `others`."""
         counts = [Counter(other.periodicities) for other in others]
         most = {n: max(count[n] for count in counts) for n in set().union(*counts)}
         term = self._with_periodicities(Counter(most))
         return replace(term, rows=np.asarray(term.rows))
 
     def _with_periodicities(self, count: Counter[int]) -> Self:
-        """The same torsions with `count` columns of `rows` per periodicity; new: −1."""
+        """The same torsions with other columns of `rows`; new columns contain −1.
+
+        Args:
+            count: {periodicity: number of columns}.
+        """
         periodicities, left = sorted(count.elements()), list(self.periodicities)
         columns = []
         for n in periodicities:
@@ -156,7 +168,7 @@ class FourierTorsion(Term):
         return replace(self, rows=rows, periodicities=tuple(periodicities))
 
     def fourier(self, params: Params) -> Interactions:
-        """The Fourier terms as interactions."""
+        """The interactions of all Fourier terms, without other parts of a subclass."""
         usual = Counter(self.periodicities) | Counter(USUAL_PERIODICITIES)
         term = self._with_periodicities(usual)
         k: Array = params["k"][term.rows]
@@ -171,11 +183,11 @@ class FourierTorsion(Term):
 
 @dataclass(frozen=True, eq=False)
 class FourierImproper(FourierTorsion):
-    """Fourier torsions with the centre as third atom, reported as "improper"."""
+    """Fourier impropers: torsions with the central atom third; see `FourierTorsion`."""
 
     kind: ClassVar[str] = "fourier_improper"
     energy_name: ClassVar[str] = "improper"
 
     def undefined_rows(self, column, angles):
-        """No rows, because the atoms of an improper are not a chain of bonds."""
+        """An empty array, because the atoms of an improper are not a chain of bonds."""
         return np.zeros(0, bool)
