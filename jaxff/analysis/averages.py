@@ -1,4 +1,4 @@
-"""Averages over frames, with weights, and standard errors of correlated series."""
+"""Weighted averages over frames, and standard errors of correlated series."""
 
 from __future__ import annotations
 
@@ -30,10 +30,13 @@ class Estimate(NamedTuple):
 
 
 def average(per_frame: ArrayLike, weights: ArrayLike | None = None) -> Array:
-    """Mean (...) over frames of values (F, ...), with weights (F,) that sum to one.
+    """Average values (F, ...) over F frames, with weights (F,) that sum to one.
+
+    Returns:
+        the mean (...), in the unit of the values.
 
     Raises:
-        InputError: weights for another number of frames, or whose sum is not one.
+        InputError: the weights have another shape, or their sum is not one.
     """
     per_frame = floating(per_frame)
     if weights is None:
@@ -45,18 +48,20 @@ def average(per_frame: ArrayLike, weights: ArrayLike | None = None) -> Array:
 def mean_and_error(
     series: ArrayLike, n_blocks: int | None = None, weights: ArrayLike | None = None
 ) -> Estimate:
-    """Mean over the frames of a correlated series and its standard error.
+    """Compute the mean of a correlated series and the standard error of the mean.
 
-    Without `n_blocks`, the error of each component is the larger of two estimates.  Blocking
-    averages neighbours in pairs (Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989)) until the
-    averages pass a test of independence (Jonsson, Phys. Rev. E 98, 043304 (2018)), which stops
-    somewhat early.  The other estimate uses the autocorrelation time, which misses a slow
-    correlation under a fast oscillation.  Both are too small if the series is shorter than fifty
-    autocorrelation times.
+    Without `n_blocks`, the error of each component is the larger of two estimates:
 
-    With `n_blocks`, the frames are cut into blocks of equal length, which are taken as independent.
-    If the series contains several replicas, one after another, use their number.  With weights, the
-    error is that of a ratio of means, to first order.
+    - Blocking: neighbours are averaged in pairs (Flyvbjerg and Petersen, J. Chem. Phys. 91, 461
+      (1989)) until the averages pass a test of independence (Jonsson, Phys. Rev. E 98, 043304
+      (2018)).  The test stops slightly too early.
+    - Autocorrelation time, which underestimates slow correlations combined with fast oscillations.
+
+    Both estimates are too small if the series is shorter than fifty autocorrelation times.
+
+    With `n_blocks`, the error is computed from blocks of equal length, which must be independent.
+    If the series contains several replicas, one after another, use the number of replicas.  With
+    weights, the error is that of a ratio of means, to first order.
 
     Args:
         series: (F, ...) values of frames in the order of time.
@@ -64,7 +69,7 @@ def mean_and_error(
         weights: (F,) weights of the frames that sum to one.
 
     Returns:
-        Estimate of (...) mean and error.
+        the mean (...) and its error (...).
 
     Raises:
         InputError: fewer than two frames, a number of blocks out of range, or invalid weights.
@@ -72,21 +77,25 @@ def mean_and_error(
     series = _checked_series(series, "a standard error")
     n = len(series)
     if n_blocks is not None and not 2 <= n_blocks <= n:
-        raise InputError(f"n_blocks is {n_blocks}: use 2 to {n} blocks for {n} frames")
+        raise InputError(f"n_blocks must be 2 to {n} for {n} frames (got {n_blocks})")
     if weights is not None:
         weights = checked_weights(weights, n, series.dtype)
     return _mean_and_error(series, n_blocks, weights)
 
 
 def autocorrelation_time(series: ArrayLike) -> Array:
-    """Autocorrelation time (...) of a series, 1 + 2 Σ ρ(t) frames, at least 1.
+    """Compute the autocorrelation time of a series, 1 + 2 Σ ρ(t), in frames.
 
-    The sum ends at the first lag that is five times its value (Sokal, in Functional Integration,
-    Springer (1997)); the series should be at least fifty times as long.  Sokal's definition of the
-    time is half of this one.  The time of a constant series is 1.
+    ρ(t) is the normalised autocorrelation at lag t.  The sum ends at the first lag that exceeds
+    five times the autocorrelation time (Sokal, in Functional Integration, Springer (1997), where
+    the time is defined as half of this value).  The series should be at least fifty times longer
+    than the autocorrelation time.
 
     Args:
         series: (F, ...) values of frames in the order of time.
+
+    Returns:
+        the autocorrelation time (...), at least 1; 1 for a constant series.
 
     Raises:
         InputError: fewer than two frames.
@@ -95,7 +104,7 @@ def autocorrelation_time(series: ArrayLike) -> Array:
 
 
 def lagged_products(x: Array, n_lags: int) -> Array:
-    """Σ_t x(t) x(t + lag) (..., n_lags) of x (..., F), by fast Fourier transforms."""
+    """Compute Σ_t x(t) x(t + lag), (..., n_lags), of x (..., F) by fast Fourier transforms."""
     from scipy.fft import next_fast_len
 
     length = next_fast_len(x.shape[-1] + n_lags - 1, real=True)  # avoids periodic images
@@ -103,14 +112,14 @@ def lagged_products(x: Array, n_lags: int) -> Array:
 
 
 def squared(z: Array) -> Array:
-    """|z|² of complex numbers, with a gradient at zero."""
+    """Compute |z|² of complex numbers, with a finite gradient at zero."""
     return z.real**2 + z.imag**2
 
 
 def checked_weights(weights: ArrayLike, n: int, dtype: np.dtype) -> Array:
-    """Return weights (n,) as `dtype`; raise InputError for another shape or sum."""
+    """Return weights (n,) as `dtype`; raise InputError unless they have this shape and sum to 1."""
     if np.shape(weights) != (n,):
-        raise InputError(f"weights have shape {np.shape(weights)}: {n} frames need ({n},)")
+        raise InputError(f"weights of {n} frames must have shape ({n},) (got {np.shape(weights)})")
     if is_known(weights) and not abs(float(np.sum(np.asarray(weights))) - 1.0) < 1e-3:
         total = float(np.sum(np.asarray(weights)))
         raise InputError(f"weights sum to {total:.6g}: divide them by their sum")
@@ -147,7 +156,7 @@ def _correlation_time(series):
 
 
 def _correlated_frames(deviations):
-    """1 + 2 Σ ρ(t) (...) of deviations (F, ...), up to Sokal's window."""
+    """Compute the autocorrelation time (...), in frames, of deviations from the mean (F, ...)."""
     n = len(deviations)
     products = lagged_products(jnp.moveaxis(deviations, 0, -1), n)
     start = products[..., :1]
@@ -160,11 +169,11 @@ def _correlated_frames(deviations):
 
 
 def _blocked_variance(deviations):
-    """Variance (...) of the mean of a series with deviations (F, ...), by blocking.
+    """Compute the variance (...) of the mean by blocking, from deviations (F, ...).
 
-    With variance s and lag-one autocovariance g of the n blocks at each level, the sum of
-    ((n − 1) s/n² + g)² n/s² over this level and all coarser ones follows χ² if the blocks are
-    uncorrelated.  The coarsest level always passes.
+    Let s be the variance and g the lag-one autocovariance of the n blocks at a level.  If these
+    blocks are uncorrelated, the sum of ((n − 1) s/n² + g)² n/s² over this level and all coarser
+    levels has a χ² distribution.  The first level that passes this test gives the variance.
     """
     from scipy.stats import chi2
 

@@ -1,4 +1,4 @@
-"""Distances, angles and torsions of frames, differentiable with JAX."""
+"""Differentiable distances, angles and torsions of frames."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _dihedral = jax.jit(jnp.vectorize(geometry.dihedral, signature="(c),(c),(c),(c)-
 
 
 def distances(positions: ArrayLike, pairs: ArrayLike, box: ArrayLike | None = None) -> Array:
-    """Distances (..., P) Å between pairs of atoms, of nearest images in a box.
+    """Compute distances (..., P) Å between pairs of atoms, or nearest images in a box.
 
     Args:
         positions: (..., N, 3) Å.
         pairs: (P, 2) atom indices.
-        box: edges of an orthorhombic box, (3,) Å, or () Å of a cubic one; None in vacuum.
+        box: edges of an orthorhombic box, (3,) Å, or of a cubic box, () Å; None in vacuum.
 
     Raises:
         InputError: indices that are not pairs of different atoms, or a box of another shape.
@@ -35,7 +35,7 @@ def distances(positions: ArrayLike, pairs: ArrayLike, box: ArrayLike | None = No
 
 
 def angles(positions: ArrayLike, triples: ArrayLike) -> Array:
-    """Angles (..., A) rad in [0, π] at the middle atoms of triples.
+    """Compute angles (..., A) rad in [0, π] at the middle atoms of triples.
 
     Args:
         positions: (..., N, 3) Å.
@@ -48,7 +48,7 @@ def angles(positions: ArrayLike, triples: ArrayLike) -> Array:
 
 
 def torsion_angles(positions: ArrayLike, torsions: ArrayLike) -> Array:
-    """Torsion angles (..., T) rad in [−π, π] with the IUPAC sign: cis is 0.
+    """Compute torsion angles (..., T) rad in [−π, π] with the IUPAC sign; cis is 0.
 
     Args:
         positions: (..., N, 3) Å.
@@ -63,7 +63,7 @@ def torsion_angles(positions: ArrayLike, torsions: ArrayLike) -> Array:
 def atom_pairs(
     numbers: ArrayLike, first: int | None = None, second: int | None = None
 ) -> np.ndarray:
-    """All pairs of atoms (P, 2), or all pairs of two elements.
+    """Return all pairs of atoms, or all pairs of two elements, as indices (P, 2).
 
     Args:
         numbers: (N,) atomic numbers.
@@ -92,18 +92,18 @@ def check_box(box: ArrayLike | None) -> None:
     if box is None:
         return
     if np.shape(box) not in ((), (3,)):
-        raise InputError(f"the box has shape {np.shape(box)}: give one edge, or three, in Å")
+        raise InputError(f"the box must be one edge or three edges, Å (got shape {np.shape(box)})")
     if is_known(box) and not np.all(np.asarray(box) > 0):
-        raise InputError(f"the box is {box}: its edges must be positive")
+        raise InputError(f"the edges of the box must be positive (got {box})")
 
 
 def is_known(*values) -> bool:
-    """Whether none of the values is traced by JAX, so that they can be checked."""
+    """Whether JAX traces none of the values, so that the values can be checked."""
     return not any(isinstance(value, Tracer) for value in values)
 
 
 def floating(values: ArrayLike) -> Array:
-    """`values` as a JAX array; integers become the default floating-point type."""
+    """Convert values to a JAX array; integers become the default floating-point type."""
     values = jnp.asarray(values)
     if jnp.issubdtype(values.dtype, jnp.floating):
         return values
@@ -112,7 +112,7 @@ def floating(values: ArrayLike) -> Array:
 
 @jax.jit
 def pair_distances(positions: Array, pairs: np.ndarray, box: ArrayLike | None = None) -> Array:
-    """The compiled part of `distances`, for arguments that have been checked."""
+    """Compute `distances` without checks of the arguments (compiled)."""
     a, b = positions[..., pairs[:, 0], :], positions[..., pairs[:, 1], :]
     if box is not None:
         box = jnp.asarray(box, b.dtype)
@@ -121,7 +121,7 @@ def pair_distances(positions: Array, pairs: np.ndarray, box: ArrayLike | None = 
 
 
 def _gathered(positions, atoms, n: int) -> list[Array]:
-    """Positions (..., M, 3) Å of the first to nth atoms of tuples (M, n)."""
+    """Return n arrays (..., M, 3) Å: positions of the first, second, ... atoms of tuples (M, n)."""
     positions = floating(positions)
     atoms = checked_indices(positions, atoms, n)
     return [positions[..., atoms[:, k], :] for k in range(n)]
@@ -131,19 +131,21 @@ def checked_indices(positions: Array, atoms: ArrayLike, n: int) -> np.ndarray:
     """Return indices (M, n) of atoms as an array; raise InputError if invalid."""
     atoms = np.asarray(atoms)
     if positions.ndim < 2 or positions.shape[-1] != 3:
-        raise InputError(f"positions have shape {positions.shape}: (..., atoms, 3) is needed")
+        raise InputError(f"positions must have shape (..., N, 3) (got {positions.shape})")
     if atoms.shape[1:] != (n,) or not np.issubdtype(atoms.dtype, np.integer):
         raise InputError(
-            f"atom indices have shape {atoms.shape} and type {atoms.dtype}: "
-            f"integers of shape (M, {n}) are needed"
+            f"atom indices must be integers of shape (M, {n}) (got shape {atoms.shape} and type "
+            f"{atoms.dtype})"
         )
     # JAX would clamp an index out of range without a warning.
     if atoms.size and not (atoms.min() >= 0 and atoms.max() < positions.shape[-2]):
         raise InputError(
-            f"atom indices run from {atoms.min()} to {atoms.max()}, "
-            f"but the frames have atoms 0 to {positions.shape[-2] - 1}"
+            f"atom indices must be 0 to {positions.shape[-2] - 1} (got {atoms.min()} to "
+            f"{atoms.max()})"
         )
     repeated = (np.diff(np.sort(atoms, axis=1), axis=1) == 0).any(axis=1)
     if repeated.any():
-        raise InputError(f"{atoms[repeated][0].tolist()} names an atom twice: give different atoms")
+        raise InputError(
+            f"{atoms[repeated][0].tolist()} contains an atom twice: give different atoms"
+        )
     return atoms

@@ -1,7 +1,7 @@
 """Time correlations: mean-square displacement, velocity autocorrelation, spectra.
 
-Replicas are leading axes, and each replica gives one result: `mean_and_error` with the number of
-replicas as `n_blocks` gives their mean and its standard error.
+Leading axes are replicas, and each replica gives one result.  Use `mean_and_error` with the number
+of replicas as `n_blocks` for the mean over replicas and the standard error.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ WINDOWS = {"none": (1.0,), "hann": (0.5, 0.5), "blackman": (0.42, 0.5, 0.08)}
 def mean_square_displacement(
     positions: ArrayLike, masses: ArrayLike | None = None, n_lags: int | None = None
 ) -> Array:
-    """⟨|r(t + lag) − r(t)|²⟩ (..., n_lags) Å², the mean over atoms and times.
+    """Compute ⟨|r(t + lag) − r(t)|²⟩, (..., n_lags) Å², averaged over atoms and times t.
 
-    Computed by Fourier transforms (Calandrini et al., Collection SFN 12, 201 (2011)).  The rounding
-    error is proportional to the squared distance covered in the whole trajectory: use float64 if
-    the displacement at the first lags is much smaller.
+    Source: Calandrini et al., Collection SFN 12, 201 (2011).  The rounding error is proportional
+    to the squared displacement during the whole trajectory.  If the displacement at the first lags
+    is much smaller, use float64.
 
     Args:
         positions: (..., F, N, 3) Å, not wrapped into a box.
-        masses: (N,) amu, to remove the motion of the centre of mass; None to keep it.
+        masses: (N,) amu, to remove the motion of the centre of mass; None to keep this motion.
         n_lags: number of lags, from 0 frames, static; None for all F.
 
     Raises:
@@ -51,11 +51,11 @@ def velocity_autocorrelation(
     n_lags: int | None = None,
     normalized: bool = False,
 ) -> Array:
-    """⟨v(t) · v(t + lag)⟩ (..., n_lags) Å²/fs², the mean over atoms and times.
+    """Compute ⟨v(t) · v(t + lag)⟩, (..., n_lags) Å²/fs², averaged over atoms and times t.
 
     Args:
         velocities: (..., F, N, 3) Å/fs.
-        masses: (N,) amu, the weights of the atoms in the mean; None for equal weights.
+        masses: (N,) amu, weights of the atoms; None for equal weights.
         n_lags: number of lags, from 0 frames, static; None for all F.
         normalized: whether to divide by the value at lag 0.
 
@@ -76,24 +76,22 @@ def vdos(
     segment: int | None = None,
     temperature: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
-    """Vibrational density of states of velocities.
+    """Compute the vibrational density of states from velocities.
 
-    It is the mass-weighted power spectrum, averaged over atoms and over segments that overlap by
-    half (Welch, IEEE Trans. Audio Electroacoust. 15, 70 (1967)).  Its integral is one; with a
-    temperature, it is twice the mean kinetic energy over kT, which by equipartition is the number
-    of degrees of freedom.
+    The density is the mass-weighted power spectrum, averaged over atoms and over segments that
+    overlap by half (Welch, IEEE Trans. Audio Electroacoust. 15, 70 (1967)).
 
     Args:
         velocities: (..., F, N, 3) Å/fs.
         masses: (N,) amu.
-        dt: () fs between frames.
+        dt: time between frames, () fs.
         window: "hann", "blackman" or "none" (segments without overlap).
         segment: number of frames in each segment, static; None for all F.
-        temperature: () K.
+        temperature: () K; with None the integral of the density is one.  Otherwise the integral is
+            twice the mean kinetic energy divided by kT, the number of degrees of freedom.
 
     Returns:
-        Frequencies (K,) cm⁻¹, multiples of the frequency with one period per segment, and density
-        (..., K) 1/cm⁻¹.
+        frequencies (K,) cm⁻¹ and density (..., K) 1/cm⁻¹.
 
     Raises:
         InputError: arrays of other shapes, an unknown window, or a segment out of range.
@@ -104,22 +102,22 @@ def vdos(
     if window not in WINDOWS:
         raise InputError(f"unknown window {window!r}: use one of {', '.join(WINDOWS)}")
     if not 2 <= length <= n:
-        raise InputError(f"segment is {length}: use 2 to {n} for {n} frames")
+        raise InputError(f"segment must be 2 to {n} for {n} frames (got {length})")
     return _vdos(v, masses, jnp.asarray(dt, v.dtype), temperature, window, length)
 
 
 def spectral_centroid(
     frequencies: ArrayLike, spectrum: ArrayLike, low: float, high: float
 ) -> Array:
-    """Mean frequency (...) cm⁻¹ of a spectrum: a differentiable peak position.
+    """Compute the mean frequency (...) cm⁻¹ of a spectrum: a differentiable peak position.
 
     Args:
         frequencies: (K,) cm⁻¹.
-        spectrum: (..., K), not negative, as from `vdos`.
-        low, high: cm⁻¹, the bounds, included.
+        spectrum: (..., K) non-negative values, such as those of `vdos`.
+        low, high: bounds of the frequencies (inclusive), cm⁻¹.
 
     Raises:
-        InputError: no frequency lies within the bounds.
+        InputError: no frequency is within the bounds.
     """
     spectrum = floating(spectrum)
     frequencies = jnp.asarray(frequencies, spectrum.dtype)
@@ -185,24 +183,25 @@ def _vdos(v, masses, dt, temperature, window, length):
 def _frames(values, n_lags, name):
     values = floating(values)
     if values.ndim < 3 or values.shape[-1] != 3:
-        raise InputError(f"{name} have shape {values.shape}: (..., frames, atoms, 3) is needed")
+        raise InputError(f"{name} must have shape (..., F, N, 3) (got {values.shape})")
     n = values.shape[-3]
     n_lags = n if n_lags is None else n_lags
     if not 1 <= n_lags <= n:
-        raise InputError(f"n_lags is {n_lags}: {n} frames have {n} lags, 0 to {n - 1}")
+        raise InputError(f"n_lags must be 1 to {n} for {n} frames (got {n_lags})")
     return values, n_lags
 
 
 def _masses(masses, values):
     if np.shape(masses) != values.shape[-2:-1]:
         raise InputError(
-            f"masses have shape {np.shape(masses)}: give one per atom, ({values.shape[-2]},)"
+            f"masses must have shape ({values.shape[-2]},), one for each atom (got "
+            f"{np.shape(masses)})"
         )
     return jnp.asarray(masses, values.dtype)
 
 
 def _columns(values):
-    """(..., F, N, 3) as (..., 3N, F)."""
+    """Rearrange values (..., F, N, 3) to (..., 3N, F)."""
     return jnp.swapaxes(values.reshape(*values.shape[:-2], -1), -1, -2)
 
 

@@ -1,15 +1,14 @@
 """Distributions of coordinates over frames: histograms, h(r) and g(r).
 
-`occupations` is the share of each frame in each bin.  Its weighted mean is a reweighted
-distribution.  With the bounds of energy wells as edges, its mean gives their populations:
+`occupations` computes the share of each frame in each bin.  The weighted mean of these shares is a
+reweighted distribution.  Populations of energy wells are the mean for the bounds of the wells:
 
     phi = torsion_angles(positions, [[0, 1, 2, 3]])
     shares = occupations(phi, np.radians([0, 120, 240, 360]), width=0.1, period=2 * np.pi)
     gauche_plus, anti, gauche_minus = average(shares, weights)
 
-Smooth bins replace each sample by a Gaussian of standard deviation `width`, integrated exactly
-over each bin; in the limit of width zero they are the hard bins.  Only smooth bins have a gradient
-with respect to the samples.
+With a `width`, bins are smooth: each sample is replaced by a Gaussian of this standard deviation,
+which is integrated over each bin.  Only smooth bins have a gradient with respect to the samples.
 """
 
 from __future__ import annotations
@@ -43,14 +42,15 @@ def occupations(
     width: ArrayLike | None = None,
     period: ArrayLike | None = None,
 ) -> Array:
-    """Share of each frame in each bin (F, bins).
+    """Compute the share of each frame in each bin, (F, bins).
 
     Args:
-        samples: (F,), or (F, K) of K equivalent coordinates, such as all C-H bonds.
-        edges: (bins + 1,) increasing, in the unit of the samples.  A bin includes its lower edge;
-            the last bin also includes its upper edge.
-        width: () standard deviation of the kernel, in the unit of the samples; None for hard bins.
-        period: () period of the coordinate, 2π for torsions; None if it is not periodic.
+        samples: values (F,), or (F, K) of K equivalent coordinates, such as all C-H bonds.
+        edges: (bins + 1,) increasing, in the unit of the samples.  A bin includes the lower edge;
+            the last bin also includes the upper edge.
+        width: () standard deviation of the Gaussian, in the unit of the samples; None for hard
+            bins.
+        period: () period of the coordinate, 2π for torsions; None without a period.
 
     Raises:
         InputError: edges that do not increase or span more than the period, a width that is not
@@ -67,9 +67,9 @@ def density(
     period: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> Array:
-    """Probability density (bins,) of a coordinate, with integral one.
+    """Compute the probability density (bins,) of a coordinate, with integral one.
 
-    NaN if no sample is within the edges.
+    The density is NaN if no sample is within the edges.
 
     Args:
         samples, edges, width, period: as for `occupations`.
@@ -91,28 +91,30 @@ def pair_occupations(
     width: ArrayLike | None = None,
     box: ArrayLike | None = None,
 ) -> Array:
-    """Share of the distances of each frame in each bin (F, bins), in little memory.
+    """Compute the share of the distances of each frame in each bin, (F, bins).
+
+    The memory does not grow with the number of pairs.
 
     Args:
         positions: (F, N, 3) Å.
-        pairs: (P, 2) atom indices, such as from `atom_pairs`.
+        pairs: (P, 2) atom indices, such as those of `atom_pairs`.
         edges: (bins + 1,) Å, increasing.
-        width: () Å, standard deviation of the kernel; None for hard bins.
-        box: edges of an orthorhombic box, (3,) Å, or () Å of a cubic one; None in vacuum.
+        width: () Å, standard deviation of the Gaussian; None for hard bins.
+        box: edges of an orthorhombic box, (3,) Å, or of a cubic box, () Å; None in vacuum.
 
     Raises:
-        InputError: as for `occupations` and `distances`, or edges beyond half the box, where
-            nearest images do not give all distances.
+        InputError: as for `occupations` and `distances`; or edges beyond half the box, because
+            nearest images do not include all longer distances.
     """
     positions = floating(positions)
     if positions.ndim != 3 or positions.shape[0] == 0:
-        raise InputError(f"positions have shape {positions.shape}: (F, N, 3) with F > 0 is needed")
+        raise InputError(f"positions must have shape (F, N, 3) with F > 0 (got {positions.shape})")
     _check_bins(edges, width, None)
     check_box(box)
     if is_known(box, edges) and box is not None and np.max(edges) > 0.5 * np.min(box) * (1 + 1e-6):
         raise InputError(
-            f"the last edge, {np.max(edges):.6g} Å, is beyond half the box, "
-            f"{0.5 * np.min(box):.6g} Å: end the bins there"
+            f"the last edge must be at most half the box, {0.5 * np.min(box):.6g} Å (got "
+            f"{np.max(edges):.6g} Å)"
         )
     pairs = checked_indices(positions, pairs, 2)
     if not len(pairs):
@@ -127,9 +129,9 @@ def pair_density(
     width: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> Array:
-    """Distribution h(r) (bins,) 1/Å of interatomic distances, with integral one.
+    """Compute the distribution h(r), (bins,) 1/Å, of interatomic distances, with integral one.
 
-    Sauceda et al., J. Chem. Phys. 153, 124109 (2020), compare force fields by it.
+    Source: Sauceda et al., J. Chem. Phys. 153, 124109 (2020).
 
     Args:
         positions, pairs, edges, width: as for `pair_occupations`.
@@ -150,10 +152,10 @@ def radial_distribution(
     width: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> Array:
-    """Pair distribution function g(r) (bins,) in a box: 1 for an ideal gas.
+    """Compute the pair distribution function g(r), (bins,), in a box.
 
-    It is the share of the pairs in a shell divided by the shell's share of the volume (Allen and
-    Tildesley, Computer Simulation of Liquids (2017), chapter 8).
+    g(r) is the share of the pairs in a shell, divided by the share of the volume in this shell
+    (Allen and Tildesley, Computer Simulation of Liquids (2017), chapter 8); 1 for an ideal gas.
 
     Args:
         positions, pairs, edges, box, width: as for `pair_occupations`.
@@ -202,9 +204,9 @@ def _pair_occupations(positions, pairs, edges, width, box):
 
 @jax.jit
 def _binned(samples, weights, edges, width, period):
-    """Histogram (bins,) of samples (S,) with weights (S,).
+    """Compute the histogram (bins,) of samples (S,) with weights (S,).
 
-    The gradient recomputes each chunk of samples, so that memory does not grow with S × bins.
+    The gradient recomputes each chunk of samples, which limits the memory.
     """
     if period is not None:
         period = jnp.asarray(period, edges.dtype)
@@ -247,7 +249,7 @@ def _hard(samples: Array, weights: Array, edges: Array, period):
 
 
 def _frame_by_frame(function, frames, cost: int):
-    """Apply `function` to each frame, in batches; `cost` is the values of one frame."""
+    """Apply a function to each frame, in batches; `cost` is the number of values of a frame."""
     at_once = max(1, CHUNK // cost)
     return jax.lax.map(jax.checkpoint(function), frames, batch_size=min(at_once, len(frames)))
 
@@ -260,27 +262,27 @@ def _normalized(shares, edges):
 def _checked_samples(samples, edges, width, period):
     samples = floating(samples)
     if samples.ndim not in (1, 2) or samples.size == 0:
-        raise InputError(f"samples have shape {samples.shape}: (F,) or (F, K) values are needed")
+        raise InputError(f"samples must have shape (F,) or (F, K) (got {samples.shape})")
     _check_bins(edges, width, period)
     return samples.reshape(len(samples), -1)
 
 
 def _check_bins(edges, width, period):
     if np.ndim(edges) != 1 or np.shape(edges)[0] < 2:
-        raise InputError(f"edges have shape {np.shape(edges)}: (bins + 1,) values are needed")
+        raise InputError(f"edges must have shape (bins + 1,) (got {np.shape(edges)})")
     if is_known(edges) and not (np.diff(np.asarray(edges, float)) > 0).all():
         raise InputError("the edges of the bins do not increase: sort them and remove duplicates")
     if is_known(edges, period) and period is not None:
         span = float(np.asarray(edges)[-1] - np.asarray(edges)[0])
         if not span <= period * (1 + 1e-6):
             raise InputError(
-                f"the edges span {span:.6g}: give a range of at most the period, {period:.6g}"
+                f"the range of the edges must be at most the period, {period:.6g} (got {span:.6g})"
             )
     if width is None or not is_known(width, period):
         return
     if not width > 0:
-        raise InputError(f"width is {width}: give a positive one, or None for hard bins")
+        raise InputError(f"width must be positive, or None for hard bins (got {width})")
     if period is not None and width > MAX_WIDTH * period:
         raise InputError(
-            f"width is {width:.4g}: give at most an eighth of the period, {period / 8:.4g}"
+            f"width must be at most an eighth of the period, {period / 8:.4g} (got {width:.4g})"
         )

@@ -1,4 +1,4 @@
-"""Internal coordinates of a molecule, set by rigid motion of one side of a bond.
+"""Internal coordinates of a molecule, and geometries with given values of the coordinates.
 
 An internal coordinate is a tuple of atoms: two for their distance (Å), three for the angle at the
 middle atom (rad), four for a torsion (rad).
@@ -22,7 +22,7 @@ KINDS = {2: "distance", 3: "angle", 4: "torsion"}
 
 
 def checked_coordinates(molecule: Molecule, coordinates: Sequence[Sequence[int]]) -> Coordinates:
-    """Return `coordinates` as tuples of atoms; raise InputError if invalid."""
+    """Return `coordinates` as tuples of atoms; raise InputError if a coordinate is invalid."""
     try:
         checked = tuple(tuple(int(atom) for atom in atoms) for atoms in coordinates)
     except TypeError as error:
@@ -32,34 +32,32 @@ def checked_coordinates(molecule: Molecule, coordinates: Sequence[Sequence[int]]
     for atoms in checked:
         if len(atoms) not in KINDS or len(set(atoms)) != len(atoms):
             raise InputError(
-                f"{atoms} is no internal coordinate: give 2 (distance), 3 (angle) or 4 (torsion) "
-                "different atoms"
+                f"{atoms} is not an internal coordinate: give 2 (distance), 3 (angle) or 4 "
+                "(torsion) different atoms"
             )
         if min(atoms) < 0 or max(atoms) >= molecule.n_atoms:
-            raise InputError(f"{atoms} names an atom outside 0..{molecule.n_atoms - 1}")
+            raise InputError(f"atoms of {atoms} must be 0 to {molecule.n_atoms - 1}")
     return checked
 
 
 def label(molecule: Molecule, atoms: Sequence[int]) -> str:
-    """The name of a coordinate, such as "torsion C1-C2-O3-H9" (atoms counted from 1)."""
+    """Return the name of a coordinate, such as "torsion C1-C2-O3-H9" (atoms counted from 1)."""
     return f"{KINDS[len(atoms)]} {torsion_label(molecule, atoms)}"
 
 
 def place(
     molecule: Molecule, coordinates: Coordinates, positions: np.ndarray, values: np.ndarray
 ) -> np.ndarray:
-    """Set internal coordinates by rigid motion of one side of a bond.
-
-    The side with fewer atoms is rotated or translated.
+    """Set internal coordinates by rigid rotation or translation of the smaller side of a bond.
 
     Args:
-        molecule: provides the bonds.
+        molecule: molecule with the bonds.
         coordinates: K tuples of atoms.
         positions: (M, N, 3) Å.
-        values: (M, K) Å or rad.
+        values: values of the coordinates, (M, K) Å or rad.
 
     Returns:
-        (M, N, 3) Å.
+        the new positions (M, N, 3) Å.
 
     Raises:
         InputError: a bond is in a ring or does not exist, or the coordinates depend on each other.
@@ -73,14 +71,14 @@ def place(
     if off.size and off.max() > 1e-4:
         names = " and ".join(label(molecule, atoms) for atoms in coordinates)
         raise InputError(
-            f"{names} cannot have these values by rigid motion: they depend on each other, or "
-            "an angle is outside 0 to 180 degrees"
+            f"rigid motion cannot set {names} to these values: choose independent coordinates, "
+            "angles between 0 and 180 degrees, or a relaxed scan"
         )
     return R
 
 
 def is_movable(molecule: Molecule, coordinates: Coordinates) -> bool:
-    """Whether a rigid motion of one side of a bond changes each of the coordinates."""
+    """Whether `place` can set each of the coordinates."""
     try:
         for atoms in coordinates:
             moving_side(molecule, atoms)
@@ -90,10 +88,11 @@ def is_movable(molecule: Molecule, coordinates: Coordinates) -> bool:
 
 
 def moving_side(molecule: Molecule, atoms: Sequence[int]) -> tuple[np.ndarray, int]:
-    """Atoms of the smaller side of a coordinate's bond, and the sign of their motion.
+    """Find the atoms that move to change a coordinate: the smaller side of its bond.
 
     Returns:
-        (S,) indices; +1 if the side of the last atom moves, −1 if that of the first does.
+        indices (S,) of the atoms; and +1 for the side of the last atom of the coordinate, or −1
+        for the side of the first atom.
 
     Raises:
         InputError: the bond does not exist or is in a ring.
@@ -116,14 +115,15 @@ def moving_side(molecule: Molecule, atoms: Sequence[int]) -> tuple[np.ndarray, i
             sides.append((np.array(sorted(side)), sign))
     if not sides:
         raise InputError(
-            f"{label(molecule, atoms)} (atoms {', '.join(map(str, atoms))} from 0) cannot be set "
-            "by rigid motion: its bond is in a ring, or its atoms are not bonded in this order"
+            f"rigid motion cannot set {label(molecule, atoms)} (atoms {', '.join(map(str, atoms))} "
+            "from 0), because the bond is in a ring or missing: choose bonded atoms outside rings, "
+            "or a relaxed scan"
         )
     return min(sides, key=lambda side: (len(side[0]), -side[1]))
 
 
 def _moved(R: np.ndarray, atoms, side: np.ndarray, amount: np.ndarray) -> np.ndarray:
-    """Positions (M, S, 3) Å of a side moved by `amount` (M,) Å or rad."""
+    """Return positions (M, S, 3) Å of the side of a bond, moved by `amount` (M,) Å or rad."""
     points = [R[:, a] for a in atoms]
     if len(atoms) == 2:
         return R[:, side] + (amount[:, None] * _unit(points[1] - points[0]))[:, None]
@@ -142,13 +142,13 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     if not (length > 1e-6).all():
         raise InputError(
-            "the axis of a coordinate is undefined, because its atoms coincide or are in line: "
-            "choose other atoms"
+            "a coordinate has no axis of rotation, because atoms coincide or are in line: choose "
+            "other atoms"
         )
     return vectors / length
 
 
 def _deviations(coordinates: Coordinates, R: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """`deviations` (M, K) of geometries R (M, N, 3) Å from `values` (M, K)."""
+    """Return the deviations (M, K) of geometries R (M, N, 3) Å from `values` (M, K)."""
     batched = jax.vmap(lambda R, v: deviations(coordinates, R, v))
     return np.asarray(batched(jnp.asarray(R), jnp.asarray(values)))

@@ -16,21 +16,22 @@ from jaxff.analysis.coordinates import angles
 from jaxff.errors import InputError
 from jaxff.potential import Params, Potential, Program
 
-# The wavenumber, cm⁻¹, for a force constant of 1 kcal/mol/Å² and a mass of 1 amu.
+# Wavenumber, cm⁻¹, for a force constant of 1 kcal/mol/Å² and a mass of 1 amu.
 WAVENUMBER = units.WAVENUMBER_PER_FS / (2.0 * np.pi * units.TIME)
-STEP = 0.005  # Å, of finite differences of forces
-NEAR_STRAIGHT = np.radians(2.0)  # an angle this close to π may be at a cusp of its energy
-STRAIGHT = 1e-3  # rad: an equilibrium angle this close to π gives an energy without a cusp
+STEP = 0.005  # Å, step of finite differences of forces
+NEAR_STRAIGHT = np.radians(2.0)  # closer to π, an angle may be at a cusp of the energy
+STRAIGHT = 1e-3  # rad: equilibrium angles closer to π give an energy without a cusp
 
 
 @dataclass(frozen=True)
 class Modes:
-    """Normal modes in order of increasing frequency: F = 3N − 6, or 3N − 5 if linear.
+    """Normal modes of N atoms in order of increasing frequency.
 
     Attributes:
-        frequencies: (F,) cm⁻¹, with imaginary frequencies as negative numbers.
-        vectors: (F, N, 3) Cartesian displacements of norm one.
-        reduced_masses: (F,) amu, for these displacements.
+        frequencies: (F,) cm⁻¹, F = 3N − 6 or, for linear molecules, 3N − 5.  Imaginary frequencies
+            are negative numbers.
+        vectors: (F, N, 3) Cartesian displacements with norm one.
+        reduced_masses: (F,) amu.
     """
 
     frequencies: np.ndarray
@@ -39,44 +40,45 @@ class Modes:
 
 
 def normal_modes(surface, positions: ArrayLike, masses: ArrayLike) -> Modes:
-    """Harmonic normal modes of a free molecule, without translations and rotations.
+    """Compute the harmonic normal modes of a molecule, without translations and rotations.
 
-    E. B. Wilson, J. C. Decius and P. C. Cross, Molecular Vibrations (1955), ch. 2.  The Hessian of
-    a `Potential` is exact; that of another surface is made of central differences of forces.  A
-    warning names the angles of a potential that are within 2° of straight while their equilibrium
-    angle is not straight: the energy has a cusp at the straight angle, and the frequencies of such
-    bends have no meaning.
+    Source: E. B. Wilson, J. C. Decius and P. C. Cross, Molecular Vibrations (1955), ch. 2.  The
+    Hessian of a `Potential` is exact; other surfaces use central differences of forces.
 
     Args:
-        surface: a `Potential` in the atom order of `positions`, or a function made by
-            `as_surface`.
-        positions: (N, 3) Å, a stationary point; elsewhere the frequencies have no meaning.
+        surface: a `Potential` in the atom order of `positions`, or a function from `as_surface`.
+        positions: (N, 3) Å, must be a stationary point.
         masses: (N,) amu.
 
     Raises:
         InputError: shapes that do not agree, masses that are not positive, or a Hessian that is
             not finite.
+
+    Warns:
+        UserWarning: an angle is within 2° of straight, but its equilibrium angle is not straight.
+            The energy has a cusp at the straight angle, so frequencies of such bends are wrong.
     """
     R, masses = np.asarray(positions, float), np.asarray(masses, float)
     if R.ndim != 2 or R.shape[1:] != (3,) or masses.shape != R.shape[:1]:
         raise InputError(
-            f"positions have shape {R.shape} and masses {masses.shape}, expected (N, 3) and (N,)"
+            f"positions must have shape (N, 3) (got {R.shape}), and masses (N,) (got "
+            f"{masses.shape})"
         )
     if not (masses > 0).all():
-        raise InputError("masses must be positive, in amu")
+        raise InputError(f"masses must be positive, in amu (got {masses.min():g})")
     near = _near_cusps(surface, R) if isinstance(surface, Potential) else []
     if near:
         warnings.warn(
             f"the angles at atoms {', '.join(map(str, near))} (counted from 0) are within 2° of "
-            "straight, but their equilibrium angles are not straight: the frequencies of these "
-            "bends depend on how the Hessian is computed",
+            "straight, but their equilibrium angles are not straight: do not use the frequencies "
+            "of these bends, or correct the equilibrium angles",
             stacklevel=2,
         )
     return modes_of(hessian(surface, R), R, masses)
 
 
 def hessian(surface, positions: np.ndarray) -> np.ndarray:
-    """Second derivatives (N, 3, N, 3) kcal/mol/Å² of a surface at positions (N, 3) Å."""
+    """Compute second derivatives (N, 3, N, 3) kcal/mol/Å² of a surface at positions (N, 3) Å."""
     if isinstance(surface, Potential):
         params = surface.program.jit_ready(surface.params)
         return np.asarray(_hessian(surface.program, params, jnp.asarray(positions)), float)
@@ -88,18 +90,21 @@ def hessian(surface, positions: np.ndarray) -> np.ndarray:
 
 
 def modes_of(hessian: ArrayLike, positions: ArrayLike, masses: np.ndarray) -> Modes:
-    """Normal modes of a Hessian, without translations and rotations.
+    """Compute the normal modes of a Hessian, without translations and rotations.
 
     Args:
         hessian: (N, 3, N, 3) kcal/mol/Å².
         positions: (N, 3) Å.
         masses: (N,) amu.
+
+    Raises:
+        InputError: the Hessian is not finite.
     """
     R = np.asarray(positions, float)
     n = len(R)
     H = np.reshape(hessian, (3 * n, 3 * n))
     if not np.isfinite(H).all():
-        raise InputError("the Hessian is not finite at these positions")
+        raise InputError("the Hessian is not finite at these positions: give another geometry")
     weights = np.repeat(np.sqrt(masses), 3)
     # `inner` is an orthonormal basis, in mass-weighted coordinates, of all internal motions.
     arms = R - np.average(R, axis=0, weights=masses)
@@ -117,7 +122,7 @@ def modes_of(hessian: ArrayLike, positions: ArrayLike, masses: np.ndarray) -> Mo
 
 
 def _near_cusps(potential: Potential, R) -> list[int]:
-    """Middle atoms of nearly straight angles at R (N, 3) Å with a bent equilibrium."""
+    """Return the middle atoms of nearly straight angles whose equilibrium angle is not straight."""
     atoms_near: set[int] = set()
     for placed in potential.program.placed:
         term = placed.term

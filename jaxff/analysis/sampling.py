@@ -1,7 +1,7 @@
-"""Comparison of two samplings, and the time spent near minima, with errors.
+"""Comparison of two samplings, and times spent near minima, with errors.
 
-`compare` takes the occupations of bins in each frame (`jaxff.analysis.distributions`), of a
-torsion, of two torsions, or of interatomic distances:
+`compare` takes the occupations of bins (`jaxff.analysis.distributions`) in each frame, for one or
+two torsions or for interatomic distances:
 
     edges = np.linspace(-np.pi, np.pi, 37)
     a, b = (occupations(torsion_angles(R, [[0, 1, 2, 3]])[:, 0], edges) for R in (first, second))
@@ -25,12 +25,13 @@ class Agreement(NamedTuple):
     """The agreement of two distributions.
 
     Attributes:
-        overlap: Σ min(p, q): 1 for equal distributions, 0 for disjoint distributions.
-        divergence: Jensen-Shannon divergence in bits: 0 for equal distributions, 1 for disjoint
+        overlap: Σ min(p, q) over the bins of the distributions p and q; 1 for equal distributions,
+            0 for disjoint distributions.
+        divergence: Jensen-Shannon divergence in bits; 0 for equal distributions, 1 for disjoint
             distributions.
         chance_overlap, chance_divergence: mean and standard deviation of both measures for two
-            samplings of one distribution with the lengths of the given ones.  The given samplings
-            differ significantly only if they agree less.
+            samplings of the same distribution with the same lengths.  Only worse values than these
+            are significant.
     """
 
     overlap: Estimate
@@ -43,9 +44,9 @@ class Residence(NamedTuple):
     """Time spent near minima.
 
     Attributes:
-        nearest: (F,) index of the minimum of each frame, or −1.
-        shares: (K,) share of the frames near each minimum, with errors.
-        elsewhere: () share of the frames near no minimum, with its error.
+        nearest: (F,) index of the minimum near each frame, or −1.
+        shares: (K,) shares of the frames near each minimum, with errors.
+        elsewhere: () share of the frames near no minimum, with error.
     """
 
     nearest: np.ndarray
@@ -54,10 +55,10 @@ class Residence(NamedTuple):
 
 
 def joint_occupations(first: ArrayLike, second: ArrayLike) -> np.ndarray:
-    """Share of each frame in each pair of bins (F, A, B) of two coordinates.
+    """Compute the share of each frame in each pair of bins, (F, A, B), of two coordinates.
 
     Args:
-        first, second: (F, A) and (F, B) occupations of the single coordinates.
+        first, second: occupations of the single coordinates, (F, A) and (F, B).
 
     Raises:
         InputError: the numbers of frames differ.
@@ -65,8 +66,7 @@ def joint_occupations(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     first, second = np.asarray(first), np.asarray(second)
     if first.ndim != 2 or second.ndim != 2 or len(first) != len(second):
         raise InputError(
-            f"occupations have shapes {first.shape} and {second.shape}: (F, bins) of the same "
-            "frames are needed"
+            f"occupations must have shapes (F, A) and (F, B) (got {first.shape} and {second.shape})"
         )
     return first[:, :, None] * second[:, None, :]
 
@@ -74,15 +74,15 @@ def joint_occupations(first: ArrayLike, second: ArrayLike) -> np.ndarray:
 def compare(
     first: ArrayLike, second: ArrayLike, *, n_blocks: int = 20, n_samples: int = 400, seed: int = 0
 ) -> Agreement:
-    """Overlap and Jensen-Shannon divergence of two sampled distributions over bins.
+    """Compute the overlap and Jensen-Shannon divergence of two sampled distributions over bins.
 
     The divergence is defined by Lin, IEEE Trans. Inf. Theory 37, 145 (1991).  Errors come from a
-    bootstrap of blocks of time (Künsch, Ann. Stat. 17, 1217 (1989)); blocks must be longer than
-    the correlation time.  Finite samplings of one distribution also differ, more so with finer
-    bins: compare with `Agreement.chance_overlap`.
+    bootstrap of blocks of time (Künsch, Ann. Stat. 17, 1217 (1989)).  The blocks must be longer
+    than the correlation time.  Finite samplings of the same distribution also differ, which
+    `Agreement.chance_overlap` measures.
 
     Args:
-        first, second: (F, ...) and (G, ...) occupations of the same bins in the order of time;
+        first, second: occupations of the same bins, (F, ...) and (G, ...), in the order of time;
             replicas one after another.
         n_blocks: number of blocks of the sampling with fewer frames; the blocks of the other
             sampling have the same length.
@@ -96,14 +96,13 @@ def compare(
     a, b = (np.asarray(x, float) for x in (first, second))
     if a.ndim < 2 or a.shape[1:] != b.shape[1:]:
         raise InputError(
-            f"occupations have shapes {a.shape} and {b.shape}: (F, bins) of the same bins are "
-            "needed"
+            f"occupations must have shapes (F, bins) and (G, bins) (got {a.shape} and {b.shape})"
         )
     fewest = min(len(a), len(b))
     if not 2 <= n_blocks <= fewest or n_samples < 2:
         raise InputError(
-            f"n_blocks is {n_blocks}, of {fewest} frames, and n_samples is {n_samples}: both must "
-            "be at least 2, and there can be no more blocks than frames"
+            f"n_blocks must be 2 to {fewest}, the number of frames (got {n_blocks}), and n_samples "
+            f"at least 2 (got {n_samples})"
         )
     a, b = (x.reshape(len(x), -1) for x in (a, b))
     for x, which in ((a, "first"), (b, "second")):
@@ -132,21 +131,21 @@ def rmsd(
     mirror: bool = False,
     exchangeable: Sequence[Sequence[int]] = (),
 ) -> np.ndarray:
-    """Root-mean-square distances (F, K) Å of frames from superposed geometries.
+    """Compute root-mean-square distances (F, K) Å of frames from reference geometries.
 
-    Each is the smallest over all translations, rotations and permutations of equivalent atoms.
-    Kabsch, Acta Crystallogr. A 34, 827 (1978).
+    Each distance is the minimum over translations, rotations and permutations of equivalent atoms
+    (Kabsch, Acta Crystallogr. A 34, 827 (1978)).
 
     Args:
         positions: (F, N, 3) Å.
         references: (K, N, 3) Å.
-        permutations: (P, N) equivalent orders of the atoms, such as from `gdml.find_symmetries`.
+        permutations: (P, N) equivalent orders of the atoms, such as those of
+            `gdml.find_symmetries`.
         mirror: whether mirror images are equal.
-        exchangeable: groups of atoms that may also be in any order, for molecules with too many
-            permutations, such as the hydrogens of each methyl group.  They are matched after
-            superposition of the other atoms and the centres of the groups; superposition and
-            matching are repeated until nothing changes.  Small distances are exact, larger ones
-            are upper bounds.
+        exchangeable: groups of equivalent atoms, such as the hydrogens of each methyl group, for
+            molecules with too many permutations.  The groups are matched after superposition of
+            the other atoms, and both steps are repeated until convergence.  Small distances are
+            exact; larger distances are upper bounds.
 
     Raises:
         InputError: shapes that do not agree, or positions that are not finite.
@@ -154,19 +153,19 @@ def rmsd(
     x, y = (np.asarray(r, float) for r in (positions, references))
     if x.ndim != 3 or y.ndim != 3 or x.shape[1:] != y.shape[1:] or x.shape[2] != 3:
         raise InputError(
-            f"positions have shape {x.shape}, references {y.shape}: (F, N, 3) and (K, N, 3) of "
-            "the same atoms are needed"
+            f"positions must have shape (F, N, 3) (got {x.shape}), and references (K, N, 3) (got "
+            f"{y.shape})"
         )
     for r, name in ((x, "positions"), (y, "references")):
         if not np.isfinite(r).all():
             bad = np.flatnonzero(~np.isfinite(r).all(axis=(1, 2)))[0]
-            raise InputError(f"{name} are not finite, first in geometry {bad}: remove it")
+            raise InputError(f"{name} are not finite in geometry {bad}: remove this geometry")
     n = x.shape[1]
     orders = np.arange(n)[None] if permutations is None else np.asarray(permutations)
     if orders.ndim != 2 or not (np.sort(orders, axis=1) == np.arange(n)).all():
         raise InputError(
-            f"permutations have shape {orders.shape}: (P, {n}) is needed, with the numbers 0 to "
-            f"{n - 1} in each row"
+            f"permutations must have shape (P, {n}) with the numbers 0 to {n - 1} in each row (got "
+            f"shape {orders.shape})"
         )
     x, y = (r - r.mean(axis=1, keepdims=True) for r in (x, y))
     if len(exchangeable):
@@ -180,7 +179,7 @@ def rmsd(
 
 
 def _common(covariance, mirror=False) -> np.ndarray:
-    """Largest trace (...) of a covariance (..., 3, 3) times a rotation."""
+    """Return the largest trace (...) of a covariance (..., 3, 3) times a rotation."""
     values = np.linalg.svd(covariance, compute_uv=False)
     if not mirror:
         values[..., -1] *= np.where(np.linalg.det(covariance) < 0.0, -1.0, 1.0)
@@ -188,7 +187,7 @@ def _common(covariance, mirror=False) -> np.ndarray:
 
 
 def _matched(x, y, orders, mirror, groups) -> np.ndarray:
-    """`rmsd` (F, K) of centred geometries with exchangeable groups of atoms."""
+    """Compute `rmsd` (F, K) Å of centred geometries with exchangeable groups of atoms."""
     n, centres = x.shape[1], np.arange(x.shape[1])
     for atoms in groups:
         centres[atoms] = atoms[0]
@@ -196,8 +195,8 @@ def _matched(x, y, orders, mirror, groups) -> np.ndarray:
     average /= average.sum(axis=1, keepdims=True)
     if any((np.linalg.svd(average @ r, compute_uv=False)[:, 1] < 0.05).any() for r in (x, y)):
         warnings.warn(
-            "the atoms that are not exchangeable are in line: equivalent geometries can be "
-            "missed; give all permutations instead",
+            "the atoms outside the exchangeable groups are in line, so that distances can be too "
+            "large: give all permutations instead of exchangeable groups",
             stacklevel=3,
         )
     distances = np.empty((len(x), len(y)))
@@ -217,9 +216,9 @@ def _matched(x, y, orders, mirror, groups) -> np.ndarray:
 
 
 def _match(x, y, covariance, groups) -> float:
-    """Sum of squared distances Å² of x from y (N, 3) after matching each group.
+    """Compute the sum of squared distances, Å², of x from y (N, 3) after matching each group.
 
-    The first superposition is that of the covariance (3, 3); the following ones use the match.
+    The first superposition uses `covariance` (3, 3); the next ones use the matched atoms.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -238,9 +237,11 @@ def _match(x, y, covariance, groups) -> float:
 
 
 def torsion_distance(torsions: ArrayLike, references: ArrayLike) -> np.ndarray:
-    """Largest differences (F, K) rad of torsions (F, T) from references (K, T).
+    """Compute the largest difference (F, K), in [0, π] rad, of torsions from references.
 
-    Differences are in [0, π].
+    Args:
+        torsions: (F, T) rad.
+        references: (K, T) rad.
 
     Raises:
         InputError: the numbers of torsions differ.
@@ -248,7 +249,8 @@ def torsion_distance(torsions: ArrayLike, references: ArrayLike) -> np.ndarray:
     x, y = np.asarray(torsions, float), np.asarray(references, float)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise InputError(
-            f"torsions have shapes {x.shape} and {y.shape}: (F, T) and (K, T) are needed"
+            f"torsions must have shape (F, T) (got {x.shape}), and references (K, T) (got "
+            f"{y.shape})"
         )
     turn = x[:, None] - y[None]
     return np.abs(turn - 2.0 * np.pi * np.round(turn / (2.0 * np.pi))).max(axis=-1)
@@ -257,14 +259,12 @@ def torsion_distance(torsions: ArrayLike, references: ArrayLike) -> np.ndarray:
 def residence(
     distances: ArrayLike, within: float = np.inf, n_blocks: int | None = None
 ) -> Residence:
-    """Share of the time that a trajectory spends near each of several minima.
-
-    A frame is near its nearest minimum if the distance is at most `within`.
+    """Compute the shares of time that a trajectory spends near each of K minima.
 
     Args:
         distances: (F, K) distances of the frames, in the order of time, from the minima: `rmsd` in
             Å, or `torsion_distance` in rad.
-        within: largest distance, in the same unit.
+        within: largest distance of a frame from the nearest minimum, in the same unit.
         n_blocks: as for `mean_and_error`.
 
     Raises:
@@ -272,9 +272,7 @@ def residence(
     """
     d = np.asarray(distances, float)
     if d.ndim != 2 or not d.size or np.isnan(d).any():
-        raise InputError(
-            f"distances have shape {d.shape} or are NaN: (frames, minima) numbers are needed"
-        )
+        raise InputError(f"distances must have shape (F, K) without NaN (got shape {d.shape})")
     nearest = np.where(d.min(axis=1) <= within, d.argmin(axis=1), -1)
     places = np.arange(-1, d.shape[1])
     there = (nearest[:, None] == places).astype(float)
@@ -283,20 +281,20 @@ def residence(
 
 
 def _block_sums(occupations, length):
-    """Sums (blocks, bins) over blocks of at least `length` frames."""
+    """Compute sums (blocks, bins) over blocks of at least `length` frames."""
     count = len(occupations) // length
     starts = np.arange(count) * len(occupations) // count
     return np.add.reduceat(occupations, starts, axis=0)
 
 
 def _resampled(blocks, count, n_samples, rng):
-    """Sums (n_samples, bins) over `count` blocks drawn with replacement."""
+    """Compute sums (n_samples, bins) over `count` blocks drawn with replacement."""
     share = np.full(len(blocks), 1.0 / len(blocks))
     return rng.multinomial(count, share, size=n_samples) @ blocks
 
 
 def _measures(p, q):
-    """Overlap and divergence (...) of counts (..., bins)."""
+    """Compute the overlap and the divergence, each (...), of counts (..., bins)."""
     p, q = (x / np.maximum(x.sum(axis=-1, keepdims=True), 1e-300) for x in (p, q))
     middle = 0.5 * (p + q)
 

@@ -31,11 +31,12 @@ class Scan:
     Attributes:
         names: (K,) names of the coordinates, such as "torsion C1-C2-O3-H9".
         coordinates: (K,) tuples of atoms.
-        values: K arrays (g1,), (g2,) Å or rad.
+        values: K arrays (g1,), (g2,) of the values on the grid, Å or rad.
         numbers: (N,) atomic numbers.
         positions: (g1[, g2], N, 3) Å.
         energies: (g1[, g2]) kcal/mol.
-        converged: (g1[, g2]) bool; in a rigid scan, whether the energy is finite.
+        converged: (g1[, g2]) whether the minimisation converged or, in a rigid scan, whether the
+            energy is finite.
         relaxed: whether all other degrees of freedom were minimised.
     """
 
@@ -50,17 +51,17 @@ class Scan:
 
     @cached_property
     def relative(self) -> np.ndarray:
-        """Energies (g1[, g2]) kcal/mol relative to the lowest; NaN if not finite."""
+        """Energies (g1[, g2]) kcal/mol relative to the lowest energy; NaN if not finite."""
         finite = np.where(np.isfinite(self.energies), self.energies, np.nan)
         return finite - np.nanmin(finite)
 
     @property
     def periodic(self) -> tuple[bool, ...]:
-        """(K,) whether the values of each coordinate cover a full turn."""
+        """Whether the values of each coordinate cover a full turn, (K,)."""
         return tuple(map(_is_periodic, self.coordinates, self.values))
 
     def save(self, path) -> None:
-        """Write an npz file with units and format version, completely or not at all."""
+        """Write the scan atomically to an npz file."""
         header = {
             "format": FORMAT, "version": VERSION, "units": UNITS, "names": self.names,
             "coordinates": self.coordinates, "relaxed": bool(self.relaxed),
@@ -74,18 +75,20 @@ class Scan:
         """Read a file that `save` wrote.
 
         Raises:
-            InputError: the file is no scan, is damaged, or has another format version.
+            InputError: the file is of another kind, damaged, or has another format version.
         """
         file = NpzReader(path, "scan")
         try:
             header = json.loads(file.text("header"))
             form = (header["format"], header["version"])
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}: not a scan written by jaxff") from error
+            raise InputError(
+                f"{path} is not a scan: give a file that `jaxff scan` wrote"
+            ) from error
         if form != (FORMAT, VERSION):
             raise InputError(
-                f"{path}: its format is {form[0]} version {form[1]}, but this jaxff reads {FORMAT} "
-                f"version {VERSION}"
+                f"{path} has the format {form[0]} version {form[1]}, but this jaxff reads {FORMAT} "
+                f"version {VERSION}: repeat the scan"
             )
         values = tuple(file.need(f"values_{k}") for k in range(len(header["names"])))
         arrays = {key: file.need(key) for key in ARRAYS}
@@ -104,13 +107,12 @@ def scan(
     descent: Descent | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Scan:
-    """Energies over a grid of one or two internal coordinates.
+    """Compute energies on a grid of one or two internal coordinates.
 
-    Each geometry is made from the start: the smaller side of a bond is rotated or translated as a
-    rigid body.  In a relaxed scan all other degrees of freedom are then minimised with the
-    coordinates held.  The minimisation is repeated from the geometry of the lowest neighbour on
-    the grid, so that the result depends little on the path to a point.  For a `Potential`, all
-    points are one compiled call.
+    Each geometry is created from the start by rigid rotation or translation of the smaller side of
+    a bond.  In a relaxed scan, all other degrees of freedom are then minimised.  This minimisation
+    is repeated from the geometry of the lowest neighbour on the grid, which makes the result nearly
+    independent of the path.  A `Potential` computes all points in one compiled call.
 
     Args:
         surface: a `Potential`, an ASE calculator, or a function (see `as_surface`).
@@ -118,11 +120,14 @@ def scan(
         coordinates: one or two tuples of atoms: two for their distance, three for the angle at
             the middle atom, four for a torsion.
         values: one array (g,) for each coordinate, Å or rad.
-        relax: whether to minimise all other degrees of freedom.  Coordinates that no rigid motion
-            can set, as in a ring, then start from the nearest geometry with their values.
-        sweeps: largest number of minimisations from neighbours; they end when no energy falls.
+        relax: whether to minimise all other degrees of freedom.  If rigid motion cannot set a
+            coordinate, as in a ring, the start is the nearest geometry with the value.
+        sweeps: largest number of minimisations from neighbours; they stop when no energy decreases.
         descent: settings of each minimisation; None for `Descent()`.
-        progress: called with the task and the fraction done.
+        progress: called with the name of a phase and the fraction done.
+
+    Returns:
+        the energies and geometries.
 
     Raises:
         InputError: unusable coordinates or values, a rigid scan of a bond in a ring, or no finite
@@ -159,7 +164,10 @@ def scan(
 
 
 def difference(scan: Scan, other: Scan) -> np.ndarray:
-    """`scan` minus `other`, each relative to its lowest energy, (g1[, g2]) kcal/mol.
+    """Subtract the energies of two scans, relative to the lowest energy of each scan.
+
+    Returns:
+        `scan` minus `other`, (g1[, g2]) kcal/mol.
 
     Raises:
         InputError: the scans have different coordinates or values.
@@ -170,23 +178,24 @@ def difference(scan: Scan, other: Scan) -> np.ndarray:
     )
     if not same:
         raise InputError(
-            "the two scans have different coordinates or values: use the same ones for both"
+            "the two scans have different coordinates or values: use the same coordinates and "
+            "values for both"
         )
     return scan.relative - other.relative
 
 
 def _swept(minimise, on_grid, starts: np.ndarray, neighbours: np.ndarray, sweeps: int):
-    """Minimise from `starts`, then repeatedly from the lowest neighbours on the grid.
+    """Minimise from `starts`, then repeatedly from the lowest neighbour of each grid point.
 
     Args:
         minimise: minimises geometries (M, N, 3) Å, one for each grid point.
         on_grid: sets the coordinates of geometries (M, N, 3) Å to the values of the grid points.
         starts: (M, N, 3) Å.
-        neighbours: see `_neighbours`.
+        neighbours: (2K, M) indices from `_neighbours`.
         sweeps: largest number of repetitions.
 
     Returns:
-        Positions (M, N, 3) Å, energies (M,) kcal/mol and convergence (M,).
+        positions (M, N, 3) Å, energies (M,) kcal/mol, and whether each point converged, (M,).
     """
     best: Minimum = minimise(starts)
     R, energies, converged = best.positions, best.energy, best.converged
@@ -204,10 +213,10 @@ def _swept(minimise, on_grid, starts: np.ndarray, neighbours: np.ndarray, sweeps
 
 
 def _neighbours(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> np.ndarray:
-    """Indices (2K, M) of the neighbours of each grid point along each coordinate.
+    """Return the indices (2K, M) of the neighbours of each of M grid points along K coordinates.
 
-    At the end of a coordinate that is not periodic, the neighbour of a point is the point itself.
-    A grid of one point has no neighbours: the shape is (0, 1).
+    At the ends of a coordinate without period, a point is its own neighbour.  For a single point
+    the shape is (0, 1).
     """
     index = np.arange(np.prod(shape)).reshape(shape)
     neighbours = []
@@ -225,8 +234,8 @@ def _neighbours(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> np.ndarra
 def _checked_values(coordinates: Coordinates, values) -> tuple[np.ndarray, ...]:
     if len(coordinates) not in (1, 2) or len(values) != len(coordinates):
         raise InputError(
-            f"{len(coordinates)} coordinates and {len(values)} arrays of values given: a scan has "
-            "one or two coordinates, with one array of values for each"
+            f"{len(coordinates)} coordinates and {len(values)} arrays of values: give one or two "
+            "coordinates, and one array of values for each coordinate"
         )
     axes = tuple(np.asarray(v, float) for v in values)
     for atoms, axis in zip(coordinates, axes, strict=True):

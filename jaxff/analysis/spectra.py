@@ -1,7 +1,7 @@
 """Vibrational spectra of trajectories and their peaks, with errors.
 
-A spectrum is the mean over blocks of time and over replicas.  The differences of the blocks give
-its error and, by the jackknife, the errors of the peaks.
+A spectrum is the mean over blocks of time and over replicas.  Errors of the spectrum are computed
+from the differences between blocks, and errors of the peaks by the jackknife method.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ class Peak(NamedTuple):
     """A maximum of a spectrum.
 
     Attributes:
-        wavenumber, error: cm⁻¹, and its statistical standard error (NaN for a single block).
-        density: 1/cm⁻¹ at the maximum.
+        wavenumber: cm⁻¹.
+        error: standard error of the wavenumber, cm⁻¹ (NaN for a single block).
+        density: density of states at the maximum, 1/cm⁻¹.
     """
 
     wavenumber: float
@@ -44,10 +45,11 @@ class Spectrum:
 
     Attributes:
         wavenumbers: (K,) cm⁻¹.
-        density: (K,) 1/cm⁻¹; its integral is one.
-        error: (K,) 1/cm⁻¹, standard error (NaN for a single block).
+        density: (K,) 1/cm⁻¹, with integral one.
+        error: (K,) standard error of the density, 1/cm⁻¹ (NaN for a single block).
         peaks: the maxima in order of increasing wavenumber.
-        resolution: cm⁻¹ between points; lines closer than two or three times this merge.
+        resolution: distance of the points, cm⁻¹; lines closer than two or three times this
+            distance merge.
         n_blocks: number of blocks of time and replicas.
     """
 
@@ -69,35 +71,34 @@ def spectrum(
     window: str = "hann",
     step: float | None = None,
 ) -> Spectrum:
-    """Vibrational density of states of one trajectory or of replicas, see `vdos`.
+    """Compute the vibrational density of states of one trajectory or of R replicas.
 
-    Wavenumbers above 16,678/dt cm⁻¹ (dt in fs) are folded to lower ones: O-H and N-H stretches
-    need frames at most 4 fs apart.
+    The density is that of `vdos`.  Wavenumbers above 16,678/dt cm⁻¹ (dt in fs) appear at wrong,
+    lower wavenumbers: O-H and N-H stretches need frames at most 4 fs apart.
 
     Args:
         velocities: (F, N, 3) or (R, F, N, 3) Å/fs.
         masses: (N,) amu.
         dt: time between frames, fs.
-        positions: Å, of the shape of `velocities`.  If given, overall motion is removed
-            (`internal_velocities`); it would add a band at zero and broaden the lines.
-        resolution: cm⁻¹.  None: 5, or a larger value with which the trajectories have at least
-            eight segments.
+        positions: Å, with the shape of `velocities`, to remove overall motion by
+            `internal_velocities`; None to keep this motion, which adds a band at zero and broadens
+            the lines.
+        resolution: cm⁻¹; None for 5, or more if the trajectories have fewer than eight segments.
         window: "hann", "blackman" or "none".
-        step: time step of the dynamics, fs.  If given, the wavenumbers are corrected to those of
-            exact dynamics: velocity Verlet and BAOAB show a line of angular frequency ω at ω' with
-            ω = 2/step sin(ω' step/2) (Hairer, Lubich and Wanner, Acta Numer. 12, 399 (2003)),
+        step: time step of the dynamics, fs, to correct the wavenumbers for the time step; None for
+            no correction.  Velocity Verlet and BAOAB shift an angular frequency ω to ω' with
+            ω = 2/step sin(ω' step/2) (Hairer, Lubich and Wanner, Acta Numer. 12, 399 (2003)):
             19 cm⁻¹ too high at 3,700 cm⁻¹ and 0.5 fs.
 
     Raises:
-        InputError: arrays of other shapes, velocities or positions that are not finite, no
-            motion, masses, dt, step or resolution that are not positive, a step longer than dt,
-            or trajectories too short for the resolution.
+        InputError: arrays with wrong shapes, values that are not finite or not positive, no
+            motion, a step longer than dt, or trajectories too short for the resolution.
     """
     for value, name in ((dt, "dt"), (step, "step"), (resolution, "resolution")):
         if value is not None and not (np.isfinite(value) and value > 0):
-            raise InputError(f"{name} is {value}: it must be positive")
+            raise InputError(f"{name} must be positive and finite (got {value})")
     if step is not None and step > dt * (1.0 + 1e-6):
-        raise InputError(f"step is {step:g} fs: use at most the {dt:g} fs between frames")
+        raise InputError(f"step must be at most dt, {dt:g} fs (got {step:g} fs)")
     masses = np.asarray(masses, float)
     v = _vibrations(velocities, positions, masses)
     v = v[None] if v.ndim == 3 else v
@@ -108,8 +109,8 @@ def spectrum(
         length = min(length, n, n * replicas // 8)
     if not 2 <= length <= n:
         raise InputError(
-            f"{n} frames of {dt:g} fs cannot show {resolution or RESOLUTION:g} cm⁻¹: that needs "
-            f"{max(length, 16)} frames; use a coarser resolution or longer trajectories"
+            f"a resolution of {resolution or RESOLUTION:g} cm⁻¹ needs {max(length, 16)} frames of "
+            f"{dt:g} fs (got {n}): use a coarser resolution or longer trajectories"
         )
     blocks = int(np.clip(n // (2 * length), 1, max(MAX_BLOCKS // replicas, 1)))
     cut = n // blocks
@@ -126,28 +127,30 @@ def spectrum(
 
 
 def _vibrations(velocities, positions, masses: np.ndarray) -> np.ndarray:
-    """Checked velocities, without overall motion if positions are given."""
+    """Check velocities (R, F, N, 3) Å/fs, and remove overall motion if there are positions."""
     v = np.asarray(velocities)
     if v.ndim not in (3, 4) or v.shape[-1] != 3 or not v.size:
-        raise InputError(f"velocities have shape {v.shape}: (frames, atoms, 3) is needed")
+        raise InputError(f"velocities must have shape (F, N, 3) or (R, F, N, 3) (got {v.shape})")
     if masses.shape != v.shape[-2:-1] or not (np.isfinite(masses) & (masses > 0.0)).all():
         raise InputError(
-            f"masses have shape {masses.shape}, and the lowest is {masses.min(initial=np.inf):g}: "
-            f"({v.shape[-2]},) positive masses are needed, in amu"
+            f"masses must be positive, amu, with shape ({v.shape[-2]},) (got shape {masses.shape}, "
+            f"lowest mass {masses.min(initial=np.inf):g})"
         )
     _check_finite(v, "velocities")
     if not v.any():
-        raise InputError("all velocities are zero: there is no spectrum")
+        raise InputError("all velocities are zero: give the velocities of a simulation")
     if positions is None:
         return v
     r = np.asarray(positions)
     if r.shape != v.shape:
-        raise InputError(f"positions have shape {r.shape}, velocities {v.shape}: give equal shapes")
+        raise InputError(
+            f"positions must have the shape of the velocities, {v.shape} (got {r.shape})"
+        )
     _check_finite(r, "positions")
     fastest, v = np.abs(v).max(), internal_velocities(r, v, masses)
     if not np.abs(v).max() > 1e-12 * fastest:
         raise InputError(
-            "the molecule moves as a whole only: there is no spectrum of its vibrations"
+            "the molecule does not vibrate: give the velocities of a simulation of all atoms"
         )
     return v
 
@@ -155,17 +158,20 @@ def _vibrations(velocities, positions, masses: np.ndarray) -> np.ndarray:
 def internal_velocities(
     positions: ArrayLike, velocities: ArrayLike, masses: ArrayLike
 ) -> np.ndarray:
-    """Velocities (..., F, N, 3) Å/fs without overall motion, in molecular axes.
+    """Remove the overall motion from velocities.
 
-    Centre-of-mass and angular velocity are subtracted, and the rest is rotated with the frame onto
-    the first frame (least squares by mass: Eckart axes, to first order in the vibrations).  For a
-    linear molecule, which bends by less than 30° (root mean square), only the rotation of its axis
-    is subtracted.
+    The velocity of the centre of mass and the angular velocity are subtracted.  Each frame is then
+    superposed on the first frame by mass-weighted least squares (Eckart axes, to first order in
+    the vibrations), and the velocities are rotated accordingly.  For linear molecules, which bend
+    by less than 30° (root mean square), only the rotation of the molecular axis is subtracted.
 
     Args:
         positions: (..., F, N, 3) Å, frames in the order of time.
         velocities: (..., F, N, 3) Å/fs.
         masses: (N,) amu.
+
+    Returns:
+        velocities (..., F, N, 3) Å/fs in molecular axes.
 
     Raises:
         InputError: the shapes differ.
@@ -173,8 +179,8 @@ def internal_velocities(
     r, v, m = (np.asarray(x, float) for x in (positions, velocities, masses))
     if r.shape != v.shape or r.ndim < 3 or m.shape != r.shape[-2:-1]:
         raise InputError(
-            f"positions have shape {r.shape}, velocities {v.shape} and masses {m.shape}: "
-            "give (..., F, N, 3), the same shape, and (N,)"
+            f"positions and velocities must have the same shape (..., F, N, 3) (got {r.shape} and "
+            f"{v.shape}), and masses (N,) (got {m.shape})"
         )
     share = m / m.sum()
     r, v = (x - np.einsum("n,...nc->...c", share, x)[..., None, :] for x in (r, v))
@@ -182,7 +188,7 @@ def internal_velocities(
 
 
 def _turned_back(r, v, m) -> np.ndarray:
-    """`internal_velocities` of a nonlinear molecule with its centre of mass at zero."""
+    """Compute `internal_velocities` of a nonlinear molecule with the centre of mass at zero."""
     momentum = np.einsum("n,...nc->...c", m, np.cross(r, v))
     squares = np.einsum("n,...nc,...nd->...cd", m, r, r)
     inertia = np.trace(squares, axis1=-2, axis2=-1)[..., None, None] * np.eye(3) - squares
@@ -197,10 +203,10 @@ def _turned_back(r, v, m) -> np.ndarray:
 
 
 def _along_axis(r, v, m) -> np.ndarray:
-    """`internal_velocities` of a linear molecule.
+    """Compute `internal_velocities` of a linear molecule.
 
-    The axes never rotate about the molecular axis: a vibrating linear molecule is never straight,
-    and its small inertia about the axis would turn its bends into rotations.
+    Rotation about the molecular axis is not removed.  A vibrating linear molecule has a small
+    moment of inertia about this axis, so that bends would be taken for rotations.
     """
     first = r.reshape(-1, *r.shape[-2:])[0]
     weights = m * (first @ _main_axis(first, m))
@@ -226,10 +232,10 @@ def _along_axis(r, v, m) -> np.ndarray:
 
 
 def _is_linear(r) -> bool:
-    """Whether atoms at r (..., F, N, 3) Å are in line, apart from vibrations.
+    """Whether a molecule with frames r (..., F, N, 3) Å is linear, apart from vibrations.
 
-    The criterion uses the angles between neighbours along the molecule.  The moments of inertia
-    are not suitable: one is also small for a long rod with a bent end or a methyl group.
+    The criterion uses the angles between neighbours along the molecule.  Moments of inertia are
+    not suitable, because one is also small for a long rod with a bent end or a methyl group.
     """
     if r.shape[-2] < 2:
         return False
@@ -242,7 +248,7 @@ def _is_linear(r) -> bool:
 
 
 def _main_axis(r, m) -> np.ndarray:
-    """The direction (3,) of the largest spread of centred atoms r (N, 3)."""
+    """Return the direction (3,) of the largest variance of centred positions r (N, 3)."""
     return np.linalg.eigh(np.einsum("nc,nd->cd", r * np.reshape(m, (-1, 1)), r))[1][:, -1]
 
 
@@ -253,21 +259,21 @@ def _dot(a, b) -> np.ndarray:
 def _check_finite(values, name: str) -> None:
     if not np.isfinite(values).all():
         frame = np.argwhere(~np.isfinite(values))[0][-3]
-        raise InputError(f"{name} are not finite, first in frame {frame}: remove such frames")
+        raise InputError(f"{name} are not finite in frame {frame}: remove such frames")
 
 
 def peak_shifts(spectra: Sequence[Spectrum], within: float = 40.0) -> list[dict]:
-    """Shifts of each peak of the first spectrum in all spectra.
+    """Compute the shifts of peaks relative to the first spectrum.
 
-    Peaks are paired one to one, with the smallest sum of the distances between them.
+    Peaks of two spectra are paired one to one, with the smallest sum of distances.
 
     Args:
-        spectra: S spectra; shifts are relative to the first.
+        spectra: S spectra.
         within: largest shift, cm⁻¹.
 
     Returns:
-        For each peak of the first: {"peaks": (S,) each a `Peak` or None, "shifts": (S,) cm⁻¹,
-        "errors": (S,) cm⁻¹}, NaN where a spectrum has no such peak.
+        a dict for each peak of the first spectrum: "peaks" (S `Peak` or None), "shifts" (S,) cm⁻¹
+        and "errors" (S,) cm⁻¹; NaN if a spectrum has no such peak.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -291,13 +297,13 @@ def peak_shifts(spectra: Sequence[Spectrum], within: float = 40.0) -> list[dict]
 
 
 def _exact(wavenumbers, step):
-    """Wavenumbers of exact dynamics, and their derivative by the observed ones."""
+    """Correct wavenumbers for the time step, and return the derivative of the correction too."""
     phase = np.pi * wavenumbers / units.WAVENUMBER_PER_FS * step
     return units.WAVENUMBER_PER_FS / (np.pi * step) * np.sin(phase), np.cos(phase)
 
 
 def _peaks(wavenumbers, parts) -> tuple[Peak, ...]:
-    """Significant maxima of the mean of spectra `parts` (blocks, K)."""
+    """Return the significant maxima of the mean of spectra `parts` (blocks, K)."""
     from scipy.signal import find_peaks
 
     density, n = parts.mean(axis=0), len(parts)
@@ -320,7 +326,7 @@ def _peaks(wavenumbers, parts) -> tuple[Peak, ...]:
 
 
 def _vertex(x, density, place) -> tuple[float, float]:
-    """Wavenumber and height of a maximum, by a parabola through three logarithms."""
+    """Return the wavenumber and height of a maximum, by a parabola through three logarithms."""
     low = max(place - 2, 1)
     k = low + int(np.argmax(density[low : min(place + 3, len(x) - 1)]))
     a, b, c = np.log(np.maximum(density[k - 1 : k + 2], 1e-300))

@@ -1,4 +1,4 @@
-"""Minima of a molecule from many starts, and their order by several potentials."""
+"""Minima of a molecule from many starts, and their energies by several potentials."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class StationaryPoints:
     Attributes:
         positions: (K, N, 3) Å.
         energies: (K,) kcal/mol.
-        frequencies: K arrays (F,) cm⁻¹, with imaginary frequencies as negative numbers.
-        counts: (K,) number of starts that ended at each point.
+        frequencies: K arrays (F,) cm⁻¹; imaginary frequencies are negative numbers.
+        counts: (K,) number of starts that converged to each point.
     """
 
     positions: np.ndarray
@@ -43,7 +43,7 @@ class StationaryPoints:
 
     @property
     def relative(self) -> np.ndarray:
-        """Energies (K,) kcal/mol relative to the lowest."""
+        """Energies (K,) kcal/mol relative to the lowest energy."""
         return self.energies - self.energies.min() if len(self) else self.energies
 
 
@@ -54,11 +54,11 @@ class Minima(StationaryPoints):
     Attributes:
         molecule: elements and bonds.
         saddles: stationary points with imaginary frequencies.
-        minimum_index: (B,) index of the minimum at which each start ended, or −1.
-        failed: (B,) bool, starts that did not converge.
+        minimum_index: (B,) index of the minimum to which each start converged, or −1.
+        failed: (B,) whether each start failed to converge.
         permutations: (P, N) permutations of equivalent atoms.
         mirror: whether mirror images are equal.
-        exchangeable: groups of atoms that may also be in any order, see `rmsd`.
+        exchangeable: groups of equivalent atoms, see `rmsd`.
     """
 
     molecule: Molecule
@@ -71,15 +71,15 @@ class Minima(StationaryPoints):
 
 
 def conformers(molecule: Molecule, n: int, seed: int = 0) -> np.ndarray:
-    """Starting geometries (M, N, 3) Å, M ≤ n, by RDKit's ETKDGv3.
+    """Generate conformers (M, N, 3) Å, M ≤ n, by RDKit's ETKDGv3.
 
-    S. Wang et al., J. Chem. Inf. Model. 60, 2044 (2020).  The geometries depend on elements, bonds
-    and net charge; stereocentres keep the configuration that they have in the given geometry.
+    Source: S. Wang et al., J. Chem. Inf. Model. 60, 2044 (2020).  Stereocentres keep the
+    configuration of the given geometry.
 
     Args:
-        molecule: the molecule to embed.
-        n: number of geometries to try.
-        seed: seed of the embedding.
+        molecule: elements, bonds, net charge and geometry.
+        n: number of attempts.
+        seed: random seed.
 
     Raises:
         InputError: RDKit cannot embed the molecule.
@@ -90,7 +90,7 @@ def conformers(molecule: Molecule, n: int, seed: int = 0) -> np.ndarray:
     from jaxff.gaff.lewis import lewis_structure
 
     if n < 1:
-        raise InputError(f"the number of conformers is {n}: it must be at least 1")
+        raise InputError(f"the number of conformers must be at least 1 (got {n})")
     mol = lewis_structure(molecule).to_rdkit(conformer=True)
     Chem.AssignStereochemistryFrom3D(mol)
     parameters = rdDistGeom.ETKDGv3()
@@ -116,31 +116,31 @@ def minima(
     permutations: ArrayLike | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Minima:
-    """Minimise many geometries and return the distinct minima, verified by Hessians.
+    """Minimise many geometries, and return the distinct minima and saddle points.
 
-    Two geometries are equal if their energies differ by less than 0.05 kcal/mol and their RMSD,
-    after superposition and the best permutation of equivalent atoms, is below `distance`.  If there
-    are more than 20,000 permutations, equal atoms with a single bond, such as the hydrogens of a
-    methyl group, are matched after superposition instead (see `rmsd`).
+    Minima are distinguished from saddle points by their Hessians.  Two geometries are equal if
+    their energies differ by less than 0.05 kcal/mol and their `rmsd` is below `distance`.  With
+    more than 20,000 permutations, atoms such as the hydrogens of methyl groups become the
+    exchangeable groups of `rmsd`.
 
     Args:
         surface: a `Potential`, an ASE calculator, or a function (see `as_surface`).
         molecule: elements, bonds and masses.
         starts: (B, N, 3) Å, such as `conformers(molecule, 50)`.
         descent: settings of the minimisations; None for `Descent()`.
-        distance: RMSD in Å below which two geometries are equal.
+        distance: RMSD below which two geometries are equal, Å.
         mirror: whether mirror images are equal.
-        permutations: (P, N) permutations of equivalent atoms; None for all that keep the bond
-            graph.
-        progress: called with the task and the fraction done.
+        permutations: (P, N) permutations of equivalent atoms; None for all permutations that keep
+            the bond graph.
+        progress: called with the name of a phase and the fraction done.
 
     Raises:
-        InputError: starts of another shape, no start that converged, or more than 20,000
-            permutations even without those of atoms bonded to one atom only.
+        InputError: starts with a wrong shape, no start that converged, or more than 20,000
+            permutations despite the exchangeable groups.
     """
     R = np.asarray(starts, float)
     if R.ndim != 3 or R.shape[1:] != (molecule.n_atoms, 3) or len(R) == 0:
-        raise InputError(f"starts have shape {R.shape}, expected (B, {molecule.n_atoms}, 3)")
+        raise InputError(f"starts must have shape (B, {molecule.n_atoms}, 3) (got {R.shape})")
     exchangeable: tuple[tuple[int, ...], ...] = ()
     if permutations is None:
         permutations, exchangeable = _equivalences(molecule)
@@ -178,12 +178,10 @@ def minima(
 
 
 def automorphisms(molecule: Molecule) -> np.ndarray:
-    """All permutations (P, N) of atoms that keep elements and bonds.
-
-    The identity is the first.
+    """Return all permutations (P, N) of atoms that keep elements and bonds, the identity first.
 
     Raises:
-        InputError: there are more than 20,000.
+        InputError: there are more than 20,000 permutations.
     """
     permutations, exchangeable = _equivalences(molecule)
     if exchangeable:
@@ -192,10 +190,10 @@ def automorphisms(molecule: Molecule) -> np.ndarray:
 
 
 def _equivalences(molecule: Molecule) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
-    """Permutations (P, N) of equivalent atoms, and groups of exchangeable atoms.
+    """Return permutations (P, N) of equivalent atoms, and groups of exchangeable atoms.
 
-    Atoms with one bond are exchanged within their group if there are more than
-    `MAX_PERMUTATIONS` permutations in all; otherwise there are no groups.
+    Groups exist only with more than `MAX_PERMUTATIONS` permutations.  A group contains the atoms
+    of one element that are bonded only to the same atom.
     """
     from networkx.algorithms.isomorphism import GraphMatcher
 
@@ -235,15 +233,18 @@ def _equivalences(molecule: Molecule) -> tuple[np.ndarray, tuple[tuple[int, ...]
 def _too_many(molecule: Molecule) -> InputError:
     return InputError(
         f"{molecule.label} has more than {MAX_PERMUTATIONS} permutations of equivalent atoms: give "
-        "those to be tried as permutations="
+        "a smaller set as the argument permutations"
     )
 
 
 def _grouped(ends: Minimum, distance: float, equivalence: tuple) -> tuple[list[int], np.ndarray]:
-    """The first start of each distinct point, and the point (B,) of each start.
+    """Group B converged geometries into distinct points, in order of increasing energy.
 
-    Points are in order of increasing energy; −1 is a start that did not converge.  `equivalence`
-    contains the last arguments of `rmsd`.
+    `equivalence` contains the last three arguments of `rmsd`.
+
+    Returns:
+        the index of the first start of each point; and the point of each start, (B,), or −1 for a
+        start that did not converge.
     """
     first: list[int] = []
     group = np.full(len(ends.energy), -1)
@@ -261,16 +262,15 @@ def _grouped(ends: Minimum, distance: float, equivalence: tuple) -> tuple[list[i
 
 @dataclass(frozen=True, eq=False)
 class Ordering:
-    """Energies of K minima by P potentials, relative to the lowest in each row.
+    """Energies of K minima by P potentials, relative to the lowest energy of each potential.
 
     Attributes:
         names: (P,) names of the potentials.
-        unrelaxed: (P, K) kcal/mol, at the given geometries.
-        relaxed: (P, K) kcal/mol, after minimisation by the potential; NaN where it did not
-            converge.
-        nearest: (P, K) index of the given minimum nearest to the relaxed geometry.  Minima of one
-            row with the same index have merged.
-        rmsd: (P, K) Å, distance from that minimum.
+        unrelaxed: (P, K) energies at the given geometries, kcal/mol.
+        relaxed: (P, K) energies after minimisation with the potential, kcal/mol; NaN without
+            convergence.
+        nearest: (P, K) index of the given minimum nearest to the relaxed geometry.
+        rmsd: (P, K) distance of the relaxed geometry from the nearest minimum, Å.
     """
 
     names: tuple[str, ...]
@@ -280,7 +280,7 @@ class Ordering:
     rmsd: np.ndarray
 
     def rows(self) -> list[list]:
-        """[potential, minimum, unrelaxed, relaxed, nearest, rmsd], minima counted from 1."""
+        """Return rows of potential, minimum (from 1), unrelaxed, relaxed, nearest and rmsd."""
         return [
             [name, k + 1, self.unrelaxed[p, k], self.relaxed[p, k], self.nearest[p, k] + 1,
              self.rmsd[p, k]]
@@ -292,11 +292,11 @@ class Ordering:
 def ordering(
     reference: Minima, surfaces: Mapping[str, object], descent: Descent | None = None
 ) -> Ordering:
-    """Energies of the same minima by several potentials, unrelaxed and relaxed.
+    """Compute the energies of minima with several potentials, unrelaxed and relaxed.
 
     Args:
-        reference: the minima to compare.
-        surfaces: {name: potential or calculator}.
+        reference: the minima.
+        surfaces: potentials or calculators by name.
         descent: settings of the minimisations; None for `Descent()`.
 
     Raises:
@@ -304,8 +304,7 @@ def ordering(
     """
     if not len(reference) or not surfaces:
         raise InputError(
-            f"there are {len(reference)} minima and {len(surfaces)} potentials: at least one of "
-            "each is needed"
+            f"{len(reference)} minima and {len(surfaces)} potentials: give at least one of each"
         )
     rows: list[Sequence] = []
     equivalence = (reference.permutations, reference.mirror, reference.exchangeable)
@@ -321,6 +320,6 @@ def ordering(
 
 
 def _from_lowest(energies) -> np.ndarray:
-    """Energies relative to the lowest; all NaN where none is finite."""
+    """Return energies relative to the lowest energy of each row; NaN if none is finite."""
     energies = np.where(np.isfinite(energies), energies, np.nan)
     return energies - np.min(energies, where=~np.isnan(energies), initial=np.inf)

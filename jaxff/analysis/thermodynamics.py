@@ -1,4 +1,4 @@
-"""Free energy along a coordinate, and heat capacity, from samples of an ensemble."""
+"""Free energies along a coordinate, and heat capacities, from samples of an ensemble."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ _VOLUMES = {
 def free_energy(
     density: ArrayLike, edges: ArrayLike, temperature: ArrayLike, jacobian: str = "none"
 ) -> Array:
-    """Free energy −kT ln(p/J) (..., bins) kcal/mol along a coordinate.
-
-    Its minimum is zero.  It is infinite, with zero gradient, where the density is zero.
+    """Compute the free energy −kT ln(p/J) along a coordinate with density p and Jacobian J.
 
     Args:
         density: (..., bins) probability density of the coordinate, with any norm.
         edges: (bins + 1,) Å or rad.
         temperature: () K.
-        jacobian: "none", "distance" (J = r²) or "angle" (J = sin θ), averaged over each bin.  With
-            the Jacobian, the free energy of a coordinate without forces is constant.
+        jacobian: "none" (J = 1), "distance" (J = r²) or "angle" (J = sin θ), averaged over each
+            bin.  With the correct J, the free energy is constant without forces.
+
+    Returns:
+        the free energy (..., bins) kcal/mol with minimum zero; infinite, with zero gradient, for
+        density zero.
 
     Raises:
         InputError: an unknown Jacobian, or edges for another number of bins.
@@ -54,14 +56,15 @@ def free_energy_and_error(
     n_blocks: int | None = None,
     weights: ArrayLike | None = None,
 ) -> Estimate:
-    """Free energy (bins,) kcal/mol and its standard error kT σ(p)/p, to first order.
+    """Compute the free energy (bins,) kcal/mol and the standard error kT σ(p)/p.
 
-    The error of each bin is computed as in `mean_and_error`; it is infinite for an empty bin.
+    σ(p) is the error of the density p from `mean_and_error`.  The error of an empty bin is
+    infinite.
 
     Args:
         occupations: (F, bins) shares of the frames in bins, from `occupations`.
         edges, temperature, jacobian: as for `free_energy`.
-        n_blocks: number of blocks, or of replicas one after another; None for automatic blocking.
+        n_blocks: number of blocks or replicas, see `mean_and_error`; None for automatic blocking.
         weights: (F,) weights of the frames that sum to one.
 
     Raises:
@@ -78,14 +81,16 @@ def heat_capacity(
     degrees_of_freedom: ArrayLike = 0,
     weights: ArrayLike | None = None,
 ) -> Array:
-    """Heat capacity () kcal/mol/K at constant volume.
+    """Compute the heat capacity () kcal/mol/K at constant volume.
 
-    var(U)/kT² plus k/2 for each degree of freedom.
+    The result is var(U)/kT² plus k/2 for each degree of freedom, with the potential energy U and
+    Boltzmann's constant k.
 
     Args:
-        energies: (F,) kcal/mol, potential energies of the canonical ensemble.
+        energies: (F,) potential energies of a canonical ensemble, kcal/mol.
         temperature: () K.
-        degrees_of_freedom: () number with kinetic energy; 0 for the configurational part alone.
+        degrees_of_freedom: () number of degrees of freedom with kinetic energy; 0 for only the
+            configurational part.
         weights: (F,) weights of the frames that sum to one.
 
     Raises:
@@ -93,7 +98,7 @@ def heat_capacity(
     """
     energies = floating(energies)
     if energies.ndim != 1 or len(energies) < 2:
-        raise InputError(f"energies have shape {energies.shape}: (F,) of at least 2 is needed")
+        raise InputError(f"energies must have shape (F,) with F > 1 (got {energies.shape})")
     if weights is not None:
         weights = checked_weights(weights, len(energies), energies.dtype)
     return _heat_capacity(energies, temperature, degrees_of_freedom, weights)
@@ -132,5 +137,6 @@ def _check(density, edges, jacobian):
         raise InputError(f"unknown Jacobian {jacobian!r}: use one of {', '.join(_VOLUMES)}")
     if np.ndim(edges) != 1 or np.shape(edges)[0] != density.shape[-1] + 1:
         raise InputError(
-            f"edges have shape {np.shape(edges)}: {density.shape[-1]} bins have one more edge"
+            f"edges of {density.shape[-1]} bins must have shape ({density.shape[-1] + 1},) (got "
+            f"{np.shape(edges)})"
         )

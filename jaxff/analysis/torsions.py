@@ -11,11 +11,11 @@ from jaxff.molecule import Molecule
 
 
 def rotatable_torsions(molecule: Molecule) -> np.ndarray:
-    """One torsion (i, j, k, l) for each rotatable bond j-k, with heavy end atoms.
+    """Return one torsion (i, j, k, l) for each rotatable bond j-k, with the heaviest end atoms.
 
-    A bond is rotatable if it is in no ring, has neighbours on both sides and joins no linear atom.
-    The bonds are in order of decreasing mass of the lighter end atom, followed by the bonds of
-    methyl groups and other symmetric tops.
+    A rotatable bond is outside rings, and both atoms have other, non-linear bonds.  Torsions are
+    in order of decreasing mass of the lighter end atom.  Bonds of symmetric tops, such as methyl
+    groups, are last.
 
     Returns:
         (T, 4) atom indices.
@@ -39,7 +39,7 @@ def rotatable_torsions(molecule: Molecule) -> np.ndarray:
 
 
 def torsion_label(molecule: Molecule, torsion: Iterable[int]) -> str:
-    """The name of a torsion, such as H9-O3-C1-C2 (atoms counted from 1)."""
+    """Return the name of a torsion, such as H9-O3-C1-C2 (atoms counted from 1)."""
     return "-".join(f"{molecule.symbols[i]}{i + 1}" for i in torsion)
 
 

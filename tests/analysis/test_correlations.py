@@ -195,11 +195,11 @@ def test_gradients_are_those_of_finite_differences():
 def test_what_has_no_correlation_is_refused():
     x = random(9, (20, 3, 3))
     for message, call in (
-        ("positions have shape", lambda: mean_square_displacement(x[0])),
-        ("masses have shape", lambda: velocity_autocorrelation(x, MASSES[:2])),
-        ("n_lags is 21", lambda: velocity_autocorrelation(x, n_lags=21)),
+        ("positions must have shape", lambda: mean_square_displacement(x[0])),
+        ("masses must have shape", lambda: velocity_autocorrelation(x, MASSES[:2])),
+        ("n_lags must be 1 to 20", lambda: velocity_autocorrelation(x, n_lags=21)),
         ("unknown window 'hamming'", lambda: vdos(x, MASSES, 1.0, "hamming")),
-        ("segment is 21", lambda: vdos(x, MASSES, 1.0, segment=21)),
+        ("segment must be 2 to 20", lambda: vdos(x, MASSES, 1.0, segment=21)),
         ("no frequency between", lambda: spectral_centroid([1.0, 2.0], [1.0, 1.0], 3, 4)),
     ):
         with pytest.raises(InputError, match=message):

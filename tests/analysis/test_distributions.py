@@ -245,16 +245,16 @@ def test_what_cannot_be_binned_is_refused():
     x = normal()
     for message, call in (
         ("do not increase", lambda: occupations(x, [0.0, 0.0, 1.0])),
-        ("edges have shape", lambda: occupations(x, [0.0])),
-        ("samples have shape", lambda: occupations(x[0], EDGES)),
-        ("width is 0", lambda: occupations(x, EDGES, 0.0)),
-        ("give at most an eighth", lambda: occupations(x, EDGES, 1.0, TURN)),
+        ("edges must have shape", lambda: occupations(x, [0.0])),
+        ("samples must have shape", lambda: occupations(x[0], EDGES)),
+        ("width must be positive", lambda: occupations(x, EDGES, 0.0)),
+        ("at most an eighth", lambda: occupations(x, EDGES, 1.0, TURN)),
         ("at most the period", lambda: occupations(x, [0.0, 3.0, 7.0], 0.1, TURN)),
-        ("weights have shape", lambda: density(x, EDGES, weights=[1.0])),
+        ("weights of .* frames must have shape", lambda: density(x, EDGES, weights=[1.0])),
         ("half the box", lambda: pair_occupations(np.zeros((1, 2, 3)), [[0, 1]], EDGES + 1, box=4)),
         ("no pairs", lambda: pair_density(np.zeros((1, 2, 3)), np.zeros((0, 2), int), EDGES)),
         ("an atom twice", lambda: pair_occupations(np.zeros((1, 2, 3)), [[0, 0]], EDGES)),
-        ("positions have shape", lambda: pair_density(np.zeros((2, 3)), [[0, 1]], EDGES)),
+        ("positions must have shape", lambda: pair_density(np.zeros((2, 3)), [[0, 1]], EDGES)),
     ):
         with pytest.raises(InputError, match=message):
             call()

@@ -179,7 +179,7 @@ def test_ordering_of_nothing_is_refused_and_without_convergence_has_no_energies(
 def test_what_does_not_converge_says_so(ethanol, gaff, starts):
     with pytest.raises(InputError, match="none of 12 starts converged"):
         minima(gaff, ethanol, starts, descent=md.Descent(max_steps=2))
-    with pytest.raises(InputError, match=r"expected \(B, 9, 3\)"):
+    with pytest.raises(InputError, match=r"must have shape \(B, 9, 3\)"):
         minima(gaff, ethanol, starts[0])
 
 

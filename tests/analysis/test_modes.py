@@ -86,7 +86,7 @@ def test_negative_curvature_is_a_negative_frequency(springs):
 
 
 def test_bad_input_is_named(springs):
-    with pytest.raises(InputError, match=r"masses \(3,\)"):
+    with pytest.raises(InputError, match=r"masses \(N,\) .got \(3,\)"):
         normal_modes(springs(2), np.zeros((2, 3)), np.ones(3))
     with pytest.raises(InputError, match="positive"):
         normal_modes(springs(2), np.eye(3)[:2], [1.0, 0.0])

@@ -155,21 +155,21 @@ def test_residence_is_the_share_of_a_two_state_chain():
 
 def test_bad_input_is_one_sentence():
     ones = np.ones((10, 3))
-    with pytest.raises(InputError, match="the same bins"):
+    with pytest.raises(InputError, match=r"shapes \(F, bins\) and \(G, bins\)"):
         compare(ones, np.ones((10, 4)))
-    with pytest.raises(InputError, match="n_blocks is 20, of 10 frames"):
+    with pytest.raises(InputError, match="n_blocks must be 2 to 10"):
         compare(ones, ones)
     with pytest.raises(InputError, match="no frame of the second sampling"):
         compare(ones, 0.0 * ones, n_blocks=2)
-    with pytest.raises(InputError, match="of the same frames"):
+    with pytest.raises(InputError, match=r"shapes \(F, A\) and \(F, B\)"):
         joint_occupations(ones, ones[:5])
-    with pytest.raises(InputError, match="the same atoms"):
+    with pytest.raises(InputError, match=r"references \(K, N, 3\)"):
         rmsd(np.zeros((2, 3, 3)), np.zeros((2, 4, 3)))
     with pytest.raises(InputError, match=r"the numbers 0 to 2 in each row"):
         rmsd(np.zeros((2, 3, 3)), np.zeros((2, 3, 3)), [[0, 0, 1]])
     bad = np.zeros((2, 3, 3))
     bad[1, 0, 0] = np.nan
-    with pytest.raises(InputError, match="references are not finite, first in geometry 1"):
+    with pytest.raises(InputError, match="references are not finite in geometry 1"):
         rmsd(np.zeros((2, 3, 3)), bad)
-    with pytest.raises(InputError, match="numbers are needed"):
+    with pytest.raises(InputError, match="without NaN"):
         residence(np.full((4, 2), np.nan))

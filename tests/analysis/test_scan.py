@@ -164,14 +164,14 @@ def test_a_ring_is_refused_rigid_and_relaxed_from_the_nearest_geometry(springs):
 @pytest.mark.parametrize(
     ("coordinates", "values", "message"),
     [
-        ([(0, 1, 2, 9)], [[0.0]], "outside 0..8"),
-        ([(0, 1, 1, 2)], [[0.0]], "no internal coordinate"),
+        ([(0, 1, 2, 9)], [[0.0]], "must be 0 to 8"),
+        ([(0, 1, 1, 2)], [[0.0]], "not an internal coordinate"),
         ([0, 1, 2, 8], [[0.0]], "list of tuples"),
         ([HYDROXYL], [[0.0], [1.0]], "1 coordinates and 2 arrays"),
         ([HYDROXYL], [[np.nan]], "finite"),
         ([(0, 1, 2)], [[4.0]], "below π"),
-        ([(0, 5, 1, 2)], [[0.0]], "not bonded in this order"),
-        ([HYDROXYL, (5, 1, 2, 8)], [[0.0, 1.0], [0.0, 1.0]], "depend on each other"),
+        ([(0, 5, 1, 2)], [[0.0]], "in a ring or missing"),
+        ([HYDROXYL, (5, 1, 2, 8)], [[0.0, 1.0], [0.0, 1.0]], "choose independent coordinates"),
     ],
 )
 def test_bad_coordinates_are_named(ethanol, gaff, coordinates, values, message):

@@ -243,25 +243,25 @@ def test_bad_input_is_one_sentence():
     bad = v.copy()
     bad[7, 1, 2] = np.nan
     for arguments, message in (
-        ((v[0], MASSES, 1.0), "velocities have shape"),
-        ((v, MASSES, -1.0), "dt is -1.0: it must be positive"),
-        ((v, MASSES[:2], 1.0), "masses have shape"),
-        ((v, MASSES * [1, 1, -1], 1.0), "the lowest is -16: .* positive"),
+        ((v[0], MASSES, 1.0), "velocities must have shape"),
+        ((v, MASSES, -1.0), "dt must be positive"),
+        ((v, MASSES[:2], 1.0), r"masses must be .* shape .2,."),
+        ((v, MASSES * [1, 1, -1], 1.0), "masses must be positive.*lowest mass -16"),
         ((v, MASSES * [1, np.nan, 1], 1.0), "positive"),
-        ((bad, MASSES, 1.0), "velocities are not finite, first in frame 7"),
+        ((bad, MASSES, 1.0), "velocities are not finite in frame 7"),
         ((0.0 * v, MASSES, 1.0), "all velocities are zero"),
     ):
         with pytest.raises(InputError, match=message):
             spectrum(*arguments)
     for options, message in (
-        ({"step": 2.0}, "step is 2 fs: use at most the 1 fs between frames"),
-        ({"positions": v[:10]}, "positions have shape"),
-        ({"positions": bad}, "positions are not finite, first in frame 7"),
-        ({"resolution": 5.0}, r"100 frames of 1 fs cannot show 5 cm⁻¹: that needs 6671"),
+        ({"step": 2.0}, "step must be at most dt, 1 fs"),
+        ({"positions": v[:10]}, "positions must have the shape"),
+        ({"positions": bad}, "positions are not finite in frame 7"),
+        ({"resolution": 5.0}, r"a resolution of 5 cm⁻¹ needs 6671 frames of 1 fs"),
     ):
         with pytest.raises(InputError, match=message):
             spectrum(v, MASSES, 1.0, **options)
-    with pytest.raises(InputError, match="moves as a whole only"):
+    with pytest.raises(InputError, match="does not vibrate"):
         spectrum(v[:, :1], MASSES[:1], 1.0, positions=v[:, :1])
-    with pytest.raises(InputError, match="the same shape, and"):
+    with pytest.raises(InputError, match="must have the same shape"):
         internal_velocities(v, v[:50], MASSES)

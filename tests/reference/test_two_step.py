@@ -221,7 +221,7 @@ def test_dynamics_that_stop_give_what_was_sound(water, truth, data):
 def test_a_folder_of_another_kind_is_left_alone(water, truth, data, tmp_path):
     data.save(tmp_path / "data.npz")
     before = (tmp_path / "data.npz").read_bytes()
-    with pytest.raises(InputError, match="choose another folder"):
+    with pytest.raises(InputError, match="give another output folder"):
         loop(water, truth, tmp_path)
     assert (tmp_path / "data.npz").read_bytes() == before
     with pytest.raises(InputError, match="max_frames"):
