@@ -1,4 +1,4 @@
-"""Plots and the HTML page of results."""
+"""Plots and HTML pages of results."""
 
 from jaxff.report.page import Report
 

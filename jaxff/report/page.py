@@ -1,4 +1,4 @@
-"""A report: one HTML file that contains its pictures and opens without a network."""
+"""HTML pages with embedded pictures, which need no network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ canvas{width:100%;height:15rem;cursor:grab;touch-action:none;background:#fafafa}
 
 @dataclass
 class Report:
-    """An HTML page; each method but `write` appends to it.
+    """An HTML page.
+
+    All methods except `write` append to the page.
 
     Args:
         title: heading of the page.
@@ -44,19 +46,19 @@ class Report:
     parts: list[str] = field(default_factory=list)
 
     def heading(self, text: str) -> None:
-        """A heading of a section."""
+        """Append the heading of a section."""
         self.parts.append(f"<h2>{html.escape(text)}</h2>")
 
     def text(self, text: str) -> None:
-        """A paragraph of plain text."""
+        """Append a paragraph of plain text."""
         self.parts.append(f"<p>{html.escape(text)}</p>")
 
     def code(self, text: str) -> None:
-        """A block of code."""
+        """Append a block of code."""
         self.parts.append(f"<pre><code>{html.escape(text)}</code></pre>")
 
     def table(self, columns: list[str], rows: list[list]) -> None:
-        """A table; floats are shown with three decimals."""
+        """Append a table; floats have three decimals."""
         head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row) + "</tr>"
@@ -65,7 +67,7 @@ class Report:
         self.parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
     def picture(self, path, caption: str) -> None:
-        """An embedded PNG file, with a caption that is also its alternative text."""
+        """Append a PNG file; the caption is also the alternative text."""
         data = base64.b64encode(Path(path).read_bytes()).decode()
         text = html.escape(caption)
         self.parts.append(
@@ -74,7 +76,7 @@ class Report:
         )
 
     def molecules(self, shown: Mapping[str, Molecule], caption: str) -> None:
-        """Molecules side by side with titles, to rotate with the mouse or the arrow keys."""
+        """Append molecules with titles; the mouse or the arrow keys rotate them."""
         drawn = "".join(
             f'<div><canvas tabindex="0" role="img" aria-label="{html.escape(title)}" '
             f'data-molecule="{html.escape(_drawing(molecule))}"></canvas>{html.escape(title)}</div>'
@@ -86,7 +88,7 @@ class Report:
         )
 
     def write(self, path) -> None:
-        """Write the page, completely or not at all."""
+        """Write the page atomically to a file."""
         viewer = ""
         if any("<canvas" in part for part in self.parts):
             script = (importlib.resources.files("jaxff.report") / "viewer.js").read_text("utf-8")
@@ -102,7 +104,7 @@ class Report:
 
 
 def _facing(molecules: list[Molecule]) -> list[Molecule]:
-    """Turn the flat side of the first molecule to the viewer, and superpose others."""
+    """Rotate the first molecule to show the largest area, and superpose the others on it."""
     first, *others = (molecule.to_ase() for molecule in molecules)
     first.positions -= first.positions.mean(axis=0)
     axes = np.linalg.svd(first.positions)[2]
@@ -115,7 +117,7 @@ def _facing(molecules: list[Molecule]) -> list[Molecule]:
 
 
 def _drawing(molecule: Molecule) -> str:
-    """Data for viewer.js: symbols, positions, colours and radii (Å), and bonds."""
+    """Return symbols, positions (Å), colours, radii (Å) and bonds as JSON for viewer.js."""
     atoms = [
         {
             "symbol": chemical_symbols[z],

@@ -11,11 +11,11 @@ from jaxff.report import style
 
 
 def force_parity(reference: np.ndarray, predicted: Mapping[str, np.ndarray], theory: str) -> Figure:
-    """Predicted against reference force components, one panel for each model.
+    """Plot predicted against reference force components, with one panel for each model.
 
     Args:
         reference: (M, N, 3) kcal/mol/Å.
-        predicted: {model: (M, N, 3) kcal/mol/Å}.
+        predicted: forces (M, N, 3) kcal/mol/Å by name of the model.
         theory: level of theory of the reference.
     """
     limit = 1.05 * max(np.abs(reference).max(), *(np.abs(p).max() for p in predicted.values()))
@@ -43,10 +43,10 @@ def force_parity(reference: np.ndarray, predicted: Mapping[str, np.ndarray], the
 def torsion_distributions(
     angles: Mapping[str, np.ndarray], labels: list[str], bins: int = 60
 ) -> Figure:
-    """Probability densities of torsion angles, one panel for each torsion.
+    """Plot probability densities of torsion angles, with one panel for each torsion.
 
     Args:
-        angles: {sampling: (M, T) radians}.
+        angles: angles (M, T) rad by name of the sampling.
         labels: (T,) names of the torsions.
         bins: number of bins of the histograms.
     """
@@ -75,13 +75,13 @@ def energy_and_temperature(
     temperatures: np.ndarray,
     target: float | None,
 ) -> Figure:
-    """Energies and instantaneous temperature of a simulation against time.
+    """Plot energies and instantaneous temperatures of a simulation against time.
 
     Args:
         times: (F,) fs.
         potential, kinetic: (F,) kcal/mol.
         temperatures: (F,) K.
-        target: temperature of the thermostat, K; None without one.
+        target: temperature of the thermostat, K; None without a thermostat.
     """
     figure = style.canvas(8.0, 5.2)
     top, bottom = figure.subplots(2, 1, sharex=True)
@@ -103,10 +103,10 @@ def energy_and_temperature(
 
 
 def widths(trials: Sequence) -> Figure:
-    """Validation errors of kernel widths, by number of frames, λ and prior.
+    """Plot validation errors against kernel widths, with a curve for each λ and number of frames.
 
     Args:
-        trials: `jaxff.gdml.Trial` objects.
+        trials: tested widths and regularisations λ.
     """
     figure, ax = style.single(6.0, 4.0)
     lines: dict[tuple, list] = {}
@@ -129,11 +129,11 @@ def widths(trials: Sequence) -> Figure:
 
 
 def learning_curves(rows: Sequence[Mapping], title: str = "") -> Figure:
-    """Test errors against the number of training frames: mean and range over seeds.
+    """Plot test errors against the number of training frames: mean and range over seeds.
 
     Args:
-        rows: {"model", "n", "force_rmse", "energy_rmse"} of each training, in kcal/mol/Å and
-            kcal/mol.
+        rows: one dict for each training with the keys "model", "n" (number of frames),
+            "force_rmse" (kcal/mol/Å) and "energy_rmse" (kcal/mol).
         title: title of the figure.
     """
     figure = style.canvas(9.0, 4.2)
@@ -171,10 +171,10 @@ def learning_curves(rows: Sequence[Mapping], title: str = "") -> Figure:
 
 
 def fit_history(history: Mapping[str, np.ndarray]) -> Figure:
-    """Root of the objective and validation error at each step of a fit.
+    """Plot the root of the objective and the validation error at each of S steps of a fit.
 
     Args:
-        history: {"loss": (S,), "valid_force_rmse": (S,) kcal/mol/Å}, the latter optional.
+        history: "loss" (S,) and, optionally, "valid_force_rmse" (S,) kcal/mol/Å.
     """
     figure, ax = style.single(5.0, 3.6)
     names = {

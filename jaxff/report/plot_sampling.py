@@ -1,4 +1,4 @@
-"""Plots of spectra, distributions and growing data sets."""
+"""Plots of spectra, distributions and active learning."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jaxff.report import style
 
 
 def spectra(spectra: Mapping[str, Spectrum], highest: float = 4000.0) -> Figure:
-    """Spectra below one another on one scale, with bands of two standard errors.
+    """Plot spectra in vertical order on one scale, with bands of two standard errors.
 
-    Dotted lines continue the peaks of the first spectrum through the others.
+    Dotted lines mark the peaks of the first spectrum in all spectra.
 
     Args:
-        spectra: {label: spectrum}.
-        highest: end of the axis, cm⁻¹.
+        spectra: the spectra by label.
+        highest: highest wavenumber, cm⁻¹.
     """
     figure = style.canvas(9.0, 1.0 + 1.7 * len(spectra))
     panels = figure.subplots(len(spectra), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
@@ -44,12 +44,13 @@ def spectra(spectra: Mapping[str, Spectrum], highest: float = 4000.0) -> Figure:
 def spectra_by_model(
     spectra: Mapping[str, Mapping[str, Estimate]], wavenumbers: np.ndarray, highest: float = 4000.0
 ) -> Figure:
-    """Spectra of several models side by side, one row for each temperature, on common axes.
+    """Plot spectra with one column for each model and one row for each temperature.
 
     Args:
-        spectra: {model: {temperature: (K,) mean and error, 1/cm⁻¹}}; bands are two standard errors.
+        spectra: mean and error (K,) 1/cm⁻¹ by model and temperature; bands are two standard
+            errors.
         wavenumbers: (K,) cm⁻¹.
-        highest: end of the axis, cm⁻¹.
+        highest: highest wavenumber, cm⁻¹.
     """
     rows = len(next(iter(spectra.values())))
     figure = style.canvas(10.0, 1.0 + 1.4 * rows)
@@ -73,11 +74,11 @@ def spectra_by_model(
 def density_curves(
     edges: np.ndarray, densities: Mapping[str, Estimate], label: str, unit: str
 ) -> Figure:
-    """Densities of a coordinate in several samplings, with two standard errors.
+    """Plot densities of a coordinate in several samplings, with bands of two standard errors.
 
     Args:
-        edges: (bins + 1,) of the coordinate, in `unit`.
-        densities: {sampling: (bins,) mean and error, 1/unit}.
+        edges: (bins + 1,) edges of the bins, in `unit`.
+        densities: mean and error (bins,) 1/unit by name of the sampling.
         label: name of the coordinate.
         unit: unit of the coordinate, such as "degrees" or "Å".
     """
@@ -99,11 +100,11 @@ def density_curves(
 def density_maps(
     edges: Sequence[np.ndarray], densities: Mapping[str, np.ndarray], labels: Sequence[str]
 ) -> Figure:
-    """Densities over two torsions, a panel each sampling, on one logarithmic scale.
+    """Plot densities of two torsions on one logarithmic scale, with a panel for each sampling.
 
     Args:
-        edges: two arrays (bins + 1,) degrees.
-        densities: {sampling: (A, B) 1/degree²}; rows belong to the first torsion.
+        edges: edges of the bins of each torsion, (A + 1,) and (B + 1,) degrees.
+        densities: (A, B) 1/degree² by name of the sampling; rows belong to the first torsion.
         labels: names of the two torsions.
     """
     from matplotlib.colors import LogNorm
@@ -134,14 +135,14 @@ def samplings(
     edges: np.ndarray,
     distances: Mapping[str, Estimate],
 ) -> Figure:
-    """Densities of two torsions in two samplings, and of the interatomic distances in both.
+    """Plot densities of two torsions and of interatomic distances in two samplings.
 
     Args:
-        degrees: (A + 1,) edges of the bins of both torsions.
-        torsions: {sampling: (A, A) 1/degree²}; rows belong to the first torsion.
+        degrees: (A + 1,) edges of the bins of both torsions, degrees.
+        torsions: (A, A) 1/degree² by name of the sampling; rows belong to the first torsion.
         rotors: names of the two torsions.
-        edges: (bins + 1,) Å, of the distances.
-        distances: {sampling: (bins,) mean and error, 1/Å}.
+        edges: (bins + 1,) edges of the bins of the distances, Å.
+        distances: mean and error (bins,) 1/Å by name of the sampling.
     """
     figure = style.canvas(10.5, 3.5)
     panels = figure.subplots(1, len(torsions) + 1, width_ratios=[1.0] * len(torsions) + [1.35])
@@ -179,11 +180,11 @@ def samplings(
 
 
 def shares(labels: Sequence[str], shares: Mapping[str, Estimate]) -> Figure:
-    """Shares of time in several basins, as bars with two standard errors.
+    """Plot shares of time in several basins as bars, with error bars of two standard errors.
 
     Args:
         labels: (K,) names of the basins.
-        shares: {potential: (K,) mean and error}.
+        shares: mean and error (K,) by name of the potential.
     """
     figure, ax = style.single(9.0, 4.2)
     width = 0.84 / len(shares)
@@ -204,15 +205,15 @@ def shares(labels: Sequence[str], shares: Mapping[str, Estimate]) -> Figure:
 
 
 def growth(frames: Sequence[int], errors: Sequence[float], target: float) -> Figure:
-    """Force errors on newly labelled frames against the number of training frames.
+    """Plot force errors on newly labelled frames against the number of training frames.
 
     Args:
         frames: number of labelled frames before each round.
         errors: force RMSE of each round, kcal/mol/Å.
-        target: kcal/mol/Å.
+        target: force RMSE at which active learning ends, kcal/mol/Å.
     """
     figure, ax = style.single(5.0, 3.6)
-    ax.plot(frames, errors, "o-", color=style.COLOURS[0], label="on the frames chosen next")
+    ax.plot(frames, errors, "o-", color=style.COLOURS[0], label="on newly labelled frames")
     ax.axhline(target, color=style.COLOURS[1], linestyle="--", label=f"target {target:g}")
     style.logarithmic(ax)
     ax.set_xlabel("labelled frames")

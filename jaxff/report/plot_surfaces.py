@@ -1,4 +1,4 @@
-"""Plots of scans and minima; each function returns a matplotlib Figure."""
+"""Plots of scans and minima as matplotlib figures."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Marks(NamedTuple):
     """Minima to mark in a map.
 
     Attributes:
-        torsions: (K, 2) degrees, the lowest first.
-        doubtful: (K,) bool, whether each is drawn with a dashed line.
+        torsions: (K, 2) degrees, the lowest minimum first.
+        doubtful: (K,) whether each minimum is drawn with a dashed line.
     """
 
     torsions: np.ndarray
@@ -37,11 +37,11 @@ class Marks(NamedTuple):
 
 
 def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Figure:
-    """Energies along one coordinate; for two potentials, also their difference.
+    """Plot energies along one coordinate and, for two potentials, their difference.
 
     Args:
-        scans: {name: scan of one coordinate}, all with the same values.
-        highest: end of the axis, kcal/mol; None for the highest energy, at most 40.
+        scans: scans of one coordinate by name, with the same values.
+        highest: highest energy in the plot, kcal/mol; None for that of the scans, at most 40.
     """
     names, surfaces = list(scans), list(scans.values())
     pair = len(surfaces) == 2
@@ -78,18 +78,17 @@ def energy_maps(
     doubtful: Mapping[str, np.ndarray] | None = None,
     minima: Mapping[str, Marks] | None = None,
 ) -> Figure:
-    """Contours over two coordinates; for two potentials, also their difference.
+    """Plot contours over two coordinates and, for two potentials, of their difference.
 
-    Values between the points of a grid over full turns are cubic splines.  A cross marks the lowest
-    minimum of each panel, or its lowest point if no minima are given, circles mark other minima,
-    and dots mark points that have not converged.  The difference is grey where either energy is off
-    the scale.
+    A cross marks the lowest minimum of each panel (without minima, the lowest point).  Circles
+    mark other minima, and dots mark points that have not converged.  The difference is grey where
+    an energy exceeds the scale.  Grids over full turns are interpolated by cubic splines.
 
     Args:
-        scans: {name: scan of two coordinates}, all with the same values.
-        highest: end of the scale, kcal/mol; None for the highest energy, at most 40.
-        doubtful: {name: points (g1, g2) that are hatched}.
-        minima: {name: minima in degrees}, of torsions over full turns.
+        scans: scans of two coordinates by name, with the same values.
+        highest: highest energy of the scale, kcal/mol; None for that of the scans, at most 40.
+        doubtful: points (g1, g2) to hatch by name of the scan.
+        minima: minima of torsions by name of the scan, for scans over full turns.
     """
     names, surfaces = list(scans), list(scans.values())
     figure, panels = _panels(len(scans) + (len(scans) == 2))
@@ -120,10 +119,10 @@ def energy_maps(
 
 
 def minima_levels(order: Ordering, labels: Sequence[str] | None = None) -> Figure:
-    """Energies of the same minima relaxed by several potentials, as levels.
+    """Plot energy levels of minima that were relaxed with several potentials.
 
-    Each potential has a column with one level for each minimum, side by side.  A dashed level shows
-    a minimum that has relaxed to another one.
+    Each potential has a column with one level for each minimum.  A dashed level shows a minimum
+    that relaxed to another minimum.
 
     Args:
         order: the energies.
@@ -161,12 +160,12 @@ def minima_levels(order: Ordering, labels: Sequence[str] | None = None) -> Figur
 
 
 def _panels(count: int):
-    """A figure with square panels, at most three in a row."""
+    """Return a figure with square panels, at most three in a row."""
     return style.grid(count, 3, (4.4, 4.4), (0.6, 0.2), sharex=True, sharey=True)
 
 
 def _map(ax, scan: Scan, values, limits: tuple[float, float], colours: str, window):
-    """Filled contours of values on the grid of a scan, with labels."""
+    """Draw labelled, filled contours of values on the grid of a scan."""
     low, high = limits
     span = high - low  # values far off the scale would make the splines oscillate
     (x, y), z = _around(scan, np.clip(values, low - span, high + span), window)
@@ -193,7 +192,7 @@ def _hatch(ax, scan: Scan, points: np.ndarray, window) -> None:
 
 
 def shown_difference(scans: Mapping[str, Scan], highest: float | None = None) -> np.ndarray:
-    """The first of two scans minus the second, kcal/mol; NaN where off the scale."""
+    """Return the first of two scans minus the second, kcal/mol; NaN above the scale."""
     first, second = scans.values()
     ceiling = _ceiling(max(np.nanmax(scan.relative) for scan in (first, second)), highest)
     on_scale: np.ndarray = (first.relative <= ceiling) & (second.relative <= ceiling)
@@ -201,19 +200,21 @@ def shown_difference(scans: Mapping[str, Scan], highest: float | None = None) ->
 
 
 def shown_values(scan: Scan, k: int) -> np.ndarray:
-    """Values (g,) of coordinate k in degrees or Å."""
+    """Return the values (g,) of coordinate k in degrees or Å."""
     return scan.values[k] if len(scan.coordinates[k]) == 2 else np.degrees(scan.values[k])
 
 
 def _around(
     scan: Scan, z: np.ndarray, window=(0.0, 0.0), smooth: bool = True
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Sorted values of the coordinates, and z there; periodic ones are continued.
+    """Return sorted values of the coordinates, and z at these values.
+
+    Periodic coordinates are extended to a full turn around the centre of the plot.
 
     Args:
         scan: the scan.
-        z: (g1[, g2]) values.
-        window: degrees, centre of the shown turn of each coordinate.
+        z: (g1[, g2]) values on the grid.
+        window: centre of the plotted turn of each coordinate, degrees.
         smooth: whether finite values over two full turns are interpolated by cubic splines.
     """
     axes = []
@@ -236,18 +237,18 @@ def _around(
 
 
 def _wrapped(scan: Scan, k: int, window=(0.0, 0.0)) -> np.ndarray:
-    """Values (g,) of coordinate k in degrees or Å, in the shown turn if periodic."""
+    """Return the values (g,) of coordinate k in degrees or Å, in the plotted turn if periodic."""
     x = shown_values(scan, k)
     return _turned(x, window[k]) if scan.periodic[k] else x
 
 
 def _turned(x, centre: float):
-    """Angles in degrees within 180° of a centre."""
+    """Shift angles, degrees, by full turns to within 180° of a centre."""
     return (x - centre + 180.0) % 360.0 - 180.0 + centre
 
 
 def _window(scans: Sequence[Scan], minima: Mapping[str, Marks] | None = None) -> tuple:
-    """Centres (K,) in degrees of the turns in which no marked minimum is at the edge."""
+    """Return the centres (K,), degrees, of plotted turns without marked minima at their edges."""
     centres = []
     for k in range(len(scans[0].coordinates)):
         if minima is None:
@@ -261,7 +262,7 @@ def _window(scans: Sequence[Scan], minima: Mapping[str, Marks] | None = None) ->
 
 
 def _marks(ax, scan: Scan, minima: Marks | None, window) -> None:
-    """Minima, and dots at points that have not converged."""
+    """Draw marks at minima, and dots at points that have not converged."""
     x, y = _wrapped(scan, 0, window), _wrapped(scan, 1, window)
     if minima is None or not len(minima.torsions):
         a, b = np.unravel_index(np.nanargmin(scan.relative), scan.relative.shape)

@@ -13,17 +13,17 @@ MARKERS = "osD^vPX"
 
 
 def colour(k: int) -> str:
-    """The colour of the kth line."""
+    """Return the colour of the kth line."""
     return COLOURS[k % len(COLOURS)]
 
 
 def canvas(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches."""
+    """Return an empty figure with a size in inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def single(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of a size in inches with one pair of axes."""
+    """Return a figure with a size in inches and one pair of axes."""
     figure = canvas(width, height)
     return figure, figure.subplots()
 
@@ -31,14 +31,14 @@ def single(width: float, height: float) -> tuple[Figure, Axes]:
 def grid(
     count: int, columns: int, panel: tuple[float, float], margin=(0.0, 0.0), **shared
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with panels in rows, and its axes (count,).
+    """Return a figure with panels in rows, and the axes (count,) of the panels.
 
     Args:
         count: number of panels.
         columns: largest number of panels in a row.
         panel: width and height of a panel, inches.
-        margin: width and height to add to the figure, inches.
-        **shared: `sharex` and `sharey` of matplotlib's `subplots`.
+        margin: width and height added to the figure, inches.
+        **shared: arguments `sharex` and `sharey` of matplotlib's `subplots`.
     """
     columns = min(count, columns)
     rows = -(-count // columns)
@@ -50,13 +50,13 @@ def grid(
 
 
 def band(ax: Axes, x, mean, error, colour: str, alpha: float) -> None:
-    """Shade two standard errors on both sides of a density (K,), above zero."""
+    """Shade two standard errors on both sides of a density (K,), where positive."""
     low, high = np.maximum(mean - 2.0 * error, 0.0), mean + 2.0 * error
     ax.fill_between(x, low, high, color=colour, alpha=alpha, lw=0)
 
 
 def logarithmic(ax: Axes) -> None:
-    """A logarithmic vertical axis with plain numbers and a grid."""
+    """Make the vertical axis logarithmic, with plain numbers and a grid."""
     ax.set_yscale("log")
     for set_formatter in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
         set_formatter("{x:g}")
@@ -64,5 +64,5 @@ def logarithmic(ax: Axes) -> None:
 
 
 def degree_ticks(axis, low: float = -180.0, high: float = 180.0) -> None:
-    """Ticks at every 60 degrees between two angles."""
+    """Set ticks at every 60 degrees between two angles."""
     axis.set_ticks(np.arange(np.ceil(low / 60) * 60, high + 1, 60))
