@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxff.molecule import Molecule, equivalent_atoms
+from jaxff.molecule import Molecule
+from jaxff.pair_distances import (
+    inverse_distances,
+    nearest_distances,
+    pair_classes,
+    pair_lengths,
+    signatures,
+    sorted_by_class,
+    with_squares,
+)
+from jaxff.turns import BINS, Turns, torsions
 
 MAX_FRAMES = 500  # training frames with which others are compared
 MAX_NUMBERS = 500_000  # in the descriptors of these frames
@@ -24,7 +34,6 @@ DEPTH = 1.25  # lowest energy, in units of the estimated depth of the minimum be
 LEAST_DEPTH = 1.0  # kcal/mol by which an energy may always be below the lowest training energy
 _FLOOR = 0.1  # smallest scale of an entry, in units of the mean scale
 _SAME = 1e-6  # relative difference of the signatures of one frame, from rounding in text files
-_AT_ONCE = 2048  # frames compared at once
 
 
 class Trained(NamedTuple):
@@ -93,6 +102,8 @@ class Domain:
             atoms and any orientation.
         lattice: (3, 3) Å, lattice vectors as columns; distances are those of the nearest images.
             None: the frames are not periodic.
+        chains: (T, 4) atoms of the torsions; None in files of earlier versions.
+        allowed: (T, BINS) whether each torsion may have a value; see `jaxff.turns.Turns`.
     """
 
     atoms: np.ndarray
@@ -106,6 +117,8 @@ class Domain:
     floor: np.ndarray
     signatures: np.ndarray
     lattice: np.ndarray | None = None
+    chains: np.ndarray | None = None
+    allowed: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -131,18 +144,18 @@ class Domain:
             lattice: (3, 3) Å, lattice vectors as columns, or None.
         """
         positions = np.asarray(positions, float)
-        orbits = _orbits(molecule, permutations)
-        pairs = _inverse_distances(positions, lattice)
-        x = _ordered(pairs, orbits)
+        orbits = pair_classes(molecule, permutations)
+        pairs = inverse_distances(positions, lattice)
+        x = sorted_by_class(pairs, orbits)
         spread = x.std(axis=0)
         scale = np.maximum(spread, _FLOOR * spread.sum() / max(spread.size, 1) + 1e-9)
         room = max(MAX_NUMBERS // max(x.shape[1], 1), 20)
         every = -(-len(x) // min(MAX_FRAMES, room))
         reference = (x[::every] / scale).astype(np.float32)
-        nearest = _nearest(x / scale, *_with_squares(reference), skip_itself=True)
+        nearest = nearest_distances(x / scale, *with_squares(reference), skip_itself=True)
         usual = nearest[np.isfinite(nearest)]
         limit = MARGIN * usual.max() if len(usual) and spread.size else np.inf
-        lengths = _lengths(molecule.bonds, positions, lattice)
+        lengths = pair_lengths(molecule.bonds, positions, lattice)
         low, high = lengths.min(axis=0), lengths.max(axis=0)
         spare = np.maximum(STRETCH * (high - low), LEAST_STRETCH)
         span, floor = [np.nan, np.nan], -np.inf
@@ -150,6 +163,7 @@ class Domain:
             span = [np.min(energies), np.max(energies)]
             depth = np.std(energies) * np.sqrt(max(3 * molecule.n_atoms - 6, 1) / 2.0)
             floor = min(np.mean(energies) - DEPTH * depth, span[0]) - LEAST_DEPTH
+        turns = Turns.of(molecule, positions, lattice)
         return cls(
             np.array(molecule.symbols),
             orbits,
@@ -160,8 +174,10 @@ class Domain:
             np.stack([low - spare, high + spare], axis=1),
             np.array(span, float),
             np.array(floor),
-            _signatures(pairs),
+            signatures(pairs),
             None if lattice is None else np.asarray(lattice, float),
+            turns.atoms,
+            turns.allowed,
         )
 
     def without_limits(self) -> Domain:
@@ -171,7 +187,7 @@ class Domain:
         """
         lengths = np.tile([0.0, np.inf], (len(self.bonds), 1))
         limits = {"limit": np.array(np.inf), "lengths": lengths, "floor": np.array(-np.inf)}
-        return replace(self, **limits)
+        return replace(self, **limits, chains=None, allowed=None)
 
     @property
     def n_frames(self) -> int:
@@ -180,12 +196,12 @@ class Domain:
 
     def distances(self, positions: np.ndarray) -> np.ndarray:
         """Distances (M,) of frames (M, N, 3) Å from the training frames, divided by `limit`."""
-        x = _ordered(_inverse_distances(positions, self.lattice), self.orbits)
-        return _nearest(x / self.scale, *self._compared) / float(self.limit)
+        x = sorted_by_class(inverse_distances(positions, self.lattice), self.orbits)
+        return nearest_distances(x / self.scale, *self._compared) / float(self.limit)
 
     @cached_property
     def _compared(self) -> tuple[np.ndarray, np.ndarray]:
-        return _with_squares(self.reference)
+        return with_squares(self.reference)
 
     def outside(self, positions: np.ndarray, energies: np.ndarray | None = None) -> Outside:
         """The frames outside this domain, and the reason for the first of them.
@@ -197,14 +213,15 @@ class Domain:
         positions = np.asarray(positions, float)
         energies = np.full(len(positions), np.nan) if energies is None else np.asarray(energies)
         low, high = self.lengths.T
-        lengths = _lengths(self.bonds, positions, self.lattice)
+        lengths = pair_lengths(self.bonds, positions, self.lattice)
         with np.errstate(invalid="ignore"):
             below = np.nan_to_num(np.maximum(self.energies[0] - energies, 0.0))
             deep = energies < self.floor
             broken = ~((lengths >= low) & (lengths <= high)).all(axis=1)
             distances = self.distances(positions)
             far = ~(distances <= 1.0)
-        frames = deep | broken | far
+        turned = self._turned(positions)
+        frames = deep | broken | far | turned.any(axis=1)
         if not frames.any():
             return Outside(frames, below, "")
         first = int(np.argmax(frames))
@@ -222,6 +239,14 @@ class Domain:
                 f"{lengths[first, worst]:.2f} Å long, but the training frames allow "
                 f"{low[worst]:.2f} to {high[worst]:.2f} Å"
             )
+        elif turned[first].any():
+            chain = np.asarray(self.chains)[[int(np.argmax(turned[first]))]]
+            value = np.degrees(torsions(positions[[first]], chain, self.lattice).item())
+            words = ", ".join(f"{atom} ({self.atoms[atom]})" for atom in chain[0])
+            reason = (
+                f"the torsion of atoms {words} is {value:.0f}°, but the training frames contain "
+                "no similar value"
+            )
         else:
             reason = (
                 "the interatomic distances differ from those of the nearest training frame by "
@@ -229,9 +254,15 @@ class Domain:
             )
         return Outside(frames, below, reason)
 
+    def _turned(self, positions: np.ndarray) -> np.ndarray:
+        """Whether each torsion of frames (M, N, 3) Å is far from its training values, (M, T)."""
+        if self.chains is None or self.allowed is None:
+            return np.zeros((len(positions), 0), bool)
+        return Turns(self.chains, self.allowed.astype(bool)).unusual(positions, self.lattice)
+
     def trained_on(self, positions: np.ndarray) -> np.ndarray:
         """Whether each of the frames (M, N, 3) Å is a training frame, (M,)."""
-        marks = _signatures(_inverse_distances(positions, self.lattice))
+        marks = signatures(inverse_distances(positions, self.lattice))
         known = self.signatures[np.argsort(self.signatures[:, 0])]
         start = np.searchsorted(known[:, 0], marks[:, 0] * (1.0 - _SAME))
         stop = np.searchsorted(known[:, 0], marks[:, 0] * (1.0 + _SAME))
@@ -253,7 +284,7 @@ class Domain:
         """The domain with the attributes `arrays`; None if one is missing or damaged."""
         names = {item.name for item in fields(cls)}
         given = {name: np.asarray(x) for name, x in arrays.items() if name in names}
-        if names - set(given) - {"lattice"}:
+        if names - set(given) - {"lattice", "chains", "allowed"}:
             return None
         domain = cls(**given)
         return domain if domain._is_sound() else None
@@ -261,106 +292,27 @@ class Domain:
     def _is_sound(self) -> bool:
         n = len(self.atoms) if self.atoms.ndim == 1 else 0
         n_pairs, n_bonds = n * (n - 1) // 2, len(self.bonds)
+        turns = None if self.chains is None or self.allowed is None else self.chains.shape[:1]
+        if turns is None and self.chains is not self.allowed:
+            return False
         shapes = {
             "orbits": (n_pairs,), "scale": (n_pairs,), "bonds": (n_bonds, 2), "limit": (),
             "floor": (),
             "lengths": (n_bonds, 2), "energies": (2,), "signatures": (len(self.signatures), 2),
             "reference": (len(self.reference), n_pairs),
             **({} if self.lattice is None else {"lattice": (3, 3)}),
+            **({} if turns is None else {"chains": (*turns, 4), "allowed": (*turns, BINS)}),
         }  # fmt: skip
         if any(
-            getattr(self, name).shape != shape or getattr(self, name).dtype.kind not in "fiu"
+            getattr(self, name).shape != shape or getattr(self, name).dtype.kind not in "fiub"
             for name, shape in shapes.items()
         ):
             return False
-        whole = self.bonds.dtype.kind in "iu" and self.orbits.dtype.kind in "iu"
-        inside = whole and (self.bonds >= 0).all() and (self.bonds < n).all()
+        indices = [self.bonds] if self.chains is None else [self.bonds, self.chains]
+        whole = all(x.dtype.kind in "iu" for x in (*indices, self.orbits))
+        inside = whole and all(((x >= 0) & (x < n)).all() for x in indices)
         periodic = self.lattice is None or abs(np.linalg.det(self.lattice)) > 1e-6
         return bool(inside and periodic and (self.scale > 0).all() and self.limit > 0)
-
-
-def _inverse_distances(positions: np.ndarray, lattice: np.ndarray | None) -> np.ndarray:
-    """Inverse distances (M, D) 1/Å of all pairs of atoms at positions (M, N, 3) Å."""
-    pairs = np.stack(np.tril_indices(np.shape(positions)[1], -1), axis=1)
-    with np.errstate(divide="ignore"):
-        return 1.0 / _lengths(pairs, positions, lattice)
-
-
-def _lengths(
-    pairs: np.ndarray, positions: np.ndarray, lattice: np.ndarray | None = None
-) -> np.ndarray:
-    """Distances (M, P) Å of pairs of atoms (P, 2) at positions (M, N, 3) Å.
-
-    With a lattice, they are distances of the nearest images.
-    """
-    i, j = np.asarray(pairs, int).reshape(-1, 2).T
-    positions = np.asarray(positions, float)
-    with np.errstate(over="ignore", invalid="ignore"):
-        differences = positions[:, i] - positions[:, j]
-        if lattice is not None:
-            images = np.round(differences @ np.linalg.inv(lattice).T)
-            differences = differences - images @ lattice.T
-        return np.linalg.norm(differences, axis=-1)
-
-
-def _signatures(x: np.ndarray) -> np.ndarray:
-    """Sums (M, 2) of inverse distances x (M, D) 1/Å and of their cubes."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.stack([x.sum(axis=1), (x**3).sum(axis=1)], axis=1)
-
-
-def _orbits(molecule: Molecule, permutations: np.ndarray | None) -> np.ndarray:
-    """Class (D,) of each pair of atoms; see `Domain.of` for the arguments."""
-    n = molecule.n_atoms
-    i, j = np.tril_indices(n, -1)
-    if permutations is None:
-        colours = equivalent_atoms(molecule)
-        bonded = np.zeros((n, n), int)
-        a, b = np.asarray(molecule.bonds, int).reshape(-1, 2).T
-        bonded[a, b] = bonded[b, a] = 1
-        low, high = np.minimum(colours[i], colours[j]), np.maximum(colours[i], colours[j])
-        keys = np.stack([low, high, bonded[i, j]], axis=1)
-        return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
-    number = np.zeros((n, n), int)
-    number[i, j] = number[j, i] = np.arange(len(i))
-    return np.min([number[p[i], p[j]] for p in np.asarray(permutations)], axis=0)
-
-
-def _ordered(x: np.ndarray, orbits: np.ndarray) -> np.ndarray:
-    """Values x (M, D), ordered by the class of their columns and sorted within each class."""
-    place = np.argsort(orbits, kind="stable")
-    x, sorted_orbits = x[:, place], orbits[place]
-    edges = np.flatnonzero(np.diff(sorted_orbits)) + 1
-    out = x.copy()
-    for start, stop in zip([0, *edges], [*edges, x.shape[1]], strict=True):
-        if stop - start > 1:
-            out[:, start:stop] = np.sort(x[:, start:stop], axis=1)
-    return out
-
-
-def _with_squares(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The reference (K, D) in float64, and the sums (K,) of the squares of its rows."""
-    reference = reference.astype(float)
-    return reference, (reference**2).sum(axis=1)
-
-
-def _nearest(
-    x: np.ndarray, reference: np.ndarray, squares: np.ndarray, *, skip_itself: bool = False
-) -> np.ndarray:
-    """Distances (M,) of points x (M, D) from the nearest row of `reference` (K, D).
-
-    `squares` (K,) are the squared norms of these rows; `skip_itself` skips rows equal to x.
-    """
-    out = np.full(len(x), np.inf)
-    for start in range(0, len(x), _AT_ONCE):
-        part = x[start : start + _AT_ONCE]
-        with np.errstate(invalid="ignore", over="ignore"):
-            d = (part**2).sum(axis=1)[:, None] + squares - 2.0 * part @ reference.T
-        if skip_itself:
-            d[d < 1e-6 * squares.mean()] = np.inf
-        if d.shape[1]:
-            out[start : start + _AT_ONCE] = np.sqrt(np.maximum(d.min(axis=1), 0.0))
-    return out
 
 
 def outside(

@@ -8,11 +8,14 @@ import pytest
 
 import jaxff
 from jaxff import gdml, md
+from jaxff.analysis import torsion_angles
+from jaxff.analysis.internal import place
 from jaxff.ase import ExtrapolationWarning
 from jaxff.cli import main
 from jaxff.dataset import packaged_dataset
 from jaxff.domain import Domain, Trained, outside, trained_on
 from jaxff.errors import InputError
+from jaxff.turns import chains, torsions
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +274,40 @@ def test_local_corrections_know_their_frames_and_have_no_limits(ethanol):
     far = 1.5 * ethanol.test.positions
     assert not outside(total.trained, far, np.full(len(far), -1e6)).frames.any()
     assert not total.training_is_unknown
+
+
+def test_torsions_far_from_the_training_frames_are_outside(tmp_path):
+    amide = jaxff.Molecule.from_smiles("CC(=O)NC")
+    rng = np.random.default_rng(3)
+    frames = amide.positions + rng.normal(scale=0.05, size=(60, amide.n_atoms, 3))
+    domain = Domain.of(amide, frames)
+    carbon, nitrogen = 1, 3
+    twisted = place(amide, [(0, carbon, nitrogen, 4)], frames[:1], np.radians([[100.0]]))
+    found = domain.outside(np.concatenate([frames[:1], twisted]))
+    assert found.frames.tolist() == [False, True]
+    assert "torsion of atoms" in found.reason
+    mirror = frames * [1.0, 1.0, -1.0]
+    assert not domain.outside(mirror).frames.any()
+    # Methyl groups may turn, although no frame shows it: their hydrogens are equivalent.
+    methyl = [a for a in amide.neighbours[0] if amide.numbers[a] == 1]
+    swapped = frames.copy()
+    swapped[:, methyl] = frames[:, np.roll(methyl, 1)]
+    assert not domain.outside(swapped).frames.any()
+    assert Domain.from_arrays({**domain.arrays(), "allowed": np.zeros((2, 72), bool)}) is None
+    older = {k: v for k, v in domain.arrays().items() if k not in ("chains", "allowed")}
+    assert not Domain.from_arrays(older)._turned(twisted).any()
+
+
+def test_torsions_are_those_of_the_analysis_and_undefined_about_straight_angles():
+    molecule = jaxff.Molecule.from_smiles("CC#CC(O)C")
+    atoms = chains(molecule)
+    frames = molecule.positions + np.random.default_rng(0).normal(
+        scale=0.02, size=(4, molecule.n_atoms, 3)
+    )
+    values = torsions(frames, atoms)
+    expected = np.stack([torsion_angles(R, atoms) for R in frames])
+    straight = np.array([len(molecule.neighbours[k]) == 2 for k in range(molecule.n_atoms)])
+    linear = (straight & (molecule.numbers == 6))[atoms[:, 1:3]].any(axis=1)
+    assert np.isnan(values[:, linear]).all()
+    apart = np.exp(1j * values[:, ~linear]) - np.exp(1j * expected[:, ~linear])
+    assert np.abs(apart).max() < 1e-12

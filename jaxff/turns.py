@@ -1,0 +1,124 @@
+"""The values that torsions have in training frames.
+
+A potential knows nothing about torsions that its training frames never reach, such as those of a
+twisted amide, although most distances are then still familiar.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from jaxff.molecule import Molecule, equivalent_atoms
+
+BINS = 72  # of 5° each
+# A torsion may differ by the largest gap between the training values times GAP, within LIMITS.
+GAP = 1.5
+LIMITS = np.radians(20.0), np.radians(40.0)
+STRAIGHT = np.radians(10.0)  # torsions about angles closer to 180° are not compared
+
+
+@dataclass(frozen=True, eq=False)
+class Turns:
+    """The values that each torsion of a molecule may have.
+
+    Attributes:
+        atoms: (T, 4) atoms of all chains of bonded atoms.
+        allowed: (T, BINS) whether the torsion may lie in each bin; bins start at −180°.
+    """
+
+    atoms: np.ndarray
+    allowed: np.ndarray
+
+    @classmethod
+    def of(
+        cls, molecule: Molecule, positions: np.ndarray, lattice: np.ndarray | None = None
+    ) -> Turns:
+        """The values in training frames and near them.
+
+        Torsions whose atoms have equal surroundings in the bond graph share their values, so that a
+        symmetric rotor may turn.
+
+        Args:
+            molecule: elements and bonds.
+            positions: (F, N, 3) Å.
+            lattice: (3, 3) Å, lattice vectors as columns, or None.
+        """
+        atoms, values = chains(molecule), np.empty((len(positions), 0))
+        if len(atoms):
+            values = torsions(positions, atoms, lattice)
+            defined = ~np.isnan(values).any(axis=0)  # no training frame is straight there
+            atoms, values = atoms[defined], values[:, defined]
+        colours = equivalent_atoms(molecule)[atoms]
+        keys = [min(tuple(key), tuple(key[::-1])) for key in colours.tolist()]
+        allowed = np.zeros((len(atoms), BINS), bool)
+        for key in set(keys):
+            same = np.array([other == key for other in keys])
+            allowed[same] = _near(values[:, same])
+        return cls(atoms, allowed)
+
+    def unusual(self, positions: np.ndarray, lattice: np.ndarray | None = None) -> np.ndarray:
+        """Whether each torsion of frames (M, N, 3) Å has a value that is not allowed, (M, T).
+
+        A frame or its mirror image is compared, whichever has fewer such torsions, since energies
+        of mirror images are equal.
+        """
+        if not len(self.atoms):
+            return np.zeros((len(positions), 0), bool)
+        values = torsions(positions, self.atoms, lattice)
+        defined, row = ~np.isnan(values), np.arange(len(self.atoms))
+        frames, mirrored = (
+            defined & ~self.allowed[row, _bins(np.where(defined, x, 0.0))]
+            for x in (values, -values)
+        )
+        fewer = mirrored.sum(axis=1) < frames.sum(axis=1)
+        return np.where(fewer[:, None], mirrored, frames)
+
+
+def chains(molecule: Molecule) -> np.ndarray:
+    """Atoms (T, 4) of all chains of four bonded atoms, each once."""
+    around = molecule.neighbours
+    found = [
+        (i, j, k, last)
+        for j, k in np.asarray(molecule.bonds, int).reshape(-1, 2).tolist()
+        for i, last in product(around[j], around[k])
+        if i != k and last not in (j, i)
+    ]
+    return np.array(found, int).reshape(-1, 4)
+
+
+def torsions(
+    positions: np.ndarray, atoms: np.ndarray, lattice: np.ndarray | None = None
+) -> np.ndarray:
+    """Torsions (M, T) rad of chains (T, 4) in frames (M, N, 3) Å; NaN about straight angles.
+
+    With a lattice, (3, 3) Å with its vectors as columns, bonds connect the nearest images.
+    """
+    R = np.asarray(positions, float)
+    steps = R[:, atoms[:, 1:]] - R[:, atoms[:, :-1]]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if lattice is not None:
+            steps = steps - np.round(steps @ np.linalg.inv(lattice).T) @ lattice.T
+        u, v, w = (steps[:, :, k] for k in range(3))
+        first, second = np.cross(u, v), np.cross(v, w)
+        size = [np.linalg.norm(x, axis=-1) for x in (u, v, w, first, second)]
+        sine = np.minimum(size[3] / (size[0] * size[1]), size[4] / (size[1] * size[2]))
+        angle = np.arctan2(size[1] * np.sum(u * second, axis=-1), np.sum(first * second, axis=-1))
+        return np.where(sine > np.sin(STRAIGHT), angle, np.nan)
+
+
+def _near(values: np.ndarray) -> np.ndarray:
+    """Whether bins (BINS,) are near values rad of any shape."""
+    ordered = np.sort(values, axis=None)
+    gaps = np.diff(ordered, append=ordered[:1] + 2.0 * np.pi)
+    nearest = np.minimum(gaps, np.roll(gaps, 1))
+    limit = np.clip(GAP * nearest.max(), *LIMITS)
+    centres = (np.arange(BINS) + 0.5) * 2.0 * np.pi / BINS - np.pi
+    apart = np.abs((centres[:, None] - ordered + np.pi) % (2.0 * np.pi) - np.pi)
+    return (apart <= limit).any(axis=1)
+
+
+def _bins(values: np.ndarray) -> np.ndarray:
+    return np.floor((values + np.pi) / (2.0 * np.pi) * BINS).astype(int) % BINS
