@@ -369,7 +369,7 @@ def packaged_dataset(name: str) -> Dataset:
     """Load a data set that is part of the package.
 
     Args:
-        name: "ethanol", "keto_malondialdehyde" or "aspirin".
+        name: the name of a file in `jaxff/data`, such as "ethanol" or "aspirin".
     """
     folder = importlib.resources.files("jaxff") / "data"
     with importlib.resources.as_file(folder / f"{name}.npz") as path:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Module and function of each experiment, in the order of the paper. Later experiments use models
 # that earlier ones trained.
 EXPERIMENTS = {
+    "accuracy": ("accuracy", "run"),
     "fig2": ("force_field_surfaces", "run"),
     "fig3": ("force_field_surfaces", "hartree_fock"),
     "fig4": ("differences", "run"),
@@ -22,6 +23,7 @@ EXPERIMENTS = {
     "fig6": ("spectra", "run"),
     "modes": ("rotor_modes", "run"),
     "fig7": ("sampling", "run"),
+    "level": ("levels", "run"),
     "fig8": ("drawing", "run"),
     "table1": ("table1", "run"),
     "refinement": ("refinement", "run"),

@@ -32,6 +32,7 @@ TORSIONS = "-torsions"  # ends the names of data sets over both torsions of a mo
 MOLECULES = {
     "ethanol": "CCO",
     "keto-malondialdehyde": "O=CCC=O",
+    "enol-malondialdehyde": r"O=C/C=C\O",
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
 }
 # Calculators of levels of theory, which check and label further geometries.
@@ -160,7 +161,7 @@ class Setting:
         """
 
         def make():
-            part = self._kernel_frames(name)
+            part = self.kernel_frames(name)
             sigma = self.size(None, 20.0)
             run = gdml.Run(seed=self.seed, progress=self.titled(f"sGDML of {name}"))
             train = part.train[::2] if half else part.train
@@ -201,18 +202,15 @@ class Setting:
 
     def uncertainty(self, name: str) -> gdml.Uncertainty:
         """Standard errors of `kernel(name)`."""
-        part = self._kernel_frames(name)
+        part = self.kernel_frames(name)
         return gdml.uncertainty(self.kernel(name), part.train, part.valid, seed=self.seed)
-
-    def training_frames(self, name: str) -> Dataset:
-        """The training frames of `kernel(name)`."""
-        return self._kernel_frames(name).train
 
     def kernel_error(self, name: str) -> dict[str, float]:
         """Test errors of `kernel(name)`; see `jaxff.evaluate`."""
-        return evaluate(self.kernel(name), self._kernel_frames(name).test)
+        return evaluate(self.kernel(name), self.kernel_frames(name).test)
 
-    def _kernel_frames(self, name: str) -> Split:
+    def kernel_frames(self, name: str) -> Split:
+        """The training, validation and test frames of `kernel(name)`."""
         n_train = self.size({"aspirin": 400}.get(name, 500), 60, 1000)
         part, more = self.split(self.dataset(name), n_train), self.torsion_frames(name)
         return part if more is None else part._replace(train=part.train.joined(more))

@@ -19,7 +19,7 @@ from jaxff.analysis import (
 from jaxff.molecule import Molecule
 from jaxff.paper import basins, rotor_modes
 from jaxff.paper.dynamics import TEMPERATURE, gaff_frames
-from jaxff.paper.experiment import MOLECULES, Setting
+from jaxff.paper.experiment import Setting
 from jaxff.paper.result import Result, Table, picture
 from jaxff.paper.verdicts import judged, minus, shown, untested
 from jaxff.report import plot_sampling
@@ -43,7 +43,7 @@ def run(setting: Setting) -> Result:
     """Torsion densities, pair distributions and overlaps of the three molecules."""
     folder, rows, levels, torsion, distance = setting.place("fig7"), [], [], {}, {}
     result = Result(f"Fig. 7: sampling at {TEMPERATURE:g} K by the reference and GAFF", "")
-    for molecule in setting.size(tuple(MOLECULES), ("ethanol",)):
+    for molecule in setting.size(tuple(ROTORS), ("ethanol",)):
         data, gaff = setting.dataset(molecule), gaff_frames(setting, molecule)
         levels.append(f"{molecule}: {data.theory}")
         samplings = {"reference": data.positions, "GAFF": gaff.reshape(-1, data.n_atoms, 3)}

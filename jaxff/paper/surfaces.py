@@ -85,7 +85,7 @@ def surface(setting: Setting, molecule: str, title: str = KERNEL, relax: bool = 
     positions = grid.positions.reshape(-1, *grid.positions.shape[-2:])
     errors = setting.uncertainty(name).predict(positions)[0]
     far = (is_far(setting.kernel(name), positions) | (errors > UNSURE)).reshape(grid.energies.shape)
-    far |= no_frame_near(grid, setting.training_frames(name).positions)
+    far |= no_frame_near(grid, setting.kernel_frames(name).train.positions)
     near = errors[~far.ravel()]
     error = float(np.sqrt(np.mean(near**2))) if near.size else nan
     test = setting.kernel_error(name)["force_mae"]

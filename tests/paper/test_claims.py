@@ -7,7 +7,7 @@ import pytest
 
 from jaxff.paper import EXPERIMENTS
 from jaxff.paper.additions import ADDITIONS
-from jaxff.paper.claims import ASPIRIN_C, CLAIMS, MODELS, TABLE_I, TABLE_II
+from jaxff.paper.claims import ASPIRIN_C, CLAIMS, KERNEL_MAE, MODELS, TABLE_I, TABLE_II
 
 TITLES = {"keto-malondialdehyde": "keto-MDA"}
 EXTRACTIONS = ("paper.txt", "paper_second_extraction.txt")
@@ -71,5 +71,6 @@ def test_the_second_table_is_that_of_the_text(shared, texts):
 
 
 def test_other_numbers_are_in_the_text(texts):
-    for number in (f"{ASPIRIN_C}", "threeindependenttrainingruns", "(500to1500", "to400K"):
+    limits = (f"less than {limit:g}" for limit in KERNEL_MAE)
+    for number in (f"{ASPIRIN_C}", *limits, "threeindependenttrainingruns", "(500to1500", "to400K"):
         assert any(plain(number) in text for text in texts), number

@@ -12,14 +12,24 @@ from jaxff import Molecule
 from jaxff.analysis import Estimate, Scan
 from jaxff.analysis.modes import Modes
 from jaxff.dataset import packaged_dataset
-from jaxff.paper import basins, refinement, residence, surfaces, table1, table2
+from jaxff.paper import (
+    accuracy,
+    basins,
+    coupled_cluster,
+    levels,
+    refinement,
+    residence,
+    surfaces,
+    table1,
+    table2,
+)
 from jaxff.paper.claims import RUNS
 from jaxff.paper.experiment import Setting
 from jaxff.paper.minima import above_others, acid_turned
 from jaxff.paper.rotor_modes import rotor_shares, rotors
 from jaxff.paper.sampling import torsion_occupations
 from jaxff.paper.spectra import Densities, displacement, shift
-from jaxff.paper.verdicts import AGREES, DISAGREES, NOTHING
+from jaxff.paper.verdicts import AGREES, DISAGREES, NOTHING, judged
 
 ANGLES = np.radians(np.arange(-180.0, 180.0, 30.0))
 FIRST = 1.0 + np.cos(3.0 * ANGLES)[:, None] + np.zeros(12)
@@ -223,3 +233,43 @@ def test_averages_over_runs_have_an_error_and_single_runs_do_not():
     assert table2.averaged([1.0, 2.0, 3.0][:RUNS]).error == pytest.approx(1.0 / math.sqrt(3.0))
     assert math.isnan(table2.averaged([1.0]).error)
     json.dumps(table2.averaged([1.0, 2.0])._asdict())
+
+
+def test_the_error_of_an_energy_error_is_that_over_the_frames():
+    wrong = np.tile([0.1, -0.3], 50)
+    found = accuracy.mean_absolute(wrong)
+    assert found.mean == pytest.approx(0.2)
+    assert found.error == pytest.approx(0.1 / math.sqrt(99.0))
+    assert judged("accurate", {"ethanol": found}).verdict == DISAGREES
+    assert judged("accurate", {"ethanol": accuracy.mean_absolute(0.1 * wrong)}).verdict == AGREES
+
+
+def test_a_barrier_is_the_highest_point_of_the_lowest_path():
+    grid = scan_of(FIRST + 0.4 * np.cos(ANGLES))  # the first torsion has a barrier of 2
+    for scan, axis in ((grid, 0), (replace(grid, energies=grid.energies.T), 1)):
+        place = levels.barrier(scan, axis)
+        assert scan.energies[place] == pytest.approx(1.6)
+        assert ANGLES[place[1 - axis]] == pytest.approx(-np.pi)
+
+
+def test_the_deviation_of_dft_is_that_from_coupled_cluster_in_the_large_basis():
+    # By DFT, then by MP2 and CCSD(T) in the small basis, and by MP2 in the large one.
+    found = np.array([[5.0, 1.0, 2.0, 0.0], [6.0, 1.5, 2.8, 0.3]])
+    assert coupled_cluster.extrapolated(np.array([0.5, 0.8, 0.3])) == pytest.approx(0.6)
+    deviation = levels.largest_deviation(found)
+    assert deviation.mean == pytest.approx(0.4)
+    assert deviation.error == pytest.approx(0.1)
+    verdicts = [judged(c, {"x": deviation}).verdict for c in ("dft-close", "dft-struggles")]
+    assert verdicts == [AGREES, NOTHING]
+
+
+def test_coupled_cluster_of_two_electrons_is_exact():
+    pytest.importorskip("pyscf")
+    from pyscf import fci, gto, scf
+
+    hydrogen = Molecule([1, 1], np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.8]]), np.array([[0, 1]]))
+    found = coupled_cluster.energies(hydrogen, "sto-3g", "3-21g")
+    cell = gto.M(atom="H 0 0 0; H 0 0 0.8", basis="sto-3g", verbose=0)
+    exact = fci.FCI(scf.RHF(cell).run()).kernel()[0]
+    assert found[1] == pytest.approx(exact * 627.5095, abs=1e-3)
+    assert found[2] < found[0]

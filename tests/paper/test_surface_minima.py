@@ -102,7 +102,7 @@ def test_torsion_frames_are_training_frames_only(tmp_path):
     molecule = "keto-malondialdehyde"
     setting = Setting(tmp_path)
     name = setting.surface_set(molecule)
-    part, more = setting._kernel_frames(name), setting.torsion_frames(name)
+    part, more = setting.kernel_frames(name), setting.torsion_frames(name)
     np.testing.assert_array_equal(part.train.positions[-len(more) :], more.positions)
     assert (len(part.train), len(part.valid)) == (450 + len(more), 75)
     assert setting.torsion_frames(molecule) is None  # the data set that dynamics samples

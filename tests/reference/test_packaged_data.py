@@ -15,6 +15,7 @@ DATA = files("jaxff") / "data"
 SETS = {
     "ethanol": ("CCO", 2500),
     "keto_malondialdehyde": ("O=CCC=O", 2500),
+    "enol_malondialdehyde": (r"O=C/C=C\O", 600),
     "aspirin": ("CC(=O)Oc1ccccc1C(=O)O", 2000),
     "ethanol_pbe": ("CCO", 600),
     "keto_malondialdehyde_pbe": ("O=CCC=O", 600),
