@@ -13,10 +13,15 @@ from jaxff.potential import Potential
 
 
 class Change(NamedTuple):
-    """Initial and fitted value of one number of a parameter, such as "bond.k".
+    """Initial and fitted value of one number of a parameter.
 
-    The label names the types, or the atoms, that read the value. The error is the standard error
-    of the least-squares solution, or None. All values are in `unit`.
+    Attributes:
+        name: name of the parameter, such as "bond.k".
+        label: the atom types, or the atoms, that use the value.
+        start: initial value.
+        fitted: fitted value.
+        error: standard error of the fitted value from least squares, or None.
+        unit: unit of these three numbers.
     """
 
     name: str
@@ -28,7 +33,13 @@ class Change(NamedTuple):
 
 
 def changes(problem: Problem, fitted: Potential, errors: np.ndarray | None) -> Iterator[Change]:
-    """Yield the changes of all free values; `errors` of the moves are (P,) or None."""
+    """Yield the changes of all free values.
+
+    Args:
+        problem: the problem with the initial parameters.
+        fitted: a potential with the fitted parameters.
+        errors: (P,) standard errors in units of the scales of the columns, or None.
+    """
     free, place = problem.free, 0
     before, after = (free.values(potential.params) for potential in (free.start, fitted))
     for name in sorted(free.columns):  # the order of the moves
@@ -46,7 +57,7 @@ def changes(problem: Problem, fitted: Potential, errors: np.ndarray | None) -> I
 
 
 def _labels(joint: Joint, term: str, column: str, shape: tuple[int, ...]) -> list[str]:
-    """Return a name for each value of a column: its types, or the atoms that read it."""
+    """Return a name for each value of a column: its atom types, or the atoms that use it."""
     rows = list(map(str, range(shape[0]))) if shape else [""]
     for program in joint.programs:
         kind = next(p.term for p in program.placed if p.name == term)

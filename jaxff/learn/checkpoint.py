@@ -1,4 +1,4 @@
-"""The file that keeps the state of a fit, and the request that it belongs to."""
+"""The file with the state of a fit and the request to which the state belongs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,15 @@ def checkpoint_of(
     valid: Sequence[Dataset] | None,
     targets: Sequence[Sequence],
 ) -> Store:
-    """Return the store of a fit; with None as the path it keeps nothing.
+    """Return the store for the state of a fit.
+
+    Args:
+        path: the file, or None for a store that keeps nothing.
+        problem: molecules, frames and free parameters.
+        method: settings of the method.
+        trainable: patterns of parameter names, or None.
+        valid: validation frames of each molecule, or None.
+        targets: further targets of each molecule.
 
     Raises:
         InputError: the file cannot be written.
@@ -47,7 +55,12 @@ def checkpoint_of(
 
 
 def resumed(store: Store, initial: S, like: Mapping[str, Any] | None = None) -> S:
-    """Return the state in the store, or `initial` if there is none.
+    """Return the state in the store, or `initial` if the store is empty.
+
+    Args:
+        store: the store.
+        initial: the state before the first step.
+        like: trees whose structure the entries of these names have.
 
     Raises:
         InputError: the file is damaged, or belongs to a fit of other data or settings.
@@ -59,7 +72,7 @@ def resumed(store: Store, initial: S, like: Mapping[str, Any] | None = None) -> 
 def described(thing: Any) -> Any:
     """Describe settings, terms or targets by nested JSON values and arrays.
 
-    Functions are described by their names, other objects by their class and their numbers.
+    The description of a function is its name; that of another object is its class and numbers.
     """
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing

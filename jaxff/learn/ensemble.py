@@ -1,8 +1,9 @@
-"""Frames of ensembles during a fit: drawn, reweighted, and drawn again.
+"""Frames of the ensembles that a fit draws and reweights.
 
 A fit draws frames with the present parameters and reweights them as the parameters change. It draws
-new frames when their effective number is too small (DiffTRe: Thaler and Zavadlav, Nat. Commun. 12,
-6884 (2021)). Targets with the same `Sampling` object share its frames.
+new frames when their effective number is too small. Targets with the same `Sampling` object share
+frames.
+Source: Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021), "DiffTRe".
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from jaxff.potential import Potential, Program
 
 Array = jax.Array
 
-# Steps end where the effective share is LEAST; below RENEW the next step draws new frames.
+# No step goes below the effective share LEAST; below RENEW the next step draws new frames.
 RENEW = 0.5 * (1.0 + LEAST)
 
 
@@ -44,9 +45,9 @@ class Sample:
 
     Attributes:
         frames: the F frames.
-        positions: (F + M, N, 3) Å, the frames, then the positions of the targets.
-        records: the quantities of the frames that each target needs.
-        number: number of the draw.
+        positions: (F + M, N, 3) Å of the frames, followed by the positions of the targets.
+        records: quantities of the frames that each target needs.
+        number: number of the draw, from 0.
     """
 
     frames: Frames
@@ -59,7 +60,7 @@ class Ensemble:
     """Targets of one molecule that share frames.
 
     Args:
-        sampling: how frames are drawn.
+        sampling: settings of the simulations that draw frames.
         targets: the targets.
         program: energy function of the molecule.
         free: the free parameters.
@@ -86,11 +87,11 @@ class Ensemble:
         return self.free.params(self.unravel(vector))
 
     def _energies(self, vector, positions) -> Array:
-        """Return the energies (F + M,) kcal/mol after moves."""
+        """Return the energies (F + M,) kcal/mol after the moves (P,)."""
         return energies_of(self.program, self._params(vector), positions)
 
     def _slopes(self, vector, positions) -> tuple[Array, Array]:
-        """Return energies (F + M,) kcal/mol and their derivatives (F + M, P) by the moves."""
+        """Return energies (F + M,) kcal/mol and their derivatives (F + M, P) by moves (P,)."""
 
         def energy(vector, R):
             return self.program.energy(self._params(vector), R)
@@ -99,7 +100,12 @@ class Ensemble:
         return by_frames(partial(jax.value_and_grad(energy), vector), positions, most)
 
     def value(self, vector, sample: Sample) -> tuple[Array, Array]:
-        """Return the part of the objective (), and the effective share () of the frames."""
+        """Return the targets' part of the objective, (), and the effective share of the frames, ().
+
+        Args:
+            vector: (P,) moves.
+            sample: the frames.
+        """
         parts = self._parts(self._energies(vector, sample.positions), sample)
         total = jnp.asarray(sum(self._values(parts, sample)))
         weights = weights_of(parts[0][0], sample.frames)
@@ -112,14 +118,17 @@ class Ensemble:
         ]
 
     def equations(self, vector, sample: Sample) -> Iterator[tuple]:
-        """Yield JᵀJ, Jᵀr and the covariance of Jᵀr of each target."""
+        """Yield JᵀJ (P, P), Jᵀr (P,) and the covariance (P, P) of Jᵀr of each target.
+
+        J contains the derivatives of the target's residuals r by the moves.
+        """
         energies, slopes = map(np.asarray, self.jit_slopes(vector, sample.positions))
         parts, dual = self._parts(energies, sample), self._parts(slopes, sample)
         for k, target in enumerate(self.targets):
             yield target.equations(*parts[k], *dual[k], sample.frames, sample.records[k])
 
     def doubts(self, vector, sample: Sample) -> Iterator[str]:
-        """Yield the reasons why averages are not reliable."""
+        """Yield the reasons why averages of the frames are not reliable."""
         energies = np.asarray(self.jit_energies(vector, sample.positions))
         for k, target in enumerate(self.targets):
             of_frames, _ = self._parts(energies, sample)[k]
@@ -127,11 +136,11 @@ class Ensemble:
                 yield reason
 
     def drawn(self, vector, before: Sample | None) -> Sample:
-        """Draw frames after moves.
+        """Draw frames with the parameters after the moves.
 
         Args:
             vector: (P,) moves.
-            before: the last sample, which gives initial positions and the present values.
+            before: the last sample (None: the first draw); simulations start from its frames.
         """
         potential = self.potential_of(self._params(jnp.asarray(vector)))
         number = 0 if before is None else int(before.number) + 1
@@ -153,7 +162,7 @@ class Ensemble:
         return Sample(frames, positions, records, np.asarray(number))
 
     def _parts(self, values, sample: Sample) -> list[tuple[Any, Any]]:
-        """Return for each target the values of the frames and of the target's positions."""
+        """Split values (F + M, ...) into those of the frames and of the target, for each target."""
         at, out = len(sample.frames), []
         for target in self.targets:
             count = len(target.positions)
@@ -166,7 +175,7 @@ class Ensembles:
     """The ensembles of a fit, and their present frames.
 
     Args:
-        ensembles: those of all molecules.
+        ensembles: the ensembles of all molecules.
 
     Attributes:
         samples: frames of each ensemble; empty before the first `refresh`.
@@ -182,7 +191,14 @@ class Ensembles:
         return bool(self.ensembles)
 
     def refresh(self, vector) -> bool:
-        """Draw frames if there are none or too few count; return whether any were drawn."""
+        """Draw frames if there are none or their effective share is too small.
+
+        Args:
+            vector: (P,) moves.
+
+        Returns:
+            Whether any frames were drawn.
+        """
         new = []
         for k, ensemble in enumerate(self.ensembles):
             sample = self.samples[k] if self.samples else None
@@ -194,24 +210,24 @@ class Ensembles:
         return count > 0
 
     def value(self, vector, samples: tuple[Sample, ...]) -> Array | int:
-        """Return the part of the objective (), a pure function."""
+        """Return the ensembles' part of the objective, (), as a pure function of moves (P,)."""
         pairs = zip(self.ensembles, samples, strict=True)
         return sum(ensemble.value(vector, sample)[0] for ensemble, sample in pairs)
 
     def objective(self, vector) -> float:
-        """Return the part of the objective; infinite where too few frames count."""
+        """Return the ensembles' part of the objective; ∞ if the effective share is too small."""
         results = [self._evaluated(k, vector) for k in range(len(self.ensembles))]
         if not all(share >= LEAST for _, share in results):
             return math.inf
         return math.fsum(value for value, _ in results)
 
     def equations(self, vector) -> Iterator[tuple]:
-        """Yield JᵀJ, Jᵀr and the covariance of Jᵀr of each target."""
+        """Yield JᵀJ (P, P), Jᵀr (P,) and the covariance (P, P) of Jᵀr of each target."""
         for ensemble, sample in zip(self.ensembles, self.samples, strict=True):
             yield from ensemble.equations(vector, sample)
 
     def log(self, state: State) -> None:
-        """Add the smallest effective share, the number of draws and the frames to a state."""
+        """Add the smallest effective share and the number of draws to a state, and the frames."""
         shares = [self._evaluated(k, state.vector)[1] for k in range(len(self.ensembles))]
         state.shares.append(min(shares))
         state.draws.append(self.draws)
@@ -223,7 +239,7 @@ class Ensembles:
         return [reason for ensemble, sample in pairs for reason in ensemble.doubts(vector, sample)]
 
     def restore(self, arrays: Sequence[np.ndarray]) -> None:
-        """Continue with the frames of a state."""
+        """Restore the frames from `samples` of a state."""
         if not arrays:
             return
         zero = jnp.zeros(())

@@ -26,14 +26,16 @@ Array = jax.Array
 
 
 class EnsembleTarget(WeightedTarget):
-    """A property of the ensemble of the potential; subclasses are frozen dataclasses.
+    """Base class of targets that depend on the ensemble of the potential.
+
+    Subclasses are frozen dataclasses (``eq=False``).
 
     Attributes:
         sampling: `Sampling`, or any object with `temperature` and a method
             ``draw(potential, number, previous)`` that returns `Frames`.
         weight: weight of the target in the objective.
         positions: (M, N, 3) Å, further geometries whose energies the target needs.
-        kept: names of the entries of its records.
+        kept: names of the entries that `record` returns.
     """
 
     kept: ClassVar[tuple[str, ...]]
@@ -41,11 +43,12 @@ class EnsembleTarget(WeightedTarget):
     positions: np.ndarray
 
     def check(self, potential: Potential) -> None:
-        """Raise an InputError if `positions` do not fit the potential."""
+        """Raise `InputError` if `positions` have another number of atoms than the potential."""
         n = self.positions.shape[1]
         if len(self.positions) and potential.n_atoms not in (None, n):
             raise InputError(
-                f"{self._name} has {n} atoms, but the potential has {potential.n_atoms}"
+                f"{self._name} has positions of {n} atoms, but the potential has "
+                f"{potential.n_atoms}; give positions of its molecule"
             )
 
     def record(self, frames: Frames, further: Any, before: Any) -> dict[str, np.ndarray]:
@@ -53,20 +56,23 @@ class EnsembleTarget(WeightedTarget):
 
         Args:
             frames: the F frames that were drawn.
-            further: (M,) kcal/mol, energies at `positions` with the same parameters.
-            before: () value of the target with these parameters, from the previous frames; zero for
-                the first frames.
+            further: (M,) energies at `positions` with the same parameters, kcal/mol.
+            before: () value of the target with these parameters from the previous frames; zero at
+                the first draw.
+
+        Returns:
+            Arrays by the names `kept`.
         """
         raise NotImplementedError
 
     def value(self, energies: Array, further: Array, frames: Frames, record: Mapping) -> Array:
-        """Return the part of the objective (), (kcal/mol/Å)², a pure JAX function.
+        """Return the target's part of the objective, () (kcal/mol/Å)², as a pure JAX function.
 
         Args:
-            energies: (F,) kcal/mol of the frames.
-            further: (M,) kcal/mol at `positions`.
+            energies: (F,) energies of the frames, kcal/mol.
+            further: (M,) energies at `positions`, kcal/mol.
             frames: the frames.
-            record: their record.
+            record: the result of `record` for these frames.
         """
         raise NotImplementedError
 
@@ -75,38 +81,47 @@ class EnsembleTarget(WeightedTarget):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return JᵀJ (P, P), Jᵀr (P,) and the statistical covariance (P, P) of Jᵀr.
 
+        J contains the derivatives of the residuals r by the moves.
+
         Args:
-            energies, further, frames, record: as for `value`.
-            slopes, further_slopes: (F, P) and (M, P) derivatives of the energies by the moves.
+            energies: (F,) energies of the frames, kcal/mol.
+            further: (M,) energies at `positions`, kcal/mol.
+            slopes: (F, P) derivatives of `energies` by the moves, kcal/mol.
+            further_slopes: (M, P) derivatives of `further` by the moves, kcal/mol.
+            frames: the frames.
+            record: the result of `record` for these frames.
         """
         raise NotImplementedError
 
     def doubts(self, energies, frames: Frames, record: Mapping) -> str:
-        """Return why the value is not reliable, or an empty text.
+        """Return why the value of the target is not reliable, or an empty text.
 
-        Called if the effective number of frames is large enough.
+        Args:
+            energies: (F,) energies of the frames, kcal/mol.
+            frames: the frames.
+            record: the result of `record` for these frames.
         """
         return ""
 
     def _store(self, **arrays) -> None:
         if not callable(getattr(self.sampling, "draw", None)):
-            raise InputError(f"{self._name} needs a Sampling, not {self.sampling!r}")
+            raise InputError(f"{self._name}: sampling={self.sampling!r} must be a Sampling")
         super()._store(**arrays)
 
 
 @dataclass(frozen=True, eq=False)
 class EnsembleAverage(EnsembleTarget):
-    """Averages of observables: mean square of (⟨O⟩ − values)/tolerance.
+    """Ensemble averages of observables: mean square of (⟨O⟩ − values)/tolerance times `weight`.
 
     Attributes:
-        sampling: how frames are drawn.
-        observable: function of positions (F, N, 3) Å that returns (F,) or (F, ...) values.
-        values: () or (...), the reference, in the unit of the observable.
-        tolerance: () or (...), in the unit of the observable: the error that counts as `weight`.
-        weight: (kcal/mol/Å)² for a mean squared error of one tolerance.
+        sampling: settings of the simulations that draw frames.
+        observable: function of positions (F, N, 3) Å that returns O (F,) or (F, ...).
+        values: () or (...) reference averages, in the unit of the observable.
+        tolerance: () or (...) acceptable errors, in the unit of the observable.
+        weight: (kcal/mol/Å)², contribution of errors of one tolerance.
 
     Raises:
-        InputError: values or tolerances outside their range.
+        InputError: values or a weight that are not finite, or a tolerance that is not positive.
     """
 
     kept: ClassVar[tuple[str, ...]] = ("observed",)
@@ -122,7 +137,10 @@ class EnsembleAverage(EnsembleTarget):
         values = checked_values(self._name, "values", self.values, shape, "the observable's unit")
         tolerance = np.asarray(self.tolerance, float)
         if tolerance.shape not in ((), shape) or not (tolerance > 0.0).all():
-            raise InputError(f"{self._name}: give one positive tolerance, or one for each value")
+            raise InputError(
+                f"{self._name}: tolerance={self.tolerance!r} must be one positive number, or one "
+                f"for each value with shape {shape}"
+            )
         tolerance = np.broadcast_to(tolerance, shape).copy()
         self._store(values=values, tolerance=tolerance, positions=np.zeros((0, 1, 3)))
 
@@ -130,12 +148,14 @@ class EnsembleAverage(EnsembleTarget):
         observed = np.asarray(self.observable(jnp.asarray(frames.positions)), float)
         if observed.shape != (len(frames), *self.values.shape):
             raise InputError(
-                f"{self._name}: the observable of {len(frames)} frames has shape {observed.shape}; "
-                f"expected {(len(frames), *self.values.shape)}, as values have shape "
+                f"{self._name}: the observable of {len(frames)} frames has shape {observed.shape}, "
+                f"but must have {(len(frames), *self.values.shape)}, because values have shape "
                 f"{self.values.shape}"
             )
         if not np.isfinite(observed).all():
-            raise InputError(f"{self._name}: the observable is not finite for all frames")
+            raise InputError(
+                f"{self._name}: the observable of a frame is not finite; correct the function"
+            )
         return {"observed": observed.reshape(len(frames), -1)}
 
     def value(self, energies, further, frames, record):
@@ -161,7 +181,7 @@ class EnsembleAverage(EnsembleTarget):
         if errors[worst] > 1.0:
             return (
                 f"an average of {self._name} has a statistical error of "
-                f"{errors[worst] * tolerance[worst]:.2g}, larger than its tolerance of "
+                f"{errors[worst] * tolerance[worst]:.2g}, larger than the tolerance of "
                 f"{tolerance[worst]:.2g}: draw more frames"
             )
         # The mean of the second halves of the blocks minus that of the first halves.
@@ -173,7 +193,7 @@ class EnsembleAverage(EnsembleTarget):
         if drift[worst] > max(1.0, 4.0 * scatter[worst]):
             return (
                 f"an average of {self._name} changes by {drift[worst] * tolerance[worst]:.2g} "
-                f"between the halves of its frames, more than its tolerance of "
+                f"between the halves of the frames, more than the tolerance of "
                 f"{tolerance[worst]:.2g}: equilibrate longer"
             )
         return ""
@@ -188,7 +208,7 @@ class EnsembleAverage(EnsembleTarget):
 
 
 def _standard_errors(deviations: np.ndarray) -> np.ndarray:
-    """Return standard errors from the deviations of blocks; zero for one block."""
+    """Return standard errors (n,) from deviations (blocks, n) of blocks; zero for one block."""
     return np.nan_to_num(np.sqrt((deviations**2).sum(axis=0)))
 
 
@@ -196,18 +216,20 @@ def _standard_errors(deviations: np.ndarray) -> np.ndarray:
 class RelativeEntropy(EnsembleTarget):
     """Relative entropy between reference frames and the ensemble, in nats.
 
-    It is ⟨U⟩_reference/kT + ln Z up to a constant, with Z from the drawn frames, and zero at the
-    initial parameters. Its gradient is (⟨dU/dθ⟩_reference − ⟨dU/dθ⟩)/kT: Shell, J. Chem. Phys. 129,
-    144108 (2008). The curvature in least squares is the covariance of dU/dθ, which is exact if U is
-    linear in the parameters: Chaimovich and Shell, J. Chem. Phys. 134, 094112 (2011).
+    It is ⟨U⟩_reference/kT + ln Z, minus the value at the initial parameters. U is the energy with
+    the parameters θ, and the partition function Z follows from the drawn frames. The gradient is
+    (⟨dU/dθ⟩_reference − ⟨dU/dθ⟩)/kT. Least squares use the covariance of dU/dθ as the curvature,
+    which is exact if U is linear in θ.
+    Source: Shell, J. Chem. Phys. 129, 144108 (2008); Chaimovich and Shell, J. Chem. Phys. 134,
+    094112 (2011).
 
     Attributes:
-        sampling: how frames are drawn, at the temperature of the reference.
-        positions: (M, N, 3) Å of the reference ensemble, treated as independent.
-        weight: (kcal/mol/Å)² for one nat.
+        sampling: settings of the simulations that draw frames, at the temperature of the reference.
+        positions: (M, N, 3) Å, independent frames of the reference ensemble.
+        weight: (kcal/mol/Å)², contribution of one nat.
 
     Raises:
-        InputError: positions or a weight outside their range.
+        InputError: positions of another shape, or positions or a weight that are not finite.
     """
 
     kept: ClassVar[tuple[str, ...]] = ("further", "before")

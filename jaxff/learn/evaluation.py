@@ -1,4 +1,4 @@
-"""Errors of a potential on a data set, by the conventions of the literature."""
+"""Errors of a potential on a data set."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def aligned(dataset: Dataset, potential: Potential) -> Dataset:
     """Return the data set in the atom order of the potential, by graph isomorphism.
 
     Raises:
-        InputError: the atoms cannot be matched.
+        InputError: the molecules differ, or the numbers of atoms.
     """
     if potential.molecule is not None:
         return dataset.reorder(potential.molecule.match(dataset.molecule))
     if potential.n_atoms not in (None, dataset.n_atoms):
         raise InputError(
-            f"{dataset.name or 'dataset'} has {dataset.n_atoms} atoms, "
-            f"but the potential has {potential.n_atoms}"
+            f"{dataset.label} has {dataset.n_atoms} atoms, but the potential has "
+            f"{potential.n_atoms}; give frames of the potential's molecule"
         )
     return dataset
 
@@ -33,28 +33,40 @@ def evaluate(potential: Potential, dataset: Dataset, chunk: int | None = None) -
     Args:
         potential: the potential.
         dataset: labelled frames.
-        chunk: number of frames that are computed together; by default it depends on the memory.
+        chunk: number of frames that are computed together (None: depends on the memory).
 
     Returns:
-        energy_mae, energy_rmse (kcal/mol, after the mean offset; absent if the data have no
-        energies), force_mae, force_rmse (kcal/mol/Å, per Cartesian component).
+        Errors by name: force_mae and force_rmse of the Cartesian components, kcal/mol/Å; if the
+        data have energies, also energy_mae and energy_rmse without the mean error, kcal/mol.
 
     Raises:
         InputError: atoms that do not match, no frames, or a prediction that is not finite.
     """
     if len(dataset) == 0:
-        raise InputError(f"{dataset.name or 'dataset'}: no frames to evaluate on")
+        raise InputError(f"{dataset.label}: no frames to evaluate on; give at least one")
     dataset = aligned(dataset, potential)
     return errors(dataset, *potential.predict(dataset.positions, chunk))
 
 
 def errors(dataset: Dataset, energies: np.ndarray, forces: np.ndarray) -> dict[str, float]:
-    """Return the errors of energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å."""
+    """Return the errors of predicted energies and forces by name, see `evaluate`.
+
+    Args:
+        dataset: M labelled frames.
+        energies: (M,) predicted energies, kcal/mol.
+        forces: (M, N, 3) predicted forces, kcal/mol/Å.
+
+    Raises:
+        InputError: a prediction is not finite.
+    """
     for what, values in (("energy", energies), ("force", forces)):
         finite = np.isfinite(values).reshape(len(dataset), -1).all(axis=1)
         if not finite.all():
             frame = int(np.asarray(dataset.index)[np.argmin(finite)])
-            raise InputError(f"the predicted {what} of frame {frame} is not finite")
+            raise InputError(
+                f"{dataset.label}: the predicted {what} of frame {frame} is not finite; remove the "
+                "frame or correct the potential"
+            )
     differences = {"force": forces - dataset.forces}
     if dataset.energies is not None:
         wrong = energies - dataset.energies

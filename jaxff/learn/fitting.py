@@ -36,10 +36,10 @@ class Fit:
 
     Attributes:
         potentials: the fitted potential of each molecule.
-        history: arrays over the steps or epochs. "loss" is the objective, (kcal/mol/Å)²;
-            "valid_force_rmse" the force RMSE of the validation frames, kcal/mol/Å. Fits to
-            ensembles have "effective_share", the share of the drawn frames that count, and
-            "draws", the number of draws so far.
+        history: arrays over the steps or epochs, by name. "loss" is the objective,
+            (kcal/mol/Å)², and "valid_force_rmse" the force RMSE of the validation frames,
+            kcal/mol/Å. Fits to ensembles also have "effective_share", the effective number of
+            frames divided by the number drawn, and "draws", the number of draws so far.
         trained: names of the free parameters.
         changes: initial and fitted value of each free number.
         converged: whether the method stopped by its criterion of convergence.
@@ -53,7 +53,7 @@ class Fit:
 
     @property
     def potential(self) -> Potential:
-        """The fitted potential of a fit of one molecule.
+        """The fitted potential, if the fit has one molecule.
 
         Raises:
             InputError: the fit has several molecules.
@@ -76,26 +76,25 @@ def fit(
 ) -> Fit:
     """Fit the parameters of one potential, or of several molecules together.
 
-    The fit moves parameters in units of the scale of their column, keeps them within the bounds
-    of the column, and conserves the net charge. Potentials of several molecules share the rows
-    of their tables that have the same name. Atoms are matched through the molecular graph.
+    The fit keeps parameters within the bounds of their columns and conserves the net charge. If
+    several molecules have parameters of the same name, such as a bond type, they share the values.
+    Atoms are matched through the molecular graph.
 
     Args:
         potential: the initial potential; for several molecules, one for each.
         train: training frames; for several molecules, a data set or None for each.
         valid: validation frames; for several molecules, a data set for each. Gradient descent
-            returns the epoch with the lowest error on them; least squares only report the error.
+            returns the epoch with the lowest validation error; least squares only report the error.
         method: `LeastSquares` (the default) or `Gradient`, with their settings.
         trainable: patterns of the names of the free parameters, such as
             ``["bond.*", "torsion.k"]``, or of single rows, such as ``"torsion.k:c3-c3-oh-ho*"``.
             By default the parameters that their terms declare trainable are free.
         targets: further targets, such as `Hessian`, `Dipole`, `TorsionScan`, `EnsembleAverage`
             and `RelativeEntropy`; for several molecules, a list for each.
-        checkpoint: file that keeps the state after each step or epoch. The same call continues
-            an interrupted fit and gives the same result. A custom optimizer or loss is not
-            compared with that of the interrupted fit.
-        progress: called with a phase (and the validation error, if any, in parentheses) and the
-            fraction done.
+        checkpoint: file for the state after each step or epoch. After an interruption, the same
+            call continues the fit and gives the same result; pass the same custom optimizer or
+            loss, which are not compared.
+        progress: function called with the name of a phase and its finished fraction.
 
     Raises:
         InputError: too few frames, no free parameter, a loss that is not finite, labels with a
@@ -103,7 +102,7 @@ def fit(
             another fit.
 
     Warns:
-        UntrustedWarning: the statistical error of an ensemble average is larger than its tolerance.
+        UntrustedWarning: an ensemble average has a statistical error or drift above its tolerance.
     """
     potentials = [potential] if isinstance(potential, Potential) else list(potential)
     train = [train] * len(potentials) if train is None else train
@@ -113,7 +112,7 @@ def fit(
     method = LeastSquares() if method is None else method
     if type(method) not in MINIMISERS:
         known = " or ".join(f"{kind.__name__}()" for kind in METHODS.values())
-        raise InputError(f"method={method!r}: use {known} of jaxff.learn")
+        raise InputError(f"method={method!r} must be {known} of jaxff.learn")
     data = [d and aligned(d, p) for d, p in zip(train, potentials, strict=True)]
     if checked:
         checked = [aligned(d, p) for d, p in zip(checked, potentials, strict=True)]
@@ -160,13 +159,13 @@ def _with_training(potential: Potential, frames: Dataset | None) -> Potential:
 
 
 def _checked_targets(targets, potentials: list[Potential]) -> list[list]:
-    """Return the targets of each potential after their checks."""
+    """Return the targets of each potential, after checking them."""
     aims = [targets] if hasattr(targets, "check") else list(targets)
     if len(potentials) == 1:
         aims = [aims]
     elif aims and (len(aims) != len(potentials) or any(hasattr(each, "check") for each in aims)):
         raise InputError(
-            f"targets of {len(potentials)} molecules: give a list of targets for each of them"
+            f"targets must be a list of {len(potentials)} lists of targets, one for each molecule"
         )
     aims = [list(each) for each in aims]
     for each, potential in zip(aims, potentials, strict=False):
@@ -184,7 +183,9 @@ def _check_data(potentials: list, train: list, valid: list | None) -> None:
         )
     for data in train:
         if data is not None and len(data) < 2:
-            raise InputError(f"{data.label}: fitting needs at least 2 frames, not {len(data)}")
+            raise InputError(f"{data.label}: a fit needs at least 2 frames, got {len(data)}")
     for data in valid or ():
         if len(data) == 0:
-            raise InputError(f"{data.label}: no frames to validate on; omit valid")
+            raise InputError(
+                f"{data.label}: no frames to validate on; give at least one, or leave out valid="
+            )

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with optax: validation, restarts, exact resumption."""
+"""Fits by stochastic gradient descent with optax."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTLED = 0.01  # relative change between means of five losses below which the f
 
 
 class Labels(NamedTuple):
-    """Energies (B,) kcal/mol minus their mean, and forces (B, N, 3) kcal/mol/Å."""
+    """Labels of a batch: energies (B,) kcal/mol minus their mean, forces (B, N, 3) kcal/mol/Å."""
 
     energies: jax.Array
     forces: jax.Array
@@ -36,7 +36,13 @@ Loss = Callable[[Labels, Labels], jax.Array]
 
 
 def force_matching(energy_weight: float = Gradient.energy_weight) -> Loss:
-    """The loss mean |ΔF|² + energy_weight (1/Å²) · mean ΔE², (kcal/mol/Å)²."""
+    """Return the loss function mean ΔF² + energy_weight · mean ΔE², in (kcal/mol/Å)².
+
+    ΔF are the errors of the force components and ΔE those of the energies.
+
+    Args:
+        energy_weight: weight of the energies, 1/Å².
+    """
 
     def loss(predicted: Labels, reference: Labels) -> jax.Array:
         force = jnp.mean((predicted.forces - reference.forces) ** 2)
@@ -50,12 +56,12 @@ class Epochs(State):
     """State of the descent between two epochs.
 
     Attributes:
-        best: (P,) changes of the parameters after the best epoch.
-        best_error: its validation error.
+        best: (P,) moves after the best epoch.
+        best_error: validation error after the best epoch.
         optimizer: leaves of the state of the optimiser.
-        pace: factor on the updates.
-        waited: number of epochs since the best one or since the last return to it.
-        returns: number of returns to the best epoch.
+        pace: factor of the updates.
+        waited: number of epochs since the best epoch, or since the last return to its moves.
+        returns: number of returns to the moves of the best epoch.
     """
 
     best: np.ndarray
@@ -67,7 +73,7 @@ class Epochs(State):
 
 
 class _Kind(NamedTuple):
-    """Properties of a molecule that a compiled function of it depends on."""
+    """Properties of a molecule on which a compiled function depends."""
 
     n_atoms: int
     with_energies: bool
@@ -80,14 +86,19 @@ def minimise(
     store: Store,
     progress: Callable[[str, float], None],
 ) -> Solution:
-    """Minimise the loss of a problem.
+    """Minimise the loss of a problem by gradient descent.
 
     Args:
         problem: molecules, frames and free parameters.
         settings: see `Gradient`.
-        valid: validation frames of each molecule, which determine the best epoch.
+        valid: validation frames of each molecule, which determine the best epoch (None: the last
+            epoch is the best).
         store: store of the state.
-        progress: called with a phase and the fraction done after each epoch.
+        progress: function called after each epoch with the name of a phase and its finished
+            fraction.
+
+    Raises:
+        InputError: the loss is not finite, or the state in the store belongs to another fit.
     """
     descent = Descent(problem, settings)
     initial = descent.start()
@@ -102,7 +113,12 @@ def minimise(
 
 
 class Descent:
-    """A descent on the loss of a problem."""
+    """Gradient descent on the loss of a problem.
+
+    Args:
+        problem: molecules, frames and free parameters.
+        settings: see `Gradient`.
+    """
 
     def __init__(self, problem: Problem, settings: Gradient):
         self.problem, self.settings = problem, settings
@@ -142,13 +158,15 @@ class Descent:
         Args:
             group: molecules with one compiled function.
             carry: moves (P,) and state of the optimiser.
-            pace: factor on the updates.
-            orders: (L, B) numbers of the frames of each batch.
+            pace: factor of the updates.
+            orders: (L, B) indices of the frames of each batch.
             samples: frames of the ensembles.
-            frames, program, kind: those of the molecule.
+            frames: all frames of the molecule.
+            program: padded program of the molecule, or None for that of the group.
+            kind: see `_Kind`.
 
         Returns:
-            The new moves and state, and the loss (L,) before each step.
+            The new moves and state of the optimiser, and the loss (L,) before each step.
         """
         problem = self.problem
 
@@ -177,15 +195,15 @@ class Descent:
         return jax.lax.scan(step, carry, orders)
 
     def epoch(self, state: Epochs) -> None:
-        """Pass once over all frames; `state` is changed in place.
+        """Take a step with each batch of frames, and change `state` in place.
 
         Raises:
             InputError: the loss is not finite.
         """
         rng = np.random.default_rng([self.settings.seed, len(state.losses)])
         ensembles = self.problem.ensembles
-        # Blocks of batches of one molecule. A single molecule without ensembles is one block;
-        # otherwise each batch is one, so that molecules mix and frames are drawn when needed.
+        # A block contains batches of one molecule. A single molecule without ensembles has one
+        # block. Otherwise each batch is a block, so that molecules mix and frames can be drawn.
         blocks = []
         for k, (data, size) in enumerate(zip(self.problem.data, self.sizes, strict=True)):
             if not size:
@@ -206,8 +224,8 @@ class Descent:
         mean = float(np.concatenate(jax.device_get(values)).mean())
         if not np.isfinite(mean):
             raise InputError(
-                f"the loss is not finite in epoch {len(state.losses) + 1}: lower the learning rate "
-                "of the optimizer"
+                f"the loss is not finite in epoch {len(state.losses) + 1}: give an optimizer with "
+                "a lower learning rate"
             )
         state.vector = np.asarray(carry[0])
         state.optimizer = [np.asarray(leaf) for leaf in jax.tree.leaves(carry[1])]
@@ -218,16 +236,16 @@ class Descent:
     def run(
         self, state: Epochs, valid: Sequence[Dataset] | None, after: Callable[[], None]
     ) -> bool:
-        """Pass over the frames until the last epoch or until the descent has converged.
+        """Run epochs until the last one, or until the restarts are used up.
 
         Args:
-            state: the initial state; it is changed in place.
-            valid: validation frames of each molecule.
-            after: called after each epoch.
+            state: the initial state, which is changed in place.
+            valid: validation frames of each molecule, or None.
+            after: function called after each epoch.
 
         Returns:
-            Whether the descent stopped after its last restart, or the losses of the last epochs
-            hardly change.
+            Whether the descent converged: the restarts are used up, or the mean loss of the last
+            five epochs differs by at most 1 % from that of the five before.
         """
         settings = self.settings
         patience = settings.patience or max(1, settings.epochs // 5)

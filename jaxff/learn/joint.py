@@ -17,14 +17,16 @@ from jaxff.term import array_fields
 
 @dataclass(frozen=True, eq=False)
 class Joint:
-    """Potentials that read one set of parameters; rows of equal names are shared.
+    """Several potentials with common tables of parameters.
+
+    Rows with the same name, such as a bond type, are shared.
 
     Attributes:
         first: the first potential, with the common parameters.
-        programs: the programs of all potentials, with rows of the common tables.
-        rows: for each potential {(term, column): (n,) rows of the common table}, the places of the
-            rows of its table.
-        members: the potentials as they were given.
+        programs: the programs of all potentials, which use the common tables.
+        rows: for each potential, {(term, column): (n,) row numbers}: the rows of the common table
+            that correspond to the rows of the potential.
+        members: the original potentials.
     """
 
     first: Potential
@@ -34,11 +36,11 @@ class Joint:
 
     @classmethod
     def of(cls, potentials: Sequence[Potential]) -> Joint:
-        """Join potentials that have terms of the same names and kinds.
+        """Join potentials whose terms have the same names and kinds.
 
         Raises:
-            InputError: their terms differ or cannot be shared, or rows of one name have different
-                values.
+            InputError: the terms differ or cannot be shared, or rows of the same name have
+                different values.
         """
         potentials = tuple(potentials)
         if len(potentials) == 1:
@@ -60,7 +62,7 @@ class Joint:
         return cls(first, programs, rows, potentials)
 
     def potentials(self, params: Params) -> tuple[Potential, ...]:
-        """The potentials with their rows of the common parameters `params`."""
+        """Return the original potentials with values of the common parameters `params`."""
         if len(self.members) == 1:
             return (self.members[0].replace(params),)
         out = []
@@ -101,12 +103,12 @@ def _check(potentials: Sequence[Potential]) -> None:
             if reason:
                 raise InputError(
                     f"the term {placed.name!r} ({placed.term.kind}) of {potential!r} cannot be "
-                    f"shared by several molecules: {reason}"
+                    f"shared by several molecules, because {reason}; fit the molecules one by one"
                 )
 
 
 def _extra_arrays(term: Term) -> list[str]:
-    """Fields with arrays that are neither rows of tables nor indices."""
+    """Names of the fields with arrays that are neither row numbers of tables nor indices."""
     known = {**term.tables, **term.indices}
     return [f for f in array_fields(term) if getattr(term, f).size and f not in known]
 
@@ -119,16 +121,24 @@ def _equal(a, b) -> bool:
 
 
 def _rows_of(column, rows: np.ndarray):
-    """Rows of every array of a column."""
+    """Select rows of every array of a column."""
     return jax.tree.map(lambda table: table[rows], column)
 
 
 def _shared(terms: list[Term], params: list[dict], name: str):
-    """Common tables of terms.
+    """Merge the tables of terms into common tables.
+
+    Args:
+        terms: one term for each molecule.
+        params: parameters of each term.
+        name: name of the terms, for messages.
 
     Returns:
-        the terms with rows of the common tables; these tables; and, for each term and column, the
-        rows of the common table that correspond to the rows of the term.
+        The terms with row numbers of the common tables; the common tables; and, for each term and
+        column, the row numbers (n,) in the common table.
+
+    Raises:
+        InputError: rows of the same name, or columns without rows, have different values.
     """
     common: dict[str, Any] = {}
     places: list[dict[str, np.ndarray]] = [{} for _ in terms]
@@ -172,7 +182,9 @@ def _shared(terms: list[Term], params: list[dict], name: str):
     for column in params[0].keys() - common.keys():
         first = params[0][column]
         if any(column not in other or not _equal(first, other[column]) for other in params):
-            raise InputError(f"{name}.{column} differs between the potentials; make it the same")
+            raise InputError(
+                f"{name}.{column} differs between the potentials; give all the same value"
+            )
         common[column] = first
     return terms, common, places
 
@@ -181,20 +193,20 @@ def _agree(seen: dict[str, list[set]], name: str) -> None:
     for label, starts in seen.items():
         if not set.intersection(*filter(None, starts)):
             raise InputError(
-                f"the potentials have different values for {name} {label}: make them with one "
-                "force field, or fit them one by one"
+                f"the potentials have different values for {name} {label}: use the same force "
+                "field for all of them, or fit them one by one"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Molecules whose index arrays have one shape and share a compiled function.
+    """Molecules that share a compiled function, as ghost atoms pad their arrays to one shape.
 
     Attributes:
-        members: their numbers.
-        program: the program of the first.
-        padded: their programs, padded to one shape; None for the program of a single molecule.
-        n_atoms: number of atoms with ghosts.
+        members: indices of the molecules.
+        program: the program of the first molecule.
+        padded: the padded programs; None for a single molecule, which is not padded.
+        n_atoms: number of atoms, including ghosts.
     """
 
     members: tuple[int, ...]
@@ -203,12 +215,12 @@ class Group:
     n_atoms: int
 
     def params(self, params: Params) -> Params:
-        """Tables with a further row of zeros, for the interactions of ghosts."""
+        """Parameters with one more row of zeros in each table, for interactions of ghosts."""
         return params if self.padded[0] is None else with_ghost_rows(self.program, params)
 
 
 def groups(programs: Sequence[Program]) -> Iterator[Group]:
-    """Molecules grouped by size and padded with ghosts; a single one is not padded."""
+    """Yield groups of molecules of similar size, padded with ghosts."""
     if len(programs) == 1:
         yield Group((0,), programs[0], (None,), programs[0].n_atoms or programs[0].n_atoms_min)
         return

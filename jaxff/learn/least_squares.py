@@ -1,9 +1,8 @@
-"""Least squares by the method of Levenberg and Marquardt.
+"""Least squares by the Levenberg-Marquardt method.
 
-With targets of ensembles, a step is shortened if the effective number of frames would become too
-small, and new frames are drawn before the next step.
-
-Sources: K. Levenberg, Q. Appl. Math. 2, 164 (1944); D. W. Marquardt, J. SIAM 11, 431 (1963).
+If a fit has targets of ensembles, steps are shortened so that the effective number of frames does
+not become too small, and new frames are drawn before the next step.
+Source: K. Levenberg, Q. Appl. Math. 2, 164 (1944); D. W. Marquardt, J. SIAM 11, 431 (1963).
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ class Iterate(State):
     """State of the method between two steps.
 
     Attributes:
-        damping: damping parameter of Levenberg.
-        small_steps: number of last steps that changed the objective by less than the tolerance.
+        damping: damping parameter of the Levenberg-Marquardt method.
+        small_steps: number of consecutive steps with a change of the objective below the tolerance.
     """
 
     damping: float = FIRST_DAMPING
@@ -50,14 +49,18 @@ def minimise(
     store: Store,
     progress: Callable[[str, float], None],
 ) -> Solution:
-    """Minimise the objective of a problem, first on fewer frames if it is large.
+    """Minimise the objective of a problem; large problems start with fewer frames.
 
     Args:
         problem: molecules, frames and free parameters.
         settings: see `LeastSquares`.
-        valid: validation frames of each molecule, for the history.
+        valid: validation frames of each molecule, for the history, or None.
         store: store of the state.
-        progress: called with a phase and the fraction done after each step.
+        progress: function called after each step with the name of a phase and its finished
+            fraction.
+
+    Raises:
+        InputError: the state in the store belongs to another fit.
     """
     state = resumed(store, Iterate(vector=np.asarray(problem.start)))
 
@@ -81,9 +84,13 @@ def minimise(
 
 
 class Objective:
-    """The objective, prior included, as a function of moves within bounds.
+    """The objective of a problem plus the prior, as a function of moves (P,).
 
-    The prior adds prior · |moves|² / number of frames to the objective of the problem.
+    The prior is settings.prior · |moves|² divided by the number of frames.
+
+    Args:
+        problem: molecules, frames and free parameters.
+        settings: see `LeastSquares`.
     """
 
     def __init__(self, problem: Problem, settings: LeastSquares):
@@ -98,22 +105,33 @@ class Objective:
         self.low, self.high = (np.asarray(ravel_pytree(limit)[0]) for limit in free.limits())
 
     def __call__(self, vector: np.ndarray) -> float:
-        """Return the objective, (kcal/mol/Å)²; infinite if too few frames count."""
+        """Return the objective, (kcal/mol/Å)²; ∞ if an effective share is too small."""
         value = self.problem.objective(vector, self.energy_weight)
         return value + self.weak * float(vector @ vector)
 
     def confined(self, vector: np.ndarray) -> np.ndarray:
-        """Return moves (P,) within the bounds of the columns that conserve the net charge."""
+        """Change moves (P,) so that they are within bounds and conserve the net charge."""
         return np.asarray(self._confine(jnp.asarray(vector)))
 
     def equations(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return JᵀJ (P, P) and Jᵀr (P,) of the steps that conserve the net charge."""
+        """Return JᵀJ (P, P) and Jᵀr (P,) at moves (P,), for steps that conserve the net charge.
+
+        J contains the derivatives of the residuals r by the moves.
+        """
         A, b = self.problem.normal_equations(vector, self.energy_weight)
         A[np.diag_indices_from(A)] += self.weak
         return self.conserve.T @ A @ self.conserve, self.conserve.T @ (b + self.weak * vector)
 
     def step(self, A: np.ndarray, b: np.ndarray, vector: np.ndarray) -> np.ndarray:
-        """The step s (P,) within bounds that minimises s·A s/2 − b·s, by an active set."""
+        """Return the step s (P,) that minimises s·A s/2 − b·s within bounds.
+
+        The method is an active set: components that reach a bound are fixed.
+
+        Args:
+            A: (P, P) positive matrix.
+            b: (P,).
+            vector: (P,) present moves; the new moves are vector − s.
+        """
         low, high = vector - self.high, vector - self.low
         step, held = np.zeros(len(b)), np.zeros(len(b), bool)
         for _ in range(20):
@@ -128,11 +146,15 @@ class Objective:
         return np.clip(step, low, high)
 
     def covariance(self, vector: np.ndarray, loss: float) -> np.ndarray:
-        """Return the covariance (P, P) of the moves, a sandwich estimate by frames.
+        """Return the sandwich estimate of the covariance (P, P) of the moves.
 
-        The errors of the components of one frame are correlated, so frames count as independent
-        and components do not. Directions that the data do not determine have the width of the
-        prior. Source: H. White, Econometrica 48, 817 (1980).
+        Frames count as independent; the errors of one frame may be correlated. In directions that
+        the data do not determine, the prior determines the covariance.
+        Source: H. White, Econometrica 48, 817 (1980).
+
+        Args:
+            vector: (P,) best moves.
+            loss: objective at the best moves, (kcal/mol/Å)².
         """
         problem = self.problem
         A, _, C = problem.statistics(vector, self.energy_weight)
@@ -150,13 +172,16 @@ class Objective:
 def descend(
     objective: Objective, settings: LeastSquares, state: Iterate, after: Callable[[], None]
 ) -> float:
-    """Take steps until convergence, and return the last value of the objective.
+    """Take steps until convergence.
 
     Args:
-        objective: what is minimised.
-        settings: the largest number of steps, including those of `state`, and the tolerance.
-        state: the initial state; it is changed in place.
-        after: called after each step.
+        objective: the function to minimise.
+        settings: the limit of the steps, including earlier ones, and the tolerance.
+        state: the initial state, which is changed in place.
+        after: function called after each step.
+
+    Returns:
+        The last value of the objective, (kcal/mol/Å)².
     """
     ensembles = objective.problem.ensembles
     ensembles.restore(state.samples)
@@ -191,7 +216,18 @@ def descend(
 def _improved(
     objective: Objective, A: np.ndarray, b: np.ndarray, state: Iterate, loss: float
 ) -> tuple[np.ndarray | None, float]:
-    """Moves with a lower objective, and its value; damping grows until it is lower."""
+    """Increase the damping until a step lowers the objective.
+
+    Args:
+        objective: the function to minimise.
+        A: (P, P) JᵀJ at the moves of `state`.
+        b: (P,) Jᵀr at the moves of `state`.
+        state: the present state; its damping is changed in place.
+        loss: objective at the moves of `state`.
+
+    Returns:
+        The new moves (P,) and their objective, or None and `loss`.
+    """
     diagonal = np.maximum(np.diag(A), 1e-12 * max(np.diag(A).max(), 1e-300))
     while state.damping < LARGEST_DAMPING:
         step = objective.step(A + state.damping * np.diag(diagonal), b, state.vector)
@@ -211,7 +247,7 @@ def _improved(
 
 
 def _solved(A: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return x with A x = b; the shortest x if A is singular, as for fixed charges."""
+    """Return x (P,) with A x = b; if A is singular, the shortest least-squares solution."""
     try:
         return np.linalg.solve(A, b)
     except np.linalg.LinAlgError:

@@ -1,4 +1,7 @@
-"""The objective of a fit: errors of molecules on frames, as functions of moves."""
+"""The objective of a fit, as a function of moves.
+
+A move is the change of a parameter in units of the scale of its column; P parameters are free.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,13 @@ COMPONENTS = 8.0  # least number of force components per parameter in these fram
 
 
 class Frames(NamedTuple):
-    """Frames of one molecule, padded with ghosts to the size of its group.
+    """Frames of one molecule, padded with ghosts to the n atoms of its group.
 
-    R (M, n, 3) Å, E (M,) kcal/mol, F (M, n, 3) kcal/mol/Å, weight (M,): 0 for frames that only
-    pad the last chunk.
+    Attributes:
+        R: (M, n, 3) positions, Å.
+        E: (M,) energies, kcal/mol.
+        F: (M, n, 3) forces, kcal/mol/Å.
+        weight: (M,) 1, or 0 for frames that only fill the last chunk.
     """
 
     R: jax.Array
@@ -40,13 +46,16 @@ class Frames(NamedTuple):
 
 
 class Problem:
-    """Molecules, their frames, and the parameters that are free.
+    """Molecules, their frames and targets, and the free parameters of a fit.
 
     Args:
-        joint: the molecules' potentials on common tables.
-        data: the frames of each, in the potential's atom order, or None.
+        joint: the potentials of the molecules, with common tables.
+        data: frames of each molecule in the atom order of its potential, or None.
         trainable: patterns of parameter names, see `FreeParameters.of`.
         targets: further targets of each molecule.
+
+    Raises:
+        InputError: no parameter is free.
     """
 
     def __init__(
@@ -80,7 +89,7 @@ class Problem:
         return target.residuals(program, self.free.params(self.unravel(vector)))
 
     def _ensembles(self, targets: Sequence[Sequence[Target]]) -> Iterator[Ensemble]:
-        """The targets of each molecule that share frames."""
+        """Yield the ensembles of all molecules; targets with one `Sampling` form an ensemble."""
         for k, of_molecule in enumerate(targets):
             kinds = [target for target in of_molecule if isinstance(target, EnsembleTarget)]
             for sampling in dict.fromkeys(target.sampling for target in kinds):
@@ -93,20 +102,19 @@ class Problem:
                 yield Ensemble(sampling, alike, program, self.free, self.unravel, made)
 
     def energy(self, group: Group, vector, program: Program | None, R):
-        """Energy () kcal/mol after the moves `vector`.
+        """Return the energy, () kcal/mol, of a molecule after moves.
 
         Args:
             group: the group of the molecule.
             vector: (P,) moves.
-            program: the padded program of the molecule; None for that of the group, whose index
-                arrays are then constants.
+            program: the padded program of the molecule, or None for the program of the group.
             R: (n, 3) Å, with ghosts.
         """
         params = group.params(self.free.params(self.unravel(vector)))
         return (program or group.program).energy(params, R)
 
     def energy_and_forces(self, group: Group, vector, program: Program | None, R):
-        """Energy () kcal/mol and forces (n, 3) kcal/mol/Å; arguments as `energy`."""
+        """Return energy, () kcal/mol, and forces, (n, 3) kcal/mol/Å; arguments as in `energy`."""
         energy, slope = jax.value_and_grad(self.energy, argnums=3)(group, vector, program, R)
         return energy, -slope
 
@@ -120,9 +128,11 @@ class Problem:
 
     @cached_property
     def _normal(self):
-        """Compiled functions of the normal equations, one for each group.
+        """Compiled functions for the normal equations, one for each group.
 
-        They return Jᵀr by frame, and sums of JᵀJ and of the rows and residuals of the energies.
+        J contains the derivatives of the residuals r by the A parameters that a molecule uses.  A
+        function returns JᵀJ (A, A), the part of each frame in Jᵀr (M, A), and the sums over the
+        frames of the energies' derivatives (A,) and residuals ().
         """
 
         def normal(group, vector, program, active, frames: Frames, scales):
@@ -147,7 +157,7 @@ class Problem:
         return [jax.jit(partial(normal, group)) for group in self.groups]
 
     def chunks(self, group: Group, data: Dataset, size: int) -> Iterator[Frames]:
-        """The frames of a molecule in chunks of `size`; the last chunk is padded."""
+        """Yield the frames of a molecule in chunks of `size`; the last chunk is padded."""
         if not len(data):
             return
         ghosts = ghost_positions(group.n_atoms - data.n_atoms)
@@ -164,16 +174,19 @@ class Problem:
             yield Frames(*map(jnp.asarray, (R, E[index], F, weight)))
 
     def molecules(self) -> Iterator[tuple[int, int, Group, Program | None]]:
-        """Number of the group, number of the molecule, its group and its padded program."""
+        """Yield for each molecule: index of the group and of the molecule, group, padded program.
+
+        The padded program is None if the group has one molecule.
+        """
         for g, group in enumerate(self.groups):
             for k, program in zip(group.members, group.padded, strict=True):
                 yield g, k, group, program
 
     def thinned(self) -> Problem | None:
-        """The problem on fewer, evenly spaced frames, or None.
+        """Return the problem with fewer, evenly spaced frames, or None.
 
-        Fewer frames are used if a step is expensive and they have several times as many force
-        components as there are parameters.  The compiled functions are shared.
+        The result is None if a step is cheap, if there are ensembles, or if more than half of the
+        frames are needed.  The fewer frames have at least eight force components per parameter.
         """
         count = len(self.start)
         if 2.0 * self.n_forces * count**2 < EXPENSIVE or self.ensembles:
@@ -191,9 +204,15 @@ class Problem:
     # -- what is minimised ------------------------------------------------------------------
 
     def residuals(self, vector, data: Sequence[Dataset]) -> Iterator[tuple]:
-        """Yield each molecule's data and errors, except for molecules without frames.
+        """Yield data and errors of each molecule that has frames.
 
-        Errors of energies, minus their mean, are (M,) kcal/mol; of forces (M, N, 3) kcal/mol/Å.
+        Args:
+            vector: (P,) moves.
+            data: frames of each molecule.
+
+        Yields:
+            The frames, the errors of the energies without their mean, (M,) kcal/mol, and the errors
+            of the forces, (M, N, 3) kcal/mol/Å.
         """
         for k, frames in enumerate(data):
             if not len(frames):
@@ -203,7 +222,13 @@ class Problem:
             yield frames, wrong - wrong.mean(), forces - frames.forces
 
     def predict(self, vector, k: int, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-        """Energies (M,) kcal/mol, forces (M, N, 3) kcal/mol/Å of molecule k after moves."""
+        """Return energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of molecule k.
+
+        Args:
+            vector: (P,) moves.
+            k: index of the molecule.
+            data: M frames of the molecule.
+        """
         g, group, program = next((g, group, p) for g, m, group, p in self.molecules() if m == k)
         energies, forces = [], []
         for frames in self.chunks(group, data, FRAMES[len(data) > FRAMES[0]]):
@@ -213,14 +238,19 @@ class Problem:
         return np.concatenate(energies)[: len(data)], np.concatenate(forces)[: len(data)]
 
     def force_rmse(self, vector, data: Sequence[Dataset]) -> float:
-        """Root mean square error of all force components, kcal/mol/Å."""
+        """Return the root mean square error of all force components after moves, kcal/mol/Å."""
         squares = sum((forces**2).sum() for *_, forces in self.residuals(vector, data))
         return float(np.sqrt(squares / sum(frames.forces.size for frames in data)))
 
     def objective(self, vector, energy_weight: float) -> float:
-        """mean |ΔF|² + energy_weight · mean ΔE² + Σ r² of the targets, (kcal/mol/Å)².
+        """Return the objective mean ΔF² + energy_weight · mean ΔE² + Σ r², (kcal/mol/Å)².
 
-        It is infinite if too few frames of the ensembles count.
+        ΔF and ΔE are the errors of force components and energies, and r the residuals of the
+        targets.  The objective is infinite if an effective share of an ensemble is too small.
+
+        Args:
+            vector: (P,) moves.
+            energy_weight: 1/Å².
         """
         total = 0.0
         for frames, energies, forces in self.residuals(vector, self.data):
@@ -231,11 +261,18 @@ class Problem:
         return float(total + self.ensembles.objective(vector))
 
     def normal_equations(self, vector, energy_weight: float) -> tuple[np.ndarray, np.ndarray]:
-        """JᵀJ (P, P) and Jᵀr (P,) of the objective, in units of moves."""
+        """Return JᵀJ (P, P) and Jᵀr (P,) of the objective, see `statistics`."""
         return self.statistics(vector, energy_weight)[:2]
 
     def statistics(self, vector, energy_weight: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """JᵀJ (P, P), Jᵀr (P,) and Σ gᵀg (P, P), where g is the part of a frame in Jᵀr."""
+        """Return JᵀJ (P, P), Jᵀr (P,) and Σ gᵀg (P, P), where g is the part of a frame in Jᵀr.
+
+        J contains the derivatives of the residuals r of the objective by the moves.
+
+        Args:
+            vector: (P,) moves.
+            energy_weight: 1/Å².
+        """
         A, b = np.zeros((len(vector),) * 2), np.zeros(len(vector))
         C = np.zeros_like(A)
         for g, k, group, program in self.molecules():
@@ -250,7 +287,7 @@ class Problem:
             )
             rows, total, mean = np.zeros(len(active)), 0.0, 0.0
             if weighted:
-                # Only the energies' differences count; `total` is then near zero.
+                # Only differences of energies matter.  With their mean `total` is near zero.
                 mean = float(self.predict(vector, k, data)[0].mean())
             CC = np.zeros((len(active),) * 2)
             AA, bb = np.zeros((len(active),) * 2), np.zeros(len(active))
@@ -263,7 +300,7 @@ class Problem:
                 a_, g_, rows_, total_ = map(np.asarray, sums)
                 AA, bb, CC = AA + a_, bb + g_.sum(axis=0), CC + g_.T @ g_
                 rows, total = rows + rows_, total + total_
-            # The mean of a molecule's energies is free: its part drops out.
+            # The mean of the energies of a molecule is free, so its part is subtracted.
             AA -= np.outer(rows, rows) / len(data)
             bb -= rows * total / len(data)
             # A padded list of active parameters repeats the first one, which counts once.
@@ -288,7 +325,7 @@ class Problem:
 
     @cached_property
     def _parameters_of(self) -> list[np.ndarray]:
-        """The free parameters that each molecule reads."""
+        """Indices of the free parameters that each molecule uses."""
         moves = self.free.no_moves()
         out = []
         for rows in self.joint.rows:

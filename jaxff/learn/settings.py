@@ -1,4 +1,4 @@
-"""Settings of the methods of `jaxff.fit`; this module loads no heavy library."""
+"""Settings of the methods of `jaxff.fit`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def _number(default: float | None, least: int) -> Any:
-    """A field for numbers from `least` on; for integers unless the default is a float."""
+    """Return a field for numbers from `least`: for integers, unless the default is a float."""
     return field(default=default, metadata={"least": least})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Settings that every method has.
+    """Settings of all methods.
 
     Attributes:
-        energy_weight: weight of the mean squared error of the energies, 1/Å²; the mean squared
-            error of the forces has the weight 1.
+        energy_weight: weight of the mean squared error of the energies, 1/Å²; the forces have
+            weight 1.
         check_labels: before the fit, compare the labels with the predictions of the initial
             potential, and refuse labels with a wrong sign, unit or order.
 
@@ -43,20 +43,19 @@ class Method:
             whole = not isinstance(one.default, float)
             if not least <= value < math.inf or (whole and int(value) != value):
                 kind = "whole number" if whole else "number"
-                raise InputError(f"{one.name}={value}: use a {kind} from {least}")
+                raise InputError(f"{one.name}={value} must be a {kind} of at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeastSquares(Method):
-    """Levenberg and Marquardt's method, for a few thousand values, with tens of steps.
+    """Least squares by the Levenberg-Marquardt method, for up to a few thousand parameters.
 
     Attributes:
-        prior: strength of the restraint on the initial values, (kcal/mol/Å)² for a move by one
-            column scale; it is divided by the number of frames.  A parameter that the frames
-            determine weakly, or that must move by many scales of its column (0.05 for the weights
-            of networks), therefore stops before its best value, even on exact data.  Use
-            ``prior=0.0`` to fit without a restraint.
-        steps: largest number of steps. Large problems first take as many steps on fewer frames.
+        prior: strength of the restraint to the initial values, (kcal/mol/Å)² for a change by one
+            scale of the column, divided by the number of frames. The restraint affects parameters
+            that the frames determine weakly or that must change by many scales, even with exact
+            data. ``prior=0.0`` removes it.
+        steps: limit of the steps. Large problems first take up to as many steps with fewer frames.
         tolerance: relative change of the objective in one step below which the fit has converged.
     """
 
@@ -69,18 +68,18 @@ class LeastSquares(Method):
 class Gradient(Method):
     """Stochastic gradient descent with optax, for any loss.
 
-    If the validation error has not fallen for `patience` epochs, the descent returns to the best
-    epoch and continues with smaller steps. After `restarts` such returns it stops.
-
     Attributes:
-        optimizer: any optax optimiser of the moves. The default is Adam with a cosine schedule of
-            the learning rate from 0.05 to 0 and moves of at most 0.1 in one step.
+        optimizer: an optax optimiser; parameters are in units of the scales of their columns. The
+            default is Adam with a cosine schedule of the learning rate from 0.05 to 0 and changes
+            of at most 0.1 in one step.
         loss: function of the predicted and the reference `Labels` of a batch that returns a
             scalar, (). The default is ``force_matching(energy_weight)``.
         epochs: number of passes over the training frames.
         batch: number of frames in one step.
-        patience: see above; the default is a fifth of `epochs`.
-        restarts: see above.
+        patience: number of epochs without a smaller validation error after which the descent
+            returns to the best epoch and continues with smaller steps. The default is a fifth of
+            `epochs`.
+        restarts: number of such returns; the next one ends the fit.
         seed: seed of the order of the frames.
     """
 

@@ -9,14 +9,14 @@ import numpy as np
 
 @dataclass(kw_only=True)
 class State:
-    """State of a fit that every method has.
+    """State of a fit that all methods have in common.
 
     Attributes:
-        vector: (P,) present moves.
+        vector: (P,) present moves, in units of the scales of the columns.
         losses: objective after each step or epoch.
         valid: force RMSE of the validation frames after each step or epoch, kcal/mol/Å.
-        shares: smallest effective share of the frames of the ensembles after each step or epoch.
-        draws: number of draws of frames so far, after each step or epoch.
+        shares: smallest effective share of the ensembles' frames after each step or epoch.
+        draws: total number of draws of frames after each step or epoch.
         samples: arrays of the present frames of the ensembles.
     """
 
@@ -29,7 +29,7 @@ class State:
 
     @property
     def phase(self) -> str:
-        """Text for a progress bar."""
+        """Name of the phase for a progress bar, with the last validation error."""
         return f"fit (validation force RMSE {self.valid[-1]:.3f})" if self.valid else "fit"
 
 
@@ -38,7 +38,7 @@ class Solution:
     """Result of a method.
 
     Attributes:
-        vector: (P,) best moves.
+        vector: (P,) best moves, in units of the scales of the columns.
         state: the last state.
         converged: whether the method stopped by its criterion of convergence.
         errors: (P,) standard errors of the moves, or None.

@@ -1,8 +1,8 @@
 """Targets of a fit: Hessians, torsion scans and dipoles.
 
-A target contains reference values of one molecule, with the atoms in the order of the potential. It
-adds ``sum(residuals²)``, in (kcal/mol/Å)², to the objective: its weight times the mean squared
-error of its values.
+A target contains reference values of one molecule in the atom order of the potential. The objective
+of the fit, (kcal/mol/Å)², includes the weight of the target times the mean squared error of its
+values.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from jaxff.terms.pairs import Nonbonded
 
 Array = jax.Array
 
-NEAR = 0.15  # relative distance from the factor of a unit within which values have that unit
-CUSP = 50.0  # ratio of the Hessians of potential and reference that no unit explains
-ALIKE = 0.8  # correlation with the values of the potential from which their ratio is meaningful
+NEAR = 0.15  # largest relative deviation of a ratio from the factor of a unit
+CUSP = 50.0  # ratio of the Hessians of potential and reference above which a unit is not the cause
+ALIKE = 0.8  # least correlation of reference and potential for which their ratio is meaningful
 
 
 class WeightedTarget:
-    """A target with a weight; subclasses are frozen dataclasses (``eq=False``)."""
+    """Base class of targets with a weight; subclasses are frozen dataclasses (``eq=False``)."""
 
     weight: float
 
@@ -38,16 +38,22 @@ class WeightedTarget:
         return f"the {type(self).__name__} target"
 
     def _store(self, **arrays) -> None:
-        """Set attributes after a check of the weight."""
+        """Check the weight, and set it and other attributes.
+
+        Raises:
+            InputError: the weight is negative or not finite.
+        """
         weight = float(self.weight)
         if not (math.isfinite(weight) and weight >= 0.0):
-            raise InputError(f"{self._name}: weight={self.weight!r}: give a number from 0 upwards")
+            raise InputError(
+                f"{self._name}: weight={self.weight!r} must be a finite number of at least 0"
+            )
         for key, values in {"weight": weight, **arrays}.items():
             object.__setattr__(self, key, values)
 
 
 class Target(WeightedTarget):
-    """Reference values that a fit compares with those of a potential.
+    """Base class of reference values that a fit compares with those of a potential.
 
     Attributes:
         positions: (N, 3) or (M, N, 3) Å.
@@ -57,21 +63,27 @@ class Target(WeightedTarget):
     positions: np.ndarray
 
     def residuals(self, program: Program, params: Params) -> Array:
-        """Return the scaled errors (n,) kcal/mol/Å, as a pure JAX function of `params`."""
+        """Return scaled errors (n,) kcal/mol/Å, as a pure JAX function of `params`.
+
+        The sum of their squares is the contribution of the target to the objective.
+        """
         raise NotImplementedError
 
     def check(self, potential: Potential) -> None:
         """Check that the target can be compared with a potential.
 
         Raises:
-            InputError: another number of atoms, a potential without such values, values that are
-                not finite, or a reference that seems to have another unit.
+            InputError: the numbers of atoms differ, the potential has no such values or they are
+                not finite, or the reference probably has another unit.
         """
         n, least = potential.n_atoms, potential.program.n_atoms_min
         count = self.positions.shape[-2]
         if count < least or n not in (None, count):
             wanted = f"{n}" if n is not None else f"at least {least}"
-            raise InputError(f"{self._name} has {count} atoms, but the potential has {wanted}")
+            raise InputError(
+                f"{self._name} has positions of {count} atoms, but the potential has {wanted}; "
+                "give positions of its molecule"
+            )
         self._check_values(potential)
 
     def _check_values(self, potential: Potential) -> None:
@@ -80,7 +92,10 @@ class Target(WeightedTarget):
     def _check_unit(self, reference, predicted, mistakes: dict[str, float]) -> None:
         reference, predicted = np.ravel(reference), np.ravel(np.asarray(predicted, float))
         if not np.isfinite(predicted).all():
-            raise InputError(f"{self._name}: the values of the potential are not finite")
+            raise InputError(
+                f"{self._name}: the values of the potential are not finite; correct the positions "
+                "or the initial parameters"
+            )
         sizes = np.linalg.norm(reference), np.linalg.norm(predicted)
         if min(sizes) == 0.0 or reference @ predicted < ALIKE * sizes[0] * sizes[1]:
             return
@@ -88,23 +103,22 @@ class Target(WeightedTarget):
         for mistake, factor in mistakes.items():
             if abs(ratio / factor - 1.0) < NEAR:
                 raise InputError(
-                    f"{self._name}: the values are {ratio:.3g} times those of the potential: "
-                    f"{mistake}? Give them in the right unit"
+                    f"{self._name}: the values are {ratio:.3g} times those of the potential, "
+                    f"probably because of a wrong unit ({mistake}); convert them"
                 )
 
 
 @dataclass(frozen=True, eq=False)
 class Hessian(Target):
-    """The Hessian at one geometry: mean squared error of its elements.
+    """Target for the Hessian at one geometry: mean squared error of its elements.
 
     Attributes:
         positions: (N, 3) Å.
         hessian: (N, 3, N, 3) kcal/mol/Å², symmetrised; (3N, 3N) is accepted.
-        weight: Å². With 0.001, an error of 50 kcal/mol/Å² counts as 2.5 (kcal/mol/Å)²; the error
-            of GAFF is 20 to 45 kcal/mol/Å² for small molecules.
+        weight: Å². With 0.001, errors of 50 kcal/mol/Å² contribute 2.5 (kcal/mol/Å)².
 
     Raises:
-        InputError: wrong shapes, values that are not finite, an asymmetric Hessian, or one in
+        InputError: wrong shapes, values that are not finite, an asymmetric Hessian, or a Hessian in
             hartree/Bohr².
     """
 
@@ -128,20 +142,20 @@ class Hessian(Target):
         if excess > CUSP:
             raise InputError(
                 f"{self._name}: the Hessian of the potential is {excess:.3g} times the reference. "
-                "If atoms collide, correct the geometry; if the equilibrium value of a straight "
-                "angle is not 180°, use seminario with equilibrium=True first"
+                "If atoms collide, correct the positions. If a straight angle has another "
+                "equilibrium value than 180°, call seminario with equilibrium=True first"
             )
         self._check_unit(self.hessian, predicted, unit_mistakes(2))
 
 
 @dataclass(frozen=True, eq=False)
 class TorsionScan(Target):
-    """Relative energies of a scan: mean squared error after the mean offset.
+    """Target for the relative energies of a scan: mean squared error without the mean error.
 
     Attributes:
-        positions: (M, N, 3) Å, with M of at least 2.
-        energies: (M,) kcal/mol, with any zero.
-        weight: 1/Å². With 1.0, an error of 1 kcal/mol counts as 1 (kcal/mol/Å)².
+        positions: (M, N, 3) Å of at least two geometries.
+        energies: (M,) kcal/mol, relative to any zero.
+        weight: 1/Å². With 1.0, errors of 1 kcal/mol contribute 1 (kcal/mol/Å)².
 
     Raises:
         InputError: wrong shapes, fewer than 2 geometries, or values that are not finite.
@@ -157,7 +171,7 @@ class TorsionScan(Target):
             self._name, "energies", self.energies, (len(positions),), "kcal/mol"
         )
         if len(positions) < 2:
-            raise InputError(f"{self._name}: one geometry has no relative energy; give 2 or more")
+            raise InputError(f"{self._name}: {len(positions)} geometry; give at least 2")
         self._store(positions=positions, energies=energies)
 
     def residuals(self, program: Program, params: Params) -> Array:
@@ -168,7 +182,7 @@ class TorsionScan(Target):
 
     def _check_values(self, potential: Potential) -> None:
         predicted, _ = potential.predict(self.positions)
-        # Initial barriers may be wrong by any small factor, so only large factors show a unit.
+        # Initial barriers may be wrong by small factors, so only large factors indicate a unit.
         mistakes = {k: ratio for k, ratio in unit_mistakes(0).items() if not 0.1 < ratio < 10.0}
         self._check_unit(
             self.energies - self.energies.mean(), predicted - predicted.mean(), mistakes
@@ -177,15 +191,14 @@ class TorsionScan(Target):
 
 @dataclass(frozen=True, eq=False)
 class Dipole(Target):
-    """Dipole moments Σ q r of the point charges: mean squared error of the components.
-
-    The dipole moment of an ion depends on the origin; both sides use the origin of the coordinates.
+    """Target for dipole moments Σ q r of point charges: mean squared error of the components.
 
     Attributes:
         positions: (M, N, 3) Å.
-        dipoles: (M, 3) e·Å in the same axes, from negative to positive (1 debye is 0.20819 e·Å).
-        weight: (kcal/mol/Å)²/(e·Å)². With 400, an error of 0.05 e·Å (0.24 debye) in each component
-            counts as 1 (kcal/mol/Å)².
+        dipoles: (M, 3) e·Å, from negative to positive charge (1 debye is 0.20819 e·Å); for ions,
+            relative to the origin of `positions`.
+        weight: (kcal/mol/Å)²/(e·Å)². With 400, errors of 0.05 e·Å (0.24 debye) contribute
+            1 (kcal/mol/Å)².
 
     Raises:
         InputError: wrong shapes, or values that are not finite.
@@ -209,7 +222,8 @@ class Dipole(Target):
         charged = [p for p in potential.program.placed if isinstance(p.term, Nonbonded)]
         if not charged:
             raise InputError(
-                f"{self._name} needs point charges, and {potential!r} has no nonbonded term"
+                f"{self._name} needs point charges, but {potential!r} has no nonbonded term; leave "
+                "out this target"
             )
         n = self.positions.shape[1]
         atoms = np.concatenate([np.arange(n) if p.atoms is None else p.atoms for p in charged])
@@ -218,7 +232,7 @@ class Dipole(Target):
         ):
             raise InputError(
                 f"{self._name}: the dipole moment is not defined, because atoms have charges of "
-                "several nonbonded terms or of a scaled one"
+                "several nonbonded terms or of a scaled one; leave out this target"
             )
         charges = np.asarray(point_charges(potential.program, potential.params, n), float)
         predicted = np.einsum("mna,n->ma", self.positions, charges)
@@ -231,7 +245,7 @@ def _hessian(program: Program, params: Params, R: Array) -> Array:
 
 
 def point_charges(program: Program, params: Params, n_atoms: int) -> Array:
-    """Return the charges (n_atoms,) e of the nonbonded terms of a potential."""
+    """Return the charges (n_atoms,), e, of the nonbonded terms of a potential."""
     charges = jnp.zeros(n_atoms)
     for placed in program.placed:
         if isinstance(placed.term, Nonbonded):
@@ -242,18 +256,27 @@ def point_charges(program: Program, params: Params, n_atoms: int) -> Array:
 
 
 def checked_frames(who: str, positions) -> np.ndarray:
-    """Return positions (M, N, 3) Å as an array; raise InputError if not finite."""
+    """Return positions (M, N, 3) Å as an array.
+
+    Raises:
+        InputError: another shape, or numbers that are not finite; `who` begins the message.
+    """
     R = np.asarray(positions, float)
     if R.ndim != 3 or R.shape[2] != 3 or 0 in R.shape:
-        raise InputError(f"{who}: positions have shape {R.shape}, expected (M, N, 3) in Å")
+        raise InputError(f"{who}: positions must have shape (M, N, 3) in Å, got {R.shape}")
     return checked_values(who, "positions", R, R.shape, "Å")
 
 
 def checked_values(who: str, what: str, values, shape: tuple[int, ...], unit: str) -> np.ndarray:
-    """Return values of this shape as an array; raise InputError if not finite numbers."""
+    """Return `values` as an array.
+
+    Raises:
+        InputError: another shape, or numbers that are not finite; `who` and `what` begin the
+            message.
+    """
     values = np.asarray(values, float)
     if values.shape != shape:
-        raise InputError(f"{who}: {what} have shape {values.shape}, expected {shape} in {unit}")
+        raise InputError(f"{who}: {what} must have shape {shape} in {unit}, got {values.shape}")
     if not np.isfinite(values).all():
-        raise InputError(f"{who}: {what} are not finite")
+        raise InputError(f"{who}: {what} must be finite")
     return values

@@ -1,9 +1,8 @@
 """Models of expensive labels on few frames, with the help of a model of cheaper labels.
 
-The cheap labels are those of a *teacher*; a potential that was fitted to many of them is the
-*student*. The expensive labels differ little from both, and a kernel learns this difference from
-few frames. The errors on left-out frames decide which of the ways to use the student is best, and
-whether it helps at all, so that no frames are needed for validation.
+A *teacher* computes cheap labels, and the *student* is a potential that was fitted to many of them.
+A kernel learns the difference to the expensive labels from few frames. The errors on left-out
+frames decide whether and how the student is used, so that no validation frames are needed.
 Source: Ramakrishnan, Dral, Rupp and von Lilienfeld, J. Chem. Theory Comput. 11, 2087 (2015).
 """
 
@@ -26,20 +25,20 @@ from jaxff.gdml.leave_out import MOST_UNKNOWNS, leave_out_errors
 from jaxff.gdml.search import search_width
 from jaxff.potential import Potential
 
-FEWEST = 8  # frames from which a level is learnt
+FEWEST = 8  # least number of frames
 Progress = Callable[[str, float], None]
 
 
 class Level(NamedTuple):
-    """One way to learn the labels, and its errors on left-out frames.
+    """A model that `teach` tried, and its errors on left-out frames.
 
     Attributes:
-        name: the way in words.
+        name: description of the model.
         force_mae, force_rmse: errors of the forces of left-out frames, kcal/mol/Å.
         sigma: width of the kernel, 1/Å.
         lam: regularisation λ of the kernel.
-        prior: strength of the prior on parameters that are re-estimated, or None.
-        teacher: whether it uses the teacher.
+        prior: strength of the prior on re-estimated parameters; None if none are re-estimated.
+        teacher: whether the model uses the teacher.
     """
 
     name: str
@@ -56,9 +55,9 @@ class Taught:
     """The result of `teach`.
 
     Attributes:
-        potential: the potential, trained in the best way.
-        levels: all ways that were tried.
-        chosen: the best of them.
+        potential: the best model, trained on all frames.
+        levels: all models that were tried.
+        chosen: the level of the best model.
     """
 
     potential: Potential
@@ -67,10 +66,10 @@ class Taught:
 
     @property
     def verdict(self) -> str:
-        """What the choice says about the teacher, in one sentence."""
+        """One sentence on whether the teacher lowers the errors."""
         rivals = [level for level in self.levels if level.teacher != self.chosen.teacher]
         if not rivals:
-            return f"without a teacher the best way is {self.chosen.name}"
+            return f"the best model without a teacher is: {self.chosen.name}"
         other = min(rivals, key=_error)
         both = f"{self.chosen.force_mae:.3f} against {other.force_mae:.3f} kcal/mol/Å"
         if self.chosen.teacher:
@@ -86,8 +85,8 @@ class Teaching:
     """Settings of `teach`.
 
     Attributes:
-        learn_metric: whether the best way also tries a learnt metric, see `gdml.learn_metric`.
-        adapt: whether to try to re-estimate the parameters of the student's force field.
+        learn_metric: whether to try a learnt metric for the best model, see `gdml.learn_metric`.
+        adapt: whether to try to re-estimate the parameters of the student.
         lam: regularisation λ of the kernels.
         seed: seed of every random choice.
 
@@ -102,7 +101,7 @@ class Teaching:
 
     def __post_init__(self):
         if not 0.0 < self.lam < np.inf:
-            raise InputError(f"lam={self.lam!r}: λ must be a positive number")
+            raise InputError(f"lam={self.lam!r} must be a positive finite number")
 
 
 def teach(
@@ -114,43 +113,49 @@ def teach(
     settings: Teaching = Teaching(),
     progress: Progress | None = None,
 ) -> Taught:
-    """Learn the labels of few frames in the best of several ways.
+    """Learn the labels of few frames with the best of several models.
 
-    The ways are a kernel alone; a force field that is fitted to the frames, and a kernel; the
-    student, and a kernel on the rest; and with the teacher's labels of the same frames, the
-    student, and a kernel on the difference to these labels. For the best way with a force field the
-    parameters are also re-estimated together with the kernel, with the present ones as the prior
-    (universal kriging), and for the best of all a metric is learnt.
+    The models are sums of a baseline and a kernel:
+
+    - a kernel without a baseline
+    - the fitted force field and a kernel
+    - the student and a kernel for the remaining errors
+    - the student and a kernel for the difference between expensive and teacher's labels
+
+    Parameters of the baseline may be re-estimated together with the kernel, with a prior around the
+    present values (universal kriging). For the best model a metric may be learnt.
 
     Args:
         frames: M frames with expensive labels.
         student: a potential of the teacher's labels, or the teacher itself if it is a potential.
-        fitted: a force field that was fitted to the frames; None: there is no such way.
-        labels: the teacher's labels of the same frames, in the same order.
-        settings: which ways are tried.
-        progress: called with a phase and the fraction done.
+        fitted: a force field that was fitted to the frames, or None.
+        labels: the teacher's labels of the same frames, in the same order, or None.
+        settings: see `Teaching`.
+        progress: function called with the name of a phase and its finished fraction.
+
+    Returns:
+        The best model, and the errors of all models on left-out frames.
 
     Raises:
-        InputError: too few frames; potentials or labels of another molecule or of another charge;
-            or float64 not enabled.
+        InputError: fewer than eight frames, potentials or labels of another molecule or charge, or
+            float64 not enabled.
     """
     gdml.require_float64()
     if len(frames) < FEWEST:
         raise InputError(
-            f"{frames.label}: {len(frames)} frames, but at least {FEWEST} are needed to choose on "
-            "left-out frames"
+            f"{frames.label}: {len(frames)} frames, but at least {FEWEST} are needed; give more"
         )
     report = progress or (lambda phase, fraction: None)
     if student is not None:
         student = _checked(student, frames)
     if labels is not None:
         labels = _same_frames(labels, frames)
-    report("comparing the ways", 0.0)
+    report("comparing models", 0.0)
     trial = _Trial(frames, settings)
     levels: list[tuple[Level, _Way]] = []
     ways = list(_ways(frames, fitted, student, labels))
     for k, way in enumerate(ways):
-        report("comparing the ways", k / len(ways))
+        report("comparing models", k / len(ways))
         levels += [(level, way) for level in trial.levels(way)]
     level, way = min(levels, key=lambda pair: _error(pair[0]))
     descriptor = inverse_distances
@@ -168,44 +173,53 @@ def _error(level: Level) -> float:
 
 
 def _checked(student: Potential, frames: Dataset) -> Potential:
-    """The student in the atom order of the frames."""
+    """Return the student in the atom order of the frames.
+
+    Raises:
+        InputError: the charges or the molecules differ.
+    """
     molecule = student.molecule
     if molecule is not None and molecule.charge != frames.charge:
         raise InputError(
             f"the teacher has charge {molecule.charge:+d}, but {frames.label} has "
-            f"{frames.charge:+d}: correct one of them"
+            f"{frames.charge:+d}: use a teacher of the same charge, or correct the charge"
         )
     return student.matched(frames.molecule)
 
 
 def _same_frames(labels: Dataset, frames: Dataset) -> Dataset:
-    """The teacher's labels, after their comparison with the frames."""
+    """Check the teacher's labels, and return them.
+
+    Raises:
+        InputError: they have another charge, or belong to other frames.
+    """
     if labels.charge != frames.charge:
         raise InputError(
             f"the teacher's labels are for charge {labels.charge:+d}, but {frames.label} has "
-            f"{frames.charge:+d}: label it with its charge"
+            f"{frames.charge:+d}: compute the labels with this charge"
         )
     same = np.array_equal(labels.numbers, frames.numbers) and len(labels) == len(frames)
     if not same or not np.allclose(labels.positions, frames.positions, atol=1e-6):
         raise InputError(
-            f"{frames.label}: the teacher's labels are not of the same frames in the same order"
+            f"{frames.label}: the teacher's labels belong to other frames or another atom order; "
+            "label these frames"
         )
     return labels
 
 
 @dataclass(frozen=True, eq=False)
 class _Way:
-    """A way to learn the labels.
+    """A baseline and the labels that its sum with a kernel learns.
 
     Attributes:
-        name: the way in words.
-        baseline: what the kernel is added to; None for a kernel alone.
+        name: description of the model.
+        baseline: the baseline; None for a kernel alone.
         frames: the frames with the labels for `gdml.train`.
         teacher: whether the baseline is the student.
-        fitted: whether the parameters of the baseline were fitted to these very frames, so that
-            only their re-estimate shows the error on left-out frames.
-        wrong: (M, N, 3) difference between the expensive labels and those of `frames`, by which
-            the errors are larger, kcal/mol/Å.
+        fitted: whether the baseline was fitted to the same frames.  Its errors on left-out frames
+            are then meaningful only with re-estimated parameters.
+        wrong: (M, N, 3) expensive minus present force labels, kcal/mol/Å, which is added to the
+            errors, or None.
     """
 
     name: str
@@ -260,10 +274,10 @@ def _ways(
 
 
 class _Trial:
-    """Errors of ways on left-out frames, and the training of the best way.
+    """Errors of models on left-out frames, and the training of the best model.
 
     Args:
-        frames: the frames.
+        frames: the frames with expensive labels.
         settings: see `Teaching`.
     """
 
@@ -282,7 +296,7 @@ class _Trial:
         )
 
     def levels(self, way: _Way) -> Iterator[Level]:
-        """The level of a way with the best width, and the one with re-estimated parameters."""
+        """Yield the levels with the best width: with fixed and with re-estimated parameters."""
         slopes = way.slopes if way.fitted or self.settings.adapt else None
 
         def at(sigma: float, priors: Sequence[float] | None) -> list[Level]:
@@ -303,7 +317,14 @@ class _Trial:
         slopes: np.ndarray | None,
         priors: Sequence[float] | None,
     ) -> list[Level]:
-        """Levels with each strength of the prior, or one with fixed parameters (`priors` None)."""
+        """Return a level for each prior, or one with fixed parameters (`priors` None).
+
+        Args:
+            way: baseline and labels.
+            op: kernel operator of the chosen frames.
+            slopes: (M, 3N, P) see `_Way.slopes`, or None.
+            priors: strengths of the prior on the parameters, or None.
+        """
         few, residual = self.chosen, way.residual[self.chosen]
         if slopes is None or priors is None:
             tried = [(None, error) for error in leave_out_errors(op, residual)]
@@ -328,7 +349,7 @@ class _Trial:
         return levels
 
     def with_metric(self, way: _Way, level: Level, report: Progress) -> tuple[Level, Descriptor]:
-        """The best way with a learnt metric, and the metric."""
+        """Return the level of the best model with a learnt metric, and the descriptor."""
         few = self.chosen
         residual = replace(way.frames, forces=way.residual, index=None)[few]
         descriptor = gdml.learn_metric(
@@ -353,7 +374,7 @@ class _Trial:
     def trained(
         self, way: _Way, level: Level, descriptor: Descriptor, report: Progress
     ) -> Potential:
-        """The potential of a way, trained on all frames."""
+        """Return the model of a level, trained on all frames."""
         kernel = gdml.Kernel(
             lam=level.lam,
             symmetries=self.permutations,

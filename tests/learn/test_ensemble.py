@@ -251,10 +251,10 @@ def test_targets_that_cannot_be_meant_are_refused():
     sampling = Exact(well_frames, 100)
     data = np.zeros((5, 2, 3))
     for bad, message in (
-        (lambda: mean_square(None, 1.0), "needs a Sampling"),
-        (lambda: mean_square(sampling, 1.0, tolerance=0.0), "positive tolerance"),
-        (lambda: mean_square(sampling, 1.0, weight=-1.0), "from 0 upwards"),
-        (lambda: EnsembleAverage(sampling, square, [np.nan], 1.0), "not finite"),
+        (lambda: mean_square(None, 1.0), "must be a Sampling"),
+        (lambda: mean_square(sampling, 1.0, tolerance=0.0), "must be one positive number"),
+        (lambda: mean_square(sampling, 1.0, weight=-1.0), "of at least 0"),
+        (lambda: EnsembleAverage(sampling, square, [np.nan], 1.0), "must be finite"),
         (lambda: fit(well(1.0), targets=EnsembleAverage(sampling, square, [1, 2], 1)), "has shape"),
         (lambda: fit(well(1.0), targets=RelativeEntropy(sampling, data)), "has 2 atoms"),
         (lambda: fit(well(1.0)), "nothing to fit to"),

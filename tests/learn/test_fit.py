@@ -100,7 +100,7 @@ def test_what_cannot_share_a_table_is_refused(molecules):
             [ethanol, keto],
         )
     bond = {**two.params["bond"], "k": two.params["bond"]["k"] * 1.1}
-    with pytest.raises(InputError, match=r"different values for bond .*-.*one force field"):
+    with pytest.raises(InputError, match=r"different values for bond .*-.*same force field"):
         fit([one, two.replace({**two.params, "bond": bond})], [ethanol, keto])
     with pytest.raises(InputError, match="cannot be shared"):
         fit([2.0 * one, 2.0 * two], [ethanol, keto])
@@ -288,27 +288,32 @@ def test_checkpoints_know_their_targets(tmp_path, molecules):
 def test_bad_options_are_one_sentence(tmp_path, water):
     start, data = water
     for kind, name, value, message in (
-        (Gradient, "batch", 0, "batch=0: use a whole number from 1"),
-        (Gradient, "epochs", 2.5, "epochs=2.5: use a whole number from 1"),
-        (Gradient, "patience", 0, "patience=0: use a whole number from 1"),
-        (Gradient, "restarts", -1, "restarts=-1: use a whole number from 0"),
-        (Gradient, "seed", -1, "seed=-1: use a whole number from 0"),
-        (LeastSquares, "steps", 0, "steps=0: use a whole number from 1"),
-        (LeastSquares, "energy_weight", float("nan"), "energy_weight=nan: use a number from 0"),
-        (LeastSquares, "prior", -1.0, "prior=-1.0: use a number from 0"),
+        (Gradient, "batch", 0, "batch=0 must be a whole number of at least 1"),
+        (Gradient, "epochs", 2.5, "epochs=2.5 must be a whole number of at least 1"),
+        (Gradient, "patience", 0, "patience=0 must be a whole number of at least 1"),
+        (Gradient, "restarts", -1, "restarts=-1 must be a whole number of at least 0"),
+        (Gradient, "seed", -1, "seed=-1 must be a whole number of at least 0"),
+        (LeastSquares, "steps", 0, "steps=0 must be a whole number of at least 1"),
+        (
+            LeastSquares,
+            "energy_weight",
+            float("nan"),
+            "energy_weight=nan must be a number of at least 0",
+        ),
+        (LeastSquares, "prior", -1.0, "prior=-1.0 must be a number of at least 0"),
         (LeastSquares, "tolerance", np.inf, "tolerance=inf"),
     ):
         with pytest.raises(InputError, match=message):
             kind(**{name: value})
     for options, message in (
-        ({"method": "newton"}, r"method='newton': use LeastSquares\(\) or Gradient\(\)"),
+        ({"method": "newton"}, r"method='newton' must be LeastSquares\(\) or Gradient\(\)"),
         ({"trainable": ["torsion.*"]}, "no parameter matches"),
         ({"checkpoint": tmp_path}, "is a folder"),
         ({"checkpoint": tmp_path / "no" / "fit.ckpt"}, "does not exist"),
     ):
         with pytest.raises(InputError, match=message):
             fit(start, data, **options)
-    with pytest.raises(InputError, match="list of targets for each"):
+    with pytest.raises(InputError, match="lists of targets, one for each molecule"):
         fit([start, start], [data, data], targets=[[]])
 
 
