@@ -22,8 +22,11 @@ import numpy as np
 from jaxff.errors import InputError
 from jaxff.md.dcd import DCDWriter, read_dcd
 from jaxff.md.extxyz import ExtxyzWriter, read_extxyz
+from jaxff.md.frames import QUANTITIES
 from jaxff.md.h5md import H5MDWriter, read_h5md
 from jaxff.molecule import Molecule
+
+FARTHEST = 1e7  # Å, largest coordinate in a file that is not damaged
 
 
 class Writer(Protocol):
@@ -101,7 +104,26 @@ def read_trajectory(path, topology: Molecule | None = None) -> dict[str, np.ndar
     Raises:
         InputError: unknown suffix; a damaged file, or one of another program or molecule.
     """
-    return format_of(path).read(path, topology)
+    frames = format_of(path).read(path, topology)
+    _check_read(path, frames)
+    return frames
+
+
+def _check_read(path, frames: Mapping[str, np.ndarray]) -> None:
+    """Raise InputError if an array has the wrong shape, or if atoms are impossibly far away."""
+    shape = np.shape(frames["positions"])
+    for key, array in frames.items():
+        rest = tuple(shape[1] if n == "N" else n for n in QUANTITIES[key])
+        if len(shape) != 3 or array.shape != (shape[0], *rest) or array.dtype.kind not in "fiu":
+            raise InputError(
+                f"{path}: it is damaged, because its {key} have shape {array.shape} for positions "
+                f"of shape {shape}; copy or make it again"
+            )
+    if not (np.abs(frames["positions"]) <= FARTHEST).all():
+        raise InputError(
+            f"{path}: it is damaged, because a coordinate is not finite or larger than "
+            f"{FARTHEST:g} Å; copy or make it again"
+        )
 
 
 def format_of(path) -> Format:

@@ -547,3 +547,19 @@ def test_an_h5md_file_of_fixed_length_is_not_resumed(tmp_path, ethanol, frames):
     with pytest.raises(InputError, match="no frames can be added"):
         h5md.H5MDWriter.resume(path, ethanol, {"frames": 1})
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("key", ["temperatures", "positions"])
+def test_arrays_of_wrong_shape_or_size_are_damage(tmp_path, ethanol, frames, key):
+    path = tmp_path / "run.h5"
+    written(path, ethanol, frames)
+    name = h5md.DATASETS[key]
+    with h5py.File(path, "r+") as file:
+        if key == "positions":
+            file[name][0, 0, 0] = -1e300
+        else:
+            del file[name]
+            file[name] = 300.0
+            file[name].attrs["unit"] = h5md.UNITS[key]
+    with pytest.raises(InputError, match="it is damaged, because"):
+        read_trajectory(path)
