@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxff.gaff.topology import Topology
 
 # The command line reads FORMS before it imports JAX, so names are imported at first use.  No
-# module may have the name of a function here: importing it would replace the function.
+# module may have the name of a function of this package, because its import would replace it.
 _HOME = {
     "FORMS": "forms",
     "Form": "forms",
@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _CallablePackage(ModuleType):
-    """A module that can be called as the function `gaff`."""
+    """A module that can be called like the function `gaff`."""
 
     def __call__(self, *args, **kwargs):
         return import_module("jaxff.gaff.parametrization").gaff(*args, **kwargs)

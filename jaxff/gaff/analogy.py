@@ -1,7 +1,7 @@
-"""Estimates of parameters that gaff.dat lacks, by similar types or GAFF's rules.
+"""Estimates of parameters that are missing in gaff.dat, by similar types or empirical rules.
 
-The penalty of an estimate is the sum over its atoms of a number from 1, for types that differ only
-in conjugation or ring size, to 10, for another element.
+The penalty of an estimate is a sum over its atoms.  A type that differs only in conjugation or ring
+size contributes about 1, and a type of another element up to 10.
 
 Source: J. Wang, R. M. Wolf, J. W. Caldwell, P. A. Kollman, D. A. Case, J. Comput. Chem. 25, 1157
 (2004), "Empirical approach", eqs. 3 to 5.
@@ -18,9 +18,9 @@ import numpy as np
 
 from jaxff.gaff.table import Entry, ParameterTable, Types, directed
 
-# Types that may replace a type, with penalties; a chain of replacements is also allowed.  Types
-# inside a conjugated system (ce, ne) are replaced by types outside; the reverse has a high penalty,
-# because c2=n2 is like ce=n2, but not like ce-ne.
+# Types that may replace a type, with penalties.  Several replacements may follow each other.  Types
+# inside a conjugated system (ce, ne) are replaced by types outside.  The reverse has a high
+# penalty, because c2=n2 is similar to ce=n2, but not to ce-ne.
 SIMILAR: dict[str, dict[str, float]] = {
     "c": {"c2": 3},
     "c1": {"cg": 1, "c2": 6},
@@ -106,7 +106,7 @@ SIMILAR: dict[str, dict[str, float]] = {
 }
 FARTHEST = 30.0  # largest penalty of an analogy
 LINEAR = frozenset({"c1", "cg", "ch", "n1"})
-ENDS = 1.0  # penalty of a torsion entry that names no end types
+ENDS = 1.0  # penalty of a torsion entry without end types
 
 # k = 143.9 Z C Z exp(−2 D) / ((r₁ + r₂) √θ), D = ((r₁ − r₂)/(r₁ + r₂))², in Å and rad.  These
 # constants reproduce the angles of gaff.dat to 0.1 %.
@@ -120,13 +120,13 @@ ANGLE_SCALE = 143.9
 
 @dataclass(frozen=True)
 class Estimate:
-    """Parameters by analogy.
+    """Estimated parameters of one interaction.
 
     Attributes:
-        values: as in `Entry`.
-        source: the entry or the rule that gives them.
+        values: the parameters, as in `Entry`.
+        source: the entry or the rule from which the values are taken.
         reason: the analogy in words.
-        penalty: distance of the analogy.
+        penalty: measure of the difference of the types; see the module.
     """
 
     values: tuple
@@ -136,22 +136,31 @@ class Estimate:
 
 
 def similar_bond(table: ParameterTable, types: Types) -> Estimate | None:
-    """The parameters of a bond of similar types."""
+    """The parameters of a bond between similar types; None if there are none.
+
+    Args:
+        table: the parameters.
+        types: (2,) atom types.
+    """
     return _first(directed(types), table.bond)
 
 
 def similar_angle(
     table: ParameterTable, types: Types, lengths: tuple[float, float], elements: Types
 ) -> Estimate | None:
-    """The parameters of similar types or of GAFF's rule, with the smaller penalty.
+    """Estimate the parameters of an angle A-B-C by similar types or by the rule of GAFF.
 
-    The rule takes the mean of the angles A-B-A and C-B-C, and k from `angle_constant`.
+    The rule is the mean of the equilibrium angles A-B-A and C-B-C, with the force constant from
+    `angle_constant`.
 
     Args:
         table: the parameters.
-        types: A, B, C.
+        types: atom types of A, B, C.
         lengths: equilibrium lengths of A-B and B-C, Å.
         elements: chemical symbols of A, B, C.
+
+    Returns:
+        The estimate with the smaller penalty, or None if there is none.
     """
     analogy = _first(directed(types), table.angle)
     a, b, c = types
@@ -175,7 +184,13 @@ def similar_angle(
 
 
 def angle_constant(elements: Types, lengths: tuple[float, float], angle: float) -> float:
-    """Force constant (no ½), kcal/mol/rad², of an angle (rad) between two bonds (Å)."""
+    """Force constant () kcal/mol/rad², without the factor ½, by the empirical rule of GAFF.
+
+    Args:
+        elements: chemical symbols of the three atoms; the vertex is second.
+        lengths: equilibrium lengths of the two bonds, Å.
+        angle: equilibrium angle, rad.
+    """
     a, b, c = elements
     total, difference = lengths[0] + lengths[1], lengths[0] - lengths[1]
     factors = ANGLE_SCALE * ANGLE_END[a] * ANGLE_VERTEX[b] * ANGLE_END[c]
@@ -183,7 +198,14 @@ def angle_constant(elements: Types, lengths: tuple[float, float], angle: float) 
 
 
 def similar_torsion(table: ParameterTable, types: Types) -> Estimate | None:
-    """The parameters of a torsion of similar types; end types have half the penalty."""
+    """The parameters of a torsion of similar types; None if there are none.
+
+    Replacements of end types have half the penalty.
+
+    Args:
+        table: the parameters.
+        types: (4,) atom types.
+    """
     a, b, c, d = directed(types)
     best = None
     for cost, (inner_b, inner_c) in _substitutes((b, c)):
@@ -211,7 +233,7 @@ def _any_angle(table: ParameterTable, types: Types) -> Estimate | None:
 
 
 def _first(types: Types, lookup: Callable[[Types], Entry | None]) -> Estimate | None:
-    """The entry of the most similar types that the table has."""
+    """The estimate from the most similar types for which `lookup` returns an entry, or None."""
     for penalty, names in _substitutes(types):
         entry = lookup(names)
         if entry is not None:
@@ -220,7 +242,7 @@ def _first(types: Types, lookup: Callable[[Types], Entry | None]) -> Estimate | 
 
 
 def _substitutes(types: Types) -> Iterator[tuple[float, Types]]:
-    """`types` and then similar types, with their penalties in ascending order."""
+    """Yield (penalty, types) of `types` and all similar types, in ascending order of penalty."""
     choices = [_nearest(kind) for kind in types]
     queue, seen = [(0.0, (0,) * len(types))], set()
     while queue:
@@ -238,7 +260,7 @@ def _substitutes(types: Types) -> Iterator[tuple[float, Types]]:
 
 @cache
 def _nearest(kind: str) -> list[tuple[float, str]]:
-    """Types that may replace a type, with their lowest penalties by `SIMILAR`."""
+    """(penalty, type) of all types that may replace a type by `SIMILAR`, sorted by penalty."""
     reached: dict[str, float] = {}
     queue = [(0.0, kind)]
     while queue:

@@ -1,4 +1,4 @@
-"""Parameters of every interaction of a typed molecule, each with its source."""
+"""Assignment of parameters to all interactions of a molecule with atom types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxff.gaff.table import DEGREE, Entry, ParameterTable, Types, directed
 from jaxff.gaff.topology import SCEE, SCNB, Topology
 from jaxff.molecule import Molecule
 
-IMPROPER = ((1.1, 2, 180.0 * DEGREE),)  # GAFF's default for planar centres without an entry
+IMPROPER = ((1.1, 2, 180.0 * DEGREE),)  # default of GAFF for planar centres without an entry
 # Types of centres that are planar if they have three neighbours.
 PLANAR = frozenset(
     [
@@ -32,12 +32,12 @@ class Assigned:
 
     Attributes:
         kind: "bond", "angle", "torsion", "improper" or "lj".
-        atoms: from 0; the centre of an improper is the third.
-        types: of these atoms.
-        values: as in `Entry`.
+        atoms: indices of the atoms; the centre of an improper is third.
+        types: types of these atoms.
+        values: the parameters, as in `Entry`.
         source: file and line of the entry, or the rule.
-        analogy: in words, if the file has no entry for these types; otherwise empty.
-        penalty: distance of the analogy; 0 without one.
+        analogy: the analogy in words; "" if the file has an entry for these types.
+        penalty: penalty of the analogy; 0 if the file has an entry.
     """
 
     kind: str
@@ -50,7 +50,10 @@ class Assigned:
 
     @property
     def name(self) -> str:
-        """The types, such as "c3-hc"; the same in both directions except for impropers."""
+        """The types, such as "c3-hc", in the alphabetically first direction.
+
+        Types of an improper keep their order.
+        """
         types = self.types if self.kind == "improper" else directed(self.types)
         return "-".join(types)
 
@@ -62,12 +65,13 @@ def assign(
 
     Args:
         molecule: bonds and elements.
-        types: (N,) types of the atoms.
+        types: (N,) atom types.
         table: the parameters.
-        strict: use entries of the table only, as LEaP does: no analogies, no default impropers.
+        strict: whether only entries of the table are used, as in LEaP, without analogies and
+            default impropers.
 
     Raises:
-        InputError: parameters that neither the table nor an analogy gives; it names them all.
+        InputError: parameters are missing; the message names all of them.
     """
     neighbours, symbols = molecule.neighbours, molecule.symbols
     missing: list[str] = []
@@ -120,7 +124,11 @@ def assign(
 
 
 def angles(neighbours: list[list[int]]) -> Iterator[tuple[int, int, int]]:
-    """All angles i-j-k with i < k."""
+    """Yield all angles (i, j, k) with i < k.
+
+    Args:
+        neighbours: N lists of the atoms that are bonded to each atom.
+    """
     for j, around in enumerate(neighbours):
         for a, i in enumerate(sorted(around)):
             for k in sorted(around)[a + 1 :]:
@@ -128,7 +136,12 @@ def angles(neighbours: list[list[int]]) -> Iterator[tuple[int, int, int]]:
 
 
 def torsions(neighbours: list[list[int]], bonds) -> Iterator[tuple[int, int, int, int]]:
-    """All chains i-j-k-l of four atoms, each once."""
+    """Yield all chains (i, j, k, l) of four bonded atoms, each chain once.
+
+    Args:
+        neighbours: N lists of the atoms that are bonded to each atom.
+        bonds: pairs of bonded atoms.
+    """
     for j, k in bonds:
         for i in sorted(neighbours[j]):
             for last in sorted(neighbours[k]):
@@ -139,7 +152,14 @@ def torsions(neighbours: list[list[int]], bonds) -> Iterator[tuple[int, int, int
 def topology(
     molecule: Molecule, types: Types, charges: np.ndarray, assigned: list[Assigned]
 ) -> Topology:
-    """The topology of a molecule with assigned parameters and charges (N,) e."""
+    """The topology of a molecule with assigned parameters.
+
+    Args:
+        molecule: the molecule.
+        types: (N,) atom types.
+        charges: (N,) e.
+        assigned: the result of `assign`.
+    """
 
     def of(kind: str, columns: tuple[str, ...]) -> Table:
         members = [a for a in assigned if a.kind == kind]
@@ -193,11 +213,18 @@ def _improper(
     first: bool,
     table: ParameterTable | None,
 ) -> Assigned:
-    """The improper of a planar centre, with its atoms in LEaP's order.
+    """The improper of a planar centre, with the order of atoms that LEaP uses.
 
-    Atoms are sorted by the names of their types, then by number.  If the entry names all types,
-    the `first` improper of these types in a molecule has the order of the entry.  If a `table` is
-    given, acids and esters have the parameters of X-o-c-o.
+    Atoms are sorted by type, then by index.  If the entry contains no "X", the first improper of
+    these types in a molecule has the order of the entry.
+
+    Args:
+        centre: index of the central atom.
+        around: indices of its three neighbours.
+        types: (N,) atom types.
+        entry: the entry for these types, or None.
+        first: whether this is the first improper of these types.
+        table: if given, acids and esters get the parameters of X-o-c-o in this table.
     """
     by_name = sorted(around, key=lambda a: (types[a], a))
     if first and entry is not None and "X" not in entry.types:
@@ -232,5 +259,6 @@ def _check_complete(missing: list[str], molecule: Molecule) -> None:
     if missing:
         raise InputError(
             f"{molecule.label}: GAFF has neither parameters nor analogies for "
-            f"{', '.join(sorted(set(missing)))}; give them in a frcmod file with a mol2 file"
+            f"{', '.join(sorted(set(missing)))}; give a mol2 file, and these parameters in a "
+            "frcmod file"
         )

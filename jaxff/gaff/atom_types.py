@@ -1,6 +1,6 @@
 """GAFF atom types of a Lewis structure.
 
-A table of rules gives the types, and paired types then alternate along conjugated systems.
+Types follow from a table of rules.  Afterwards paired types alternate along conjugated systems.
 
 Sources: the type descriptions of gaff.dat 1.81, and J. Wang, R. M. Wolf, J. W. Caldwell,
 P. A. Kollman, D. A. Case, J. Comput. Chem. 25, 1157 (2004), tables 1 and 2.
@@ -15,8 +15,8 @@ from jaxff.errors import InputError
 from jaxff.gaff.environment import Environment
 from jaxff.gaff.lewis import Lewis, canonical_ranks
 
-# Both types of a pair have the same parameters.  They alternate along a conjugated system: atoms
-# joined by a double or triple bond have different types, atoms joined by a single bond the same.
+# Both types of a pair have the same parameters.  In a conjugated system, atoms joined by a double
+# or triple bond have different types of a pair, and atoms joined by a single bond the same type.
 PAIRS = {
     "cc": "cd",
     "ce": "cf",
@@ -32,7 +32,14 @@ ELECTRONEGATIVE = {"N", "O", "F", "Cl", "Br", "I", "S"}
 
 @dataclass(frozen=True)
 class Rule:
-    """An atom type, its condition in words and in code, and the SMILES of an example."""
+    """The condition for an atom type.
+
+    Attributes:
+        type: the atom type.
+        words: the condition in words.
+        holds: function of an environment and an atom that tests the condition.
+        example: SMILES of a molecule with this type.
+    """
 
     type: str
     words: str
@@ -45,7 +52,7 @@ def _aromatic_or_planar(e: Environment, a: int) -> bool:
 
 
 def _bridges_rings(e: Environment, a: int) -> bool:
-    """Whether a bond outside six-membered rings joins this atom to an aromatic ring."""
+    """Whether a bond to an aromatic ring exists that is not part of a six-membered ring."""
     return any(
         b in e.aromatic
         and frozenset((a, b)) not in e.aromatic_bonds
@@ -59,7 +66,7 @@ def _is_amide(e: Environment, a: int) -> bool:
 
 
 def _lone_pair_conjugates(e: Environment, a: int) -> bool:
-    """Whether N is bonded to an aromatic ring or an sp2 atom, or is the N⁺ of C=N⁺."""
+    """Whether N has a double bond (C=N⁺), or is bonded to an aromatic ring or an sp2 atom."""
     return bool(e.multiple(a)) or any(
         b in e.aromatic or e.is_sp2(b) for b in e.neighbours[a] if e.symbols[b] in "CNP"
     )
@@ -113,13 +120,13 @@ def _inner(e: Environment, a: int) -> bool:
 
 
 def _conjugated_oxide(e: Environment, a: int) -> bool:
-    """Whether S or P, outside anions, is next to C=C, C=N or an aromatic ring."""
+    """Whether S or P without O⁻ or S⁻ is bonded to C=C, C=N or an aromatic ring."""
     return not e.has_oxide(a) and any(
         b in e.aromatic or (e.is_sp2(b) and not e.is_carbonyl(b)) for b in e.single(a)
     )
 
 
-# The first rule whose condition holds decides.  Types of hydrogen follow from its neighbour; see
+# The first rule with a true condition decides.  Types of hydrogen follow from its neighbour; see
 # below.
 RULES: dict[str, tuple[Rule, ...]] = {
     "C": (
@@ -220,7 +227,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "I": (Rule("i", "iodine", _degree(1), "CI"),),
 }  # fmt: skip
 
-# Types of hydrogen by its neighbour; on carbon by the number of electronegative atoms there.
+# Types of hydrogen by its neighbour.  On carbon, the number of electronegative atoms decides.
 ON_HETERO = {"N": "hn", "O": "ho", "S": "hs", "P": "hp"}
 ON_SP3 = ("hc", "h1", "h2", "h3")
 ON_SP2 = ("ha", "h4", "h5")
@@ -250,7 +257,7 @@ def atom_types(lewis: Lewis) -> tuple[str, ...]:
     """GAFF types (N,) of the atoms of a Lewis structure.
 
     Raises:
-        InputError: an atom for which GAFF has no type.
+        InputError: GAFF has no type for an atom.
     """
     environment = Environment.of(lewis)
     _check_rings(environment)
@@ -259,21 +266,29 @@ def atom_types(lewis: Lewis) -> tuple[str, ...]:
 
 
 def _check_rings(e: Environment) -> None:
-    """Raise InputError for sp carbons in small rings, where hydrogens are missing."""
+    """Check that small rings contain no sp carbon, which indicates missing hydrogens.
+
+    Raises:
+        InputError: a ring of fewer than eight atoms contains an sp carbon.
+    """
     for ring in e.rings:
         for a in ring:
             if len(ring) < 8 and e.symbols[a] == "C" and e.degree(a) == 2:
                 raise InputError(
-                    f"{e.lewis.molecule.label}: C{a + 1} has two neighbours in a ring of "
-                    f"{len(ring)} atoms: hydrogens are missing, or GAFF has no type for it"
+                    f"{e.lewis.molecule.label}: atom C{a + 1} in a ring of {len(ring)} atoms has "
+                    "only two neighbours, and GAFF has no type for it: add missing hydrogens"
                 )
 
 
 def rule_of(environment: Environment, atom: int) -> Rule:
-    """The rule that gives the type of a heavy atom.
+    """The rule for the type of an atom other than hydrogen.
+
+    Args:
+        environment: the molecule.
+        atom: index of the atom.
 
     Raises:
-        InputError: GAFF has no type for it.
+        InputError: GAFF has no type for the atom.
     """
     for rule in RULES[environment.symbols[atom]]:
         if rule.holds(environment, atom):
@@ -284,6 +299,7 @@ def rule_of(environment: Environment, atom: int) -> Rule:
         f"{molecule.label}: GAFF has no type for atom "
         f"{molecule.symbols[atom]}{atom + 1} with {environment.degree(atom)} neighbours"
         + (f" and charge {charge:+d}" if charge else "")
+        + ": check hydrogens, bonds and net charge, or give atom_types"
     )
 
 
@@ -294,7 +310,8 @@ def _type(e: Environment, a: int) -> str:
     if not around or e.symbols[around[0]] in ("H", "F", "Cl", "Br", "I"):
         where = f"on {e.symbols[around[0]]}" if around else "without a neighbour"
         raise InputError(
-            f"{e.lewis.molecule.label}: GAFF has no type for the hydrogen H{a + 1} {where}"
+            f"{e.lewis.molecule.label}: GAFF has no type for the hydrogen H{a + 1} {where}: check "
+            "the bonds, or give atom_types"
         )
     (carrier,) = around
     if e.symbols[carrier] != "C":
@@ -309,7 +326,7 @@ def _type(e: Environment, a: int) -> str:
 
 
 def _alternated(e: Environment, types: list[str]) -> Iterator[str]:
-    """The types after the alternation of paired types."""
+    """Yield the N types after the alternation of paired types; see `PAIRS`."""
     ranks = canonical_ranks(e.lewis.molecule)
     second: dict[int, bool] = {}
     for start in sorted((a for a, t in enumerate(types) if t in PAIRS), key=ranks.__getitem__):
@@ -328,5 +345,5 @@ def _alternated(e: Environment, types: list[str]) -> Iterator[str]:
 
 
 def _differ(e: Environment, a: int, b: int) -> bool:
-    """Whether two neighbours of paired types have different types."""
+    """Whether the types of two bonded atoms with paired types must differ."""
     return e.orders[a, b] > 1 or frozenset((a, b)) in e.aromatic_bonds

@@ -15,7 +15,7 @@ from jaxff.terms.class2 import ClassTwo
 from jaxff.terms.morse import MorseBond
 from jaxff.terms.torsion import FourierImproper, FourierTorsion
 
-MORSE_DEPTH = 0.3  # Å², times k: near the dissociation energies of most bonds
+MORSE_DEPTH = 0.3  # Å²; multiplied by k it is close to the dissociation energy of most bonds
 MOST_FOURIER_TERMS = 12
 
 Terms = dict[str, tuple[Term, dict]]
@@ -27,9 +27,9 @@ class Table:
 
     Attributes:
         atoms: (n, k) atom indices.
-        rows: (n,) the type of each interaction.
+        rows: (n,) index of the type of each interaction.
         labels: (T,) names of the types, such as "c3-hc".
-        values: {column: (T,)} parameters of the types, in jaxff's units.
+        values: {column: (T,)} parameters of the types; units in `Topology`.
     """
 
     atoms: np.ndarray
@@ -39,12 +39,12 @@ class Table:
 
     @classmethod
     def of(cls, atoms, names: Sequence[str] | np.ndarray, values: dict[str, np.ndarray]) -> Table:
-        """Make one type for each distinct combination of name and values.
+        """Make a table with one type for each distinct combination of name and values.
 
         Args:
-            atoms: (n, k).
-            names: (n,) of the interactions.
-            values: {column: (n,)} of the interactions.
+            atoms: (n, k) atom indices.
+            names: (n,) names of the interactions.
+            values: {column: (n,)} parameters of the interactions.
         """
         key = np.array([np.unique(v, return_inverse=True)[1] for v in [names, *values.values()]])
         _, first, rows = np.unique(key, axis=1, return_index=True, return_inverse=True)
@@ -54,12 +54,17 @@ class Table:
 
     @classmethod
     def empty(cls, width: int, columns: Sequence[str] = ()) -> Table:
-        """A table without interactions, of `width` atoms."""
+        """A table without interactions.
+
+        Args:
+            width: number of atoms of an interaction.
+            columns: names of the parameters.
+        """
         values = {column: np.zeros(0) for column in columns}
         return cls(np.zeros((0, width), np.int32), np.zeros(0, np.int32), (), values)
 
     def renumbered(self, place: np.ndarray) -> Table:
-        """The table with atom i replaced by ``place[i]``."""
+        """The table with atom i replaced by atom ``place[i]``; `place` is (N,)."""
         return replace(self, atoms=place[self.atoms])
 
 
@@ -69,8 +74,8 @@ class Bonded:
 
     Attributes:
         n_atoms: number of atoms.
-        atom_types: (N,) names.
-        bonds, angles, torsions, impropers: as in `jaxff.gaff.Topology`.
+        atom_types: (N,) names of the atom types.
+        bonds, angles, torsions, impropers: tables; see `jaxff.gaff.Topology`.
     """
 
     n_atoms: int
@@ -81,7 +86,7 @@ class Bonded:
     impropers: Table
 
     def dihedrals(self) -> Terms:
-        """Fourier terms of torsions and impropers."""
+        """Fourier torsions and impropers, {name: (term, parameters)}."""
         return {
             name: (
                 kind.of_terms(self.n_atoms, t.atoms, t.rows, t.values["periodicity"], t.labels),
@@ -94,33 +99,45 @@ class Bonded:
         }
 
     def harmonic_angles(self) -> Terms:
-        """Harmonic angles."""
+        """Harmonic angles, {name: (term, parameters)}."""
         t = self.angles
         return {"angle": (HarmonicAngle(self.n_atoms, t.atoms, t.rows, t.labels), t.values)}
 
     def morse_values(self) -> dict[str, np.ndarray]:
-        """Columns of Morse bonds with the curvature of the harmonic ones."""
+        """Columns of Morse bonds with the force constants of the harmonic bonds."""
         k, depth = self.bonds.values["k"], MORSE_DEPTH * self.bonds.values["k"]
         width = np.sqrt(k / np.maximum(depth, 1e-6))
         return {"depth": depth, "width": width, "length": self.bonds.values["length"]}
 
 
 def harmonic(bonded: Bonded) -> Terms:
-    """GAFF's form: harmonic bonds and angles, and Fourier dihedrals."""
+    """The terms of GAFF: harmonic bonds and angles, Fourier torsions and impropers.
+
+    Returns:
+        {name: (term, parameters)}.
+    """
     t = bonded.bonds
     bond = HarmonicBond(bonded.n_atoms, t.atoms, t.rows, t.labels), t.values
     return {"bond": bond, **bonded.harmonic_angles(), **bonded.dihedrals()}
 
 
 def morse(bonded: Bonded) -> Terms:
-    """Morse bonds, harmonic angles and Fourier dihedrals."""
+    """Morse bonds, harmonic angles, Fourier torsions and impropers.
+
+    Returns:
+        {name: (term, parameters)}.
+    """
     t = bonded.bonds
     bond = MorseBond(bonded.n_atoms, t.atoms, t.rows, t.labels), bonded.morse_values()
     return {"bond": bond, **bonded.harmonic_angles(), **bonded.dihedrals()}
 
 
 def class2(bonded: Bonded) -> Terms:
-    """Morse bonds, anharmonic angles and all couplings, which are initially zero."""
+    """Class-II terms with couplings of zero, Fourier torsions and impropers.
+
+    Returns:
+        {name: (term, parameters)}.
+    """
     b, a = bonded.bonds, bonded.angles
     chains = np.unique(bonded.torsions.atoms, axis=0)
     term = ClassTwo.of(bonded.atom_types, b.atoms, a.atoms, chains)
@@ -133,7 +150,11 @@ def class2(bonded: Bonded) -> Terms:
 
 
 def neural(bonded: Bonded) -> Terms:
-    """GAFF's form with a small network for each term; see `jaxff.terms.neural`."""
+    """The terms of GAFF, each with a small network; see `jaxff.terms.neural`.
+
+    Returns:
+        {name: (term, parameters)}.
+    """
     from jaxff.terms.neural_tables import neural_terms  # imports flax
 
     dihedrals = bonded.dihedrals()
@@ -144,9 +165,18 @@ def neural(bonded: Bonded) -> Terms:
 
 
 def with_periodicities(torsions: Table, most: int, types: tuple[str, ...]) -> Table:
-    """The torsions with all periodicities from 1 to `most`; added terms have k = 0."""
+    """The torsions with all periodicities from 1 to `most`; added terms have k = 0.
+
+    Args:
+        torsions: the table of torsions.
+        most: largest periodicity.
+        types: (N,) atom types.
+
+    Raises:
+        InputError: `most` is too small or too large.
+    """
     if not 1 <= most <= MOST_FOURIER_TERMS:
-        raise InputError(f"fourier_terms={most}: use 0 to {MOST_FOURIER_TERMS}")
+        raise InputError(f"fourier_terms must be from 0 to {MOST_FOURIER_TERMS} (got {most})")
     present = {
         (tuple(atoms), int(torsions.values["periodicity"][row]))
         for atoms, row in zip(torsions.atoms.tolist(), torsions.rows, strict=True)
@@ -174,7 +204,14 @@ def with_periodicities(torsions: Table, most: int, types: tuple[str, ...]) -> Ta
 
 
 def _by_labels(table: Table, atoms, rows, values: dict) -> dict[str, np.ndarray]:
-    """Values of each type of a term: the mean over the rows of this type in the table."""
+    """Values of each type of a term: means over the interactions of this type.
+
+    Args:
+        table: the table with the atoms of all interactions.
+        atoms: (n, k) atom indices of the interactions in the order of the term.
+        rows: (n,) types of the interactions.
+        values: {column: values of the types of `table`}.
+    """
     of_atoms = {tuple(a): row for a, row in zip(table.atoms.tolist(), table.rows, strict=True)}
     table_rows = np.array([of_atoms[tuple(a)] for a in atoms.tolist()], int)
     count = np.bincount(rows)

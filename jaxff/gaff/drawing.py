@@ -1,4 +1,4 @@
-"""Drawings of parametrized molecules, with types and charges at the atoms."""
+"""Drawings of molecules with GAFF types and charges."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ SMALLEST, LARGEST = 500, 1600  # pixels
 
 
 def depict(parametrization: Parametrization, path) -> None:
-    """Draw the molecule with the type and charge of each atom, as svg or png.
+    """Draw the molecule with the type and charge of each atom.
+
+    Args:
+        parametrization: the molecule with types and charges.
+        path: an svg or png file.
 
     Raises:
-        InputError: the format is another one, or the file cannot be written.
+        InputError: the suffix is not svg or png, or the file cannot be written.
     """
     from rdkit.Chem import rdDepictor
     from rdkit.Chem.Draw import rdMolDraw2D
 
     kind = Path(path).suffix.lower()
     if kind not in (".svg", ".png"):
-        raise InputError(f"{path}: a drawing is an svg or a png file")
+        raise InputError(f"{path}: the suffix of a drawing must be .svg or .png (got {kind!r})")
     mol = parametrization.lewis.to_rdkit()
     rdDepictor.SetPreferCoordGen(True)
     rdDepictor.Compute2DCoords(mol)

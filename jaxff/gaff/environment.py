@@ -14,10 +14,10 @@ class Environment:
 
     Attributes:
         lewis: the structure.
-        rings: smallest rings, each the set of its atoms.
+        rings: smallest rings, each as the set of its atoms.
         aromatic: atoms of purely aromatic rings (benzene, pyridine, naphthalene).
-        planar: atoms of other rings all of whose members are sp2 (pyrrole, quinone, azulene).
-        aromatic_bonds: bonds of purely aromatic rings, each the set of its atoms.
+        planar: atoms of other rings that consist of sp2 atoms only (pyrrole, quinone, azulene).
+        aromatic_bonds: bonds of purely aromatic rings, each as the set of its atoms.
     """
 
     lewis: Lewis
@@ -28,7 +28,7 @@ class Environment:
 
     @classmethod
     def of(cls, lewis: Lewis) -> Environment:
-        """The environments of a Lewis structure."""
+        """Find the rings of a Lewis structure, and which of them are aromatic or planar."""
         from rdkit import Chem
 
         rings = tuple(frozenset(ring) for ring in Chem.GetSymmSSSR(lewis.to_rdkit()))
@@ -52,7 +52,7 @@ class Environment:
 
     @cached_property
     def orders(self) -> dict[tuple[int, int], int]:
-        """Bond orders by pair of atoms, in both directions."""
+        """Bond orders, {(i, j): order}, with both orders of each pair."""
         pairs = self.lewis.molecule.bonds.tolist()
         both = {}
         for (i, j), order in zip(pairs, self.lewis.orders.tolist(), strict=True):
@@ -61,41 +61,41 @@ class Environment:
 
     @property
     def neighbours(self) -> list[list[int]]:
-        """The atoms bonded to each atom."""
+        """Indices of the atoms that are bonded to each atom, N lists."""
         return self.lewis.molecule.neighbours
 
     def degree(self, a: int) -> int:
-        """Number of neighbours."""
+        """Number of neighbours of atom a."""
         return len(self.neighbours[a])
 
     def multiple(self, a: int) -> list[int]:
-        """Neighbours joined by a double or triple bond."""
+        """Neighbours of atom a with a double or triple bond to a."""
         return [b for b in self.neighbours[a] if self.orders[a, b] > 1]
 
     def single(self, a: int) -> list[int]:
-        """Neighbours joined by a single bond."""
+        """Neighbours of atom a with a single bond to a."""
         return [b for b in self.neighbours[a] if self.orders[a, b] == 1]
 
     def has_neighbour(self, a: int, *elements: str) -> bool:
-        """Whether a neighbour is of one of the elements."""
+        """Whether a neighbour of atom a belongs to one of the elements."""
         return any(self.symbols[b] in elements for b in self.neighbours[a])
 
     def in_ring(self, a: int, size: int) -> bool:
-        """Whether the atom is in a ring of this size."""
+        """Whether atom a is in a ring of this size."""
         return any(len(ring) == size and a in ring for ring in self.rings)
 
     def share_ring(self, a: int, b: int, size: int | None = None) -> bool:
-        """Whether both atoms are in one ring (of this size, if given)."""
+        """Whether atoms a and b are in one ring, of this size if it is given."""
         return any(a in ring and b in ring and size in (None, len(ring)) for ring in self.rings)
 
     def has_oxide(self, a: int) -> bool:
-        """Whether a neighbour is O⁻ or S⁻, so that resonance makes all such bonds equal."""
+        """Whether a neighbour of atom a is O⁻ or S⁻, as in resonance structures of anions."""
         return any(
             self.lewis.charges[b] < 0 and self.symbols[b] in "OS" for b in self.neighbours[a]
         )
 
     def is_carbonyl(self, a: int) -> bool:
-        """Whether the atom is C of C=O or C=S with three neighbours (also of CO2⁻)."""
+        """Whether atom a is the C of C=O or C=S, and has three neighbours (also in CO2⁻)."""
         return (
             self.symbols[a] == "C"
             and self.degree(a) == 3
@@ -103,12 +103,12 @@ class Environment:
         )
 
     def is_sp2(self, a: int) -> bool:
-        """Whether the atom is C or N with exactly one double bond."""
+        """Whether atom a is C or N with exactly one double bond."""
         degree = {"C": (3,), "N": (2, 3)}.get(self.symbols[a], ())
         return self.degree(a) in degree and len(self.multiple(a)) == 1
 
     def conjugates(self, a: int) -> bool:
-        """Whether a single bond to this atom is conjugated with one of its double bonds."""
+        """Whether a single bond to atom a is conjugated with a double bond of a."""
         symbol, degree, multiple = self.symbols[a], self.degree(a), self.multiple(a)
         if symbol == "C":
             return degree <= 3 and bool(multiple)
@@ -119,11 +119,11 @@ class Environment:
         return False
 
     def is_inner(self, a: int) -> bool:
-        """Whether a single bond of this atom is conjugated."""
+        """Whether a single bond of atom a is conjugated."""
         return any(self.conjugates(b) for b in self.single(a))
 
     def is_flat(self, a: int) -> bool:
-        """Whether a ring through this atom can be planar and conjugated."""
+        """Whether a ring with atom a can be planar and conjugated."""
         symbol, degree = self.symbols[a], self.degree(a)
         if symbol == "C":
             return degree == 3
@@ -132,7 +132,7 @@ class Environment:
         return symbol in "OS" and degree == 2
 
     def _is_pure(self, ring: frozenset[int]) -> bool:
-        """Whether a ring has six sp2 atoms, with all their double bonds within rings."""
+        """Whether a ring consists of six sp2 atoms with double bonds inside rings only."""
         return len(ring) == 6 and all(
             self.symbols[a] in "CNP"
             and self.is_flat(a)

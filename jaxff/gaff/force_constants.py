@@ -19,10 +19,11 @@ from jaxff.hessian import check_rigid_motion, checked_hessian
 from jaxff.potential import Placed, Potential
 
 ANGLES = ("projected", "modified")
-# Angles beyond this limit define no plane.  Their force constant is the mean over all planes, and
-# their equilibrium value is π, because any other value would give a cusp at the straight angle.
+# Larger angles define no plane.  Their force constant is the mean over all planes.  Their
+# equilibrium angle is set to π, because other values give a cusp at the straight angle.
 STRAIGHT = np.radians(178.0)
-# Plausible medians of bond constants, kcal/mol/Å² (no ½), of molecules with and without hydrogen.
+# Plausible medians of the force constants of bonds, kcal/mol/Å² without the factor ½, for molecules
+# with and without hydrogen.
 PLAUSIBLE = {True: (125.0, 875.0), False: (30.0, 3500.0)}
 
 
@@ -34,37 +35,41 @@ def seminario(
     angles: str = "projected",
     equilibrium: bool = False,
 ) -> Potential:
-    """Set force constants of bonds and angles from a Hessian at a minimum.
+    """Set the force constants of bonds and angles from a Hessian at an energy minimum.
 
-    The constant of a type is the mean over its interactions; types without interactions keep their
-    constant.  Morse bonds keep their depth, and their width follows from the constant.  The
-    constant of a bond is the projection of the Hessian's block of its two atoms onto the bond.  It
-    is exact if the energy consists of bonds, angles and torsions, and agrees with Seminario's sum
-    over eigenvectors within a few percent.
+    The force constant of a type is the mean over its interactions.  Types without interactions keep
+    their force constant.  Morse bonds keep their depth, and the force constant sets their width.
+
+    The force constant of a bond is the block of the Hessian for its two atoms, projected onto the
+    bond.  It is exact if the energy consists of bonds, angles and torsions.  It agrees with
+    the sum over eigenvectors by Seminario within a few percent.
 
     Args:
-        potential: has harmonic or Morse bonds, harmonic angles, or class-II terms.
-        positions: (N, 3) Å, the minimum, in the potential's atom order.
+        potential: a potential with harmonic or Morse bonds, harmonic angles, or class-II terms.
+        positions: (N, 3) Å, the minimum, in the atom order of the potential.
         hessian: (N, 3, N, 3) or (3N, 3N) kcal/mol/Å² at `positions`, in the same axes.
-        angles: "projected": the block of an angle's two end atoms, projected onto their rotations
-            about the vertex.  It is as exact as for bonds, and equal for equivalent angles, but
-            impossible in rings of three.  "modified": the method of Allen, Payne and Cole.
-        equilibrium: whether equilibrium lengths and angles are also taken from `positions`.
+        angles: "projected": the block of the two end atoms, projected onto their rotations about
+            the vertex; it is as exact as for bonds, but impossible in three-membered rings.
+            "modified": the method of Allen, Payne and Cole.
+        equilibrium: whether equilibrium lengths and angles are also set, from `positions`.
+
+    Returns:
+        The potential with the new parameters.
 
     Raises:
-        InputError: the potential has no such term or a scaled one; shapes, atom order, axes or
-            units are wrong; the Hessian is asymmetric; a constant is not positive; or
-            "projected" is used with a ring of three.
+        InputError: the potential has no such term or a scaled one; a shape, the atom order, the
+            axes or the unit is wrong; the Hessian is not symmetric; a force constant is not
+            positive; or "projected" is used with a three-membered ring.
     """
     if angles not in ANGLES:
-        raise InputError(f'angles={angles!r}: use "modified" or "projected"')
+        raise InputError(f'angles must be "projected" or "modified" (got {angles!r})')
     R, H = checked_hessian(positions, hessian)
     potential._checked(R)
     groups = list(_groups(potential))
     if not groups:
         raise InputError(
-            f"{potential!r} has no harmonic, Morse or class-II bonds or angles to set from a "
-            "Hessian"
+            f"{potential!r} has no force constants that a Hessian can set; give a potential with "
+            "harmonic, Morse or class-II bonds or angles"
         )
     check_rigid_motion(R, H)
     names = _Names(potential)
@@ -91,33 +96,38 @@ def seminario(
 
 
 def bond_constant(R: np.ndarray, H: np.ndarray, a: int, b: int) -> float:
-    """Force constant (no ½), kcal/mol/Å², of the bond of atoms a and b.
+    """Force constant () kcal/mol/Å², without the factor ½, of the bond between two atoms.
 
-    It is half of minus the Hessian's block of both atoms, projected onto the bond.
+    It is −½ u · B u, where u is the unit vector along the bond and B the block of the Hessian for
+    both atoms.
 
     Args:
         R: (N, 3) Å.
-        H: (N, 3, N, 3) kcal/mol/Å².
-        a, b: the atoms.
+        H: (N, 3, N, 3) kcal/mol/Å², Hessian.
+        a, b: indices of the atoms.
     """
     along = _unit(R[b] - R[a])
     return -0.5 * float(along @ H[a, :, b] @ along)
 
 
 def modified_angle_constants(R: np.ndarray, H: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Force constants (A,) of angles, kcal/mol/rad² (no ½), by the modified method.
+    """Force constants (A,) kcal/mol/rad², without the factor ½, by the method of Allen et al.
 
-    1/2k is the sum over both ends of s/(r² Σ λ |p·ν|).  Here λ and ν are eigenvalues and
-    eigenvectors of minus the block of the end and the vertex, p is the direction in which the end
-    opens the angle (Seminario, eq. 14), and s is 1 plus the mean overlap (p·p')² with the other
-    angles of this bond at the vertex (Allen et al.).  If two eigenvalues are equal, as in methyl
-    groups, the sum depends on the choice of eigenvectors, by up to √2.  For a straight angle the
-    trace over its plane is used.
+    For each angle, 1/(2k) is the sum of s/(r² Σ λ |p·ν|) over both end atoms:
+    - r is the length of the bond between the end and the vertex.
+    - λ and ν are eigenvalues and eigenvectors of −B, where B is the block of the Hessian for the
+      end and the vertex.
+    - p is the direction in which the end opens the angle (Seminario, eq. 14).
+    - s is 1 plus the mean of (p·p')² over the directions p' of all other angles with this bond and
+      vertex (Allen et al.).
+
+    If two eigenvalues are equal, as in methyl groups, the sum depends on the choice of eigenvectors
+    by up to √2.  For a straight angle, p is averaged over all planes.
 
     Args:
         R: (N, 3) Å.
-        H: (N, 3, N, 3) kcal/mol/Å².
-        angles: (A, 3) atoms, the vertex second.
+        H: (N, 3, N, 3) kcal/mol/Å², Hessian.
+        angles: (A, 3) atom indices; the vertex is second.
     """
     sharing: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = {}
     for k, (a, b, c) in enumerate(angles.tolist()):
@@ -138,21 +148,22 @@ def modified_angle_constants(R: np.ndarray, H: np.ndarray, angles: np.ndarray) -
                 squares = np.einsum("ai,ab,bi->i", vectors.conj(), opening, vectors).real
                 overlap = np.sqrt(np.maximum(squares, 0.0))
                 stiffness = np.sum(values * overlap).real
-            # An end without positive stiffness gives a negative constant, reported by the caller.
+            # Without positive stiffness the constant is negative, which the caller reports.
             flexibility[k] += share / (square * stiffness) if stiffness > 0.0 else -np.inf
     return 0.5 / flexibility
 
 
 def projected_angle_constant(R: np.ndarray, H: np.ndarray, a: int, b: int, c: int) -> float:
-    """Force constant (no ½), kcal/mol/rad², of the angle a-b-c.
+    """Force constant () kcal/mol/rad², without the factor ½, of the angle a-b-c.
 
-    It is ½ r r' p·H·p', where H is the block of a and c, and p and p' are the directions in which
-    they open the angle.  No other bond, angle or torsion depends on both displacements.
+    It is ½ r r' p·B p', where B is the block of the Hessian for a and c.  r and r' are the
+    distances of a and c from b, and p and p' the directions in which a and c open the angle.  No
+    other bond, angle or torsion depends on both displacements.
 
     Args:
         R: (N, 3) Å.
-        H: (N, 3, N, 3) kcal/mol/Å².
-        a, b, c: the atoms, the vertex second.
+        H: (N, 3, N, 3) kcal/mol/Å², Hessian.
+        a, b, c: indices of the atoms; the vertex is b.
     """
     lever = _length(R[a] - R[b]) * _length(R[c] - R[b])
     if _angle(R, a, b, c) > STRAIGHT:
@@ -175,13 +186,13 @@ def _angle(R, a, b, c) -> float:
 
 
 def _direction(R, end, vertex, other) -> np.ndarray:
-    """Unit vector (3,), normal to the bond, along which `end` opens the angle."""
+    """Unit vector (3,) normal to the bond, along which the atom `end` opens the angle."""
     along, across = _unit(R[end] - R[vertex]), R[other] - R[vertex]
     return _unit((across @ along) * along - across)
 
 
 def _opening(R, end, vertex, other) -> np.ndarray:
-    """Projector p pᵀ (3, 3) on the opening direction p; its mean for a straight angle."""
+    """Projector p pᵀ (3, 3) with p from `_direction`; the mean over planes if straight."""
     if _angle(R, end, vertex, other) > STRAIGHT:
         along = _unit(R[end] - R[vertex])
         return 0.5 * (np.eye(3) - np.outer(along, along))
@@ -195,9 +206,9 @@ class _Group:
 
     Attributes:
         name: name of the term.
-        atoms: (n, 2 or 3) atoms of the whole system.
+        atoms: (n, 2) or (n, 3) atom indices in the whole system.
         rows: (n,) rows of the columns.
-        morse: whether they are Morse bonds.
+        morse: whether the group contains Morse bonds.
     """
 
     name: str
@@ -216,7 +227,8 @@ class _Group:
             depth = np.asarray(params["depth"])
             if (depth[self.rows] <= 0.0).any():
                 raise InputError(
-                    f"{self.name}: a Morse bond with zero depth has no width; set its depth"
+                    f"{self.name}: a Morse bond has the depth 0, so that its width cannot be set; "
+                    "set a positive depth"
                 )
             start = depth * np.asarray(params["width"]) ** 2
             k = self._by_type(constants, start)
@@ -244,7 +256,8 @@ def _groups(potential: Potential) -> Iterator[_Group]:
             continue
         if "scale" in potential.params[placed.name]:
             raise InputError(
-                f"{placed.name} is scaled; set its constants before the potential is multiplied"
+                f"the term {placed.name} is multiplied by a factor; set force constants first, "
+                "then multiply the potential"
             )
         if kind == "class2":
             yield _group(placed, term.bonds, term.bond_rows, morse=True)
@@ -276,7 +289,7 @@ def _check_no_ring_of_three(group: _Group, bonds: set, names: _Names) -> None:
         if tuple(sorted((a, c))) in bonds:
             raise InputError(
                 f"the ends of {names((a, b, c))} are bonded; "
-                'use angles="modified" for rings of three'
+                'use angles="modified" for three-membered rings'
             )
 
 
@@ -286,8 +299,8 @@ def _check_positive(group: _Group, constants: np.ndarray, names: _Names) -> None
         worst = names(group.atoms[bad[0]].tolist())
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise InputError(
-            f"the Hessian gives the {worst}{more} no positive constant: the positions are no "
-            "minimum, or these atoms are not bonded there"
+            f"the Hessian gives no positive force constant for the {worst}{more}: give the "
+            "positions of a minimum at which these atoms are bonded"
         )
 
 
@@ -300,6 +313,6 @@ def _check_units(stretches: list[np.ndarray], potential: Potential) -> None:
     low, high = PLAUSIBLE[hydrogen]
     if not low < median < high:
         raise InputError(
-            f"the median bond constant from the Hessian is {median:.3g} kcal/mol/Å², "
+            f"the median force constant of bonds from the Hessian is {median:.3g} kcal/mol/Å², "
             f"expected {low:.0f} to {high:.0f}: give the Hessian in kcal/mol/Å²"
         )

@@ -1,7 +1,7 @@
 """Functional forms of the bonded terms, by their names for `jaxff fit --form`.
 
-A new form takes one line in `FORMS` and a function that makes its terms; see
-`jaxff.gaff.bonded`.  This module imports no JAX, so that the command line can read it quickly.
+For a new form, add a line in `FORMS` and a function that makes the terms; see `jaxff.gaff.bonded`.
+This module does not import JAX, so that the command line can import it quickly.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ class Form:
 
     Attributes:
         summary: the form in words.
-        function: "module:function" that makes its terms from a `jaxff.gaff.bonded.Bonded`.
-        fourier_terms: each torsion has the periodicities from 1 to this number; terms that GAFF
-            lacks are added with k = 0 (0: only the periodicities of GAFF).
+        function: name "module:function" of the function that makes the terms from a
+            `jaxff.gaff.bonded.Bonded`.
+        fourier_terms: largest periodicity of torsions; missing Fourier terms are added with k = 0
+            (0: only the periodicities of GAFF).
     """
 
     summary: str
@@ -29,7 +30,7 @@ class Form:
     fourier_terms: int = 0
 
     def terms(self) -> Callable:
-        """The function that makes the terms."""
+        """Import and return the function that makes the terms."""
         module, _, name = self.function.partition(":")
         return getattr(import_module(module), name)
 
@@ -47,11 +48,11 @@ FORMS = {
 
 
 def form_of(name: str) -> Form:
-    """The form of this name.
+    """The form with this name, a key of `FORMS`.
 
     Raises:
-        InputError: there is no form of this name.
+        InputError: the name is unknown.
     """
     if name not in FORMS:
-        raise InputError(f"form={name!r}: use one of {', '.join(FORMS)}")
+        raise InputError(f"form must be one of {', '.join(FORMS)} (got {name!r})")
     return FORMS[name]

@@ -1,9 +1,9 @@
-"""The Lewis structure of a molecule, from its connectivity and net charge alone.
+"""The Lewis structure of a molecule, from its bond graph and net charge.
 
-Bond orders and formal charges of the input are ignored, so that all resonance forms, Kekulé
-structures and aromatic bonds of a molecule give the same structure: that with the smallest sum of
-penalties, as in J. Wang, W. Wang, P. A. Kollman, D. A. Case, J. Mol. Graph. Model. 25, 247 (2006).
-It is the solution of an integer program.
+Bond orders and formal charges of the input are ignored.  Therefore all resonance forms of a
+molecule give the same structure, the one with the smallest sum of penalties.  An integer program
+finds this structure.  The penalties follow J. Wang, W. Wang, P. A. Kollman, D. A. Case, J. Mol.
+Graph. Model. 25, 247 (2006).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ STATES: dict[str, dict[int, tuple[tuple[int, int, int], ...]]] = {
     "Br": {0: ((0, -1, 10),), 1: ((1, 0, 0),)},
     "I": {0: ((0, -1, 10),), 1: ((1, 0, 0),)},
 }
-_UNIT = 1000.0  # weight of the penalties; terms that select among equal structures are below 1
+_UNIT = 1000.0  # weight of the penalties; the costs that select among equal structures are below 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,10 @@ class Lewis:
         """A sanitised RDKit molecule with the same atom order.
 
         Args:
-            conformer: whether it contains the geometry of the molecule.
+            conformer: whether the result contains the geometry of the molecule.
+
+        Raises:
+            InputError: RDKit does not accept the structure.
         """
         from rdkit import Chem
 
@@ -96,67 +99,68 @@ class Lewis:
             Chem.SanitizeMol(mol)
         except ValueError as error:  # RDKit allows fewer valences
             raise InputError(
-                f"{self.molecule.label}: RDKit rejects the structure ({error}): correct "
-                "its bonds or its charge"
+                f"{self.molecule.label}: RDKit does not accept the structure ({error}): correct "
+                "the bonds or the net charge"
             ) from error
         return mol
 
 
 def lewis_structure(molecule: Molecule) -> Lewis:
-    """The Lewis structure of `molecule`, independent of the order of the atoms.
+    """The Lewis structure of a molecule; it does not depend on the order of the atoms.
 
     Raises:
-        InputError: the molecule has an element outside H C N O S P F Cl Br I, consists of several
-            molecules, has an atom with too many neighbours, or has no closed-shell structure with
-            its net charge.
+        InputError: the molecule has an element other than H, C, N, O, S, P, F, Cl, Br and I,
+            consists of several molecules, has an atom with too many neighbours, or has no
+            closed-shell structure with its net charge.
     """
     if not isinstance(molecule, Molecule):
         raise InputError(
-            f"a jaxff.Molecule is needed, got {type(molecule).__name__}; make one with "
-            "Molecule.from_smiles, .read or .from_ase"
+            f"molecule must be a jaxff.Molecule (got {type(molecule).__name__}); make one by "
+            "Molecule.from_smiles, Molecule.read or Molecule.from_ase"
         )
     from networkx import number_connected_components
 
     who = molecule.label
     if molecule.charge != round(molecule.charge):
-        raise InputError(f"{who}: the net charge {molecule.charge} is not an integer")
+        raise InputError(f"{who}: the net charge must be a whole number (got {molecule.charge})")
     unknown = sorted({s for s in molecule.symbols if s not in STATES})
     if unknown:
         raise InputError(
-            f"{who}: GAFF has no parameters for {', '.join(unknown)}; its elements are "
+            f"{who}: GAFF has no parameters for {', '.join(unknown)}; use molecules of "
             f"{', '.join(STATES)}"
         )
     parts = number_connected_components(molecule.graph)
     if parts > 1:
         raise InputError(
-            f"{who}: it consists of {parts} separate molecules; parametrize each of them"
+            f"{who}: the molecule consists of {parts} separate molecules; parametrize each of them"
         )
     degree = np.bincount(molecule.bonds.ravel(), minlength=molecule.n_atoms)
     for atom, (symbol, neighbours) in enumerate(zip(molecule.symbols, degree, strict=True)):
         if neighbours not in STATES[symbol]:
             raise InputError(
                 f"{who}: atom {symbol}{atom + 1} has {neighbours} neighbours, which GAFF does not "
-                f"allow for {symbol}; check the geometry and its bonds"
+                f"allow for {symbol}; check the geometry and the bonds"
             )
     solved = _cheapest(molecule, degree, molecule.charge)
     if solved is None:
         fits = [q for q in range(-4, 5) if _cheapest(molecule, degree, q) is not None]
         raise InputError(
-            f"{who}: no closed-shell structure has net charge {molecule.charge:+d}"
+            f"{who}: no closed-shell structure has the net charge {molecule.charge:+d}"
             + (
                 f" (possible: {', '.join(f'{q:+d}' for q in fits)}); correct the charge (in the "
                 "command line with --charge) or the hydrogens"
                 if fits
-                else "; check whether hydrogens are missing or it is a radical"
+                else "; add missing hydrogens (radicals are not supported)"
             )
         )
     return Lewis(molecule, *solved)
 
 
 def canonical_ranks(molecule: Molecule) -> np.ndarray:
-    """Different ranks (N,) of the atoms, from elements and bond graph only.
+    """A different rank for each atom (N,), from elements and bond graph.
 
-    Equivalent atoms are ranked arbitrarily; otherwise the order of the atoms has no influence.
+    The ranks do not depend on the order of the atoms, except that equivalent atoms are ranked
+    arbitrarily.
     """
     from rdkit import Chem
 
@@ -175,9 +179,19 @@ def _cheapest(molecule, degree, charge) -> tuple[np.ndarray, np.ndarray] | None:
 
 @lru_cache(maxsize=256)
 def _solve(symbols, bonds, charge, degree, ranks):
-    """Bond orders and charges with the smallest penalty; None if there are none.
+    """The Lewis structure with the smallest penalty.
 
     The variables of the integer program are the bond orders minus one and the state of each atom.
+
+    Args:
+        symbols: (N,) elements.
+        bonds: (B, 2) atom indices.
+        charge: net charge, e.
+        degree: (N,) numbers of neighbours.
+        ranks: (N,) ranks of the atoms, which select one of equal structures.
+
+    Returns:
+        Bond orders (B,) and formal charges (N,), or None if there is no structure.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -189,7 +203,6 @@ def _solve(symbols, bonds, charge, degree, ranks):
     n_atoms, n_bonds = len(symbols), len(bonds)
     size = n_bonds + len(states)
     cost = np.zeros(size)
-    # The ranks of the atoms select one of equal structures.
     ranked = np.sort(np.array(ranks)[np.array(bonds, int).reshape(-1, 2)], axis=1)
     order = np.lexsort(ranked.T)
     cost[order] = 0.5 * _UNIT * _spread(n_bonds) / max(n_bonds, 1)
@@ -223,7 +236,7 @@ def _solve(symbols, bonds, charge, degree, ranks):
 
 
 def _spread(n: int) -> np.ndarray:
-    """n numbers in (0, 1), of which different small sets have different sums."""
+    """Numbers (n,) between 0 and 1; small subsets of them have different sums."""
     return np.modf(np.sqrt(2.0) * np.arange(1, n + 1) ** 2 * 0.6180339887498949)[0]
 
 

@@ -22,21 +22,21 @@ from jaxff.potential import Potential
 
 PACKAGED = ("ethanol", "keto_malondialdehyde", "aspirin")  # molecules with packaged charges
 KINDS = ("bond", "angle", "torsion", "improper")
-DOUBTFUL = 5.0  # penalty above which an estimate should be checked
+DOUBTFUL = 5.0  # estimates with this penalty or more should be checked
 
 
 @dataclass(frozen=True, eq=False)
 class Parametrization:
-    """A molecule with GAFF's types, charges and parameters.
+    """A molecule with atom types, charges and parameters of GAFF.
 
     Attributes:
-        molecule: the molecule, in its atom order.
-        lewis: bond orders and formal charges, which decide on the types.
+        molecule: the molecule.
+        lewis: bond orders and formal charges, which determine the types.
         atom_types: (N,) GAFF types.
-        charges: (N,) e, whose sum is the net charge.
-        charge_method: in words.
+        charges: (N,) e; the sum is the net charge.
+        charge_method: the charge model in words.
         table: the parameter file.
-        assigned: every interaction with its parameters and their source, analogy and penalty.
+        assigned: all interactions with parameters, source, analogy and penalty.
     """
 
     molecule: Molecule
@@ -61,7 +61,7 @@ class Parametrization:
     ) -> Potential:
         """The potential, with this parametrization as its `origin`.
 
-        See `Topology.potential`.
+        See `Topology.potential` for arguments and errors.
         """
         potential = self.topology.potential(
             coulomb_constant, form=form, fourier_terms=fourier_terms
@@ -70,12 +70,12 @@ class Parametrization:
 
     @property
     def estimates(self) -> tuple[Assigned, ...]:
-        """Estimates of parameters that the file lacks, in descending order of penalty."""
+        """Estimates of missing parameters, in descending order of penalty."""
         estimates = {(a.kind, a.name): a for a in self.assigned if a.penalty}
         return tuple(sorted(estimates.values(), key=lambda a: (-a.penalty, a.kind, a.types)))
 
     def reasons(self) -> list[str]:
-        """The condition (N,) of each atom's type, in words."""
+        """The reason for the type of each atom, N texts."""
         environment = Environment.of(self.lewis)
         return [
             HYDROGEN_WORDS[kind] if z == 1 else rule_of(environment, atom).words
@@ -85,7 +85,7 @@ class Parametrization:
         ]
 
     def summary(self) -> str:
-        """A text with atoms, terms and their sources, and estimates and their penalties."""
+        """A text with tables of atoms, of terms with their sources, and of estimates."""
         from jaxff.console import plain_table
 
         symbols, formal = self.molecule.symbols, self.lewis.charges
@@ -107,12 +107,12 @@ class Parametrization:
         if self.estimates:
             rows = [[a.kind, a.name, a.analogy, a.source, f"{a.penalty:g}"] for a in self.estimates]
             lines += [
-                f"{len(rows)} estimates of parameters that the file lacks "
+                f"{len(rows)} parameters are not in the file and were estimated "
                 f"(check those with a penalty of {DOUBTFUL:g} or more):",
                 plain_table(["term", "types", "estimate", "from", "penalty"], rows),
             ]
         else:
-            lines.append("all parameters are from the file: no estimates")
+            lines.append("all parameters are from the file")
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
@@ -170,20 +170,19 @@ def gaff(
     form: str = "gaff",
     fourier_terms: int | None = None,
 ) -> Potential:
-    """The GAFF potential of `mol`, in its atom order.
-
-    The `origin` of the potential is the `Parametrization`.
-
-    GAFF 1.81: Wang et al., J. Comput. Chem. 25, 1157 (2004), doi:10.1002/jcc.20035.
+    """The GAFF 1.81 potential of a molecule; its `origin` is the `Parametrization`.
 
     Args:
-        mol: any organic molecule, see `parametrize`.
-        coulomb_constant: kcal/mol Å/e²; by default AMBER's value, 18.2223².
-        charges: see `parametrize`.
-        form, fourier_terms: the functional form, see `jaxff.gaff.Topology.potential`.
+        mol: an organic molecule with all hydrogens and its net charge; see `parametrize`.
+        coulomb_constant: () kcal/mol Å/e² (None: the value of AMBER, 18.2223²).
+        charges: charge model or charges; see `parametrize`.
+        form, fourier_terms: functional form of the bonded terms; see
+            `jaxff.gaff.Topology.potential`.
 
     Raises:
-        InputError: as `parametrize`, and for an unknown form.
+        InputError: the form is unknown, or `parametrize` raises an error.
+
+    Source: Wang et al., J. Comput. Chem. 25, 1157 (2004), doi:10.1002/jcc.20035.
     """
     parametrization = parametrize(mol, charges)
     return parametrization.potential(coulomb_constant, form=form, fourier_terms=fourier_terms)
@@ -192,20 +191,21 @@ def gaff(
 def parametrize(
     mol: Molecule, charges="auto", *, atom_types: tuple[str, ...] | None = None, cache: bool = True
 ) -> Parametrization:
-    """GAFF 1.81 for any organic molecule of H, C, N, O, S, P, F, Cl, Br and I.
+    """Assign atom types, charges and parameters of GAFF 1.81 to an organic molecule.
 
     Args:
-        mol: the molecule with all hydrogens and its net charge; its bond orders are ignored.
-        charges: "resp", "gasteiger", "am1bcc", a mol2 file or an array (N,) e, see
-            `jaxff.gaff.charges.find_charges`; "auto": packaged AM1-BCC charges for ethanol,
+        mol: molecule of H, C, N, O, S, P, F, Cl, Br and I with all hydrogens and its net charge.
+            The bond orders are ignored.
+        charges: "resp", "gasteiger", "am1bcc", a mol2 file or an array (N,) e; see
+            `jaxff.gaff.charges.find_charges`.  "auto": packaged AM1-BCC charges for ethanol,
             keto-malondialdehyde and aspirin, and "resp" for other molecules.
-        atom_types: (N,) GAFF types that replace the automatic ones.
-        cache: whether charges from quantum chemistry are kept in the user's cache folder.
+        atom_types: (N,) GAFF types that replace the automatic types.
+        cache: whether computed charges are stored in the user's cache folder and read from it.
 
     Raises:
-        InputError: the molecule is a radical, has other elements or an impossible net charge, or
-            consists of several molecules; GAFF has no type for an atom, or no parameters for an
-            interaction; or the charges cannot be computed.
+        InputError: the molecule is a radical, contains other elements, has an impossible net
+            charge, or consists of several molecules; GAFF has no type for an atom, or no
+            parameters for an interaction; or the charges cannot be computed.
 
     Source: Wang et al., J. Comput. Chem. 25, 1157 (2004), doi:10.1002/jcc.20035.
     """
@@ -228,14 +228,14 @@ def _checked_types(mol: Molecule, types, table: ParameterTable) -> tuple[str, ..
     unknown = sorted(set(types) - set(table.masses))
     if len(types) != mol.n_atoms or unknown:
         raise InputError(
-            f"{mol.label}: {len(types)} atom types for {mol.n_atoms} atoms"
-            + (f", of which GAFF does not know {', '.join(unknown)}" if unknown else "")
+            f"{mol.label}: atom_types must be {mol.n_atoms} GAFF types (got {len(types)}"
+            + (f", with the unknown types {', '.join(unknown)})" if unknown else ")")
         )
     for atom, (kind, mass) in enumerate(zip(types, mol.masses, strict=True)):
         if abs(table.masses[kind] - mass) > 0.6:
             raise InputError(
-                f"{mol.label}: atom {mol.symbols[atom]}{atom + 1} cannot be of type {kind} "
-                f"({table.descriptions[kind]}), as the masses differ: correct the type"
+                f"{mol.label}: atom {mol.symbols[atom]}{atom + 1} has the type {kind} "
+                f"({table.descriptions[kind]}) of another element: correct the type"
             )
     return types
 

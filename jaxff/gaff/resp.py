@@ -1,4 +1,4 @@
-"""RESP charges: fits to the potential of HF/6-31G* with hyperbolic restraints.
+"""RESP charges: restrained fits to the electrostatic potential of HF/6-31G*.
 
 Sources: C. I. Bayly, P. Cieplak, W. D. Cornell, P. A. Kollman, J. Phys. Chem. 97, 10269 (1993);
 grid: U. C. Singh, P. A. Kollman, J. Comput. Chem. 5, 129 (1984).
@@ -21,9 +21,9 @@ RADII = {
     "H": 1.2, "C": 1.5, "N": 1.5, "O": 1.4, "F": 1.35, "P": 1.8, "S": 1.75, "Cl": 1.7, "Br": 2.3,
 }  # fmt: skip
 SHELLS = (1.4, 1.6, 1.8, 2.0)  # factors of these radii
-DENSITY = 6.0  # points per Å² with a weight of 1/6 each, so that their places matter little
-RESTRAINTS = (0.0005, 0.001)  # a in the two stages, atomic units
-TIGHTNESS = 0.1  # b, e
+DENSITY = 6.0  # points per Å² with a weight of 1/6 each; charges depend little on their positions
+RESTRAINTS = (0.0005, 0.001)  # strength a of the restraint in the two stages, atomic units
+TIGHTNESS = 0.1  # width b of the restraint, e
 CONVERGED, MAX_ITERATIONS = 1e-10, 200  # e
 
 
@@ -34,8 +34,8 @@ class ESP:
     Attributes:
         positions: (N, 3) Å.
         points: (K, 3) Å.
-        values: (K,) hartree/e.
-        weight: statistical weight of a point.
+        values: (K,) hartree/e, electrostatic potential at the points.
+        weight: statistical weight of each point.
     """
 
     positions: np.ndarray
@@ -48,8 +48,9 @@ def resp(molecule: Molecule, conformers: Sequence[np.ndarray] | None = None) -> 
     """RESP charges (N,) e at HF/6-31G*, by PySCF.
 
     Args:
-        molecule: its geometry is used without optimisation.
-        conformers: geometries (N, 3) Å that are fitted together, instead of the molecule's.
+        molecule: the molecule; the geometry is not optimised.
+        conformers: geometries (N, 3) Å, which are fitted together (None: the geometry of the
+            molecule).
 
     Raises:
         InputError: PySCF is not installed, 6-31G* has no functions for an element, or the SCF
@@ -57,25 +58,30 @@ def resp(molecule: Molecule, conformers: Sequence[np.ndarray] | None = None) -> 
     """
     geometries = [molecule.positions] if conformers is None else list(conformers)
     if not geometries:
-        raise InputError("conformers=[]: give at least one geometry")
+        raise InputError("conformers must contain at least one geometry (got an empty list)")
     return fit_charges(molecule, [potential_at(molecule.with_positions(R)) for R in geometries])
 
 
 def potential_at(molecule: Molecule) -> ESP:
-    """The HF/6-31G* potential, by PySCF, on the surfaces of Merz and Kollman."""
+    """The HF/6-31G* electrostatic potential on the surfaces of Merz and Kollman, by PySCF.
+
+    Raises:
+        InputError: PySCF is not installed, an element or the geometry is not supported, or
+            Hartree-Fock does not converge.
+    """
     try:
         from pyscf import df, gto, scf
     except ImportError as error:
         raise InputError(
-            "RESP charges need PySCF: pip install 'jaxff[resp]'; or use charges='gasteiger', or "
-            "give the charges"
+            "RESP charges need PySCF: pip install 'jaxff[resp]', use charges='gasteiger' "
+            "(--charges gasteiger), or give the charges in a mol2 file"
         ) from error
     who = molecule.label
     unknown = sorted(set(molecule.symbols) - set(RADII))
     if unknown:
         raise InputError(
-            f"{who}: RESP at HF/6-31G* is not defined for {', '.join(unknown)}; give charges as "
-            "an array or a mol2 file"
+            f"{who}: RESP at HF/6-31G* is not defined for {', '.join(unknown)}; give the charges "
+            "in a mol2 file"
         )
     _check_geometry(molecule)
     positions = standard_orientation(molecule)
@@ -111,7 +117,10 @@ def potential_at(molecule: Molecule) -> ESP:
 def _check_geometry(molecule: Molecule) -> None:
     who, R = molecule.label, molecule.positions
     if (molecule.numbers.sum() - molecule.charge) % 2:
-        raise InputError(f"{who}: it has an odd number of electrons, but RESP needs a closed shell")
+        raise InputError(
+            f"{who}: RESP needs an even number of electrons (got "
+            f"{molecule.numbers.sum() - molecule.charge}); correct the net charge or the hydrogens"
+        )
     apart = np.linalg.norm(R[:, None] - R, axis=-1) + 10.0 * np.eye(len(R))
     if apart.min() < 0.4:
         i, j = np.unravel_index(np.argmin(apart), apart.shape)
@@ -119,27 +128,36 @@ def _check_geometry(molecule: Molecule) -> None:
     degree = np.bincount(molecule.bonds.ravel(), minlength=len(R))
     flat = np.linalg.svd(R - R.mean(axis=0), compute_uv=False)[-1] < 0.05 if len(R) > 3 else False
     if flat and (degree >= 4).any():
-        raise InputError(f"{who}: the geometry is flat; give a three-dimensional one")
+        raise InputError(
+            f"{who}: all atoms are in one plane, although an atom has four neighbours; give a "
+            "three-dimensional geometry"
+        )
 
 
 def standard_orientation(molecule: Molecule) -> np.ndarray:
-    """Positions (N, 3) Å about the centre of nuclear charge, along the principal axes.
+    """Positions (N, 3) Å in a standard orientation.
 
-    The grid points, and therefore the charges, then do not depend on the orientation of the
-    molecule, unless two moments of inertia are equal (methane, benzene).
+    The origin is the centre of nuclear charge, and the axes are the principal axes.  Therefore the
+    charges do not depend on the orientation of the input, unless two moments of inertia are equal
+    (methane, benzene).
     """
     z = molecule.numbers[:, None]
     R = molecule.positions - (z * molecule.positions).sum(axis=0) / z.sum()
     _, axes = np.linalg.eigh((z * R).T @ R)
     R = R @ axes
-    for k in range(3):  # signs from the third moments, unless these vanish
+    for k in range(3):  # the third moments determine the signs of the axes
         skew = float((z[:, 0] * R[:, k] ** 3).sum())
         R[:, k] *= -1.0 if skew < -1e-3 else 1.0
     return R
 
 
 def surface_points(symbols: Sequence[str], positions: np.ndarray) -> np.ndarray:
-    """Points (K, 3) Å on shells around the atoms, outside the shells of other atoms."""
+    """Points (K, 3) Å on spheres around the atoms, outside the spheres of other atoms.
+
+    Args:
+        symbols: (N,) elements.
+        positions: (N, 3) Å.
+    """
     radii = np.array([RADII[s] for s in symbols])
     points = []
     for shell in SHELLS:
@@ -153,7 +171,7 @@ def surface_points(symbols: Sequence[str], positions: np.ndarray) -> np.ndarray:
 
 
 def _sphere(n: int) -> np.ndarray:
-    """Points (n, 3) that cover the unit sphere evenly (Fibonacci spiral)."""
+    """Points (n, 3) of a Fibonacci spiral, evenly distributed on the unit sphere."""
     k = np.arange(n) + 0.5
     cos, around = 1.0 - 2.0 * k / n, np.pi * (1.0 + np.sqrt(5.0)) * k
     sin = np.sqrt(1.0 - cos**2)
@@ -166,9 +184,13 @@ def _sphere(n: int) -> np.ndarray:
 def fit_charges(molecule: Molecule, potentials: Sequence[ESP]) -> np.ndarray:
     """RESP charges (N,) e from one or several conformers, in two stages.
 
-    In the first stage all charges are free under a weak restraint, and equivalent atoms outside
-    methyl and methylene groups have equal charges.  In the second stage these groups are fitted
-    again under a stronger restraint with equal hydrogens, and the other charges are fixed.
+    The first stage fits all charges with a weak restraint.  Equivalent atoms outside methyl and
+    methylene groups have equal charges.  The second stage fits the charges of methyl and methylene
+    groups with a stronger restraint and equal charges of hydrogens.  All other charges are fixed.
+
+    Args:
+        molecule: elements, bonds and net charge.
+        potentials: the electrostatic potential of each conformer.
 
     Raises:
         InputError: the fit does not converge.
@@ -199,19 +221,19 @@ def fit_charges(molecule: Molecule, potentials: Sequence[ESP]) -> np.ndarray:
 def restrained_fit(
     matrix, vector, total: float, classes, restrained, strength: float, free, start
 ) -> np.ndarray:
-    """Charges (N,) e that minimise q·A q − 2 v·q + 2 a Σ (√(q² + b²) − b).
+    """Charges q (N,) e that minimise q·A q − 2 v·q + 2 a Σ (√(q² + b²) − b).
 
-    The sum is over the restrained atoms.  The stationary equations are solved repeatedly, with the
-    slope of the restraint at the previous charges, as in the original program.
+    The sum is over the restrained atoms, and b is `TIGHTNESS`.  The linear equations for the
+    minimum are solved repeatedly, with the slope of the restraint at the previous charges.
 
     Args:
-        matrix: (N, N) A, Σ_k 1/(r_ik r_jk), bohr⁻².
-        vector: (N,) v, Σ_k V_k/r_ik.
+        matrix: A, (N, N) bohr⁻², Σ_k 1/(r_ik r_jk) over the points k.
+        vector: v, (N,), Σ_k V_k/r_ik in atomic units, with the potential V_k at point k.
         total: net charge, e.
-        classes: (N,) atoms of one class have equal charges.
-        restrained: (N,) whether an atom is restrained.
+        classes: (N,) class of each atom; atoms of one class have equal charges.
+        restrained: (N,) whether the charge of each atom is restrained.
         strength: a, atomic units.
-        free: (N,) whether an atom is fitted; all other atoms keep their charge in `start`.
+        free: (N,) whether the charge of each atom is fitted; other charges are those of `start`.
         start: (N,) initial charges, e.
 
     Raises:
@@ -236,11 +258,14 @@ def restrained_fit(
         q = new
         if done:
             return q
-    raise InputError("the RESP fit did not converge; check that there are points around all atoms")
+    raise InputError(
+        f"the RESP fit did not converge in {MAX_ITERATIONS} iterations; check the geometry, or "
+        "give the charges in a mol2 file"
+    )
 
 
 def _methyl_and_methylene(molecule: Molecule) -> np.ndarray:
-    """Mask (N,) of sp3 carbons with two or three hydrogens, and of these hydrogens."""
+    """Whether each atom (N,) belongs to a methyl or methylene group."""
     mask = np.zeros(molecule.n_atoms, bool)
     for a, z in enumerate(molecule.numbers):
         around = list(molecule.graph.neighbors(a))

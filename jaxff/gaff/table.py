@@ -1,4 +1,4 @@
-"""The parameter file of GAFF, gaff.dat, as a table with line numbers.
+"""Tables of parameters from the GAFF parameter file gaff.dat and from frcmod files.
 
 Format: https://ambermd.org/FileFormats.php#parm.dat
 """
@@ -16,7 +16,9 @@ from jaxff.errors import InputError
 from jaxff.npz import LARGEST
 
 Types = tuple[str, ...]
-DEGREE = 3.141594 / 180.0  # LEaP's value of one degree in rad, which differs from π/180 by 4e-7
+DEGREE = (
+    3.141594 / 180.0
+)  # one degree in rad in LEaP; it differs from π/180 by a factor of 1 + 4e-7
 _WIDTHS = {"bonds": 2, "angles": 3, "torsions": 4, "impropers": 4}
 _HEADINGS = {
     "MASS": "masses",
@@ -34,11 +36,12 @@ class Entry:
     """One entry of a parameter file.
 
     Attributes:
-        types: names of the atom types, "X" for any.
-        values: bond (k kcal/mol/Å², length Å); angle (k kcal/mol/rad², angle rad); torsion and
-            improper one or more Fourier terms (k kcal/mol, periodicity, phase rad).
+        types: names of the atom types; "X" means any type.
+        values: for bonds (k kcal/mol/Å², length Å), for angles (k kcal/mol/rad², angle rad), for
+            Lennard-Jones (σ Å, ε kcal/mol), and for torsions and impropers one or more Fourier
+            terms (k kcal/mol, periodicity, phase rad).
         source: file and line, such as "gaff.dat 93".
-        remark: the file's remark on the origin of the values.
+        remark: remark in the file on the origin of the values.
     """
 
     types: Types
@@ -57,12 +60,12 @@ class ParameterTable:
     """Entries of bonded interactions by types, and σ and ε of each type.
 
     Attributes:
-        title: the file's first line.
+        title: first line of the file.
         descriptions: {type: description in the file}.
-        masses: {type: amu}.
-        lj: {type: (σ Å, ε kcal/mol)}.
-        bonds, angles, torsions: entries by types, see `directed`.
-        impropers: entries by types, the centre third.
+        masses: {type: mass, amu}.
+        lj: {type: entry}.
+        bonds, angles, torsions: {types: entry}, with types in the order of `directed`.
+        impropers: {types: entry}, with the centre third.
     """
 
     title: str
@@ -75,32 +78,37 @@ class ParameterTable:
     impropers: dict[Types, Entry] = field(default_factory=dict)
 
     def bond(self, types: Types) -> Entry | None:
-        """The entry of a bond."""
+        """The entry of a bond with the types (2,), or None."""
         return self.bonds.get(directed(types))
 
     def angle(self, types: Types) -> Entry | None:
-        """The entry of an angle."""
+        """The entry of an angle with the types (3,), or None."""
         return self.angles.get(directed(types))
 
     def torsion(self, types: Types) -> Entry | None:
-        """The entry of four types, or else that of the two inner types with any ends."""
+        """The entry of a torsion with the types (4,), or of X-b-c-X, or None."""
         _, b, c, _ = types
         return self.torsions.get(directed(types)) or self.torsions.get(directed(("X", b, c, "X")))
 
     def improper(self, centre: str, outer: Types) -> Entry | None:
-        """The entry that fits a centre and its three neighbours with the fewest "X"."""
+        """The entry of an improper with the fewest "X", or None.
+
+        Args:
+            centre: type of the central atom.
+            outer: (3,) types of its neighbours, in any order.
+        """
         fitting = [e for e in self.impropers.values() if e.types[2] == centre and _covers(e, outer)]
         # The last of equal entries is preferred, because it comes from a frcmod file.
         return min(reversed(fitting), key=lambda e: e.types.count("X"), default=None)
 
 
 def directed(types: Types) -> Types:
-    """The types, in the direction that comes first in the alphabet."""
+    """The types, reversed if the reversed order comes first in the alphabet."""
     return min(types, types[::-1])
 
 
 def _covers(entry: Entry, outer: Types) -> bool:
-    """Whether an improper's entry fits three neighbours (3,) in any order."""
+    """Whether the entry of an improper fits the types of three neighbours, in any order."""
     a, b, _, d = entry.types
     left = list(outer)
     for wanted in (a, b, d):
@@ -113,20 +121,20 @@ def _covers(entry: Entry, outer: Types) -> bool:
 
 @cache
 def gaff_table() -> ParameterTable:
-    """GAFF 1.81 (May 2017) of AmberTools, which is in the public domain."""
+    """The parameters of GAFF 1.81 (May 2017), a file of AmberTools in the public domain."""
     path = resources.files("jaxff") / "data" / "gaff" / "gaff.dat"
     return parse_table(path.read_text(), "gaff.dat")
 
 
 def parse_table(text: str, name: str) -> ParameterTable:
-    """The table of a parameter file in AMBER's parm.dat format.
+    """Read a parameter file in the parm.dat format of AMBER.
 
     Args:
         text: contents of the file.
-        name: of the file, for sources and messages.
+        name: name of the file, for sources and messages.
 
     Raises:
-        InputError: a line cannot be read; the message gives its number.
+        InputError: a line cannot be read.
     """
     lines = iter(enumerate(text.splitlines(), 1))
     _, title = next(lines)
@@ -153,15 +161,15 @@ def parse_table(text: str, name: str) -> ParameterTable:
 
 
 def with_frcmod(table: ParameterTable, text: str, name: str) -> ParameterTable:
-    """The table, with the entries of a frcmod file added or replaced.
+    """A copy of a table, with the entries of a frcmod file added or replaced.
 
     Args:
         table: the table.
-        text: contents of the file.
-        name: of the file, for sources and messages.
+        text: contents of the frcmod file.
+        name: name of the file, for sources and messages.
 
     Raises:
-        InputError: a line cannot be read; the message gives its number.
+        InputError: a line cannot be read, or the file has no section of parameters.
     """
     new = replace(
         table,
@@ -187,7 +195,9 @@ def with_frcmod(table: ParameterTable, text: str, name: str) -> ParameterTable:
             else:
                 _add_lj(new, line, source)
     if not section:
-        raise InputError(f"{name} has no section of parameters (MASS, BOND, ...)")
+        raise InputError(
+            f"{name} has no section of parameters; a frcmod file needs {', '.join(_HEADINGS)}"
+        )
     for section, entries in added.items():
         _finish(entries)
         getattr(new, section).update(entries)
@@ -196,25 +206,37 @@ def with_frcmod(table: ParameterTable, text: str, name: str) -> ParameterTable:
 
 @contextmanager
 def _named_line(name: str, number: int, line: str) -> Iterator[None]:
-    """Turn errors of the block into an InputError that names the line."""
+    """Convert errors of the block into an InputError with the number of the line."""
     try:
         yield
     except (IndexError, ValueError, ArithmeticError) as error:
-        raise InputError(f"{name} line {number} cannot be read: {line!r}") from error
+        raise InputError(
+            f"{name} line {number} cannot be read ({error}); correct the line {line!r}"
+        ) from error
 
 
 def _check_words(words: list[str]) -> None:
     for word in words:
         scale, _, value = word.upper().partition("=")
         if scale in _SCALES and float(value) != _SCALES[scale]:
-            raise ValueError(f"{word} is not supported")
+            raise ValueError(f"{scale} must be {_SCALES[scale]}")
         with suppress(ValueError):  # other words are types and comments
             if not abs(float(word)) < LARGEST:
-                raise OverflowError("not finite or too large")
+                raise OverflowError("a number is not finite or too large")
 
 
 def _add_entry(entries: dict[Types, Entry], section: str, line: str, source: str) -> None:
-    """Add the entry of a line, or one more Fourier term to an existing entry."""
+    """Add the entry of a line, or add another Fourier term to an existing entry.
+
+    Args:
+        entries: {types: entry}, which is changed.
+        section: "bonds", "angles", "torsions" or "impropers".
+        line: the line of the file.
+        source: file and line number.
+
+    Raises:
+        ValueError, IndexError: the line cannot be read.
+    """
     width = _WIDTHS[section]
     types = tuple(line[3 * i : 3 * i + 2].strip() for i in range(width))
     words = line[3 * width - 1 :].split()
@@ -227,9 +249,9 @@ def _add_entry(entries: dict[Types, Entry], section: str, line: str, source: str
     divisor = float(words.pop(0)) if section == "torsions" else 1.0
     term = float(words[0]) / divisor, float(words[2]), float(words[1]) * DEGREE
     if term[1] != round(term[1]) or term[1] == 0:
-        raise ValueError("a periodicity is a natural number")
+        raise ValueError("the periodicity must be a whole number other than 0")
     before = entries.get(key)
-    if before is not None and before.values[-1][1] < 0:  # the negative sign means: more follow
+    if before is not None and before.values[-1][1] < 0:  # a negative sign: another term follows
         entries[key] = replace(before, values=(*before.values, term))
     else:
         entries[key] = Entry(types, (term,), source, " ".join(words[3:]))
@@ -237,18 +259,19 @@ def _add_entry(entries: dict[Types, Entry], section: str, line: str, source: str
 
 def _add_lj(table: ParameterTable, line: str, source: str) -> None:
     kind, radius, epsilon, *_ = line.split(None, 3)
-    # The file contains half the distance of the minimum; σ is 1 if it is zero, where ε = 0.
+    # The file contains half the distance of the minimum.  If it is zero, ε is zero and σ is set to
+    # 1.
     sigma = 2.0 * float(radius) / 2.0 ** (1.0 / 6.0) or 1.0
     table.lj[kind] = Entry((kind,), (sigma, float(epsilon)), source)
 
 
 def equilibrium_angle(degrees: float) -> float:
-    """Convert an equilibrium angle to rad; above π the energy would have a cusp at π."""
+    """Convert an equilibrium angle from degrees to rad, at most π to avoid a cusp at π."""
     return min(degrees * DEGREE, math.pi)
 
 
 def _section(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Numbered lines up to the next blank one."""
+    """Yield numbered lines up to the next empty line."""
     for number, line in lines:
         if not line.strip():
             return
@@ -256,7 +279,7 @@ def _section(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
 
 
 def _finish(entries: dict[Types, Entry]) -> None:
-    """Make periodicities positive: their sign only says whether another term follows."""
+    """Make periodicities positive; in the file, a negative sign marks that a term follows."""
     for key, entry in entries.items():
         if len(key) == 4:
             terms = tuple((k, int(abs(n)), phase) for k, n, phase in entry.values)

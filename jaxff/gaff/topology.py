@@ -1,6 +1,6 @@
-"""The force field of a molecule as tables, from which files are written.
+"""Topologies: AMBER force fields of molecules as tables.
 
-A `Topology` is the common form of force-field files and potentials.
+Force-field files and potentials are converted to a `Topology` and from it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from jaxff.terms.pairs import Nonbonded
 from jaxff.terms.torsion import FourierTorsion
 from jaxff.units import AMBER_COULOMB
 
-SCEE, SCNB = 1.2, 2.0  # AMBER's divisors of 1-4 interactions
+SCEE, SCNB = 1.2, 2.0  # divisors of Coulomb and Lennard-Jones 1-4 interactions in AMBER
 _FOURIER = ("k", "periodicity", "phase")
-# Kinds of AMBER's bonded terms: the attribute of Topology, the number of atoms and the columns.
+# Bonded terms of AMBER by kind: the attribute of Topology, the number of atoms and the columns.
 _KINDS = {
     "harmonic_bond": ("bonds", 2, ("k", "length")),
     "harmonic_angle": ("angles", 3, ("k", "angle")),
@@ -37,17 +37,18 @@ class Topology:
 
     Attributes:
         molecule: elements, bonds and net charge; positions are zero if the source has none.
-        atom_types: (N,) names.
+        atom_types: (N,) names of the atom types.
         charges: (N,) e.
-        bonds: atoms (B, 2); k kcal/mol/Å² (no ½), length Å.
-        angles: atoms (A, 3), the vertex second; k kcal/mol/rad² (no ½), angle rad.
+        bonds: atoms (B, 2); k kcal/mol/Å² without the factor ½, length Å.
+        angles: atoms (A, 3), the vertex second; k kcal/mol/rad² without the factor ½, angle rad.
         torsions, impropers: atoms (n, 4), one entry for each Fourier term; k kcal/mol,
             periodicity, phase rad.  The third atom of an improper is its centre.
         lj: atoms (N, 1); sigma Å, epsilon kcal/mol.
-        lj_overrides: atoms (V, 2), here types of `lj`; c12 kcal/mol Å¹², c6 kcal/mol Å⁶, which
-            replace the values of the combination rules.
-        pairs14: atoms (P, 2); the factors lj14 and coulomb14, 1/SCNB and 1/SCEE.
-        exclusions: (E, 2) pairs without the normal nonbonded interaction, including 1-4 pairs.
+        lj_overrides: pairs (V, 2) of types in `lj`, instead of atoms; c12 kcal/mol Å¹² and c6
+            kcal/mol Å⁶ replace the values of the combination rules.
+        pairs14: atoms (P, 2); factors lj14 = 1/SCNB and coulomb14 = 1/SCEE.
+        exclusions: (E, 2) pairs of atoms without the full nonbonded interaction, including 1-4
+            pairs.
     """
 
     molecule: Molecule
@@ -63,7 +64,11 @@ class Topology:
     exclusions: np.ndarray
 
     def reorder(self, order: Sequence[int] | np.ndarray) -> Topology:
-        """The same topology with atom ``order[i]`` at place i; `order` is (N,)."""
+        """The same topology with atom ``order[i]`` at place i.
+
+        Args:
+            order: (N,) permutation of the atom indices.
+        """
         order = np.asarray(order, int)
         place = np.empty(len(order), np.int32)
         place[order] = np.arange(len(order))
@@ -82,17 +87,17 @@ class Topology:
     def of(
         cls, potential: Potential, who: str = "the potential", ignored: tuple[str, ...] = ()
     ) -> Topology:
-        """The topology of a potential that consists of AMBER's terms, with its parameters.
+        """The topology of a potential with the functional form of AMBER.
 
         Args:
-            potential: harmonic bonds and angles, Fourier torsions and impropers, and nonbonded
-                terms; at most one of each kind, acting on all atoms.
+            potential: a potential with at most one term of each kind: harmonic bonds, harmonic
+                angles, Fourier torsions, Fourier impropers and a nonbonded term.
             who: the file or program that needs the topology, for messages.
-            ignored: kinds of terms that are left out, because the caller treats them.
+            ignored: kinds of terms that are omitted.
 
         Raises:
-            InputError: the potential has no molecule, or a term that is of another kind, acts on
-                some atoms only, occurs twice or is scaled; the message names the term.
+            InputError: the potential has no molecule or no nonbonded term; or a term is of another
+                kind, acts on some atoms only, occurs twice or is scaled.
         """
         terms: dict[str, Any] = {}
         params: dict[str, dict[str, np.ndarray]] = {}
@@ -101,22 +106,24 @@ class Topology:
             if kind in ignored:
                 continue
             if kind not in (*_KINDS, "nonbonded"):
-                other = "an OpenMM System (xml) can, " if kind == "morse_bond" else ""
+                other = "write an OpenMM System (xml), " if kind == "morse_bond" else ""
                 raise InputError(
-                    f"{who} cannot express the term {placed.name!r} ({kind}); {other}jaxff.save "
-                    "writes it in jaxff's npz format, and .only(...) leaves it out"
+                    f"{who} cannot express the term {placed.name!r} ({kind}); {other}use "
+                    "jaxff.save for the npz format of jaxff, or omit the term by .only(...)"
                 )
             group = potential.params[placed.name]
             if kind in terms or placed.atoms is not None or "scale" in group:
                 raise InputError(
                     f"{who} cannot express the term {placed.name!r}, which is scaled, acts on some "
-                    "atoms only, or is not the only term of its kind; jaxff.save writes any "
-                    "potential"
+                    "atoms only, or is not the only term of its kind; use jaxff.save for the npz "
+                    "format of jaxff"
                 )
             terms[kind] = placed.term
             params[kind] = {key: np.asarray(v, float) for key, v in group.items()}
         if potential.molecule is None or "nonbonded" not in terms:
-            raise InputError(f"{who} needs a potential with a molecule and a nonbonded term")
+            raise InputError(
+                f"{who} needs a potential with a molecule and a nonbonded term (got {potential!r})"
+            )
         tables = {
             name: _table(terms[kind], params[kind])
             if kind in terms
@@ -166,13 +173,13 @@ class Topology:
         """The potential of this topology.
 
         Args:
-            coulomb_constant: kcal/mol Å/e²; by default AMBER's value, 18.2223².
-            form: functional form of the bonded terms, one of `jaxff.gaff.FORMS`.
-            fourier_terms: each torsion has the periodicities from 1 to this number; terms that the
-                topology lacks are added with k = 0 (0: none; None: the default of the form).
+            coulomb_constant: () kcal/mol Å/e² (None: the value of AMBER, 18.2223²).
+            form: functional form of the bonded terms, a key of `jaxff.gaff.FORMS`.
+            fourier_terms: largest periodicity of torsions; missing Fourier terms are added with
+                k = 0 (0: none is added; None: the default of the form).
 
         Raises:
-            InputError: an unknown form.
+            InputError: the form is unknown, or `fourier_terms` is too large.
         """
         functional = form_of(form)
         most = functional.fourier_terms if fourier_terms is None else fourier_terms
@@ -208,7 +215,10 @@ class Topology:
         return Potential(placed, params, self.molecule)
 
     def _charge_classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Charges (C,) and rows (N,); equivalent atoms of equal charge share a row."""
+        """Charges (C,) e and row of each atom (N,).
+
+        Equivalent atoms with equal charges share a row.
+        """
         _, charge = np.unique(self.charges, return_inverse=True)
         key = np.stack([equivalent_atoms(self.molecule), charge])
         _, first, rows = np.unique(key, axis=1, return_index=True, return_inverse=True)
@@ -216,7 +226,12 @@ class Topology:
 
 
 def _table(term: Any, values: dict[str, np.ndarray]) -> Table:
-    """The table of a bonded term; one entry for each Fourier term of a dihedral."""
+    """The table of a bonded term, with one entry for each Fourier term of a dihedral.
+
+    Args:
+        term: the term.
+        values: {column: (T,)} parameters of the term.
+    """
     if not isinstance(term, FourierTorsion):
         return Table(term.atoms, term.rows, term.labels, values)
     quadruple, slot = np.nonzero(term.rows >= 0)
@@ -227,10 +242,14 @@ def _table(term: Any, values: dict[str, np.ndarray]) -> Table:
 
 
 def centre_third(atoms: np.ndarray, bonds: np.ndarray) -> np.ndarray:
-    """Impropers (n, 4), reversed where that makes the third atom the centre.
+    """Impropers (n, 4), reversed if the centre is the second atom.
 
-    The centre is bonded to the other three atoms.  Files may contain either direction, as both have
-    the same energy.
+    The centre is bonded to the other three atoms.  Files may contain both directions, because their
+    energies are equal.
+
+    Args:
+        atoms: (n, 4) atom indices.
+        bonds: (B, 2) atom indices.
     """
     bonded = set(map(tuple, bonds.tolist())) | set(map(tuple, bonds[:, ::-1].tolist()))
 

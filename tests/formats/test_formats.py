@@ -141,7 +141,7 @@ def test_a_molecule_is_drawn_with_its_types(kind, tmp_path):
     found = jaxff.parametrize(Molecule.from_smiles("CC(=O)Nc1ccc(O)cc1"), "gasteiger")
     jaxff.gaff.depict(found, tmp_path / f"m.{kind}")
     assert (tmp_path / f"m.{kind}").stat().st_size > 5000
-    with pytest.raises(InputError, match="svg or a png"):
+    with pytest.raises(InputError, match=r"must be \.svg or \.png"):
         jaxff.gaff.depict(found, tmp_path / "m.gif")
 
 

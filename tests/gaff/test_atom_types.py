@@ -111,11 +111,11 @@ def test_the_way_of_drawing_does_not_count(forms):
 @pytest.mark.parametrize(
     ("smiles", "charge", "message"),
     [
-        ("[CH3]", 0, "no closed-shell structure has net charge"),
+        ("[CH3]", 0, "no closed-shell structure has the net charge"),
         ("C[O]", 0, "no closed-shell structure"),
         ("CC(=O)O", -1, r"net charge -1 \(possible: .*\+0"),
-        ("[Na+].[Cl-]", 0, "no parameters for Na; its elements are H"),
-        ("C[Si](C)(C)C", 0, "no parameters for Si; its elements are H"),
+        ("[Na+].[Cl-]", 0, "no parameters for Na; use molecules of H"),
+        ("C[Si](C)(C)C", 0, "no parameters for Si; use molecules of H"),
         ("CO.CO", 0, "2 separate molecules"),
         ("FI(F)F", 0, "3 neighbours"),
         ("Cl", 0, "no type for the hydrogen"),
@@ -133,12 +133,12 @@ def test_rings_without_their_hydrogens_are_not_taken_for_carbon_clusters():
     heavy = benzene.numbers > 1
     bonds = [b for b in benzene.bonds.tolist() if max(b) < 6]
     bare = Molecule(benzene.numbers[heavy], benzene.positions[heavy], bonds)
-    with pytest.raises(InputError, match="hydrogens are missing"):
+    with pytest.raises(InputError, match="add missing hydrogens"):
         atom_types(lewis_structure(bare))
 
 
 def test_what_is_no_molecule_is_named():
-    with pytest.raises(InputError, match=r"a jaxff.Molecule is needed, got str"):
+    with pytest.raises(InputError, match=r"molecule must be a jaxff.Molecule .got str"):
         lewis_structure("CCO")
     with pytest.raises(InputError, match="isotope"):
         Molecule.from_smiles("[2H]C")

@@ -152,5 +152,5 @@ def test_estimated_angles_at_linear_atoms_are_straight():
     found = parametrize(Molecule.from_smiles("N#CCl", geometry=False), "gasteiger")
     (angle,) = [a for a in found.assigned if a.kind == "angle"]
     assert angle.values[1] == pytest.approx(np.pi, abs=0.1)
-    with pytest.raises(InputError, match="cannot be of type ss"):
+    with pytest.raises(InputError, match="has the type ss"):
         parametrize(Molecule.from_smiles("O"), "gasteiger", atom_types=("ss", "hs", "hs"))

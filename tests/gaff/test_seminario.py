@@ -245,7 +245,7 @@ def test_bad_input_is_one_sentence(triatomic, ethanol, springs):
         (np.full_like(H, np.nan), "not finite"),
         (H / 2240.9, "multiply the Hessian by 2240.9"),
         (H / 23.06, "expected 30 to 3500"),
-        (-H, "gives the bond of atoms 0, 1 .* no positive constant"),
+        (-H, "no positive force constant for the bond of atoms 0, 1"),
     ):
         with pytest.raises(InputError, match=message):
             seminario(potential, R, hess)
@@ -254,11 +254,11 @@ def test_bad_input_is_one_sentence(triatomic, ethanol, springs):
     for other in (R[:, [1, 2, 0]], R[[2, 1, 0]]):
         with pytest.raises(InputError, match="rigid motions of the molecule"):
             seminario(potential, other, H)
-    with pytest.raises(InputError, match='use "modified" or "projected"'):
+    with pytest.raises(InputError, match='"projected" or "modified"'):
         seminario(potential, R, H, angles="exact")
-    with pytest.raises(InputError, match="bond is scaled"):
+    with pytest.raises(InputError, match="bond is multiplied"):
         seminario(2.0 * potential, R, 2.0 * H)
-    with pytest.raises(InputError, match="no harmonic, Morse or class-II"):
+    with pytest.raises(InputError, match="harmonic, Morse or class-II"):
         seminario(springs(3), R, H)
     ring = np.array([[0.0, 0, 0], [1.5, 0, 0], [0.75, 1.3, 0]])
     three = valence(ring, [(0, 1), (1, 2), (0, 2)], [(0, 1, 2)], [300.0] * 3, [50.0])
@@ -268,7 +268,7 @@ def test_bad_input_is_one_sentence(triatomic, ethanol, springs):
     mm = jaxff.gaff(molecule, charges="gasteiger")
     with pytest.raises(InputError, match="expected 125 to 875"):
         seminario(mm, R, 4.184 * H)
-    with pytest.raises(InputError, match=r"gives the bond C1-C2 .*no positive constant"):
+    with pytest.raises(InputError, match=r"no positive force constant for the bond C1-C2"):
         seminario(mm, R, -H)
 
 

@@ -214,7 +214,7 @@ def test_the_charge_belongs_to_the_topology(name):
     assert atoms.get_potential_energy() * units.EV == pytest.approx(
         evaluated(given, acetate, acetate.positions)[0], rel=1e-12
     )
-    with pytest.raises(InputError, match=r"no closed-shell structure has net charge \+0"):
+    with pytest.raises(InputError, match=r"no closed-shell structure has the net charge \+0"):
         calculator(name, molecule=replace(acetate, charge=0))
 
 
