@@ -1,6 +1,6 @@
-"""The comparison of Sauceda et al. (2020), one module for each figure or table.
+"""The experiments of Sauceda et al. (2020), with one module for each figure or table.
 
-`reproduce` runs it. Source of all experiments: H. E. Sauceda, M. Gastegger, S. Chmiela,
+`reproduce` runs the experiments. Source: H. E. Sauceda, M. Gastegger, S. Chmiela,
 K.-R. Müller and A. Tkatchenko, J. Chem. Phys. 153, 124109 (2020),
 https://doi.org/10.1063/5.0023005.
 """

@@ -1,4 +1,4 @@
-"""What the paper proposes for later work, and what jaxff offers for it, with measured numbers."""
+"""Proposals of the paper for later work, and methods of jaxff for them, with measured numbers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class Addition(NamedTuple):
-    """A proposal of the paper, and what jaxff has.
+    """A proposal of the paper, and the method that jaxff offers.
 
     Attributes:
         quote: exact words of the paper.
-        offered: what jaxff has.
+        offered: method of jaxff.
         numbers: measured numbers, in words.
         page: file of the repository that contains the numbers.
-        values: the numbers as they appear on this page; empty if there are none yet.
+        values: the numbers as they appear on this page; empty without numbers.
     """
 
     quote: str

@@ -1,4 +1,4 @@
-"""Basins of aspirin, defined by torsions, and the shares of the time spent in them."""
+"""Basins of aspirin, defined by torsions, and shares of the time spent in each basin."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ BASINS = (
     "OH turned",
 )
 RULE = (
-    "Basins are defined by torsions. The ester faces the acid if the torsion of its C-O bond to "
-    "the ring, from the ring carbon of the acid to the carbonyl carbon of the ester, is below 90° "
-    "in size. The C=O or the OH of the acid is near the ester, by the torsion of the acid's bond "
-    "to the ring. In the last basin the hydrogen of the acid is turned away from its C=O."
+    "Basins are defined by torsions. The ester faces the acid if the torsion about the C-O bond "
+    "between ester and ring is between -90° and 90°; this torsion runs from the ring carbon of "
+    "the acid to the carbonyl carbon of the ester. The torsion about the bond between acid and "
+    "ring decides whether the C=O or the OH of the acid is near the ester. In the last basin, "
+    "the hydrogen of the acid points away from the C=O of the acid."
 )
 SAMPLES = 1000  # of a bootstrap
 
 
 def torsions(molecule: Molecule) -> np.ndarray:
-    """The torsions (3, 4) of the ester, of the acid, and of the hydroxyl group of the acid."""
+    """Return the torsions (3, 4) of the ester, the acid, and the hydroxyl group of the acid."""
     atoms = atoms_of(molecule).tolist()  # in the order of the SMILES
     ester, acid = (atoms[k] for k in (9, 4, 3, 1)), (atoms[k] for k in (4, 9, 10, 11))
     hydroxyl = (*(atoms[k] for k in (11, 10, 12)), acid_hydrogen(molecule))
@@ -38,7 +39,7 @@ def torsions(molecule: Molecule) -> np.ndarray:
 
 
 def basin_of(molecule: Molecule, positions: np.ndarray) -> np.ndarray:
-    """Index (F,) in `BASINS` of the basin of frames (F, N, 3) Å."""
+    """Return the index (F,) in `BASINS` of the basin of each frame (F, N, 3) Å."""
     away, hydroxyl, turned = (np.cos(torsion_angles(positions, torsions(molecule))) < 0.0).T
     return np.where(turned, len(BASINS) - 1, 2 * away + hydroxyl)
 
@@ -46,12 +47,12 @@ def basin_of(molecule: Molecule, positions: np.ndarray) -> np.ndarray:
 def counted(
     molecule: Molecule, parts: Iterable[np.ndarray], weights: Iterable[np.ndarray] | None = None
 ) -> np.ndarray:
-    """Numbers of frames (R, K) in each basin, in each part of a sampling.
+    """Count the frames (R, K) in each of K basins, for R parts of a sampling.
 
     Args:
         molecule: aspirin.
-        parts: (F, N, 3) Å each, such as replicas or blocks of time.
-        weights: (F,) for each part; None: one for each frame.
+        parts: frames (F, N, 3) Å of each part, such as a replica or a block of time.
+        weights: weights (F,) of the frames of each part; None for equal weights.
     """
     parts = list(parts)
     given = [None] * len(parts) if weights is None else weights
@@ -64,18 +65,18 @@ def counted(
 
 
 def facing(shares: np.ndarray) -> np.ndarray:
-    """Share (...) of the frames whose ester faces the acid, from shares (..., K) of the basins.
+    """Compute the share (...) of frames with the ester facing the acid, from K basins (..., K).
 
-    Frames whose hydroxyl group is turned are left out.
+    Frames with a turned hydroxyl group are omitted.
     """
     return shares[..., :2].sum(axis=-1) / shares[..., :4].sum(axis=-1)
 
 
 def estimated(measure: Callable[..., np.ndarray], *tables: np.ndarray, seed: int = 0) -> Estimate:
-    """A measure of the shares of basins in samplings, with its standard error.
+    """Compute a measure of the shares of basins in samplings, with its standard error.
 
-    The error comes from a bootstrap over the rows of each table. It is unknown (NaN) where the rows
-    do not vary, which shows that they are too few or too short.
+    The error comes from a bootstrap over the rows of each table. The error is unknown (NaN) if the
+    rows do not vary.
 
     Args:
         measure: function of the shares (..., K) in each sampling that returns (...).
@@ -97,7 +98,7 @@ def estimated(measure: Callable[..., np.ndarray], *tables: np.ndarray, seed: int
 
 
 def global_basin(setting: Setting) -> int:
-    """Index of the basin of the reference's global minimum of aspirin."""
+    """Return the index of the basin with the reference's global minimum of aspirin."""
     path = setting.place("fig5") / "minima.npz"
     if not path.is_file():
         all_minima(setting)  # writes the file

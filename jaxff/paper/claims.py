@@ -1,7 +1,7 @@
-"""What the paper says: quotations, the rules that test them, and its tables.
+"""Statements of the paper (exact quotations), the rules that test them, and the paper's tables.
 
 Source: H. E. Sauceda, M. Gastegger, S. Chmiela, K.-R. Müller and A. Tkatchenko, J. Chem. Phys. 153,
-124109 (2020), https://doi.org/10.1063/5.0023005. The quotations are exact; "…" leaves words out.
+124109 (2020), https://doi.org/10.1063/5.0023005. In quotations, "…" marks omitted words.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from math import inf
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper, and the interval of a number in which it holds.
+    """A statement of the paper, and the rule that tests this statement.
 
     Attributes:
         experiment: name in `jaxff.paper.EXPERIMENTS`.
         quote: exact words of the paper.
-        measure: the number that tests the statement, in words, with its unit.
-        low, high: the statement holds where the number lies between them.
+        measure: description and unit of the number that tests the statement.
+        low, high: bounds of the number if the statement holds.
     """
 
     experiment: str
@@ -38,12 +38,12 @@ class Claim:
         return f"{self.measure} is between {self.low:g} and {self.high:g}"
 
 
-ALIKE, REMOTE = 0.9, 0.7  # correlations of surfaces that are alike, and that hardly resemble
+ALIKE, REMOTE = 0.9, 0.7  # correlations of similar surfaces, and of different surfaces
 LITTLE = 1.0  # kcal/mol, kT at 500 K
 COUPLED = 0.2  # share of the smaller rotor in a normal mode of two coupled rotors
-UNLIKE = 0.5  # kcal/mol: energies of two levels of theory that differ by more are not the same
+UNLIKE = 0.5  # kcal/mol: smaller differences of two levels of theory are not significant
 KERNEL_MAE = 0.06, 0.16  # kcal/mol, Section II A: small molecules, and molecules like aspirin
-STILL = 5.0  # cm⁻¹: a smaller shift of a band is no shift
+STILL = 5.0  # cm⁻¹: smaller shifts of a band are not significant
 
 CLAIMS: Mapping[str, Claim] = {
     "accurate": Claim(
@@ -65,12 +65,12 @@ CLAIMS: Mapping[str, Claim] = {
     "coupling-missed": Claim(
         "fig2",
         "they miss the coupling between the hydroxyl and methyl functional group",
-        "the coupling of the rotors, as a multiple of sGDML's (regression),", high=0.5,
+        "the coupling of the rotors divided by that of sGDML (regression)", high=0.5,
     ),
     "coupling-kept": Claim(
         "fig2",
         "both manage to reproduce the rotor coupling qualitatively",
-        "the coupling of the rotors, as a multiple of sGDML's (regression),", low=0.5,
+        "the coupling of the rotors divided by that of sGDML (regression)", low=0.5,
     ),
     "ethanol-misrepresented": Claim(
         "fig2",
@@ -86,7 +86,7 @@ CLAIMS: Mapping[str, Claim] = {
     "keto-global": Claim(
         "fig2",
         "GAFF reproduces the global minima qualitatively well",
-        "GAFF's energy at the lowest point of sGDML, above its own lowest point (kcal/mol),",
+        "GAFF's energy at the lowest point of sGDML relative to GAFF's lowest point (kcal/mol)",
         high=0.5,
     ),
     "keto-local": Claim(
@@ -131,33 +131,33 @@ CLAIMS: Mapping[str, Claim] = {
     "gaff-order": Claim(
         "fig5",
         "GAFF strongly misrepresents the ordering of the minima on the aspirin PES",
-        "GAFF's energy of the reference's global minimum (a) above the lowest of the others "
-        "(kcal/mol)", low=0.0,
+        "GAFF's energy of the reference's global minimum (a) relative to the lowest other "
+        "minimum (kcal/mol)", low=0.0,
     ),
     "gaff-c": Claim(
         "fig5",
         "Fig. 5-c is the most stable configuration, where two the oxygen atoms are sharing a "
         "positive hydrogen atom",
-        "GAFF's energy of (c) above the lowest of the others (kcal/mol)", high=0.0,
+        "GAFF's energy of (c) relative to the lowest other minimum (kcal/mol)", high=0.0,
     ),
     "ccsd-c": Claim(
         "fig5",
         "this structure is also a local minimum, but it is … higher than the global minimum",
-        "the reference's energy of (c) above (a) (kcal/mol; 3.39 in the paper)",
+        "the reference's energy of (c) relative to (a) (kcal/mol; 3.39 in the paper)",
         low=2.39, high=4.39,
     ),
     "contact-gain": Claim(
         "fig5",
         "attractive interaction between the electron lone pair",
-        "what the reference gains in energy from an O···C distance of 3.8 Å to that of (a), minus "
-        "what GAFF gains (kcal/mol),", low=0.0,
+        "the decrease of the reference's energy from an O···C distance of 3.8 Å to that of (a), "
+        "minus the decrease of GAFF's energy (kcal/mol)", low=0.0,
     ),
     "contact-lost": Claim(
         "fig5",
         "is not longer stable due to the very close proximity of the three negatively charged "
         "oxygen atoms",
-        "GAFF's energy at the O···C distance of (a), above the lowest along the distance "
-        "(kcal/mol),", low=LITTLE,
+        "GAFF's energy at the O···C distance of (a) relative to the lowest energy along the "
+        "distance (kcal/mol)", low=LITTLE,
     ),
     "fingerprint": Claim(
         "fig6",
@@ -203,7 +203,7 @@ CLAIMS: Mapping[str, Claim] = {
     "other-sampling": Claim(
         "fig7",
         "these two methodologies generate different samplings of the configurational space",
-        "the overlap of torsions minus that by chance", high=0.0,
+        "the overlap of torsions minus the overlap by chance", high=0.0,
     ),
     "reliable-distances": Claim(
         "fig7",
@@ -213,8 +213,8 @@ CLAIMS: Mapping[str, Claim] = {
     "aspirin-local": Claim(
         "fig7",
         "GAFF preferably samples two of its local minima instead of the global one",
-        "GAFF's share of aspirin's frames in the basin of the global minimum, minus that in the "
-        "two most visited other basins", high=0.0,
+        "GAFF's share of frames of aspirin in the basin of the global minimum, minus the share "
+        "in the two most visited other basins", high=0.0,
     ),
     "dft-close": Claim(
         "level",
@@ -259,46 +259,48 @@ CLAIMS: Mapping[str, Claim] = {
     "morse-better": Claim(
         "table2",
         "allows the model to converge to slightly better RMSEs compared to the unmodified versions",
-        "the force RMSE of GAFF-Morse divided by GAFF's, with the most frames,", high=1.0,
+        "the force RMSE of GAFF-Morse divided by that of GAFF, with the most frames", high=1.0,
     ),
     "forces-more": Claim(
         "table2",
         "forces appear to profit from the extended functional form to a larger extent than the "
         "energies",
-        "GAFF-Morse's RMSE divided by GAFF's, for forces minus for energies, with the most "
-        "frames,", high=0.0,
+        "the ratio of the RMSEs of GAFF-Morse and GAFF for forces, minus the ratio for energies, "
+        "with the most frames", high=0.0,
     ),
     "nn-best": Claim(
         "table2",
         "even in the case of using only 110 data points, GAFF-NN outperforms the other variants "
         "with respect to force predictions",
-        "GAFF-NN's force RMSE with 110 frames divided by the lowest of the other variants",
+        "the force RMSE of GAFF-NN with 110 frames divided by the lowest force RMSE of the other "
+        "variants",
         high=1.0,
     ),
     "refinement": Claim(
         "refinement",
         "an initial model trained on MM-FF sampled data could serve as a basis for further "
         "iterative refinement",
-        "the force MAE after refinement divided by that of as many frames of GAFF", high=1.0,
+        "the force MAE after refinement divided by the force MAE with the same number of frames "
+        "of GAFF", high=1.0,
     ),
     "recovered": Claim(
         "fig9",
         "even a relative simple augmentation is enough to recover the sampling behavior of the "
         "reference method to a large extent",
-        "what remains of GAFF's deviation from the reference in the share of frames whose ester "
-        "faces the acid", low=-0.5, high=0.5,
+        "the remaining part of GAFF's deviation from the reference in the share of frames with "
+        "the ester facing the acid", low=-0.5, high=0.5,
     ),
     "preferred": Claim(
         "fig9",
         "The global minimum dominated by the … interaction (1) is now visited preferably by the "
         "GAFF+ML model",
-        "the share of the time that GAFF+ML spends in the basin of the global minimum, minus the "
-        "largest other share", low=0.0,
+        "the share of time of GAFF+ML in the basin of the global minimum, minus the largest "
+        "share of another basin", low=0.0,
     ),
     "frequencies": Claim(
         "fig9",
         "The relative sampling frequency of visiting the different minima is reproduced as well",
-        "the share of the time that GAFF+ML spends in other basins than the reference does",
+        "the share of time of GAFF+ML in other basins than the reference",
         high=0.1,
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Run the experiments of the paper and write a page with the comparison."""
+"""Functions that run the experiments of the paper and write a page with the comparison."""
 
 from __future__ import annotations
 
@@ -38,25 +38,24 @@ def reproduce(
     seed: int = 0,
     progress: Callable[[str, float], None] = lambda _, __: None,
 ) -> dict[str, Result]:
-    """Run one or all experiments of the paper; write results, pictures and a page.
+    """Run one or all experiments of the paper, and write results, pictures and a page.
 
-    Finished results are kept in the folder. After an interruption the same call continues there.
+    Repeat the call to continue after an interruption; `folder` keeps finished results.
 
     Args:
         name: a name in `EXPERIMENTS`, or "all".
-        folder: folder for FOLDER/NAME/result.json with pictures, for the models, and for the page
-            FOLDER/index.html.
-        data: data sets that replace the packaged ones of the same molecules. With given data the
-            sizes are those of the paper.
-        surface_data: data sets for the surfaces and normal modes alone, such as coupled-cluster
+        folder: folder for results and pictures (NAME/result.json), models, and the page
+            index.html.
+        data: data sets that replace the packaged data sets. With given data, the sizes are those
+            of the paper.
+        surface_data: data sets used only for surfaces and normal modes, such as coupled-cluster
             frames of ethanol.
-        small: use small sizes, which show within minutes that everything runs, but give no
-            meaningful results.
-        seed: seed of every random choice.
-        progress: called with a phase and the fraction done.
+        small: whether to use small sizes, for a test run without meaningful results.
+        seed: random seed.
+        progress: called with the name of a phase and the fraction done.
 
     Returns:
-        The `Result` of each experiment that was requested, by name.
+        the `Result` of each requested experiment by name.
 
     Raises:
         InputError: an unknown name, data of another molecule, two data sets of one molecule, or a
@@ -93,19 +92,19 @@ def reproduce(
 
 
 def _processor_time() -> float:
-    """Processor time of this process and of its finished workers, s."""
+    """Return the processor time of this process and of finished workers, s."""
     return sum(os.times()[:4])
 
 
 def by_molecule(data: Sequence[Dataset], ending: str = "") -> dict[str, Dataset]:
-    """Data sets by the names of their molecules.
+    """Return data sets by the names of their molecules.
 
     Args:
         data: data sets of the paper's molecules.
         ending: appended to the names.
 
     Raises:
-        InputError: another molecule, or two data sets of one molecule.
+        InputError: a data set is of another molecule, or two are of one molecule.
     """
     named: dict[str, Dataset] = {}
     for one in data:
@@ -120,7 +119,7 @@ def by_molecule(data: Sequence[Dataset], ending: str = "") -> dict[str, Dataset]
 
 
 def write_page(setting: Setting) -> None:
-    """Write FOLDER/index.html, which compares all results with the paper."""
+    """Write index.html in the folder, which compares all results with the paper."""
     results = {
         name: Result.read(path)
         for name in EXPERIMENTS
@@ -130,14 +129,13 @@ def write_page(setting: Setting) -> None:
     report.text(f"The results are compared with {PAPER}.")
     if setting.small:
         report.text(
-            "These are the small sizes, which show that everything runs. Their numbers and "
-            "verdicts are not meaningful."
+            "This is a test run with small sizes. The numbers and verdicts are not meaningful."
         )
     report.text(
-        "Each statement of the paper is quoted and tested by a rule on one number. It agrees or "
-        f"disagrees if {SIGMAS:g} standard errors on both sides of the number do, and says nothing "
-        "where they cover both answers or the error is unknown. Levels of theory differ from "
-        "those of the paper unless its data sets were given."
+        "Each statement of the paper is quoted and tested by a rule on one number. The verdict is "
+        f"“agrees” or “disagrees” if the number is more than {SIGMAS:g} standard errors from the "
+        "bounds of the rule. Otherwise, or if the error is unknown, it “says nothing”. Levels of "
+        "theory differ from those of the paper unless the paper's data sets were given."
     )
     report.table(
         ["experiment", "verdict", "statements", "minutes"],
@@ -148,10 +146,10 @@ def write_page(setting: Setting) -> None:
     )
     for name, result in results.items():
         _section(report, setting.folder / name, result)
-    report.heading("What the paper proposes and jaxff adds")
+    report.heading("Proposals of the paper, and methods of jaxff")
     report.text(
-        "These numbers are not computed by this command. They were measured before, under the "
-        "conditions that the named page states."
+        "This command does not compute these numbers. They were measured earlier; the named page "
+        "states the conditions."
     )
     report.table(
         ["the paper", "jaxff", "measured", "page"],
@@ -161,7 +159,7 @@ def write_page(setting: Setting) -> None:
 
 
 def _section(report: Report, folder: Path, result: Result) -> None:
-    """Add a figure or table: the paper's statements, our numbers, the verdicts, and the rest."""
+    """Add an experiment to the page: statements, numbers, verdicts, tables and pictures."""
     tested = f": {result.verdict}" if result.findings else ""
     report.heading(result.title + tested)
     rows = [
@@ -180,7 +178,9 @@ def _section(report: Report, folder: Path, result: Result) -> None:
         report.picture(folder / picture.file, picture.caption)
     for structures in result.structures:
         shown = {title: Molecule.read(folder / file) for title, file in structures.files.items()}
-        report.molecules(shown, f"{structures.caption} Drag or use the arrow keys to rotate.")
-    report.text(f"It rests on {result.level}.")
+        report.molecules(
+            shown, f"{structures.caption} Drag with the mouse or use the arrow keys to rotate."
+        )
+    report.text(f"Level of theory and data: {result.level}.")
     for note in result.notes:
         report.text(note)

@@ -1,7 +1,7 @@
 """The n→π* contact of aspirin: energies against the O···C distance by each potential.
 
-An oxygen of the acid and the carbonyl carbon of the ester attract each other by the donation of a
-lone pair of the oxygen. Force fields contain only the electrostatic part of the attraction.
+An oxygen of the acid donates a lone pair to the carbonyl carbon of the ester, which causes an
+attraction. Force fields contain only the electrostatic part of this attraction.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ DESCENT = Descent(tolerance=2e-2, max_steps=500)
 
 
 class Curve(NamedTuple):
-    """Energies along a distance, all other coordinates relaxed.
+    """Energies along a distance, with all other coordinates relaxed.
 
     Attributes:
         distances: (D,) Å, ascending.
-        energies: (D,) kcal/mol above the lowest; NaN where the minimisation has not converged.
+        energies: (D,) kcal/mol above the lowest energy; NaN without convergence.
     """
 
     distances: np.ndarray
     energies: np.ndarray
 
     def at(self, distance: float) -> float:
-        """Energy in kcal/mol at a distance in Å, by a cubic spline."""
+        """Return the energy, kcal/mol, at a distance, Å, by a cubic spline."""
         known = np.isfinite(self.energies)
         if known.sum() < 4:
             return float("nan")
@@ -43,7 +43,7 @@ class Curve(NamedTuple):
 
     @property
     def best(self) -> float:
-        """The distance in Å of the lowest energy, by a cubic spline; NaN if it is not known."""
+        """The distance of the lowest energy, Å, by a cubic spline; NaN if unknown."""
         known = np.flatnonzero(np.isfinite(self.energies))
         if len(known) < 4:
             return float("nan")
@@ -55,14 +55,14 @@ def curve(
     surface: Any, molecule: Molecule, start: np.ndarray, atoms: tuple[int, int],
     distances: np.ndarray = DISTANCES,
 ) -> Curve:  # fmt: skip
-    """Energies along the distance of two atoms.
+    """Compute energies along the distance between two atoms.
 
-    Each geometry is relaxed from that at the neighbouring distance.
+    Each geometry is relaxed from the geometry at the neighbouring distance.
 
     Args:
         surface: a potential or a calculator.
         molecule: elements and bonds.
-        start: (N, 3) Å; the curve is followed from its distance in both directions.
+        start: starting geometry (N, 3) Å, from which the distance increases and decreases.
         atoms: the two atoms.
         distances: (D,) Å, ascending.
     """
@@ -80,11 +80,11 @@ def curve(
 
 
 def plot(curves: Mapping[str, Curve], marked: float) -> Figure:
-    """The curves of several potentials.
+    """Plot the curves of several potentials.
 
     Args:
-        curves: {name: curve}.
-        marked: a distance in Å that is marked by a line.
+        curves: the curves by name of the potential.
+        marked: distance that a line marks, Å.
     """
     figure, ax = style.single(6.4, 4.0)
     for k, (name, one) in enumerate(curves.items()):

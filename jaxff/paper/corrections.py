@@ -1,4 +1,4 @@
-"""Force fields of aspirin refitted to the reference, and kernels that correct them locally."""
+"""Refitted force fields of aspirin, and kernels that correct force fields locally."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIGMA = 2.0  # 1/Å, the widest kernel that predicts equally well near its frame
 
 
 def refitted(setting: Setting, form: str) -> Potential:
-    """GAFF, or one of its extended forms, refitted to frames of the data; GAFF itself if small."""
+    """Fit GAFF or an extended form to frames of the data; with small sizes, return GAFF."""
     if setting.small:
         return setting.gaff(MOLECULE)
 
@@ -39,9 +39,9 @@ def refitted(setting: Setting, form: str) -> Potential:
 
 
 def labelled(setting: Setting, name: str, positions: np.ndarray) -> Dataset:
-    """Label positions (F, N, 3) Å of aspirin by the reference, and keep them in the folder `fig9`.
+    """Label positions (F, N, 3) Å of aspirin with the reference; the folder `fig9` keeps them.
 
-    Where no calculator has the level of theory of the data, sGDML labels them.
+    If no calculator has the level of theory of the data, sGDML labels the frames.
     """
     molecule = setting.dataset(MOLECULE).molecule
     method = setting.reference(MOLECULE) or setting.kernel(MOLECULE)
@@ -52,10 +52,9 @@ def labelled(setting: Setting, name: str, positions: np.ndarray) -> Dataset:
 
 
 def profile(setting: Setting) -> Dataset:
-    """Labelled geometries over the torsions of the ester and the acid, which cover barriers.
+    """Label geometries on a grid of the torsions of the ester and the acid, including barriers.
 
-    The other degrees of freedom are relaxed by class-II refitted to the data, whose geometries are
-    close to those of the reference.
+    The other degrees of freedom are relaxed with class-II refitted to the data.
     """
     data, step = setting.dataset(MOLECULE), setting.size(30.0, 120.0)
     values = np.radians(np.arange(-180.0, 180.0, step))
@@ -73,15 +72,15 @@ def profile(setting: Setting) -> Dataset:
 
 
 def corrected(setting: Setting, title: str, baseline: Potential) -> Potential:
-    """A potential plus a kernel on the ester and acid groups of aspirin.
+    """Train a kernel that corrects a potential on the ester and acid groups of aspirin.
 
-    The kernel is trained on the energies and forces of a torsion profile and of frames of the
-    data. Then the sum is sampled, and the kernel is trained again with frames of this sampling.
+    The kernel is trained on the torsion profile and on frames of the data. Then the sum of the
+    potential and the kernel is sampled, and the kernel is trained again with the new frames.
 
     Args:
         setting: the settings.
         title: name of the potential.
-        baseline: the potential that is corrected.
+        baseline: the potential to correct.
     """
     data = setting.dataset(MOLECULE)
     atoms = atoms_of(data.molecule)[list(INTERACTING)].tolist()

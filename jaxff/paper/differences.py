@@ -18,7 +18,7 @@ COLUMNS = [
 
 
 def run(setting: Setting) -> Result:
-    """The surfaces of sGDML and GAFF, and sGDML minus GAFF, relaxed and rigid."""
+    """Compare the relaxed and rigid surfaces of sGDML and GAFF (Fig. 4)."""
     folder, rows, levels, off = setting.place("fig4"), [], [], {}
     result = Result("Fig. 4: sGDML, GAFF and their difference", "")
     for molecule in setting.size((ETHANOL, KETO), (ETHANOL,)):
@@ -36,8 +36,8 @@ def run(setting: Setting) -> Result:
                 {KERNEL: reference.far}, marks_of(minima) if relax else None,
             )  # fmt: skip
             caption = (
-                f"{molecule}, {kind} scans: sGDML, GAFF, and sGDML − GAFF; crosses: lowest minima; "
-                "circles: higher ones; hatched: far from the data."
+                f"{molecule}, {kind} scans: sGDML, GAFF, and sGDML − GAFF. Crosses: lowest "
+                "minima; circles: higher minima; hatched: far from the data."
             )
             file = f"{molecule}{'' if relax else '-rigid'}.png"
             result.pictures.append(picture(folder, file, figure, caption))
@@ -54,12 +54,12 @@ def run(setting: Setting) -> Result:
         result.findings.append(judged("keto-more", {"GAFF": more}))
     else:
         result.findings.append(untested("keto-more", NOT_RUN))
-    result.level = f"{'; '.join(levels)}; {setting.charge_model}; verdicts rest on relaxed scans"
+    result.level = f"{'; '.join(levels)}; {setting.charge_model}; verdicts use relaxed scans"
     result.numbers["rmsd"] = {name: value._asdict() for name, value in off.items()}
     result.tables.append(
         Table(
-            f"sGDML − GAFF: root mean square near the data where sGDML is below "
-            f"{surfaces.THERMAL:g} kcal/mol, mean subtracted; lowest and highest near the data",
+            "sGDML − GAFF: root mean square without the mean (near the data, sGDML below "
+            f"{surfaces.THERMAL:g} kcal/mol), and lowest and highest difference near the data",
             COLUMNS, rows,
         )
     )  # fmt: skip

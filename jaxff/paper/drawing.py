@@ -35,10 +35,10 @@ TESTS = (
 
 
 def run(setting: Setting) -> Result:
-    """The scheme; it has no statement to test."""
+    """Return the drawing of Fig. 8 as a result, without statements to test."""
     caption = (
-        "Data sets and models of Table I. Frames of both samplings have labels of the reference; "
-        "each kernel is trained on one sampling and tested on frames that it has not seen."
+        "Data sets and models of Table I. Frames of both samplings have labels of the reference. "
+        "Each kernel is trained on one sampling and tested on other frames."
     )
     rows = [
         [f"{train} → {test}", train, test, sum(key[1:] == (train, test) for key in TABLE_I)]
@@ -54,7 +54,7 @@ def run(setting: Setting) -> Result:
 
 
 def scheme() -> Figure:
-    """The drawing: samplings, data sets, models and tests, from left to right."""
+    """Draw samplings, data sets, models and tests, from left to right."""
     figure, ax = style.single(9.6, 3.9)
     ax.set_xlim(0.0, 11.2)
     ax.set_ylim(0.2, 4.5)

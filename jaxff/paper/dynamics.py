@@ -1,4 +1,4 @@
-"""Dynamics at 500 K that several experiments use, kept on disk."""
+"""Stored dynamics at 500 K for several experiments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTLING = 0.2  # share of the frames of each replica that is left out at the st
 
 
 def replicas(setting: Setting) -> int:
-    """The number of replicas."""
+    """Return the number of replicas."""
     return setting.size(16, 2)
 
 
@@ -27,20 +27,20 @@ def sampled(
     make: Callable[[], Potential],
     ps: float | None = None,
 ) -> np.ndarray:
-    """Frames of the dynamics of a potential, kept in the folder `dynamics`.
+    """Sample frames by dynamics of a potential, or read them from the folder `dynamics`.
 
-    The replicas start from conformers of RDKit, so that they are independent of all data. The first
-    fifth of each replica is left out.
+    The replicas start from conformers of RDKit, independent of all data. The first fifth of each
+    replica is omitted.
 
     Args:
         setting: the settings.
         molecule: name of the molecule.
         title: name of the potential.
         make: function that returns the potential; called if there is no file.
-        ps: length of each replica, ps; None: 50 for aspirin, 100 for other molecules.
+        ps: length of each replica, ps; None for 50 (aspirin) or 100 (other molecules).
 
     Returns:
-        (R, F, N, 3) Å, in the order of time.
+        positions (R, F, N, 3) Å of R replicas and F frames, in the order of time.
     """
     path = setting.place("dynamics") / f"{molecule}-{title.lower().replace(' ', '-')}.npz"
     if not path.is_file():
@@ -58,5 +58,5 @@ def sampled(
 
 
 def gaff_frames(setting: Setting, molecule: str) -> np.ndarray:
-    """Frames (R, F, N, 3) Å of the dynamics of GAFF."""
+    """Return frames (R, F, N, 3) Å of R replicas sampled by GAFF; see `sampled`."""
     return sampled(setting, molecule, "GAFF", lambda: setting.gaff(molecule))

@@ -1,4 +1,4 @@
-"""Settings, data and models that the experiments share."""
+"""Settings, data and models shared by the experiments."""
 
 from __future__ import annotations
 
@@ -49,17 +49,16 @@ FORCE_FIELDS = {"MMFF94": "mmff94-rdkit", "UFF": "uff-rdkit", "Ghemical": "ghemi
 
 @dataclass(frozen=True)
 class Setting:
-    """The settings of the experiments.
+    """Settings of the experiments.
 
     Attributes:
-        folder: folder of all results, models and data, which experiments share.
-        small: whether small sizes are used, which show only that everything runs.
-        seed: seed of every random choice.
-        given: data sets that replace the packaged ones, by molecule, or by molecule and `SURFACE`
-            for the surfaces and normal modes alone.
-        progress: called with a phase and the fraction done.
-        warnings: of simulations that left the training data of their potentials, since the
-            experiment began.
+        folder: folder of all results, models and data.
+        small: whether small sizes are used, for a test run.
+        seed: random seed.
+        given: data sets that replace the packaged data sets, by molecule. Names of data sets only
+            for surfaces and normal modes end with `SURFACE`.
+        progress: called with the name of a phase and the fraction done.
+        warnings: warnings of this experiment about frames outside the training data.
     """
 
     folder: Path
@@ -70,19 +69,19 @@ class Setting:
     warnings: list[str] = field(default_factory=list)
 
     def size(self, full: T, small: T, paper: T | None = None) -> T:
-        """`small` in a run with small sizes, `paper` with given data, otherwise `full`."""
+        """Return `small` with small sizes, `paper` with given data, and otherwise `full`."""
         if self.small:
             return small
         return paper if paper is not None and self.given else full
 
     def place(self, experiment: str) -> Path:
-        """The folder of an experiment, created if it does not exist."""
+        """Return the folder of an experiment, created if necessary."""
         folder = self.folder / experiment
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def dataset(self, name: str) -> Dataset:
-        """The given or packaged data set of a molecule, or a name of the next two methods."""
+        """Return the data set of a molecule, of `surface_set` or of `hartree_fock_set`."""
         if name in self.given:
             return self.given[name]
         if name.endswith(HARTREE_FOCK):
@@ -90,19 +89,19 @@ class Setting:
         return packaged_dataset(name.replace("-", "_"))
 
     def surface_set(self, molecule: str) -> str:
-        """Name of the data set for a molecule's surface: few frames at a higher level."""
+        """Return the name of the data set for a surface: few frames at a higher level."""
         if molecule + SURFACE in self.given:
             return molecule + SURFACE
         return molecule if molecule in self.given else molecule + PACKAGED
 
     def hartree_fock_set(self, molecule: str) -> str:
-        """Name of the data set of a molecule's surface at HF/6-31G* (if small, HF/STO-3G)."""
+        """Return the name of the data set at HF/6-31G* (HF/STO-3G with small sizes)."""
         return molecule + HARTREE_FOCK
 
     def torsion_frames(self, name: str) -> Dataset | None:
-        """Frames over both torsions at the level of a surface's data set, if there are any.
+        """Return training frames on a grid of both torsions for a surface, or None.
 
-        Dynamics reaches their high energies rarely. They are training frames only.
+        These frames have high energies, which dynamics rarely reach.
         """
         molecule = name.removesuffix(HARTREE_FOCK).removesuffix(PACKAGED)
         if molecule not in WITH_TORSIONS or molecule in self.given or molecule == name:
@@ -127,7 +126,7 @@ class Setting:
 
         Args:
             data: the frames.
-            n_train: number of training frames; at most three quarters of all frames are used.
+            n_train: number of training frames, limited to three quarters of all frames.
             draw: number of the random draw.
 
         Raises:
@@ -135,29 +134,31 @@ class Setting:
         """
         n = len(data.distinct())
         if n < 40:
-            raise InputError(f"{data.label}: {n} frames are too few; 40 are needed")
+            raise InputError(
+                f"{data.label} has {n} frames, but at least 40 are needed: give a larger data set"
+            )
         n_valid = min(100, n // 8)
         n_train = min(n_train, 3 * n // 4)
         n_test = min(1000, n - n_train - n_valid)
         return data.split(n_train, n_valid, n_test, seed=self.seed + draw)
 
     def titled(self, title: str) -> Callable[[str, float], None]:
-        """The progress function with a title before each phase."""
+        """Return the progress function, with a title before each phase."""
         return lambda phase, fraction: self.progress(f"{title}: {phase}", fraction)
 
     def kept(self, name: str, make: Callable[[], Potential]) -> Potential:
-        """The potential in the folder `models`, created if it does not exist."""
+        """Read a potential from the folder `models`, or create and save this potential."""
         path = self.place("models") / f"{name}.npz"
         if not path.is_file():
             save(path, make())
         return load(path)
 
     def kernel(self, name: str, half: bool = False) -> Potential:
-        """sGDML trained on a data set: a fast substitute for its reference.
+        """Train sGDML on a data set, as a fast substitute for the reference method.
 
         Args:
             name: the data set.
-            half: use half of the training frames; the difference estimates the error.
+            half: whether to use only half of the training frames, to estimate errors.
         """
 
         def make():
@@ -170,9 +171,9 @@ class Setting:
         return self.kept(f"{name}-sgdml{'-half' if half else ''}", make)
 
     def charges(self, molecule: str) -> Any:
-        """RESP charges (N,) e at HF/6-31G* as in the paper; packaged ones if small.
+        """Return RESP charges (N,) e at HF/6-31G*, as in the paper; packaged charges if small.
 
-        They belong to the geometry that RDKit gives, and are kept in the folder `models`.
+        The charges are computed at RDKit's geometry. The folder `models` keeps these charges.
         """
         if self.small:
             return "auto"
@@ -188,29 +189,29 @@ class Setting:
 
     @property
     def charge_model(self) -> str:
-        """The charges of GAFF in words."""
+        """A description of GAFF's charges."""
         return "GAFF 1.81 with " + self.size("RESP charges (HF/6-31G*)", "packaged charges")
 
     def gaff(self, molecule: str, form: str = "gaff") -> Potential:
-        """GAFF, or one of its extended forms, in the atom order of the data set."""
+        """Return GAFF or one of its extended forms, in the atom order of the data set."""
         return gaff(self.dataset(molecule).molecule, charges=self.charges(molecule), form=form)
 
     def reference(self, name: str) -> str | None:
-        """Name of the calculator of the level of theory of a data set, if there is one."""
+        """Return the name of the calculator with the level of theory of a data set, or None."""
         theory = self.dataset(name).theory
         return next((c for start, c in CALCULATORS.items() if theory.startswith(start)), None)
 
     def uncertainty(self, name: str) -> gdml.Uncertainty:
-        """Standard errors of `kernel(name)`."""
+        """Return the model of the standard errors of `kernel(name)`."""
         part = self.kernel_frames(name)
         return gdml.uncertainty(self.kernel(name), part.train, part.valid, seed=self.seed)
 
     def kernel_error(self, name: str) -> dict[str, float]:
-        """Test errors of `kernel(name)`; see `jaxff.evaluate`."""
+        """Return the test errors of `kernel(name)`; see `jaxff.evaluate`."""
         return evaluate(self.kernel(name), self.kernel_frames(name).test)
 
     def kernel_frames(self, name: str) -> Split:
-        """The training, validation and test frames of `kernel(name)`."""
+        """Return the training, validation and test frames of `kernel(name)`."""
         n_train = self.size({"aspirin": 400}.get(name, 500), 60, 1000)
         part, more = self.split(self.dataset(name), n_train), self.torsion_frames(name)
         return part if more is None else part._replace(train=part.train.joined(more))
@@ -218,7 +219,7 @@ class Setting:
     def sampling(
         self, temperature: float, replicas: int, steps_per_frame: int, dt: float = 0.5
     ) -> Sampling:
-        """Langevin dynamics of which every frame is kept."""
+        """Langevin dynamics without an equilibration."""
         return Sampling(
             temperature, steps_per_frame * dt, equilibration=0.0, replicas=replicas, dt=dt,
             friction=5.0, seed=self.seed, stretch=None,
@@ -240,7 +241,7 @@ class Setting:
         return self.watched(title, run)
 
     def watched(self, title: str, run: md.Run) -> md.Run:
-        """The run, after a warning if frames of it are outside the training data."""
+        """Return the run; record a warning if frames are outside the training data."""
         found = run.extrapolation
         if found is not None and (text := found.text(title)):
             self.warnings.append(text[0].upper() + text[1:] + ".")
@@ -250,12 +251,12 @@ class Setting:
 def force_fields(
     setting: Setting, name: str, titles: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
-    """GAFF as a potential and other force fields as calculators; UFF alone if small.
+    """Return GAFF as a potential and other force fields as calculators; only UFF if small.
 
     Args:
         setting: the settings.
         name: the molecule.
-        titles: names in `FORCE_FIELDS`, None for all.
+        titles: names in `FORCE_FIELDS`; None for all.
     """
     titles = setting.size(tuple(FORCE_FIELDS), ("UFF",)) if titles is None else titles
     molecule = setting.dataset(name).molecule
@@ -264,10 +265,10 @@ def force_fields(
 
 
 def identified(data: Dataset) -> str:
-    """Name of the molecule of a data set.
+    """Return the name of the molecule of a data set.
 
     Raises:
-        InputError: it is not one of the paper's molecules.
+        InputError: the paper does not study this molecule.
     """
     for name, smiles in MOLECULES.items():
         try:
@@ -276,6 +277,6 @@ def identified(data: Dataset) -> str:
             continue
         return name
     raise InputError(
-        f"{data.label} is none of the paper's molecules ({', '.join(MOLECULES)}): use the commands "
+        f"{data.label} is not a molecule of the paper ({', '.join(MOLECULES)}): use the commands "
         "scan, minimize, md, spectrum and fit for other molecules"
     )

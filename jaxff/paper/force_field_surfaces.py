@@ -30,7 +30,7 @@ KETO_CLAIMS = ("keto-uff", "keto-global", "keto-local", "keto-remote")
 
 
 def run(setting: Setting) -> Result:
-    """Fig. 2: surfaces of both molecules by sGDML and force fields."""
+    """Compare the surfaces of both molecules by sGDML and force fields (Fig. 2)."""
     titles = setting.size(("GAFF", "MMFF94", "Ghemical", "UFF"), ("GAFF", "UFF"))
     result = Result("Fig. 2: energy surfaces by sGDML and force fields", "")
     levels = []
@@ -47,15 +47,15 @@ def run(setting: Setting) -> Result:
         result.findings += [untested(c, NOT_RUN) for c in KETO_CLAIMS]
     result.level = f"{'; '.join(levels)}; {setting.charge_model}"
     result.notes.append(
-        "The verdicts rest on relaxed scans. The paper calls its surfaces cuts, so rigid scans are "
-        "in the tables as well. The coupling is the part of a surface that is no sum of functions "
-        "of one torsion each."
+        "The verdicts use relaxed scans. The tables also contain rigid scans, because the paper "
+        "calls its surfaces cuts. The coupling is the surface minus the best sum of functions of "
+        "one torsion."
     )
     return result
 
 
 def hartree_fock(setting: Setting) -> Result:
-    """Fig. 3: keto-malondialdehyde by sGDML, GAFF, sGDML trained on HF, and MMFF94."""
+    """Compare keto-malondialdehyde by sGDML, GAFF, sGDML trained on HF, and MMFF94 (Fig. 3)."""
     reference, at_hf = (surfaces.surface(setting, KETO, title) for title in (KERNEL, HF_KERNEL))
     mmff94, gaff = (surfaces.scanned(setting, KETO, title) for title in ("MMFF94", "GAFF"))
     minima = _minima(setting, KETO, (KERNEL, "GAFF", HF_KERNEL, "MMFF94"))
@@ -104,27 +104,27 @@ def add_surfaces(
     shares = {title: float(points.mean()) for title, points in far.items()}
     result.numbers.setdefault("far_from_data", {})[molecule] = shares
     caption = (
-        f"Minima of {molecule}, relaxed in all coordinates by each potential from the minima on "
-        f"the grid; equivalent ones count once, and the {LISTED} lowest are listed"
+        f"The {LISTED} lowest distinct minima of {molecule}, relaxed in all coordinates by each "
+        "potential from the minima on the grid"
     )
     result.tables.append(Table(caption, MINIMA_COLUMNS, rows))
     figure = plot_surfaces.energy_maps(scans, learned[KERNEL].highest, far, marks_of(minima))
     caption = (
-        f"Relaxed energies of {molecule}, kcal/mol above the lowest point of each potential, on "
-        "the scale of sGDML. Crosses: lowest minima; circles: higher minima (dashed: doubtful). "
-        "Hatched: far from the data of the kernel. Dots: not converged."
+        f"Relaxed energies of {molecule} relative to the lowest point of each potential, "
+        "kcal/mol, on the scale of sGDML. Crosses: lowest minima; circles: higher minima "
+        "(dashed: doubtful). Hatched: far from the data of the kernel. Dots: not converged."
     )
     result.pictures.append(picture(setting.place(name), f"{molecule}.png", figure, caption))
     result.notes += [surface.far_share for surface in learned.values()]
     result.notes.append(
-        f"A minimum of sGDML for {molecule} is doubtful if its energy deviates by more than "
-        f"{surface_minima.CONFIRMED:g} kcal/mol from the reference method at the same geometry or, "
-        "where no calculator has this level, if it is far from the data."
+        f"A minimum of sGDML for {molecule} is doubtful if the energy deviates by more than "
+        f"{surface_minima.CONFIRMED:g} kcal/mol from the reference method at the same geometry. "
+        "If no calculator has this level of theory, a minimum far from the data is doubtful."
     )
 
 
 def marks_of(minima: Mapping[str, list[SurfaceMinimum]]) -> dict[str, plot_surfaces.Marks]:
-    """The minima by potential, to be marked in the panels of a picture."""
+    """Return the marks of minima in the panels of a picture, by potential."""
     return {
         title: plot_surfaces.Marks(
             np.array([m.torsions for m in places]).reshape(-1, 2),
@@ -143,7 +143,7 @@ def _minima(
 def _add_rigid(
     setting: Setting, result: Result, molecule: str, relaxed: Surface, scans: Mapping[str, Scan]
 ) -> None:
-    """Add a table that compares rigid with relaxed scans, and a picture of the rigid ones."""
+    """Add a table that compares rigid with relaxed scans, and a picture of the rigid scans."""
     rigid = surfaces.surface(setting, molecule, relax=False)
     cuts = {title: surfaces.scanned(setting, molecule, title, relax=False) for title in scans}
     rows = [
@@ -156,16 +156,16 @@ def _add_rigid(
         ]
         for title in scans
     ]  # fmt: skip
-    caption = f"Likeness of the surfaces of {molecule} with that of sGDML"
+    caption = f"Comparison of the surfaces of {molecule} with the surface of sGDML"
     result.tables.append(Table(caption, LIKENESS_COLUMNS, rows))
     result.numbers.setdefault("likeness", {})[molecule] = rows
     figure = plot_surfaces.energy_maps(
         {KERNEL: rigid.scan, **cuts}, rigid.highest, {KERNEL: rigid.far}
     )
     caption = (
-        f"Rigid scans of {molecule}: all potentials at the same geometries, which are made from "
-        "the lowest one of sGDML by turning the rotors. Crosses: lowest points. Hatched: far from "
-        "the data of the kernel."
+        f"Rigid scans of {molecule}: all potentials at the same geometries, created from the "
+        "lowest geometry of sGDML by rotation of the rotors. Crosses: lowest points. Hatched: "
+        "far from the data of the kernel."
     )
     folder = setting.place("fig2")
     result.pictures.append(picture(folder, f"{molecule}-rigid.png", figure, caption))
@@ -206,5 +206,5 @@ def _keto(
 
 
 def chosen(values: dict[str, Estimate], names: tuple[str, ...]) -> dict[str, Estimate]:
-    """The values of `names`, without those that were not computed."""
+    """Return the values of `names` that were computed."""
     return {name: values[name] for name in names if name in values}

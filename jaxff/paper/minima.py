@@ -1,4 +1,4 @@
-"""Fig. 5: the lowest minima of aspirin, and their order by other potentials."""
+"""Fig. 5: the lowest minima of aspirin, and the energies of these minima by other potentials."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ METHYL, ESTER_CARBON, ESTER_OXYGENS, ACID_CARBON, ACID_OXYGEN, HYDROXYL = 0, 1, 
 
 
 def run(setting: Setting) -> Result:
-    """The lowest minima of aspirin by the reference, and their energies by each potential."""
+    """Compare the energies of the lowest minima of aspirin by several potentials (Fig. 5)."""
     data, folder = setting.dataset(MOLECULE), setting.place("fig5")
     everything, method = all_minima(setting), _method(setting)
     bonded = [k for k, R in enumerate(everything.positions) if is_hydrogen_bonded(data.molecule, R)]
@@ -66,13 +66,13 @@ def run(setting: Setting) -> Result:
         f"minima by {title}; sGDML trained on {data.theory}; {setting.charge_model}",
         _order_findings(order, c, title),
         [
-            "(a) is the global minimum of the reference, (c) its lowest minimum in which the "
-            "acid's hydrogen is bonded to an oxygen of the ester. "
+            "(a) is the global minimum of the reference. (c) is the lowest minimum of the "
+            "reference with a bond between the acid's hydrogen and an oxygen of the ester. "
             + (
                 "The minima are stationary points of the reference method itself."
                 if method is not None
-                else "No calculator has this level of theory: the minima are those of sGDML, and "
-                "are doubtful where their geometry is outside the domain of the training frames."
+                else "The minima are those of sGDML, because no calculator has this level of "
+                     "theory. Minima outside the domain of the training frames are doubtful."
             )
         ],
         {"energies": at, "c": c},
@@ -81,8 +81,8 @@ def run(setting: Setting) -> Result:
             picture(
                 folder, "levels.png",
                 plot_surfaces.minima_levels(order, [f"minimum {label}" for label in labels]),
-                "Energies of the minima after relaxation by each potential, above its lowest one. "
-                "Dashed: relaxed to another minimum.",
+                "Energies of the minima after relaxation by each potential, relative to the "
+                "lowest energy. Dashed: relaxed to another minimum.",
             )
         ],
         [_structures(folder, data.molecule, points, labels, title)],
@@ -92,10 +92,10 @@ def run(setting: Setting) -> Result:
 
 
 def _order_findings(order: Ordering, c: int | None, title: str) -> list[Finding]:
-    """The tests of the order of the minima by GAFF and by the reference."""
+    """Test the statements on the order of the minima by GAFF and by the reference."""
     at = {name: order.relaxed[p] for p, name in enumerate(order.names)}
     fallen = int(order.nearest[order.names.index("GAFF")][0]) != 0
-    reason = "by GAFF it relaxes to another minimum" if fallen else ""
+    reason = "with GAFF, this minimum relaxes to another minimum" if fallen else ""
     findings = [judged("gaff-order", {"GAFF": above_others(at["GAFF"], 0)}, reason)]
     if c is None:
         reason = "no minimum with the acid's hydrogen bonded to the ester was found"
@@ -120,8 +120,8 @@ def _geometries(molecule: Molecule, points: Minima, labels: list[str], title: st
         )
     ]  # fmt: skip
     caption = (
-        f"The minima of {title}, and where an oxygen of the acid is less than {CONTACT:g} Å from "
-        "the carbonyl carbon of the ester (n→π*)"
+        f"The minima of {title}, and contacts (n→π*): an oxygen of the acid is less than "
+        f"{CONTACT:g} Å from the carbonyl carbon of the ester"
     )
     columns = ["minimum", "energy, kcal/mol", "number of starts", "O···C, Å", "n→π*"]
     return Table(caption, [*columns, "hydrogen bond"], rows)
@@ -129,8 +129,8 @@ def _geometries(molecule: Molecule, points: Minima, labels: list[str], title: st
 
 def _energies(order: Ordering, labels: list[str]) -> Table:
     caption = (
-        "Energies above each potential's lowest at these geometries, and relaxed by each "
-        "potential; the minimum nearest to the relaxed geometry, and its distance"
+        "Relative energies at these geometries and after relaxation by each potential; the "
+        "minimum nearest to the relaxed geometry, and the distance from this minimum"
     )
     columns = [
         "potential", "minimum", "unrelaxed, kcal/mol", "relaxed, kcal/mol", "nearest minimum",
@@ -182,28 +182,29 @@ def _add_contact(
     ]  # fmt: skip
     rows = [[name, one.best, one.at(distance), gains[name]] for name, one in curves.items()]
     caption = (
-        "The distance from the nearest oxygen of the acid to the carbonyl carbon of the ester, "
-        "held, with all other coordinates relaxed from the global minimum (a) of the reference"
+        "Energies at fixed distances between the nearest oxygen of the acid and the carbonyl "
+        "carbon of the ester, with all other coordinates relaxed from the global minimum (a) of "
+        "the reference"
     )
     result.tables.append(Table(caption, columns, rows))
-    caption = "Energies against the O···C distance, all other coordinates relaxed."
+    caption = "Energies against the O···C distance, with all other coordinates relaxed."
     figure = contacts.plot(curves, distance)
     result.pictures.append(picture(setting.place("fig5"), "contact.png", figure, caption))
 
 
 def above_others(energies: np.ndarray, k: int) -> Estimate:
-    """Energy of minimum k above the lowest of the other minima, kcal/mol."""
+    """Return the energy of minimum k relative to the lowest other minimum, kcal/mol."""
     rest = np.delete(energies, k)
     lowest = np.min(rest, where=np.isfinite(rest), initial=np.inf)
     return Estimate(float(energies[k] - lowest), SAME)
 
 
 def all_minima(setting: Setting) -> Minima:
-    """All minima of aspirin within `WINDOW`, kept in the folder `fig5`.
+    """Find all minima of aspirin within `WINDOW`, or read them from the folder `fig5`.
 
-    They are minima of the reference method, or of sGDML if no calculator has the level of theory
-    of the data.  Starts are conformers, frames far apart, and GAFF's minima from conformers and
-    from conformers with the acid's hydrogen turned by 180°.
+    The minima are those of the reference method, or of sGDML if no calculator has the level of
+    theory of the data.  Starts are conformers, frames far apart, and minima of GAFF from
+    conformers, with and without rotation of the acid's hydrogen by 180°.
     """
     data, method = setting.dataset(MOLECULE), _method(setting)
     path, descent = setting.place("fig5") / "minima.npz", _descent(setting)
@@ -228,7 +229,7 @@ def all_minima(setting: Setting) -> Minima:
 
 
 def _method(setting: Setting) -> str | None:
-    """The calculator of the reference; None for the small sizes, for which it is too slow."""
+    """Return the calculator of the reference; None with small sizes, for a short run."""
     return None if setting.small else setting.reference(MOLECULE)
 
 
@@ -237,7 +238,7 @@ def _descent(setting: Setting) -> Descent:
 
 
 def some(points: Minima, which: list[int]) -> Minima:
-    """Some of the minima."""
+    """Return the minima with the given indices."""
     return replace(
         points, positions=points.positions[which], energies=points.energies[which],
         frequencies=tuple(points.frequencies[k] for k in which), counts=points.counts[which],
@@ -245,18 +246,18 @@ def some(points: Minima, which: list[int]) -> Minima:
 
 
 def atoms_of(molecule: Molecule) -> np.ndarray:
-    """The atoms of aspirin in the order of the SMILES."""
+    """Return the indices of aspirin's atoms in the order of the SMILES string."""
     return Molecule.from_smiles(MOLECULES[MOLECULE]).match(molecule)
 
 
 def acid_hydrogen(molecule: Molecule) -> int:
-    """The hydrogen of the acid."""
+    """Return the index of the acid's hydrogen."""
     order = atoms_of(molecule)
     return next(a for a in molecule.graph[order[HYDROXYL]] if a != order[ACID_CARBON])
 
 
 def acid_turned(molecule: Molecule, R: np.ndarray) -> np.ndarray:
-    """A geometry (N, 3) Å with the acid's hydrogen turned by 180° about its C-O bond."""
+    """Rotate the acid's hydrogen in a geometry (N, 3) Å by 180° about the C-O bond."""
     order, proton = atoms_of(molecule), acid_hydrogen(molecule)
     origin, turned = R[order[HYDROXYL]], R.copy()
     axis = origin - R[order[ACID_CARBON]]
@@ -273,12 +274,12 @@ def is_hydrogen_bonded(molecule: Molecule, R: np.ndarray) -> bool:
 
 
 def contact(molecule: Molecule, R: np.ndarray) -> float:
-    """Shortest distance Å from an oxygen of the acid to the ester's carbonyl carbon."""
+    """Return the shortest distance, Å, of the acid's oxygens from the ester's carbonyl carbon."""
     return closest_contact(molecule, R)[1]
 
 
 def closest_contact(molecule: Molecule, R: np.ndarray) -> tuple[tuple[int, int], float]:
-    """The acid's oxygen nearest to the ester's carbonyl carbon, this carbon, and their distance."""
+    """Return the closest acid oxygen and ester carbonyl carbon (indices), and the distance, Å."""
     order = atoms_of(molecule)
     carbon = int(order[ESTER_CARBON])
     away = {int(o): float(np.linalg.norm(R[o] - R[carbon])) for o in order[[ACID_OXYGEN, HYDROXYL]]}

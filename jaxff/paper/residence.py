@@ -24,7 +24,7 @@ BLOCKS = 16  # of time, in the frames of the data
 
 
 def run(setting: Setting) -> Result:
-    """Shares of the time in each basin by the reference, GAFF, GAFF + ML and refitted GAFF + ML."""
+    """Compare the shares of time in each basin by the reference, GAFF and GAFF + ML (Fig. 9)."""
     data, effective = setting.dataset(MOLECULE), None
     tables = {FRAMES: counted(data.molecule, in_blocks(data.positions, setting.size(BLOCKS, 4)))}
     if setting.reference(MOLECULE):
@@ -52,23 +52,25 @@ def run(setting: Setting) -> Result:
         rows.append([name, shown(share, 3), *(shown(one, 3) for one in each)])
     notes = [
         basins.RULE,
-        f"The reference's global minimum lies in the basin “{BASINS[place]}”. Errors come from a "
-        "bootstrap over replicas, which start from conformers, and over blocks of time of the "
+        f"The global minimum of the reference is in the basin “{BASINS[place]}”. Errors come from "
+        "a bootstrap over replicas, which start from conformers, or over blocks of time for the "
         "frames of the data.",
-        f"“{reference}” is the reference of the verdicts. By itself, its share of the basin of the "
-        f"global minimum minus its largest other share is "
+        f"“{reference}” is the reference of the verdicts. The share of the reference in the basin "
+        "of the global minimum minus the largest share of another basin is "
         f"{shown(leading(tables[reference], place, seed), 3)}.",
-        "The kernel acts on the ester and acid groups. It is trained on energies and forces of a "
-        "grid of both torsions, of frames of the data, and of frames of the sum itself.",
+        "The kernel acts on the ester and acid groups. The training frames are a grid of both "
+        "torsions, frames of the data, and frames sampled by the sum of force field and kernel.",
     ]
     if effective is not None:
         notes.append(
-            f"“{REWEIGHTED}” is the sampling of class-II refitted to the data, with the weights of "
-            f"the reference's energies at its frames; {effective:.0f} frames count. The frames of "
-            "the data are two short replicas."
+            f"“{REWEIGHTED}” is the sampling of class-II refitted to the data, reweighted to the "
+            f"energies of the reference; the effective number of frames is {effective:.0f}. The "
+            "frames of the data are two short replicas."
         )
     else:
-        notes.append("No calculator has this level of theory: sGDML labels the frames of the sums.")
+        notes.append(
+            "sGDML labels the sampled frames, because no calculator has this level of theory."
+        )
     shares = {
         name: Estimate(*(np.array([one[k] for one in value["shares"]]) for k in ("mean", "error")))
         for name, value in numbers.items()
@@ -85,7 +87,7 @@ def run(setting: Setting) -> Result:
         numbers,
         [
             Table(
-                "Share of the frames whose ester faces the acid, and shares of the basins",
+                "Share of the frames with the ester facing the acid, and shares of the basins",
                 ["potential", "ester facing", *BASINS],
                 rows,
             )
@@ -99,18 +101,18 @@ def run(setting: Setting) -> Result:
 
 
 def force_fields(setting: Setting) -> dict[str, Callable[[], Potential]]:
-    """Functions that return the force fields that are corrected; GAFF alone if small."""
+    """Return functions that create the force fields to correct; only GAFF if small."""
     makers = {GAFF: lambda: setting.gaff(MOLECULE), REFITTED: lambda: refitted(setting, "gaff")}
     return setting.size(makers, {GAFF: makers[GAFF]})
 
 
 def findings(tables: dict[str, np.ndarray], reference: str, place: int, seed: int = 0) -> list:
-    """The tests of the paper's statements on GAFF + ML.
+    """Test the paper's statements on GAFF + ML.
 
-    Corrections of other force fields are added to the reasons.
+    The reasons also contain the results for corrections of other force fields.
 
     Args:
-        tables: numbers of frames (R, K) in each basin, by the names of the potentials.
+        tables: numbers of frames (R, K) in each basin, by name of the potential.
         reference: the name of the reference.
         place: index of the basin of the global minimum.
         seed: seed of the bootstrap.
@@ -133,17 +135,17 @@ def findings(tables: dict[str, np.ndarray], reference: str, place: int, seed: in
 
 
 def remaining(shares: np.ndarray, gaff: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """What remains of GAFF's deviation in the share of frames whose ester faces the acid."""
+    """Return the remaining part of GAFF's deviation in the share of frames facing the acid."""
     return (facing(shares) - facing(exact)) / (facing(gaff) - facing(exact))
 
 
 def other_basins(shares: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """Share of the time in other basins than the reference: half the sum of differences."""
+    """Return the share of time in other basins than the reference: half the sum of differences."""
     return 0.5 * np.abs(shares - exact).sum(axis=-1)
 
 
 def leading(table: np.ndarray, place: int, seed: int = 0) -> Estimate:
-    """The share of one basin minus the largest share of the others."""
+    """Return the share of one basin minus the largest share of another basin."""
 
     def lead(shares: np.ndarray) -> np.ndarray:
         return shares[..., place] - np.delete(shares, place, axis=-1).max(axis=-1)
@@ -152,15 +154,18 @@ def leading(table: np.ndarray, place: int, seed: int = 0) -> Estimate:
 
 
 def in_blocks(positions: np.ndarray, count: int) -> list[np.ndarray]:
-    """Frames (F, N, 3) in the order of time, cut into equal blocks."""
+    """Cut frames (F, N, 3) Å, in the order of time, into equal blocks."""
     return np.array_split(positions, count)
 
 
 def reweighted(setting: Setting) -> tuple[np.ndarray, float]:
-    """Frames of the reference's own ensemble: weighted numbers (R, K), and how many frames count.
+    """Reweight frames of refitted class-II to the ensemble of the reference.
 
-    Frames of refitted class-II get the weights exp(−ΔE/kT), with ΔE the reference's energy minus
-    that of class-II. The effective number is (Σ w)²/Σ w².
+    The weights are w = exp(−ΔE/kT), where ΔE is the energy of the reference minus the energy of
+    class-II. The effective number of frames is (Σ w)²/Σ w².
+
+    Returns:
+        the weighted numbers of frames (R, K) in R replicas and K basins, and the effective number.
     """
     model = refitted(setting, "class2")
     if setting.small:  # GAFF itself

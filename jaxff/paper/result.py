@@ -1,4 +1,4 @@
-"""The form of a result of an experiment."""
+"""Results of experiments: findings, tables, pictures and structures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxff.paper.verdicts import VERDICTS, Finding, combined
 
 
 class Table(NamedTuple):
-    """Rows under columns, with a caption."""
+    """A table with a caption."""
 
     caption: str
     columns: Sequence[str]
@@ -46,13 +46,13 @@ class Result:
 
     Attributes:
         title: title of the figure or table.
-        level: level of theory, and the data on which the models were trained.
+        level: level of theory and training data of the models.
         findings: the tests of the paper's statements.
-        notes: what the results rest on, and their limits, in sentences.
+        notes: sentences on the methods and limits of the results.
         numbers: results for programs, as JSON values and arrays.
-        tables: in the order in which they are shown.
-        pictures: in the order in which they are shown.
-        structures: in the order in which they are shown.
+        tables: tables in the order of the page.
+        pictures: pictures in the order of the page.
+        structures: structures in the order of the page.
     """
 
     title: str
@@ -66,7 +66,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """The verdicts on all statements combined; one of `VERDICTS`."""
+        """The combined verdict on all statements; one of `VERDICTS`."""
         return combined(finding.verdict for finding in self.findings)
 
     @property
@@ -81,19 +81,19 @@ class Result:
 
     @property
     def reason(self) -> str:
-        """How many statements have each verdict."""
+        """The number of statements with each verdict, in words."""
         given = [finding.verdict for finding in self.findings]
         counts = [f"{given.count(v)} × {v}" for v in VERDICTS if v in given]
         return f"{len(given)} statements: {', '.join(counts)}" if given else "no statement"
 
     def write(self, path: Path) -> None:
-        """Write a JSON file."""
+        """Write the result to a JSON file."""
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=1, default=_plain) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        """Read a file that `write` has written."""
+        """Read a result from a file that `write` wrote."""
         fields = json.loads(path.read_text())
         for name, kind in KINDS.items():
             fields[name] = [kind(*values) for values in fields[name]]
@@ -107,9 +107,12 @@ def picture(folder: Path, name: str, figure: Any, caption: str) -> Picture:
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy value as JSON values."""
+    """Convert a NumPy value to JSON values."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} cannot be written to a result")
+    raise TypeError(
+        f"a result cannot contain a {type(value).__name__}: use numbers, text, "
+        "arrays, sequences and mappings"
+    )

@@ -1,4 +1,4 @@
-"""Section IV B: whether the two rotors of ethanol mix in its lowest normal modes."""
+"""Section IV B: coupling of the two rotors of ethanol in the lowest normal modes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEP = 1e-4  # Å, of the finite differences of torsions
 
 
 def run(setting: Setting) -> Result:
-    """The shares of both rotors in the two lowest modes by sGDML, its reference and GAFF."""
+    """Compare the shares of both rotors in the two lowest modes by sGDML, reference and GAFF."""
     name = setting.surface_set(MOLECULE)
     data, method = setting.dataset(name), setting.reference(name)
     torsions = rotors(data.molecule)
@@ -51,9 +51,10 @@ def run(setting: Setting) -> Result:
             judged("sgdml-coupled", {"sGDML": Estimate(mixing["sGDML"], error)}),
         ],
         [
-            "The shares are those of the kinetic energy along the two torsions alone, scaled to a "
-            "sum of one. The error of sGDML is its largest difference from sGDML trained on half "
-            "of the frames and from the reference method, where a calculator has its level."
+            "The shares are those of the kinetic energy along the two torsions, scaled to a sum "
+            "of one. The error of sGDML is the larger of two differences: from sGDML trained on "
+            "half of the frames and, if a calculator has this level of theory, from the "
+            "reference method."
         ],
         {"mixing": mixing},
         [
@@ -67,7 +68,7 @@ def run(setting: Setting) -> Result:
 
 
 def rotors(molecule: Molecule) -> np.ndarray:
-    """The torsions (2, 4) of the hydroxyl and the methyl rotor, as C-C-O-H and O-C-C-H."""
+    """Return the torsions (2, 4) of the hydroxyl (C-C-O-H) and the methyl rotor (O-C-C-H)."""
     order = Molecule.from_smiles(MOLECULES[MOLECULE]).match(molecule)
     methyl, methylene, oxygen = order[:3].tolist()
     on = {atom: sorted(molecule.graph[atom]) for atom in (methyl, oxygen)}
@@ -79,7 +80,7 @@ def rotors(molecule: Molecule) -> np.ndarray:
 
 
 def trans_start(positions: np.ndarray, torsions: np.ndarray) -> np.ndarray:
-    """The frame (N, 3) Å of (M, N, 3) that is nearest to the trans conformer."""
+    """Return the frame (N, 3) Å, of M frames (M, N, 3), that is nearest to the trans conformer."""
     phi = np.asarray(torsion_angles(positions, torsions))
     # Trans for the hydroxyl group; staggered for the methyl group.
     return positions[np.argmin(np.cos(phi[:, 0]) + np.cos(3.0 * phi[:, 1]))]
@@ -88,10 +89,11 @@ def trans_start(positions: np.ndarray, torsions: np.ndarray) -> np.ndarray:
 def rotor_shares(
     modes: Modes, positions: np.ndarray, torsions: np.ndarray, masses: np.ndarray
 ) -> np.ndarray:
-    """Shares (F, T) of torsions in normal modes; each row sums to one.
+    """Compute the shares (F, T) of T torsions in F normal modes; each row sums to one.
 
-    The kinetic energy of a torsion φ that moves at a rate φ̇ is φ̇²/(2 G), where G is the sum of
-    |∂φ/∂r|²/m over the atoms (Wilson, Decius and Cross, Molecular Vibrations (1955), ch. 4).
+    The share is that of the kinetic energy. A torsion φ with rate φ̇ has the kinetic energy
+    φ̇²/(2 G), where G is the sum of |∂φ/∂r|²/m over the atoms with positions r and masses m
+    (Wilson, Decius and Cross, Molecular Vibrations (1955), ch. 4).
 
     Args:
         modes: the normal modes.

@@ -40,7 +40,7 @@ SMOOTHED = (
 
 
 def run(setting: Setting) -> Result:
-    """Torsion densities, pair distributions and overlaps of the three molecules."""
+    """Compare torsion densities and interatomic distances of the three molecules (Fig. 7)."""
     folder, rows, levels, torsion, distance = setting.place("fig7"), [], [], {}, {}
     result = Result(f"Fig. 7: sampling at {TEMPERATURE:g} K by the reference and GAFF", "")
     for molecule in setting.size(tuple(ROTORS), ("ethanol",)):
@@ -83,14 +83,14 @@ def run(setting: Setting) -> Result:
     result.level = f"{'; '.join(levels)}; {setting.charge_model}, independent conformers as starts"
     result.notes += [
         f"{SMOOTHED}. The same densities are compared in the table.",
-        "Errors of overlaps come from a bootstrap of blocks of time. They are too small where a "
-        "replica does not cross a barrier within a block.",
+        "Errors of overlaps come from a bootstrap of blocks of time. These errors are too small "
+        "if replicas do not cross barriers within a block.",
     ]
     result.tables.append(
         Table(
-            "Overlap of the densities by the reference and GAFF: the joint density of two "
-            "torsions, and interatomic distances; 1 for equal densities. 'By chance' is the "
-            "overlap of two samplings of this length from one distribution",
+            "Overlap of the densities by the reference and GAFF (1 for equal densities), for the "
+            "joint density of two torsions and for interatomic distances. 'By chance' is the "
+            "overlap of two samplings of this length from the same distribution",
             ["molecule", "torsions", "by chance", "distances", "by chance"],
             rows,
         )
@@ -99,7 +99,7 @@ def run(setting: Setting) -> Result:
 
 
 def torsions(name: str, molecule: Molecule) -> np.ndarray:
-    """The two torsions (2, 4) of a molecule in the paper's figure, in the order of `ROTORS`."""
+    """Return the two torsions (2, 4) of a molecule in Fig. 7, in the order of `ROTORS`."""
     if name == "ethanol":
         return rotor_modes.rotors(molecule)
     if name == ASPIRIN:
@@ -108,14 +108,14 @@ def torsions(name: str, molecule: Molecule) -> np.ndarray:
 
 
 def torsion_occupations(molecule: Molecule, positions: np.ndarray, pair: np.ndarray) -> np.ndarray:
-    """Share (F, A, B) of each frame in the bins of two torsions.
+    """Compute the share (F, A, B) of each frame in the bins of two torsions.
 
     The shares are averages over equivalent atoms and mirror images, which have equal energies.
 
     Args:
-        molecule: its bonds decide which atoms are equivalent.
+        molecule: molecule with the bonds, to find equivalent atoms.
         positions: (F, N, 3) Å.
-        pair: the torsions (2, 4).
+        pair: atoms of the two torsions, (2, 4).
     """
     copies = np.unique(automorphisms(molecule)[:, pair], axis=0)
     total = 0.0
@@ -128,7 +128,7 @@ def torsion_occupations(molecule: Molecule, positions: np.ndarray, pair: np.ndar
 
 
 def global_lead(setting: Setting, counts: np.ndarray) -> Estimate:
-    """GAFF's share of the basin of the global minimum minus that of the two most visited others.
+    """Compute GAFF's share of the global minimum minus that of the two most visited other basins.
 
     Args:
         setting: the settings.

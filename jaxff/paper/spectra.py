@@ -41,13 +41,13 @@ class Densities(NamedTuple):
 
     @property
     def estimate(self) -> Estimate:
-        """The mean (K,) and its standard error over the replicas, 1/cm⁻¹."""
+        """Compute the mean (K,) over the replicas and the standard error, 1/cm⁻¹."""
         error = self.parts.std(axis=0, ddof=1) / np.sqrt(len(self.parts))
         return Estimate(self.parts.mean(axis=0), error)
 
 
 def run(setting: Setting) -> Result:
-    """Spectra of NVE dynamics after Langevin dynamics, compared by windows."""
+    """Compare spectra of sGDML and GAFF in windows of the wavenumber (Fig. 6)."""
     data, folder = setting.dataset(MOLECULE), setting.place("fig6")
     models = {
         "sGDML": lambda: setting.kernel(MOLECULE), "GAFF": lambda: setting.gaff(MOLECULE)
@@ -80,10 +80,9 @@ def run(setting: Setting) -> Result:
         f"{data.theory}; sGDML trained on it; {setting.charge_model}; classical dynamics",
         findings(shifts, {w: values[0] for w, values in apart.items()}, f"{coldest:g} K"),
         [
-            "The displacement of two densities in a window is the mean distance by which one must "
-            "be moved to give the other (of the first Wasserstein order). Shifts are those of the "
-            "mean wavenumber of a window. Errors come from a bootstrap over the replicas, which "
-            "are independent."
+            "The displacement of two densities in a window is the first Wasserstein distance. "
+            "Shifts are differences of the mean wavenumber in a window. Errors come from a "
+            "bootstrap over independent replicas."
         ],
         {
             "shifts": {n: {w: v._asdict() for w, v in s.items()} for n, s in shifts.items()},
@@ -121,12 +120,12 @@ def findings(shifts: dict, apart: dict, coldest: str) -> list:
 
 
 def shift(first: Densities, second: Densities, low: float, high: float) -> Estimate:
-    """Difference of the mean wavenumbers of a window, second minus first, cm⁻¹."""
+    """Return the difference of the mean wavenumbers in a window, second minus first, cm⁻¹."""
     return estimated(lambda x, p, q: np.sum(x * (q - p)), low, high, first, second)
 
 
 def displacement(first: Densities, second: Densities, low: float, high: float) -> Estimate:
-    """First Wasserstein distance of two normalised densities in a window, cm⁻¹."""
+    """Return the first Wasserstein distance of two normalised densities in a window, cm⁻¹."""
 
     def moved(x, p, q):
         # Densities on one grid: the integral of the difference of the cumulative shares.
@@ -138,15 +137,14 @@ def displacement(first: Densities, second: Densities, low: float, high: float) -
 def estimated(
     measure: Callable[..., np.ndarray], low: float, high: float, *spectra: Densities
 ) -> Estimate:
-    """A measure of the normalised densities in a window, with its error.
+    """Compute a measure of the normalised densities in a window, with a standard error.
 
-    The error is the standard deviation over a bootstrap of the replicas of each spectrum; it is
-    unknown (NaN) for a single replica.
+    The error comes from a bootstrap over the replicas of each spectrum; NaN for a single replica.
 
     Args:
-        measure: function of wavenumbers (K,) and of the shares (K,) of each spectrum.
-        low, high: cm⁻¹.
-        spectra: all are interpolated to the grid of the first.
+        measure: function of the wavenumbers (K,) and of the shares (K,) of each spectrum.
+        low, high: bounds of the window, cm⁻¹.
+        spectra: the spectra, which are interpolated to the grid of the first spectrum.
     """
     x = spectra[0].wavenumbers
     inside = (x >= low) & (x <= high)
@@ -166,7 +164,7 @@ def estimated(
 def densities(
     setting: Setting, make: Callable[[], Potential], name: str, temperature: float
 ) -> Densities:
-    """The densities of states by a potential at one temperature, kept in the folder `fig6`."""
+    """Compute densities of states at one temperature, or read them from the folder `fig6`."""
     path = setting.place("fig6") / f"{name.lower()}-{temperature:g}K.npz"
     if not path.is_file():
         write_npz(path, _simulated(setting, make(), name, temperature)._asdict())

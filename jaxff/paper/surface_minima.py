@@ -1,4 +1,4 @@
-"""Minima of surfaces of two torsions, and whether the reference method confirms them."""
+"""Minima of surfaces of two torsions, and comparison of these minima with the reference method."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class SurfaceMinimum:
 
     Attributes:
         positions: (N, 3) Å.
-        torsions: degrees, of the two rotors.
-        energy: kcal/mol, relative to the lowest minimum of the potential.
-        exact: whether the potential is not a kernel, so that its minima need no confirmation.
-        off: kcal/mol, deviation of `energy` from the reference method; NaN if it is not known.
+        torsions: torsion angles of the two rotors, degrees.
+        energy: energy relative to the lowest minimum of the potential, kcal/mol.
+        exact: whether the minimum needs no confirmation, because the potential is not a kernel.
+        off: deviation of `energy` from the reference method, kcal/mol; NaN if unknown.
         far: whether the minimum is far from the data of the kernel.
     """
 
@@ -59,10 +59,10 @@ class SurfaceMinimum:
 
 
 def found_minima(setting: Setting, molecule: str, title: str) -> list[SurfaceMinimum]:
-    """The minima of a potential by ascending energy, equivalent ones counted once.
+    """Find the distinct minima of a potential, in the order of energy.
 
-    They are relaxed from the minima on the grid of its scan. Those of kernels are compared with
-    the reference method, where a calculator has its level.
+    The minima are relaxed from the minima on the grid of a scan. Minima of kernels are compared
+    with the reference method, if a calculator has this level of theory.
     """
     grid, path = surfaces.scanned(setting, molecule, title), _path(setting, molecule, title)
     if path.is_file():
@@ -89,7 +89,7 @@ def found_minima(setting: Setting, molecule: str, title: str) -> list[SurfaceMin
 
 
 def grid_minima(grid: Scan) -> np.ndarray:
-    """Geometries (K, N, 3) Å of the lowest points among their neighbours on a periodic grid."""
+    """Return geometries (K, N, 3) Å of points on a periodic grid that are below all neighbours."""
     E = np.where(grid.converged, grid.relative, np.inf)
     moves = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
     lower = np.all([np.roll(E, move, axis=(0, 1)) >= E for move in moves], axis=0) & np.isfinite(E)
@@ -99,7 +99,7 @@ def grid_minima(grid: Scan) -> np.ndarray:
 def shared(
     own: Sequence[SurfaceMinimum], wanted: Sequence[SurfaceMinimum], molecule: Molecule
 ) -> list[int]:
-    """Indices of the wanted minima that are among a potential's own ones."""
+    """Return the indices of the wanted minima that a potential also has."""
     if not own or not wanted:
         return []
     away = rmsd(
@@ -111,12 +111,14 @@ def shared(
 
 
 def deviations(energies: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """Deviations (K,) kcal/mol of relative energies from a reference's, of the lowest zero.
+    """Compute the deviations (K,) kcal/mol of relative energies from a reference method.
+
+    The deviation of the lowest minimum is zero.
 
     Args:
-        energies: (K,) kcal/mol by the kernel, ascending.
-        exact: (C,) kcal/mol by the reference method, at the lowest C ≤ K geometries. The
-            deviations of the others are NaN.
+        energies: (K,) energies by the kernel, kcal/mol, ascending.
+        exact: (C,) energies by the reference method at the lowest C ≤ K geometries, kcal/mol. The
+            other deviations are NaN.
     """
     off = np.full(len(energies), nan)
     off[: len(exact)] = (energies[: len(exact)] - energies[0]) - (exact - exact[0])
@@ -130,7 +132,7 @@ def _path(setting: Setting, molecule: str, title: str):
 def _relaxed(
     setting: Setting, molecule: str, title: str, grid: Scan
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct minima (K, N, 3) Å, and their energies (K,) kcal/mol from the lowest."""
+    """Return the distinct minima (K, N, 3) Å, and relative energies (K,) kcal/mol."""
     starts = grid_minima(grid)
     shape = setting.dataset(setting.surface_set(molecule)).molecule
     if not len(starts):
@@ -146,9 +148,9 @@ def _relaxed(
 def _deviations(
     setting: Setting, molecule: str, name: str, R: np.ndarray, energies: np.ndarray
 ) -> np.ndarray:
-    """Deviations (K,) kcal/mol of a kernel's minima from the reference method; see `deviations`.
+    """Compute `deviations` (K,) kcal/mol of a kernel's minima from the reference method.
 
-    They are NaN if no calculator has its level, and with the small sizes.
+    The deviations are NaN with small sizes, or if no calculator has the level of theory.
     """
     method = None if setting.small else setting.reference(name)
     if method is None or len(R) < 2:

@@ -1,4 +1,4 @@
-"""Energy surfaces of two torsions, where they can be trusted, and how they compare."""
+"""Energy surfaces of two torsions, the domain of validity of kernels, and comparisons."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ UNSURE = 0.5  # kcal/mol: a larger standard error of the kernel also counts as f
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """The surface of a kernel, and where it can be trusted.
+    """The surface of a kernel, with errors.
 
     Attributes:
         scan: the energies by the kernel.
-        far: (g1, g2) bool, points that are far from the data.
-        error: kcal/mol, root mean square standard error of the energy at the other points.
+        far: (g1, g2) whether each point is far from the data.
+        error: root mean square of the standard errors of the energy near the data, kcal/mol.
         level: level of theory in words.
     """
 
@@ -43,21 +43,21 @@ class Surface:
 
     @property
     def far_share(self) -> str:
-        """The share of points far from the data, in words."""
+        """Describe the share of points far from the data, in words."""
         kind = "relaxed" if self.scan.relaxed else "rigid"
         return (
-            f"{self.far.mean():.0%} of the points of the {kind} scan by {self.level} are hatched: "
-            "their geometry is outside the domain of the training frames, no training frame is "
-            f"within {np.degrees(FAR):.0f}° in both torsions, or the kernel's standard error is "
-            f"above {UNSURE:g} kcal/mol. They are left out of correlations and differences."
+            f"{self.far.mean():.0%} of the points of the {kind} scan by {self.level} are hatched. "
+            "They are outside the domain of the training frames, have no training frame within "
+            f"{np.degrees(FAR):.0f}° in both torsions, or have a standard error of the kernel "
+            f"above {UNSURE:g} kcal/mol. Correlations and differences omit these points."
         )
 
 
 def scanned(setting: Setting, molecule: str, title: str, relax: bool = True) -> Scan:
-    """The scan of two torsions by one potential, kept in the folder `scans`.
+    """Scan two torsions with one potential, or read the scan from the folder `scans`.
 
-    Rigid scans by all potentials have the same geometries, which are made from the lowest one of
-    the relaxed scan by sGDML.
+    Rigid scans by all potentials have the same geometries, derived from the lowest geometry of the
+    relaxed scan by sGDML.
     """
     kind = "" if relax else "-rigid"
     path = setting.place("scans") / f"{molecule}-{title.lower()}{kind}.npz"
@@ -80,7 +80,7 @@ def scanned(setting: Setting, molecule: str, title: str, relax: bool = True) -> 
 
 
 def surface(setting: Setting, molecule: str, title: str = KERNEL, relax: bool = True) -> Surface:
-    """The surface of a kernel with its errors."""
+    """Return the surface of a kernel with errors."""
     name, grid = kernel_set(setting, molecule, title), scanned(setting, molecule, title, relax)
     positions = grid.positions.reshape(-1, *grid.positions.shape[-2:])
     errors = setting.uncertainty(name).predict(positions)[0]
@@ -95,26 +95,26 @@ def surface(setting: Setting, molecule: str, title: str = KERNEL, relax: bool = 
 
 
 def by_title(setting: Setting, molecule: str, title: str) -> Any:
-    """The potential or the calculator of a title."""
+    """Return the potential or the calculator with a title."""
     if title in (KERNEL, HF_KERNEL):
         return setting.kernel(kernel_set(setting, molecule, title))
     return force_fields(setting, molecule, (title,) if title != "GAFF" else ())[title]
 
 
 def kernel_set(setting: Setting, molecule: str, title: str) -> str:
-    """Name of the data set of a kernel."""
+    """Return the name of the data set of a kernel."""
     at_hf = title == HF_KERNEL
     return setting.hartree_fock_set(molecule) if at_hf else setting.surface_set(molecule)
 
 
 def is_far(potential: Any, positions: np.ndarray) -> np.ndarray:
-    """Whether geometries (M, N, 3) Å are outside the domain of a trained potential, (M,)."""
+    """Return whether geometries (M, N, 3) Å are outside the domain of a trained potential, (M,)."""
     found = outside(potential.trained, positions)
     return np.zeros(len(positions), bool) if found is None else found.frames
 
 
 def no_frame_near(grid: Scan, frames: np.ndarray) -> np.ndarray:
-    """Points (g1, g2) of a scan without one of the frames (M, N, 3) Å within `FAR`."""
+    """Return whether points (g1, g2) of a scan have no frame (M, N, 3) Å within `FAR`."""
     seen = np.asarray(torsion_angles(frames, np.array(grid.coordinates)))
     points = np.stack(np.meshgrid(*grid.values, indexing="ij"), axis=-1)
     turn = points[:, :, None] - seen
@@ -123,7 +123,7 @@ def no_frame_near(grid: Scan, frames: np.ndarray) -> np.ndarray:
 
 
 def rotors(molecule: str, grid: Scan) -> tuple[str, ...]:
-    """Names of the two rotors of a scan, in the order of its coordinates."""
+    """Return the names of the two rotors of a scan, in the order of the coordinates."""
     if molecule == "ethanol":  # the rotating bond is C-O or C-C
         bonds = [grid.numbers[list(atoms[1:3])] for atoms in grid.coordinates]
         return tuple("hydroxyl rotor" if 8 in bond else "methyl rotor" for bond in bonds)
@@ -131,9 +131,9 @@ def rotors(molecule: str, grid: Scan) -> tuple[str, ...]:
 
 
 def correlation(reference: Surface, other: Scan) -> Estimate:
-    """The correlation of two surfaces near the data.
+    """Compute the correlation of two surfaces near the data.
 
-    Its error is the kernel's error divided by the standard deviation of its surface.
+    The error is the error of the kernel divided by the standard deviation of the kernel's surface.
     """
     near = ~reference.far & np.isfinite(other.relative)
     if near.sum() < 10:
@@ -143,19 +143,22 @@ def correlation(reference: Surface, other: Scan) -> Estimate:
 
 
 def rms_difference(reference: Surface, other: Scan) -> Estimate:
-    """The root mean square difference near the data, below `THERMAL`, mean subtracted."""
+    """Compute the RMS difference near the data and below `THERMAL`, without the mean."""
     off = _difference(reference, other)
     return Estimate(nan, nan) if off is None else Estimate(float(off.std()), reference.error)
 
 
 def coupling(energies: np.ndarray) -> np.ndarray:
-    """The part (A, B) of a surface (A, B) that is no sum of functions of one torsion each."""
+    """Compute the coupling (A, B) of a surface (A, B) of two torsions.
+
+    The coupling is the surface minus the best sum of functions of one torsion.
+    """
     rows, columns = energies.mean(axis=1, keepdims=True), energies.mean(axis=0, keepdims=True)
     return energies - rows - columns + energies.mean()
 
 
 def coupling_slope(reference: Surface, other: Scan) -> Estimate:
-    """The slope of the coupling of another surface against that of the kernel's surface.
+    """Compute the slope of another surface's coupling against the coupling of a kernel's surface.
 
     The error of the slope is the error of the kernel divided by the root mean square of the
     kernel's coupling.
@@ -167,9 +170,9 @@ def coupling_slope(reference: Surface, other: Scan) -> Estimate:
 
 
 def coupling_share(reference: Surface, other: Scan) -> Estimate:
-    """The share of the coupling in the mean square difference of two surfaces.
+    """Compute the share of the coupling in the mean square difference of two surfaces.
 
-    Its error is the kernel's mean square error divided by the mean square difference.
+    The error is the mean square error of the kernel divided by the mean square difference.
     """
     off = reference.scan.relative - other.relative
     share = float(np.mean(coupling(off) ** 2) / off.var())
@@ -177,17 +180,17 @@ def coupling_share(reference: Surface, other: Scan) -> Estimate:
 
 
 def energy_at_lowest(reference: Surface, other: Scan) -> Estimate:
-    """Relative energy of another surface where the surface of the kernel is lowest."""
+    """Return the relative energy of another surface at the lowest point of the kernel's surface."""
     place = np.unravel_index(np.nanargmin(reference.scan.relative), reference.far.shape)
     return Estimate(float(other.relative[place]), reference.error)
 
 
 def _difference(reference: Surface, other: Scan) -> np.ndarray | None:
-    """Differences (K,) kcal/mol near the data below `THERMAL`; None for fewer than three."""
+    """Return differences (K,) kcal/mol near the data and below `THERMAL`; None if K < 3."""
     low = ~reference.far & (reference.scan.relative < THERMAL) & np.isfinite(other.relative)
     return None if low.sum() < 3 else reference.scan.relative[low] - other.relative[low]
 
 
 def _lowest(grid: Scan) -> np.ndarray:
-    """The geometry (N, 3) Å of the lowest point."""
+    """Return the geometry (N, 3) Å of the lowest point."""
     return grid.positions[np.unravel_index(np.nanargmin(grid.relative), grid.relative.shape)]

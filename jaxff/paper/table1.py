@@ -27,7 +27,7 @@ Cells = dict[tuple[str, str], Estimate]
 
 
 def run(setting: Setting) -> Result:
-    """Errors of kernels across the samplings of the reference and of GAFF."""
+    """Compare errors of kernels across the samplings of the reference and of GAFF (Table I)."""
     n_train, n_test = setting.size((1000, 1000), (40, 40))
     rows, errors, levels, numbers = [], {}, [], {}
     for molecule in setting.size(("keto-malondialdehyde", "ethanol"), ("ethanol",)):
@@ -53,11 +53,10 @@ def run(setting: Setting) -> Result:
         f"{setting.charge_model}",
         findings({name: cells["force_mae"] for name, cells in errors.items()}),
         [
-            "DFT stands for the sampling of the data. The frames of GAFF are drawn at random from "
-            f"the dynamics of Fig. 7 ({replicas(setting)} replicas), which start from conformers "
-            "and not from frames of the data. The same method labels the frames of both samplings, "
-            "and no kernel labels any. Errors are standard errors over repeats with other training "
-            "and test frames.",
+            "“DFT” is the sampling of the data. The frames of GAFF are random frames of the "
+            f"dynamics of Fig. 7 ({replicas(setting)} replicas), which start from conformers. The "
+            "same method, never a kernel, labels the frames of both samplings. Errors are "
+            "standard errors over repeats with other training and test frames.",
         ],
         numbers,
         [
@@ -70,10 +69,10 @@ def run(setting: Setting) -> Result:
 
 
 def findings(errors: dict[str, Cells]) -> list:
-    """The tests of the paper's statements on force MAEs by molecule.
+    """Test the paper's statements on force MAEs by molecule.
 
     Args:
-        errors: {molecule: {(training, validation): force MAE}}.
+        errors: force MAE, kcal/mol/Å, by molecule and pair of training and test samplings.
     """
     values = {
         "factor-two": {m: ratio(e["GAFF", "DFT"], e["GAFF", "GAFF"]) for m, e in errors.items()},
@@ -86,9 +85,9 @@ def findings(errors: dict[str, Cells]) -> list:
 
 
 def labelled_samplings(setting: Setting, molecule: str) -> dict[str, Dataset]:
-    """Frames of the data and of GAFF, with labels of one method, by the names in `SAMPLINGS`.
+    """Return frames of the data and of GAFF, with labels of one method, by name of the sampling.
 
-    The method is that of the data. Where no calculator has this level of theory, GFN2-xTB labels
+    The method is that of the data. If no calculator has this level of theory, GFN2-xTB labels the
     frames of both samplings.
     """
     data, method = setting.dataset(molecule), setting.reference(molecule)
@@ -112,7 +111,7 @@ def labelled_samplings(setting: Setting, molecule: str) -> dict[str, Dataset]:
 
 
 def sampling_level(setting: Setting, molecule: str, samplings: dict[str, Dataset]) -> str:
-    """The level of theory of the labels, and that of the dynamics if it is another one."""
+    """Return the level of theory of the labels and, if different, that of the dynamics."""
     labels, data = samplings["GAFF"].theory, setting.dataset(molecule)
     if setting.reference(molecule):
         return data.theory
@@ -120,7 +119,7 @@ def sampling_level(setting: Setting, molecule: str, samplings: dict[str, Dataset
 
 
 def table_cells(error: Estimate) -> Cells:
-    """An error by training and validation sampling, from arrays (2, 2)."""
+    """Return an error by training and test sampling, from arrays (2, 2)."""
     return {
         (a, b): Estimate(float(error.mean[i, j]), float(error.error[i, j]))
         for i, a in enumerate(SAMPLINGS)
@@ -129,7 +128,7 @@ def table_cells(error: Estimate) -> Cells:
 
 
 def table_row(molecule: str, training: str, validation: str, errors: dict[str, Cells]) -> list:
-    """A row with our errors (MAE, RMSE) and those of the paper."""
+    """Return a row with the errors (MAE, RMSE) of jaxff and of the paper."""
     pair = training, validation
     ours = [shown(cells[pair], 3) for cells in errors.values()]
     return [molecule, *pair, *ours, *(f"{x:.2f}" for x in TABLE_I[molecule, training, validation])]

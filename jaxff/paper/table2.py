@@ -1,4 +1,4 @@
-"""Table II: refitted GAFF, GAFF-Morse, GAFF-NN and, beyond the paper, class-II."""
+"""Table II: refitted GAFF, GAFF-Morse, GAFF-NN and, in addition to the paper, class-II."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Errors = dict[tuple[str, int, str, str], Estimate]
 
 
 def run(setting: Setting) -> Result:
-    """All forms fitted to 110 frames or more of ethanol and aspirin."""
+    """Fit all forms to 110 or more frames of ethanol and aspirin (Table II)."""
     folder, fits, levels = setting.place("table2"), [], []
     forms = setting.size(tuple(FORMS), ("gaff", "morse"))
     errors: Errors = {}
@@ -65,11 +65,11 @@ def run(setting: Setting) -> Result:
         f"{'; '.join(levels)}; {setting.charge_model} before the fit",
         findings(errors),
         [
-            f"Each error is the average of {setting.size(RUNS, 1)} runs with other training "
-            f"frames, with its standard error. {len(fits) - missed} of {len(fits)} fits converged. "
-            "sGDML is the one kernel of the other experiments, without an error. Numbers are "
-            "comparable with the paper's only for the labels of MD17 (--data). class-II is not in "
-            "the paper."
+            f"Each error is the mean of {setting.size(RUNS, 1)} runs with different training "
+            f"frames, with the standard error. {len(fits) - missed} of {len(fits)} fits "
+            "converged. sGDML is the kernel of the other experiments, without a standard error. "
+            "Numbers are comparable with those of the paper only for the labels of MD17 "
+            "(--data). The paper does not contain class-II."
         ],
         {"rows": fits},
         [table(errors, metric, setting.size(SIZES, (40,))) for metric in METRICS],
@@ -78,7 +78,7 @@ def run(setting: Setting) -> Result:
 
 
 def averaged(values: list[float]) -> Estimate:
-    """The mean of independent runs with its standard error (NaN for a single run)."""
+    """Return the mean of independent runs and the standard error (NaN for a single run)."""
     n = len(values)
     return Estimate(
         float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else nan
@@ -86,7 +86,7 @@ def averaged(values: list[float]) -> Estimate:
 
 
 def findings(errors: Errors) -> list[Finding]:
-    """The tests of the paper's statements, each on all molecules for which it can be tested."""
+    """Test the paper's statements on all molecules with the necessary fits."""
     values: dict[str, dict[str, Estimate]] = {
         claim: {}
         for claim in ("above-sgdml", "saturated", "morse-better", "forces-more", "nn-best")
@@ -119,7 +119,7 @@ def findings(errors: Errors) -> list[Finding]:
 
 
 def table(errors: Errors, metric: str, sizes: tuple[int, ...]) -> Table:
-    """Errors here and in the paper, in the layout of Table II."""
+    """Return a table with the errors of jaxff and of the paper, in the layout of Table II."""
     what, unit = ("energy", "kcal/mol") if metric == "energy_rmse" else ("force", "kcal/mol/Å")
     place, rows = METRICS.index(metric), []
     models = [*MODELS, "class-II"]
@@ -136,7 +136,7 @@ def table(errors: Errors, metric: str, sizes: tuple[int, ...]) -> Table:
                 cells.append(f"{ours} ({'–' if theirs is None else f'{theirs:.2f}'})")
             rows.append([molecule, n, *cells])
     return Table(
-        f"Test RMSE of the {what} ({unit}), and in brackets that of the paper's Table II",
+        f"Test RMSE of the {what} ({unit}); RMSE of the paper's Table II in brackets",
         ["molecule", "frames", *models],
         rows,
     )
@@ -145,7 +145,7 @@ def table(errors: Errors, metric: str, sizes: tuple[int, ...]) -> Table:
 def _fitted(
     setting: Setting, folder: Path, molecule: str, data: Dataset, form: str, n: int, seed: int
 ) -> dict[str, Any]:
-    """Errors of one fit, kept in a file because large fits take minutes."""
+    """Fit one form and return the test errors, or read these errors from a file."""
     kept = folder / f"{molecule}-{form}-{n}-{seed}.json"
     if kept.is_file():
         return json.loads(kept.read_text())

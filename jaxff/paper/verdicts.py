@@ -1,6 +1,6 @@
-"""Verdicts, computed from numbers and their errors by stated rules.
+"""Verdicts on statements of the paper, computed from numbers and errors by rules.
 
-A number decides only where it lies more than `SIGMAS` standard errors from the bounds of its rule.
+A verdict needs a number more than `SIGMAS` standard errors from the bounds of the rule.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Finding(NamedTuple):
         claim: key in `CLAIMS`.
         obtained: the numbers here, with their errors.
         verdict: one of `VERDICTS`.
-        reason: why nothing was tested, or what else the verdict rests on; may be empty.
+        reason: reason for a missing test, or further results; may be empty.
     """
 
     claim: str
@@ -38,10 +38,11 @@ class Finding(NamedTuple):
 
 
 def between(value: Estimate, low: float, high: float) -> str:
-    """The verdict on "the value lies between low and high".
+    """Return the verdict on the statement that a value is between low and high.
 
-    It agrees if two standard errors on both sides lie within the bounds, disagrees if they lie
-    outside, and says nothing otherwise or where the value or its error is unknown.
+    The verdict is "agrees" if the interval of two standard errors around the value is within the
+    bounds, and "disagrees" if the interval is outside.  Otherwise, or if the value or the error is
+    unknown, the verdict is "says nothing".
     """
     mean, error = float(value.mean), float(value.error)
     if not (isfinite(mean) and isfinite(error)):
@@ -55,10 +56,10 @@ def between(value: Estimate, low: float, high: float) -> str:
 
 
 def combined(verdicts: Iterable[str]) -> str:
-    """The verdict on several statements together.
+    """Combine the verdicts on several statements.
 
-    They agree if each agrees, say nothing if none is decided, and disagree if some disagree and
-    none agrees; otherwise they agree partly.
+    The result is "agrees" if all agree, and "partly agrees" if some agree.  If none agrees, the
+    result is "disagrees" with a disagreement, and otherwise "says nothing".
     """
     given = set(verdicts)
     if given == {AGREES}:
@@ -77,12 +78,12 @@ def judged(claim: str, values: Mapping[str, Estimate], reason: str = "") -> Find
 
 
 def untested(claim: str, reason: str) -> Finding:
-    """A statement of the paper that is not tested, and why."""
+    """Return the finding for a statement that is not tested, with the reason."""
     return Finding(claim, "not tested", NOTHING, reason)
 
 
 def shown(value: Estimate, digits: int | None = None) -> str:
-    """A number with its standard error; an unknown error is written as "± ?"."""
+    """Format a number with the standard error; an unknown error is written as "± ?"."""
     mean, error = float(value.mean), float(value.error)
     if digits is None:
         digits = 0 if abs(mean) >= 20.0 else 1 if abs(mean) >= 10.0 else 2
@@ -92,7 +93,7 @@ def shown(value: Estimate, digits: int | None = None) -> str:
 
 
 def ratio(first: Estimate, second: Estimate) -> Estimate:
-    """The ratio of two independent numbers, with its error to first order."""
+    """Return the ratio of two independent numbers, with the error to first order."""
     if not second.mean:
         return Estimate(nan, nan)
     value = first.mean / second.mean
@@ -100,10 +101,10 @@ def ratio(first: Estimate, second: Estimate) -> Estimate:
 
 
 def minus(first: Estimate, second: Estimate) -> Estimate:
-    """The difference of two independent numbers, with its error."""
+    """Return the difference of two independent numbers, with the error."""
     return Estimate(first.mean - second.mean, hypot(first.error, second.error))
 
 
 def lowest(values: Iterable[Estimate]) -> Estimate:
-    """The number with the lowest mean."""
+    """Return the number with the lowest mean."""
     return min(values, key=lambda value: value.mean)

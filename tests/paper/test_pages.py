@@ -31,7 +31,7 @@ def check(setting, name, result):
     write_page(setting)
     page = (setting.folder / "index.html").read_text()
     assert result.title in page
-    assert "What the paper proposes and jaxff adds" in page
+    assert "Proposals of the paper, and methods of jaxff" in page
 
 
 def bands(centres):

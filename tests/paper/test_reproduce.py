@@ -86,5 +86,5 @@ def test_data_are_known_by_their_molecule():
     data = packaged_dataset("ethanol")[:50]
     assert identified(data.reorder(np.random.default_rng(0).permutation(9))) == "ethanol"
     ether = Molecule.from_smiles("COC")
-    with pytest.raises(InputError, match="none of the paper's molecules"):
+    with pytest.raises(InputError, match="not a molecule of the paper"):
         identified(type(data)(ether.numbers, ether.positions[None], np.zeros((1, 9, 3))))
