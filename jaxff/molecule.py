@@ -310,6 +310,21 @@ def formula(numbers) -> str:
     return "".join(s + (str(counts[s]) if counts[s] > 1 else "") for s in ordered)
 
 
+def elements_of_masses(masses: np.ndarray) -> tuple[np.ndarray, int | None]:
+    """Atomic numbers (N,) of the elements with the nearest masses.
+
+    The second result is the first atom that differs by more than 0.1 amu from all elements, or
+    None.
+
+    Args:
+        masses: (N,) amu.
+    """
+    known = atomic_masses_iupac2016[1:]
+    numbers = np.argmin(np.abs(masses[:, None] - known), axis=1) + 1
+    unlike = np.abs(masses - known[numbers - 1]) > 0.1
+    return numbers, int(np.argmax(unlike)) if unlike.any() else None
+
+
 def equivalent_atoms(molecule: Molecule) -> np.ndarray:
     """Class (N,) of each atom; atoms of one class have the same element and environment.
 

@@ -11,18 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ase.data import atomic_masses_iupac2016
 
 from jaxff.errors import InputError
 from jaxff.formats.amber_write import write_inpcrd, write_prmtop
 from jaxff.gaff.bonded import Table
 from jaxff.gaff.topology import Topology, centre_third
-from jaxff.molecule import Molecule
+from jaxff.molecule import Molecule, elements_of_masses
 from jaxff.npz import LARGEST, usable
 from jaxff.potential import Potential
 from jaxff.units import AMBER_CHARGE
 
-# Places in section POINTERS of the numbers that are read here.
+# Index of each number in section POINTERS.
 _POINTERS = {
     "NATOM": 0,
     "NTYPES": 1,
@@ -42,28 +41,32 @@ _POINTERS = {
     "NUMEXTRA": 30,
 }
 
-# Contents of topologies that jaxff does not compute and must not ignore.
+# Contents of topologies that jaxff does not support and must not ignore.
 _UNSUPPORTED_SECTIONS = {
-    r"CTITLE|FORCE_FIELD_TYPE|CHARMM.*UREY.*|.*IMPROPER.*": "is a CHAMBER (CHARMM) topology",
-    r".*CMAP.*": "has CMAP terms",
-    r"AMOEBA.*": "is an AMOEBA topology",
-    r"POLARIZABILITY|DIPOLE_DAMP_FACTOR": "is polarisable",
+    r"CTITLE|FORCE_FIELD_TYPE|CHARMM.*UREY.*|.*IMPROPER.*": "a CHAMBER (CHARMM) force field",
+    r".*CMAP.*": "CMAP terms",
+    r"AMOEBA.*": "an AMOEBA force field",
+    r"POLARIZABILITY|DIPOLE_DAMP_FACTOR": "polarisabilities",
 }
 _UNSUPPORTED_POINTERS = {
-    "IFBOX": "has a periodic box; strip solvent and box first (cpptraj: strip :WAT, box nobox)",
-    "IFCAP": "has a solvent cap",
-    "IFPERT": "has perturbation information",
-    "NUMEXTRA": "has extra points (virtual sites)",
+    "IFBOX": "a periodic box (to remove it, use cpptraj: strip :WAT, box nobox)",
+    "IFCAP": "a solvent cap",
+    "IFPERT": "perturbation information",
+    "NUMEXTRA": "extra points (virtual sites)",
 }
 
 
 def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> Potential:
-    """Read a prmtop file; an inpcrd file gives the positions."""
+    """Read a prmtop file; see `read_amber`.  `companions` may contain an inpcrd file."""
     return read_amber(path, coulomb_constant, *companions)
 
 
 def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
-    """Write x.prmtop and x.inpcrd."""
+    """Write x.prmtop and x.inpcrd, and return their paths; `potential` is not used.
+
+    Raises:
+        InputError: the files cannot express the force field, or cannot be written.
+    """
     coordinates = path.with_suffix(".inpcrd")
     write_prmtop(path, topology)
     write_inpcrd(coordinates, topology.molecule)
@@ -75,9 +78,8 @@ def read_amber(path, coulomb_constant: float | None = None, coordinates=None) ->
 
     Args:
         path: a prmtop file in the %FLAG format.
-        coulomb_constant: kcal/mol Å/e²; by default AMBER's value, 18.2223².
-        coordinates: an inpcrd file with the positions of ``potential.molecule``; without it they
-            are zero.
+        coulomb_constant: () kcal/mol Å/e² (None: the value of AMBER, 18.2223²).
+        coordinates: an inpcrd file with the positions of ``potential.molecule`` (None: zeros).
 
     Raises:
         InputError: a file is missing or damaged, or contains interactions that jaxff does not
@@ -88,7 +90,7 @@ def read_amber(path, coulomb_constant: float | None = None, coordinates=None) ->
         positions = read_inpcrd(coordinates)
         if len(positions) != topology.molecule.n_atoms:
             raise InputError(
-                f"{coordinates} has {len(positions)} atoms, {path} has "
+                f"{coordinates} has {len(positions)} atoms, but {path} has "
                 f"{topology.molecule.n_atoms}: give the coordinates of the same system"
             )
         topology = replace(topology, molecule=topology.molecule.with_positions(positions))
@@ -96,7 +98,7 @@ def read_amber(path, coulomb_constant: float | None = None, coordinates=None) ->
 
 
 def read_topology(path) -> Topology:
-    """Read the `Topology` of an AMBER prmtop file; see `read_amber`."""
+    """Read the `Topology` of an AMBER prmtop file; the errors are those of `read_amber`."""
     return _Prmtop(path).topology()
 
 
@@ -113,14 +115,20 @@ def read_inpcrd(path) -> np.ndarray:
         fields = [row[i : i + 12] for row in rows for i in range(0, len(row.rstrip()), 12)]
         positions = np.array([float(x) for x in fields[: 3 * n]])
     except (IndexError, ValueError) as error:
-        raise InputError(f"{path} is not an ASCII AMBER coordinate file: {error}") from error
+        raise InputError(
+            f"{path} is not an ASCII AMBER coordinate file ({error}): convert it with cpptraj"
+        ) from error
     if len(positions) != 3 * n or not usable(positions).all():
         raise InputError(f"{path} is truncated: write it again with {3 * n} finite coordinates")
     return positions.reshape(-1, 3)
 
 
 class _Prmtop:
-    """The sections of a prmtop file, which are checked when they are read."""
+    """The sections of the prmtop file `path`.
+
+    Raises:
+        InputError: in every method, if the file is damaged or not supported.
+    """
 
     def __init__(self, path):
         self.path = path
@@ -128,7 +136,7 @@ class _Prmtop:
         if "%FLAG" not in text:
             raise InputError(
                 f"{path} is not an AMBER topology in the %FLAG format; "
-                "convert files of AMBER 6 and earlier with ParmEd"
+                "convert files of AMBER 6 or earlier with ParmEd"
             )
         self.sections: dict[str, tuple[str, list[str]]] = {}
         for block in re.split(r"^%FLAG", text, flags=re.MULTILINE)[1:]:
@@ -136,7 +144,7 @@ class _Prmtop:
             form = next((line for line in lines if line.startswith("%FORMAT")), "")
             self.sections[name.strip()] = form, [line for line in lines if line[:1] != "%"]
         self._check_sections()
-        pointers = [*self.integers("POINTERS", None).tolist(), 0]  # NUMEXTRA came with AMBER 7
+        pointers = [*self.integers("POINTERS", None).tolist(), 0]  # AMBER 6 has no NUMEXTRA
         if len(pointers) < 31:
             raise self.error(
                 f"section POINTERS is truncated: {len(pointers) - 1} values, 30 expected; "
@@ -147,22 +155,24 @@ class _Prmtop:
         self._check_pointers()
 
     def error(self, what: str) -> InputError:
-        """An exception that names the file."""
+        """An exception with the path of the file and the message `what`."""
         return InputError(f"{self.path}: {what}")
 
     def floats(self, name: str, count: int | None) -> np.ndarray:
-        """The (count,) numbers of a section; all of them if count is None."""
+        """The numbers (count,) of a section; all numbers if count is None."""
         values = np.array(self._values(name, count, lambda s: float(s.replace("D", "E"))), float)
         if not usable(values).all():
-            raise self.error(f"section {name} has a value that is not finite or above {LARGEST:g}")
+            raise self.error(
+                f"section {name} has a value that is not below {LARGEST:g}; correct it"
+            )
         return values
 
     def integers(self, name: str, count: int | None) -> np.ndarray:
-        """The (count,) integers of a section; all of them if count is None."""
+        """The integers (count,) of a section; all integers if count is None."""
         return np.array(self._values(name, count, int), int)
 
     def strings(self, name: str, count: int) -> tuple[str, ...]:
-        """The (count,) words of a section, without spaces."""
+        """The words (count,) of a section, without spaces."""
         return tuple(self._values(name, count, str.strip))
 
     def _values(self, name: str, count: int | None, convert: Callable) -> list:
@@ -171,7 +181,7 @@ class _Prmtop:
         form, lines = self.sections[name]
         match = re.match(r"%FORMAT\s*\(\s*(\d+)\s*[aAiIeEfF]\s*(\d+)", form)
         if match is None:
-            raise self.error(f"section {name} has the unknown format {form!r}")
+            raise self.error(f"section {name} has the unknown format {form!r}; correct it")
         per_line, width = int(match[1]), int(match[2])
         fields = []
         for line in lines:
@@ -187,33 +197,36 @@ class _Prmtop:
         try:
             return [convert(field) for field in fields[:count]]
         except ValueError as error:
-            raise self.error(f"section {name} cannot be read ({error})") from error
+            raise self.error(f"section {name} cannot be read ({error}); correct it") from error
+
+    def _unsupported(self, what: str, where: str) -> InputError:
+        return self.error(f"{where}: jaxff does not support {what}; give a topology without it")
 
     def _check_sections(self):
         for pattern, what in _UNSUPPORTED_SECTIONS.items():
             sections = [name for name in self.sections if re.fullmatch(pattern, name)]
             if sections:
-                raise self.error(f"{what} (section {sections[0]}), which is not supported")
-        ion_dipole = "LENNARD_JONES_CCOEF"
-        if ion_dipole in self.sections and self.floats(ion_dipole, None).any():
-            raise self.error(f"has 12-6-4 terms ({ion_dipole}), which are not supported")
-        if "IPOL" in self.sections and self.integers("IPOL", 1).any():
-            raise self.error("is polarisable (section IPOL), which is not supported")
+                raise self._unsupported(what, f"section {sections[0]}")
+        for name, count, what in (
+            ("LENNARD_JONES_CCOEF", None, "12-6-4 terms"),
+            ("IPOL", 1, "polarisabilities"),
+        ):
+            if name in self.sections and self.floats(name, count).any():
+                raise self._unsupported(what, f"section {name}")
 
     def _check_pointers(self):
         for name, what in _UNSUPPORTED_POINTERS.items():
             if self.pointers[name] > 0:
-                raise self.error(f"{what} ({name} = {self.pointers[name]}): not supported")
+                raise self._unsupported(what, f"{name} = {self.pointers[name]}")
         if self.n_atoms < 1:
-            raise self.error("has no atoms")
-        hydrogen_bonds = self.pointers["NPHB"]
-        if hydrogen_bonds and any(
-            self.floats(name, hydrogen_bonds).any() for name in ("HBOND_ACOEF", "HBOND_BCOEF")
-        ):
-            raise self.error("has 10-12 hydrogen bond terms (HBOND_ACOEF): not supported")
+            raise self.error("there are no atoms; at least one is needed")
+        count = self.pointers["NPHB"]
+        for name in ("HBOND_ACOEF", "HBOND_BCOEF"):
+            if count and self.floats(name, count).any():
+                raise self._unsupported("10-12 hydrogen bond terms", f"section {name}")
 
     def topology(self) -> Topology:
-        """The contents of the file."""
+        """The force field in the file as a `Topology`."""
         types = self.strings("AMBER_ATOM_TYPE", self.n_atoms)
         charges = self.floats("CHARGE", self.n_atoms) / AMBER_CHARGE
         lj, lj_overrides = self._lennard_jones(types)
@@ -246,7 +259,7 @@ class _Prmtop:
             numbers = self.integers("ATOMIC_NUMBER", self.n_atoms)
             if (numbers <= 0).any():
                 atom = int(np.argmax(numbers <= 0))
-                raise self.error(f"atom {atom} is an extra point, which is not supported")
+                raise self._unsupported("extra points (virtual sites)", f"atom {atom}")
             return numbers
         masses = self.floats("MASS", self.n_atoms)
         numbers, atom = elements_of_masses(masses)
@@ -258,7 +271,7 @@ class _Prmtop:
         return numbers
 
     def _entries(self, name: str, n_atoms: int, counts: tuple[str, str], n_types: int):
-        """Atoms (n, k), signed as in the file, and types (n,) of bonded interactions."""
+        """Atoms (n, k), with the signs in the file, and types (n,) of bonded interactions."""
         parts = [
             self.integers(f"{name}S_{which}_HYDROGEN", (n_atoms + 1) * self.pointers[count])
             for which, count in zip(("INC", "WITHOUT"), counts, strict=True)
@@ -266,10 +279,11 @@ class _Prmtop:
         entries = np.concatenate(parts).reshape(-1, n_atoms + 1)
         atoms, types = entries[:, :-1], entries[:, -1] - 1
         if (np.abs(atoms) // 3 >= self.n_atoms).any() or (types < 0).any():
-            raise self.error(f"a {name.lower()} names an atom or a type that does not exist")
+            raise self.error(f"a {name.lower()} has an unknown atom or type; write the file again")
         if (types >= n_types).any():
             raise self.error(
-                f"a {name.lower()} has the type {types.max() + 1}, but the file defines {n_types}"
+                f"a {name.lower()} has the type {types.max() + 1}, but the file defines {n_types} "
+                "types; write the file again"
             )
         return atoms, types
 
@@ -282,16 +296,14 @@ class _Prmtop:
         return Table.of(atoms, _labels(atoms, types), {"k": k[rows], reference: value[rows]})
 
     def _dihedrals(self, types, bonds) -> tuple[Table, Table, Table]:
-        """Torsions, impropers and 1-4 pairs."""
+        """Tables of torsions, impropers and 1-4 pairs."""
         n_types = self.pointers["NPTRA"]
         k, n, phase = (
             self.floats(f"DIHEDRAL_{what}", n_types)
             for what in ("FORCE_CONSTANT", "PERIODICITY", "PHASE")
         )
         if (n != np.round(n)).any() or (n < 0).any():
-            raise self.error(
-                "section DIHEDRAL_PERIODICITY has a value that is not a natural number"
-            )
+            raise self.error("the values of section DIHEDRAL_PERIODICITY must be whole numbers")
         signed, rows = self._entries("DIHEDRAL", 4, ("NPHIH", "NPHIA"), n_types)
         atoms = np.abs(signed) // 3
         improper, paired = signed[:, 3] < 0, (signed[:, 2:] >= 0).all(axis=1)
@@ -306,14 +318,14 @@ class _Prmtop:
             labels = _labels(atoms[which], types, reversible)
             return Table.of(atoms[which], labels, {c: v[which] for c, v in values.items()})
 
-        # If a section is absent, AMBER's documented default holds.
+        # AMBER documents the defaults for missing sections.
         scee, scnb = (
             self.floats(name, n_types) if name in self.sections else np.full(n_types, default)
             for name, default in (("SCEE_SCALE_FACTOR", 1.2), ("SCNB_SCALE_FACTOR", 2.0))
         )
         scee, scnb = scee[rows[paired]], scnb[rows[paired]]
         if (scee <= 0.0).any() or (scnb <= 0.0).any():
-            raise self.error("a torsion with a 1-4 pair has no positive SCEE or SCNB scale factor")
+            raise self.error("the SCEE and SCNB scale factors of 1-4 pairs must be positive")
         scales = {"lj14": 1.0 / scnb, "coulomb14": 1.0 / scee}
         pairs14 = Table.of(atoms[paired][:, [0, 3]], np.full(paired.sum(), "1-4"), scales)
         return fourier(~improper, True), fourier(improper, False), pairs14
@@ -322,20 +334,20 @@ class _Prmtop:
         counts = self.integers("NUMBER_EXCLUDED_ATOMS", self.n_atoms)
         listed = self.integers("EXCLUDED_ATOMS_LIST", int(counts.sum()))
         if (listed < 0).any() or (listed > self.n_atoms).any():
-            raise self.error("section EXCLUDED_ATOMS_LIST names an atom that does not exist")
+            raise self.error(f"EXCLUDED_ATOMS_LIST must contain atoms from 0 to {self.n_atoms}")
         pairs = np.stack([np.repeat(np.arange(self.n_atoms), counts), listed - 1], axis=1)
         return pairs[listed > 0].astype(np.int32)  # zero means an empty list
 
     def _lennard_jones(self, types) -> tuple[Table, Table]:
-        """σ and ε by type, and c12 and c6 of pairs of types that do not follow from them."""
+        """Tables of σ and ε of types, and of pairs of types with separate c12 and c6."""
         n = self.pointers["NTYPES"]
         index = self.integers("ATOM_TYPE_INDEX", self.n_atoms) - 1
         matrix = self.integers("NONBONDED_PARM_INDEX", n * n).reshape(n, n) - 1
         count = n * (n + 1) // 2
         c12, c6 = (self.floats(f"LENNARD_JONES_{x}COEF", count) for x in "AB")
         if (index < 0).any() or (index >= n).any() or (matrix >= count).any():
-            raise self.error("ATOM_TYPE_INDEX or NONBONDED_PARM_INDEX names a type beyond NTYPES")
-        # A negative index is that of a 10-12 pair, whose coefficients are zero (checked above).
+            raise self.error(f"types in ATOM_TYPE_INDEX and NONBONDED_PARM_INDEX must be ≤ {n}")
+        # Negative indices belong to 10-12 pairs, with coefficients of zero.
         c12, c6 = (np.where(matrix >= 0, c[np.maximum(matrix, 0)], 0.0) for c in (c12, c6))
 
         a, b = np.diag(c12), np.diag(c6)
@@ -365,22 +377,8 @@ class _Prmtop:
         return lj, Table(rows.astype(np.int32), np.arange(len(rows)), labels, values)
 
 
-def elements_of_masses(masses: np.ndarray) -> tuple[np.ndarray, int | None]:
-    """Find the elements that are nearest in mass.
-
-    Returns their atomic numbers (N,), and the first atom whose mass no element matches, or None.
-
-    Args:
-        masses: (N,) amu; an element matches within 0.1.
-    """
-    known = atomic_masses_iupac2016[1:]
-    numbers = np.argmin(np.abs(masses[:, None] - known), axis=1) + 1
-    unlike = np.abs(masses - known[numbers - 1]) > 0.1
-    return numbers, int(np.argmax(unlike)) if unlike.any() else None
-
-
 def _labels(atoms, types, reversible=True) -> np.ndarray:
-    """Names (n,) of types of atoms (n, k), such as "c3-hc", equal in both directions."""
+    """Names (n,) such as "c3-hc" of the types of atoms (n, k); if reversible, alphabetical."""
     names = [[types[i] for i in row] for row in atoms.tolist()]
     if reversible:
         names = [min(row, row[::-1]) for row in names]
@@ -389,10 +387,10 @@ def _labels(atoms, types, reversible=True) -> np.ndarray:
 
 def _text(path, what: str) -> str:
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; check the path")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")  # without a byte-order mark
         text.encode("ascii")
         return text
     except UnicodeError as error:
-        raise InputError(f"{path} is not {what}: it is not a text file") from error
+        raise InputError(f"{path} is not a text file; give {what}") from error

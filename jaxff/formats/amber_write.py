@@ -1,4 +1,4 @@
-"""Writing AMBER's prmtop, inpcrd, mol2 and frcmod files."""
+"""Writing of prmtop, inpcrd, mol2 and frcmod files of AMBER."""
 
 from __future__ import annotations
 
@@ -16,20 +16,28 @@ from jaxff.npz import atomic_path
 from jaxff.units import AMBER_CHARGE
 
 RESIDUE = "MOL"
-# First line of mol2 files, so that they are not read without their parameters.
+# First line of mol2 files, so that they are not read without the frcmod file.
 PARAMETERS_ELSEWHERE = "# parameters in the frcmod file of the same name (jaxff)"
-# Radii (Å) of mbondi and screening factors for implicit solvents, which jaxff does not use.
+# mbondi radii, Å, and screening factors for implicit solvents; jaxff does not use them.
 _BORN = {"H": 1.3, "C": 1.7, "N": 1.55, "O": 1.5, "F": 1.5, "P": 1.85, "S": 1.8, "Cl": 1.7}
 _SCREEN = {"H": 0.85, "C": 0.72, "N": 0.79, "O": 0.85, "F": 0.88, "P": 0.86, "S": 0.96}
 
 
 def write_prmtop(path, topology: Topology) -> None:
-    """Write an AMBER topology (https://ambermd.org/prmtop.pdf), atomically."""
+    """Write an AMBER topology in the format of https://ambermd.org/prmtop.pdf.
+
+    Raises:
+        InputError: a 1-4 pair has no torsion, or the file cannot be written.
+    """
     _write(path, _prmtop(topology))
 
 
 def write_inpcrd(path, molecule: Molecule) -> None:
-    """Write AMBER coordinates (inpcrd) of a molecule, atomically."""
+    """Write the positions of a molecule to an AMBER inpcrd file.
+
+    Raises:
+        InputError: a coordinate is too large, or the file cannot be written.
+    """
     _check_positions(path, molecule)
     numbers = "".join(
         f"{x:12.7f}" + ("\n" if k % 6 == 5 else "")
@@ -39,12 +47,15 @@ def write_inpcrd(path, molecule: Molecule) -> None:
 
 
 def write_mol2(path, topology: Topology, orders: np.ndarray | None = None) -> None:
-    """Write a mol2 file with GAFF types and charges; a frcmod file has the parameters.
+    """Write a mol2 file with GAFF types and charges, without parameters; see `write_frcmod`.
 
     Args:
         path: the file.
         topology: types, charges and geometry.
         orders: (B,) bond orders of ``topology.molecule.bonds`` (None: those of the molecule).
+
+    Raises:
+        InputError: a coordinate is too large, or the file cannot be written.
     """
     molecule = topology.molecule
     _check_positions(path, molecule)
@@ -75,11 +86,11 @@ def write_mol2(path, topology: Topology, orders: np.ndarray | None = None) -> No
 
 
 def write_frcmod(path, topology: Topology) -> None:
-    """Write all parameters of a topology as an AMBER frcmod file, atomically.
+    """Write all parameters of a topology to an AMBER frcmod file.
 
     Raises:
-        InputError: interactions of the same types have different parameters, which the format
-            cannot express.
+        InputError: the format cannot express the parameters, for example different parameters for
+            equal types; or the file cannot be written.
     """
     t, who = topology, _title(topology.molecule)
     _check_frcmod(t, path)
@@ -105,7 +116,8 @@ def write_frcmod(path, topology: Topology) -> None:
     rows += ["", "NONBON"]
     if len(t.lj_overrides.atoms):
         raise InputError(
-            f"{path}: pairs of types have separate Lennard-Jones terms; write a prmtop file"
+            f"{path}: a frcmod file cannot express separate Lennard-Jones terms of pairs of types; "
+            "write a prmtop file"
         )
     of_type: dict[str, int] = {}
     for kind, row in zip(t.atom_types, t.lj.rows, strict=True):
@@ -119,7 +131,7 @@ def write_frcmod(path, topology: Topology) -> None:
 
 
 def atom_names(molecule: Molecule) -> list[str]:
-    """Names (N,) such as C1 and H12: element and number, at most four letters."""
+    """Names (N,) such as C1 and H12: element and number, at most four characters."""
     counts: dict[str, int] = {}
     names = []
     for symbol in molecule.symbols:
@@ -129,9 +141,18 @@ def atom_names(molecule: Molecule) -> list[str]:
 
 
 def _by_types(table: Table, topology: Topology, path, ordered: bool = False) -> dict:
-    """Rows of the table by types as written in a frcmod file.
+    """Rows of the table for the entries of a frcmod file, {types: rows}.
 
-    A dihedral has one row for each Fourier term; these must be equal for all atoms of its types.
+    A dihedral has one row for each Fourier term.
+
+    Args:
+        table: bonds, angles, torsions or impropers.
+        topology: atom types.
+        path: the file, for messages.
+        ordered: True for impropers, where the order of atoms matters.
+
+    Raises:
+        InputError: interactions of equal types have different parameters.
     """
     by_atoms: dict[tuple[int, ...], list[int]] = {}
     for atoms, row in zip(table.atoms.tolist(), table.rows.tolist(), strict=True):
@@ -148,26 +169,30 @@ def _by_types(table: Table, topology: Topology, path, ordered: bool = False) -> 
         values = {tuple(float(column[row]) for column in table.values.values()) for row in rows}
         if types.setdefault(key, (label, rows, values))[2] != values:
             raise InputError(
-                f"{path}: {'-'.join(names)} has different parameters in different places, which "
-                "a frcmod file cannot express; write a prmtop file"
+                f"{path}: interactions {'-'.join(names)} have different parameters, which a "
+                "frcmod file cannot express; write a prmtop file"
             )
     return {label: rows for label, rows, _ in types.values()}
 
 
 def _check_frcmod(t: Topology, path) -> None:
-    """Raise InputError for contents that mol2 and frcmod files would silently change."""
+    """Check that mol2 and frcmod files can express a topology.
+
+    Raises:
+        InputError: 1-4 factors are not the default of AMBER, or parameters are missing.
+    """
     scales = t.pairs14.values
     for column, usual in (("lj14", 1.0 / SCNB), ("coulomb14", 1.0 / SCEE)):
         if not np.allclose(scales[column], usual, rtol=1e-4):
             raise InputError(
-                f"{path}: {column} is not AMBER's value {usual:.4g}; write a prmtop file"
+                f"{path}: {column} must be {usual:.4g} in a frcmod file; write a prmtop file"
             )
     n_atoms = t.molecule.n_atoms
     whole = len(t.bonds.atoms) == len(t.molecule.bonds) and (n_atoms < 3 or len(t.angles.atoms))
     if not whole or (len(t.pairs14.atoms) and not len(t.torsions.atoms)):
         raise InputError(
-            f"{path}: bonds, angles or torsions have no parameters, and programs that read the "
-            "file would use the parameters of GAFF; write a prmtop file"
+            f"{path}: bonds, angles or torsions have no parameters, but programs use parameters of "
+            "GAFF for such interactions; write a prmtop file"
         )
 
 
@@ -264,7 +289,12 @@ def _formatted(form: str, values: list) -> Iterable[str]:
 
 
 def _split(table: Table, hydrogen: np.ndarray) -> tuple[list, list]:
-    """Entries of a prmtop file with and without hydrogen."""
+    """Entries of a prmtop file: first those with hydrogen, then those without.
+
+    Args:
+        table: bonds or angles.
+        hydrogen: (N,) whether each atom is hydrogen.
+    """
     with_h: list[list[int]] = []
     without_h: list[list[int]] = []
     for atoms, row in zip(table.atoms.tolist(), table.rows.tolist(), strict=True):
@@ -274,10 +304,13 @@ def _split(table: Table, hydrogen: np.ndarray) -> tuple[list, list]:
 
 
 def _dihedrals(t: Topology):
-    """Dihedrals as (atoms, signs, row), and the columns of the rows.
+    """Dihedrals as (atoms, signs, row), and the columns (5, R) of the R rows.
 
-    Each 1-4 pair is given by one torsion.  A minus sign at the third atom marks the other torsions
-    of the pair, and one at the fourth atom marks impropers.
+    One torsion defines each 1-4 pair.  A negative sign of the third atom marks all other torsions,
+    and a negative sign of the fourth atom marks impropers.
+
+    Raises:
+        InputError: a 1-4 pair has no torsion.
     """
     scales = {
         tuple(sorted(pair)): (1.0 / e, 1.0 / v)
@@ -304,14 +337,19 @@ def _dihedrals(t: Topology):
             entries.append((tuple(atoms), signs, rows.setdefault(key, len(rows))))
     if left:
         raise InputError(
-            f"{t.molecule.label}: the 1-4 pair {next(iter(left))} has no torsion, and a prmtop "
-            "file cannot express it; jaxff.save writes any potential"
+            f"{t.molecule.label}: a prmtop file cannot express the 1-4 pair {next(iter(left))} "
+            "without a torsion; use jaxff.save for the npz format of jaxff"
         )
     return entries, (np.array(list(rows), float).reshape(-1, 5).T)
 
 
 def _lennard_jones(t: Topology, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """c12 and c6 (P,) of the pairs of types, in the triangular order of prmtop files."""
+    """c12 kcal/mol Å¹² and c6 kcal/mol Å⁶, (P,), of pairs of types, in the order of prmtop files.
+
+    Args:
+        t: the topology.
+        kinds: rows of `t.lj` that are the types.
+    """
     sigma, epsilon = (t.lj.values[c][kinds] for c in ("sigma", "epsilon"))
     sigma6 = (0.5 * (sigma[:, None] + sigma)) ** 6
     c6 = 4.0 * np.sqrt(epsilon[:, None] * epsilon) * sigma6
@@ -328,8 +366,8 @@ def _lennard_jones(t: Topology, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _check_positions(path, molecule: Molecule) -> None:
     if np.abs(molecule.positions).max(initial=0.0) >= 999.0:
         raise InputError(
-            f"{path}: positions beyond 999 Å do not fit into the columns of the file; move the "
-            "molecule to the origin"
+            f"{path}: coordinates of 999 Å or more do not fit into the columns of the file; move "
+            "the molecule to the origin"
         )
 
 

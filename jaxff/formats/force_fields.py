@@ -19,24 +19,24 @@ from jaxff.units import AMBER_COULOMB
 def read_force_field(
     path: str | Path, *companions: str | Path, coulomb_constant: float | None = None
 ) -> Potential:
-    """Read the potential in a force-field file, in the gas phase and without cutoff.
+    """Read the potential of a force-field file, in the gas phase and without cutoff.
 
     Args:
-        path: ``x.prmtop`` (or parm7), ``x.mol2`` with GAFF types and charges, a GROMACS ``x.top``
-            (needs ParmEd), or an OpenMM System ``x.xml``.
-        *companions: files that accompany it: ``x.inpcrd`` (or rst7) for a prmtop, ``x.frcmod``
-            files for a mol2 file (default: the one with the same name, if it exists), ``x.gro``
-            for a GROMACS topology, and a pdb or another molecule file for an OpenMM System.
-        coulomb_constant: kcal/mol Å/e²; by default AMBER's value, 18.2223².
+        path: an AMBER topology (prmtop, parm7), a mol2 file with GAFF types and charges, a GROMACS
+            topology (top; needs ParmEd), or an OpenMM System (xml).
+        *companions: files that accompany this file.  For an AMBER topology: coordinates (inpcrd,
+            rst7, crd).  For a mol2 file: frcmod files (default: the file with the same name, if it
+            exists).  For a GROMACS topology: a gro file.  For an OpenMM System: a molecule file.
+        coulomb_constant: () kcal/mol Å/e² (None: the value of AMBER, 18.2223²).
 
     Raises:
-        InputError: a file is of an unknown format, damaged or incomplete, or contains interactions
-            that jaxff does not compute.
+        InputError: the format of a file is unknown, a file is damaged or incomplete, or it contains
+            interactions that jaxff does not compute.
     """
     form, files = format_of(path), companions_of(path, companions)
     for file in (path, *files):
         if not Path(file).is_file():
-            raise InputError(f"{file}: no such file")
+            raise InputError(f"{file}: no such file; check the path")
     _check_companions(form, path, companions)
     return form.load().read(Path(path), files, coulomb_constant)
 
@@ -53,18 +53,20 @@ def _check_companions(form: Format, path, companions) -> None:
 
 
 def write_force_field(path: str | Path, potential: Potential) -> list[Path]:
-    """Write a potential, with its present parameters, for another program.
+    """Write the force field of a potential for another program.
 
     Args:
-        path: ``x.prmtop`` (with x.inpcrd), ``x.mol2`` (with x.frcmod), ``x.top`` (GROMACS, with
-            x.gro; needs ParmEd) or ``x.xml`` (OpenMM System; needs OpenMM).
-        potential: consists of AMBER's terms; for OpenMM it may also have Morse bonds.
+        path: ``x.prmtop`` (written with x.inpcrd), ``x.mol2`` (with x.frcmod), ``x.top`` (GROMACS,
+            with x.gro; needs ParmEd) or ``x.xml`` (OpenMM System; needs OpenMM).
+        potential: a potential with the functional form of AMBER.  In an OpenMM System, Morse bonds
+            are also possible.
 
     Returns:
-        The files written.
+        The written files.
 
     Raises:
-        InputError: the format is unknown, or it cannot express a term, which is named.
+        InputError: the format is unknown or cannot express the potential, or a file cannot be
+            written.
     """
     path, form = Path(path), format_of(path, writing=True)
     topology = Topology.of(potential, str(path), form.terms)
@@ -75,12 +77,13 @@ def write_force_field(path: str | Path, potential: Potential) -> list[Path]:
     )
     if not np.isclose(constant, AMBER_COULOMB, rtol=1e-6):
         raise InputError(
-            f"{path}: the potential has the Coulomb constant {constant:.6g}, which the file cannot "
-            f"express; make the potential with the default ({AMBER_COULOMB:.6g})"
+            f"{path}: the potential has the Coulomb constant {constant:.6g}, but files of this "
+            f"format imply {AMBER_COULOMB:.6g}; make the potential with the default constant"
         )
     if (topology.lj.values["epsilon"] < 0.0).any():
         raise InputError(
-            f"{path}: an ε is negative, which the file cannot express; make it zero or positive"
+            f"{path}: the smallest ε is {topology.lj.values['epsilon'].min():.3g} kcal/mol, but "
+            "the file cannot express negative ε; make it zero or positive"
         )
     return form.load().write(path, topology, potential)
 
@@ -88,8 +91,13 @@ def write_force_field(path: str | Path, potential: Potential) -> list[Path]:
 def optional_module(name: str, package: str, extra: str) -> ModuleType:
     """Import a module of an optional dependency.
 
+    Args:
+        name: name of the module.
+        package: name of the package, for messages.
+        extra: the extra of jaxff that installs the package.
+
     Raises:
-        InputError: the package is not installed; the message names the command that installs it.
+        InputError: the package is not installed.
     """
     try:
         return import_module(name)

@@ -23,19 +23,29 @@ from jaxff.potential import Potential
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Discard what ParmEd prints; its exceptions say the same."""
+    """Discard the output of ParmEd in the block; its exceptions contain the same messages."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield
 
 
 def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> Potential:
-    """Read a GROMACS topology; a gro file gives the positions."""
+    """Read a GROMACS topology.
+
+    Args:
+        path: the topology.
+        companions: a gro file with the positions, or nothing.
+        coulomb_constant: () kcal/mol Å/e², or None; see `read_force_field`.
+
+    Raises:
+        InputError: ParmEd is not installed or cannot convert the file, or jaxff does not compute an
+            interaction.
+    """
     parmed = optional_module("parmed", "ParmEd", "formats")
     coordinates = str(companions[0]) if companions else None
     try:
         with _silent():
-            warnings.simplefilter("error")  # ParmEd only warns of files that end too early
-            warnings.simplefilter("ignore", ResourceWarning)  # it leaves some files open
+            warnings.simplefilter("error")  # ParmEd only warns if a file ends too early
+            warnings.simplefilter("ignore", ResourceWarning)  # ParmEd leaves some files open
             structure = parmed.load_file(str(path), xyz=coordinates)
         with tempfile.TemporaryDirectory() as folder:
             prmtop = Path(folder) / f"{path.stem}.prmtop"
@@ -45,7 +55,10 @@ def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> 
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:
-        raise InputError(f"{path}: ParmEd cannot convert it ({error})") from error
+        raise InputError(
+            f"{path}: ParmEd cannot convert the topology ({error}); correct the file, or give an "
+            "AMBER topology"
+        ) from error
     if coordinates is not None:
         molecule = topology.molecule.with_positions(structure.coordinates)
         topology = replace(topology, molecule=molecule)
@@ -53,7 +66,13 @@ def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> 
 
 
 class Gro(NamedTuple):
-    """A gro file: title, positions (N, 3) Å, and the numbers of its box in nm."""
+    """Contents of a gro file.
+
+    Attributes:
+        title: first line of the file.
+        positions: (N, 3) Å.
+        box: the numbers in the last line, nm.
+    """
 
     title: str
     positions: np.ndarray
@@ -68,29 +87,39 @@ def read_gro(path: str | Path) -> Gro:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; check the path")
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    wrong = f"{path}: not a gro file, or truncated; write the file again"
     try:
         count = int(lines[1])
         rows = [[float(x) for x in _coordinates(row)] for row in lines[2 : 2 + count]]
         box = [float(x) for x in lines[2 + count].split()]
     except (ValueError, IndexError) as error:
-        raise InputError(f"{path}: not a gro file, or a truncated one") from error
+        raise InputError(wrong) from error
     positions = 10.0 * np.array(rows)
     if positions.shape != (count, 3) or not usable(positions).all():
-        raise InputError(f"{path}: not a gro file, or a truncated one")
+        raise InputError(wrong)
     return Gro(lines[0].strip(), positions, box)
 
 
 def _coordinates(row: str) -> list[str]:
-    """The coordinates of a line of a gro file, whose columns have any equal number of decimals."""
+    """The three coordinates in a line of a gro file, as text; columns have equal widths."""
     first = row.index(".", 20)
     width = row.index(".", first + 1) - first
     return [row[20 + k * width : 20 + (k + 1) * width] for k in range(3)]
 
 
 def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
-    """Write x.top and x.gro."""
+    """Write x.top and x.gro, and return their paths.
+
+    Args:
+        path: x.top.
+        topology: the force field.
+        potential: the potential; not used for this format.
+
+    Raises:
+        InputError: ParmEd is not installed or fails, or the file cannot express the force field.
+    """
     parmed = optional_module("parmed", "ParmEd", "formats")
     gro = path.with_suffix(".gro")
     with tempfile.TemporaryDirectory() as folder:
@@ -102,5 +131,7 @@ def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
                     parmed.gromacs.GromacsTopologyFile.from_structure(structure).write(str(top))
                     parmed.gromacs.GromacsGroFile.write(structure, str(coordinates), precision=6)
             except Exception as error:
-                raise InputError(f"{path}: ParmEd cannot write it ({error})") from error
+                raise InputError(
+                    f"{path}: ParmEd cannot write the topology ({error}); write a prmtop file"
+                ) from error
     return [path, gro]

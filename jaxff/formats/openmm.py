@@ -1,4 +1,4 @@
-"""OpenMM Systems (xml): read from the XML itself, written by OpenMM."""
+"""OpenMM Systems (xml): they are read without OpenMM and written by OpenMM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxff.formats import amber
 from jaxff.formats.force_fields import optional_module
 from jaxff.gaff.bonded import Table
 from jaxff.gaff.topology import SCEE, SCNB, Topology, centre_third
-from jaxff.molecule import Molecule, perceive_bonds
+from jaxff.molecule import Molecule, elements_of_masses, perceive_bonds
 from jaxff.npz import atomic_path, usable
 from jaxff.potential import Potential
 from jaxff.units import KJ_MOL
@@ -32,7 +32,16 @@ _FORCES = {
 
 
 def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> Potential:
-    """Read an OpenMM System; a molecule file gives elements and positions."""
+    """Read an OpenMM System.
+
+    Args:
+        path: the xml file.
+        companions: a molecule file with elements and positions, or nothing.
+        coulomb_constant: () kcal/mol Å/e², or None; see `read_force_field`.
+
+    Raises:
+        InputError: a file cannot be read, or jaxff does not compute an interaction.
+    """
     geometry = Molecule.read(companions[0]) if companions else None
     try:
         system = _System(path.read_text())
@@ -40,12 +49,21 @@ def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> 
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (ElementTree.ParseError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not an OpenMM System ({error})") from error
+        raise InputError(
+            f"{path}: not an OpenMM System ({error}); write the file again with XmlSerializer"
+        ) from error
     return topology.potential(coulomb_constant)
 
 
 class _System:
-    """The forces of a serialised OpenMM System that consists of AMBER's terms."""
+    """The forces of an OpenMM System with the functional form of AMBER.
+
+    Args:
+        text: contents of the xml file.
+
+    Raises:
+        InputError: in every method, if the System is damaged or not supported.
+    """
 
     def __init__(self, text: str):
         self.root = ElementTree.fromstring(text)
@@ -55,48 +73,60 @@ class _System:
         unknown = sorted(set(self.forces) - _FORCES)
         if unknown or len(self.forces) != len(forces) or self.root.findall("Constraints/*"):
             what = ", ".join(unknown) or "constraints, or two forces of one kind"
-            raise InputError(f"it has {what}, which jaxff does not compute")
+            raise InputError(f"jaxff does not support {what}: create the System without them")
         nonbonded = self.forces.get("NonbondedForce")
         if nonbonded is None or nonbonded.attrib["method"] != "0":
             raise InputError(
-                "its NonbondedForce is missing or has a cutoff: create it with NoCutoff"
+                "the NonbondedForce is missing or has a cutoff: create the System with NoCutoff"
             )
-        if any(force.get("usesPeriodic", "0") != "0" for force in forces):
-            raise InputError("it is periodic, which is not supported: create it with NoCutoff")
-        if nonbonded.findall("*/Offset"):
-            raise InputError("it has parameter offsets, which are not supported")
-        if any(len(particle) for particle in self.particles):
-            raise InputError("it has virtual sites, which are not supported")
+        for wrong, what in (
+            (any(f.get("usesPeriodic", "0") != "0" for f in forces), "periodic forces"),
+            (nonbonded.findall("*/Offset"), "parameter offsets"),
+            (any(len(particle) for particle in self.particles), "virtual sites"),
+        ):
+            if wrong:
+                raise InputError(f"jaxff does not support {what}: create the System without them")
 
     def _columns(
         self, force: str, tag: str, width: int, keys: Sequence[str]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Atoms (n, width) of the elements of a force, and the columns (n,) of values."""
+        """Atoms (n, width) of the n interactions of a force, and a column (n,) for each key.
+
+        Args:
+            force: type of the force.
+            tag: name of the XML elements.
+            width: number of atoms of an interaction.
+            keys: names of the values.
+        """
         parent = self.forces.get(force)
         rows = [] if parent is None else [row.attrib for row in parent.iter(tag)]
         atoms = np.array([[int(row[f"p{i + 1}"]) for i in range(width)] for row in rows], int)
         atoms = atoms.reshape(len(rows), width)
         values = [np.array([float(row[key]) for row in rows]) for key in keys]
         if (atoms < 0).any() or (atoms >= len(self.particles)).any():
-            raise InputError(f"a {tag} of its {force} names an atom that does not exist")
+            raise InputError(
+                f"{force}: atoms of a {tag} must be from 0 to {len(self.particles) - 1}"
+            )
         if not all(usable(column).all() for column in values):
-            raise InputError(f"a {tag} of its {force} has a value that is not finite or too large")
+            raise InputError(
+                f"{force}: a {tag} has a value that is not finite or too large; correct it"
+            )
         return atoms, values
 
     def _numbers(self, geometry: Molecule | None) -> np.ndarray:
         masses = np.array([float(particle.attrib["mass"]) for particle in self.particles])
         if geometry is not None and geometry.n_atoms == len(masses):
             return geometry.numbers
-        numbers, atom = amber.elements_of_masses(masses)
+        numbers, atom = elements_of_masses(masses)
         if atom is not None:
             raise InputError(
-                f"no element has the mass {masses[atom]:g} of atom {atom}; if masses were "
-                "repartitioned, also give a file with the molecule"
+                f"no element has the mass {masses[atom]:g} of atom {atom}; give a molecule file "
+                "with the elements, too"
             )
         if geometry is not None:
             raise InputError(
-                f"it has {len(masses)} atoms, but the molecule {geometry.formula} has "
-                f"{geometry.n_atoms}"
+                f"the System has {len(masses)} atoms, but the molecule {geometry.formula} has "
+                f"{geometry.n_atoms}; give the same molecule"
             )
         return numbers
 
@@ -106,7 +136,7 @@ class _System:
             "NonbondedForce", "Particle", 0, ("q", "sig", "eps")
         )
         if len(charges) != n:
-            raise InputError(f"its NonbondedForce has {len(charges)} particles for {n} atoms")
+            raise InputError(f"NonbondedForce must have {n} particles (got {len(charges)})")
         sigma, epsilon = sigma * _NM, epsilon * KJ_MOL
         _, lj_rows = np.unique(np.stack([numbers, sigma, epsilon]), axis=1, return_inverse=True)
         molecule = Molecule(
@@ -168,7 +198,11 @@ class _System:
     def _exceptions(
         self, charges: np.ndarray, sigma: np.ndarray, epsilon: np.ndarray
     ) -> tuple[Table, np.ndarray]:
-        """The 1-4 pairs with their scale factors, and all excluded pairs (E, 2)."""
+        """Table of 1-4 pairs with their scale factors, and all excluded pairs (E, 2).
+
+        Args:
+            charges, sigma, epsilon: (N,) e, Å, kcal/mol.
+        """
         atoms, (coulomb, size, depth) = self._columns(
             "NonbondedForce", "Exception", 2, ("q", "sig", "eps")
         )
@@ -178,12 +212,15 @@ class _System:
         multiple = ((coulomb == 0.0) | (product != 0.0)) & ((depth == 0.0) | (own_depth != 0.0))
         other_size = (own_depth > 0.0) & (depth > 0.0) & ~np.isclose(size * _NM, mean, rtol=1e-5)
         for wrong, what in (
-            (~multiple, "is not a multiple of the product of the charges, or of √ε, of its atoms"),
-            (other_size, "has a σ that is not the mean of σ of its atoms"),
+            (~multiple, "a charge product or ε that is not a multiple of that of its atoms"),
+            (other_size, "a σ that is not the mean of σ of its atoms"),
         ):
             if wrong.any():
                 a, b = atoms[np.argmax(wrong)]
-                raise InputError(f"the exception of atoms {a} and {b} {what}")
+                raise InputError(
+                    f"the exception of atoms {a} and {b} has {what}, which jaxff does not "
+                    "support: create the System with AMBER 1-4 scale factors"
+                )
         scaled = (coulomb != 0.0) | (depth != 0.0)
         lj14, coulomb14 = np.full(len(atoms), 1.0 / SCNB), np.full(len(atoms), 1.0 / SCEE)
         np.divide(depth, own_depth, out=lj14, where=own_depth > 0.0)
@@ -194,7 +231,19 @@ class _System:
 
 
 def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
-    """Write an OpenMM System, with Morse bonds as a CustomBondForce."""
+    """Write an OpenMM System, with Morse bonds as a CustomBondForce.
+
+    Args:
+        path: the xml file.
+        topology: all other terms of the potential.
+        potential: the potential.
+
+    Returns:
+        The written file, as a list.
+
+    Raises:
+        InputError: OpenMM is not installed, or the file cannot express the potential.
+    """
     app = optional_module("openmm.app", "OpenMM", "openmm")
     import openmm
 
@@ -208,8 +257,8 @@ def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
             params = potential.params[placed.name]
             if placed.atoms is not None or "scale" in params:
                 raise InputError(
-                    f"{path}: the term {placed.name!r} is scaled or acts on some atoms only, which "
-                    "the file cannot express"
+                    f"{path}: the file cannot express the term {placed.name!r}, which is scaled or "
+                    "acts on some atoms only; use jaxff.save for the npz format of jaxff"
                 )
             system.addForce(_morse(openmm, placed.term, params))
     with atomic_path(path) as temporary:
@@ -218,7 +267,13 @@ def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
 
 
 def _morse(openmm, term, params):
-    """Morse bonds as a CustomBondForce, in OpenMM's kJ/mol and nm."""
+    """A CustomBondForce of Morse bonds, in kJ/mol and nm.
+
+    Args:
+        openmm: the module.
+        term: a `MorseBond`.
+        params: parameters of the term.
+    """
     force = openmm.CustomBondForce("depth*(1-exp(-width*(r-length)))^2")
     for name in ("depth", "width", "length"):
         force.addPerBondParameter(name)

@@ -26,8 +26,8 @@ class Model(NamedTuple):
 
     Attributes:
         name: the kind in words.
-        arrays: a file of this kind contains one of these arrays.
-        load: reads the file, given its path and the modules that may be called.
+        arrays: names of arrays; a file of this kind contains one of them.
+        load: function that reads the file; its arguments are the path and the trusted modules.
     """
 
     name: str
@@ -42,11 +42,11 @@ MODELS = (
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> Potential:
-    """Read a potential that `jaxff.save` wrote, or a model file of the sGDML package.
+    """Read a potential from a file of `jaxff.save` or of the sGDML package.
 
     Args:
         path: the npz file.
-        trust: names of modules whose functions may be called to build the networks in the file.
+        trust: names of modules; the file may call their functions to build networks.
 
     Raises:
         InputError: the file is of another kind or damaged, has a newer format version, or needs a
@@ -55,29 +55,29 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Potential:
     model = model_of(path)
     if model is None:
         kinds = ", nor ".join(known.name for known in MODELS)
-        raise InputError(f"{path}: not {kinds}")
+        raise InputError(f"{path}: not {kinds}; give such a file")
     return model.load(Path(path), trust)
 
 
 def model_of(path: str | Path) -> Model | None:
-    """The kind of model in an npz file; None if it contains no potential."""
+    """The kind of model in an npz file; None if the file contains no potential."""
     file = NpzReader(path, "potential")
     return next((m for m in MODELS if any(key in file for key in m.arrays)), None)
 
 
 def is_model(path: str | Path) -> bool:
-    """Whether a path is that of a force-field file, or of an npz file with a potential."""
+    """Whether a file is a force-field file, or an npz file with a potential."""
     return is_force_field(path) or (suffix_of(path) == MODEL_SUFFIX and model_of(path) is not None)
 
 
 def read_potential(
     path: str | Path, trust: Sequence[str] = (), companions: Sequence[str | Path] = ()
 ) -> Potential:
-    """The potential in a model file or in a force-field file of another program.
+    """Read the potential of a model file or of a force-field file of another program.
 
     Args:
-        path: the file; its suffix decides how it is read.
-        trust: see `load`.
+        path: the file; the suffix determines the format.
+        trust: names of trusted modules; see `load`.
         companions: files that accompany a force-field file; see `read_force_field`.
 
     Raises:
@@ -87,8 +87,10 @@ def read_potential(
         return read_force_field(path, *companions)
     if suffix_of(path) != MODEL_SUFFIX and Path(path).is_file() and not is_zipfile(path):
         known = ", ".join((MODEL_SUFFIX, *FORCE_FIELD_SUFFIXES))
-        raise InputError(f"{path}: neither a model nor a force field; their suffixes are {known}")
+        raise InputError(
+            f"{path}: neither a model nor a force field; give a file with a suffix of {known}"
+        )
     if companions:
         names = ", ".join(map(str, companions))
-        raise InputError(f"{path}: {names} cannot be read together with a model file; omit it")
+        raise InputError(f"{path}: {names} cannot be read together with a model file; omit {names}")
     return load(path, trust)

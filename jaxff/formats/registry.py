@@ -1,11 +1,11 @@
 """Formats of force-field files: suffixes, and the modules that handle them.
 
-A new format takes one module and one line in `FORCE_FIELDS`.  The module defines
+For a new format, add a module and a line in `FORCE_FIELDS`.  The module defines
 
     read(path, companions, coulomb_constant) -> Potential
-    write(path, topology, potential) -> list of the files written
+    write(path, topology, potential) -> list of the written files
 
-and is imported at its first use, so that the command line can read the suffixes quickly.
+It is imported at its first use, so that the command line can read the suffixes quickly.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ class Format:
 
     Attributes:
         name: the format in words.
-        module: its module in `jaxff.formats`, and its name in `jaxff export --to`.
-        suffixes: in lower case; the first is the usual one.
-        companions: suffixes of the files that may accompany it (empty: those of molecules).
-        most: the largest number of these files.
-        written_suffixes: more suffixes under which it is written.
-        terms: kinds of terms that it can express in addition to AMBER's.
-        needs_companions: whether these files contain parameters, so that a file of the same name is
-            read if none is given.
+        module: name of the module in `jaxff.formats`, and of the format in `jaxff export --to`.
+        suffixes: suffixes in lower case; the first is the usual one.
+        companions: suffixes of companions, the files that may accompany a file of this format
+            (empty: the suffixes of molecule files).
+        most: largest number of companions (None: any number).
+        written_suffixes: additional suffixes that are accepted for writing.
+        terms: kinds of terms that the format can express in addition to those of AMBER.
+        needs_companions: whether companions contain parameters; a companion with the same name is
+            then read by default.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Format:
     needs_companions: bool = False
 
     def load(self) -> ModuleType:
-        """The module that reads and writes this format."""
+        """Import and return the module that reads and writes this format."""
         return import_module(f"jaxff.formats.{self.module}")
 
 
@@ -71,35 +72,35 @@ MODEL_SUFFIX = ".npz"
 
 
 def suffix_of(path: str | Path) -> str:
-    """The suffix of a path in lower case."""
+    """The suffix of a path, such as ".npz", in lower case."""
     return Path(path).suffix.lower()
 
 
 def is_force_field(path: str | Path) -> bool:
-    """Whether the suffix of a path is that of a force-field file."""
+    """Whether a path has the suffix of a force-field file."""
     return suffix_of(path) in FORCE_FIELD_SUFFIXES
 
 
 def is_potential(path: str | Path) -> bool:
-    """Whether the suffix of a path is that of a model file or a force-field file."""
+    """Whether a path has the suffix of a model file or a force-field file."""
     return suffix_of(path) == MODEL_SUFFIX or is_force_field(path)
 
 
 def needs_companions(path: str | Path) -> bool:
-    """Whether the parameters of a force-field file may be in other files."""
+    """Whether a path is a force-field file with parameters in other files."""
     return is_force_field(path) and format_of(path).needs_companions
 
 
 def companions_of(path: str | Path, given: Sequence[str | Path] = ()) -> list[Path]:
-    """The files that are read together with a force-field or model file.
+    """The companions of a force-field or model file: files that are read together with it.
 
     Args:
         path: the file.
-        given: the companions that the user names.
+        given: companions given by the user.
 
     Returns:
-        the given files; if there are none and the format needs companions, the file with the same
-        name and the companions' suffix, if it exists.
+        The given companions.  If none is given and the format needs companions, the existing files
+        with the same name and a suffix of companions.
     """
     if given or not needs_companions(path):
         return list(map(Path, given))
@@ -110,6 +111,10 @@ def companions_of(path: str | Path, given: Sequence[str | Path] = ()) -> list[Pa
 def format_of(path: str | Path, *, writing: bool = False) -> Format:
     """The format of a force-field file, by its suffix.
 
+    Args:
+        path: the file.
+        writing: whether suffixes that are accepted only for writing are included.
+
     Raises:
         InputError: no format has this suffix.
     """
@@ -119,4 +124,4 @@ def format_of(path: str | Path, *, writing: bool = False) -> Format:
         if suffix in suffixes:
             return form
         known += suffixes
-    raise InputError(f"{path}: unknown force field {suffix!r}; use {', '.join(known)}")
+    raise InputError(f"{path}: unknown force field suffix {suffix!r}; use {', '.join(known)}")

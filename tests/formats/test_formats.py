@@ -98,7 +98,7 @@ def test_a_mol2_file_is_never_read_without_the_parameters_that_were_written_with
     version = method.version
     moved = frcmod.rename(tmp_path / "moved.frcmod")
     assert method.version != version
-    with pytest.raises(InputError, match=r"r\.mol2: its parameters .* r\.frcmod is not .*--frcmod"):
+    with pytest.raises(InputError, match=r"r\.mol2: the parameters .* r\.frcmod is not .*--frcmod"):
         read_force_field(file)
     assert float(read_force_field(file, moved)(R)) == energy
     assert float(Method(str(file), companions=(str(moved),)).potential()(R)) == energy

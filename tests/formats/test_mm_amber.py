@@ -322,19 +322,21 @@ REFUSED = {
     ),
     r"has the unknown format": lambda t: t.replace("%FORMAT(5E16.8)", "%FORMAT(banana)"),
     "section CHARGE cannot be read": misprinted,
-    r"has a periodic box; .*IFBOX = 1": lambda t: with_pointer(t, 27, 1),
-    r"has a solvent cap .*IFCAP": lambda t: with_pointer(t, 29, 1),
-    r"has perturbation information .*IFPERT": lambda t: with_pointer(t, 20, 1),
-    r"has extra points .*NUMEXTRA": lambda t: with_pointer(t, 30, 1),
-    "is an extra point, which is not supported": extra_point,
-    r"CHAMBER .*CTITLE": lambda t: t.replace("%FLAG TITLE ", "%FLAG CTITLE"),
-    r"CHAMBER .*UREY_BRADLEY": lambda t: added(t, "CHARMM_UREY_BRADLEY_COUNT", "2I8", "       1"),
-    r"has CMAP terms": lambda t: added(t, "CMAP_COUNT", "2I8", "       1       1"),
+    r"IFBOX = 1: .*a periodic box": lambda t: with_pointer(t, 27, 1),
+    r"IFCAP = 1: .*a solvent cap": lambda t: with_pointer(t, 29, 1),
+    r"IFPERT = 1: .*perturbation information": lambda t: with_pointer(t, 20, 1),
+    r"NUMEXTRA = 1: .*extra points": lambda t: with_pointer(t, 30, 1),
+    r"atom \d+: jaxff does not support extra points": extra_point,
+    r"CTITLE: .*CHAMBER": lambda t: t.replace("%FLAG TITLE ", "%FLAG CTITLE"),
+    r"UREY_BRADLEY_COUNT: .*CHAMBER": lambda t: added(
+        t, "CHARMM_UREY_BRADLEY_COUNT", "2I8", "       1"
+    ),
+    r"does not support CMAP terms": lambda t: added(t, "CMAP_COUNT", "2I8", "       1       1"),
     r"12-6-4 terms": lambda t: added(t, "LENNARD_JONES_CCOEF"),
-    r"is polarisable \(section POLARIZABILITY": lambda t: added(t, "POLARIZABILITY"),
-    r"is polarisable \(section IPOL": polarisable,
+    r"section POLARIZABILITY: .*polarisabilities": lambda t: added(t, "POLARIZABILITY"),
+    r"section IPOL: .*polarisabilities": polarisable,
     r"10-12 hydrogen bond terms": hydrogen_bonds,
-    r"no positive SCEE or SCNB": lambda t: with_values(
+    r"SCEE and SCNB scale factors of 1-4 pairs must be positive": lambda t: with_values(
         t, "SCEE_SCALE_FACTOR", [0.0] * len(values(t, "SCEE_SCALE_FACTOR"))
     ),
     r"not an AMBER topology in the %FLAG format": lambda t: t.replace("%FLAG", "*FLAG"),

@@ -38,7 +38,7 @@ def test_forms_are_those_of_the_registry():
         for form in ("gaff", "morse", "class2")
     }
     assert kinds == {"gaff": "harmonic_bond", "morse": "morse_bond", "class2": "class2"}
-    with pytest.raises(InputError, match="form='mm3': use one of gaff, morse, nn, class2"):
+    with pytest.raises(InputError, match=r"form must be one of gaff, morse, nn, class2 .got 'mm3'"):
         jaxff.gaff(molecule, charges="gasteiger", form="mm3")
     parser = argparse.ArgumentParser()
     fit.options(parser)
