@@ -23,7 +23,7 @@ WINDOW = 5.0
 
 
 class Estimate(NamedTuple):
-    """A mean (...) and its standard error (...), in the unit of the series."""
+    """A mean (...) and the standard error of the mean (...), in the unit of the series."""
 
     mean: Any
     error: Any
@@ -59,7 +59,7 @@ def mean_and_error(
 
     Both estimates are too small if the series is shorter than fifty autocorrelation times.
 
-    With `n_blocks`, the error is computed from blocks of equal length, which must be independent.
+    With `n_blocks`, the error is computed from independent blocks of equal length.
     If the series contains several replicas, one after another, use the number of replicas.  With
     weights, the error is that of a ratio of means, to first order.
 
@@ -122,7 +122,9 @@ def checked_weights(weights: ArrayLike, n: int, dtype: np.dtype) -> Array:
         raise InputError(f"weights of {n} frames must have shape ({n},) (got {np.shape(weights)})")
     if is_known(weights) and not abs(float(np.sum(np.asarray(weights))) - 1.0) < 1e-3:
         total = float(np.sum(np.asarray(weights)))
-        raise InputError(f"weights sum to {total:.6g}: divide them by their sum")
+        raise InputError(
+            f"weights must sum to 1 (got {total:.6g}): divide the weights by their sum"
+        )
     return jnp.asarray(weights, dtype)
 
 

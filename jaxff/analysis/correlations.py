@@ -87,8 +87,9 @@ def vdos(
         dt: time between frames, () fs.
         window: "hann", "blackman" or "none" (segments without overlap).
         segment: number of frames in each segment, static; None for all F.
-        temperature: () K; with None the integral of the density is one.  Otherwise the integral is
-            twice the mean kinetic energy divided by kT, the number of degrees of freedom.
+        temperature: () K; None to normalise the integral of the density to one.  Otherwise the
+            integral is twice the mean kinetic energy divided by kT: the number of degrees of
+            freedom.
 
     Returns:
         frequencies (K,) cm⁻¹ and density (..., K) 1/cm⁻¹.

@@ -271,7 +271,9 @@ def _check_bins(edges, width, period):
     if np.ndim(edges) != 1 or np.shape(edges)[0] < 2:
         raise InputError(f"edges must have shape (bins + 1,) (got {np.shape(edges)})")
     if is_known(edges) and not (np.diff(np.asarray(edges, float)) > 0).all():
-        raise InputError("the edges of the bins do not increase: sort them and remove duplicates")
+        raise InputError(
+            "the edges of the bins do not increase: sort the edges and remove duplicates"
+        )
     if is_known(edges, period) and period is not None:
         span = float(np.asarray(edges)[-1] - np.asarray(edges)[0])
         if not span <= period * (1 + 1e-6):

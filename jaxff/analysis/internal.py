@@ -88,7 +88,7 @@ def is_movable(molecule: Molecule, coordinates: Coordinates) -> bool:
 
 
 def moving_side(molecule: Molecule, atoms: Sequence[int]) -> tuple[np.ndarray, int]:
-    """Find the atoms that move to change a coordinate: the smaller side of its bond.
+    """Find the atoms on the smaller side of a bond, which move to change a coordinate.
 
     Returns:
         indices (S,) of the atoms; and +1 for the side of the last atom of the coordinate, or −1

@@ -30,8 +30,8 @@ class Agreement(NamedTuple):
         divergence: Jensen-Shannon divergence in bits; 0 for equal distributions, 1 for disjoint
             distributions.
         chance_overlap, chance_divergence: mean and standard deviation of both measures for two
-            samplings of the same distribution with the same lengths.  Only worse values than these
-            are significant.
+            samplings of the same distribution with the same lengths.  A difference of the given
+            samplings is significant only if it exceeds these values.
     """
 
     overlap: Estimate

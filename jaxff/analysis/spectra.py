@@ -234,8 +234,8 @@ def _along_axis(r, v, m) -> np.ndarray:
 def _is_linear(r) -> bool:
     """Whether a molecule with frames r (..., F, N, 3) Å is linear, apart from vibrations.
 
-    The criterion uses the angles between neighbours along the molecule.  Moments of inertia are
-    not suitable, because one is also small for a long rod with a bent end or a methyl group.
+    The criterion uses the angles between neighbours along the molecule.  Moments of inertia cannot
+    be used, because a long rod with a bent end or a methyl group also has a small moment.
     """
     if r.shape[-2] < 2:
         return False

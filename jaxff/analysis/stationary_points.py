@@ -149,8 +149,8 @@ def minima(
     ends = relax(surface, R, descent=descent, progress=progress)
     if not ends.converged.any():
         raise InputError(
-            f"none of {len(R)} starts converged: the best one ended with a largest force of "
-            f"{ends.max_force.min():.2g} kcal/mol/Å; raise max_steps or tolerance"
+            f"none of {len(R)} starts converged (smallest final force {ends.max_force.min():.2g} "
+            "kcal/mol/Å): raise max_steps or tolerance"
         )
     first, group = _grouped(ends, distance, (permutations, mirror, exchangeable))
     modes = [normal_modes(surface, ends.positions[b], molecule.masses) for b in first]

@@ -1,1 +1,1 @@
-"""The commands of the command line, one module each, over the Python API."""
+"""Commands of the command line, with one module for each command."""

@@ -196,7 +196,7 @@ def _outputs(arguments) -> list[str]:
     if len(arguments.data) == 1:
         return [arguments.output]
     if arguments.topology:
-        raise InputError("--topology describes one molecule: omit it, or fit one data set")
+        raise InputError("--topology describes one molecule: omit --topology, or fit one data set")
     output, names = Path(arguments.output), [Path(path).stem for path in arguments.data]
     if len(set(names)) < len(names):
         raise InputError(

@@ -52,9 +52,13 @@ def _settings(arguments, is_potential: bool):
     from jaxff.md import Descent
 
     if arguments.method != "lbfgs" and not is_potential:
-        raise InputError(f"--method {arguments.method} needs a model, not a calculator: omit it")
+        raise InputError(
+            f"--method {arguments.method} does not apply to calculators: omit --method"
+        )
     if arguments.method != "lbfgs" and arguments.conformers is not None:
-        raise InputError(f"--method {arguments.method} cannot be used with --conformers: omit it")
+        raise InputError(
+            f"--method {arguments.method} cannot be used with --conformers: omit --method"
+        )
     tolerance = arguments.tolerance or (1e-4 if is_potential else 1e-3)
     return Descent(arguments.method, tolerance, arguments.max_steps)
 

@@ -18,7 +18,7 @@ from jaxff.commands.shared import (
 from jaxff.errors import InputError
 
 HELP = "Scan the energy along one or two internal coordinates, rigid or relaxed."
-MORE = "Atoms are counted from 0. Writes the scan (npz), its geometries (xyz) and a plot."
+MORE = "Atoms are counted from 0. Writes the energies (npz), the geometries (xyz) and a plot."
 EXAMPLE = "jaxff scan model.npz start.xyz --torsion 0,1,2,8 --torsion 3,0,1,2 --relax -o scan"
 
 

@@ -33,7 +33,7 @@ def load_dataset(arguments: Namespace, path: str | None = None) -> Dataset:
         path: the file; None for the argument DATA of the command.
 
     Raises:
-        InputError: the file cannot be read, or its units or labels look wrong.
+        InputError: the file cannot be read, or units or labels look wrong.
     """
     from jaxff.dataset import Dataset
 
@@ -90,7 +90,7 @@ def load_start(
         charge: net charge, e; None for the charge in the file or the SMILES string.
 
     Raises:
-        InputError: the file cannot be read, or it contains no elements or no geometry.
+        InputError: the file cannot be read, or contains no elements or no geometry.
     """
     from jaxff.molecule import Molecule
 
@@ -193,7 +193,7 @@ def load_surface(method: Method, molecule: Molecule) -> Any:
 
 
 def load_surface_and_start(arguments: Namespace) -> tuple[Method, Any, Molecule]:
-    """Return the method of a command, its potential or ASE calculator, and the start."""
+    """Return the method, the potential or ASE calculator, and the starting geometry."""
     from jaxff.reference.calculators import Method
 
     options = calculator_options(arguments.options)
@@ -300,8 +300,8 @@ def say_unknown(console, model: str, surface: Any, on_extrapolation: str = "warn
         return ""
     check_can_stop(surface, on_extrapolation)
     text = (
-        f"the training data of {model} are unknown, so geometries cannot be compared with them: "
-        "train the model again to include a description of its training data"
+        f"the training data of {model} are unknown, so geometries cannot be compared with "
+        "training frames: train the model again to store a description of the frames"
     )
     console.say(text)
     return text
@@ -367,8 +367,8 @@ def write_geometries(path, molecule, positions, infos: Sequence[dict] = ()) -> N
         path: the file.
         molecule: the molecule with N atoms.
         positions: (M, N, 3) Å.
-        infos: M dicts for the comment lines.  The key "energy" is not allowed, because ASE reads
-            its value as eV.
+        infos: M dicts for the comment lines.  The key "energy" is not allowed, because ASE expects
+            energies in eV.
     """
     import ase.io
 

@@ -13,7 +13,7 @@ from jaxff.commands.options import not_negative, positive
 from jaxff.commands.shared import writable_folder
 from jaxff.errors import InputError
 
-HELP = "Compute the vibrational density of states, its peaks and their temperature shifts."
+HELP = "Compute the vibrational density of states, the peaks, and shifts with temperature."
 MORE = "Errors are estimated from replicas and from blocks of each trajectory."
 EXAMPLE = "jaxff spectrum run-100K run-300K -o spectra"
 

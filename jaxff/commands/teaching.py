@@ -131,7 +131,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError("--teacher needs a model with a kernel: add --plus sgdml")
     if len(arguments.data) != 1:
         raise InputError(
-            f"--teacher needs one data set (got {len(arguments.data)}): repeat the command for each"
+            f"--teacher needs one data set (got {len(arguments.data)}): repeat the command for "
+            "each data set"
         )
     if arguments.uncertainty:
         raise InputError(
@@ -184,7 +185,7 @@ def _say_student(student: Student, console: Console) -> None:
         words.append(f"({student.failed} failed and are omitted)")
     if student.errors:
         mae = student.errors["force_mae"]
-        words.append(f"; force MAE of the teacher's model against its labels: {mae:.3f} kcal/mol/Å")
+        words.append(f"; force MAE of the model of the teacher's labels: {mae:.3f} kcal/mol/Å")
     console.say(" ".join(words).replace(" ;", ";"))
 
 

@@ -272,7 +272,7 @@ def _check_local(arguments) -> None:
 
 
 def _region(data, arguments, console, usual):
-    """Return the frames that are most similar to the structures of --around, and the others."""
+    """Return the frames that are most similar to the structures of --around, and other frames."""
     from jaxff import gdml
 
     data = data[data.distinct()]

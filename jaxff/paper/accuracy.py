@@ -18,7 +18,7 @@ COLUMNS = [
 
 
 def run(setting: Setting) -> Result:
-    """Test errors of the kernels of all molecules, which later experiments use."""
+    """Compute the test errors of the kernels of all molecules, which later experiments use."""
     rows, levels, energy = [], [], {}
     for molecule in setting.size(tuple(MOLECULES), ("ethanol", "enol-malondialdehyde")):
         data, part = setting.dataset(molecule), setting.kernel_frames(molecule)
@@ -42,9 +42,9 @@ def run(setting: Setting) -> Result:
             else judged("accurate-aspirin", {ASPIRIN: aspirin}),
         ],
         [
-            "Errors are standard errors over the test frames. Of enol-malondialdehyde the paper "
-            "reports that a data set was computed, without a result. In the frames here the "
-            "proton of its hydrogen bond stays with one oxygen."
+            "Errors are standard errors over the test frames. The paper mentions a data set of "
+            "enol-malondialdehyde, but contains no result for this molecule. In the frames used "
+            "here, the proton of the hydrogen bond stays at one oxygen."
         ],
         {m: value._asdict() for m, value in {**energy, ASPIRIN: aspirin}.items() if value},
         [Table("Test errors of sGDML, after the mean offset of the energy", COLUMNS, rows)],
@@ -52,6 +52,6 @@ def run(setting: Setting) -> Result:
 
 
 def mean_absolute(wrong: np.ndarray) -> Estimate:
-    """The mean of the absolute values of errors (M,), with its standard error over the frames."""
+    """Compute the mean absolute value of errors (M,), with the standard error over the frames."""
     size = np.abs(wrong)
     return Estimate(float(size.mean()), float(size.std(ddof=1) / np.sqrt(len(size))))

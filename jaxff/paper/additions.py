@@ -26,8 +26,8 @@ class Addition(NamedTuple):
 ADDITIONS = (
     Addition(
         "restricting the molecular descriptor in sGDML to a set of atoms",
-        "local corrections: a kernel on some atoms, with a switch that is zero far from its data "
-        "(jaxff.gdml.train_correction)",
+        "local corrections: a kernel on some atoms, with a switch that is zero far from the "
+        "training frames (jaxff.gdml.train_correction)",
         "aspirin with the ester oxygen within 3.0 Å of the acid's carbon: force RMSE on eight "
         "atoms 23.7 by GAFF, 10.1 kcal/mol/Å corrected; above 4.6 Å unchanged",
         "benchmarks/README.md", ("23.7", "10.1", "20.8"),
@@ -58,7 +58,7 @@ ADDITIONS = (
     Addition(
         "ML methods might be used to generate additional data for parametrizing a MM-FF at a "
         "higher level of theory",
-        "teachers: many labels of a cheap method first, then few of an expensive one "
+        "teachers: many labels of a cheap method first, then few labels of an expensive method "
         "(jaxff fit --teacher)",
         "no numbers yet",
         "docs/few_labels.md", (),

@@ -111,8 +111,8 @@ def by_molecule(data: Sequence[Dataset], ending: str = "") -> dict[str, Dataset]
         name = identified(one)
         if name + ending in named:
             raise InputError(
-                f"{one.label} is a second data set of {name}: give data for the surfaces alone as "
-                "surface_data (--surface-data)"
+                f"{one.label} is a second data set of {name}: remove one of the data sets, or "
+                "give the data for surfaces with --surface-data (surface_data)"
             )
         named[name + ending] = one
     return named

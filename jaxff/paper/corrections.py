@@ -39,7 +39,7 @@ def refitted(setting: Setting, form: str) -> Potential:
 
 
 def labelled(setting: Setting, name: str, positions: np.ndarray) -> Dataset:
-    """Label positions (F, N, 3) Å of aspirin with the reference; the folder `fig9` keeps them.
+    """Label positions (F, N, 3) Å of aspirin with the reference, or read labels from `fig9`.
 
     If no calculator has the level of theory of the data, sGDML labels the frames.
     """

@@ -15,7 +15,7 @@ SMALL, LARGE = "cc-pvdz", "cc-pvtz"
 
 
 def energies(molecule: Molecule, small: str = SMALL, large: str = LARGE) -> np.ndarray:
-    """Energies (3,) kcal/mol by the `METHODS`, with frozen cores.
+    """Compute energies (3,) kcal/mol by the `METHODS`, with frozen cores.
 
     Args:
         molecule: elements and geometry; closed-shell and neutral.
@@ -45,13 +45,13 @@ def energies(molecule: Molecule, small: str = SMALL, large: str = LARGE) -> np.n
 
 
 def extrapolated(found: np.ndarray) -> np.ndarray:
-    """CCSD(T) in the large basis, estimated by adding the change of MP2 with the basis.
+    """Estimate energies by CCSD(T) in the large basis from the change of MP2 with the basis.
 
     Args:
         found: energies (..., 3) by the `METHODS`.
 
     Returns:
-        (...) in the same unit.
+        the estimates (...), in the same unit.
     """
     return found[..., 1] + found[..., 2] - found[..., 0]
 

@@ -31,7 +31,7 @@ class Point(NamedTuple):
     """A geometry on the surface of a molecule.
 
     Attributes:
-        name: what it is.
+        name: description of the geometry.
         positions: (N, 3) Å.
     """
 
@@ -40,7 +40,7 @@ class Point(NamedTuple):
 
 
 def run(setting: Setting) -> Result:
-    """Relative energies by DFT and coupled cluster at minima and barriers of sGDML."""
+    """Compare relative energies by DFT and coupled cluster at minima and barriers of sGDML."""
     rows, levels, off = [], [], {}
     for molecule in setting.size((ETHANOL, KETO), (ETHANOL,)):
         name = setting.surface_set(molecule)
@@ -64,14 +64,14 @@ def run(setting: Setting) -> Result:
     small, large = basis_sets(setting)
     return Result(
         "Section IV D: DFT and coupled cluster",
-        f"sGDML and its geometries: {'; '.join(levels)}; small basis {small}, large basis {large}",
+        f"sGDML and geometries: {'; '.join(levels)}; small basis {small}, large basis {large}",
         [judged("dft-close", off), judged("dft-struggles", off)],
         [
-            "Points are minima of sGDML, and the highest points of the lowest path along each "
-            "rotor on the grid of its relaxed scan; energies are relative to the lowest minimum. "
-            "CCSD(T) in the large basis is estimated as CCSD(T) in the small basis plus the change "
-            "of MP2 from the small to the large one, with frozen cores. The error of a deviation "
-            "is half of this change."
+            "Points are minima and barriers of sGDML. A barrier is the highest point of the "
+            "lowest path along a rotor on the grid of the relaxed scan. Energies are relative to "
+            "the lowest minimum. CCSD(T) in the large basis is estimated as CCSD(T) in the small "
+            "basis plus the change of MP2 from the small to the large basis, with frozen cores. "
+            "The error of a deviation is half of this change."
         ],
         {molecule: value._asdict() for molecule, value in off.items()},
         [Table("Energies above the lowest minimum, kcal/mol", COLUMNS, rows)],
@@ -79,7 +79,7 @@ def run(setting: Setting) -> Result:
 
 
 def points(setting: Setting, molecule: str, grid: Scan) -> list[Point]:
-    """The lowest minima of sGDML, and the barriers of the rotors on the grid."""
+    """Return the lowest minima of sGDML, and the barriers of the rotors on the grid."""
     minima = surface_minima.found_minima(setting, molecule, KERNEL)[:MINIMA]
     kept = [Point(f"minimum {k + 1}", one.positions) for k, one in enumerate(minima)]
     heights: list[float] = []
@@ -93,7 +93,10 @@ def points(setting: Setting, molecule: str, grid: Scan) -> list[Point]:
 
 
 def barrier(grid: Scan, axis: int) -> tuple[int, ...]:
-    """Index of the highest point of the lowest path along one torsion of a scan."""
+    """Return the index of the barrier: the highest point of the lowest path along a torsion.
+
+    `axis` is the number of the torsion in the scan.
+    """
     E = np.moveaxis(np.where(grid.converged, grid.relative, np.inf), axis, 0)
     lowest = E.argmin(axis=1)
     along = np.take_along_axis(E, lowest[:, None], axis=1)[:, 0]
@@ -102,9 +105,9 @@ def barrier(grid: Scan, axis: int) -> tuple[int, ...]:
 
 
 def largest_deviation(found: np.ndarray) -> Estimate:
-    """The largest deviation of DFT's relative energies from coupled cluster's, kcal/mol.
+    """Compute the largest deviation, kcal/mol, of DFT from coupled cluster in relative energies.
 
-    Its error is half of the change from the small to the large basis at the same point.
+    The error is half of the change from the small to the large basis at the same point.
 
     Args:
         found: energies (P, 4) kcal/mol by DFT and by `coupled_cluster.METHODS`; the first row is
@@ -118,13 +121,16 @@ def largest_deviation(found: np.ndarray) -> Estimate:
 
 
 def basis_sets(setting: Setting) -> tuple[str, str]:
-    """PySCF's names of the small and the large basis of coupled cluster."""
+    """Return PySCF's names of the small and the large basis for coupled cluster."""
     full = (coupled_cluster.SMALL, coupled_cluster.LARGE)
     return setting.size(full, ("sto-3g", "3-21g"))
 
 
 def computed(setting: Setting, name: str, molecule: Molecule) -> np.ndarray:
-    """Energies (4,) kcal/mol by DFT and by `coupled_cluster.METHODS`, kept in `level`."""
+    """Compute energies (4,) kcal/mol by DFT and `coupled_cluster.METHODS`, or read them.
+
+    The folder `level` keeps the energies.
+    """
     path = setting.place("level") / f"{name}.npz"
     if not path.is_file():
         setting.progress(f"coupled cluster of {name}", 0.0)

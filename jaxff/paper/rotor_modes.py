@@ -80,7 +80,12 @@ def rotors(molecule: Molecule) -> np.ndarray:
 
 
 def trans_start(positions: np.ndarray, torsions: np.ndarray) -> np.ndarray:
-    """Return the frame (N, 3) Å, of M frames (M, N, 3), that is nearest to the trans conformer."""
+    """Return the frame (N, 3) Å that is nearest to the trans conformer.
+
+    Args:
+        positions: M frames (M, N, 3) Å.
+        torsions: atoms (2, 4) of the torsions of the hydroxyl and the methyl rotor.
+    """
     phi = np.asarray(torsion_angles(positions, torsions))
     # Trans for the hydroxyl group; staggered for the methyl group.
     return positions[np.argmin(np.cos(phi[:, 0]) + np.cos(3.0 * phi[:, 1]))]

@@ -45,8 +45,10 @@ class SurfaceMinimum:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether it is a kernel's, and its reference method contradicts it or, if its energy there
-        is unknown, it is far from the data."""
+        """Whether a minimum of a kernel contradicts the reference method.
+
+        Without an energy by the reference method: whether the minimum is far from the data.
+        """
         if self.exact:
             return False
         return self.far if np.isnan(self.off) else abs(self.off) > CONFIRMED

@@ -180,7 +180,10 @@ def coupling_share(reference: Surface, other: Scan) -> Estimate:
 
 
 def energy_at_lowest(reference: Surface, other: Scan) -> Estimate:
-    """Return the relative energy of another surface at the lowest point of the kernel's surface."""
+    """Return the energy, kcal/mol, of another surface at the lowest point of the kernel's surface.
+
+    The energy is relative to the lowest point of the other surface.
+    """
     place = np.unravel_index(np.nanargmin(reference.scan.relative), reference.far.shape)
     return Estimate(float(other.relative[place]), reference.error)
 

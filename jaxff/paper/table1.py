@@ -119,7 +119,7 @@ def sampling_level(setting: Setting, molecule: str, samplings: dict[str, Dataset
 
 
 def table_cells(error: Estimate) -> Cells:
-    """Return an error by training and test sampling, from arrays (2, 2)."""
+    """Convert the errors (2, 2) to a dict by names of the training and the test sampling."""
     return {
         (a, b): Estimate(float(error.mean[i, j]), float(error.error[i, j]))
         for i, a in enumerate(SAMPLINGS)

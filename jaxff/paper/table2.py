@@ -113,7 +113,7 @@ def findings(errors: Errors) -> list[Finding]:
             other = lowest(of(FEW, model) for model in variants if model != "GAFF-NN")
             values["nn-best"][molecule] = ratio(of(FEW, "GAFF-NN"), other)
     return [
-        judged(claim, of_claim) if of_claim else untested(claim, "these fits were not made")
+        judged(claim, of_claim) if of_claim else untested(claim, "the necessary fits are missing")
         for claim, of_claim in values.items()
     ]
 

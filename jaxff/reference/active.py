@@ -43,7 +43,7 @@ class Round(NamedTuple):
         n_frames: number of labelled frames for training and validation of the model.
         force_rmse: RMSE of the forces on the newly labelled frames, kcal/mol/Å.
         force_mae: mean absolute error of the forces on the newly labelled frames, kcal/mol/Å.
-        expected: standard error of the forces on these frames predicted by the model, kcal/mol/Å.
+        expected: predicted standard error of the forces on the new frames, kcal/mol/Å.
         fault: reason why the dynamics of the model ended early; "" if the dynamics completed.
         extrapolation: summary of the frames of the dynamics outside the training data; None in
             files of earlier versions.

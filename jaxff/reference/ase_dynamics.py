@@ -46,9 +46,9 @@ def label_md(
     are ordered by time, then by replica. The arrays ``replica`` and ``time_fs`` of the file
     contain the replica of each frame and the time after the equilibration, fs.
 
-    Repeat the call to continue an interrupted run from the folder `OUT.part`; the results are
-    identical to those of an uninterrupted run. If `out` is complete, its content is returned.
-    Bonds are compared with those of the molecule at every frame; see `Labelling.reactions`.
+    Repeat the call to continue an interrupted run from the folder `OUT.part`, with identical
+    results. If `out` is complete, the data set in `out` is returned. Bonds are compared with the
+    bonds of the molecule at every frame; see `Labelling.reactions`.
 
     Args:
         start: G starting geometries, as `frames` of `label_frames`; replica i starts from
@@ -56,7 +56,7 @@ def label_md(
         out: the npz file to write, in sGDML's format with kcal/mol and Å.
         n_frames: total number of frames of all replicas.
         labelling: the calculator and its settings; `scheduler` and `skip_failed` are ignored.
-            Potentials are not allowed, because `jaxff.md` samples them much faster.
+            For potentials, use the faster `jaxff.md`.
         sampling: settings of the dynamics.
         molecule: molecule with the bonds, see `label_frames`; None for the first geometry.
         charge: net charge, e; None for the charge of the molecule.
@@ -213,8 +213,8 @@ class Replica:
 def _advance(replica: Replica) -> tuple[tuple[int, str], Replica | None]:
     """Run one replica for up to FRAMES_PER_TASK more frames.
 
-    Each task creates a new calculator, so that interrupted and uninterrupted runs give the same
-    results even if a calculator depends on its last geometry.
+    Each task creates a new calculator. Therefore interrupted and uninterrupted runs give the same
+    results, even if a calculator uses the preceding geometry.
 
     Returns:
         the number of frames and the first change of bonds in these frames ("" if there is none);

@@ -100,7 +100,7 @@ def resumable(method: Method, surface: Any, molecule: Molecule, out: str | Path)
     if made[0].unused:
         warnings.warn(
             f"{folder} is kept, because this command did not use {made[0].unused} of the stored "
-            "results: repeat the interrupted command to use them, or delete the folder",
+            "results: repeat the interrupted command to use these results, or delete the folder",
             stacklevel=2,
         )
 
@@ -147,5 +147,7 @@ def _read(raw: bytes, path: Path, name: str) -> dict[str, dict]:
                 f"({entry['calculator'].split()[0]}): use a separate file for each calculator"
             )
     if lines and not known and not lines[0].startswith(BEGIN[: len(lines[0])]):
-        raise InputError(f"{path} is not a file of calculations: give another file, or delete it")
+        raise InputError(
+            f"{path} is not a file of calculations: give another file, or delete this file"
+        )
     return known

@@ -30,7 +30,7 @@ class Known:
         extra: extra of jaxff that installs the package; None for a dependency of jaxff.
         defaults: default options, with convergence tight enough for labels (xTB with accuracy
             0.1: forces to 1e-3 kcal/mol/Å).
-        spin: option for unpaired electrons, and the value of this option for one unpaired electron.
+        spin: name of the option for unpaired electrons, and the value for one unpaired electron.
     """
 
     path: str

@@ -125,7 +125,11 @@ def central_differences(energy: Callable[[np.ndarray], float], R: np.ndarray) ->
 
 
 def bent(R: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Return R (N, 3) Å with the central atoms of straight `angles` (A, 3) displaced."""
+    """Displace the central atoms of straight angles (A, 3), so that the angles are not straight.
+
+    Returns:
+        the new positions (N, 3) Å; `R` if no angle is straight.
+    """
     while len(angles):
         a, b = R[angles[:, 0]] - R[angles[:, 1]], R[angles[:, 2]] - R[angles[:, 1]]
         sine = np.linalg.norm(np.cross(a, b), axis=1)

@@ -85,7 +85,7 @@ def two_step(
         labelling: the calculator that labels.
         sampling: settings of the dynamics.
         starts: starting geometries of the replicas (R, N, 3) Å; None for that of `molecule`. Give
-            several if the molecule has equivalent atoms, because dynamics rarely exchange them.
+            several for molecules with equivalent atoms, which dynamics rarely exchange.
         progress: called with the name of a phase and the fraction done.
 
     Returns:

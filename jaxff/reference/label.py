@@ -46,8 +46,8 @@ def label_frames(
     """Label geometries with an ASE calculator or a potential, and write a data set.
 
     Finished labels are stored in the folder `OUT.part`. Repeat the call to continue after an
-    interruption. If `out` is complete, its content is returned. Potentials are evaluated in
-    batches in this process.
+    interruption. If `out` is complete, the data set in `out` is returned. Potentials are evaluated
+    in batches in this process.
 
     Args:
         frames: path of an xyz, extxyz or npz file, a `Dataset`, or a sequence of `ase.Atoms` or

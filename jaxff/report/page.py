@@ -76,7 +76,7 @@ class Report:
         )
 
     def molecules(self, shown: Mapping[str, Molecule], caption: str) -> None:
-        """Append molecules with titles; the mouse or the arrow keys rotate them."""
+        """Append molecules with titles, which the mouse or the arrow keys rotate."""
         drawn = "".join(
             f'<div><canvas tabindex="0" role="img" aria-label="{html.escape(title)}" '
             f'data-molecule="{html.escape(_drawing(molecule))}"></canvas>{html.escape(title)}</div>'
@@ -104,7 +104,7 @@ class Report:
 
 
 def _facing(molecules: list[Molecule]) -> list[Molecule]:
-    """Rotate the first molecule to show the largest area, and superpose the others on it."""
+    """Rotate the first molecule to show the largest area, and superpose the other molecules."""
     first, *others = (molecule.to_ase() for molecule in molecules)
     first.positions -= first.positions.mean(axis=0)
     axes = np.linalg.svd(first.positions)[2]

@@ -89,7 +89,7 @@ def energy_and_temperature(
     energies = {"potential": potential, "kinetic": kinetic, "total": potential + kinetic}
     for i, (name, values) in enumerate(energies.items()):
         top.plot(ps, values, label=name, color=style.COLOURS[i], linewidth=0.8)
-    top.set_ylabel("energy, kcal/mol\n(potential from its start)")
+    top.set_ylabel("energy, kcal/mol\n(potential relative to the start)")
     bottom.plot(ps, temperatures, color="#999999", linewidth=0.5, label="instantaneous")
     mean = np.cumsum(temperatures) / np.arange(1, len(temperatures) + 1)
     bottom.plot(ps, mean, color=style.COLOURS[0], linewidth=1.5, label="running mean")
