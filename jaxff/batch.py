@@ -91,12 +91,12 @@ class Stack(Sequence):
 
     @property
     def params(self) -> tuple[Params, ...]:
-        """Parameters of each group, with a leading axis over its members and rows for ghosts."""
+        """Parameters of each group, with a leading axis over members and ghost rows."""
         return self._known.params
 
     @property
     def _known(self) -> _Prepared:
-        """The prepared evaluation; it is prepared again after a parameter has been replaced."""
+        """The prepared evaluation; new parameters cause a new preparation."""
         groups = [group for potential in self.potentials for group in potential.params.values()]
         values = [value for group in groups for value in group.values()]
         known = vars(self).get("_last")
@@ -112,7 +112,7 @@ class Stack(Sequence):
         return Stack, (self.potentials, self.groups)  # compiled functions cannot be pickled
 
     def energy_and_forces(self, positions: Sequence) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Energies (K,) kcal/mol and K forces (N, 3) kcal/mol/Å, of one frame per molecule.
+        """Energies (K,) kcal/mol and K forces (N, 3) kcal/mol/Å of one frame each.
 
         Args:
             positions: K arrays (N, 3) Å; N may differ between molecules.
@@ -223,7 +223,7 @@ def stack(potentials: Sequence[Potential]) -> Stack:
 
 
 class _Prepared:
-    """Data for the evaluation of a stack, valid as long as its parameters are the same.
+    """Data for the evaluation of a stack, valid while its parameters are the same.
 
     Args:
         stack: the stack.
@@ -244,7 +244,7 @@ class _Prepared:
 
     @cached_property
     def params(self) -> tuple[Params, ...]:
-        """Parameters of each group, with a leading axis over its members and rows for ghosts."""
+        """Parameters of each group, with a leading axis over members and ghost rows."""
         out = []
         for group in self.groups:
             members = [self.potentials[k] for k in group.members]
@@ -261,7 +261,7 @@ class _Prepared:
 
     @cached_property
     def joined(self) -> Joined | None:
-        """The interactions of the groups whose terms are sums of interactions; None if none is."""
+        """Interactions of the groups that are sums of interactions, or None."""
         parts = []
         for group, prepared in zip(self.groups, jax.device_get(self.of_groups), strict=True):
             for one in prepared if isinstance(prepared, list) else ():

@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _interrupting(previous):
-    """Make a hook for unraisable exceptions that sends a KeyboardInterrupt to the main thread.
+    """Make a hook that sends unraisable KeyboardInterrupts to the main thread.
 
     Without this hook, Ctrl-C has no effect during a callback of JAX in the garbage collector.
 

@@ -108,7 +108,7 @@ def _bar(console: RichConsole) -> Progress:
 
 
 def plain_table(columns: list[str], rows: list[list]) -> str:
-    """A table as text; the first column is left aligned, and numbers have four digits.
+    """A table as text with four digits; the first column is left aligned.
 
     Args:
         columns: titles of the columns.

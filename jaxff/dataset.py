@@ -237,7 +237,7 @@ class Dataset:
         return Split(*(self[part] for part in parts))
 
     def fingerprint(self) -> str:
-        """MD5 checksum of numbers, positions, energies and forces, as the sGDML package has it."""
+        """MD5 checksum of all arrays, equal to that of the sGDML package."""
         digest = hashlib.md5(usedforsecurity=False)
         for array in (self.numbers.astype(np.uint8), self.positions, self.energies, self.forces):
             if array is not None:
@@ -256,7 +256,7 @@ class Dataset:
         forces_key: str | None = None,
         check: bool = True,
     ) -> Dataset:
-        """Read an npz file (sGDML, MD17, rMD17) or an extxyz file; convert to Å and kcal/mol.
+        """Read an npz (sGDML, MD17, rMD17) or extxyz file; convert to Å and kcal/mol.
 
         A file without units is read in kcal/mol and Å (npz), or in eV and Å (extxyz, as in ASE).
         Bond lengths and bond force constants show whether the units are plausible.
@@ -342,7 +342,7 @@ class Dataset:
 
 
 def stratified(energies: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Random indices (count,) of frames whose energies have the distribution of all energies.
+    """Random indices (count,) of frames with the energy distribution of all frames.
 
     The energies are sorted into the bins of Freedman and Diaconis.  Each bin contributes in
     proportion to its size.

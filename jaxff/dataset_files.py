@@ -1,4 +1,4 @@
-"""Readers of data-set files: the fields of a `Dataset`, and the units of the file."""
+"""Readers of data-set files: they return fields of a `Dataset` and units."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORCES_KEYS = ("forces", "force", "REF_forces")
 
 
 def read_npz(path: Path) -> tuple[Fields, Units]:
-    """Read the fields of a `Dataset`, and their units, from an sGDML, MD17 or rMD17 file.
+    """Read fields of a `Dataset` and units from an sGDML, MD17 or rMD17 file.
 
     Raises:
         InputError: the file cannot be read, contains no data set, or an array is missing.
@@ -68,7 +68,7 @@ def read_npz(path: Path) -> tuple[Fields, Units]:
 def read_extxyz(
     path: Path, energy_key: str | None = None, forces_key: str | None = None
 ) -> tuple[Fields, Units]:
-    """Read the fields of a `Dataset`, and their units, from an extxyz file.
+    """Read fields of a `Dataset` and units from an extxyz file.
 
     Args:
         path: the file.
@@ -144,7 +144,7 @@ def _labels(
     where: str,
     needed: bool = False,
 ) -> Any:
-    """The energy () or the forces (N, 3) of a frame, in the units of the file; None if missing.
+    """Energy () or forces (N, 3) of a frame, in units of the file; None if missing.
 
     Args:
         known: the values of the frame by name.

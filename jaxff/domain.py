@@ -1,4 +1,4 @@
-"""Training domains: summaries of training frames, with which other frames are compared.
+"""Training domains: summaries of training frames for comparisons.
 
 A trained potential is unreliable far from its training frames: a kernel predicts its mean, and a
 fitted force field may have energies without a lower limit.
@@ -195,7 +195,7 @@ class Domain:
         return len(self.signatures)
 
     def distances(self, positions: np.ndarray) -> np.ndarray:
-        """Distances (M,) of frames (M, N, 3) Å from the training frames, divided by `limit`."""
+        """Distances (M,) of frames (M, N, 3) Å from training frames, divided by `limit`."""
         x = sorted_by_class(inverse_distances(positions, self.lattice), self.orbits)
         return nearest_distances(x / self.scale, *self._compared) / float(self.limit)
 
@@ -255,7 +255,7 @@ class Domain:
         return Outside(frames, below, reason)
 
     def _turned(self, positions: np.ndarray) -> np.ndarray:
-        """Whether each torsion of frames (M, N, 3) Å is far from its training values, (M, T)."""
+        """Whether torsions of frames (M, N, 3) Å are far from training values, (M, T)."""
         if self.chains is None or self.allowed is None:
             return np.zeros((len(positions), 0), bool)
         return Turns(self.chains, self.allowed.astype(bool)).unusual(positions, self.lattice)

@@ -19,7 +19,7 @@ _ATAN_SERIES = tuple((-1.0) ** k / (2 * k + 1) for k in range(20))
 
 
 def distance(a: Array, b: Array) -> Array:
-    """Distance () Å of the points a and b (3,) Å; the gradient is zero if they coincide."""
+    """Distance () Å of points a and b (3,) Å; the gradient is zero at zero."""
     return length(b - a)
 
 
@@ -104,7 +104,7 @@ def dihedral_cos_sin(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Arr
 
 
 def safe_sqrt(square: Array) -> Array:
-    """Square root () of `square` (), with a zero gradient at zero; 0 for negative numbers."""
+    """Square root () of `square` (), 0 if negative; the gradient is zero at zero."""
     positive = square > 0.0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
 
@@ -143,7 +143,7 @@ def _squared_deviation_jvp(primals, tangents):
 
 
 def _angle_products(u: Array, v: Array) -> tuple[Array, Array]:
-    """The products u · v and |u × v|², () Å² and () Å⁴, of the vectors u and v (3,) Å."""
+    """The products u · v, () Å², and |u × v|², () Å⁴, of vectors u and v (3,) Å."""
     w = _cross(u, v)
     return _dot(u, v), _dot(w, w)
 
@@ -195,7 +195,7 @@ def _arctan_jvp(primals, tangents):
 
 
 def _straight_ratio(sin2: Array, cos: Array) -> Array:
-    """The ratio η/tan η of `_arctan` as a smooth function of s², with the same arguments."""
+    """The ratio η/tan η of `_arctan` as a smooth function of its arguments."""
     straight = (sin2 <= _TAN_EIGHTH**2 * cos * cos) & (cos != 0.0)
     tan2 = jnp.where(straight, sin2, 0.0) / _or_one(cos * cos, straight)
     return _polynomial(_ATAN_SERIES, tan2)
@@ -227,7 +227,7 @@ def _deviation(sin2: Array, cos: Array, reference: Array) -> tuple[Array, Array]
 
 @jax.custom_jvp
 def torsion_cos_sin(b1: Array, b2: Array, b3: Array) -> tuple[Array, Array]:
-    """Cosine () and sine () of the dihedral angle φ of the bond vectors b1, b2, b3 (3,) Å.
+    """Cosine () and sine () of the dihedral φ of bond vectors b1, b2, b3 (3,) Å.
 
     cos φ is proportional to (b1 × b2) · (b2 × b3), and sin φ to |b2| b1 · (b2 × b3).  They are
     (1, 0) with zero gradients if two consecutive vectors are parallel.  The gradient follows

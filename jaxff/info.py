@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def installation() -> dict[str, str]:
-    """Versions, the platform, and the devices and default precision of JAX, as {name: text}."""
+    """Versions, platform, devices and default precision of JAX, as {name: text}."""
     precision = str(jnp.zeros(()).dtype)
     if precision != "float64":
         precision += " (set JAX_ENABLE_X64=1 for float64)"

@@ -248,7 +248,7 @@ def side_by_side(interactions: Sequence[Interactions], n_atoms: int) -> list[Int
 
 
 def energies_and_gradients(interactions: Sequence[Interactions], R: Array) -> tuple[Array, Array]:
-    """Energies (K,) kcal/mol and gradients (K, N, 3) kcal/mol/Å of K molecules of one shape.
+    """Energies (K,) kcal/mol and gradients (K, N, 3) kcal/mol/Å of K molecules.
 
     Args:
         interactions: the result of `side_by_side`.
@@ -279,7 +279,7 @@ def _sum(interactions, R):
 
 
 def merged(interactions: Sequence[Interactions]) -> list[Interactions]:
-    """Join interactions with the same energy function, which gives fewer and longer loops."""
+    """Join interactions with equal energy functions, for fewer and longer loops."""
     forms: dict[tuple, list[Interactions]] = {}
     for i, kind in enumerate(interactions):
         form = kind.energy, tuple(p.shape[1:] for p in kind.parameters)

@@ -1,4 +1,4 @@
-"""Interactions of several molecules in one list, for one geometry of each molecule.
+"""Interactions of several molecules, one geometry each, in one list.
 
 On a CPU, the start of a compiled loop takes longer than a short loop.  Therefore all interactions
 of all molecules share one gather of positions and one scatter of forces.

@@ -1,4 +1,4 @@
-"""Molecule: atoms, bonds and one geometry; molecules are matched by graph isomorphism."""
+"""Molecule: atoms, bonds and one geometry, with matching by graph isomorphism."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ def elements_of_masses(masses: np.ndarray) -> tuple[np.ndarray, int | None]:
 
 
 def equivalent_atoms(molecule: Molecule) -> np.ndarray:
-    """Class (N,) of each atom; atoms of one class have the same element and environment.
+    """Class (N,) of each atom; equal classes mean equal elements and environments.
 
     Environments are compared in the bond graph by colour refinement: Weisfeiler and Leman,
     Nauchno-Tekh. Inf. 2 (9), 12 (1968).
@@ -344,7 +344,7 @@ def equivalent_atoms(molecule: Molecule) -> np.ndarray:
 
 
 def perceive_bonds(numbers, positions, lattice=None) -> np.ndarray:
-    """Bonds (B, 2) between atoms closer than 1.3 times the sum of their covalent radii.
+    """Bonds (B, 2) of atoms closer than 1.3 times the sum of their covalent radii.
 
     Args:
         numbers: (N,) atomic numbers.

@@ -217,7 +217,7 @@ def _check_v3000_counts(path: Path) -> None:
 
 
 def _correct_nitro_groups(mol: Any) -> int:
-    """Change nitro groups [O-]N[O-] to [N+](=O)[O-], and return the number of changes."""
+    """Change nitro groups [O-]N[O-] to [N+](=O)[O-]; return their number."""
     from rdkit import Chem
 
     matches = mol.GetSubstructMatches(Chem.MolFromSmarts("[O-;D1]~[#7;D3;+0]~[O-;D1]"))
@@ -266,7 +266,7 @@ def _read_mol2(path: Path) -> Fields:
 
 
 def _mol2_element(row: list[str]) -> int:
-    """Atomic number of an atom with a SYBYL type (C.ar) or a GAFF or AMBER type (ca, CT).
+    """Atomic number for a SYBYL type (C.ar), or a GAFF or AMBER type (ca, CT).
 
     Args:
         row: words of the line of the atom.

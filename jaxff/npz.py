@@ -22,13 +22,13 @@ LARGEST = 1e30
 
 
 def usable(values) -> np.ndarray:
-    """Whether each number is finite with an absolute value below `LARGEST`; same shape."""
+    """Whether each number is finite and its absolute value is below `LARGEST`."""
     return np.abs(np.asarray(values, float)) < LARGEST
 
 
 @contextmanager
 def atomic_path(path):
-    """Yield a temporary path; its file replaces `path` when the block ends without error.
+    """Yield a temporary path that replaces `path` if the block raises no error.
 
     Raises:
         InputError: `path` is a folder or cannot be written; no file is changed.
@@ -77,7 +77,7 @@ def writable_file(path) -> None:
 
 
 def write_npz(path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays {name: array} to a compressed npz file with exactly the name `path`.
+    """Write arrays {name: array} to a compressed npz file with the name `path`.
 
     Raises:
         InputError: the file cannot be written; an earlier file is then unchanged.
@@ -165,7 +165,7 @@ class NpzReader:
         return value
 
     def text(self, key: str, default: str = "") -> str:
-        """The string `key`, without padding NULs; `default` if it is missing or no string."""
+        """The string `key` without padding NULs, or `default` if it is missing."""
         value = self.get(key)
         if value is None or value.size != 1:
             return default

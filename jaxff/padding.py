@@ -1,4 +1,4 @@
-"""Padding of molecules with ghost atoms to common sizes; ghosts do not affect other atoms."""
+"""Padding of molecules to common sizes with ghosts, which affect no other atom."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ GHOSTS = 4  # minimum number of ghost atoms, and the largest number of atoms of 
 
 
 def size_class(n_atoms: int) -> int:
-    """The smallest of `SIZES` that is at least `n_atoms`, or `n_atoms` if all are smaller."""
+    """The smallest of `SIZES` that is not below `n_atoms`, or else `n_atoms`."""
     return next((size for size in SIZES if size >= n_atoms), n_atoms)
 
 
 def ghost_positions(count: int) -> np.ndarray:
-    """Positions (count, 3) Å of ghosts on a helix, on which no three points are collinear."""
+    """Positions (count, 3) Å of ghosts on a helix; no three are collinear."""
     t = 1.3 * np.arange(count)[:, None]
     return 1.5 * np.concatenate([np.cos(t), np.sin(t), 0.6 * t], axis=1)
 

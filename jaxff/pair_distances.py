@@ -1,6 +1,6 @@
-"""Distances of pairs of atoms, by which frames are compared.
+"""Distances of pairs of atoms, for comparisons of frames.
 
-The D = N(N−1)/2 pairs of N atoms are in the order of the lower triangle of a matrix.
+The D = N(N−1)/2 pairs of N atoms have the order of the lower triangle of a matrix.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def pair_classes(molecule: Molecule, permutations: np.ndarray | None) -> np.ndar
 
 
 def sorted_by_class(x: np.ndarray, orbits: np.ndarray) -> np.ndarray:
-    """Values x (M, D), ordered by the class of their columns and sorted within each class."""
+    """Values x (M, D), with columns ordered by class and values sorted in classes."""
     place = np.argsort(orbits, kind="stable")
     x, sorted_orbits = x[:, place], orbits[place]
     edges = np.flatnonzero(np.diff(sorted_orbits)) + 1

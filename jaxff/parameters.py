@@ -34,7 +34,7 @@ class Leaf(NamedTuple):
 
 
 def parameter_leaves(potential: Potential) -> list[Leaf]:
-    """All parameter arrays of a potential, in the order of ``jax.tree.leaves(params)``."""
+    """All parameter arrays of a potential, in the order of `jax.tree.leaves`."""
     columns = potential.columns
     flat = jax.tree_util.tree_leaves_with_path(potential.params)
     names = [tuple(map(_key, path)) for path, _ in flat]
@@ -65,7 +65,7 @@ def _column(columns, name: Name) -> Column:
 
 @dataclass(frozen=True, eq=False)
 class FreeParameters:
-    """The free parameters of a potential, and their changes during a fit, called moves.
+    """The free parameters of a potential; their changes in a fit are called moves.
 
     A move is the change of a parameter divided by the `scale` of its column, so that all moves have
     similar sizes.
@@ -187,7 +187,7 @@ class FreeParameters:
         )
 
     def confined(self, moves: Moves) -> Moves:
-        """The moves, corrected to keep the bounds of columns and all conserved quantities."""
+        """The moves, corrected to keep bounds of columns and conserved quantities."""
         values = self.values(self.params(moves))
         clipped = {
             name: jnp.clip(values[name], column.lower, column.upper)

@@ -149,7 +149,7 @@ def bond_force_constants(
 
 
 def _nearest_neighbour_ratio(molecule: Molecule, positions: np.ndarray) -> float | None:
-    """Median over atoms of the nearest distance, divided by the sum of the two covalent radii.
+    """Median over atoms of the nearest distance, divided by both covalent radii.
 
     The result is None without frames, or for a single atom.
     """

@@ -84,16 +84,16 @@ class Potential:
         return self.program.jit_energy(self._ready, self._checked(R), *arrays(box, neighbor))
 
     def forces(self, R, box=None, neighbor=None) -> Array:
-        """Forces (N, 3) kcal/mol/Å; see `__call__` for the arguments."""
+        """Forces (N, 3) kcal/mol/Å; arguments as in `__call__`."""
         return self.energy_and_forces(R, box, neighbor)[1]
 
     def energy_and_forces(self, R, box=None, neighbor=None) -> tuple[Array, Array]:
-        """Energy () kcal/mol and forces (N, 3) kcal/mol/Å; see `__call__` for the arguments."""
+        """Energy () kcal/mol and forces (N, 3) kcal/mol/Å; arguments as in `__call__`."""
         evaluate = self.program.jit_energy_and_forces
         return evaluate(self._ready, self._checked(R), *arrays(box, neighbor))
 
     def terms(self, R, box=None, neighbor=None) -> dict[str, Array]:
-        """Energies of the terms, {name: () kcal/mol}; see `__call__` for the arguments."""
+        """Energies of the terms, {name: () kcal/mol}; arguments as in `__call__`."""
         return self.program.jit_terms(self._ready, self._checked(R), *arrays(box, neighbor))
 
     def predict(
@@ -144,7 +144,7 @@ class Potential:
 
     @property
     def _known(self) -> dict[str, Any]:
-        """Stored values that depend on the parameters, and the arrays "leaves" of the parameters.
+        """Stored values that depend on the parameters, and the parameters as "leaves".
 
         The dict is emptied after an array of the parameters has been replaced.
         """
@@ -196,7 +196,7 @@ class Potential:
 
     @property
     def columns(self) -> dict[str, dict[str, Any]]:
-        """Unit, scale and bounds of each parameter, {term name: {column: `Column` or tree}}.
+        """Units, scales and bounds, {term name: {column: `Column` or tree of them}}.
 
         The tree is a prefix of the tree `params`: a `Column` describes all arrays of its subtree.
         """
@@ -209,7 +209,7 @@ class Potential:
         return out
 
     def replace(self, params: Params) -> Potential:
-        """The potential with other parameters of equal names and shapes; it is not recompiled.
+        """The potential with other parameters of equal names and shapes.
 
         Raises:
             InputError: a name or a shape differs.

@@ -1,4 +1,4 @@
-"""Programs: the placed terms of a potential, and the compiled functions over them."""
+"""Programs: the placed terms of a potential and their compiled functions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Placed:
         return replace(interactions, scale=ready.get("scale"))
 
     def ready(self, params: Params) -> Params:
-        """The parameters of the term and the arrays derived from them, {column: tree of arrays}.
+        """Parameters of the term and arrays derived from them, {column: tree of arrays}.
 
         Derived arrays that are already in `params` are not computed again.
         """
@@ -82,7 +82,7 @@ class Placed:
 
 
 def free_name(name: str, taken) -> str:
-    """The name of a term with the lowest number that is not in `taken`, such as "bond#2"."""
+    """The first name, such as "bond" or "bond#2", that is not in `taken`."""
     stem = name.partition("#")[0]
     candidate, count = stem, 1
     while candidate in taken:
@@ -131,7 +131,7 @@ class Program:
         return all(placed.term.physical for placed in self.placed)
 
     def terms(self, params: Params, R: Array, box=None, neighbor=None) -> dict[str, Array]:
-        """Energies of the terms, {name: () kcal/mol}; see `energy` for the arguments."""
+        """Energies of the terms, {name: () kcal/mol}; arguments as in `energy`."""
         params = jax.tree.map(jnp.asarray, params)
         R, space = jnp.asarray(R), self.space(params, box, neighbor)
         out: dict[str, Array] = {}
@@ -165,7 +165,7 @@ class Program:
     def energy_and_forces(
         self, params: Params, R: Array, box=None, neighbor=None
     ) -> tuple[Array, Array]:
-        """Energy () kcal/mol and forces (N, 3) kcal/mol/Å; see `energy` for the arguments."""
+        """Energy () kcal/mol and forces (N, 3) kcal/mol/Å; arguments as in `energy`."""
         function = jax.value_and_grad(self.energy, argnums=1)
         energy, gradient = function(params, R, box, neighbor)
         return energy, -gradient

@@ -47,8 +47,8 @@ def check_labels(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Non
         forces: (M, N, 3) kcal/mol/Å, predicted for these frames.
 
     Raises:
-        InputError: some frames have other bonds than the others, labels have a wrong sign or unit,
-            labels belong to other geometries, or labels of some frames are outliers.
+        InputError: bonds differ between frames; or labels have a wrong sign or unit, belong to
+            other geometries, or are outliers.
     """
     for fault in _faults(data, energies, forces):
         raise InputError(f"{data.label}: {fault}")
@@ -156,7 +156,7 @@ def _energy_faults(
 def _mistake(
     what: str, power: int, ratio: float, correlation: float, near=USUAL[1], usual=USUAL
 ) -> Iterator[str]:
-    """Yield a description of the wrong unit that explains the ratio of labels and predictions.
+    """Yield a description of the wrong unit, if the ratio of labels indicates one.
 
     Args:
         what: "forces" or "energies".
@@ -194,7 +194,7 @@ def _outliers(data: Dataset, forces: np.ndarray, strained: np.ndarray) -> Iterat
 
 
 def _monstrous(labelled: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Whether the force on an atom is much larger than predicted and than in other frames.
+    """Whether the force on an atom is far above the prediction and other frames.
 
     Means over all atoms of a frame do not detect a single wrong force.
 

@@ -262,7 +262,7 @@ def _kind(name: str, path) -> type[Term]:
 
 
 def _structure(tree, term: Term, path):
-    """A tree of dicts, lists and tuples as JSON values, with leaves numbered in the order of JAX.
+    """The structure of a tree as JSON values; leaves are numbered as in JAX.
 
     If the tree has other nodes but the structure of `term.template()`, the result is `_TEMPLATE`.
 
@@ -329,7 +329,7 @@ def _value(value, path):
 
 
 def _described(function, path) -> dict:
-    """A function as JSON values: its name, and the keyword arguments of `functools.partial`.
+    """A function as JSON values: its name and keyword arguments of a partial.
 
     Raises:
         InputError: the function cannot be imported by its name.

@@ -15,7 +15,7 @@ SLACK = 2.0  # values in files may exceed the upper bound of training by this fa
 
 
 def fault_of(term: Term, params: Params) -> str | None:
-    """Describe the first fault of the fields or parameters of a term; None if there is none.
+    """Describe the first fault of the fields or parameters of a term, or return None.
 
     Faults are wrong types, shapes, indices and values, and unknown parameters.
 
@@ -106,7 +106,7 @@ def _wrong_indices(term: Term, params: Params) -> str | None:
 
 
 def _wrong_values(term: Term, params: Params) -> str | None:
-    """Describe a value with the wrong sign or far above its upper bound; None if there is none.
+    """Describe a value with the wrong sign or far above its bound, or return None.
 
     The bounds of a column apply to training, so values of a force field may exceed them.
     """

@@ -279,7 +279,7 @@ def claim(
 
 
 def has_pieces(folder: Path) -> bool:
-    """Whether a folder contains files that are not empty, besides the file of its request."""
+    """Whether a folder contains nonempty files other than that of its request."""
     return any(path.stat().st_size for path in _pieces(folder))
 
 
@@ -310,7 +310,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 class Rows:
-    """Rows of float64 numbers in one file, to which several processes may write in any order.
+    """Rows of float64 numbers in one file; several processes may write to it.
 
     The last number of a row is its index plus one.  It identifies rows that are missing or
     incomplete.
@@ -332,7 +332,7 @@ class Rows:
             file.write(record.tobytes())
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each row is complete (count,), and values (count, width), 0 if incomplete."""
+        """Whether rows are complete (count,), and values (count, width), 0 if not."""
         table = np.zeros((self.count, self.width + 1))
         if self.path.exists():
             raw = np.fromfile(self.path, np.float64)[: table.size]
@@ -342,7 +342,7 @@ class Rows:
 
 
 def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
-    """A state as JSON values; arrays are appended to `arrays` and replaced by their indices.
+    """A state as JSON values; arrays are replaced by their indices in `arrays`.
 
     Raises:
         TypeError: a value cannot be stored.
@@ -376,7 +376,7 @@ def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
 
 
 def _decoded(value: Any, file: NpzReader) -> Any:
-    """The state from the result of `_encoded`; special pytrees become lists of their leaves."""
+    """The state from the result of `_encoded`; pytrees become lists of leaves."""
     if isinstance(value, list):
         return [_decoded(item, file) for item in value]
     if not isinstance(value, dict):

@@ -104,7 +104,7 @@ class Term:
         return {self.energy_name or self.kind: interactions.each(R).sum()}
 
     def interactions(self, params: Params) -> Interactions | None:
-        """The interactions of the term, or None if its energy is not a sum of interactions.
+        """The interactions of the term; None if its energy is not a sum of them.
 
         A potential evaluates the interactions of all its terms together, which is faster.
 
@@ -142,7 +142,7 @@ class Term:
         return 0
 
     def constrain(self, params: Params, start: Params) -> Params:
-        """Correct trained parameters to keep conserved quantities, such as the net charge.
+        """Correct trained parameters to keep conserved quantities (the net charge).
 
         Args:
             params: trained parameters of the term.
@@ -151,7 +151,7 @@ class Term:
         return params
 
     def undefined_rows(self, column: str, angles: dict[str, float]) -> np.ndarray:
-        """Whether each row (n,) of a column is undefined, so that training does not change it.
+        """Whether each row (n,) of a column is undefined; training keeps such rows.
 
         Args:
             column: name of a column of this term.
@@ -160,11 +160,11 @@ class Term:
         return np.zeros(0, bool)
 
     def template(self) -> Any:
-        """An example of the parameters, if a file cannot describe their tree; otherwise None."""
+        """An example of the parameters if files cannot describe their tree, or None."""
         return None
 
     def fault(self, params: Params) -> str | None:
-        """Describe a fault of the term or its parameters in a file; None if there is none.
+        """Describe a fault of the term or parameters in a file, or return None.
 
         Types, shapes, indices and bounds are checked before this call.
         """
@@ -197,7 +197,7 @@ def array_fields(term: Term) -> tuple[str, ...]:
 
 
 def name_fields(term: Term) -> set[str]:
-    """Names of the static fields that do not change the energy: row names and `Term.notes`."""
+    """Names of the static fields that do not change the energy."""
     return {label for label, _ in term.tables.values() if label} | set(term.notes)
 
 

@@ -1,7 +1,7 @@
-"""The values that torsions have in training frames.
+"""Ranges of torsions in training frames.
 
-A potential knows nothing about torsions that its training frames never reach, such as those of a
-twisted amide, although most distances are then still familiar.
+A potential may be wrong for values of torsions that no training frame has, such as those of a
+twisted amide.  Interatomic distances alone do not always show such values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 from jaxff.molecule import Molecule, equivalent_atoms
 
 BINS = 72  # of 5° each
-# A torsion may differ by the largest gap between the training values times GAP, within LIMITS.
+# A torsion may differ from its training values by GAP times the largest gap between these values,
+# but by no less and no more than LIMITS.
 GAP = 1.5
 LIMITS = np.radians(20.0), np.radians(40.0)
 STRAIGHT = np.radians(10.0)  # torsions about angles closer to 180° are not compared
@@ -25,8 +26,8 @@ class Turns:
     """The values that each torsion of a molecule may have.
 
     Attributes:
-        atoms: (T, 4) atoms of all chains of bonded atoms.
-        allowed: (T, BINS) whether the torsion may lie in each bin; bins start at −180°.
+        atoms: (T, 4) atom indices of all chains of bonded atoms.
+        allowed: (T, BINS) whether values in each bin are allowed; bins start at −180°.
     """
 
     atoms: np.ndarray
@@ -36,10 +37,9 @@ class Turns:
     def of(
         cls, molecule: Molecule, positions: np.ndarray, lattice: np.ndarray | None = None
     ) -> Turns:
-        """The values in training frames and near them.
+        """The values of torsions in training frames and close to them.
 
-        Torsions whose atoms have equal surroundings in the bond graph share their values, so that a
-        symmetric rotor may turn.
+        Torsions of equivalent atoms share their values, so that symmetric rotors may rotate.
 
         Args:
             molecule: elements and bonds.
@@ -60,10 +60,14 @@ class Turns:
         return cls(atoms, allowed)
 
     def unusual(self, positions: np.ndarray, lattice: np.ndarray | None = None) -> np.ndarray:
-        """Whether each torsion of frames (M, N, 3) Å has a value that is not allowed, (M, T).
+        """Whether each torsion has a value that is not allowed, (M, T).
 
-        A frame or its mirror image is compared, whichever has fewer such torsions, since energies
-        of mirror images are equal.
+        Energies of mirror images are equal.  Of a frame and its mirror image, the one with fewer
+        such torsions is therefore compared.
+
+        Args:
+            positions: (M, N, 3) Å.
+            lattice: (3, 3) Å, lattice vectors as columns, or None.
         """
         if not len(self.atoms):
             return np.zeros((len(positions), 0), bool)
@@ -92,9 +96,12 @@ def chains(molecule: Molecule) -> np.ndarray:
 def torsions(
     positions: np.ndarray, atoms: np.ndarray, lattice: np.ndarray | None = None
 ) -> np.ndarray:
-    """Torsions (M, T) rad of chains (T, 4) in frames (M, N, 3) Å; NaN about straight angles.
+    """Torsions (M, T) rad of chains of atoms; NaN about straight angles.
 
-    With a lattice, (3, 3) Å with its vectors as columns, bonds connect the nearest images.
+    Args:
+        positions: (M, N, 3) Å.
+        atoms: (T, 4) atom indices.
+        lattice: (3, 3) Å, lattice vectors as columns; bonds connect nearest images.
     """
     R = np.asarray(positions, float)
     steps = R[:, atoms[:, 1:]] - R[:, atoms[:, :-1]]
@@ -110,7 +117,7 @@ def torsions(
 
 
 def _near(values: np.ndarray) -> np.ndarray:
-    """Whether bins (BINS,) are near values rad of any shape."""
+    """Whether each bin (BINS,) is close to one of the values, rad."""
     ordered = np.sort(values, axis=None)
     gaps = np.diff(ordered, append=ordered[:1] + 2.0 * np.pi)
     nearest = np.minimum(gaps, np.roll(gaps, 1))

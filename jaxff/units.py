@@ -1,4 +1,4 @@
-"""Unit conversions; values in memory and in files are in kcal/mol, Å, amu, e, K, fs, rad.
+"""Unit conversions; jaxff uses kcal/mol, Å, amu, e, K, fs and rad.
 
 Physical constants are those of CODATA 2018 (https://physics.nist.gov/cuu/Constants).
 """

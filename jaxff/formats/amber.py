@@ -98,7 +98,7 @@ def read_amber(path, coulomb_constant: float | None = None, coordinates=None) ->
 
 
 def read_topology(path) -> Topology:
-    """Read the `Topology` of an AMBER prmtop file; the errors are those of `read_amber`."""
+    """Read the `Topology` of an AMBER prmtop file; errors as in `read_amber`."""
     return _Prmtop(path).topology()
 
 
@@ -271,7 +271,7 @@ class _Prmtop:
         return numbers
 
     def _entries(self, name: str, n_atoms: int, counts: tuple[str, str], n_types: int):
-        """Atoms (n, k), with the signs in the file, and types (n,) of bonded interactions."""
+        """Atoms (n, k), signed as in the file, and types (n,) of interactions."""
         parts = [
             self.integers(f"{name}S_{which}_HYDROGEN", (n_atoms + 1) * self.pointers[count])
             for which, count in zip(("INC", "WITHOUT"), counts, strict=True)
@@ -378,7 +378,7 @@ class _Prmtop:
 
 
 def _labels(atoms, types, reversible=True) -> np.ndarray:
-    """Names (n,) such as "c3-hc" of the types of atoms (n, k); if reversible, alphabetical."""
+    """Names (n,), such as "c3-hc", of atoms (n, k); alphabetical if reversible."""
     names = [[types[i] for i in row] for row in atoms.tolist()]
     if reversible:
         names = [min(row, row[::-1]) for row in names]

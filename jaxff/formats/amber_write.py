@@ -47,7 +47,7 @@ def write_inpcrd(path, molecule: Molecule) -> None:
 
 
 def write_mol2(path, topology: Topology, orders: np.ndarray | None = None) -> None:
-    """Write a mol2 file with GAFF types and charges, without parameters; see `write_frcmod`.
+    """Write a mol2 file with GAFF types and charges; see also `write_frcmod`.
 
     Args:
         path: the file.
@@ -344,7 +344,7 @@ def _dihedrals(t: Topology):
 
 
 def _lennard_jones(t: Topology, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """c12 kcal/mol Å¹² and c6 kcal/mol Å⁶, (P,), of pairs of types, in the order of prmtop files.
+    """c12 kcal/mol Å¹² and c6 kcal/mol Å⁶, (P,), of pairs in the prmtop order.
 
     Args:
         t: the topology.

@@ -23,7 +23,7 @@ from jaxff.potential import Potential
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Discard the output of ParmEd in the block; its exceptions contain the same messages."""
+    """Discard the output of ParmEd, because its exceptions contain the messages."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield
 
@@ -103,7 +103,7 @@ def read_gro(path: str | Path) -> Gro:
 
 
 def _coordinates(row: str) -> list[str]:
-    """The three coordinates in a line of a gro file, as text; columns have equal widths."""
+    """The three coordinates in a line of a gro file, as text."""
     first = row.index(".", 20)
     width = row.index(".", first + 1) - first
     return [row[20 + k * width : 20 + (k + 1) * width] for k in range(3)]

@@ -90,7 +90,7 @@ class _System:
     def _columns(
         self, force: str, tag: str, width: int, keys: Sequence[str]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Atoms (n, width) of the n interactions of a force, and a column (n,) for each key.
+        """Atoms (n, width) of the interactions of a force, and values (n,) of each key.
 
         Args:
             force: type of the force.

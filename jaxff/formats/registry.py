@@ -92,7 +92,7 @@ def needs_companions(path: str | Path) -> bool:
 
 
 def companions_of(path: str | Path, given: Sequence[str | Path] = ()) -> list[Path]:
-    """The companions of a force-field or model file: files that are read together with it.
+    """The companions of a force-field or model file, which are read with the file.
 
     Args:
         path: the file.

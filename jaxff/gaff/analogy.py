@@ -1,4 +1,4 @@
-"""Estimates of parameters that are missing in gaff.dat, by similar types or empirical rules.
+"""Estimates of parameters missing in gaff.dat, by similar types or rules.
 
 The penalty of an estimate is a sum over its atoms.  A type that differs only in conjugation or ring
 size contributes about 1, and a type of another element up to 10.
@@ -148,7 +148,7 @@ def similar_bond(table: ParameterTable, types: Types) -> Estimate | None:
 def similar_angle(
     table: ParameterTable, types: Types, lengths: tuple[float, float], elements: Types
 ) -> Estimate | None:
-    """Estimate the parameters of an angle A-B-C by similar types or by the rule of GAFF.
+    """Estimate the parameters of an angle A-B-C by similar types or a rule of GAFF.
 
     The rule is the mean of the equilibrium angles A-B-A and C-B-C, with the force constant from
     `angle_constant`.
@@ -184,7 +184,9 @@ def similar_angle(
 
 
 def angle_constant(elements: Types, lengths: tuple[float, float], angle: float) -> float:
-    """Force constant () kcal/mol/rad², without the factor ½, by the empirical rule of GAFF.
+    """Force constant () kcal/mol/rad² of an angle, by the empirical rule of GAFF.
+
+    The energy is k (θ − θ0)², without the factor ½.
 
     Args:
         elements: chemical symbols of the three atoms; the vertex is second.
@@ -233,7 +235,7 @@ def _any_angle(table: ParameterTable, types: Types) -> Estimate | None:
 
 
 def _first(types: Types, lookup: Callable[[Types], Entry | None]) -> Estimate | None:
-    """The estimate from the most similar types for which `lookup` returns an entry, or None."""
+    """Estimate from the most similar types with an entry in `lookup`, or None."""
     for penalty, names in _substitutes(types):
         entry = lookup(names)
         if entry is not None:
@@ -242,7 +244,7 @@ def _first(types: Types, lookup: Callable[[Types], Entry | None]) -> Estimate | 
 
 
 def _substitutes(types: Types) -> Iterator[tuple[float, Types]]:
-    """Yield (penalty, types) of `types` and all similar types, in ascending order of penalty."""
+    """Yield (penalty, types) of all similar types, in ascending order of penalty."""
     choices = [_nearest(kind) for kind in types]
     queue, seen = [(0.0, (0,) * len(types))], set()
     while queue:
@@ -260,7 +262,7 @@ def _substitutes(types: Types) -> Iterator[tuple[float, Types]]:
 
 @cache
 def _nearest(kind: str) -> list[tuple[float, str]]:
-    """(penalty, type) of all types that may replace a type by `SIMILAR`, sorted by penalty."""
+    """(penalty, type) of all types that may replace a type, sorted by penalty."""
     reached: dict[str, float] = {}
     queue = [(0.0, kind)]
     while queue:

@@ -52,7 +52,7 @@ def _aromatic_or_planar(e: Environment, a: int) -> bool:
 
 
 def _bridges_rings(e: Environment, a: int) -> bool:
-    """Whether a bond to an aromatic ring exists that is not part of a six-membered ring."""
+    """Whether an atom has a bond to an aromatic ring, outside six-membered rings."""
     return any(
         b in e.aromatic
         and frozenset((a, b)) not in e.aromatic_bonds
@@ -66,7 +66,7 @@ def _is_amide(e: Environment, a: int) -> bool:
 
 
 def _lone_pair_conjugates(e: Environment, a: int) -> bool:
-    """Whether N has a double bond (C=N⁺), or is bonded to an aromatic ring or an sp2 atom."""
+    """Whether N has a double bond (C=N⁺) or an aromatic or sp2 neighbour."""
     return bool(e.multiple(a)) or any(
         b in e.aromatic or e.is_sp2(b) for b in e.neighbours[a] if e.symbols[b] in "CNP"
     )

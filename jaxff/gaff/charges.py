@@ -1,4 +1,4 @@
-"""Partial charges by RESP, AM1-BCC, Gasteiger or the user; they sum to the net charge."""
+"""Partial charges by RESP, AM1-BCC, Gasteiger or the user."""
 
 from __future__ import annotations
 
@@ -41,9 +41,8 @@ def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
 
     Args:
         lewis: Lewis structure of the molecule; RESP and AM1-BCC also use its geometry.
-        charges: "resp" (HF/6-31G*, needs PySCF), "am1bcc" (needs antechamber on PATH),
-            "gasteiger" (RDKit, inaccurate), the path of a mol2 file of the same molecule, or an
-            array (N,) e.  None: "resp".
+        charges: "resp" (HF/6-31G*, needs PySCF; the default), "am1bcc" (needs antechamber on PATH),
+            "gasteiger" (RDKit, inaccurate), a mol2 file of the same molecule, or an array (N,) e.
         cache: whether RESP and AM1-BCC charges are stored in the user's cache folder and read from
             this folder.
 
@@ -68,7 +67,7 @@ def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
 
 
 def charges_of_array(molecule: Molecule, charges) -> Charges:
-    """Check charges (N,) e, and distribute the rounding error of their sum over all atoms.
+    """Check charges (N,) e, and distribute the rounding error of their sum.
 
     Raises:
         InputError: the charges are not N finite numbers, or do not sum to the net charge.
@@ -111,7 +110,7 @@ def from_mol2(molecule: Molecule, path) -> Charges:
 
 
 def gasteiger(lewis: Lewis) -> Charges:
-    """Gasteiger charges by RDKit, averaged over equivalent atoms; fast but inaccurate.
+    """Gasteiger charges by RDKit, averaged over equivalent atoms (inaccurate).
 
     Source: J. Gasteiger, M. Marsili, Tetrahedron 36, 3219 (1980).
 

@@ -89,7 +89,7 @@ class Environment:
         return any(a in ring and b in ring and size in (None, len(ring)) for ring in self.rings)
 
     def has_oxide(self, a: int) -> bool:
-        """Whether a neighbour of atom a is O⁻ or S⁻, as in resonance structures of anions."""
+        """Whether a neighbour of atom a is O⁻ or S⁻."""
         return any(
             self.lewis.charges[b] < 0 and self.symbols[b] in "OS" for b in self.neighbours[a]
         )

@@ -35,7 +35,7 @@ def seminario(
     angles: str = "projected",
     equilibrium: bool = False,
 ) -> Potential:
-    """Set the force constants of bonds and angles from a Hessian at an energy minimum.
+    """Set the force constants of bonds and angles from a Hessian at a minimum.
 
     The force constant of a type is the mean over its interactions.  Types without interactions keep
     their force constant.  Morse bonds keep their depth, and the force constant sets their width.
@@ -96,10 +96,10 @@ def seminario(
 
 
 def bond_constant(R: np.ndarray, H: np.ndarray, a: int, b: int) -> float:
-    """Force constant () kcal/mol/Å², without the factor ½, of the bond between two atoms.
+    """Force constant () kcal/mol/Å² of a bond, without the factor ½.
 
-    It is −½ u · B u, where u is the unit vector along the bond and B the block of the Hessian for
-    both atoms.
+    It is −½ u · B u with the unit vector u along the bond and the block B of the Hessian for both
+    atoms.
 
     Args:
         R: (N, 3) Å.
@@ -111,7 +111,7 @@ def bond_constant(R: np.ndarray, H: np.ndarray, a: int, b: int) -> float:
 
 
 def modified_angle_constants(R: np.ndarray, H: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Force constants (A,) kcal/mol/rad², without the factor ½, by the method of Allen et al.
+    """Force constants (A,) kcal/mol/rad² of angles, without ½, by Allen et al.
 
     For each angle, 1/(2k) is the sum of s/(r² Σ λ |p·ν|) over both end atoms:
     - r is the length of the bond between the end and the vertex.
@@ -156,9 +156,9 @@ def modified_angle_constants(R: np.ndarray, H: np.ndarray, angles: np.ndarray) -
 def projected_angle_constant(R: np.ndarray, H: np.ndarray, a: int, b: int, c: int) -> float:
     """Force constant () kcal/mol/rad², without the factor ½, of the angle a-b-c.
 
-    It is ½ r r' p·B p', where B is the block of the Hessian for a and c.  r and r' are the
-    distances of a and c from b, and p and p' the directions in which a and c open the angle.  No
-    other bond, angle or torsion depends on both displacements.
+    It is ½ r r' p·B p'.  B is the block of the Hessian for a and c.  r and r' are the distances of
+    a and c from b.  p and p' are the directions in which a and c open the angle.  No other bond,
+    angle or torsion depends on both displacements.
 
     Args:
         R: (N, 3) Å.
@@ -186,13 +186,13 @@ def _angle(R, a, b, c) -> float:
 
 
 def _direction(R, end, vertex, other) -> np.ndarray:
-    """Unit vector (3,) normal to the bond, along which the atom `end` opens the angle."""
+    """Unit vector (3,), normal to the bond, along which `end` opens the angle."""
     along, across = _unit(R[end] - R[vertex]), R[other] - R[vertex]
     return _unit((across @ along) * along - across)
 
 
 def _opening(R, end, vertex, other) -> np.ndarray:
-    """Projector p pᵀ (3, 3) with p from `_direction`; the mean over planes if straight."""
+    """Projector p pᵀ (3, 3) on p = `_direction`; a mean if the angle is straight."""
     if _angle(R, end, vertex, other) > STRAIGHT:
         along = _unit(R[end] - R[vertex])
         return 0.5 * (np.eye(3) - np.outer(along, along))

@@ -106,12 +106,11 @@ class Lewis:
 
 
 def lewis_structure(molecule: Molecule) -> Lewis:
-    """The Lewis structure of a molecule; it does not depend on the order of the atoms.
+    """The Lewis structure of a molecule, for any order of the atoms.
 
     Raises:
-        InputError: the molecule has an element other than H, C, N, O, S, P, F, Cl, Br and I,
-            consists of several molecules, has an atom with too many neighbours, or has no
-            closed-shell structure with its net charge.
+        InputError: the molecule has an element that GAFF does not support, consists of several
+            molecules, has an atom with too many neighbours, or has no closed-shell structure.
     """
     if not isinstance(molecule, Molecule):
         raise InputError(

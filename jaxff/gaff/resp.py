@@ -63,7 +63,7 @@ def resp(molecule: Molecule, conformers: Sequence[np.ndarray] | None = None) -> 
 
 
 def potential_at(molecule: Molecule) -> ESP:
-    """The HF/6-31G* electrostatic potential on the surfaces of Merz and Kollman, by PySCF.
+    """HF/6-31G* electrostatic potential on Merz-Kollman surfaces, by PySCF.
 
     Raises:
         InputError: PySCF is not installed, an element or the geometry is not supported, or
@@ -152,7 +152,7 @@ def standard_orientation(molecule: Molecule) -> np.ndarray:
 
 
 def surface_points(symbols: Sequence[str], positions: np.ndarray) -> np.ndarray:
-    """Points (K, 3) Å on spheres around the atoms, outside the spheres of other atoms.
+    """Points (K, 3) Å on spheres around atoms, outside the spheres of other atoms.
 
     Args:
         symbols: (N,) elements.

@@ -1,4 +1,4 @@
-"""Tables of parameters from the GAFF parameter file gaff.dat and from frcmod files.
+"""Tables of parameters from gaff.dat, the GAFF file, and from frcmod files.
 
 Format: https://ambermd.org/FileFormats.php#parm.dat
 """
@@ -37,9 +37,9 @@ class Entry:
 
     Attributes:
         types: names of the atom types; "X" means any type.
-        values: for bonds (k kcal/mol/Å², length Å), for angles (k kcal/mol/rad², angle rad), for
-            Lennard-Jones (σ Å, ε kcal/mol), and for torsions and impropers one or more Fourier
-            terms (k kcal/mol, periodicity, phase rad).
+        values: bonds: (k kcal/mol/Å², length Å); angles: (k kcal/mol/rad², angle rad);
+            Lennard-Jones: (σ Å, ε kcal/mol); torsions and impropers: one or more Fourier terms
+            (k kcal/mol, periodicity, phase rad).
         source: file and line, such as "gaff.dat 93".
         remark: remark in the file on the origin of the values.
     """
@@ -108,7 +108,7 @@ def directed(types: Types) -> Types:
 
 
 def _covers(entry: Entry, outer: Types) -> bool:
-    """Whether the entry of an improper fits the types of three neighbours, in any order."""
+    """Whether the entry of an improper fits the types (3,) of the neighbours."""
     a, b, _, d = entry.types
     left = list(outer)
     for wanted in (a, b, d):
@@ -121,7 +121,7 @@ def _covers(entry: Entry, outer: Types) -> bool:
 
 @cache
 def gaff_table() -> ParameterTable:
-    """The parameters of GAFF 1.81 (May 2017), a file of AmberTools in the public domain."""
+    """The parameters of GAFF 1.81 (May 2017), from AmberTools (public domain)."""
     path = resources.files("jaxff") / "data" / "gaff" / "gaff.dat"
     return parse_table(path.read_text(), "gaff.dat")
 
@@ -266,7 +266,7 @@ def _add_lj(table: ParameterTable, line: str, source: str) -> None:
 
 
 def equilibrium_angle(degrees: float) -> float:
-    """Convert an equilibrium angle from degrees to rad, at most π to avoid a cusp at π."""
+    """Convert an equilibrium angle to rad; above π the energy has a cusp at π."""
     return min(degrees * DEGREE, math.pi)
 
 
@@ -279,7 +279,7 @@ def _section(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
 
 
 def _finish(entries: dict[Types, Entry]) -> None:
-    """Make periodicities positive; in the file, a negative sign marks that a term follows."""
+    """Make periodicities positive; in files, negative ones mark that a term follows."""
     for key, entry in entries.items():
         if len(key) == 4:
             terms = tuple((k, int(abs(n)), phase) for k, n, phase in entry.values)

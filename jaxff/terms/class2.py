@@ -1,4 +1,4 @@
-"""Class-II terms: anharmonic bonds and angles, and couplings of neighbouring coordinates.
+"""Class-II terms: anharmonic bonds and angles, and their couplings.
 
 The form follows U. Dinur and A. T. Hagler, Rev. Comput. Chem. 2, 99 (1991), and J. R. Maple et al.,
 J. Comput. Chem. 15, 162 (1994).  The displacements in couplings are bounded, so that the energies
@@ -29,14 +29,14 @@ HARMONICS = (1, 2, 3)  # multiples of the dihedral angle in its couplings
 class ClassTwo(Term):
     """Anharmonic bonds and angles with all couplings of neighbouring coordinates.
 
-    Let Δ be the deviation of a bond length or angle from its equilibrium value, and s = w tanh(Δ/w)
-    the bounded deviation with w = STRETCH or BEND.  Bonds have a Morse energy.  Angles have the
-    energy k Δ² exp(cubic s + quartic s²), which is never negative.
+    Δ is the deviation of a bond length or angle from its equilibrium value.  s = w tanh(Δ/w) is the
+    bounded deviation, with w = STRETCH for bonds and w = BEND for angles.  Bonds have a Morse
+    energy.  Angles have the energy k Δ² exp(cubic s + quartic s²), which is never negative.
 
     Couplings are products of bounded deviations: of two bonds of an atom, of an angle and a bond at
     its vertex, and of two angles at an atom.  Couplings of a dihedral angle φ have the factor
-    cos nφ: with one of its bonds or angles for n = 1, 2, 3, and with the product of both outer
-    bonds or both angles for n = 0, 1, 2, 3.
+    cos nφ.  Each of its bonds and angles couples with n = 1, 2, 3.  The product of both outer bonds
+    and the product of both angles couple with n = 0, 1, 2, 3.
 
     Attributes:
         n_atoms: number of atoms N.
@@ -331,7 +331,7 @@ def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
 
 
 def _parts(types: Sequence[str], chains: np.ndarray, parts: int) -> tuple[tuple, np.ndarray]:
-    """Names and rows (n, parts) of the parts of chains of atoms; equal types share a row.
+    """Names and rows (n, parts) of parts of chains; equal types share a row.
 
     Args:
         types: (N,) atom types.

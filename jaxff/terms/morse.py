@@ -14,7 +14,7 @@ from jaxff.potential import Column, Term
 
 
 def morse_bond(d, depth, width, length):
-    """Energy depth (1 − exp(−width (r − length)))², () kcal/mol, of a bond of length r.
+    """Energy depth (1 − exp(−width (r − length)))², () kcal/mol, at the length r.
 
     Args:
         d: (3,) Å, bond vector.

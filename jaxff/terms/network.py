@@ -29,7 +29,7 @@ _MARK = "__jaxff_builder__"
 
 
 def network_builder(function: Callable) -> Callable:
-    """Decorate a builder, a function that makes the `apply` of a network; see `network`.
+    """Decorate a builder: a function that makes the `apply` of a network.
 
     `jaxff.load` may call a decorated function with any JSON configuration from a file.  Therefore
     the function must not write files or run programs.

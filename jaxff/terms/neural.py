@@ -146,7 +146,7 @@ def scaled(energy, exponent):
 
 
 def dihedral_features(a, b, c, d):
-    """cos φ and cos 2φ, (2,), of the dihedral φ of the points a, b, c, d (3,) Å, and a factor ().
+    """cos φ and cos 2φ (2,) of the dihedral φ of points (3,) Å, and a factor ().
 
     The factor decreases smoothly from 1 to 0 if three consecutive points become collinear.
     """
@@ -161,7 +161,7 @@ class _Neural(Term):
 
     @classmethod
     def upgraded(cls, params):
-        """Convert the columns of file version 1, such as hidden_kernel, to a tree of weights."""
+        """Convert columns of file version 1 (hidden_kernel, ...) to a tree of weights."""
         out: dict[str, Any] = {}
         for column, value in params.items():
             layer, _, key = column.rpartition("_")
@@ -174,7 +174,7 @@ class _Neural(Term):
 
 @dataclass(frozen=True, eq=False)
 class NeuralBond(_Neural):
-    """Bonds with the energy k (r − length)² exp(f), where f is a bounded network output.
+    """Bonds with the energy k (r − length)² exp(f); f is a bounded network output.
 
     Attributes:
         atoms: (B, 2) atom indices.
@@ -330,7 +330,7 @@ class NeuralTorsion(_Neural, FourierTorsion):
 
 @dataclass(frozen=True, eq=False)
 class NeuralImproper(_Neural, FourierTorsion):
-    """Fourier impropers plus a network of cos φ and cos 2φ; the centre is the third atom.
+    """Fourier impropers plus a network of cos φ and cos 2φ; the centre is third.
 
     Attributes:
         atoms, rows, periodicities, labels: see `FourierTorsion`.

@@ -17,7 +17,7 @@ MATRIX_ATOMS = 256  # up to this number of atoms, parameters of pairs are also s
 
 
 def lennard_jones_coulomb(d, c12, c6, qq):
-    """Energies c12/r¹² − c6/r⁶ and qq/r, each () kcal/mol, at the distance r; see `pair_energy`."""
+    """Energies c12/r¹² − c6/r⁶ and qq/r, () kcal/mol each; see `pair_energy`."""
     inverse2 = 1.0 / geometry.square(d)
     inverse6 = inverse2 * inverse2 * inverse2
     return (c12 * inverse6 - c6) * inverse6, qq * jnp.sqrt(inverse2)
@@ -141,7 +141,7 @@ class Nonbonded(Term):
         return None
 
     def coefficients(self, params):
-        """The coefficients c12 kcal/mol Å¹² and c6 kcal/mol Å⁶ of all pairs of types, (T, T)."""
+        """Coefficients c12 kcal/mol Å¹² and c6 kcal/mol Å⁶ of pairs of types, (T, T)."""
         sigma, epsilon = params["sigma"], params["epsilon"]
         sigma6 = (0.5 * (sigma[:, None] + sigma)) ** 6
         c6 = 4.0 * geometry.safe_sqrt(epsilon[:, None] * epsilon) * sigma6
@@ -153,7 +153,7 @@ class Nonbonded(Term):
         return c12, c6
 
     def constrain(self, params, start):
-        """Shift the trained charges by the smallest changes that restore the net charge of `start`.
+        """Restore the net charge of `start` by the smallest changes of the charges.
 
         See `Term.constrain` for the arguments.
         """
@@ -162,7 +162,7 @@ class Nonbonded(Term):
         return {**params, "charge": params["charge"] - count * (excess / (count @ count))}
 
     def derived(self, params):
-        """The coefficients c12, c6 and qq of all pairs, followed by those of the 1-4 pairs.
+        """Coefficients c12, c6 and qq of all pairs, followed by those of 1-4 pairs.
 
         The coefficients of 1-4 pairs include the scale factors.  For small molecules, the
         coefficients are also returned as matrices (N, N).

@@ -23,10 +23,10 @@ LARGEST_PERIODICITY = 100  # in files; larger periodicities cost time
 
 @dataclass(frozen=True)
 class FourierSeries:
-    """Function that returns the energy Σ k (1 + cos(nφ − δ)), () kcal/mol, of a dihedral angle φ.
+    """Energy Σ k (1 + cos(nφ − δ)), () kcal/mol, as a function of a dihedral φ.
 
-    Its arguments are the bond vectors b1, b2 and b3 (3,) Å, the parameters k (S,) kcal/mol, and the
-    cosine and sine (S,) of the phases δ.
+    The arguments are the bond vectors b1, b2, b3 (3,) Å, k (S,) kcal/mol, and the cosines and sines
+    (S,) of the phases δ.
 
     Attributes:
         periodicities: (S,) integers n ≥ 0 of the S Fourier terms.
@@ -49,7 +49,7 @@ class FourierSeries:
 
 @dataclass(frozen=True, eq=False)
 class FourierTorsion(Term):
-    """Fourier torsions with any number of Fourier terms per dihedral; see `FourierSeries`.
+    """Fourier torsions with several Fourier terms per dihedral; see `FourierSeries`.
 
     Attributes:
         atoms: (Q, 4) atom indices of the dihedrals; no dihedral occurs twice.
@@ -120,7 +120,7 @@ class FourierTorsion(Term):
         )
 
     def undefined_rows(self, column, angles):
-        """Whether each row (n,) belongs to a dihedral with a straight angle, which is undefined.
+        """Whether each row (n,) is that of a dihedral with a straight angle.
 
         See `Term.undefined_rows` for the arguments.
         """
