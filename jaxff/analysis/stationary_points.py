@@ -233,7 +233,7 @@ def _equivalences(molecule: Molecule) -> tuple[np.ndarray, tuple[tuple[int, ...]
 def _too_many(molecule: Molecule) -> InputError:
     return InputError(
         f"{molecule.label} has more than {MAX_PERMUTATIONS} permutations of equivalent atoms: give "
-        "a smaller set as the argument permutations"
+        "a subset by permutations=..."
     )
 
 

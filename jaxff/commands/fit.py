@@ -71,8 +71,8 @@ def options(sub) -> None:
     sub.add_argument(
         "--uncertainty",
         action="store_true",
-        help="with --plus sgdml: calibrate standard errors on the validation frames, and test them "
-        "on the test frames",
+        help="with --plus sgdml: calibrate standard errors on validation frames, and check the "
+        "calibration on test frames",
     )
     teacher_options(sub)
     sub.add_argument(

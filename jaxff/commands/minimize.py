@@ -83,7 +83,7 @@ def _one(arguments, console, surface, molecule, descent, out) -> dict:
     if not end.converged:
         remedy = "raise --max-steps or --tolerance"
         if steps < arguments.max_steps:
-            remedy = "a smaller energy is within rounding errors: raise --tolerance"
+            remedy = "rounding errors prevent further minimisation: raise --tolerance"
         raise InputError(
             f"the largest force on an atom is still {force:.3g} kcal/mol/Å after {steps} steps "
             f"(geometry in {path}); {remedy}"

@@ -119,7 +119,8 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--uncertainty",
         action="store_true",
-        help="calibrate standard errors on the validation frames, and test them on the test frames",
+        help="calibrate standard errors on validation frames, and check the calibration on test "
+        "frames",
     )
     sub.add_argument("--plot", metavar="PNG", help="plot the validation errors against sigma")
     sub.add_argument("-o", "--output", required=True, metavar="MODEL.npz", help="output file")

@@ -47,7 +47,7 @@ def run(setting: Setting) -> Result:
             "here, the proton of the hydrogen bond stays at one oxygen."
         ],
         {m: value._asdict() for m, value in {**energy, ASPIRIN: aspirin}.items() if value},
-        [Table("Test errors of sGDML, after the mean offset of the energy", COLUMNS, rows)],
+        [Table("Test errors of sGDML, without the mean offset of the energy", COLUMNS, rows)],
     )
 
 

@@ -101,7 +101,7 @@ class Result:
 
 
 def picture(folder: Path, name: str, figure: Any, caption: str) -> Picture:
-    """Save a matplotlib figure in the folder of the result."""
+    """Save a matplotlib figure in a folder, and return the `Picture` for the result."""
     figure.savefig(folder / name, dpi=120)
     return Picture(name, caption)
 

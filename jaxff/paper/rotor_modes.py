@@ -45,7 +45,7 @@ def run(setting: Setting) -> Result:
     error = max(abs(mixing["sGDML"] - other) for other in others)
     return Result(
         "Section IV B: normal modes of trans-ethanol",
-        f"{data.theory}; sGDML trained on it; {setting.charge_model}",
+        f"{data.theory}; sGDML trained at this level; {setting.charge_model}",
         [
             judged("gaff-decoupled", {"GAFF": Estimate(mixing["GAFF"], 0.0)}),
             judged("sgdml-coupled", {"sGDML": Estimate(mixing["sGDML"], error)}),

@@ -77,7 +77,7 @@ def run(setting: Setting) -> Result:
     caption = "VDOS of ethanol by sGDML and GAFF; bands are two standard errors over the replicas."
     return Result(
         "Fig. 6: vibrational density of states of ethanol",
-        f"{data.theory}; sGDML trained on it; {setting.charge_model}; classical dynamics",
+        f"{data.theory}; sGDML trained at this level; {setting.charge_model}; classical dynamics",
         findings(shifts, {w: values[0] for w, values in apart.items()}, f"{coldest:g} K"),
         [
             "The displacement of two densities in a window is the first Wasserstein distance. "

@@ -125,7 +125,7 @@ def test_what_cannot_be_averaged_is_refused():
         mean_and_error(x[:1])
     with pytest.raises(InputError, match="n_blocks must be 2 to 10"):
         mean_and_error(x, 11)
-    with pytest.raises(InputError, match="weights must sum to 1 .got 10"):
+    with pytest.raises(InputError, match=r"weights must sum to 1 \(got 10"):
         average(x, np.ones(10))
     with pytest.raises(InputError, match=r"must have shape \(10,\)"):
         average(x, np.full(5, 0.2))

@@ -167,4 +167,4 @@ def test_the_command_takes_a_calculator(tmp_path, capsys):
         pass
     assert json.loads(report.read_text())["energy"] == pytest.approx(field.CalcEnergy(), abs=1e-4)
     assert main([*arguments, "--method", "fire"]) == 1
-    assert "--method fire needs a model" in capsys.readouterr().err
+    assert "--method fire does not apply" in capsys.readouterr().err
