@@ -92,7 +92,7 @@ def match(potential: Potential, molecule: Molecule) -> Potential:
     """The potential with its atoms in the order of `molecule`.
 
     Atoms are matched by the bond graph.  If the bonds differ, as in a stretched geometry, the
-    atoms must be in the same order in both.
+    potential and `molecule` must have the same order of atoms.
 
     Raises:
         InputError: the potential belongs to another molecule.

@@ -83,8 +83,7 @@ class Stack(Sequence):
         """
         if len(params) != len(self):
             raise InputError(
-                f"got parameters of {len(params)} potentials; the stack needs parameters of "
-                f"{len(self)}"
+                f"params must contain parameters of {len(self)} potentials (got {len(params)})"
             )
         pairs = zip(self.potentials, params, strict=True)
         return Stack([potential.replace(values) for potential, values in pairs], self.groups)
@@ -188,8 +187,7 @@ class Stack(Sequence):
         """
         if len(positions) != len(self):
             raise InputError(
-                f"got positions of {len(positions)} molecules; the stack needs positions of "
-                f"{len(self)}"
+                f"positions must contain arrays of {len(self)} molecules (got {len(positions)})"
             )
         frames = []
         for k, (R, dtype) in enumerate(zip(positions, dtypes, strict=True)):
@@ -292,7 +290,7 @@ def _check_without_box(potential: Potential, k: int) -> None:
         except Exception as error:
             raise InputError(
                 f"potential {k} ({potential!r}) needs a box, but stacks have no box ({error}): "
-                "leave it out and evaluate it alone"
+                "evaluate this potential alone"
             ) from error
 
 

@@ -107,7 +107,7 @@ class StackGroup:
 
     @cached_property
     def jit_energy_and_forces(self) -> Callable:
-        """`energy_and_forces`, compiled."""
+        """The method `energy_and_forces`, compiled."""
         return jax.jit(self.energy_and_forces)
 
     @cached_property

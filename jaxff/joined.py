@@ -52,8 +52,7 @@ class Joined:
             followed by the second atoms, and so on.
         owners: (n,) index of the molecule of each interaction.
         factors: (n,) factor of the energy of each interaction, or None.
-        parameters: flat array.  For each form and each parameter of the form, it contains an array
-            (..., count).
+        parameters: flat array of the parameters (..., count) of each form.
     """
 
     forms: tuple[Form, ...]

@@ -191,17 +191,17 @@ class Program:
 
     @cached_property
     def jit_energy(self):
-        """`energy`, compiled."""
+        """The method `energy`, compiled."""
         return jax.jit(self.energy)
 
     @cached_property
     def jit_energy_and_forces(self):
-        """`energy_and_forces`, compiled."""
+        """The method `energy_and_forces`, compiled."""
         return jax.jit(self.energy_and_forces)
 
     @cached_property
     def jit_terms(self):
-        """`terms`, compiled."""
+        """The method `terms`, compiled."""
         return jax.jit(self.terms)
 
     @cached_property
@@ -216,7 +216,7 @@ class Program:
 
     @cached_property
     def jit_ready(self):
-        """`ready`, compiled."""
+        """The method `ready`, compiled."""
         return jax.jit(self.ready)
 
     def ready(self, params: Params) -> Params:

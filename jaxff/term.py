@@ -26,7 +26,7 @@ class Column:
         unit: unit of the values, such as "kcal/mol/Å²".
         scale: size of a typical change, in this unit.
         lower, upper: physical bounds, in this unit.
-        trainable: whether training changes the array by default; if not, users can name it.
+        trainable: whether fits change the array if the user names no parameters.
     """
 
     unit: str

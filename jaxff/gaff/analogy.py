@@ -235,7 +235,12 @@ def _any_angle(table: ParameterTable, types: Types) -> Estimate | None:
 
 
 def _first(types: Types, lookup: Callable[[Types], Entry | None]) -> Estimate | None:
-    """Estimate from the most similar types with an entry in `lookup`, or None."""
+    """Estimate from the entry of the most similar types, or None if no entry exists.
+
+    Args:
+        types: atom types of the interaction.
+        lookup: function that returns the entry of atom types, or None.
+    """
     for penalty, names in _substitutes(types):
         entry = lookup(names)
         if entry is not None:

@@ -318,10 +318,15 @@ def _ends_first(angle: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
-    """Numbers (parts,) of the parts of a chain of atoms.
+    """Numbers (parts,) of the bonds, or of the angles, of a chain of atoms.
 
     The end with the alphabetically first types has the number 0.  If the types are the same in both
-    directions, equivalent parts have equal numbers.
+    directions, equivalent bonds or angles have equal numbers.
+
+    Args:
+        types: (N,) atom types.
+        atoms: atom indices of the chain.
+        parts: number of bonds, or of angles.
     """
     names = [types[a] for a in atoms]
     count = list(range(parts))
@@ -331,12 +336,14 @@ def _sides(types: Sequence[str], atoms: Sequence[int], parts: int) -> list[int]:
 
 
 def _parts(types: Sequence[str], chains: np.ndarray, parts: int) -> tuple[tuple, np.ndarray]:
-    """Names and rows (n, parts) of parts of chains; equal types share a row.
+    """Labels and rows (n, parts) of the bonds, or of the angles, of chains of atoms.
+
+    Bonds or angles of equal types share a row.
 
     Args:
         types: (N,) atom types.
-        chains: (n, k) atom indices.
-        parts: number of parts of each chain.
+        chains: (n, k) atom indices of angles or dihedrals.
+        parts: number of bonds, or of angles, of each chain.
     """
     names = [
         f"{_name(types, chain)} {side + 1}"
