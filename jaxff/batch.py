@@ -281,7 +281,15 @@ def _prepared(groups: tuple[StackGroup, ...], params: tuple[Params, ...]) -> tup
 
 
 def _check_without_box(potential: Potential, k: int) -> None:
-    """Raise InputError if the potential cannot be evaluated without a box."""
+    """Check that a potential can be evaluated without a box.
+
+    Args:
+        potential: the potential.
+        k: index of the potential in the stack, for messages.
+
+    Raises:
+        InputError: the potential needs a box.
+    """
     program, params = potential.program, potential.params
     if any("box" in placed.term.reads(params[placed.name]) for placed in program.placed):
         R = jax.ShapeDtypeStruct((potential.n_atoms, 3), potential.dtype)

@@ -107,7 +107,10 @@ def _interrupting(previous):
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    """Run a parsed command.
+    """Run a command.
+
+    Args:
+        arguments: the result of `parser().parse_args`.
 
     Returns:
         The results of the command, and the entry "run" with its name, seed, duration, peak memory

@@ -132,7 +132,11 @@ def _describe_npz(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
 
 
 def _state(path: Path, header: dict[str, Any]) -> tuple[str, Facts]:
-    """Describe a file of `jaxff.store.Store`: the state of unfinished work."""
+    """Describe the state of unfinished work, a file of `jaxff.store.Store`.
+
+    Raises:
+        InputError: the header of the file is damaged.
+    """
     try:
         kind, request, state = header["what"], dict(header["request"]), dict(header["state"])
     except (ValueError, KeyError, TypeError) as error:

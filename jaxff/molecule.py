@@ -311,13 +311,14 @@ def formula(numbers) -> str:
 
 
 def elements_of_masses(masses: np.ndarray) -> tuple[np.ndarray, int | None]:
-    """Atomic numbers (N,) of the elements with the nearest masses.
-
-    The second result is the first atom that differs by more than 0.1 amu from all elements, or
-    None.
+    """Find the elements with the nearest masses.
 
     Args:
         masses: (N,) amu.
+
+    Returns:
+        Atomic numbers (N,), and the index of the first atom whose mass differs by more than 0.1 amu
+        from all elements, or None.
     """
     known = atomic_masses_iupac2016[1:]
     numbers = np.argmin(np.abs(masses[:, None] - known), axis=1) + 1

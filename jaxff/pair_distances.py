@@ -60,7 +60,12 @@ def pair_classes(molecule: Molecule, permutations: np.ndarray | None) -> np.ndar
 
 
 def sorted_by_class(x: np.ndarray, orbits: np.ndarray) -> np.ndarray:
-    """Values x (M, D), with columns ordered by class and values sorted in classes."""
+    """Values (M, D), sorted within each class of columns, one class after another.
+
+    Args:
+        x: (M, D) values.
+        orbits: (D,) class of each column.
+    """
     place = np.argsort(orbits, kind="stable")
     x, sorted_orbits = x[:, place], orbits[place]
     edges = np.flatnonzero(np.diff(sorted_orbits)) + 1

@@ -76,8 +76,8 @@ def implausible_units(
         return None
     if constant < 0:
         return (
-            f"forces stretch and compress bonds further (force constants near {constant:.3g} "
-            f"kcal/mol/Å²), so they are probably gradients: change their sign, {REMEDY}"
+            f"force constants of bonds are negative (near {constant:.3g} kcal/mol/Å²), so the "
+            f"forces are probably gradients: change their sign, {REMEDY}"
         )
     energy = units.energy_factor(read_as.energy)
     reason = f"(bond force constants near {constant:.3g} kcal/mol/Å², expected about 800)"

@@ -60,7 +60,7 @@ class Potential:
 
     @classmethod
     def of(cls, name: str, term: Term, params: Params, molecule: Molecule | None = None):
-        """The potential of one term."""
+        """The potential of one term, with its name, parameters and molecule."""
         return cls([Placed(name, term)], {name: params}, molecule)
 
     # -- evaluation ---------------------------------------------------------------------
@@ -311,7 +311,7 @@ class Potential:
             atoms: (n_atoms,) distinct indices; atom ``atoms[i]`` of the system is atom i here.
 
         Raises:
-            InputError: the number of indices is wrong, or they are not distinct or negative.
+            InputError: the number of indices is wrong, or an index is negative or repeated.
         """
         index = np.asarray(atoms)
         if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):

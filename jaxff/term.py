@@ -53,7 +53,7 @@ class Term:
             tables.  `names` is the field with the names of the rows, or "" if there are no names.
         indices: {field: kinds} of all other arrays of integers.  `kinds` has one entry for each
             column of the array: "atoms" for atom indices, or the field to which the column refers.
-            For flags it is ().
+            `kinds` is () for flags.
         open_rows: fields of `tables` in which −1 means no row.
         dimensions: {field or column: dimensions}, such as "B 2", for the check of files.  Equal
             letters denote equal sizes, N the number of atoms, and _ any size.  Columns of `tables`

@@ -62,7 +62,7 @@ def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> 
 
 
 def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
-    """Write x.prmtop and x.inpcrd, and return their paths; `potential` is not used.
+    """Write a topology to x.prmtop and x.inpcrd, and return both paths.
 
     Raises:
         InputError: the files cannot express the force field, or cannot be written.

@@ -338,7 +338,7 @@ def _dihedrals(t: Topology):
     if left:
         raise InputError(
             f"{t.molecule.label}: a prmtop file cannot express the 1-4 pair {next(iter(left))} "
-            "without a torsion; use jaxff.save for the npz format of jaxff"
+            "without a torsion; use the npz format (jaxff.save)"
         )
     return entries, (np.array(list(rows), float).reshape(-1, 5).T)
 

@@ -258,7 +258,7 @@ def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
             if placed.atoms is not None or "scale" in params:
                 raise InputError(
                     f"{path}: the file cannot express the term {placed.name!r}, which is scaled or "
-                    "acts on some atoms only; use jaxff.save for the npz format of jaxff"
+                    "acts on some atoms only; use the npz format (jaxff.save)"
                 )
             system.addForce(_morse(openmm, placed.term, params))
     with atomic_path(path) as temporary:

@@ -221,7 +221,16 @@ class _Group:
         return self.atoms.shape[1]
 
     def filled(self, params: dict, constants, sizes) -> dict[str, np.ndarray]:
-        """Columns of the term's parameters `params`, with the new constants and sizes."""
+        """The columns of the term that change, {column: array}.
+
+        Args:
+            params: parameters of the term.
+            constants: (n,) force constants.
+            sizes: (n,) equilibrium lengths, Å, or angles, rad; None: they do not change.
+
+        Raises:
+            InputError: a Morse bond has the depth 0.
+        """
         out = {}
         if self.morse:
             depth = np.asarray(params["depth"])

@@ -108,15 +108,15 @@ class Topology:
             if kind not in (*_KINDS, "nonbonded"):
                 other = "write an OpenMM System (xml), " if kind == "morse_bond" else ""
                 raise InputError(
-                    f"{who} cannot express the term {placed.name!r} ({kind}); {other}use "
-                    "jaxff.save for the npz format of jaxff, or omit the term by .only(...)"
+                    f"{who} cannot express the term {placed.name!r} ({kind}); {other}use the npz "
+                    "format (jaxff.save), or omit the term (Potential.only)"
                 )
             group = potential.params[placed.name]
             if kind in terms or placed.atoms is not None or "scale" in group:
                 raise InputError(
                     f"{who} cannot express the term {placed.name!r}, which is scaled, acts on some "
-                    "atoms only, or is not the only term of its kind; use jaxff.save for the npz "
-                    "format of jaxff"
+                    "atoms only, or is not the only term of its kind; use the npz format "
+                    "(jaxff.save)"
                 )
             terms[kind] = placed.term
             params[kind] = {key: np.asarray(v, float) for key, v in group.items()}

@@ -103,7 +103,7 @@ def outputs_of(weights, rows, x) -> dict:
 
 
 def turned(x, order: Sequence[int], palindromic):
-    """Features (n, F) for the reversed order of atoms, where types allow this order.
+    """Features (n, F) for the reversed order of atoms, or x if the types then differ.
 
     The mean of the network outputs for x and the result is the same for both orders of atoms.
 
@@ -146,9 +146,12 @@ def scaled(energy, exponent):
 
 
 def dihedral_features(a, b, c, d):
-    """cos φ and cos 2φ (2,) of the dihedral φ of points (3,) Å, and a factor ().
+    """cos φ and cos 2φ, (2,), of a dihedral angle φ, and a factor ().
 
     The factor decreases smoothly from 1 to 0 if three consecutive points become collinear.
+
+    Args:
+        a, b, c, d: the points, (3,) Å.
     """
     cos, _ = geometry.dihedral_cos_sin(a, b, c, d)
     first, second = geometry.angle_cos(a, b, c), geometry.angle_cos(b, c, d)
