@@ -37,7 +37,7 @@ COMMANDS = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the command line; it stores the name of the command in `command`."""
+    """The parser of the command line; results have the command name in `command`."""
     top = Parser(
         prog="jaxff", description="Differentiable force fields on JAX: sGDML, GAFF, hybrids."
     )

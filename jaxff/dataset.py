@@ -22,7 +22,7 @@ from jaxff.plausibility import Units, implausible_units
 
 
 class Split(NamedTuple):
-    """Disjoint parts of a data set."""
+    """Training, validation and test sets: disjoint parts of a data set."""
 
     train: Dataset
     valid: Dataset

@@ -98,7 +98,7 @@ def dihedral(a: Array, b: Array, c: Array, d: Array) -> Array:
 def dihedral_cos_sin(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
     """Cosine () and sine () of the dihedral angle of the points a, b, c, d (3,) Å.
 
-    They are (1, 0) with zero gradients if three consecutive points are collinear.
+    The results are (1, 0) with zero gradients if three consecutive points are collinear.
     """
     return torsion_cos_sin(b - a, c - b, d - c)
 
@@ -229,8 +229,8 @@ def _deviation(sin2: Array, cos: Array, reference: Array) -> tuple[Array, Array]
 def torsion_cos_sin(b1: Array, b2: Array, b3: Array) -> tuple[Array, Array]:
     """Cosine () and sine () of the dihedral φ of bond vectors b1, b2, b3 (3,) Å.
 
-    cos φ is proportional to (b1 × b2) · (b2 × b3), and sin φ to |b2| b1 · (b2 × b3).  They are
-    (1, 0) with zero gradients if two consecutive vectors are parallel.  The gradient follows
+    cos φ is proportional to (b1 × b2) · (b2 × b3), and sin φ to |b2| b1 · (b2 × b3).  The results
+    are (1, 0) with zero gradients if two consecutive vectors are parallel.  The gradient follows
     Blondel and Karplus, J. Comput. Chem. 17, 1132 (1996), eq. 27.
     """
     m, n = _cross(b1, b2), _cross(b2, b3)

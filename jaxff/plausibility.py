@@ -42,8 +42,8 @@ def implausible_units(
     """Describe why the units of a file are implausible; None if they are plausible.
 
     The distance of each atom to its nearest neighbour is compared with covalent radii.  The force
-    constants of bonds to hydrogen are compared with their usual values.  Without hydrogen, those of
-    all bonds are compared, with wider limits.
+    constants of bonds to hydrogen are compared with their usual values.  Without hydrogen, the
+    force constants of all bonds are compared, with wider limits.
 
     Args:
         molecule: masses and bonds.

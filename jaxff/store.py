@@ -121,10 +121,15 @@ class Store:
             self.path.unlink(missing_ok=True)
 
     def _restored(self, value: Any, template: Any, key: str) -> Any:
-        """The stored `value` with the structure of `template` and JAX arrays.
+        """A stored entry with the structure of a template and JAX arrays.
+
+        Args:
+            value: the stored entry.
+            template: pytree with the structure, shapes and dtypes of the entry.
+            key: name of the entry, for messages.
 
         Raises:
-            InputError: shapes or dtypes of the entry `key` differ from those of `template`.
+            InputError: shapes or dtypes differ from those of the template.
         """
         import jax
 

@@ -212,14 +212,14 @@ class _System:
         multiple = ((coulomb == 0.0) | (product != 0.0)) & ((depth == 0.0) | (own_depth != 0.0))
         other_size = (own_depth > 0.0) & (depth > 0.0) & ~np.isclose(size * _NM, mean, rtol=1e-5)
         for wrong, what in (
-            (~multiple, "a charge product or ε that is not a multiple of that of its atoms"),
-            (other_size, "a σ that is not the mean of σ of its atoms"),
+            (~multiple, "the charge product or ε is not a multiple of the value for both atoms"),
+            (other_size, "σ is not the mean σ of both atoms"),
         ):
             if wrong.any():
                 a, b = atoms[np.argmax(wrong)]
                 raise InputError(
-                    f"the exception of atoms {a} and {b} has {what}, which jaxff does not "
-                    "support: create the System with AMBER 1-4 scale factors"
+                    f"the exception of atoms {a} and {b} is not supported: {what}; create the "
+                    "System with AMBER 1-4 scale factors"
                 )
         scaled = (coulomb != 0.0) | (depth != 0.0)
         lj14, coulomb14 = np.full(len(atoms), 1.0 / SCNB), np.full(len(atoms), 1.0 / SCEE)
