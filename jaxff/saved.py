@@ -139,7 +139,7 @@ def load(path, trust: Sequence[str] = ()) -> Potential:
     """
     file = NpzReader(path, "potential")
     if "header" not in file:
-        raise InputError(f"{path}: not a potential of jaxff; give a file written by jaxff.save")
+        raise InputError(f"{path}: not a potential written by jaxff; give a file of jaxff.save")
     try:
         header = json.loads(file.text("header"))
     except ValueError as error:

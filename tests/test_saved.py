@@ -47,7 +47,7 @@ def test_faults_are_one_sentence(tmp_path, mixed):
     with pytest.raises(InputError, match="not a readable potential"):
         load(path)
     np.savez(path, a=1)
-    with pytest.raises(InputError, match="not a potential of jaxff"):
+    with pytest.raises(InputError, match="not a potential written by jaxff"):
         load(path)
     header = {"format": "jaxff potential", "version": 99}
     np.savez(path, header=np.array(json.dumps(header)))
