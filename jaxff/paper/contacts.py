@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.interpolate import CubicSpline
 
-from jaxff.analysis import as_surface, relax
+from jaxff.analysis import scan
 from jaxff.md import Descent
 from jaxff.molecule import Molecule
 from jaxff.report import style
@@ -55,27 +55,18 @@ def curve(
     surface: Any, molecule: Molecule, start: np.ndarray, atoms: tuple[int, int],
     distances: np.ndarray = DISTANCES,
 ) -> Curve:  # fmt: skip
-    """Compute energies along the distance between two atoms.
-
-    Each geometry is relaxed from the geometry at the neighbouring distance.
+    """Compute energies along the distance between two atoms, with all other coordinates relaxed.
 
     Args:
         surface: a potential or a calculator.
         molecule: elements and bonds.
-        start: starting geometry (N, 3) Å, from which the distance increases and decreases.
+        start: (N, 3) Å, from which the geometry at each distance is relaxed first.
         atoms: the two atoms.
         distances: (D,) Å, ascending.
     """
-    surface = as_surface(surface, molecule)
-    energies = np.full(len(distances), np.nan)
-    first = int(np.argmin(np.abs(distances - np.linalg.norm(start[atoms[0]] - start[atoms[1]]))))
-    for way in (range(first, len(distances)), range(first - 1, -1, -1)):
-        R = start
-        for k in way:
-            end = relax(surface, R[None], (atoms,), distances[k].reshape(1, 1), descent=DESCENT)
-            R = end.positions[0]
-            if end.converged[0]:
-                energies[k] = end.energy[0]
+    start_at = molecule.with_positions(start)
+    grid = scan(surface, start_at, [atoms], [distances], relax=True, descent=DESCENT)
+    energies = np.where(grid.converged, grid.relative, np.nan)
     return Curve(np.asarray(distances), energies - np.fmin.reduce(energies))
 
 

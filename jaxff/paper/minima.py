@@ -82,7 +82,7 @@ def run(setting: Setting) -> Result:
                 folder, "levels.png",
                 plot_surfaces.minima_levels(order, [f"minimum {label}" for label in labels]),
                 "Energies of the minima after relaxation by each potential, relative to the "
-                "lowest energy. Dashed: relaxed to another minimum.",
+                "lowest energy. Dashed: relaxed to another minimum. No level: not converged.",
             )
         ],
         [_structures(folder, data.molecule, points, labels, title)],
@@ -94,16 +94,19 @@ def run(setting: Setting) -> Result:
 def _order_findings(order: Ordering, c: int | None, title: str) -> list[Finding]:
     """Test the statements on the order of the minima by GAFF and by the reference."""
     at = {name: order.relaxed[p] for p, name in enumerate(order.names)}
-    fallen = int(order.nearest[order.names.index("GAFF")][0]) != 0
-    reason = "with GAFF, this minimum relaxes to another minimum" if fallen else ""
-    findings = [judged("gaff-order", {"GAFF": above_others(at["GAFF"], 0)}, reason)]
+    nearest = order.nearest[order.names.index("GAFF")]
+    merged = [k + 1 for k in np.flatnonzero(nearest == 0) if k != 0]
+    reason = f"with GAFF, this is one minimum with {', '.join(map(str, merged))}" if merged else ""
+    if nearest[0] != 0:
+        reason = "with GAFF, this minimum relaxes to another minimum"
+    findings = [judged("gaff-order", {"GAFF": above_others(at["GAFF"], 0, nearest)}, reason)]
     if c is None:
         reason = "no minimum with the acid's hydrogen bonded to the ester was found"
         return findings + [untested(claim, reason) for claim in ("gaff-c", "ccsd-c")]
     energy = Estimate(float(at[title][c] - at[title][0]), SAME)
     return [
         *findings,
-        judged("gaff-c", {"GAFF": above_others(at["GAFF"], c)}),
+        judged("gaff-c", {"GAFF": above_others(at["GAFF"], c, nearest)}),
         judged("ccsd-c", {title: energy}),
     ]
 
@@ -137,9 +140,10 @@ def _energies(order: Ordering, labels: list[str]) -> Table:
         "root mean square distance, Å",
     ]  # fmt: skip
     rows = [
-        [name, labels[k - 1], fixed, relaxed, labels[near - 1], away]
+        [name, labels[k - 1], fixed, *([relaxed, labels[near - 1], away] if np.isfinite(relaxed)
+                                       else ["not converged", "-", "-"])]
         for name, k, fixed, relaxed, near, away in order.rows()
-    ]
+    ]  # fmt: skip
     return Table(caption, columns, rows)
 
 
@@ -192,10 +196,17 @@ def _add_contact(
     result.pictures.append(picture(setting.place("fig5"), "contact.png", figure, caption))
 
 
-def above_others(energies: np.ndarray, k: int) -> Estimate:
-    """Return the energy of minimum k relative to the lowest other minimum, kcal/mol."""
-    rest = np.delete(energies, k)
-    lowest = np.min(rest, where=np.isfinite(rest), initial=np.inf)
+def above_others(energies: np.ndarray, k: int, nearest: np.ndarray) -> Estimate:
+    """Return the energy of minimum k relative to the lowest other minimum, kcal/mol.
+
+    Args:
+        energies: (K,) kcal/mol, of the minima relaxed by a potential; NaN if not converged.
+        k: index of the minimum.
+        nearest: (K,) indices of the minima to which they relaxed. Those that relaxed to minimum k
+            are no other minima.
+    """
+    others = np.isfinite(energies) & (nearest != k) & (np.arange(len(energies)) != k)
+    lowest = np.min(energies, where=others, initial=np.inf)
     return Estimate(float(energies[k] - lowest), SAME)
 
 

@@ -175,8 +175,16 @@ def test_refinement_must_be_better_than_as_many_frames_of_gaff():
 
 
 def test_energies_above_the_other_minima():
-    assert above_others(np.array([0.0, 1.5, 3.0]), 0).mean == pytest.approx(-1.5)
-    assert above_others(np.array([2.0, 0.0, np.nan]), 0).mean == pytest.approx(2.0)
+    each = np.arange(3)
+    assert above_others(np.array([0.0, 1.5, 3.0]), 0, each).mean == pytest.approx(-1.5)
+    assert above_others(np.array([2.0, 0.0, np.nan]), 0, each).mean == pytest.approx(2.0)
+
+
+def test_a_minimum_that_relaxes_to_the_same_one_is_no_other_minimum():
+    energies = np.array([0.0, 1.5, 0.0])
+    assert above_others(energies, 0, np.array([0, 1, 0])).mean == pytest.approx(-1.5)
+    # (a) itself relaxes to another minimum, which is the lowest of the others.
+    assert above_others(energies, 0, np.array([2, 1, 2])).mean == pytest.approx(0.0)
 
 
 def test_the_first_table_compares_with_the_sampling_of_gaff_itself():
