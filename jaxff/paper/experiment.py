@@ -59,6 +59,8 @@ class Setting:
             for surfaces and normal modes end with `SURFACE`.
         progress: called with the name of a phase and the fraction done.
         warnings: warnings of this experiment about frames outside the training data.
+        made: potentials in memory, so that each is compiled once for all experiments, and the
+            latest model of standard errors, which is large.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class Setting:
     given: Mapping[str, Dataset] = field(default_factory=dict)
     progress: Callable[[str, float], None] = lambda _, __: None
     warnings: list[str] = field(default_factory=list)
+    made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def size(self, full: T, small: T, paper: T | None = None) -> T:
         """Return `small` with small sizes, `paper` with given data, and otherwise `full`."""
@@ -148,10 +151,12 @@ class Setting:
 
     def kept(self, name: str, make: Callable[[], Potential]) -> Potential:
         """Read a potential from the folder `models`, or create and save this potential."""
-        path = self.place("models") / f"{name}.npz"
-        if not path.is_file():
-            save(path, make())
-        return load(path)
+        if name not in self.made:
+            path = self.place("models") / f"{name}.npz"
+            if not path.is_file():
+                save(path, make())
+            self.made[name] = load(path)
+        return self.made[name]
 
     def kernel(self, name: str, half: bool = False) -> Potential:
         """Train sGDML on a data set, as a fast substitute for the reference method.
@@ -194,7 +199,11 @@ class Setting:
 
     def gaff(self, molecule: str, form: str = "gaff") -> Potential:
         """Return GAFF or one of its extended forms, in the atom order of the data set."""
-        return gaff(self.dataset(molecule).molecule, charges=self.charges(molecule), form=form)
+        key = molecule, form
+        if key not in self.made:
+            charges = self.charges(molecule)
+            self.made[key] = gaff(self.dataset(molecule).molecule, charges=charges, form=form)
+        return self.made[key]
 
     def reference(self, name: str) -> str | None:
         """Return the name of the calculator with the level of theory of a data set, or None."""
@@ -203,8 +212,13 @@ class Setting:
 
     def uncertainty(self, name: str) -> gdml.Uncertainty:
         """Return the model of the standard errors of `kernel(name)`."""
-        part = self.kernel_frames(name)
-        return gdml.uncertainty(self.kernel(name), part.train, part.valid, seed=self.seed)
+        latest, found = self.made.get("uncertainty", ("", None))
+        if latest != name:
+            part, kernel = self.kernel_frames(name), self.kernel(name)
+            self.made.pop("uncertainty", None)
+            found = gdml.uncertainty(kernel, part.train, part.valid, seed=self.seed)
+            self.made["uncertainty"] = name, found
+        return found
 
     def kernel_error(self, name: str) -> dict[str, float]:
         """Return the test errors of `kernel(name)`; see `jaxff.evaluate`."""

@@ -82,6 +82,15 @@ def test_data_for_surfaces_do_not_replace_other_data(tmp_path):
         by_molecule([data, few])
 
 
+def test_experiments_share_their_potentials(tmp_path):
+    """Each potential is compiled once for all of them."""
+    setting = Setting(tmp_path, small=True)
+    assert setting.gaff("ethanol") is setting.gaff("ethanol")
+    assert setting.gaff("ethanol") is not setting.gaff("ethanol", "morse")
+    kept = setting.kept("model", lambda: setting.gaff("ethanol"))
+    assert setting.kept("model", lambda: pytest.fail("made again")) is kept
+
+
 def test_data_are_known_by_their_molecule():
     data = packaged_dataset("ethanol")[:50]
     assert identified(data.reorder(np.random.default_rng(0).permutation(9))) == "ethanol"
