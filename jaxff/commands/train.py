@@ -269,7 +269,9 @@ def _check_local(arguments) -> None:
         "--solver": arguments.solver == "iterative",
     }
     if wrong := [name for name, given in refused.items() if given]:
-        raise InputError(f"{', '.join(wrong)} cannot be used with --around: omit one of them")
+        raise InputError(
+            f"{', '.join(wrong)} cannot be used with --around: omit {', '.join(wrong)}"
+        )
 
 
 def _region(data, arguments, console, usual):

@@ -130,7 +130,7 @@ class Setting:
         Args:
             data: the frames.
             n_train: number of training frames, limited to three quarters of all frames.
-            draw: number of the random draw.
+            draw: number added to the random seed.
 
         Raises:
             InputError: fewer than 40 frames.

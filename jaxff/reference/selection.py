@@ -74,7 +74,7 @@ def select(
 
 
 def farthest(points: np.ndarray, n: int, known: np.ndarray | None = None) -> np.ndarray:
-    """Select points (M, D) that are far from known points (K, D) and from each other.
+    """Select n of M points (M, D), far from known points (K, D) and from each other.
 
     Returns:
         indices (n,) in the order of selection.
@@ -95,6 +95,10 @@ def farthest(points: np.ndarray, n: int, known: np.ndarray | None = None) -> np.
 
 def force_uncertainty(model: Any, positions: np.ndarray) -> np.ndarray:
     """Return the RMS standard errors (M,) kcal/mol/Å of forces at positions (M, N, 3) Å.
+
+    Args:
+        model: the `Uncertainty` of a kernel model.
+        positions: (M, N, 3) Å.
 
     Raises:
         InputError: `model` is not an `Uncertainty`.
