@@ -256,7 +256,7 @@ def test_targets_that_cannot_be_meant_are_refused():
         (lambda: mean_square(sampling, 1.0, weight=-1.0), "of at least 0"),
         (lambda: EnsembleAverage(sampling, square, [np.nan], 1.0), "must be finite"),
         (lambda: fit(well(1.0), targets=EnsembleAverage(sampling, square, [1, 2], 1)), "has shape"),
-        (lambda: fit(well(1.0), targets=RelativeEntropy(sampling, data)), "has 2 atoms"),
+        (lambda: fit(well(1.0), targets=RelativeEntropy(sampling, data)), "positions of 2 atoms"),
         (lambda: fit(well(1.0)), "nothing to fit to"),
         (
             lambda: fit(

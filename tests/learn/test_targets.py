@@ -207,13 +207,13 @@ def test_bad_input_is_one_sentence(water, frames, springs):
             r"dipoles must have shape \(6, 3\) in e·Å, got \(6,\)",
         ),
         (lambda: Dipole(np.nan * frames, np.zeros((6, 3))), "positions must be finite"),
-        (lambda: Dipole(frames, np.zeros((6, 3)), weight=np.nan), "give a number"),
+        (lambda: Dipole(frames, np.zeros((6, 3)), weight=np.nan), "must be a finite number"),
     ):
         with pytest.raises(InputError, match=message):
             make()
     dipole = Dipole(frames, np.zeros((6, 3)))
     for target in (Hessian(R, H), TorsionScan(frames, np.zeros(6)), dipole):
-        with pytest.raises(InputError, match=r"target has 3 atoms, but the potential has 4"):
+        with pytest.raises(InputError, match=r"positions of 3 atoms, but the potential has 4"):
             target.check(springs(4))
     with pytest.raises(InputError, match=r"has no nonbonded term"):
         dipole.check(springs(3))
