@@ -245,7 +245,7 @@ def test_stacks_count_frames_outside(water):
     runs = md.simulate_stack(jaxff.stack(potentials), molecules, md.Langevin(2000.0), steps=100)
     assert all(run.extrapolation.outside > 0 for run in runs)
     stop = md.Stop(on_extrapolation="stop")
-    with pytest.raises(InputError, match="do not stop"):
+    with pytest.raises(InputError, match="cannot stop"):
         md.simulate_stack(jaxff.stack(potentials), molecules, steps=100, stop=stop)
 
 

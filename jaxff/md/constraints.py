@@ -1,7 +1,7 @@
-"""Internal coordinates held at given values during a minimisation.
+"""Constraints of internal coordinates during a minimisation.
 
-An internal coordinate is a tuple of atoms: two for their distance (Å), three for the angle at the
-middle atom (rad), four for a torsion (rad).  All functions are differentiable JAX code.
+An internal coordinate is a tuple of atoms: two for a distance (Å), three for the angle at the
+middle atom (rad), four for a torsion (rad).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ ROUNDS = 6  # corrections after each step of a minimisation
 
 
 def measure(coordinates: Coordinates, R: Array) -> Array:
-    """Values (K,) Å or rad of the coordinates at positions R (N, 3) Å."""
+    """Values (K,), Å or rad, of K coordinates at positions R (N, 3) Å."""
     functions = {2: geometry.distance, 3: geometry.angle, 4: geometry.dihedral}
     values = [functions[len(atoms)](*(R[i] for i in atoms)) for atoms in coordinates]
     return jnp.stack(values) if values else jnp.zeros(0, R.dtype)
 
 
 def deviations(coordinates: Coordinates, R: Array, values: Array) -> Array:
-    """Coordinates at R (N, 3) Å minus `values`, (K,) Å or rad; torsions within ±π."""
+    """Coordinates at R (N, 3) Å minus `values` (K,), Å or rad; those of torsions within ±π."""
     off = measure(coordinates, R) - values
     is_torsion = np.array([len(atoms) == 4 for atoms in coordinates], bool)
     return jnp.where(is_torsion, jnp.arctan2(jnp.sin(off), jnp.cos(off)), off)
@@ -42,10 +42,10 @@ def project(coordinates: Coordinates, R: Array, vectors: Array) -> Array:
 
 
 def correct(coordinates: Coordinates, R: Array, values: Array, rounds: int = ROUNDS) -> Array:
-    """Positions (N, 3) Å near R (N, 3) Å at which the coordinates have `values` (K,).
+    """Positions (N, 3) Å near R (N, 3) Å at which the coordinates have `values` (K,), Å or rad.
 
-    Newton steps along the gradients of the coordinates, as in SHAKE: J.-P. Ryckaert, G. Ciccotti
-    and H. J. C. Berendsen, J. Comput. Phys. 23, 327 (1977).
+    Newton steps along the gradients of the coordinates are taken, as in SHAKE.
+    Source: Ryckaert, Ciccotti and Berendsen, J. Comput. Phys. 23, 327 (1977).
     """
     if not coordinates:
         return R
@@ -58,7 +58,7 @@ def correct(coordinates: Coordinates, R: Array, values: Array, rounds: int = ROU
 
 
 def _gradients(coordinates: Coordinates, R: Array) -> Array:
-    """Gradients (K, 3N) of the coordinates."""
+    """Gradients (K, 3N) of the coordinates at R (N, 3) Å."""
     jacobian = jax.jacrev(lambda R: measure(coordinates, R))(R)
     return jacobian.reshape(len(coordinates), -1)
 

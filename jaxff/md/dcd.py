@@ -1,10 +1,8 @@
-"""Trajectories as DCD, the binary format of CHARMM, NAMD, OpenMM, VMD and others.
+"""Trajectories as DCD files, the binary format of CHARMM, NAMD, OpenMM and others.
 
-Positions only, in float32, little-endian, without a unit cell.  A file is three Fortran records
-(counters, titles, number of atoms), then for each frame three records: all x, all y, all z.
-
-MDAnalysis reads and writes such files.  This writer can also continue the file of a killed
-simulation after its last complete frame, with a header that is always correct.
+A file contains positions in float32, little-endian, without a unit cell.  It begins with three
+Fortran records (counters, titles, number of atoms).  Each frame has three records: all x, all y and
+all z.
 """
 
 from __future__ import annotations
@@ -37,13 +35,13 @@ LARGEST = 2**31 - 1
 
 @dataclass(frozen=True)
 class Counters:
-    """Counters in the header: the number of frames and their steps.
+    """Counters in the header of a DCD file.
 
     Attributes:
         frames: number of frames.
         first: step of the first frame.
-        every: steps between frames, 1 with fewer than two frames.
-        dt: time step, AKMA units (48.888 fs), 0 before the first step.
+        every: steps between frames; 1 for fewer than two frames.
+        dt: time step in AKMA units (48.888 fs); 0 before the first step.
     """
 
     frames: int = 0
@@ -52,7 +50,12 @@ class Counters:
     dt: float = 0.0
 
     def grown(self, steps: np.ndarray, times: np.ndarray, path) -> Counters:
-        """Counters with further frames at `steps` (F,) and `times` (F,) fs.
+        """Return the counters after adding frames at `steps` (F,) and `times` (F,) fs.
+
+        Args:
+            steps: (F,) integers.
+            times: (F,) fs.
+            path: the file, for messages.
 
         Raises:
             InputError: the frames are not evenly spaced, or a step is too large.
@@ -76,7 +79,7 @@ class Counters:
         return Counters(frames + len(steps), first, every, dt)
 
     def record(self) -> bytes:
-        """The first record of the file."""
+        """Return the first record of the file."""
         last = self.first + max(self.frames - 1, 0) * self.every
         return _COUNTERS.pack(
             84, b"CORD", self.frames, self.first, self.every, last if last <= LARGEST else 0,
@@ -85,7 +88,13 @@ class Counters:
 
 
 class DCDWriter:
-    """Writer of evenly spaced frames; the header is correct after every append."""
+    """Writer of DCD files; see `jaxff.md.trajectory.Writer`.
+
+    Args:
+        path: the file.
+        molecule: the atoms.
+        mark: end of the file after which to continue (None: a new file).
+    """
 
     def __init__(self, path, molecule: Molecule, mark: dict | None = None):
         self._molecule = molecule
@@ -136,7 +145,15 @@ class DCDWriter:
 
 
 def read_dcd(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
-    """Read positions (F, N, 3) Å, times (F,) fs and steps (F,); see `read_trajectory`."""
+    """Read positions (F, N, 3) Å, times (F,) fs and steps (F,) from a DCD file.
+
+    Args:
+        path: the file.
+        molecule: molecule that the file must belong to, or None.
+
+    Raises:
+        InputError: the file is missing or damaged, or has another number of atoms.
+    """
     path = existing(path)
     counters, n_atoms = read_header(path)
     if molecule is not None and molecule.n_atoms != n_atoms:
@@ -157,9 +174,10 @@ def read_dcd(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
 
 
 def read_header(path: Path) -> tuple[Counters, int]:
-    """The counters and the number of atoms in the header of a file.
+    """Read the counters and the number of atoms from the header of a file.
 
-    Raises InputError for files that jaxff did not write.
+    Raises:
+        InputError: the file is incomplete, or jaxff did not write it.
     """
     with path.open("rb") as file:
         raw = file.read(HEADER_SIZE)
@@ -168,29 +186,32 @@ def read_header(path: Path) -> tuple[Counters, int]:
         title, _, text, *_ = _TITLES.unpack_from(raw, _COUNTERS.size)
         n_atoms = _ATOMS.unpack_from(raw, HEADER_SIZE - _ATOMS.size)[1]
     except struct.error as error:
-        raise InputError(f"{path}: its header is incomplete; make the trajectory again") from error
+        raise InputError(f"{path}: the header is incomplete; make the trajectory again") from error
     sound = (head, magic, end, title) == (84, b"CORD", 84, 164) and text.startswith(FORMAT.encode())
     if not sound:
-        raise InputError(f"{path}: not a DCD file that jaxff wrote")
+        raise InputError(f"{path}: not a DCD file that jaxff wrote; give such a file")
     if path.stat().st_size < HEADER_SIZE + frames * frame_size(n_atoms):
-        raise InputError(f"{path}: the file is incomplete: its header counts {frames} frames")
+        raise InputError(
+            f"{path}: the file ends before the last of the {frames} frames in the header; copy or "
+            "make the trajectory again"
+        )
     return Counters(frames, first, every, middle[6]), n_atoms
 
 
 def frame_size(n_atoms: int) -> int:
-    """Size of a frame, bytes."""
+    """Size of a frame in the file, bytes."""
     return 3 * 4 * (n_atoms + 2)
 
 
 def _description(molecule: Molecule) -> bytes:
-    """The records of titles and atoms, which never change."""
+    """The records of titles and number of atoms."""
     first = f"{FORMAT}; positions in Angstrom, time step in AKMA units".ljust(80).encode()
     second = "".join(molecule.symbols).ljust(80)[:80].encode()
     return _TITLES.pack(164, 2, first, second, 164) + _ATOMS.pack(4, molecule.n_atoms, 4)
 
 
 def _records(positions: np.ndarray) -> np.ndarray:
-    """Frames (F, N, 3) Å in the layout of the file, (F, 3, N + 2) with record lengths."""
+    """Positions (F, N, 3) Å in the layout of the file, (F, 3, N + 2) with record lengths."""
     n_frames, n_atoms, _ = positions.shape
     records = np.empty((n_frames, 3, n_atoms + 2), "<f4")
     records[:, :, 1:-1] = positions.transpose(0, 2, 1)

@@ -1,4 +1,4 @@
-"""Minimisation of many geometries, optionally with held internal coordinates."""
+"""Minimisation of many geometries, optionally with constrained internal coordinates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ MEMORY = 12  # pairs of steps and gradient changes that approximate the curvatur
 STIFFNESS = 500.0  # kcal/mol/Å², assumed for the first step
 LONGEST = 0.2  # Å: the largest displacement of an atom in one step
 PATIENCE = 25  # rejected steps in a row after which a minimisation stops
-HELD = {jnp.dtype("float64"): 1e-8, jnp.dtype("float32"): 1e-4}  # Å or rad, of held coordinates
+# Å or rad: largest deviation of constrained coordinates at convergence
+HELD = {jnp.dtype("float64"): 1e-8, jnp.dtype("float32"): 1e-4}
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,16 @@ class Descent:
     """Settings of a minimisation.
 
     Args:
-        method: "lbfgs" (Liu and Nocedal, Math. Program. 45, 503 (1989)) or "fire" (Bitzek et
-            al., Phys. Rev. Lett. 97, 170201 (2006); jax-md's).  FIRE is available for potentials
-            without held coordinates.  Its steps suit stiff bonds and are short where all forces
-            are weak.
+        method: "lbfgs", or "fire" for potentials without constraints, which converges more slowly
+            if all forces are weak.
         tolerance: largest force on an atom at convergence, kcal/mol/Å.
-        max_steps: largest number of steps.
+        max_steps: limit of the steps.
 
     Raises:
         InputError: an unknown method, or a number that is not positive.
+
+    Source: Liu and Nocedal, Math. Program. 45, 503 (1989), "L-BFGS"; Bitzek et al., Phys. Rev.
+    Lett. 97, 170201 (2006), "FIRE".
     """
 
     method: str = "lbfgs"
@@ -52,26 +54,24 @@ class Descent:
 
     def __post_init__(self):
         if self.method not in METHODS:
-            raise InputError(f"unknown method {self.method!r}: use one of {', '.join(METHODS)}")
+            raise InputError(f"method={self.method!r} must be one of {', '.join(METHODS)}")
         if not self.tolerance > 0 or not self.max_steps > 0:
             raise InputError(
-                f"tolerance is {self.tolerance} and max_steps is {self.max_steps}: both must be "
-                "positive"
+                f"tolerance={self.tolerance} and max_steps={self.max_steps} must be positive"
             )
 
 
 @dataclass(frozen=True)
 class Minimum:
-    """The result of a minimisation; arrays of M geometries have a leading axis M.
+    """Result of a minimisation; for M geometries all arrays have a leading axis M.
 
     Attributes:
-        positions: (N, 3) Å.
-        energy: () kcal/mol, infinite if the energy or a force is not finite at the start.
-        max_force: () kcal/mol/Å, the largest force on an atom, without its part along held
-            coordinates.
+        positions: (N, 3) Å.  If energies or forces become non-finite, this is the last finite
+            geometry.
+        energy: () kcal/mol; infinite if the energy or a force is not finite at the start.
+        max_force: () kcal/mol/Å, the largest force on an atom, without constraint directions.
         steps: () integer, number of steps.
-        converged: () bool, whether `max_force` is within the tolerance.  A minimisation that
-            reaches non-finite energies or forces stops at its last finite geometry, not converged.
+        converged: () bool, whether `max_force` is below the tolerance and the constraints hold.
     """
 
     positions: np.ndarray
@@ -81,7 +81,7 @@ class Minimum:
     converged: np.ndarray
 
     def reshape(self, shape: tuple[int, ...]) -> Minimum:
-        """The same result with `shape` in place of the leading axis M."""
+        """Return the result with the leading axis M replaced by the axes `shape`."""
         arrays = (self.positions, self.energy, self.max_force, self.steps, self.converged)
         return Minimum(*(x.reshape(shape + x.shape[1:]) for x in arrays))
 
@@ -95,33 +95,33 @@ def relax(
     descent: Descent | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Minimum:
-    """Minimise many geometries at once, with internal coordinates held.
+    """Minimise many geometries at once, with constrained internal coordinates.
 
-    L-BFGS uses the forces without their part along the gradients of the held coordinates.  A step
-    that does not lower the energy is shortened, and each step ends with a correction of the held
-    coordinates.  For a `Potential`, all steps of all geometries are one compiled call.
+    L-BFGS uses forces that are projected so that they do not change the constrained coordinates.
+    Steps that do not lower the energy are shortened.  After each step the constrained coordinates
+    are corrected.
 
     Args:
-        surface: a `Potential`, or a function made by `as_surface`.
+        surface: result of `as_surface`.
         positions: (M, N, 3) Å.
-        coordinates: K tuples of atoms.
-        values: (M, K) Å or rad, at which the coordinates are held.
-        descent: settings; None for `Descent()`.
-        progress: called with the task and the fraction of geometries that have converged
-            (calculators only).
+        coordinates: K tuples of atoms, see `jaxff.md.constraints`.
+        values: (M, K) Å or rad, values of the constrained coordinates (None: no constraints).
+        descent: settings (None: `Descent()`).
+        progress: for calculators, function called with the name of the task and the fraction of
+            geometries that have converged.
 
     Returns:
         `Minimum` with a leading axis M.
 
     Raises:
-        InputError: FIRE for a calculator or with held coordinates.
+        InputError: FIRE for a calculator or with constrained coordinates.
     """
     descent = descent or Descent()
     is_potential = isinstance(surface, Potential)
     if descent.method != "lbfgs" and (coordinates or not is_potential):
         raise InputError(
-            f"the method {descent.method} is available for potentials without held coordinates "
-            "only: use lbfgs"
+            f"the method {descent.method} needs a potential and no constrained coordinates: use "
+            "lbfgs"
         )
     dtype = surface.dtype if is_potential else jnp.result_type(float)
     R = jnp.asarray(positions, dtype)
@@ -150,7 +150,7 @@ def relax(
 def _compiled(
     program: Program, method: str, coordinates: Coordinates, params, R, values, limits
 ) -> _End:
-    """Minimise geometries R (chunks, M, N, 3) Å, chunk after chunk."""
+    """Minimise geometries R (chunks, M, N, 3) Å of a potential, chunk after chunk."""
 
     def lbfgs(R, values):
         def step(state):
@@ -168,7 +168,7 @@ def _compiled(
 
 
 def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) -> _End:
-    """Minimise on a surface that cannot be compiled; one call for all trials."""
+    """Minimise on a surface that cannot be compiled, which is called once for each step."""
     begin, advance, is_active = _compiled_parts(coordinates)
     state = begin(R, values)
     while (active := np.asarray(is_active(limits, state))).any():
@@ -185,7 +185,7 @@ def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) ->
 
 @cache
 def _compiled_parts(coordinates: Coordinates) -> tuple[Callable, Callable, Callable]:
-    """`_begin`, `_advance` and `_is_active` of many geometries, compiled once for all calls."""
+    """Return `_begin`, `_advance` and `_is_active` for many geometries, compiled."""
     return (
         jax.jit(jax.vmap(partial(_begin, coordinates))),
         jax.jit(jax.vmap(partial(_advance, coordinates))),
@@ -199,8 +199,8 @@ def _compiled_parts(coordinates: Coordinates) -> tuple[Callable, Callable, Calla
 class _State(NamedTuple):
     R: Array  # (N, 3) Å, the last accepted geometry
     energy: Array  # () kcal/mol
-    gradient: Array  # (N, 3) kcal/mol/Å, without its part along held coordinates
-    count: Array  # () evaluations
+    gradient: Array  # (N, 3) kcal/mol/Å, without constraint directions
+    count: Array  # () number of evaluations
     trial: Array  # (N, 3) Å, the geometry to evaluate next
     direction: Array  # (N, 3) Å
     length: Array  # () fraction of the direction that the trial takes
@@ -223,7 +223,7 @@ def _begin(coordinates: Coordinates, R: Array, values: Array) -> _State:
 def _advance(
     coordinates: Coordinates, values: Array, state: _State, energy: Array, forces: Array
 ) -> _State:
-    """The next state, from the energy () and forces (N, 3) of the trial."""
+    """Return the next state, from energy, () kcal/mol, and forces, (N, 3), of the trial."""
     slope = project(coordinates, state.trial, -forces)
     expected = state.length * jnp.sum(state.gradient * state.direction)
     rounding = 8 * jnp.finfo(energy.dtype).eps * jnp.abs(energy)
@@ -263,7 +263,7 @@ def _is_active(limits, state: _State) -> Array:
 
 
 def _newton(gradient: Array, steps: Array, changes: Array, scale: Array) -> Array:
-    """The approximate inverse Hessian times the gradient: the loops of L-BFGS."""
+    """Approximate inverse Hessian times the gradient, (N, 3) Å, by the two loops of L-BFGS."""
     products = jnp.sum(steps * changes, axis=(1, 2))
     known = products > 0
     rho = jnp.where(known, 1.0 / jnp.where(known, products, 1.0), 0.0)
@@ -294,8 +294,8 @@ def _fire(energy_fn: Callable[[Array], Array], limits, R: Array) -> _End:
 
     tolerance, max_steps = limits
     _, shift = space.free()
-    # Times in jax-md's unit, for unit masses: with a stretch of 1000 kcal/mol/Å² a step stays
-    # within 0.2 of its period.
+    # Time steps are in jax-md's unit for unit masses: less than 0.2 of the period of a bond with a
+    # force constant of 1000 kcal/mol/Å².
     init, apply = minimize.fire_descent(energy_fn, shift, dt_start=0.005, dt_max=0.03)
 
     def is_active(carry):

@@ -1,8 +1,8 @@
 """Ensembles of molecular dynamics: their settings and their steps.
 
-A new ensemble is one class here with its integration step (see `jaxff.md.integrators`) and one
-entry in `ENSEMBLES`, from which the command line takes its choices and options.  This module
-imports no JAX, so that the command line can read it quickly.
+A new ensemble needs a class with its integration step (see `jaxff.md.integrators`) and an entry in
+`ENSEMBLES`, from which the command line takes its options.  This module does not import JAX, so
+that the command line starts quickly.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ CHAIN_STEPS = 2.0
 
 
 def _about(unit: str, text: str, *, positive: bool = False) -> dict[str, Any]:
-    """Unit, help text and range of a setting."""
+    """Return metadata of a setting: unit, help text, and whether it must be positive."""
     return {"unit": unit, "help": text, "positive": positive}
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Settings that all ensembles have.
+    """Settings of all ensembles.
 
-    Numbers may be traced by JAX; their range is then not checked.
+    Numbers may be JAX tracers; their range is then not checked.
 
     Attributes:
         temperature: K; one number, or one for each replica.
@@ -48,6 +48,9 @@ class Ensemble:
         conserves_momentum: whether a step conserves the direction of the total momentum.
         scales_velocities: whether the thermostat scales all velocities by one factor.
         reversible: whether `rollout` can differentiate the dynamics.
+
+    Raises:
+        InputError: a number out of its range.
     """
 
     name: ClassVar[str]
@@ -73,42 +76,39 @@ class Ensemble:
 
     @property
     def last_temperature(self) -> Any:
-        """Temperature K at the last step; one number, or one for each replica."""
+        """Temperature at the last step, K; one number, or one for each replica."""
         return self.temperature
 
     @property
     def removes_rotation(self) -> bool:
-        """Whether a free molecule must not rotate as a whole."""
+        """Whether rotation of a free molecule as a whole is removed."""
         return self.scales_velocities
 
     @property
     def rate(self) -> Any:
-        """Rate () 1/fs of the thermostat; 0 without one."""
+        """Rate of the thermostat, () 1/fs; 0 without a thermostat."""
         return 0.0
 
     def settings(self) -> dict[str, Any]:
-        """The name and all settings, as values that JSON can hold."""
+        """The name and all settings as JSON values."""
         return {"ensemble": self.name, **asdict(self)}
 
     def temperatures(self, replicas: int | None) -> tuple[Any, Any]:
-        """Temperatures K at the first and at the last step.
+        """Temperatures at the first and at the last step, each () or (R,) K.
 
         Args:
             replicas: number R of replicas, or None for one molecule.
 
-        Returns:
-            two arrays, () or (R,); NumPy's unless a temperature is traced.
-
         Raises:
-            InputError: another number of temperatures than replicas.
+            InputError: the numbers of temperatures and replicas differ.
         """
         both = self.temperature, self.last_temperature
         shape = () if replicas is None else (replicas,)
         for value in both:
             if np.size(value) > 1 and np.shape(value) != shape:
                 need = (
-                    "one molecule: give one, or set replicas" if replicas is None
-                    else f"{replicas} replicas: give one, or one for each replica"
+                    "one molecule: give one temperature, or set replicas" if replicas is None
+                    else f"{replicas} replicas: give one temperature, or one for each replica"
                 )  # fmt: skip
                 raise InputError(f"there are {np.size(value)} temperatures for {need}")
         if any(map(is_traced, both)):
@@ -120,13 +120,16 @@ class Ensemble:
         return first, last
 
     def bath(self, steps: int, dtype, replicas: int | None = None, first: int = 0) -> Bath:
-        """The thermostat as arrays for compiled code.
+        """Return the settings of the thermostat as arrays.
 
         Args:
             steps: number of steps from the first to the last temperature.
-            dtype: type of the numbers.
-            replicas: number of replicas, or None for one molecule without that axis.
-            first: number of the step that has the first temperature.
+            dtype: type of the arrays.
+            replicas: number of replicas, or None for one molecule.
+            first: number of the step with the first temperature.
+
+        Raises:
+            InputError: the numbers of temperatures and replicas differ.
         """
         import jax.numpy as jnp
 
@@ -143,13 +146,13 @@ class Ensemble:
 
     @staticmethod
     def initial_state(core: Core, key, bath: Bath, scheme: Scheme) -> Any:
-        """jax-md's state of positions, momenta, forces and masses.
+        """Return the initial state of jax-md.
 
         Args:
-            core: positions (N, 3) Å, momenta (N, 3), forces (N, 3) and masses (N, 1), scaled.
+            core: positions, momenta, forces and masses.
             key: JAX random key.
             bath: settings of the thermostat.
-            scheme: static choices.
+            scheme: choices that determine the compiled code.
         """
         from jaxff.md import integrators
 
@@ -157,42 +160,43 @@ class Ensemble:
 
     @staticmethod
     def step(force_fn: Callable, state, bath: Bath, t, scheme: Scheme) -> Any:
-        """jax-md's state after one step.
+        """Return the state of jax-md after one step.
 
         Args:
-            force_fn: positions (N, 3) Å to forces (N, 3) kcal/mol/Å.
-            state: jax-md's state.
+            force_fn: function from positions (N, 3) Å to forces (N, 3) kcal/mol/Å.
+            state: the present state of jax-md.
             bath: settings of the thermostat.
-            t: () integer, steps since the start of the simulation.
-            scheme: static choices.
+            t: () integer, number of earlier steps.
+            scheme: choices that determine the compiled code.
         """
         raise NotImplementedError
 
     @staticmethod
     def inverse_scale(bath: Bath) -> Any:
-        """Factor () that undoes the scaling of momenta in a step of reversible dynamics."""
+        """Inverse, (), of the factor by which a step of reversible dynamics scales momenta."""
         return 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class NVE(Ensemble):
-    """Constant energy: velocity Verlet.
+    """Constant energy by velocity Verlet.
 
-    Velocities that are drawn lose the motion of the centre of mass, and with `remove_rotation`
-    the rotation; velocities that are given are used unchanged.  A free molecule has 3N - 3 degrees
-    of freedom, without rotation 3N - 6.
+    The motion of the centre of mass is removed from random initial velocities, but not from given
+    ones.  A free molecule of N atoms has 3N − 3 degrees of freedom, without rotation 3N − 6.
 
     Attributes:
-        temperature: K, of the velocities that are drawn.
+        temperature: temperature of random initial velocities, K.
         dt: time step, fs.
-        remove_rotation: remove the rotation from velocities that are drawn.
+        remove_rotation: whether to remove the rotation from random initial velocities.
     """
 
     name: ClassVar[str] = "nve"
     conserves_energy: ClassVar[bool] = True
     reversible: ClassVar[bool] = True
 
-    remove_rotation: bool = field(default=False, metadata={"help": "start without rotation"})
+    remove_rotation: bool = field(
+        default=False, metadata={"help": "remove the rotation of random initial velocities"}
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -217,11 +221,11 @@ class NVE(Ensemble):
 
 @dataclass(frozen=True, kw_only=True)
 class Thermostat(Ensemble):
-    """Settings that all thermostats have.
+    """Settings of all thermostats.
 
     Attributes:
-        final_temperature: K, reached at a constant rate at the last step; one number, or one for
-            each replica.  None: the temperature is constant.
+        final_temperature: temperature of the last step, K, reached at a constant rate; one number,
+            or one for each replica (None: constant temperature).
     """
 
     final_temperature: Temperature | None = field(
@@ -236,14 +240,14 @@ class Thermostat(Ensemble):
 
 @dataclass(frozen=True, kw_only=True)
 class Langevin(Thermostat):
-    """Constant temperature: Langevin dynamics, BAOAB splitting.
+    """Constant temperature by Langevin dynamics with the BAOAB splitting.
 
-    All 3N degrees of freedom have the temperature.  Leimkuhler and Matthews, Appl. Math. Res.
-    Express 2013, 34.
+    A molecule of N atoms has 3N degrees of freedom.
+    Source: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34.
 
     Attributes:
         temperature: K; one number, or one for each replica.
-        friction: 1/ps; 1 disturbs the motion little, 10 equilibrates faster.
+        friction: 1/ps; 1 perturbs the motion little, 10 equilibrates faster.
         dt: time step, fs.
         final_temperature: see `Thermostat`.
     """
@@ -273,12 +277,12 @@ class Langevin(Thermostat):
 
 @dataclass(frozen=True, kw_only=True)
 class _Scaling(Thermostat):
-    """A thermostat that scales all velocities by one factor, on velocity Verlet.
+    """A thermostat that scales all velocities by one factor, with velocity Verlet.
 
-    The factor never changes the direction of the total momentum or angular momentum.  A free
-    molecule therefore starts without either and has 3N - 6 degrees of freedom (1 for two atoms).
-    If the energy depends on the orientation only, the molecule starts without total momentum and
-    has 3N - 3; if it depends on the place of the molecule, nothing is removed and it has 3N.
+    Scaling does not change the directions of total momentum and angular momentum.  For a free
+    molecule both are therefore removed, which leaves 3N − 6 degrees of freedom (1 for two atoms).
+    In a field that depends on the orientation, only the momentum is removed, which leaves 3N − 3.
+    In a field that depends on the position, nothing is removed and 3N remain.
     """
 
     scales_velocities: ClassVar[bool] = True
@@ -294,16 +298,19 @@ class _Scaling(Thermostat):
 
 @dataclass(frozen=True, kw_only=True)
 class NoseHoover(_Scaling):
-    """Constant temperature: a chain of three Nosé-Hoover thermostats.
+    """Constant temperature by a chain of three Nosé-Hoover thermostats.
 
-    Martyna, Klein and Tuckerman, J. Chem. Phys. 97, 2635 (1992).  A free molecule has 3N - 6
-    degrees of freedom.
+    A free molecule of N atoms has 3N − 6 degrees of freedom.
+    Source: Martyna, Klein and Tuckerman, J. Chem. Phys. 97, 2635 (1992).
 
     Attributes:
         temperature: K, above 0; one number, or one for each replica.
         relaxation: relaxation time of the chain, fs; at least two time steps.
         dt: time step, fs.
         final_temperature: see `Thermostat`; above 0 K.
+
+    Raises:
+        InputError: a number out of its range.
     """
 
     name: ClassVar[str] = "nose-hoover"
@@ -314,12 +321,14 @@ class NoseHoover(_Scaling):
         if any(map(is_traced, values)):
             return
         if not all(np.all(value) for value in values[:2]):
-            raise InputError("nose-hoover needs temperatures above 0 K at the start and at the end")
+            raise InputError(
+                "nose-hoover needs temperatures above 0 K at the start and at the end, got "
+                f"{values[0]} and {values[1]} K"
+            )
         if self.relaxation < CHAIN_STEPS * self.dt:
             raise InputError(
-                f"relaxation is {self.relaxation} fs: a Nosé-Hoover chain needs at least "
-                f"{CHAIN_STEPS:g} time steps ({CHAIN_STEPS * self.dt:g} fs); about 100 fs "
-                "disturb the motion little"
+                f"relaxation is {self.relaxation} fs, but a Nosé-Hoover chain needs at least "
+                f"{CHAIN_STEPS:g} time steps ({CHAIN_STEPS * self.dt:g} fs); use about 100 fs"
             )
 
     @staticmethod
@@ -337,10 +346,10 @@ class NoseHoover(_Scaling):
 
 @dataclass(frozen=True, kw_only=True)
 class CSVR(_Scaling):
-    """Constant temperature: stochastic velocity rescaling.
+    """Constant temperature by stochastic velocity rescaling.
 
-    Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007).  A free molecule has 3N - 6
-    degrees of freedom.
+    A free molecule of N atoms has 3N − 6 degrees of freedom.
+    Source: Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007).
 
     Attributes:
         temperature: K; one number, or one for each replica.

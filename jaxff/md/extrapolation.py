@@ -1,4 +1,4 @@
-"""Frames of a simulation that lie outside the training data of its potential."""
+"""Frames of a simulation that lie outside the training data of the potential."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ SPACING = 5.0
 
 
 def check_can_stop(potential: Potential, on_extrapolation: str) -> None:
-    """Raise InputError if frames outside the training data shall stop, but cannot be noticed."""
+    """Raise `InputError` if "stop" is requested, but the training data are unknown."""
     if on_extrapolation == "stop" and potential.training_is_unknown:
         raise InputError(
-            "the model contains no description of its training frames, so that frames outside "
-            'cannot be noticed: train it again, or use on_extrapolation="warn" '
+            "the model contains no description of its training frames, so a simulation cannot stop "
+            'outside them: train the model again, or use on_extrapolation="warn" '
             "(--on-extrapolation warn)"
         )
 
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """The frames outside the training data.
+    """Statistics of the frames outside the training data.
 
     Attributes:
         frames: number of frames that were compared, of all replicas.
-        outside: number of those that lie outside.
-        step: step of the first of these; None if there is none.
-        replica: its replica; None for one molecule without an axis of replicas.
-        reason: why it lies outside; "" if there is none.
-        energy_below: kcal/mol, how far an energy was below all training energies, at most.
+        outside: number of frames outside the training data.
+        step: step of the first frame outside; None if there is none.
+        replica: replica of the first frame outside; None without an axis of replicas.
+        reason: why the first frame is outside; "" if there is none.
+        energy_below: largest difference by which an energy was below all training energies,
+            kcal/mol.
     """
 
     frames: int = 0
@@ -50,7 +51,7 @@ class Extrapolation:
 
     @property
     def share(self) -> float:
-        """Share of the frames that lie outside."""
+        """Share of the compared frames that are outside the training data."""
         return self.outside / max(self.frames, 1)
 
     def summary(self) -> dict[str, Any]:
@@ -58,38 +59,39 @@ class Extrapolation:
         return {**asdict(self), "share": self.share}
 
     def text(self, model: str) -> str:
-        """A warning, with the name of the model; "" if no frame lies outside."""
+        """Return a warning with the name of the model, or "" if no frame is outside."""
         replica = "" if self.replica is None else f"replica {self.replica}, "
         return outside_text(model, self.summary(), "frames", f"{replica}step {self.step}")
 
 
 def outside_text(model: str, numbers: Mapping[str, Any], what: str, first: str = "") -> str:
-    """A warning of geometries outside the training data; "" if there are none.
+    """Return a warning of geometries outside the training data, or "" if there are none.
 
     Args:
         model: name of the model.
-        numbers: those of `Extrapolation.summary` or `jaxff.domain.Outside.summary`.
-        what: the geometries in words, such as "frames".
-        first: the first one outside in words (default: its number).
+        numbers: result of `Extrapolation.summary` or `jaxff.domain.Outside.summary`.
+        what: word for the geometries, such as "frames".
+        first: description of the first geometry outside (default: its number).
     """
     if not numbers["outside"]:
         return ""
     first = first or f"number {numbers['first']}"
     return (
         f"warning: {numbers['outside']} of {numbers['frames']} {what} "
-        f"({100.0 * numbers['share']:.2g} %) are outside the training data of {model}, where its "
-        f"energies and forces may be wrong; the first is {first}: {numbers['reason']}"
+        f"({100.0 * numbers['share']:.2g} %) are outside the training data of {model}, where "
+        f"energies and forces may be wrong; the first is {first}: {numbers['reason']}; label such "
+        "frames and train again"
     )
 
 
 @dataclass
 class Watch:
-    """Compares the frames of a simulation with the training data of its potential.
+    """Comparison of the frames of a simulation with the training data of the potential.
 
     Attributes:
         trained: training data of the potential, in the atom order of the frames.
-        stop: the setting `on_extrapolation`.
-        found: the frames outside so far.
+        stop: settings, of which `on_extrapolation` is used.
+        found: statistics of the frames so far.
     """
 
     trained: tuple[Trained, ...]
@@ -107,19 +109,32 @@ class Watch:
         return self.active and self.stop.on_extrapolation == "stop"
 
     def interval(self, every: int, dt) -> int:
-        """Steps between frames that are compared, a divisor of `every`."""
+        """Number of steps between compared frames, a divisor of `every`.
+
+        Args:
+            every: number of steps between recorded frames.
+            dt: time step, fs.
+        """
         most = max(int(SPACING / dt), 1)
         if not self.stops or every <= most:
             return every
         return next(n for n in range(most, 0, -1) if every % n == 0)
 
     def continued(self, earlier: Mapping[str, Any] | None) -> None:
-        """Continue the counts of the interrupted simulation, unless the first frame stops."""
+        """Continue the statistics `earlier` of an interrupted simulation, unless it must stop."""
         if earlier is not None and not self.stops:
             self.found = Extrapolation(**earlier)
 
     def compare(self, frames: Frame, steps: np.ndarray) -> int | None:
-        """Compare frames at the given steps (F,); return the index of the first one outside."""
+        """Compare F frames with the training data.
+
+        Args:
+            frames: the frames.
+            steps: (F,) step of each frame.
+
+        Returns:
+            Index of the first frame outside, or None.
+        """
         if not self.active:
             return None
         R = np.asarray(frames.positions, float)
@@ -144,5 +159,5 @@ class Watch:
         return frame
 
     def result(self) -> Extrapolation | None:
-        """What was found; None if no frames were compared."""
+        """Statistics of the frames outside, or None if no frames were compared."""
         return self.found if self.active else None

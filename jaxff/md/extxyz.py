@@ -1,4 +1,4 @@
-"""Trajectories as extended xyz: text that most programs read."""
+"""Trajectories as extended xyz, a text format that most programs read."""
 
 from __future__ import annotations
 
@@ -26,9 +26,14 @@ _SERIES = re.compile(
 
 
 class ExtxyzWriter:
-    """Writer of frames with energies, velocities and forces, and of their units.
+    """Writer of extended xyz files with all quantities; see `jaxff.md.trajectory.Writer`.
 
     The column of the forces is named ``force``, because ASE reads ``forces`` in eV/Å.
+
+    Args:
+        path: the file.
+        molecule: the atoms.
+        mark: end of the file after which to continue (None: a new file).
     """
 
     def __init__(self, path, molecule: Molecule, mark: dict | None = None):
@@ -77,10 +82,18 @@ class ExtxyzWriter:
 
 
 def read_extxyz(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
-    """Read all quantities of the frames; see `read_trajectory`."""
+    """Read all quantities of the frames, see `jaxff.md.trajectory`.
+
+    Args:
+        path: the file.
+        molecule: molecule that the file must belong to, or None.
+
+    Raises:
+        InputError: the file is missing or damaged, or belongs to another molecule.
+    """
     *lines, rest = existing(path).read_text(encoding="utf-8", errors="replace").split("\n")
     if not lines:
-        raise InputError(f"{path}: it has no frames yet")
+        raise InputError(f"{path}: the file has no frames; give one with at least one frame")
     if molecule is not None:
         _check(path, molecule)
     try:
@@ -93,7 +106,8 @@ def read_extxyz(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
             raise ValueError
     except (ValueError, IndexError) as error:
         raise InputError(
-            f"{path}: not a trajectory that jaxff wrote, or one with an incomplete frame"
+            f"{path}: jaxff did not write this trajectory, or a frame is incomplete; make the "
+            "trajectory again"
         ) from error
     time, step, potential, kinetic, temperature = zip(*series, strict=True)
     arrays = {
@@ -118,21 +132,21 @@ def _header(molecule: Molecule) -> str:
 
 
 def _check(path, molecule: Molecule) -> None:
-    """Raise InputError unless the first frame is one of `molecule` in this format."""
+    """Raise `InputError` unless the first frame has the atoms of `molecule` and this format."""
     with Path(path).open("rb") as file:
         first = [line.decode(errors="replace") for line in islice(file, molecule.n_atoms + 2)]
     if [line.split(maxsplit=1)[:1] for line in first[2:]] != [[s] for s in molecule.symbols]:
         raise wrong_trajectory(
-            path, f"its atoms are not those of {molecule.formula}, in this order"
+            path, f"its atoms are not those of {molecule.formula} in the same order"
         )
     if first[0].strip() != str(molecule.n_atoms) or not first[1].startswith(
         f"{_header(molecule)} time="
     ):
-        raise wrong_trajectory(path, "charge, name or format differ")
+        raise wrong_trajectory(path, "the charge, name or format differs")
 
 
 def _end(path, molecule: Molecule) -> dict:
-    """The mark after the last complete frame."""
+    """Return the mark after the last complete frame: numbers of frames and bytes."""
     frames = size = 0
     with Path(path).open("rb") as file:
         while frame := b"".join(islice(file, molecule.n_atoms + 2)):

@@ -1,4 +1,4 @@
-"""Arrays of frames and growing files, which all trajectory formats share."""
+"""Arrays of frames and growing files, which all trajectory formats use."""
 
 from __future__ import annotations
 
@@ -27,51 +27,56 @@ QUANTITIES = {
 
 
 def checked_frames(frames: Mapping, n_atoms: int) -> dict[str, np.ndarray]:
-    """The arrays of `frames` in the order of `QUANTITIES`, finite and of one length.
+    """Return the arrays of F frames in the order of `QUANTITIES`.
+
+    Args:
+        frames: arrays by name, see `jaxff.md.trajectory`.
+        n_atoms: number N of atoms.
 
     Raises:
         InputError: an array is missing, has a wrong shape, or is not finite.
     """
     missing = [key for key in QUANTITIES if key not in frames]
     if missing:
-        raise InputError(
-            f"frames of a trajectory also need the arrays {', '.join(missing)}: add them"
-        )
+        raise InputError(f"the frames lack the arrays {', '.join(missing)}: add them")
     arrays = {key: np.asarray(frames[key]) for key in QUANTITIES}
     n_frames = len(arrays["positions"])
     for key, array in arrays.items():
         shape = (n_frames, *(n_atoms if n == "N" else n for n in QUANTITIES[key]))
         if array.shape != shape:
-            raise InputError(f"{key} of the frames have shape {array.shape}, expected {shape}")
+            raise InputError(f"{key} of the frames must have shape {shape}, got {array.shape}")
         if not (finite := np.isfinite(array)).all():
             frame = int(np.argmin(finite.reshape(n_frames, -1).all(axis=1)))
-            raise InputError(f"{key} of frame {frame} are not finite: nothing was written")
+            raise InputError(f"{key} of frame {frame} are not finite: remove such frames")
     return arrays
 
 
 @contextmanager
 def writing(path):
-    """Turn errors of the file system into an InputError that names the file."""
+    """Turn errors of the file system in a block into an `InputError` with the name of the file."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # h5py raises both
         reason = str(getattr(error, "strerror", None) or error)
         system = re.search("error message = '(.+?)'", reason)  # the part that the system reports
-        raise InputError(f"cannot write {path}: {system[1] if system else reason}") from error
+        raise InputError(
+            f"cannot write {path} ({system[1] if system else reason}): free some space, or choose "
+            "another file"
+        ) from error
 
 
 class GrowingFile:
-    """A binary file that is extended, and whose first bytes may be overwritten.
+    """A binary file to which data are appended, and whose first bytes may be overwritten.
 
-    Every `append` is one system call if the system allows, without a buffer: appended data survive
-    if the process is killed.
+    The file has no buffer, so that appended data survive if the process is killed.
 
     Args:
         path: the file.
-        fresh: replace it by an empty file.
+        fresh: whether to replace the file by an empty one.
 
     Attributes:
-        size: its size, bytes.
+        path: the file.
+        size: size of the file, bytes.
 
     Raises:
         InputError: the file cannot be written.
@@ -111,21 +116,23 @@ class GrowingFile:
 
 
 def existing(path) -> Path:
-    """The path of an existing file; raise InputError if there is no such file."""
+    """Return the path of a file; raise `InputError` if the file does not exist."""
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: the file does not exist; check its name")
     return path
 
 
 def missing_frames(path, mark: str) -> InputError:
-    """The error for a file that ends before its stored end, which `mark` describes."""
+    """Return the error for a file that ends before the place described by `mark`."""
     return InputError(
-        f"{path}: it ends before the place to continue from ({mark}), so frames are missing; "
-        "use the file that belongs to the restart file, or start a new simulation"
+        f"{path}: frames are missing, because the simulation continues after {mark}; use the "
+        "file that belongs to the restart file, or start a new simulation"
     )
 
 
 def wrong_trajectory(path, reason: str) -> InputError:
-    """The error for a file of another molecule or of another program."""
-    return InputError(f"{path}: not a trajectory that jaxff wrote for this molecule ({reason})")
+    """Return the error for a file of another molecule or of another program."""
+    return InputError(
+        f"{path}: not a trajectory that jaxff wrote for this molecule ({reason}); give another file"
+    )

@@ -29,9 +29,9 @@ class Fault:
     """A fault in a frame.
 
     Attributes:
-        frame: its index.
-        replica: index of the replica, None for one molecule without an axis of replicas.
-        atoms: indices of the atoms with the fault; none if only the energy shows it.
+        frame: index of the frame.
+        replica: index of the replica; None without an axis of replicas.
+        atoms: indices of the atoms with the fault; empty if only an energy is wrong.
         what: description, such as "atom 3 (H) is not finite".
     """
 
@@ -43,16 +43,16 @@ class Fault:
 
 @dataclass(frozen=True)
 class Guard:
-    """The limits of a simulation.
+    """Limits of a simulation of one molecule or of R replicas.
 
     Attributes:
-        molecule: elements and bonds.
-        freedom: degrees of freedom, an integer or (R,).
-        max_temperature: K; a higher temperature counts as an explosion.
-        drift: kcal/mol; a larger change of the total energy counts as an explosion, if it is also
-            more than ERROR times the kinetic energy.
-        energy: () or (R,) kcal/mol, the total energy at the start.
-        lengths: (B,) Å; longer bonds count as broken; None: any length is allowed.
+        molecule: elements and B bonds.
+        freedom: () or (R,) degrees of freedom.
+        max_temperature: highest allowed temperature, K.
+        drift: largest allowed change of the total energy, kcal/mol.  Changes below ERROR times the
+            kinetic energy are always allowed.
+        energy: () or (R,) total energy at the start, kcal/mol.
+        lengths: (B,) largest allowed lengths of the bonds, Å (None: no limit).
     """
 
     molecule: Molecule
@@ -64,14 +64,14 @@ class Guard:
 
     @classmethod
     def of(cls, molecule: Molecule, start: Frame, freedom, ensemble: Ensemble, stop: Stop) -> Guard:
-        """The limits of a simulation.
+        """Determine the limits of a simulation.
 
         Args:
             molecule: elements and bonds.
             start: the first frame.
-            freedom: degrees of freedom, an integer or (R,).
-            ensemble: gives the highest temperature, and whether the total energy is conserved.
-            stop: limits that the user sets.
+            freedom: () or (R,) degrees of freedom.
+            ensemble: settings of the ensemble.
+            stop: limits set by the user.
         """
         limits: dict = {}
         if stop.stretch is not None and len(molecule.bonds):
@@ -93,7 +93,7 @@ class Guard:
         return cls(molecule, freedom, **limits)
 
     def fault(self, frames: Frame) -> Fault | None:
-        """The first fault in frames with a leading axis of frames; None without a fault."""
+        """Return the first fault in F frames (a leading axis), or None."""
         alone = frames.positions.ndim == 3
         if alone:
             frames = Frame(*(x[:, None] for x in frames))
@@ -141,7 +141,7 @@ class Guard:
                 i, j = map(int, self.molecule.bonds[worst])
                 return (i, j), (
                     f"the bond of {named(i)} and {named(j)} is {lengths[worst]:.2f} Å long, above "
-                    f"its limit of {self.lengths[worst]:.2f} Å"
+                    f"the limit of {self.lengths[worst]:.2f} Å"
                 )
         heat = float(kinetics.temperature(frame.kinetic, freedom))
         speeds = np.square(frame.displacements).sum(axis=1) * self.molecule.masses
@@ -160,12 +160,17 @@ def bond_lengths(molecule: Molecule, positions) -> np.ndarray:
 
 
 def strongest_term(potential: Potential, positions, atoms) -> str | None:
-    """The term whose force on the atoms is not finite, or else the strongest.
+    """Return the name of the term with the strongest force on given atoms.
+
+    A force that is not finite counts as the strongest.
 
     Args:
-        potential: its terms are compared.
+        potential: the potential.
         positions: (N, 3) Å.
-        atoms: indices; none: all atoms.
+        atoms: indices of atoms; empty for all atoms.
+
+    Returns:
+        The name, or None if a position is not finite.
     """
     if not np.isfinite(positions).all():
         return None

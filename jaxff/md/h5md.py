@@ -1,7 +1,7 @@
-"""Trajectories as HDF5 in the H5MD layout.
+"""Trajectories as HDF5 files in the H5MD layout, version 1.1 with the units module 1.0.
 
-Source: de Buyl, Colberg and Höfling, Comput. Phys. Commun. 185, 1546 (2014); specification 1.1 with
-its units module 1.0."""
+Source: de Buyl, Colberg and Höfling, Comput. Phys. Commun. 185, 1546 (2014).
+"""
 
 from __future__ import annotations
 
@@ -51,13 +51,17 @@ CHUNK_BYTES = 2**16
 
 
 class H5MDWriter:
-    """Writer of positions, velocities, forces, energies and temperatures.
+    """Writer of H5MD files with all quantities; see `jaxff.md.trajectory.Writer`.
 
-    An HDF5 file is damaged if its writer is killed while writing.  Therefore the file itself never
-    changes: frames are written to a second file in the same folder, which replaces the first one at
-    every `mark` and at the end.  The replaced file receives the new frames too and becomes the next
-    second file, so that the cost of a mark does not grow with the trajectory.  A killed process
-    loses only the frames after its last mark.
+    An HDF5 file is damaged if the process is killed while it writes.  Frames are therefore written
+    to a second file in the same folder.  At every `mark` and at the end the two files are
+    exchanged.  The new second file then receives the missing frames, so that no file is copied.  A
+    killed process loses only the frames after the last mark.
+
+    Args:
+        path: the file.
+        molecule: the atoms.
+        frames: number of frames after which to continue (None: a new file).
     """
 
     def __init__(self, path, molecule: Molecule, frames: int | None = None):
@@ -125,7 +129,7 @@ class H5MDWriter:
         os.replace(self._next, self.path)
 
     def _second(self) -> Any:
-        """The second file, open, with the frames of the first."""
+        """Open the second file, and add the missing frames of the first file."""
         import h5py
 
         try:
@@ -148,7 +152,7 @@ class H5MDWriter:
         return h5py.File(self._next, "r+")
 
     def _publish(self) -> None:
-        """Exchange the two files."""
+        """Exchange the first and the second file."""
         try:
             with writing(self.path):
                 self._file.flush()
@@ -166,7 +170,7 @@ class H5MDWriter:
         self._file = None
 
     def _discard(self) -> None:
-        """Return to the last mark: the second file may contain an incomplete frame."""
+        """Remove the second file, which may be incomplete, and return to the last mark."""
         file, self._file = self._file, None
         self._clear()
         with _opened(self.path) as first:
@@ -181,44 +185,59 @@ class H5MDWriter:
 
 
 def read_h5md(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
-    """Read the quantities that the file contains; see `read_trajectory`."""
+    """Read the quantities in an H5MD file, see `jaxff.md.trajectory`.
+
+    Args:
+        path: the file.
+        molecule: molecule that the file must belong to, or None.
+
+    Raises:
+        InputError: the file is missing or damaged, has no frames or other units, or belongs to
+            another molecule.
+    """
     path = existing(path)
     with _reading(path) as file:
         if molecule is not None:
             _check(file, path, molecule)
         if STEP not in file:
-            raise InputError(f"{path}: it contains no frames yet, or jaxff did not write it")
+            raise InputError(
+                f"{path}: the file has no frames, or jaxff did not write it; give another file"
+            )
         for key, name in DATASETS.items():
             unit = file[name].attrs.get("unit") if name in file else UNITS.get(key)
             if unit != UNITS.get(key):
-                raise InputError(f"{path}: {key} are in {unit}, expected {UNITS.get(key)}")
+                raise InputError(
+                    f"{path}: {key} are in {unit}, but must be in {UNITS.get(key)}; convert them"
+                )
         return {key: file[name][()] for key, name in DATASETS.items() if name in file}
 
 
 def _opened(path) -> Any:
-    """Open the file for reading; of type Any, as h5py does not declare types of items."""
+    """Open an HDF5 file for reading; raise `InputError` if this fails."""
     import h5py
 
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise InputError(f"{path}: not an HDF5 file, or damaged ({error})") from error
+        raise InputError(
+            f"{path}: not an HDF5 file, or damaged ({error}); copy or make it again"
+        ) from error
 
 
 @contextmanager
 def _reading(path) -> Iterator[Any]:
-    """Open the file for reading; an error of h5py in the block means a damaged file."""
+    """Open a file for reading in a block; turn errors of h5py in the block into `InputError`."""
     try:
         with _opened(path) as file:
             yield file
     except InputError:
         raise
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: it is damaged ({error}); copy or make it again") from error
+        raise InputError(f"{path}: the file is damaged ({error}); copy or make it again") from error
 
 
 def _describe(file, molecule: Molecule) -> None:
-    """Write everything except the frames."""
+    """Write the molecule and the metadata of a new file."""
     import jaxff
 
     h5md = file.create_group("h5md")
@@ -240,20 +259,20 @@ def _describe(file, molecule: Molecule) -> None:
 
 
 def _check(file, path, molecule: Molecule) -> None:
-    """Raise InputError unless `_describe` wrote the file for the same atoms."""
+    """Raise `InputError` unless `_describe` wrote the file for the atoms of `molecule`."""
     if "parameters" not in file or file["parameters"].attrs.get("format") != FORMAT:
-        raise wrong_trajectory(path, f"it is not marked as {FORMAT!r}")
+        raise wrong_trajectory(path, f"the format is not {FORMAT!r}")
     if not np.array_equal(file[f"{GROUP}/species"], molecule.numbers):
         raise wrong_trajectory(
-            path, f"its atoms are not those of {molecule.formula}, in this order"
+            path, f"its atoms are not those of {molecule.formula} in the same order"
         )
     for name in DATASETS.values():
         if name in file and file[name].maxshape[0] is not None:  # None: it can grow
-            raise wrong_trajectory(path, f"no frames can be added to its dataset {name}")
+            raise wrong_trajectory(path, f"the dataset {name} cannot be extended")
 
 
 def _create(file, arrays) -> None:
-    """Create empty datasets for frames such as `arrays`, chunked in time."""
+    """Create empty datasets with the shapes and types of `arrays`, chunked in time."""
     frames = max(1, CHUNK_BYTES // int(arrays["positions"][:1].nbytes))
     for key, name in DATASETS.items():
         rest = arrays[key].shape[1:]

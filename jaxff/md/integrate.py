@@ -1,4 +1,4 @@
-"""Compiled chunks of a simulation, of one molecule or of many replicas at once."""
+"""Compiled chunks of a simulation of one molecule or of many replicas."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CHUNK_FRAMES = 256
 class Frame(NamedTuple):
     """The recorded part of a state.
 
-    With replicas each field has a leading axis.  The frames of a chunk have another axis before it.
+    With replicas each field has a leading axis.  For several frames a further axis comes first.
 
     Attributes:
         positions: (N, 3) Å, relative to the origin.
         displacements: (N, 3) Å per step, the velocities.
         forces: (N, 3) kcal/mol/Å.
-        potential, kinetic: () kcal/mol.
+        potential, kinetic: () energies, kcal/mol.
         origin: (3,) integers, see `jaxff.md.origin`.
     """
 
@@ -39,7 +39,7 @@ class Frame(NamedTuple):
 
 
 def chunk_frames(state) -> int:
-    """Largest number of frames of a chunk."""
+    """Largest number of frames in a chunk of the simulation of a state."""
     return int(min(max(CHUNK_BYTES // (3 * state.position.nbytes), 1), CHUNK_FRAMES))
 
 
@@ -57,20 +57,20 @@ def run_chunk(
     """Run `n_frames` × `every` steps.
 
     Args:
-        program: static, the energy; a `Program`, or a group of a `Stack`, whose parameters have a
-            leading axis like the replicas.
-        scheme: static, the integration.
+        program: energy function (static): a `Program`, or a group of a `Stack`, in whose parameters
+            the molecules are a leading axis.
+        scheme: choices that determine the compiled code (static).
         params: parameters of the energy.
-        moving: jax-md's state, of R replicas if its positions are (R, N, 3), and the origin of the
-            positions, (3,) or (R, 3) integers, see `jaxff.md.origin`.
+        moving: the state of jax-md, with positions (N, 3) or (R, N, 3) of R replicas, and their
+            origin, (3,) or (R, 3) integers, see `jaxff.md.origin`.
         bath: settings of the thermostat; with replicas each field has a leading axis.
-        t: () integer, number of steps done before.
+        t: () integer, number of earlier steps.
         n_frames: () integer, at most `chunk_frames(state)`.
-        every: () integer, steps between frames; 0 records the state itself.
+        every: () integer, steps between frames; 0 records the initial state.
 
     Returns:
-        `moving` at the end, and an array of `chunk_frames(state)` frames, of which the first
-        `n_frames` are filled.
+        The last `moving`, and a `Frame` with room for `chunk_frames(state)` frames, of which the
+        first `n_frames` are filled.
     """
     state, origin = moving
 

@@ -1,11 +1,11 @@
-"""Steps of the ensembles, on jax-md's states and built from its parts.
+"""Integration steps of the ensembles, built from parts of jax-md.
 
-Time is counted in steps: with masses m (TIME/dt)² the time step is 1, which jax-md's parts
-represent exactly in both precisions.  Time step, temperature and friction are arguments of compiled
-code, so that changing them never compiles again.
+The unit of time is the time step: masses are m (TIME/dt)² and the time step is 1, which is exact in
+both precisions.  Time step, temperature and friction are arguments of compiled code, so changing
+them needs no new compilation.
 
-Noise is a function of a replica's key and the number of the step.  A simulation that is interrupted
-and continued, or integrated backwards, therefore uses the same noise without storing it.
+Noise depends only on the key of the replica and the number of the step.  Simulations that are
+continued or integrated backwards therefore use the same noise without storing it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ CORRECT_EVERY = 1000
 
 
 class Scheme(NamedTuple):
-    """The choices that decide which code is compiled.
+    """Choices that determine the compiled code.
 
     Attributes:
-        ensemble: the class of `jaxff.md.ensembles` whose steps are compiled.
-        degrees_of_freedom: those that a thermostat heats if it scales all velocities.
-        remove_motion: whether translation and rotation of the whole molecule are kept at zero.
-        move_origin: whether the origin follows the molecule (see `jaxff.md.origin`).
+        ensemble: class of the ensemble, see `jaxff.md.ensembles`.
+        degrees_of_freedom: number for thermostats that scale all velocities.
+        remove_motion: whether translation and rotation of the molecule are kept at zero.
+        move_origin: whether the origin follows the molecule, see `jaxff.md.origin`.
     """
 
     ensemble: type
@@ -42,7 +42,7 @@ class Scheme(NamedTuple):
 
     @property
     def corrects(self) -> bool:
-        """Whether there is a correction every CORRECT_EVERY steps."""
+        """Whether the state is corrected every CORRECT_EVERY steps."""
         return self.remove_motion or self.move_origin
 
 
@@ -50,9 +50,9 @@ class Bath(NamedTuple):
     """Settings of a thermostat; with replicas each field has a leading axis.
 
     Attributes:
-        kT: () kcal/mol, extrapolated to step 0.
-        heating: () kcal/mol per step: after t steps the thermostat has kT + heating · t.
-        rate: () 1/step: the friction of Langevin dynamics, otherwise 1/(relaxation time).
+        kT: () Boltzmann's constant times the temperature at step 0, kcal/mol.
+        heating: () change of kT per step, kcal/mol.
+        rate: () friction of Langevin dynamics or inverse relaxation time, 1/step.
     """
 
     kT: jax.Array
@@ -60,13 +60,13 @@ class Bath(NamedTuple):
     rate: jax.Array
 
     def kT_after(self, t):
-        """kT () kcal/mol of the step that follows the first t steps."""
-        # The last step of a ramp has its last temperature; rounding must not take it below zero.
+        """Return kT, () kcal/mol, for the step after the first t steps."""
+        # Rounding must not make the last temperature negative.
         return jnp.maximum(self.kT + self.heating * (t + 1), 0.0)
 
 
 class Core(NamedTuple):
-    """The arrays that the states of all ensembles contain.
+    """Arrays in the states of all ensembles; the unit of time is the time step.
 
     Attributes:
         positions: (N, 3) Å.
@@ -82,26 +82,26 @@ class Core(NamedTuple):
 
 
 def scaled_masses(masses, dt):
-    """Masses in kcal/mol (step/Å)² of masses in amu, for a time step dt in fs."""
+    """Convert masses in amu to kcal/mol (step/Å)², for a time step dt in fs."""
     return masses * (units.TIME / dt) ** 2
 
 
 def plain_state(core: Core):
-    """jax-md's state without a thermostat."""
+    """Return the state of jax-md without a thermostat."""
     from jax_md.simulate import NVEState
 
     return _make(NVEState, *core)
 
 
 def state_with_key(core: Core, key):
-    """jax-md's state of an ensemble with noise."""
+    """Return the state of jax-md for an ensemble with noise; `key` is a JAX random key."""
     from jax_md.simulate import NVTLangevinState
 
     return _make(NVTLangevinState, *core, key)
 
 
 def state_with_chain(core: Core, bath: Bath, degrees_of_freedom: int):
-    """jax-md's state with a Nosé-Hoover chain."""
+    """Return the state of jax-md with a Nosé-Hoover chain."""
     from jax_md.simulate import NVTNoseHooverState
 
     kinetic = _kinetic(core.momenta, core.masses)
@@ -110,7 +110,11 @@ def state_with_chain(core: Core, bath: Bath, degrees_of_freedom: int):
 
 
 def corrected(scheme: Scheme, state, where):
-    """State and origin (3,) after the correction of every CORRECT_EVERY steps."""
+    """Correct a state and its origin `where` (3,), and return both.
+
+    Rounding errors in translation and rotation are removed, and the origin is moved near the
+    molecule, if `scheme` requires it.
+    """
     if scheme.remove_motion:
         masses = state.mass[:, 0]
         velocities = kinetics.without_rotation(masses, state.position, state.velocity, jnp)
@@ -119,13 +123,21 @@ def corrected(scheme: Scheme, state, where):
 
 
 def velocity_verlet(force_fn: Callable, state):
-    """The state after a step of velocity Verlet."""
+    """Return the state after a step of velocity Verlet.
+
+    Args:
+        force_fn: function from positions (N, 3) Å to forces (N, 3) kcal/mol/Å.
+        state: the present state of jax-md.
+    """
     state = _drift(_kick(state, 0.5), 1.0)
     return _kick(state.set(force=force_fn(state.position)), 0.5)
 
 
 def langevin(force_fn: Callable, state, bath: Bath, t):
-    """The state after a step of BAOAB: Leimkuhler and Matthews, AMRX 2013, 34."""
+    """Return the state after a step of Langevin dynamics (BAOAB); see `Ensemble.step`.
+
+    Source: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34.
+    """
     kT, noise = bath.kT_after(t), _noise(state, t)
     state = _drift(_kick(state, 0.5), 0.5)
     keep = jnp.exp(-bath.rate)
@@ -136,7 +148,7 @@ def langevin(force_fn: Callable, state, bath: Bath, t):
 
 
 def nose_hoover(force_fn: Callable, state, bath: Bath, t):
-    """The state after a step with a Nosé-Hoover chain.
+    """Return the state after a step with a Nosé-Hoover chain; see `Ensemble.step`.
 
     Source: Tuckerman et al., J. Phys. A 39, 5629 (2006).
     """
@@ -150,10 +162,10 @@ def nose_hoover(force_fn: Callable, state, bath: Bath, t):
 
 
 def csvr(force_fn: Callable, state, bath: Bath, t, degrees_of_freedom: int):
-    """The state after a step of stochastic velocity rescaling.
+    """Return the state after a step of stochastic velocity rescaling; see `Ensemble.step`.
 
-    Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7; the sign after Bussi
-    and Parrinello, Comput. Phys. Commun. 179, 26 (2008).
+    Source: Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7; for the sign
+    of the factor, Bussi and Parrinello, Comput. Phys. Commun. 179, 26 (2008).
     """
     kT, noise = bath.kT_after(t), _noise(state, t).ravel()[:degrees_of_freedom]
     state = velocity_verlet(force_fn, state)
@@ -168,7 +180,7 @@ def csvr(force_fn: Callable, state, bath: Bath, t, degrees_of_freedom: int):
 
 
 def _make(kind: Any, *arrays):
-    """A state of jax-md, whose decorator hides the fields from type checkers."""
+    """Make a state of jax-md, whose fields type checkers do not know."""
     return kind(*arrays)
 
 

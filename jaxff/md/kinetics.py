@@ -1,4 +1,4 @@
-"""Velocities, kinetic energy and temperature; velocities in Å/fs, masses in amu."""
+"""Velocities, kinetic energy and temperature."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ LINEAR = 1e-5
 
 
 def maxwell_boltzmann(masses, temperature: float, rng: np.random.Generator) -> np.ndarray:
-    """Velocities (N, 3) Å/fs drawn at `temperature`, K, for masses (N,) amu."""
+    """Draw velocities (N, 3) Å/fs at `temperature`, K, for masses (N,) amu."""
     spread = np.sqrt(units.BOLTZMANN * temperature / (KINETIC * np.asarray(masses)))
     return spread[:, None] * rng.standard_normal((len(spread), 3))
 
 
 def kinetic_energy(masses, velocities) -> np.ndarray:
-    """Kinetic energy (...) kcal/mol of velocities (..., N, 3) Å/fs, masses (N,) amu."""
+    """Kinetic energy (...), kcal/mol, for masses (N,) amu and velocities (..., N, 3) Å/fs."""
     squares = np.sum(np.square(velocities), axis=-1)
     return 0.5 * KINETIC * np.sum(np.asarray(masses) * squares, axis=-1)
 
 
 def temperature(energy, degrees_of_freedom) -> np.ndarray:
-    """Temperature (...) K of kinetic energies (...) kcal/mol; 0 without freedom."""
+    """Temperature (...), K, for kinetic energies (...), kcal/mol, and degrees of freedom (...)."""
     return 2.0 * np.asarray(energy) / (np.maximum(degrees_of_freedom, 1) * units.BOLTZMANN)
 
 
 def without_translation(masses, velocities, xp=np):
-    """Velocities (N, 3) Å/fs relative to the centre of mass; `xp` is the array module."""
+    """Velocities (N, 3) Å/fs relative to that of the centre of mass, for masses (N,) amu.
+
+    `xp` is NumPy or jax.numpy.
+    """
     return velocities - xp.average(velocities, axis=0, weights=masses)
 
 
@@ -55,10 +58,10 @@ def without_rotation(masses, positions, velocities, xp=np):
 
 
 def conserved_degrees(masses, positions, velocities) -> int:
-    """Number of degrees of freedom without kinetic energy at constant energy.
+    """Number of degrees of freedom whose kinetic energy remains zero at constant energy.
 
-    It is 0 if the total momentum is not zero.  Otherwise it is 3, plus the number of rotational
-    degrees of freedom if the angular momentum about the centre of mass is also zero.
+    The number is 0 if the total momentum is not zero.  Otherwise it is 3, plus the rotational
+    degrees of freedom if the angular momentum about the centre of mass is zero.
 
     Args:
         masses: (N,) amu.
@@ -78,9 +81,9 @@ def conserved_degrees(masses, positions, velocities) -> int:
 
 
 def rotational_degrees(n_atoms: int) -> int:
-    """Rotational degrees of freedom: 0 for an atom, 2 for a pair, otherwise 3.
+    """Number of rotational degrees of freedom: 0 for an atom, 2 for two atoms, otherwise 3.
 
-    A molecule that is linear at its minimum bends during the dynamics, and then has all three.
+    Molecules with a linear minimum have three, because they bend during the dynamics.
     """
     return min(n_atoms, 3) if n_atoms > 1 else 0
 

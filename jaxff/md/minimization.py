@@ -27,24 +27,27 @@ def minimize(
 
     Args:
         surface: a `Potential`, whose atoms are matched to those of `molecule`, an ASE calculator,
-            or a function (see `as_surface`).
+            or a function (see `jaxff.md.surface.as_surface`).
         molecule: elements and starting geometry.
-        positions: (N, 3) or (B, N, 3) Å, in place of the geometry of `molecule`.
-        descent: settings; None for `Descent(tolerance=1e-4)`.
-        progress: called with the task and the fraction of geometries that have converged
-            (calculators only).
+        positions: (N, 3) or (B, N, 3) Å, starting geometries (None: that of `molecule`).
+        descent: settings (None: `Descent(tolerance=1e-4)`).
+        progress: for calculators, function called with the name of the task and the fraction of
+            geometries that have converged.
 
     Returns:
         `Minimum`, with a leading axis B if `positions` has one.
 
     Raises:
-        InputError: `positions` of another shape, FIRE for a calculator, or a starting geometry at
-            which the energy or a force is not finite.
+        InputError: `positions` of another shape, a potential of another molecule, FIRE for a
+            calculator, or an starting geometry with an energy or force that is not finite.
     """
     surface = as_surface(surface, molecule)
     R = np.asarray(molecule.positions if positions is None else positions, float)
     if R.ndim not in (2, 3) or R.shape[-2:] != (molecule.n_atoms, 3):
-        raise InputError(f"positions have shape {R.shape}, expected (B, {molecule.n_atoms}, 3)")
+        raise InputError(
+            f"positions must have shape (N, 3) or (B, N, 3) with N = {molecule.n_atoms}, "
+            f"got {R.shape}"
+        )
     starts = R.reshape(-1, *R.shape[-2:])
     minima = relax(surface, starts, descent=descent or Descent(tolerance=1e-4), progress=progress)
     bad = np.flatnonzero(~np.isfinite(minima.energy))
@@ -54,16 +57,18 @@ def minimize(
 
 
 def _not_finite(R: np.ndarray, bad: np.ndarray, batched: bool) -> InputError:
-    """The error for geometries `bad` of R (B, N, 3) Å, with a probable reason."""
+    """Return the error for the geometries with indices `bad` of R (B, N, 3) Å."""
     where = "the starting geometry"
     if batched:
         which = ", ".join(map(str, bad[:5])) + ", ..." * (len(bad) > 5)
         where = f"starting geometry {which} (of {len(R)}, from 0)"
-    first, hint = R[bad[0]], ": it has coordinates that are not finite"
+    first, hint = R[bad[0]], ", which has coordinates that are not finite"
     if np.isfinite(first).all():
         pairs = [
             (np.linalg.norm(first[i] - first[j]), i, j)
             for i, j in combinations(range(len(first)), 2)
         ]
-        hint = "".join(f": atoms {i} and {j} are {r:.3g} Å apart" for r, i, j in sorted(pairs)[:1])
-    return InputError(f"the energy or a force is not finite at {where}{hint}")
+        hint = "".join(
+            f", where atoms {i} and {j} are {r:.3g} Å apart" for r, i, j in sorted(pairs)[:1]
+        )
+    return InputError(f"the energy or a force is not finite at {where}{hint}: correct the geometry")

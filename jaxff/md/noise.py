@@ -1,7 +1,6 @@
 """Gaussian noise as a function of a key and the number of a step.
 
-On a CPU jax.random runs the rounds of its generator as a loop of many small kernels.  Here they are
-one kernel, which saves a fifth of the time of a step of a small molecule.
+The generator is that of jax.random, but compiled as one kernel, which is faster on a CPU.
 """
 
 from __future__ import annotations
@@ -14,9 +13,13 @@ _PARITY = 0x1BD11BDA
 
 
 def threefry(key0, key1, x0, x1):
-    """Two random words of a key and a counter (uint32): Threefry-2x32, 20 rounds.
+    """Return two random words from a key and a counter, by Threefry-2x32 with 20 rounds.
 
-    Salmon et al., Proc. SC'11, 16 (2011), https://doi.org/10.1145/2063384.2063405.
+    Source: Salmon et al., Proc. SC'11, 16 (2011), https://doi.org/10.1145/2063384.2063405.
+
+    Args:
+        key0, key1: words of the key, uint32.
+        x0, x1: words of the counter, uint32 arrays (...).
     """
     keys = (key0, key1, key0 ^ key1 ^ jnp.uint32(_PARITY))
     x0, x1 = x0 + keys[0], x1 + keys[1]
@@ -31,9 +34,7 @@ def threefry(key0, key1, x0, x1):
 
 
 def normal(key, t, shape: tuple[int, ...], dtype):
-    """Standard normal numbers of `shape` for step t.
-
-    They are drawn in single precision, which is sufficient for random numbers and costs half.
+    """Return standard normal numbers for step t, drawn in single precision.
 
     Args:
         key: JAX random key of two words (threefry).

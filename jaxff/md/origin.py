@@ -1,8 +1,8 @@
-"""Positions relative to an origin near the molecule, which keeps float32 accurate.
+"""Positions relative to an origin near the molecule, for accuracy in float32.
 
-Neighbouring float32 numbers near 1,000 Å differ by 6e-5 Å: bond lengths would jump, and the energy
-would not be conserved.  Therefore the origin of a molecule that is free to move follows it.  It is
-a multiple of GRID, stored as integers, which are exact in compiled code in both precisions.
+Near 1,000 Å, neighbouring float32 numbers differ by 6e-5 Å, which would change bond lengths and
+energies.  The origin therefore follows a free molecule.  It is stored as integers in units of GRID,
+which are exact.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ import numpy as np
 
 from jaxff.errors import InputError
 
-# Å; a power of two, so that moving the origin is exact if the digits suffice.
+# Å; a power of two, so that moves of the origin are nearly always exact.
 GRID = 8.0
 
 
 def nearest(positions) -> np.ndarray:
-    """Origin (..., 3), integers in units of GRID, nearest to positions (..., N, 3) Å."""
+    """Origin (..., 3), integers in units of GRID, nearest to the mean of positions (..., N, 3) Å.
+
+    Raises:
+        InputError: the positions are too far from zero.
+    """
     origin = np.round(np.mean(positions, axis=-2) / GRID)
     if np.abs(origin).max(initial=0.0) > 2**30:
         raise InputError(
-            f"positions lie more than {GRID * 2**30:.0e} Å from the origin: move them near it"
+            f"positions are more than {GRID * 2**30:.0e} Å from zero: move the molecule near zero"
         )
     return origin.astype(np.int32)
 
@@ -32,11 +36,14 @@ def relative(positions, origin) -> np.ndarray:
 
 
 def absolute(positions, origin) -> np.ndarray:
-    """Positions (..., N, 3) Å in float64 from those relative to an origin (..., 3)."""
+    """Absolute positions (..., N, 3) Å, float64, from positions relative to an origin (..., 3).
+
+    The origin is in units of GRID.
+    """
     return np.asarray(positions, float) + GRID * np.asarray(origin, float)[..., None, :]
 
 
 def moved(state, origin):
-    """The state and its origin (3,), moved if the molecule is GRID away from it."""
+    """Move the origin (3,) if the molecule is GRID or more away, and return state and origin."""
     hop = jnp.trunc(jnp.mean(state.position, axis=0) / GRID)
     return state.set(position=state.position - GRID * hop), origin + hop.astype(origin.dtype)

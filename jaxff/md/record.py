@@ -1,4 +1,4 @@
-"""Results of a simulation: the recorded frames, in memory and in files."""
+"""Recorded frames of a simulation, in memory and in files."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Run:
         velocities: (F, N, 3) Å/fs.
         forces: (F, N, 3) kcal/mol/Å.
         potential_energies, kinetic_energies: (F,) kcal/mol.
-        temperatures: (F,) K, of the kinetic energy over `degrees_of_freedom`.
-        times: (F,) fs since the start; without the axis of replicas.
-        degrees_of_freedom: 3N for Langevin dynamics, otherwise 3N less the conserved ones; (R,)
-            with R replicas.
-        state: state at the end; pass it to `simulate` to continue.
-        seconds: wall-clock time of the dynamics without compilation.
-        compile_seconds: wall-clock time of the compilation.
-        ns_per_day: simulated time of all replicas together per day of wall-clock time.
-        extrapolation: the frames outside the training data of the potential; None if these are
-            unknown or were not compared.
+        temperatures: (F,) K, from kinetic energies and `degrees_of_freedom`.
+        times: (F,) fs since the start; no axis of replicas.
+        degrees_of_freedom: () or (R,), 3N for Langevin dynamics, otherwise 3N minus the conserved
+            ones.
+        state: last state; pass it to `simulate` to continue.
+        seconds: wall-clock time of the dynamics without compilation, s.
+        compile_seconds: wall-clock time of the compilation, s.
+        ns_per_day: simulated time of all replicas together per day of wall-clock time, ns.
+        extrapolation: statistics of the frames outside the training data; None if the training data
+            are unknown or the frames were not compared.
     """
 
     positions: np.ndarray
@@ -61,12 +61,12 @@ class Run:
 
 
 def quantities(frames: Frame, dt: float, degrees_of_freedom: np.ndarray) -> dict[str, Any]:
-    """Compute the arrays of a `Run` from frames, in float64.
+    """Return the arrays of a `Run` by name, in float64.
 
     Args:
-        frames: with leading axes of frames and replicas, as from `run_chunk`.
+        frames: frames with the leading axes F, or F and R.
         dt: time step, fs.
-        degrees_of_freedom: those with kinetic energy, () or (R,).
+        degrees_of_freedom: () or (R,).
     """
     frames = Frame(*(x.astype(float) for x in frames))
     return {
@@ -81,7 +81,7 @@ def quantities(frames: Frame, dt: float, degrees_of_freedom: np.ndarray) -> dict
 
 @dataclass
 class Record:
-    """The frames recorded so far, in memory and in the files, and the present state."""
+    """The frames recorded so far in memory and in files, and the present state."""
 
     state: State
     files: list[Writer]
@@ -107,12 +107,12 @@ class Record:
         self.parts.append({**part, "times": shared["times"]})
 
     def save_if_due(self) -> None:
-        """Save after every RESTART_SECONDS; without a restart file after every call."""
+        """Save if the last save was RESTART_SECONDS ago, or if there is no restart file."""
         if self.output.restart is None or clock.perf_counter() - self.saved > RESTART_SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Write the present state to all files, the restart file last."""
+        """Write the present state to the trajectory files, and then to the restart file."""
         marks = [file.mark() for file in self.files]
         arrays = self.state.dynamics, self.state.origin
         found = self.watch.result()
@@ -125,7 +125,7 @@ class Record:
         self.saved = clock.perf_counter()
 
     def run(self) -> Run:
-        """The recorded frames."""
+        """Return the recorded frames."""
         joined = {key: np.concatenate([p[key] for p in self.parts]) for key in self.parts[0]}
         times = joined.pop("times")
         if self.state.replicas is not None:
@@ -143,7 +143,7 @@ class Record:
 
     @property
     def ns_per_day(self) -> float:
-        """Simulated time of all replicas together per day of dynamics."""
+        """Simulated time of all replicas together per day of wall-clock time, ns."""
         simulated = (self.state.step - self.first_step) * self.state.dt
         return (self.state.replicas or 1) * simulated * 0.0864 / max(self.seconds, 1e-9)
 
@@ -151,7 +151,17 @@ class Record:
 def trajectories(
     output: Output, molecule: Molecule, replicas: int | None, marks: list[dict] | None
 ) -> list[Writer]:
-    """Trajectory files, one for each replica, new or continued after their marks."""
+    """Open the trajectory files, one for each replica.
+
+    Args:
+        output: settings of the files.
+        molecule: the atoms.
+        replicas: number of replicas, or None for one molecule.
+        marks: ends of the files after which to continue (None: new files).
+
+    Raises:
+        InputError: a file cannot be written or continued.
+    """
     if output.path is None:
         return []
     path = Path(output.path)

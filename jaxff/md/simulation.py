@@ -37,12 +37,12 @@ class SimulationError(ArithmeticError):
     """A number that is not finite, an explosion or a broken bond in a simulation.
 
     Attributes:
-        run: the frames recorded before; `run.state` is the state of the last one.
-        step: the first step with the fault.
-        time: time of that step, fs.
-        atoms: indices of the atoms with the fault; none if only the energy shows it.
-        replica: index of the replica, None for one molecule without an axis of replicas.
-        term: term of the potential with the strongest force on the atoms, None if unknown.
+        run: the frames recorded before the fault; `run.state` is the state of the last one.
+        step: first step with the fault.
+        time: time of this step, fs.
+        atoms: indices of the atoms with the fault; empty if only an energy is wrong.
+        replica: index of the replica; None without an axis of replicas.
+        term: term of the potential with the strongest force on these atoms; None if unknown.
     """
 
     def __init__(self, message: str, run: Run, step: int, fault: Fault, term: str | None):
@@ -52,7 +52,7 @@ class SimulationError(ArithmeticError):
 
 
 class ExtrapolationError(SimulationError):
-    """A simulation left the training data of its potential; see `Stop`."""
+    """A simulation left the training data of the potential; see `Stop.on_extrapolation`."""
 
 
 def simulate(
@@ -66,24 +66,27 @@ def simulate(
     stop: Stop = Stop(),
     progress: Progress | None = None,
 ) -> Run:
-    """Run molecular dynamics of `molecule`, in vacuum, in its atom order.
+    """Run molecular dynamics of a molecule in vacuum.
 
     Args:
-        potential: its atoms are matched to those of `molecule`.  It computes in the type of its
-            parameters.
+        potential: the potential, whose atoms are matched to those of `molecule`.  Numbers have the
+            type of its parameters.
         molecule: elements, masses and starting geometry.
         ensemble: `NVE`, `Langevin`, `NoseHoover` or `CSVR`.
         steps: number of steps, a multiple of `output.every`.
-        start: `Start`, or the `state` of a `Run` to continue from.  With another potential than
-            before, its forces are used from the first step.  It must have the precision of the
-            state, and the molecule must be as free to move and rotate as before.
-        output: recorded frames and files.  The start is also a frame, unless the simulation is
+        start: `Start`, or the `state` of a `Run` to continue from.  A different potential is then
+            possible, but it must have the same precision and the same invariance to translation
+            and rotation.
+        output: recorded frames and files.  The first frame is the start, unless a simulation is
             continued.
-        stop: limits.
-        progress: function of a text and the fraction done, called about once a second.
+        stop: limits that stop the simulation.
+        progress: function called about once a second with a text and the finished fraction.
+
+    Returns:
+        The recorded frames, in the atom order of the molecule.
 
     Raises:
-        InputError: arguments that cannot be used, or a start that is not finite.
+        InputError: an argument is invalid, or the start exceeds a limit.
         SimulationError: a number that is not finite, an explosion or a broken bond.
         ExtrapolationError: a frame outside the training data, if `stop.on_extrapolation` is "stop".
     """
@@ -93,22 +96,22 @@ def simulate(
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """A request for a simulation in which all settings have been checked.
+    """A simulation whose settings have been checked.
 
     Attributes:
-        potential: in the atom order of the molecule.
-        params: its parameters, with those that its terms derive from them.
+        potential: the potential, in the atom order of the molecule.
+        params: parameters of the potential, including derived ones.
         molecule: elements, masses and bonds.
-        ensemble: settings.
+        ensemble: settings of the ensemble.
         output: recorded frames and files.
-        bath: the thermostat.
+        bath: settings of the thermostat.
         store: the restart file.
         first: state at the start.
         fresh: whether `first` is a frame to record.
-        state: state to run from; that of the restart file if there is one.
+        state: state to continue from: that of the restart file, or `first`.
         last: number of the last step.
-        marks: ends of the trajectory files at `state`, None for new files.
-        compared: frames outside the training data before `state`, see `Watch.continued`.
+        marks: ends of the trajectory files at `state`; None for new files.
+        compared: statistics of the frames before `state`, see `Watch.continued`.
     """
 
     potential: Potential
@@ -141,7 +144,7 @@ class Simulation:
             InputError: see `simulate`.
         """
         if not isinstance(ensemble, Ensemble):
-            raise InputError(f"ensemble is {ensemble!r}: give an ensemble such as Langevin()")
+            raise InputError(f"ensemble={ensemble!r} must be an ensemble such as Langevin()")
         steps = checked_steps(steps, output.every)
         potential = potential.matched(molecule)
         begin = start.step if isinstance(start, State) else 0
@@ -152,7 +155,7 @@ class Simulation:
             state = first_state(potential, molecule, ensemble, start, bath)
         last = state.step + steps
         if last >= 2**31:
-            raise InputError(f"{last} steps in total are too many: the limit is 2³¹ - 1")
+            raise InputError(f"the number of steps in total, {last}, must be below 2³¹")
         if output.path is not None:
             format_of(output.path)
         store = Store(
@@ -162,8 +165,8 @@ class Simulation:
         marks = contents.get("marks")
         if current.step >= last:
             raise InputError(
-                f"{output.restart}: this simulation is at step {current.step} already; raise the "
-                "number of steps, or give another file (folder) to start a new simulation"
+                f"{output.restart}: this simulation is already at step {current.step}; increase "
+                "the number of steps, or give another file (folder) for a new simulation"
             )
         params = potential.program.jit_ready(potential.params)
         bath = _spread(bath, state.replicas)
@@ -174,7 +177,7 @@ class Simulation:
         )  # fmt: skip
 
     def advance(self, state: State, n_frames: int, every: int) -> tuple[State, Frame]:
-        """The state after `n_frames` × `every` steps, and the frames on the host."""
+        """Return the state after `n_frames` × `every` steps, and the frames as NumPy arrays."""
         moving = _spread((state.dynamics, state.origin), state.replicas)
         (dynamics, origin), frames = run_chunk(
             self.potential.program, state.scheme, self.params, moving, self.bath, state.step,
@@ -185,7 +188,7 @@ class Simulation:
         return replace(state, dynamics=dynamics, origin=origin, step=step), frames
 
     def run(self, stop: Stop, progress: Progress | None = None) -> Run:
-        """Run the simulation; the arguments are those of `simulate`."""
+        """Run the simulation; for arguments and errors see `simulate`."""
         watched = Watch(self.potential.trained, stop)
         watched.continued(self.compared)
         every = watched.interval(self.output.every, self.ensemble.dt)
@@ -205,7 +208,7 @@ class Simulation:
             if watched.stops and left is not None:
                 raise InputError(
                     f"the starting geometry is outside the training data of the potential: "
-                    f"{watched.found.reason}; start from a training frame or a minimum near them"
+                    f"{watched.found.reason}; start from a training frame"
                 )
         with ExitStack() as stack:
             files = trajectories(self.output, self.molecule, self.first.replicas, self.marks)
@@ -251,13 +254,13 @@ class Simulation:
         return (step - self.first.step) % self.output.every == 0
 
     def _left(self, record: Record) -> ExtrapolationError:
-        """The error of a simulation that has left the training data."""
+        """Return the error for a simulation that has left the training data."""
         run = record.run()
         found = run.extrapolation
         assert found is not None
         assert found.step is not None
         where = "" if found.replica is None else f" in replica {found.replica}"
-        kept = f"; the frames before it are in {record.files[0].path}" if record.files else ""
+        kept = f"; earlier frames are in {record.files[0].path}" if record.files else ""
         return ExtrapolationError(
             f"the simulation left the training data of the potential{where} at step {found.step} "
             f"({found.step * run.state.dt:g} fs): {found.reason}; label such frames and train "
@@ -266,7 +269,7 @@ class Simulation:
         )  # fmt: skip
 
     def _failure(self, record: Record, watch: Guard) -> SimulationError:
-        """Locate the fault by single steps from the last good frame; return its error."""
+        """Find the first step with the fault after the last good frame, and return the error."""
         before, end = record.state, record.state.step + self.output.every
         while True:
             count = min(chunk_frames(before.dynamics), end - before.step)
@@ -282,14 +285,14 @@ class Simulation:
         term = guard.strongest_term(self.potential, here[1], fault.atoms) or guard.strongest_term(
             self.potential, here[0], fault.atoms
         )
-        kept = f"; the frames before it are in {record.files[0].path}" if record.files else ""
+        kept = f"; earlier frames are in {record.files[0].path}" if record.files else ""
         run = record.run()
         if run.extrapolation is not None and run.extrapolation.outside:
             kept += f"; {run.extrapolation.text('the potential')}"
         where = "" if fault.replica is None else f" in replica {fault.replica}"
         message = (
-            f"{fault.what}{where} at step {step} ({step * state.dt:g} fs), where the strongest "
-            f"force is that of {term!r}: try a time step below {state.dt:g} fs, a relaxed "
+            f"{fault.what}{where} at step {step} ({step * state.dt:g} fs); the term {term!r} has "
+            f"the strongest force there: use a time step below {state.dt:g} fs, a minimised "
             f"starting geometry, or a potential fitted to such geometries{kept}"
         )
         return SimulationError(message, run, step, fault, term)
@@ -299,7 +302,7 @@ def _request(
     state: State, molecule: Molecule, ensemble: Ensemble, steps: int, start: Start | State,
     output: Output,
 ) -> dict[str, Any]:  # fmt: skip
-    """Settings that must be the same in an interrupted and in a continued simulation."""
+    """Return the settings that must be the same when a simulation is continued."""
     begin = start if isinstance(start, Start) else Start()
     ramp = ensemble.last_temperature != ensemble.temperature
     return {
@@ -319,9 +322,16 @@ def _request(
 def _restarted(
     state: State, start: Start | State, output: Output, store: Store
 ) -> tuple[State, dict[str, Any]]:
-    """The state and the other contents of the restart file, or else the given state and {}."""
+    """Return the state and the other contents of the restart file, or `state` and {}.
+
+    Raises:
+        InputError: `start` is a state, or the file is damaged or belongs to another simulation.
+    """
     if store.path is not None and isinstance(start, State):
-        raise InputError("give either a state or a restart file to continue from, not both")
+        raise InputError(
+            f"{store.path}: a restart file and a state to continue from exclude each other; give "
+            "only one of them"
+        )
     contents = None if output.overwrite else store.load({"arrays": (state.dynamics, state.origin)})
     if contents is None:
         return state, {}
@@ -330,7 +340,7 @@ def _restarted(
 
 
 def _spread(tree, replicas: int | None):
-    """Distribute replicas over several devices that divide their number."""
+    """Distribute replicas over all devices, if these divide their number."""
     devices = jax.devices()
     if replicas is None or len(devices) == 1 or replicas % len(devices):
         return tree

@@ -1,4 +1,4 @@
-"""Molecular dynamics of different molecules together."""
+"""Molecular dynamics of several different molecules together."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ def simulate_stack(
     output: Output = Output(),
     stop: Stop = Stop(),
 ) -> list[Run]:
-    """Run molecular dynamics of different molecules, in one program for each shape.
+    """Run molecular dynamics of several different molecules together.
 
     Args:
         stack: potentials of the molecules.
         molecules: elements, masses and starting geometries, in the atom orders of the potentials.
         ensemble: `NVE` or `Langevin`, the same for all molecules.
         steps: number of steps, a multiple of `output.every`.
-        start: its `seed`; molecule k has the seed ``seed + k``.
-        output: its `every`, the steps between recorded frames.
-        stop: limits; frames outside the training data are counted, and do not stop.
+        start: only `seed` is used; molecule k has the seed ``seed + k``.
+        output: only `every` is used, the number of steps between recorded frames.
+        stop: limits; `on_extrapolation` must not be "stop".
 
     Returns:
-        the run of each molecule.  `simulate` continues from its `state`.
+        The run of each molecule.  `simulate` can continue from its `state`.
 
     Raises:
-        InputError: arguments that cannot be used.
+        InputError: an argument is invalid.
         SimulationError: a number that is not finite, an explosion or a broken bond.
     """
     _check(stack, molecules, ensemble, start, output)
     if stop.on_extrapolation == "stop":
         raise InputError(
-            "simulations of stacks do not stop at frames outside the training data: use "
+            "simulations of stacks cannot stop at frames outside the training data: use "
             'on_extrapolation="warn", or run the molecules one by one'
         )
     steps = checked_steps(steps, output.every)
@@ -76,7 +76,9 @@ def _check(
     stack: Stack, molecules: Sequence[Molecule], ensemble: Ensemble, start: Start, output: Output
 ) -> None:
     if len(molecules) != len(stack):
-        raise InputError(f"got {len(molecules)} molecules for a stack of {len(stack)} potentials")
+        raise InputError(
+            f"{len(molecules)} molecules for a stack of {len(stack)} potentials: give one for each"
+        )
     for k, (potential, molecule) in enumerate(zip(stack, molecules, strict=True)):
         numbers = None if potential.molecule is None else potential.molecule.numbers
         if potential.n_atoms != molecule.n_atoms or (
@@ -84,25 +86,25 @@ def _check(
         ):
             raise InputError(
                 f"molecule {k} ({molecule.formula}) and its potential {potential!r} have different "
-                "atoms or atom orders; see Molecule.reorder"
+                "atoms or atom orders; give the same molecule, or call Molecule.reorder"
             )
     if ensemble.scales_velocities:
-        raise InputError(f"{ensemble.name} cannot run stacks; use Langevin or NVE")
+        raise InputError(f"the ensemble {ensemble.name} cannot run stacks; use Langevin or NVE")
     if start.positions is not None or start.velocities is not None or start.replicas is not None:
         raise InputError(
-            "a stack starts from the geometries of its molecules: use molecule.with_positions, and "
-            "repeat a molecule for replicas"
+            "the start of a stack can have a seed only: set geometries by molecule.with_positions, "
+            "and repeat a molecule for replicas"
         )
     if output.path is not None or output.restart is not None:
         raise InputError(
-            "simulations of stacks write no files: leave out path and restart, and save the "
+            "simulations of stacks do not write files: leave out path and restart, and save the "
             "returned runs"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class _GroupSimulation:
-    """The dynamics of the K molecules of a group; arrays have a leading axis K."""
+    """Dynamics of the K molecules of a group, whose arrays have a leading axis K."""
 
     group: StackGroup
     params: Any
@@ -140,7 +142,7 @@ class _GroupSimulation:
         return cls(group, ready, members, ensemble, scheme, bath, dynamics, freedom)
 
     def advance(self, dynamics, step: int, n_frames: int, every: int):
-        """The state after `n_frames` × `every` steps, and the frames on the host."""
+        """Return the state after `n_frames` × `every` steps, and the frames as NumPy arrays."""
         origin = jnp.zeros((len(self.members), 3), jnp.int32)
         (dynamics, _), frames = run_chunk(
             self.group, self.scheme, self.params, (dynamics, origin), self.bath, step, n_frames,
@@ -181,7 +183,7 @@ class _GroupSimulation:
         return runs
 
     def frames_of(self, frames: Frame, k: int) -> Frame:
-        """The frames of molecule k, without ghosts."""
+        """Return the frames of molecule k, without ghost atoms."""
         n = self.group.counts[k]
         positions, displacements, forces = (
             x[:, k, :n] for x in (frames.positions, frames.displacements, frames.forces)
@@ -218,5 +220,5 @@ class _GroupSimulation:
 
 
 def _joined(chunks: Sequence[Frame]) -> Frame:
-    """The frames of all chunks, in double precision."""
+    """Join the frames of all chunks, in float64."""
     return Frame(*(np.concatenate(x).astype(float) for x in zip(*chunks, strict=True)))

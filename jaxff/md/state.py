@@ -1,4 +1,4 @@
-"""States of simulations: the first state, and the state to continue from."""
+"""States of simulations: the initial state, and the state to continue from."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ from jaxff.potential import Potential
 
 @dataclass(frozen=True)
 class State:
-    """State of a simulation, from which another `simulate` continues exactly.
+    """State of a simulation of one molecule or R replicas, from which `simulate` can continue.
 
     Attributes:
-        scheme: the ensemble, and whether overall motion is held at zero.
+        scheme: ensemble and other choices that determine the compiled code.
         dt: time step, fs.
         step: number of steps since the start.
-        degrees_of_freedom: those that carry kinetic energy; (R,) with R replicas.
-        potential: fingerprint of the potential that gave the forces.
-        invariant: whether translation, and whether rotation, of the molecule leave the energy of
-            that potential unchanged.
-        dynamics: jax-md's state, positions relative to `origin`; with replicas each array has a
-            leading axis.
+        degrees_of_freedom: () or (R,) number with kinetic energy.
+        potential: fingerprint of the potential.
+        invariant: whether translation of the molecule leaves the energy unchanged, and whether
+            rotation does.
+        dynamics: state of jax-md, with positions relative to `origin`.
         origin: (3,) or (R, 3) integers, see `jaxff.md.origin`; zero in float64.
     """
 
@@ -55,29 +54,30 @@ class State:
 
     @property
     def positions(self) -> np.ndarray:
-        """Positions (N, 3) or (R, N, 3) Å, in float64."""
+        """Absolute positions (N, 3) or (R, N, 3), Å, in float64."""
         return origins.absolute(self.dynamics.position, self.origin)
 
     @property
     def velocities(self) -> np.ndarray:
-        """Velocities (N, 3) or (R, N, 3) Å/fs, in float64."""
+        """Velocities (N, 3) or (R, N, 3), Å/fs, in float64."""
         return np.asarray(self.dynamics.velocity, float) / self.dt
 
 
 def first_state(
     potential: Potential, molecule: Molecule, ensemble: Ensemble, start: Start, bath: Bath
 ) -> State:
-    """The state at step 0, in the precision of the potential.
+    """Return the state at step 0, in the precision of the potential.
 
     Args:
-        potential: in the atom order of the molecule.
+        potential: the potential, in the atom order of the molecule.
         molecule: elements, masses and geometry.
-        ensemble: settings.
+        ensemble: settings of the ensemble.
         start: positions, velocities, replicas and seed.
-        bath: thermostat at step 0.
+        bath: settings of the thermostat.
 
     Raises:
-        InputError: arrays of other shapes, or a start that the ensemble cannot use.
+        InputError: arrays of another shape or not finite, or a thermostat that scales velocities
+            which are zero.
     """
     positions = molecule.positions if start.positions is None else start.positions
     positions = _vectors("positions", positions, molecule.n_atoms, start.replicas)
@@ -119,10 +119,16 @@ def first_state(
 def continued_state(
     state: State, potential: Potential, molecule: Molecule, ensemble: Ensemble
 ) -> State:
-    """The state with the forces of this potential, which may be a new one.
+    """Return the state to continue from, with the forces of a potential.
+
+    Args:
+        state: the last state of a simulation.
+        potential: the potential, in the atom order of the molecule; it may be a new one.
+        molecule: elements and masses.
+        ensemble: settings of the ensemble.
 
     Raises:
-        InputError: `simulate` cannot continue from the state with these settings.
+        InputError: ensemble, time step, atoms, precision or invariance differ from the state's.
     """
     n_atoms = state.dynamics.position.shape[-2]
     for name, old, new in (
@@ -133,37 +139,38 @@ def continued_state(
     ):
         if old != new:
             raise InputError(
-                f"the state to continue from has {name} {old}, not {new}; to change it, start a "
-                "new simulation from the positions and velocities of the state"
+                f"the state to continue from has {name} {old}, not {new}; to change the {name}, "
+                "start a new simulation from the positions and velocities of the state"
             )
     masses = np.asarray(state.dynamics.mass, float).reshape(-1, n_atoms)
     wanted = scaled_masses(molecule.masses, ensemble.dt)
     if not np.allclose(masses, wanted, rtol=1e-5, atol=0.0):
         raise InputError(
-            "the state to continue from is of other atoms, or of the same atoms in another order"
+            "the state to continue from has other atoms or another atom order; give the molecule "
+            "of the state"
         )
     checksum = fingerprint(potential)
     if checksum == state.potential:
         return state  # its forces are those of the last step to the last bit
     if invariances(potential, state.positions.reshape(-1, n_atoms, 3)[0]) != state.invariant:
         raise InputError(
-            "the molecule can move and rotate freely with only one of two potentials, the new one "
-            "and the one of the state; start a new simulation from the positions and velocities of "
-            "the state"
+            "translation or rotation leaves the energy unchanged with the potential of the state "
+            "but not with the new one, or the reverse; start a new simulation from the positions "
+            "and velocities of the state"
         )
     dynamics = state.dynamics.set(force=forces(potential, state.dynamics.position))
     return replace(state, potential=checksum, dynamics=dynamics)
 
 
 def forces(potential: Potential, R):
-    """Forces kcal/mol/Å, in the type of R, at R (N, 3) or (R, N, 3) Å."""
+    """Forces, kcal/mol/Å, at positions (N, 3) or (R, N, 3) Å, in their shape and type."""
     if R.ndim == 2:
         return potential.forces(R)
     return jnp.asarray(potential.predict(R)[1], R.dtype)
 
 
 def fingerprint(potential: Potential) -> str:
-    """A checksum of a potential's terms and parameters, the same in every process."""
+    """Checksum of the terms and parameters of a potential; it is the same in every process."""
     terms = []
     for placed in potential.program.placed:
         term: Any = placed.term
@@ -173,7 +180,7 @@ def fingerprint(potential: Potential) -> str:
 
 
 def _field(value):
-    """A field of a term as arrays and text, with the names of functions."""
+    """Describe a field of a term by arrays and text; functions are described by their names."""
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, partial):
@@ -184,12 +191,12 @@ def _field(value):
 
 
 def invariances(potential: Potential, positions) -> tuple[bool, bool]:
-    """Whether the energy is invariant to translation, and whether to rotation.
+    """Whether translation leaves the energy unchanged, and whether rotation does.
 
-    The two answers follow from the net force and the net torque at a distorted geometry.
+    The answers follow from the net force and the net torque at a distorted geometry.
 
     Args:
-        potential: of N atoms.
+        potential: a potential of N atoms.
         positions: (N, 3) Å.
     """
     rng = np.random.default_rng(0)
@@ -198,7 +205,7 @@ def invariances(potential: Potential, positions) -> tuple[bool, bool]:
     # The torque is computed with the positions as rounded to the dtype of the potential.
     dtype, R, forces = forces.dtype, np.asarray(R, float), np.asarray(forces, float)
     centred = R - R.mean(axis=0)
-    # Rounding alone leaves a few eps; a weak field next to stiff bonds must still show.
+    # The limit is above rounding errors, but below the net force of a weak field.
     limit = np.sqrt(np.finfo(dtype).eps) * max(np.abs(forces).sum(), 1e-6)
     moving = np.abs(forces.sum(axis=0)).max() < limit
     torque = np.abs(np.cross(centred, forces).sum(axis=0)).max()
@@ -212,9 +219,20 @@ def starting_velocities(
     start: Start,
     invariant: tuple[bool, bool],
 ) -> np.ndarray:
-    """Velocities Å/fs in the shape of `positions`, drawn unless they are given.
+    """Return the initial velocities, Å/fs, in the shape of `positions`.
 
-    Overall motion that the ensemble conserves or excludes is removed.
+    They are random unless `start` has velocities.  Overall translation and rotation are removed if
+    the ensemble requires it.
+
+    Args:
+        molecule: N atoms with masses.
+        ensemble: settings of the ensemble.
+        positions: (N, 3) or (R, N, 3) Å.
+        start: velocities or seed.
+        invariant: whether translation leaves the energy unchanged, and whether rotation does.
+
+    Raises:
+        InputError: velocities of another shape or not finite.
     """
     masses, replicas = molecule.masses, start.replicas
     velocities, drawn = start.velocities, start.velocities is None
@@ -241,7 +259,15 @@ def starting_velocities(
 def degrees_of_freedom(
     masses, ensemble: Ensemble, positions, velocities, invariant: tuple[bool, bool]
 ) -> np.ndarray:
-    """Degrees of freedom with kinetic energy, () or (R,): 3N less conserved ones."""
+    """Number, () or (R,), of degrees of freedom: 3N minus those without kinetic energy.
+
+    Args:
+        masses: (N,) amu.
+        ensemble: settings of the ensemble.
+        positions: (N, 3) or (R, N, 3) Å.
+        velocities: (N, 3) or (R, N, 3) Å/fs.
+        invariant: whether translation leaves the energy unchanged, and whether rotation does.
+    """
     n = len(masses)
     flat = positions.reshape(-1, n, 3), velocities.reshape(-1, n, 3)
     if not ensemble.conserves_momentum or n == 1 or not invariant[0]:
@@ -255,24 +281,24 @@ def degrees_of_freedom(
 def _check_motion(
     molecule: Molecule, ensemble: Ensemble, velocities, invariant: tuple[bool, bool]
 ) -> None:
-    """Raise InputError if a thermostat would have to scale velocities that are zero."""
+    """Raise `InputError` if the thermostat would scale velocities that are zero."""
     name, replicas = ensemble.name, None if velocities.ndim == 2 else len(velocities)
     if molecule.n_atoms == 1 and invariant[0]:
-        raise InputError(f"{name} needs a molecule that can vibrate, not a free atom")
+        raise InputError(f"{name} cannot heat a free atom: use langevin or nve")
     if not kinetics.kinetic_energy(molecule.masses, velocities).all():
-        raise InputError(f"{name} scales velocities: give velocities that are not zero")
+        raise InputError(f"{name} scales velocities: the initial velocities must not be zero")
     if not ensemble.temperatures(replicas)[0].all():
-        raise InputError(f"{name} needs a temperature above 0 K")
+        raise InputError(f"{name}: the initial temperature must be above 0 K")
 
 
 def _vectors(name: str, value, n_atoms: int, replicas: int | None) -> np.ndarray:
-    """Positions or velocities (N, 3), or (R, N, 3) of R replicas, checked."""
+    """Check positions or velocities, and return them as (N, 3), or (R, N, 3) for R replicas."""
     value, shape = np.asarray(value, float), (n_atoms, 3)
     if replicas is not None and value.shape == shape:
         value = np.tile(value, (replicas, 1, 1))
     wanted = shape if replicas is None else (replicas, *shape)
     if value.shape != wanted:
-        raise InputError(f"{name} have shape {value.shape}, expected {wanted}")
+        raise InputError(f"{name} must have shape {wanted}, got {value.shape}")
     if not np.isfinite(value).all():
         atom = int(np.argmin(np.isfinite(value).reshape(-1, *shape).all(axis=(0, 2))))
         raise InputError(f"the {name} of atom {atom} are not finite: correct them")

@@ -19,15 +19,18 @@ Surface = Potential | Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def as_surface(surface: Any, molecule: Molecule) -> Surface:
-    """A potential in the atom order of `molecule`, or a function of many geometries.
+    """Convert an argument to an energy surface in the atom order of a molecule.
 
     Args:
         surface: a `Potential`, an ASE calculator, or a function of positions (M, N, 3) Å that
             returns energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å.
         molecule: elements and atom order.
 
+    Returns:
+        A potential, or a function as described for `surface`.
+
     Raises:
-        InputError: the potential is of another molecule, or `surface` is none of these.
+        InputError: the potential has another molecule, or `surface` has another type.
     """
     from ase.calculators.calculator import BaseCalculator
 
@@ -36,21 +39,23 @@ def as_surface(surface: Any, molecule: Molecule) -> Surface:
     if isinstance(surface, BaseCalculator):
         return _CalculatorSurface(surface, molecule)
     if not callable(surface):
-        raise InputError(f"{surface!r} is no energy surface: give a Potential or an ASE calculator")
+        raise InputError(
+            f"{surface!r} is not an energy surface: give a Potential, an ASE calculator or a "
+            "function"
+        )
     return cast(Surface, surface)
 
 
 def evaluate(surface: Surface, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å of geometries."""
+    """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å at positions (M, N, 3) Å."""
     energy_and_forces = surface.predict if isinstance(surface, Potential) else surface
     return energy_and_forces(positions)
 
 
 class _CalculatorSurface:
-    """Energies and forces of a calculator; NaN where a calculation fails.
+    """Energies and forces of an ASE calculator; they are NaN if a calculation fails.
 
-    Raises:
-        InputError: no calculation has succeeded so far.
+    A call raises `InputError` if no calculation has succeeded yet.
     """
 
     def __init__(self, calculator, molecule: Molecule):
@@ -73,9 +78,12 @@ class _CalculatorSurface:
                 failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
         if failure is not None and not self._has_succeeded:
             raise InputError(
-                f"no calculation succeeds ({failure}); check the calculator and the geometry"
+                f"no calculation has succeeded ({failure}); check the calculator and the geometry"
             )
         if failure is not None and failure not in self._reported:
             self._reported.add(failure)
-            warnings.warn(f"a calculation failed and is left out ({failure})", stacklevel=2)
+            warnings.warn(
+                f"a calculation failed and is left out ({failure}); check the geometry",
+                stacklevel=2,
+            )
         return energies, forces

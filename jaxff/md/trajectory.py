@@ -1,10 +1,10 @@
 """Trajectory files, which grow during a simulation and can be continued.
 
-The suffix of the file chooses the format:
+The suffix of the file determines the format:
 
-- ``.extxyz``, ``.xyz``: text with all quantities (`jaxff.md.extxyz`);
-- ``.h5``, ``.h5md``: binary with all quantities, the H5MD layout of HDF5 (`jaxff.md.h5md`);
-- ``.dcd``: binary, positions only, in float32 (`jaxff.md.dcd`).
+- ``.extxyz``, ``.xyz``: text with all quantities (`jaxff.md.extxyz`)
+- ``.h5``, ``.h5md``: binary with all quantities, H5MD (`jaxff.md.h5md`)
+- ``.dcd``: binary, positions only, in float32 (`jaxff.md.dcd`)
 
 Frames are a mapping of arrays: ``positions`` (F, N, 3) Å, ``velocities`` (F, N, 3) Å/fs, ``forces``
 (F, N, 3) kcal/mol/Å, ``potential_energies`` and ``kinetic_energies`` (F,) kcal/mol,
@@ -30,7 +30,7 @@ FARTHEST = 1e7  # Å, largest coordinate in a file that is not damaged
 
 
 class Writer(Protocol):
-    """A trajectory file that grows.
+    """A trajectory file to which frames can be added.
 
     Attributes:
         path: the file.
@@ -39,11 +39,11 @@ class Writer(Protocol):
     path: Path
 
     def append(self, frames: Mapping[str, np.ndarray]) -> None:
-        """Add frames (see the module); raise InputError if they cannot be written."""
+        """Add frames, see `jaxff.md.trajectory`; raise `InputError` if this fails."""
         ...
 
     def mark(self) -> dict:
-        """The present end of the file, JSON values; frames before it survive a kill."""
+        """Return the end of the file as JSON values; frames before the mark are safely written."""
         ...
 
     def close(self) -> None:
@@ -52,6 +52,8 @@ class Writer(Protocol):
 
 
 class Format(NamedTuple):
+    """A format of trajectory files: the class that writes and the function that reads it."""
+
     writer: type
     read: Callable[..., dict[str, np.ndarray]]
 
@@ -71,22 +73,27 @@ def open_trajectory(path, molecule: Molecule, *, extend: bool = False) -> Writer
     """Create a trajectory file in the format of its suffix.
 
     Args:
-        path: the file; an existing file is replaced immediately.
+        path: the file; an existing file is replaced.
         molecule: elements, charge and bonds.
-        extend: append to the existing file after its last complete frame.
+        extend: whether to add frames to the existing file after its last complete frame.
 
     Raises:
-        InputError: unknown suffix, or the file cannot be written or extended.
+        InputError: the suffix is unknown, or the file cannot be written or extended.
     """
     writer = format_of(path).writer
     return writer.resume(path, molecule, None) if extend else writer(path, molecule)
 
 
 def resume_trajectory(path, molecule: Molecule, mark: dict) -> Writer:
-    """Continue a trajectory file after `mark`; frames after the mark are deleted.
+    """Continue a trajectory file after a mark, and delete later frames.
+
+    Args:
+        path: the file.
+        molecule: elements, charge and bonds.
+        mark: result of `Writer.mark`.
 
     Raises:
-        InputError: the file is missing, ends before the mark, or is of another molecule.
+        InputError: the file is missing, ends before the mark, or belongs to another molecule.
     """
     return format_of(path).writer.resume(path, molecule, mark)
 
@@ -96,13 +103,14 @@ def read_trajectory(path, topology: Molecule | None = None) -> dict[str, np.ndar
 
     Args:
         path: the file.
-        topology: molecule that the file must belong to; None: any.
+        topology: molecule that the file must belong to (None: any molecule).
 
     Returns:
-        the arrays that the format contains, see the module.
+        The arrays that the format contains by name, see `jaxff.md.trajectory`.
 
     Raises:
-        InputError: unknown suffix; a damaged file, or one of another program or molecule.
+        InputError: the suffix is unknown, or the file is damaged or belongs to another program or
+            molecule.
     """
     frames = format_of(path).read(path, topology)
     _check_read(path, frames)
@@ -127,7 +135,7 @@ def _check_read(path, frames: Mapping[str, np.ndarray]) -> None:
 
 
 def format_of(path) -> Format:
-    """Return the format of a trajectory file; raise InputError for unknown suffixes."""
+    """Return the format of a trajectory file; raise `InputError` for unknown suffixes."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{path}: unknown trajectory format {suffix!r}; use {', '.join(FORMATS)}")

@@ -317,9 +317,9 @@ def test_states_keep_double_precision():
         ({"replicas": 0}, "replicas is 0"),
         ({"ensemble": "csvr", "relaxation": 0.0}, "relaxation is"),
         ({"stretch": 0.9}, "stretch is"),
-        ({"ensemble": "csvr", "velocities": np.zeros((3, 3))}, "velocities that are not zero"),
-        ({"ensemble": "nose-hoover", "temperature": 0.0}, "needs temperatures? above 0 K"),
-        ({"positions": np.zeros((2, 3, 3)), "replicas": 3}, "positions have shape"),
+        ({"ensemble": "csvr", "velocities": np.zeros((3, 3))}, "velocities must not be zero"),
+        ({"ensemble": "nose-hoover", "temperature": 0.0}, "above 0 K"),
+        ({"positions": np.zeros((2, 3, 3)), "replicas": 3}, "positions must have shape"),
     ],
 )
 def test_unusable_settings_are_named(change, message):

@@ -232,7 +232,7 @@ def test_the_first_fault_counts_whatever_its_kind(water):
         assert ("the total energy has changed by 1e+09 kcal/mol" in fault.what) == conserved
     positions[2] *= 2.0
     fault = watch(md.Langevin()).fault(frames)
-    assert (fault.frame, "above its limit" in fault.what) == (2, True)
+    assert (fault.frame, "above the limit" in fault.what) == (2, True)
 
 
 def test_a_start_that_is_not_finite_is_refused_before_anything_is_written(water, tmp_path):

@@ -118,7 +118,7 @@ def test_a_restart_file_knows_whether_the_molecule_turned(water, potential, tmp_
 
 
 def test_a_trajectory_and_its_restart_file_are_two(water, potential, tmp_path):
-    with pytest.raises(InputError, match="give the trajectory and the restart file two names"):
+    with pytest.raises(InputError, match="the restart file must have different names"):
         simulate(potential, water, steps=20, path=tmp_path / "a.h5", restart=tmp_path / "a.h5")
     assert not list(tmp_path.iterdir())
 

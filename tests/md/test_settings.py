@@ -21,9 +21,9 @@ from jaxff.md.differentiable import Plan
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: md.NVE(dt=0.0), "dt is 0.0 fs: it must be a number above 0"),
-        (lambda: md.NVE(dt=[0.5, 0.5]), r"dt is \[0.5, 0.5\] fs: it must be one number"),
-        (lambda: md.Langevin(-1.0), "temperature is -1.0 K: it must be a number that is not neg"),
+        (lambda: md.NVE(dt=0.0), "dt is 0.0 fs, but must be a number above 0"),
+        (lambda: md.NVE(dt=[0.5, 0.5]), r"dt is \[0.5, 0.5\] fs, but must be one number"),
+        (lambda: md.Langevin(-1.0), "temperature is -1.0 K, but must be a number that is not neg"),
         (lambda: md.Langevin([300.0, np.nan]), "temperature is"),
         (lambda: md.Langevin([]), "temperature is"),
         (lambda: md.Langevin(final_temperature=np.inf), "final_temperature is inf K"),
@@ -32,18 +32,18 @@ from jaxff.md.differentiable import Plan
         (lambda: md.NoseHoover([300.0, 0.0]), "temperatures above 0 K"),
         (lambda: md.NoseHoover(final_temperature=0.0), "at the start and at the end"),
         (lambda: md.NoseHoover(relaxation=1.0, dt=0.6), r"at least 2 time steps \(1.2 fs\)"),
-        (lambda: md.Start(replicas=0), "replicas is 0: it must be a positive integer"),
+        (lambda: md.Start(replicas=0), "replicas is 0, but must be a positive whole number"),
         (lambda: md.Start(seed=2**63), "seed is 9223372036854775808"),
         (lambda: md.Output(every=2.5), "every is 2.5"),
         (
             lambda: md.Output("a.h5", restart="./a.h5"),
-            "give the trajectory and the restart file two names",
+            "the restart file must have different names",
         ),
-        (lambda: md.Stop(stretch=1.0), "stretch is 1.0: it must be above 1"),
+        (lambda: md.Stop(stretch=1.0), "stretch is 1.0, but must be above 1"),
         (lambda: md.Stop(max_temperature=np.nan), "max_temperature is nan K"),
         (lambda: Plan(steps=15, every=10), r"steps \(15\) must be a multiple of every \(10\)"),
         (lambda: Plan(every=10, segment=3), r"every \(10\) must be a multiple of segment \(3\)"),
-        (lambda: Plan(method="adjoint"), "unknown method 'adjoint'"),
+        (lambda: Plan(method="adjoint"), "method='adjoint' must be one of"),
     ],
 )
 def test_settings_out_of_range_are_named_when_they_are_made(make, message):

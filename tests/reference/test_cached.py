@@ -83,7 +83,10 @@ def test_a_run_that_fails_leaves_what_an_earlier_one_wrote(task, count, tmp_path
     assert "unfinished run" in capsys.readouterr().err
     shutil.rmtree(next(out.glob("*.part")))
     assert count([*command, "--options", '{"fail_above": -100.0}'])[0] == 1
-    assert "no calculation succeeds (CalculationFailed: no convergence)" in capsys.readouterr().err
+    assert (
+        "no calculation has succeeded (CalculationFailed: no convergence)"
+        in capsys.readouterr().err
+    )
     assert not list(out.glob("*.part"))  # nothing was computed that could be continued
     assert {name: (out / name).read_bytes() for name in before} == before
 

@@ -1,9 +1,8 @@
 """Gradients of trajectories by integrating the motion backwards.
 
-The inverse of velocity Verlet is a step backwards in time.  BAOAB has an inverse if the noise is
-known; the noise is computed again from its key.
-
-The adjoint steps are those of Greener, Chem. Sci. 15, 4897 (2024).
+The inverse of a step of velocity Verlet is a step backwards in time.  A step of BAOAB has an
+inverse for known noise, which is computed again from its key.
+Source: Greener, Chem. Sci. 15, 4897 (2024), for the adjoint steps.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from jaxff.md.differentiable.steps import (
 from jaxff.md.ensembles import Ensemble
 from jaxff.potential import Params
 
-# Largest distance, Å, by which the backward motion may miss a frame; beyond it the gradient is NaN.
+# Largest error of the backward motion at a frame, Å; with a larger error the gradient is NaN.
 MISS = 1e-3
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def run(setup: Setup, params: Params, inputs: Inputs, miss):
-    """Positions and momenta of the frames; for `miss` see `rollout_and_miss`."""
+    """Positions and momenta (F, ..., N, 3) of F frames; for `miss` see `rollout_and_miss`."""
     return loop(setup, params, inputs, checkpoint=False)
 
 
@@ -45,10 +44,10 @@ def _forwards(setup: Setup, params, inputs, miss):
 
 
 def _backwards(setup: Setup, kept, cotangents):
-    """Cotangents of parameters, inputs and `miss`, by one pass back through the steps.
+    """Return cotangents of parameters, inputs and `miss`, by one backward pass through the steps.
 
-    The half kicks that end a step and begin the next one share one evaluation of the forces and one
-    product with their derivatives.  At a recorded frame the motion continues from that frame.
+    The last half kick of a step and the first one of the next step share one evaluation of the
+    forces.  At each recorded frame the backward motion restarts from that frame.
     """
     moving, fixed, inputs, (recorded_R, recorded_p) = kept
     bar_frames, each = [dense(bar) for bar in cotangents], each_replica(inputs)
@@ -58,9 +57,9 @@ def _backwards(setup: Setup, kept, cotangents):
         return jnp.sum(each(partial(setup.program.energy, params))(R))
 
     def one_step(i, carry):
-        """Return to the state after step k − 1 from the state after step k.
+        """Compute the state after step k − 1 from the state after step k.
 
-        `kicked` are the momenta after the kick at k, and names with `bar` are cotangents.
+        `kicked` are the momenta after the kick at k.  Names with `bar` are cotangents.
         """
         R, kicked, bar_R, bar_kicked, bars, miss = carry
         k = plan.steps - i
@@ -103,16 +102,16 @@ run.defvjp(_forwards, _backwards, symbolic_zeros=True)
 
 
 def _flow(ensemble: type[Ensemble], t, R, p, inputs: Inputs):
-    """Positions and momenta (N, 3) after step t without its kicks."""
+    """Positions and momenta (N, 3) after step t without the kicks, from R and p (N, 3)."""
     zero = jnp.zeros_like(R)
     return step(ensemble, lambda R: zero, t, (R, p, zero), inputs)[:2]
 
 
 def _unflow(ensemble: type[Ensemble], t, R, p, inputs: Inputs):
-    """The positions and momenta from which `_flow` gives (R, p).
+    """Inverse of `_flow`: the positions and momenta (N, 3) before the step.
 
-    `_flow` scales the momenta, adds noise, and moves the positions by half a step with the old and
-    half a step with the new momenta.
+    `_flow` moves the positions by half a step with the old momenta and half a step with the new
+    ones.  In between it scales the momenta and adds noise.
     """
     zero = jnp.zeros_like(R)
     _, noise = _flow(ensemble, t, zero, zero, inputs)

@@ -1,15 +1,15 @@
 """Thermodynamic reweighting: ensemble averages from frames of another potential.
 
-Frames drawn with the energies U_0 have the weights w ∝ exp(−(U − U_0)/kT) under the energies U
-(Zwanzig, J. Chem. Phys. 22, 1420 (1954)).  Averages with these weights have the gradient
-d⟨O⟩/dθ = ⟨dO/dθ⟩ − (⟨O dU/dθ⟩ − ⟨O⟩⟨dU/dθ⟩)/kT, which needs no derivative of the dynamics
-(DiffTRe: Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021)).
+Frames drawn with the energies U_0 have the weights w ∝ exp(−(U − U_0)/kT) under a potential with
+energies U.  Averages of an observable O with these weights have the gradient by parameters θ
+d⟨O⟩/dθ = ⟨dO/dθ⟩ − (⟨O dU/dθ⟩ − ⟨O⟩⟨dU/dθ⟩)/kT, which needs no derivative of the dynamics.
+Source: Zwanzig, J. Chem. Phys. 22, 1420 (1954); Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021),
+"DiffTRe".
 
-    frames = Sampling(molecule, temperature=300.0).draw(potential)
+    frames = Sampling(molecule).draw(potential)
     slope = jax.grad(lambda p: average(p, frames, observable(frames.positions)))(potential)
 
-If a changed potential prefers other geometries, the frames contain no information about it.
-`reweight` shows by the effective number of frames when new ones are needed.  It cannot detect
+The effective number of frames from `reweight` shows when new frames are needed.  It cannot detect
 regions that no frame visits.
 """
 
@@ -34,21 +34,21 @@ from jaxff.potential import Params, Potential, Program
 Array = jax.Array
 
 LEAST = 0.5  # effective share of the frames below which the weights are not trusted
-BLOCKS = 10  # smallest number of parts of the frames that are taken as independent
+BLOCKS = 10  # least number of parts of the frames that count as independent
 
 
 class UntrustedWarning(UserWarning):
-    """A result is not reliable: the weights are too uneven, or the motion is chaotic."""
+    """A result is not reliable, because weights are too uneven or the motion is chaotic."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Frames:
-    """Geometries drawn from the canonical ensemble of some potential; a JAX pytree.
+    """Geometries drawn from the canonical ensemble of a potential; a JAX pytree.
 
     Attributes:
         positions: (F, N, 3) Å.
-        energies: (F,) kcal/mol of the potential that they were drawn with.
+        energies: (F,) energies of this potential, kcal/mol.
         temperature: () K.
         blocks: () number of independent, consecutive parts of equal length.
     """
@@ -60,14 +60,14 @@ class Frames:
 
     @classmethod
     def of(cls, potential: Potential, positions, temperature: float, blocks: int | None = None):
-        """Frames that were drawn with `potential`.
+        """Make the frames from geometries that were drawn with a potential.
 
         Args:
-            potential: has its atoms in the order of the positions.
+            potential: the potential, with the atom order of the positions.
             positions: (F, N, 3) Å in the order of time, or (R, F, N, 3) of R replicas.
             temperature: K.
-            blocks: number of independent parts; None: the number of replicas, or with fewer than
-                10 replicas a multiple of it that is at least 10.
+            blocks: number of independent parts (None: the smallest multiple of the number of
+                replicas that is at least 10).
 
         Raises:
             InputError: no frames, wrong shapes, energies that are not finite, or a temperature
@@ -75,20 +75,22 @@ class Frames:
         """
         R = np.asarray(positions, float)
         if R.ndim not in (3, 4) or R.shape[-1] != 3 or 0 in R.shape:
-            raise InputError(f"frames have shape {R.shape}, expected (F, N, 3) in Å, F from 1")
+            raise InputError(
+                f"positions must have shape (F, N, 3) in Å with at least one frame, got {R.shape}"
+            )
         if not (np.isfinite(temperature) and temperature > 0.0):
-            raise InputError(f"the frames' temperature is {temperature} K: it must be positive")
+            raise InputError(f"the temperature of frames must be positive, got {temperature} K")
         flat = R.reshape(-1, *R.shape[-2:])
         replicas = len(R) if R.ndim == 4 else 1
         blocks = blocks or min(replicas * -(-BLOCKS // replicas), len(flat))
         if not 1 <= blocks <= len(flat):
-            raise InputError(f"blocks is {blocks}: use 1 to {len(flat)} for {len(flat)} frames")
+            raise InputError(f"blocks={blocks} must be from 1 to {len(flat)}, the number of frames")
         potential._checked(flat[0])
         flat = flat.astype(jnp.promote_types(float, potential.dtype))
         energies = np.asarray(_jit_energies(potential.program, potential.params, flat))
         if not np.isfinite(energies).all():
             frame = int(np.argmin(np.isfinite(energies)))
-            raise InputError(f"the energy of frame {frame} is not finite: remove that frame")
+            raise InputError(f"the energy of frame {frame} is not finite: remove the frame")
         return cls(flat, energies, np.asarray(float(temperature)), np.asarray(blocks))
 
     def __len__(self) -> int:
@@ -103,8 +105,12 @@ class Frames:
 def energies_of(program: Program, params: Params, positions) -> Array:
     """Energies (F,) kcal/mol of positions (F, N, 3) Å.
 
-    They are computed in chunks that a gradient computes again, so that the memory of a gradient is
-    almost independent of the number of frames.
+    A gradient computes energies again in chunks, so that its memory hardly depends on F.
+
+    Args:
+        program: energy function.
+        params: parameters of the energy.
+        positions: (F, N, 3) Å.
     """
     ready = program.jit_ready(params)
 
@@ -116,7 +122,7 @@ def energies_of(program: Program, params: Params, positions) -> Array:
 
 
 def by_frames(function, positions: Array, most: int):
-    """Apply a function to each frame of positions (F, N, 3), at most `most` at a time."""
+    """Apply a function to each frame of positions (F, N, 3) Å, to at most `most` at a time."""
     # A chunk that divides the number of frames compiles once; otherwise the rest compiles again.
     even = max(n for n in range(1, most + 1) if len(positions) % n == 0)
     size = even if 4 * even >= most else most
@@ -131,23 +137,25 @@ def _energies(potential: Potential, frames: Frames) -> Array:
 
 
 def weights_of(energies, frames: Frames) -> Array:
-    """Weights (F,) of frames, summing to one, under new energies (F,) kcal/mol."""
+    """Weights (F,) of frames with a sum of one, for new energies (F,) kcal/mol."""
     return jax.nn.softmax(-(energies - frames.energies) / frames.kT)
 
 
 def weights(potential: Potential, frames: Frames) -> Array:
-    """Weights (F,) of frames under `potential`, summing to one: ∝ exp(−(U − U_0)/kT).
+    """Weights (F,) ∝ exp(−(U − U_0)/kT) of frames under a potential, with a sum of one.
 
-    Differentiable with respect to the potential's parameters.
+    U are the energies of `potential`, and U_0 those in `frames`.  The weights are differentiable by
+    the parameters.
     """
     return weights_of(_energies(potential, frames), frames)
 
 
 def effective_frames(weights) -> Array:
-    """Effective number () of frames with weights (F,) that sum to one: exp(−Σ w ln w).
+    """Effective number of frames exp(−Σ w ln w), (), for weights w (F,) with a sum of one.
 
-    It is F for equal weights, and 1 if one frame has all the weight; Thaler and Zavadlav (2021),
-    eq. 6, after Carmichael and Shell, J. Phys. Chem. B 116, 8383 (2012).
+    The number is F for equal weights, and 1 if one frame has all the weight.
+    Source: Carmichael and Shell, J. Phys. Chem. B 116, 8383 (2012); Thaler and Zavadlav, Nat.
+    Commun. 12, 6884 (2021), eq. 6.
     """
     return jnp.exp(jax.scipy.special.entr(weights).sum())
 
@@ -155,39 +163,40 @@ def effective_frames(weights) -> Array:
 def average(
     potential: Potential, frames: Frames, values: Array | Callable[[Array], Array]
 ) -> Array:
-    """Average (...) of an observable under `potential`, from frames of another.
+    """Average (...) of an observable under a potential, from frames of another potential.
 
-    Differentiable with respect to the potential's parameters.  It cannot check whether the weights
-    can be trusted, because it may be traced: use `reweight` with the same arguments for this.
+    The average is differentiable by the parameters.  `reweight` shows whether to trust it.
 
     Args:
-        potential: its atoms in the order of the frames.
+        potential: the potential, with the atom order of the frames.
         frames: see `Frames`.
-        values: (F, ...) of the frames, or a function of the positions (F, N, 3) Å that returns
-            them.
+        values: (F, ...) values of the observable, or a function of positions (F, N, 3) Å that
+            returns them.
 
     Raises:
-        InputError: another number of values than frames.
+        InputError: the numbers of values and frames differ.
     """
     return jnp.tensordot(weights(potential, frames), _values(values, frames), axes=1)
 
 
 def free_energy_difference(potential: Potential, frames: Frames) -> Array:
-    """Free energy () kcal/mol of `potential` relative to the potential of the frames.
+    """Free energy, () kcal/mol, of a potential relative to that of the frames.
 
-    −kT ln⟨exp(−ΔU/kT)⟩_0, Zwanzig (1954).  The gradient is ⟨dU/dθ⟩ under `potential`.
+    The formula is −kT ln⟨exp(−(U − U_0)/kT)⟩ with the energies U of `potential` and U_0 in
+    `frames`.  Its gradient is the average of dU/dθ under `potential`, with the parameters θ.
+    Source: Zwanzig, J. Chem. Phys. 22, 1420 (1954).
     """
     return free_energy_of(_energies(potential, frames), frames)
 
 
 def free_energy_of(energies, frames: Frames) -> Array:
-    """`free_energy_difference` from new energies (F,) kcal/mol."""
+    """Free energy of `free_energy_difference`, () kcal/mol, for new energies (F,) kcal/mol."""
     exponents = -(energies - frames.energies) / frames.kT
     return -frames.kT * (jax.nn.logsumexp(exponents) - jnp.log(len(frames)))
 
 
 class Average(NamedTuple):
-    """A mean (...) and its standard error (...), in the unit of the observable."""
+    """Mean (...) and standard error (...) of an observable, in its unit."""
 
     mean: np.ndarray
     error: np.ndarray
@@ -200,10 +209,10 @@ class Reweighting:
     Attributes:
         potential: the potential.
         frames: see `Frames`.
-        weights: (F,), summing to one.
-        share: effective number of frames divided by their number.
-        trusted: whether the share reaches the limit.
-        reason: why the weights are not trusted; empty if they are.
+        weights: (F,) weights with a sum of one.
+        share: effective number of frames divided by F.
+        trusted: whether the share is at least the limit of `reweight`.
+        reason: why the weights are not trusted, or "".
     """
 
     potential: Potential
@@ -214,15 +223,14 @@ class Reweighting:
     reason: str
 
     def average(self, values) -> Average:
-        """Mean of an observable, and its standard error from the frames' blocks.
-
-        The error is that of a ratio of means, to first order.
+        """Mean of an observable, and standard error from the blocks of the frames.
 
         Args:
-            values: (F, ...) of the frames, or a function of the positions (F, N, 3) Å.
+            values: (F, ...) values of the observable, or a function of positions (F, N, 3) Å that
+                returns them.
 
         Raises:
-            InputError: another number of values than frames.
+            InputError: the numbers of values and frames differ.
 
         Warns:
             UntrustedWarning: the weights must not be trusted.
@@ -234,13 +242,14 @@ class Reweighting:
         return Average(mean, np.sqrt((parts**2).sum(axis=0)))
 
     def gradient(self, values) -> Params:
-        """Derivatives of the mean by each parameter, (..., shape of the parameter).
+        """Derivatives of the mean by the parameters, each (..., shape of the parameter).
 
         Args:
-            values: as for `average`, taken as independent of the parameters.
+            values: (F, ...) values of the observable, or a function of positions (F, N, 3) Å that
+                returns them; they must not depend on the parameters.
 
         Raises:
-            InputError: another number of values than frames.
+            InputError: the numbers of values and frames differ.
 
         Warns:
             UntrustedWarning: the weights must not be trusted.
@@ -250,21 +259,21 @@ class Reweighting:
 
     def _warn(self, what: str) -> None:
         if not self.trusted:
-            warnings.warn(f"{what} of {self.reason}", UntrustedWarning, stacklevel=3)
+            warnings.warn(f"the {what} is not reliable: {self.reason}", UntrustedWarning, 3)
 
 
 def reweight(potential: Potential, frames: Frames, least: float = LEAST) -> Reweighting:
-    """Compute the weights of frames under `potential`, and whether to trust them.
+    """Compute the weights of frames under a potential, and whether to trust them.
 
     Args:
-        potential: its atoms in the order of the frames.
+        potential: the potential, with the atom order of the frames.
         frames: see `Frames`.
-        least: smallest effective share of the frames with trusted weights.
+        least: effective share of the frames below which the weights are not trusted.
     """
     energies = np.asarray(_energies(potential, frames))
     if not np.isfinite(energies).all():
         frame = int(np.argmin(np.isfinite(energies)))
-        reason = f"{len(frames)} frames: the energy of frame {frame} is not finite"
+        reason = f"the energy of frame {frame} is not finite; remove the frame"
         return Reweighting(potential, frames, np.full(len(energies), np.nan), 0.0, False, reason)
     weights = np.asarray(weights_of(energies, frames))
     effective = float(effective_frames(weights))
@@ -272,20 +281,19 @@ def reweight(potential: Potential, frames: Frames, least: float = LEAST) -> Rewe
     reason = ""
     if not share >= least:
         reason = (
-            f"{len(frames)} frames of which only {effective:.3g} count effectively (less than "
-            f"{least:g} of them) under these parameters: draw new frames with them"
+            f"the effective number of the {len(frames)} frames is {effective:.3g}, less than a "
+            f"share of {least:g}: draw new frames with the present parameters"
         )
     return Reweighting(potential, frames, weights, share, not reason, reason)
 
 
 def block_deviations(weights, deviations, blocks: int) -> np.ndarray:
-    """Deviations (blocks, ...) of a weighted mean; their squares sum to its variance.
+    """Deviations (blocks, ...) of a weighted mean, whose squares sum to the variance of the mean.
 
     Args:
-        weights: (F,), summing to one.
-        deviations: (F, ...) of the values from their weighted mean.
-        blocks: number of equal parts of the frames, taken as independent; with one part the
-            result is NaN.
+        weights: (F,) weights with a sum of one.
+        deviations: (F, ...) deviations of the values from their weighted mean.
+        blocks: number of equal, independent parts of the frames; with one part the result is NaN.
     """
     weighted = np.asarray(weights).reshape(-1, *(1,) * (np.ndim(deviations) - 1)) * deviations
     if blocks < 2:
@@ -296,21 +304,22 @@ def block_deviations(weights, deviations, blocks: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """Dynamics of replicas at one temperature that frames are drawn from.
+    """Settings of the simulations that draw frames, of replicas at one temperature.
 
-    Each replica must cross all relevant barriers and forget its start during the equilibration.
-    The weights cannot show whether it does, but fits warn if the two halves of the frames differ.
+    The replicas must cross all relevant barriers and equilibrate.  Fits warn if the two halves of
+    the frames differ.
 
     Attributes:
         molecule: elements, masses and first geometry, in the atom order of the potential.
-        ensemble: with a thermostat at one constant temperature.
+        ensemble: an ensemble with a thermostat and one constant temperature.
         steps: number of recorded steps of each replica, a multiple of `every`.
-        equilibration: number of steps before them, a multiple of `every`.
-        every: steps between frames.
-        start: replicas, seed, and perhaps the positions for the first draw.
+        equilibration: number of earlier steps, a multiple of `every`.
+        every: number of steps between frames.
+        start: replicas, seed, and optionally positions for the first draw.
 
     Raises:
-        InputError: settings that cannot be used.
+        InputError: a number of steps is not a multiple of `every`, the temperature is not constant
+            or not positive, or `start` has velocities or no replicas.
     """
 
     molecule: Molecule
@@ -326,17 +335,16 @@ class Sampling:
             value = getattr(self, name)
             if value < least or value % every:
                 raise InputError(
-                    f"{name} is {value}: use a multiple of every ({every}) from {least}"
+                    f"{name}={value} must be a multiple of every={every}, and at least {least}"
                 )
         ensemble = self.ensemble
         first, last = ensemble.temperature, ensemble.last_temperature
         if ensemble.conserves_energy or np.ndim(first) or first != last or first == 0.0:
             raise InputError(
-                f"the ensemble is {ensemble}: frames need a thermostat at one constant temperature "
-                "above 0 K"
+                f"ensemble={ensemble} must have a thermostat at one constant temperature above 0 K"
             )
         if self.start.replicas is None or self.start.velocities is not None:
-            raise InputError("the start of a Sampling needs replicas and cannot have velocities")
+            raise InputError("the start of a Sampling must have replicas, and no velocities")
 
     @property
     def temperature(self) -> float:
@@ -344,24 +352,25 @@ class Sampling:
         return float(np.asarray(self.ensemble.temperature))
 
     def draw(self, potential: Potential, number: int = 0, previous: Frames | None = None) -> Frames:
-        """Frames of the canonical ensemble of `potential`, replica after replica.
+        """Draw frames of the canonical ensemble of a potential, in the order of the replicas.
 
         Args:
-            potential: energy of the dynamics.
-            number: number of the draw; each has other starts, velocities and noise.
-            previous: frames of a similar potential: the replicas start from some of them, chosen
-                by their weights under `potential`.
+            potential: the potential.
+            number: number of the draw, which determines random numbers.
+            previous: frames of a similar potential, from which the initial positions are chosen by
+                their weights under `potential` (None: those of `start`).
 
         Raises:
-            InputError: the molecule's atoms are not in the potential's order.
+            InputError: the potential has another atom order, or a previous frame has an energy that
+                is not finite.
             SimulationError: the dynamics failed.
         """
         from jaxff.md.simulation import simulate
 
         if potential.matched(self.molecule) is not potential:
             raise InputError(
-                "the molecule of the sampling has its atoms in another order than the potential: "
-                "use potential.molecule, or potential.matched(molecule)"
+                "the molecule of the Sampling has another atom order than the potential: use "
+                "potential.molecule, or potential.matched(molecule)"
             )
         replicas = self.start.replicas or 1
         seed = self.start.seed + number * replicas
@@ -384,9 +393,7 @@ class Sampling:
 def _systematic(weights: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Indices (count,) drawn with these weights by systematic resampling."""
     if not np.isfinite(weights).all():
-        raise InputError(
-            "the frames to start from have energies that are not finite: remove such frames"
-        )
+        raise InputError("previous frames have energies that are not finite: remove such frames")
     points = (np.random.default_rng(seed).random() + np.arange(count)) / count
     return np.minimum(np.searchsorted(np.cumsum(weights), points), len(weights) - 1)
 
@@ -395,6 +402,6 @@ def _values(values, frames: Frames) -> Array:
     values = jnp.asarray(values(frames.positions) if callable(values) else values)
     if values.ndim == 0 or len(values) != len(frames):
         raise InputError(
-            f"values have shape {values.shape}: {len(frames)} frames need ({len(frames)}, ...)"
+            f"values must have shape ({len(frames)}, ...) for these frames, got {values.shape}"
         )
     return values

@@ -1,16 +1,16 @@
-"""Trajectories that JAX can differentiate, by parameters, start and ensemble.
+"""Trajectories that JAX can differentiate by parameters, start and ensemble.
 
-Three methods give the same gradient of T steps and differ in memory and cost:
+Three methods give the same gradient of T steps, with different memory and cost:
 
-- "checkpoint": reverse mode that keeps the state at each recorded frame and at the start of each
-  segment between two frames, and computes a segment again when its gradient is needed (Griewank and
-  Walther, ACM Trans. Math. Softw. 26, 19 (2000)).  With segments of √T steps memory grows as √T.
-- "reversible": reverse mode that keeps the recorded frames only and integrates backwards between
-  them, see `jaxff.md.differentiable.reversible`.  Memory is independent of T.
-- "forward": a plain loop, for `jax.jvp` and `jax.jacfwd` with few parameters; memory is independent
-  of T.  In reverse mode, and for derivatives of derivatives, it keeps the work of every step.
+- "checkpoint": reverse mode that stores the state at the start of each segment of steps, and
+  computes a segment again when its gradient is needed.  With segments of √T steps the memory grows
+  as √T (Griewank and Walther, ACM Trans. Math. Softw. 26, 19 (2000)).
+- "reversible": reverse mode that stores the recorded frames only, and integrates backwards between
+  them (see `jaxff.md.differentiable.reversible`).  The memory does not depend on T.
+- "forward": a plain loop for forward mode (`jax.jvp`, `jax.jacfwd`) with few parameters.  The
+  memory does not depend on T.  Reverse mode and second derivatives store every step.
 
-A gradient through chaotic motion is exact but useless; `value_and_gradient` detects it.
+Gradients through chaotic motion are exact but not useful, see `value_and_gradient`.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ def rollout(
 ) -> Trajectory:
     """Compute a trajectory as a pure function that JAX can differentiate.
 
-    It is the trajectory of `simulate` with the same start and ensemble.  It has derivatives by the
-    potential's parameters, positions, velocities, masses and the numbers of the ensemble.
+    The trajectory is that of `simulate` with the same start and ensemble.  It has derivatives by
+    parameters, positions, velocities, masses, and numbers of the ensemble.
 
     Args:
-        potential: of N atoms; it computes in the type of its parameters.
-        start: positions (N, 3) Å, or (R, N, 3) of R independent replicas (None: the geometry of
-            the potential's molecule), velocities in the same shape, Å/fs, and the seed of the
-            noise, an integer; replica r has the noise of seed + r.
+        potential: a potential of N atoms; numbers have the type of its parameters.
+        start: positions (N, 3) or (R, N, 3) Å of R independent replicas (None: the geometry of the
+            potential), velocities in the same shape, Å/fs, and the seed of the noise.
         ensemble: `NVE` or `Langevin`.
-        plan: number of steps, frames and method.
-        masses: (N,) amu; None: those of the potential's molecule.
+        plan: number of steps, recorded frames and method.
+        masses: (N,) amu (None: those of the potential's molecule).
 
     Raises:
-        InputError: arrays of other shapes, numbers out of range, or another ensemble.
+        InputError: arrays of other shapes or missing arrays, numbers out of range, or another
+            ensemble.
     """
     return rollout_and_miss(potential, start, ensemble, plan, masses, 0.0)
 
@@ -73,14 +73,16 @@ def rollout(
 def rollout_and_miss(
     potential: Potential, start: Start, ensemble: Ensemble, plan: Plan, masses, miss
 ) -> Trajectory:
-    """`rollout` with a further argument `miss`, the number zero, which changes nothing.
+    """Compute the trajectory of `rollout`, with an argument `miss` that must be zero.
 
-    With the method "reversible" its "gradient" is the distance, Å, by which the backward motion
-    missed a frame: a backward pass has no other way to return it.
+    With the method "reversible", the derivative by `miss` is the largest error of the backward
+    motion at a frame, Å.  A backward pass can return this number only as a derivative.
     """
     if not ensemble.reversible:
         names = ", ".join(name for name, kind in ENSEMBLES.items() if kind.reversible)
-        raise InputError(f"{ensemble.name!r} cannot be differentiated: use one of {names}")
+        raise InputError(
+            f"the ensemble {ensemble.name!r} cannot be differentiated: use one of {names}"
+        )
     dtype = potential.dtype
     R, v, m = checked_arrays(potential, start, masses, dtype)
     replicas = len(R) if R.ndim == 3 else None
@@ -110,7 +112,7 @@ def _first_forces(program: Program, forward: bool, params: Params, R):
 
 @partial(jax.jit, static_argnums=0)
 def _run(setup: Setup, params: Params, inputs: Inputs, miss):
-    """Positions and momenta (F, ..., N, 3) of the frames."""
+    """Positions and momenta (F, ..., N, 3) of F frames, compiled."""
     ready = setup.program.jit_ready(params)
     if setup.plan.method == "reversible":
         return reversible.run(setup, ready, inputs, miss)
@@ -118,7 +120,7 @@ def _run(setup: Setup, params: Params, inputs: Inputs, miss):
 
 
 def checked_arrays(potential: Potential, start: Start, masses, dtype):
-    """Checked positions Å, velocities Å/fs, ([R,] N, 3) each, and masses (N,) amu.
+    """Check positions Å and velocities Å/fs, ([R,] N, 3), and masses (N,) amu, and return them.
 
     Raises:
         InputError: arrays are missing, or their shapes differ.
@@ -130,16 +132,16 @@ def checked_arrays(potential: Potential, start: Start, masses, dtype):
     if masses is None:
         raise InputError("the potential has no molecule: give masses (N,) in amu")
     if positions is None or start.velocities is None:
-        raise InputError("rollout needs positions and velocities: give both in Start")
+        raise InputError("positions or velocities are missing: give both in Start")
     R, v, m = (jnp.asarray(x, dtype) for x in (positions, start.velocities, masses))
     n = len(m)
     if start.replicas is not None:
         R, v = (jnp.tile(x, (start.replicas, 1, 1)) if x.ndim == 2 else x for x in (R, v))
     if m.ndim != 1 or R.ndim not in (2, 3) or R.shape[-2:] != (n, 3):
-        raise InputError(f"positions have shape {R.shape}, expected ({n}, 3) or (R, {n}, 3) in Å")
+        raise InputError(f"positions must have shape ({n}, 3) or (R, {n}, 3) in Å, got {R.shape}")
     if potential.n_atoms not in (None, n) or potential.program.n_atoms_min > n:
         wanted = potential.n_atoms or potential.program.n_atoms_min
-        raise InputError(f"there are {n} masses, but the potential needs {wanted}")
+        raise InputError(f"masses must have shape ({wanted},) for this potential, got ({n},)")
     if v.shape != R.shape:
-        raise InputError(f"velocities have shape {v.shape}, expected {R.shape}, in Å/fs")
+        raise InputError(f"velocities must have shape {R.shape} in Å/fs, got {v.shape}")
     return R, v, m

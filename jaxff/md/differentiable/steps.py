@@ -1,4 +1,4 @@
-"""Steps of a rollout, and the forces and derivatives that they need."""
+"""Steps of a rollout, with their forces and derivatives."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ METHODS = ("checkpoint", "reversible", "forward")
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps of a rollout, its recorded frames, and the method of its derivatives.
+    """Steps and recorded frames of a rollout, and the method of differentiation.
 
     Attributes:
         steps: number of steps, a multiple of `every`.
-        every: steps between recorded frames.
-        method: "checkpoint", "reversible" or "forward", see `jaxff.md.differentiable.rollout`.  The
-            trajectory is the same; only "forward" has derivatives by forward mode (`jax.jvp`).
-        segment: steps that a gradient keeps in memory with "checkpoint"; a divisor of `every`.
-            None: the divisor of `every` nearest to its square root.
+        every: number of steps between recorded frames.
+        method: "checkpoint", "reversible" or "forward", see `jaxff.md.differentiable.rollouts`.
+            Only "forward" can be used in forward mode (`jax.jvp`).
+        segment: number of steps in a segment of "checkpoint", a divisor of `every`.  None: the
+            divisor nearest to the square root of `every`.
 
     Raises:
         InputError: numbers that do not divide each other, or an unknown method.
@@ -43,7 +43,7 @@ class Plan:
 
     def __post_init__(self):
         if self.method not in METHODS:
-            raise InputError(f"unknown method {self.method!r}: use one of {', '.join(METHODS)}")
+            raise InputError(f"method={self.method!r} must be one of {', '.join(METHODS)}")
         every = checked_count("every", self.every)
         values = {
             "steps": checked_count("steps", self.steps),
@@ -61,13 +61,13 @@ class Plan:
 
 
 def divisor_near(number: int, wanted: float) -> int:
-    """The divisor of `number` whose ratio to `wanted` is nearest to one."""
+    """Return the divisor of `number` whose ratio to `wanted` is nearest to one."""
     divisors = [d for d in range(1, number + 1) if number % d == 0]
     return min(divisors, key=lambda d: abs(math.log(d / wanted)))
 
 
 class Setup(NamedTuple):
-    """The choices that decide which code is compiled."""
+    """Choices that determine the compiled code."""
 
     program: Program
     ensemble: type[Ensemble]
@@ -76,6 +76,8 @@ class Setup(NamedTuple):
 
 class Inputs(NamedTuple):
     """Arrays that determine a trajectory; with replicas each field has a leading axis.
+
+    The unit of time in momenta and masses is the time step.
 
     Attributes:
         positions: (N, 3) Å.
@@ -95,7 +97,10 @@ class Inputs(NamedTuple):
 
 
 def loop(setup: Setup, params: Params, inputs: Inputs, checkpoint: bool):
-    """Positions and momenta of the frames; `checkpoint` keeps the starts of segments."""
+    """Run all steps, and return positions and momenta (F, ..., N, 3) of F frames.
+
+    With `checkpoint`, a gradient stores only the start of each segment.
+    """
     plan = setup.plan
     force_fn = partial(pulled_forces if checkpoint else forces, setup.program, params)
     each = each_replica(inputs)
@@ -120,13 +125,13 @@ def loop(setup: Setup, params: Params, inputs: Inputs, checkpoint: bool):
 
 
 def step(ensemble: type[Ensemble], force_fn, t, core, inputs: Inputs):
-    """Positions, momenta and forces (N, 3) after one step.
+    """Return positions, momenta and forces (N, 3) after one step.
 
     Args:
-        ensemble: the class whose step it is.
-        force_fn: positions (N, 3) Å to forces (N, 3) kcal/mol/Å.
-        t: () integer, number of steps before.
-        core: positions, momenta and forces before.
+        ensemble: class of the ensemble.
+        force_fn: function from positions (N, 3) Å to forces (N, 3) kcal/mol/Å.
+        t: () integer, number of earlier steps.
+        core: positions, momenta and forces (N, 3) before the step.
         inputs: masses, thermostat and key.
     """
     scheme = Scheme(ensemble)
@@ -144,7 +149,7 @@ def each_replica(inputs: Inputs):
 
 
 def forces(program: Program, params: Params, R):
-    """Forces (N, 3) kcal/mol/Å at R (N, 3) Å."""
+    """Forces (N, 3) kcal/mol/Å of a program with parameters at R (N, 3) Å."""
     return -jax.grad(program.energy, argnums=1)(params, R)
 
 
@@ -166,20 +171,20 @@ pulled_forces.defvjp(_forces_forwards, _forces_backwards, symbolic_zeros=True)
 
 
 def pull(energy, moving, fixed, R, bar):
-    """Forces at R, and the cotangents that a cotangent of the forces gives.
+    """Compute forces at R, and propagate a cotangent of the forces to parameters and positions.
 
-    Second derivatives are symmetric: the cotangents are minus the change of the energy's gradient
+    As second derivatives are symmetric, the result is minus the derivative of the energy's gradient
     along `bar`.
 
     Args:
         energy: function of parameters and positions R.
-        moving: parameters that need a gradient; None in place of all other parameters.
-        fixed: the other parameters; None in place of those that need a gradient.
-        R: positions.
-        bar: cotangent of the forces.
+        moving: parameters that need a gradient; None in place of the others.
+        fixed: the other parameters; None in place of those in `moving`.
+        R: (..., N, 3) Å.
+        bar: (..., N, 3) cotangent of the forces.
 
     Returns:
-        forces, cotangents of `moving`, cotangent of R.
+        Forces, cotangents of `moving`, and cotangent of R.
     """
 
     def slopes(R):
@@ -194,12 +199,12 @@ def pull(energy, moving, fixed, R, bar):
 
 
 def split(params):
-    """Trees of the parameters that need a gradient, of those that do not, and of all.
+    """Return trees of the parameters that need a gradient, of the others, and of all.
 
     The first two trees contain None in place of the parameters of the other tree.
 
     Args:
-        params: tree of the values that `custom_vjp` passes with `symbolic_zeros`.
+        params: tree of values from `jax.custom_vjp` with `symbolic_zeros`.
     """
     moving = jax.tree.map(lambda x: x.value if x.perturbed else None, params, is_leaf=_primal)
     fixed = jax.tree.map(lambda x: None if x.perturbed else x.value, params, is_leaf=_primal)
@@ -207,12 +212,12 @@ def split(params):
 
 
 def values_of(tree):
-    """Values of a tree that `custom_vjp` passes with `symbolic_zeros`."""
+    """Return the arrays of a tree of values from `jax.custom_vjp` with `symbolic_zeros`."""
     return jax.tree.map(lambda x: x.value, tree, is_leaf=_primal)
 
 
 def dense(cotangent):
-    """The cotangent as an array, also if it is symbolically zero."""
+    """Return a cotangent as an array; a symbolic zero becomes zeros."""
     if isinstance(cotangent, SymbolicZero):
         aval: Any = cotangent.aval
         return jnp.zeros(aval.shape, aval.dtype)

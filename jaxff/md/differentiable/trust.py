@@ -1,9 +1,9 @@
 """Gradients of trajectories, and whether they can be trusted.
 
-In chaotic motion two trajectories that start close together separate exponentially.  A gradient
-through such motion also grows exponentially.  It is exact, but valid for tiny changes only
-(Metz et al., arXiv:2111.05803).  The growth of a small change of the start shows for how long
-a gradient is useful.
+In chaotic motion, a small change of the start grows exponentially, and so do gradients.  Such a
+gradient is exact, but valid for tiny changes only.  The growth of a small change shows up to which
+time a gradient is useful.
+Source: Metz et al., arXiv:2111.05803.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ class Trust:
 
     Attributes:
         times: (L,) fs.
-        growth: (L,) factor by which a small random change of the start has grown, in the norm
-            √Σ m (δr²/τ² + δv²), τ = 5.3 fs; the largest of the replicas.
-        exponent: 1/fs, the finite-time Lyapunov exponent ln(growth)/time at the end.
-        horizon: fs, first time with a growth above `limit` times 1 + time/τ, which is the largest
-            growth without forces; infinite if there is none.
-        miss: Å, distance by which the backward motion of the method "reversible" missed a frame;
-            None for other methods.
-        trusted: whether the run ends before the horizon, the miss is below 1e-3 Å, and value and
-            gradient are finite.
-        reason: why the gradient is not trusted; empty if it is.
+        growth: (L,) factor by which a small random change of the start has grown at these times.
+            The norm of changes δr and δv is √Σ m (δr²/τ² + δv²) with masses m and τ = 5.3 fs; the
+            largest growth of the replicas is used.
+        exponent: finite-time Lyapunov exponent ln(growth)/time at the end, 1/fs.
+        horizon: first time with a growth above `limit` · (1 + time/τ), fs; infinite if there is
+            none.  Without forces the growth is at most 1 + time/τ.
+        miss: largest error of the backward motion of the method "reversible", Å; None for other
+            methods.
+        trusted: whether the trajectory ends before the horizon, `miss` is at most 1e-3 Å, and value
+            and gradient are finite.
+        reason: why the gradient is not trusted, or "".
     """
 
     times: np.ndarray
@@ -68,8 +69,8 @@ class Gradient(NamedTuple):
 
     Attributes:
         value: the loss.
-        params: {term: {column: array}} of the free parameters, in the unit of the loss divided by
-            that of the parameter; zero for rows that are not free.
+        params: {term: {column: array}}, derivatives by the free parameters, in the unit of the loss
+            divided by that of the parameter; zero for rows that are not free.
         trust: see `Trust`.
     """
 
@@ -89,24 +90,22 @@ def value_and_gradient(
     trainable: Sequence[str] | None = None,
     limit: float = GROWTH,
 ) -> Gradient:
-    """A loss of a trajectory, its gradient, and whether to trust the gradient.
-
-    Costs one forward-mode rollout in addition to the gradient.
+    """Compute a loss of a trajectory, its gradient, and whether to trust the gradient.
 
     Args:
-        loss: a function that JAX can differentiate, from the `Trajectory` to a scalar ().
-        potential: of N atoms.
-        start, ensemble, plan, masses: as for `rollout`.  With the method "forward" the gradient is
-            by forward mode, one tangent for each parameter.
-        trainable: patterns of parameter names such as ["bond.k", "bond.k:c3-oh"], as in `fit`;
-            None: the parameters that each term declares trainable.
+        loss: function from the `Trajectory` to a scalar (), differentiable by JAX.
+        potential: a potential of N atoms.
+        start, ensemble, plan, masses: see `rollout`.  The method "forward" needs one tangent for
+            each parameter.
+        trainable: patterns of parameter names such as ["bond.k", "bond.k:c3-oh"], see `jaxff.fit`
+            (None: the parameters that each term declares trainable).
         limit: see `Trust.horizon`.
 
     Raises:
-        InputError: as `rollout`, or no parameter is free.
+        InputError: no parameter is free, or an argument of `rollout` is invalid.
 
     Warns:
-        UntrustedWarning: the gradient must not be trusted; the message says why.
+        UntrustedWarning: the gradient must not be trusted.
     """
     free = FreeParameters.of(potential, trainable)
     theta = free.values(potential.params)
@@ -146,11 +145,14 @@ def perturbation_growth(
     *,
     masses=None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times (L,) fs, and the growth (L,) of a small random change of the start.
+    """Compute times (L,) fs and the growth (L,) of a small random change of the start.
 
     Args:
-        potential, start, ensemble, masses: as for `rollout`.
-        steps: number of steps; the growth is recorded about 50 times.
+        potential, start, ensemble, masses: see `rollout`.
+        steps: number of steps; L is about 50.
+
+    Raises:
+        InputError: an argument of `rollout` is invalid.
     """
     every = divisor_near(steps, max(steps / LOOKS, 1.0))
     plan = Plan(steps, every, "forward")
@@ -174,14 +176,20 @@ def perturbation_growth(
 
 
 def _free_entries(array, rows) -> np.ndarray:
-    """Mask in the shape of the array: True in all rows, or in those of `rows` (n,)."""
+    """Return a mask in the shape of an array: True in all rows, or where `rows` (n,) is True."""
     if rows is None:
         return np.ones(array.shape, bool)
     return np.broadcast_to(rows.reshape(-1, *(1,) * (array.ndim - 1)), array.shape)
 
 
 def _forward(function, theta, masks):
-    """Value and gradient of a function of arrays, by forward mode in the free entries."""
+    """Return value and gradient of a function of arrays, by forward mode.
+
+    Args:
+        function: function from a tree of arrays to a scalar ().
+        theta: tree of arrays.
+        masks: tree of masks of the entries that are free.
+    """
     vector, arrays = ravel_pytree(theta)
     entries = np.flatnonzero(ravel_pytree(masks)[0])
     directions = np.zeros((len(entries), len(vector)), vector.dtype)
@@ -202,16 +210,15 @@ def _verdict(times, growth, miss, finite: bool, limit: float) -> Trust:
     reasons = []
     if past.any():
         reasons.append(
-            f"small changes grow by {growth[-1]:.2g} in {times[-1]:g} fs, and after {horizon:g} fs "
-            f"more than {limit:g} times as much as without forces: the motion is chaotic, and the "
-            "gradient is valid for tiny changes only; use fewer steps, or fit averages by "
-            "reweighting"
+            f"the motion is chaotic, because small changes grow {growth[-1]:.2g} times in "
+            f"{times[-1]:g} fs (limit exceeded at {horizon:g} fs): use fewer steps, or fit "
+            "averages by reweighting"
         )
     if miss is not None and not miss <= MISS:
         reasons.append(
-            f"the backward motion missed a frame by {miss:.2g} Å (allowed: {MISS:g} Å): record "
-            'more often, compute in float64, or use the method "checkpoint"'
+            f"the backward motion has an error of {miss:.2g} Å (limit {MISS:g} Å): record more "
+            'frames, compute in float64, or use the method "checkpoint"'
         )
     if not finite and not reasons:
-        reasons.append("the loss or its gradient is not finite")
+        reasons.append("the loss or its gradient is not finite: check the loss and the start")
     return Trust(times, growth, exponent, horizon, miss, not reasons, "; ".join(reasons))
