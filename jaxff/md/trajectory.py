@@ -118,18 +118,18 @@ def read_trajectory(path, topology: Molecule | None = None) -> dict[str, np.ndar
 
 
 def _check_read(path, frames: Mapping[str, np.ndarray]) -> None:
-    """Raise InputError if an array has the wrong shape, or if atoms are impossibly far away."""
+    """Raise `InputError` if an array has a wrong shape, or if a coordinate is too large."""
     shape = np.shape(frames["positions"])
     for key, array in frames.items():
         rest = tuple(shape[1] if n == "N" else n for n in QUANTITIES[key])
         if len(shape) != 3 or array.shape != (shape[0], *rest) or array.dtype.kind not in "fiu":
             raise InputError(
-                f"{path}: it is damaged, because its {key} have shape {array.shape} for positions "
-                f"of shape {shape}; copy or make it again"
+                f"{path}: the file is damaged, because {key} have shape {array.shape} for "
+                f"positions of shape {shape}; copy or make it again"
             )
     if not (np.abs(frames["positions"]) <= FARTHEST).all():
         raise InputError(
-            f"{path}: it is damaged, because a coordinate is not finite or larger than "
+            f"{path}: the file is damaged, because a coordinate is not finite or larger than "
             f"{FARTHEST:g} Å; copy or make it again"
         )
 

@@ -561,5 +561,5 @@ def test_arrays_of_wrong_shape_or_size_are_damage(tmp_path, ethanol, frames, key
             del file[name]
             file[name] = 300.0
             file[name].attrs["unit"] = h5md.UNITS[key]
-    with pytest.raises(InputError, match="it is damaged, because"):
+    with pytest.raises(InputError, match="the file is damaged, because"):
         read_trajectory(path)
