@@ -297,7 +297,7 @@ def peak_shifts(spectra: Sequence[Spectrum], within: float = 40.0) -> list[dict]
 
 
 def _exact(wavenumbers, step):
-    """Return wavenumbers, cm⁻¹, corrected for the time step, and the derivative of the function."""
+    """Correct wavenumbers, cm⁻¹, for the time step; also return the derivative of the result."""
     phase = np.pi * wavenumbers / units.WAVENUMBER_PER_FS * step
     return units.WAVENUMBER_PER_FS / (np.pi * step) * np.sin(phase), np.cos(phase)
 

@@ -13,9 +13,9 @@ from jaxff.molecule import Molecule
 def rotatable_torsions(molecule: Molecule) -> np.ndarray:
     """Return one torsion (i, j, k, l) for each rotatable bond j-k, with the heaviest end atoms.
 
-    A rotatable bond is outside rings, and both atoms have other, non-linear bonds.  Torsions are
-    in order of decreasing mass of the lighter end atom.  Bonds of symmetric tops, such as methyl
-    groups, are last.
+    A rotatable bond is outside rings.  Both atoms have other neighbours and are not linear.
+    Torsions are in order of decreasing mass of the lighter end atom, and those of symmetric tops,
+    such as methyl groups, are last.
 
     Returns:
         (T, 4) atom indices.

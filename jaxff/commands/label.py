@@ -33,7 +33,11 @@ def options(sub) -> None:
         help="molecule whose bonds a force field uses (default: the bonds of the first frame)",
     )  # fmt: skip
     sub.add_argument(
-        "--scheduler", metavar="ADDRESS|local", help="address of a Dask cluster that labels"
+        "--scheduler",
+        metavar="ADDRESS|local",
+        help="label on a Dask cluster: address of the "
+        "scheduler, or local for a cluster on this "
+        "machine",
     )
     sub.add_argument(
         "--skip-failed", action="store_true", help="leave out frames whose calculation fails"

@@ -124,7 +124,9 @@ def _check_geometry(molecule: Molecule) -> None:
     apart = np.linalg.norm(R[:, None] - R, axis=-1) + 10.0 * np.eye(len(R))
     if apart.min() < 0.4:
         i, j = np.unravel_index(np.argmin(apart), apart.shape)
-        raise InputError(f"{who}: atoms {i} and {j} are only {apart.min():.2f} Å apart; move one of them")
+        raise InputError(
+            f"{who}: atoms {i} and {j} are only {apart.min():.2f} Å apart; move one of them"
+        )
     degree = np.bincount(molecule.bonds.ravel(), minlength=len(R))
     flat = np.linalg.svd(R - R.mean(axis=0), compute_uv=False)[-1] < 0.05 if len(R) > 3 else False
     if flat and (degree >= 4).any():

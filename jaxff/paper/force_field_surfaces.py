@@ -22,7 +22,7 @@ MINIMA_COLUMNS = [
 ]  # fmt: skip
 LIKENESS_COLUMNS = [
     "molecule", "potential", "correlation, relaxed", "correlation, rigid",
-    "coupling of the rotors / sGDML's, relaxed", "rigid",
+    "coupling of the rotors relative to sGDML, relaxed", "rigid",
 ]  # fmt: skip
 LISTED = 5  # minima in a row of the table
 NOT_RUN = "not run with the small sizes"

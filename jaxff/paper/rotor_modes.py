@@ -18,7 +18,7 @@ STEP = 1e-4  # Å, of the finite differences of torsions
 
 
 def run(setting: Setting) -> Result:
-    """Compare the shares of both rotors in the two lowest modes by sGDML, reference and GAFF."""
+    """Compare the shares of both rotors in the lowest modes by sGDML, GAFF and the reference."""
     name = setting.surface_set(MOLECULE)
     data, method = setting.dataset(name), setting.reference(name)
     torsions = rotors(data.molecule)
