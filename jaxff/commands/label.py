@@ -35,8 +35,7 @@ def options(sub) -> None:
     sub.add_argument(
         "--scheduler",
         metavar="ADDRESS|local",
-        help="label on a Dask cluster: address of the "
-        "scheduler, or local for a cluster on this "
+        help="label on a Dask cluster: address of the scheduler, or local for a cluster on this "
         "machine",
     )
     sub.add_argument(
