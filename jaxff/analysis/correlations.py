@@ -36,7 +36,7 @@ def mean_square_displacement(
     Args:
         positions: (..., F, N, 3) Å, not wrapped into a box.
         masses: (N,) amu, to remove the motion of the centre of mass; None to keep this motion.
-        n_lags: number of lags, from 0 frames, static; None for all F.
+        n_lags: number of lags (0, 1, 2, ... frames), static; None for all F.
 
     Raises:
         InputError: arrays of other shapes, or n_lags out of range.
@@ -56,7 +56,7 @@ def velocity_autocorrelation(
     Args:
         velocities: (..., F, N, 3) Å/fs.
         masses: (N,) amu, weights of the atoms; None for equal weights.
-        n_lags: number of lags, from 0 frames, static; None for all F.
+        n_lags: number of lags (0, 1, 2, ... frames), static; None for all F.
         normalized: whether to divide by the value at lag 0.
 
     Raises:

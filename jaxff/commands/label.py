@@ -39,7 +39,7 @@ def options(sub) -> None:
         "machine",
     )
     sub.add_argument(
-        "--skip-failed", action="store_true", help="leave out frames whose calculation fails"
+        "--skip-failed", action="store_true", help="omit frames whose calculation fails"
     )
     sub.add_argument("--overwrite", action="store_true", help="replace the output of another run")
     dynamics = sub.add_argument_group("sampling of frames by molecular dynamics")

@@ -65,9 +65,10 @@ def counted(
 
 
 def facing(shares: np.ndarray) -> np.ndarray:
-    """Compute the share (...) of frames with the ester facing the acid, from K basins (..., K).
+    """Compute the share (...) of frames with the ester facing the acid.
 
-    Frames with a turned hydroxyl group are omitted.
+    `shares` (..., K) are the shares of the K basins. Frames with a turned hydroxyl group are
+    omitted.
     """
     return shares[..., :2].sum(axis=-1) / shares[..., :4].sum(axis=-1)
 

@@ -202,8 +202,8 @@ def above_others(energies: np.ndarray, k: int, nearest: np.ndarray) -> Estimate:
     Args:
         energies: (K,) kcal/mol, of the minima relaxed by a potential; NaN if not converged.
         k: index of the minimum.
-        nearest: (K,) indices of the minima to which they relaxed. Those that relaxed to minimum k
-            are no other minima.
+        nearest: (K,) indices of the minima after relaxation. Minima that relaxed to minimum k are
+            ignored.
     """
     others = np.isfinite(energies) & (nearest != k) & (np.arange(len(energies)) != k)
     lowest = np.min(energies, where=others, initial=np.inf)

@@ -64,7 +64,11 @@ def findings(errors: dict[str, Estimate]) -> list:
 def refine(
     setting: Setting, molecule: str, few: int, many: int, repeat: int
 ) -> dict[str, Potential]:
-    """Train kernels on frames of GAFF, before and after refinement and with more frames."""
+    """Train kernels on `few` frames of GAFF, on `many` frames of GAFF, and with refinement.
+
+    Returns the kernels by kind of training. The refined kernel starts from `few` frames of GAFF and
+    has `many` frames in the end.
+    """
     place = setting.place("refinement")
     data: Dataset = setting.dataset(molecule)
     labelling = Labelling(setting.reference(molecule) or LABELS, name=molecule)
