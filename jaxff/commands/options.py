@@ -214,7 +214,7 @@ def sampling_options(sub, default: Sampling) -> None:
 
 
 def sampling(arguments: argparse.Namespace) -> Sampling:
-    """Return the settings of a command with `sampling_options`."""
+    """Return the `Sampling` that the options of a command describe."""
     names = ("temperature", "spacing", "equilibration", "replicas", "dt", "friction", "seed")
     return Sampling(**{name: getattr(arguments, name) for name in names})
 

@@ -249,7 +249,7 @@ def _check_labels(data, console) -> None:
     try:
         known = gaff(data.molecule, charges="gasteiger")
     except InputError as error:
-        console.say(f"the labels are not checked, as GAFF lacks parameters: {error}")
+        console.say(f"the labels are not compared with GAFF, which has no parameters: {error}")
         return
     check_labels(data, *known.predict(data.positions))
 
