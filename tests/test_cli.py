@@ -384,14 +384,17 @@ def test_wrong_kinds_of_files_are_named(tmp_path, capsys):
     ions.save(tmp_path / "d.npz")
     data, model, coordinates = (tmp_path / name for name in ("d.npz", "m.npz", "m.inpcrd"))
     message = fails(capsys, "evaluate", coordinates, data)
-    assert "m.inpcrd: neither a model nor a force field; their suffixes are .npz, .prm" in message
+    assert (
+        "m.inpcrd: neither a model nor a force field; give a file with a suffix of .npz, .prm"
+        in message
+    )
     assert "contains a model or a state; give a data set" in fails(capsys, "evaluate", model, model)
     assert "d.npz is a file; choose a folder" in fails(capsys, "minimize", model, model, "-o", data)
     options = ("--no-check", "--charges", "gasteiger", "-o", tmp_path / "f.npz")
     neutral = tmp_path / "neutral.npz"
     dataclasses.replace(ions, charge=0).save(neutral)
     message = fails(capsys, "fit", neutral, *options)
-    assert "net charge +0 (possible: +1); correct the charge (in the command line with" in message
+    assert "net charge +0 (possible: +1); correct the charge (--charge)" in message
     message = fails(capsys, "fit", data, "--charge=-1", *options)
     assert "has the charge +1, but --charge is -1: correct one of them" in message
 

@@ -56,7 +56,7 @@ def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
             return from_mol2(lewis.molecule, method)
         if method not in METHODS:
             raise InputError(
-                f"charges must be {', '.join(METHODS)}, a mol2 file or an array (got "
+                f"charges (--charges) must be {', '.join(METHODS)}, a mol2 file or an array (got "
                 f"{str(method)!r})"
             )
         if method == "gasteiger":

@@ -146,8 +146,8 @@ def lewis_structure(molecule: Molecule) -> Lewis:
         raise InputError(
             f"{who}: no closed-shell structure has the net charge {molecule.charge:+d}"
             + (
-                f" (possible: {', '.join(f'{q:+d}' for q in fits)}); correct the charge (in the "
-                "command line with --charge) or the hydrogens"
+                f" (possible: {', '.join(f'{q:+d}' for q in fits)}); correct the charge "
+                "(--charge) or the hydrogens"
                 if fits
                 else "; add missing hydrogens (radicals are not supported)"
             )

@@ -50,7 +50,7 @@ def test_charges_as_array_or_mol2(tmp_path):
     [
         (np.zeros(5), "must be 6 finite numbers"),
         (np.full(6, 0.1), r"sum to \+0.6000, but the net charge is \+0"),
-        ("mulliken", "charges must be resp, gasteiger, am1bcc"),
+        ("mulliken", r"charges .--charges. must be resp, gasteiger, am1bcc"),
         (["a"] * 6, "must be numbers"),
         ("nowhere.mol2", "no such file"),
     ],
