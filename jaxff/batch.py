@@ -30,9 +30,9 @@ FRAMES = (64, 8, 1)  # frames of each molecule in one call, so that few programs
 class Stack(Sequence):
     """Potentials of different molecules that are evaluated together; see `stack`.
 
-    A stack is a sequence of K potentials.  `jaxff.fit` accepts a stack in place of a list of
-    potentials, and `jaxff.md.simulate_stack` simulates all its molecules together.  A stack has no
-    box: periodic models use the lattice that is stored in them.
+    A stack is a sequence of K potentials.  `jaxff.fit` accepts a stack instead of a list of
+    potentials, and `jaxff.md.simulate_stack` simulates all molecules together.  A stack has no box:
+    periodic models use their stored lattice.
 
     Attributes:
         potentials: (K,) potentials.

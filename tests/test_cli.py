@@ -389,7 +389,7 @@ def test_wrong_kinds_of_files_are_named(tmp_path, capsys):
         in message
     )
     assert "contains a model or a state; give a data set" in fails(capsys, "evaluate", model, model)
-    assert "d.npz is a file; choose a folder" in fails(capsys, "minimize", model, model, "-o", data)
+    assert "d.npz is a file, not a folder" in fails(capsys, "minimize", model, model, "-o", data)
     options = ("--no-check", "--charges", "gasteiger", "-o", tmp_path / "f.npz")
     neutral = tmp_path / "neutral.npz"
     dataclasses.replace(ions, charge=0).save(neutral)

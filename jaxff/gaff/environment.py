@@ -1,4 +1,4 @@
-"""Environments of atoms in a Lewis structure, which determine their GAFF types."""
+"""Environments of atoms in a Lewis structure, which determine GAFF types."""
 
 from __future__ import annotations
 
