@@ -185,7 +185,10 @@ def _say_student(student: Student, console: Console) -> None:
         words.append(f"({student.failed} failed and are omitted)")
     if student.errors:
         mae = student.errors["force_mae"]
-        words.append(f"; force MAE of the model of the teacher's labels: {mae:.3f} kcal/mol/Å")
+        words.append(
+            "; a model of these labels reproduces the teacher with a force MAE of "
+            f"{mae:.3f} kcal/mol/Å"
+        )
     console.say(" ".join(words).replace(" ;", ";"))
 
 

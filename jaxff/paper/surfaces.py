@@ -151,7 +151,7 @@ def rms_difference(reference: Surface, other: Scan) -> Estimate:
 def coupling(energies: np.ndarray) -> np.ndarray:
     """Compute the coupling (A, B) of a surface (A, B) of two torsions.
 
-    The coupling is the surface minus the best sum of functions of one torsion.
+    The coupling is the surface minus the best sum of a function of each torsion.
     """
     rows, columns = energies.mean(axis=1, keepdims=True), energies.mean(axis=0, keepdims=True)
     return energies - rows - columns + energies.mean()

@@ -101,7 +101,7 @@ def common_molecule(first: Molecule, given: Molecule | None, charge: int | None)
 
 
 def coinciding_atoms(positions: np.ndarray) -> dict[int, str]:
-    """Return the numbers of frames (M, N, 3) Å with coinciding atoms, and name these atoms.
+    """Find frames (M, N, 3) Å with coinciding atoms; return the atoms by number of the frame.
 
     Some calculators return finite energies for such frames.
     """
