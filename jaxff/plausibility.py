@@ -149,9 +149,10 @@ def bond_force_constants(
 
 
 def _nearest_neighbour_ratio(molecule: Molecule, positions: np.ndarray) -> float | None:
-    """Median over atoms of the nearest distance, divided by both covalent radii.
+    """Median over atoms of the nearest distance, in units of the covalent radii.
 
-    The result is None without frames, or for a single atom.
+    Each distance is divided by the sum of the covalent radii of both atoms.  The result is None
+    without frames, or for a single atom.
     """
     n = molecule.n_atoms
     if n < 2 or len(positions) == 0:

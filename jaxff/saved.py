@@ -329,7 +329,7 @@ def _value(value, path):
 
 
 def _described(function, path) -> dict:
-    """A function as JSON values: its name and keyword arguments of a partial.
+    """A function as JSON values: the name, and arguments of a `functools.partial`.
 
     Raises:
         InputError: the function cannot be imported by its name.

@@ -55,7 +55,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Potential:
     model = model_of(path)
     if model is None:
         kinds = ", nor ".join(known.name for known in MODELS)
-        raise InputError(f"{path}: not {kinds}; give such a file")
+        raise InputError(f"{path}: not {kinds}; give a file of one of these kinds")
     return model.load(Path(path), trust)
 
 

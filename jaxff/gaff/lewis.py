@@ -109,8 +109,8 @@ def lewis_structure(molecule: Molecule) -> Lewis:
     """The Lewis structure of a molecule, for any order of the atoms.
 
     Raises:
-        InputError: the molecule has an element that GAFF does not support, consists of several
-            molecules, has an atom with too many neighbours, or has no closed-shell structure.
+        InputError: GAFF does not support an element, there are several molecules, an atom has too
+            many neighbours, or no closed-shell structure exists.
     """
     if not isinstance(molecule, Molecule):
         raise InputError(

@@ -1,6 +1,6 @@
 """Topologies: AMBER force fields of molecules as tables.
 
-Force-field files and potentials are converted to a `Topology` and from it.
+Force-field files and potentials are converted to and from a `Topology`.
 """
 
 from __future__ import annotations
