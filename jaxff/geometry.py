@@ -1,9 +1,9 @@
 """Distances, angles and dihedrals, with finite values and correct gradients.
 
 Points and vectors are (3,) Å.  Additional trailing axes batch over interactions, so that one
-processor instruction serves several interactions.  Some gradients do not exist: at coincident
-atoms, straight angles and dihedrals of collinear atoms.  They are set to zero, the mean over all
-directions.  Derivatives are written in closed form, which is accurate and fast.
+processor instruction serves several interactions.  Gradients that do not exist are set to zero,
+the mean over all directions.  This happens at coincident atoms, at straight angles, and for
+dihedrals of collinear atoms.  Derivatives are written in closed form, which is accurate and fast.
 """
 
 from __future__ import annotations

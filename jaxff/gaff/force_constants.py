@@ -49,8 +49,8 @@ def seminario(
         positions: (N, 3) Å, the minimum, in the atom order of the potential.
         hessian: (N, 3, N, 3) or (3N, 3N) kcal/mol/Å² at `positions`, in the same axes.
         angles: "projected": the block of the two end atoms, projected onto their rotations about
-            the vertex; it is as exact as for bonds, but impossible in three-membered rings.
-            "modified": the method of Allen, Payne and Cole.
+            the vertex; this is impossible in three-membered rings.  "modified": the method of
+            Allen, Payne and Cole.
         equilibrium: whether equilibrium lengths and angles are also set, from `positions`.
 
     Returns:

@@ -19,7 +19,7 @@ def morse_bond(d, depth, width, length):
     Args:
         d: (3,) Å, bond vector.
         depth: () kcal/mol, dissociation energy.
-        width: () 1/Å.
+        width: () 1/Å, inverse width of the potential well.
         length: () Å, equilibrium length.
     """
     # expm1 is accurate near the minimum.
