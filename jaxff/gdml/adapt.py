@@ -115,9 +115,9 @@ class Adaptation:
                 break
         else:
             warnings.warn(
-                f"the parameters of the baseline still change by {change:.2g} of their scales "
-                f"after {MAX_STEPS} steps; the model is valid, but a baseline with fewer trainable "
-                "parameters may be more accurate",
+                f"after {MAX_STEPS} steps the parameters of the baseline still change by "
+                f"{change:.2g} of their scales.  The model is valid; a baseline with fewer "
+                "trainable parameters may be more accurate",
                 stacklevel=3,
             )
         return free.moved(unravel(moves))

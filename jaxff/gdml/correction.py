@@ -52,14 +52,13 @@ def train_correction(
 
     Args:
         dataset: M frames near the structures to correct, for example from `nearest_frames`.
-        baseline: the potential to correct; its atoms are matched to those of the data set by the
-            bond graph.
+        baseline: the potential to correct.  The bond graph matches the atoms to the data set.
         atoms: (K,) indices of the atoms that the correction acts on, at least three.
         valid: validation frames, similar to those of `dataset` (None: a fifth of `dataset`, if
             `sigma` or λ has several values).
         background: frames far from the structures to correct, with labels of the same method, at
-            which the correction should be zero.  The mean difference between their energies and
-            those of the baseline becomes zero (None: that of the training frames).
+            which the correction should be zero.  The mean error of the baseline's energies at these
+            frames is subtracted (None: the mean error at the training frames).
         sigma: length scale, 1/Å, or several values to choose from.
         kernel: λ, symmetries and reach of the correction.
         run: seed, memory limit, checkpoint folder and progress.
@@ -68,8 +67,8 @@ def train_correction(
         The correction, a potential of K atoms in the order of `atoms`.
 
     Raises:
-        InputError: `baseline` is not a `Potential`, `atoms` are invalid, a data set has no frames,
-            no energies or another molecule, or `gdml.train` raises it for the training frames.
+        InputError: `baseline` is not a `Potential`, `atoms` are invalid, or a data set has no
+            frames, no energies or another molecule; see also `gdml.train`.
     """
     kernel = kernel or LocalKernel()
     # The baseline is wrong near these frames, so that labels are not compared with it.
@@ -203,11 +202,10 @@ class Reach(NamedTuple):
     def of(cls, descriptors: np.ndarray, entries: np.ndarray, factor: float) -> Reach:
         """The parameters for given training frames.
 
-        d² is the squared distance from a frame to its nearest neighbour, and q the smooth minimum
-        of its squared distances to all other frames.  With Q the 95 % quantile over the frames,
-        inner = Q(q) + Q(d²) and outer = Q(q) + factor² Q(d²).  The softness is the median of d².
-        The switch is therefore one for new frames that are as close to the training frames as
-        these are to each other.
+        For each frame, d² is the smallest and q the smooth minimum of the squared distances to all
+        other frames.  With Q the 95 % quantile over the frames, inner = Q(q) + Q(d²) and
+        outer = Q(q) + factor² Q(d²).  The softness is the median of d².  The switch is therefore
+        one at the distances that are typical between training frames.
 
         Args:
             descriptors: (M, D) 1/Å.
@@ -228,7 +226,15 @@ _soft_rows = jax.jit(jax.vmap(soft_minimum, in_axes=(0, None)))
 
 
 def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
-    """Squared distances (I, M, P), 1/Å², of I frames from the P images of M; ∞ from itself."""
+    """Squared distances (I, M, P), 1/Å², from I frames to the P images of all M frames.
+
+    Distances from a frame to images of the same frame are infinite.
+
+    Args:
+        x: (M, D) descriptors, 1/Å.
+        entries: (P, D) permutations of the entries of the descriptors.
+        rows: the I frames.
+    """
     images = jnp.asarray(x[:, entries].reshape(-1, x.shape[1]))
     squares = np.asarray(squared_distances(jnp.asarray(x[rows]), images))
     squares = np.maximum(squares.reshape(-1, len(x), len(entries)), 0.0)
@@ -240,7 +246,7 @@ def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
 def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule) -> Potential:
     """The kernel of a hybrid, which is the last term, as a local correction.
 
-    Its domain has no limits, as it is zero far from its training frames.
+    The correction has a domain without limits, because it is zero far from the training frames.
 
     Args:
         hybrid: the sum of the baseline and the kernel.

@@ -132,9 +132,9 @@ def entry_permutations(
 ) -> np.ndarray:
     """Permutations (P, D) of the entries of a descriptor that follow from those of the atoms.
 
-    If p is a permutation of the atoms and q its row of the result, then entry k of the descriptor
-    of R[p] is entry q[k] of the descriptor of R.  For inverse distances q has a closed form.
-    Other descriptors are evaluated at some geometries.
+    For a permutation p of the atoms, the result has a row q.  Entry k of the descriptor of R[p] is
+    entry q[k] of the descriptor of R.  For inverse distances q has a closed form.  Other
+    descriptors are evaluated at some geometries.
 
     Args:
         descriptor: the descriptor.

@@ -1,4 +1,4 @@
-"""Choice of training frames, their atoms and symmetries, and checks of their labels."""
+"""Choice of the frames, atoms and symmetries of a training, and checks of the labels."""
 
 from __future__ import annotations
 
@@ -188,12 +188,12 @@ def check_energies(label: str, energies: np.ndarray, predicted: np.ndarray) -> N
     if correlation < -0.5:
         raise InputError(
             f"{label}: the forces point towards higher energies (correlation {correlation:.2f}), "
-            "so they are probably gradients; change their sign"
+            "so the forces are probably gradients; change the sign"
         )
     if correlation < 0.5 or not 0.5 < slope < 2.0:
         warnings.warn(
-            f"{label}: the energies of the training frames do not agree with their forces "
-            f"(correlation {correlation:.2f}, slope {slope:.2f}), so the energies of this model "
-            "are unreliable: check units and levels of theory, or use more frames",
+            f"{label}: energies and forces of the training frames do not agree (correlation "
+            f"{correlation:.2f}, slope {slope:.2f}), so predicted energies are unreliable: check "
+            "units and levels of theory, or use more frames",
             stacklevel=3,
         )

@@ -1,8 +1,8 @@
 """Errors of a kernel at frames that are left out of its training, in closed form.
 
-C = K + λ is the covariance matrix of the labels y.  A model that is trained without frame m has the
-error (C⁻¹)ₘₘ⁻¹ (C⁻¹ y)ₘ at this frame, where (C⁻¹)ₘₘ is the block of its W components.  One inverse
-therefore replaces M trainings.
+C = K + λ is the covariance matrix of the labels y, with W components for each of M frames.  A model
+that is trained without frame m has the error (C⁻¹)ₘₘ⁻¹ (C⁻¹ y)ₘ at frame m.  (C⁻¹)ₘₘ is the W × W
+block of frame m.  One inverse therefore replaces M trainings.
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), section 5.4.2, with
 blocks of frames in place of single labels.
 """

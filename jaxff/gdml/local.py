@@ -18,11 +18,12 @@ from jaxff.space import Space
 class LocalKernelTerm(KernelTerm):
     """An sGDML energy times a switch: one near the training frames, zero far away.
 
-    E = s(q) E_kernel(x) for the descriptor x of a frame.  q = −τ log Σ_jp exp(−|x − x_j^p|²/τ) is a
-    smooth minimum of its squared distances to the P permuted images x_j^p of the M training
-    descriptors.  The switch s is 1 for q ≤ inner, 0 for q ≥ outer, and 1 − t³(10 − 15 t + 6 t²)
-    between, with t = (q − inner)/(outer − inner).  The energy is twice continuously differentiable.
-    Energy and forces are zero if all distances exceed sqrt(outer + τ log MP).
+    E = s(q) E_kernel(x) for the descriptor x of a frame.  The P permuted images of the M training
+    descriptors are x_j^p, and q = −τ log Σ_jp exp(−|x − x_j^p|²/τ) is a smooth minimum of the
+    squared distances from x.  The switch s is 1 for q ≤ inner, 0 for q ≥ outer, and
+    1 − t³(10 − 15 t + 6 t²) between, with t = (q − inner)/(outer − inner).  The energy is twice
+    continuously differentiable.  Energy and forces are zero if all distances exceed
+    sqrt(outer + τ log MP).
 
     Parameters in addition to those of `KernelTerm`:
         inner, outer: () 1/Å²; the switch is one for q below `inner` and zero for q above `outer`.
@@ -56,7 +57,7 @@ class LocalKernelTerm(KernelTerm):
 
 
 def soft_minimum(values: Array, softness: Array | float) -> Array:
-    """Smooth minimum −τ log Σ exp(−v/τ), (), of values v; it never exceeds their minimum.
+    """Smooth minimum −τ log Σ exp(−v/τ), (), of values v; it never exceeds the minimum.
 
     Args:
         values: v, of any shape.

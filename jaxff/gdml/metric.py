@@ -49,8 +49,9 @@ _BYTES = 2e8  # largest array of permuted Jacobians
 def pair_classes(molecule: Molecule, entries: np.ndarray) -> np.ndarray:
     """The class (D,) of each pair of atoms, numbered from zero.
 
-    Two pairs are in one class if their elements and the numbers of bonds between their atoms are
-    the same, or if a permutation maps one pair to the other.  Numbers above four count as four.
+    Pairs with the same elements and the same number of bonds between the two atoms are in one
+    class; numbers above four count as four.  Pairs that a permutation maps to each other are also
+    in one class.
 
     Args:
         molecule: N atoms and their bonds.
@@ -220,7 +221,8 @@ def learn_metric(
     used = after < WORTH * before
     report(
         f"metric of {len(moves) - 1} classes, {len(order)} frames: leave-one-out force RMSE "
-        f"{before:.4f} without, {after:.4f} kcal/mol/Å with it{'' if used else '; it is not used'}",
+        f"{before:.4f} without and {after:.4f} kcal/mol/Å with the metric"
+        f"{'' if used else '; it is not used'}",
         1.0,
     )
     if not used:

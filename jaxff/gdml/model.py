@@ -31,10 +31,10 @@ class KernelTerm(Term):
         n_atoms: N.
         permutations: (P, N) permutations p of equivalent atoms.
         dataset, theory: names of the training data set and of its level of theory.
-        train_index, train_md5: (M,) indices of the training frames in the data set, and its
-            fingerprint.
-        valid_index, valid_md5: indices of the validation frames, and the fingerprint of their
-            data set.
+        train_index: (M,) indices of the training frames in the data set.
+        train_md5: fingerprint of the data set.
+        valid_index: (V,) indices of the validation frames in the data set of validation frames.
+        valid_md5: fingerprint of the data set of validation frames.
         descriptor: function whose values the kernel compares, see `jaxff.gdml.descriptor`.
         entries: (P, D) permutations of the entries of the descriptor (None: computed).
         knows_energies: whether the training data had energies; if not, `offset` is arbitrary.

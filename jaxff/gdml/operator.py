@@ -203,7 +203,8 @@ def reduced_bases(
     """Orthonormal bases (M, 3N, W) of the displacements that change the descriptor.
 
     Translations and rotations are left out.  Rotations are kept if there is a lattice, if a frame
-    is linear, or if they change the descriptor.  Translations are kept if they change it.
+    is linear, or if rotations change the descriptor.  Translations are kept if translations change
+    the descriptor.
 
     Args:
         positions: (M, N, 3) Å.

@@ -45,7 +45,7 @@ class Kernel:
         lam: regularisation λ, relative to the variance of the forces.  Of several values the one
             with the smallest validation error is used.
         symmetries: "auto" (find the permutations in the frames), a group of permutations (P, N),
-            or None.
+            or None (no symmetry).
         descriptor: function of the positions that the kernel compares, see
             `jaxff.gdml.descriptor`.
         learn_metric: use the descriptor that `gdml.learn_metric` learns from the training frames.
@@ -102,7 +102,7 @@ class LocalKernel:
     Args:
         lam: regularisation λ, or several values to choose from.
         symmetries: "auto" (find the permutations in the frames of the whole molecule), a group of
-            permutations (P, K) of the K corrected atoms, or None.
+            permutations (P, K) of the K corrected atoms, or None (no symmetry).
         reach: width of the switch, in distances between neighbouring training frames; larger than
             one, see `jaxff.gdml.correction.Reach`.
 

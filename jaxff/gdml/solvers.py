@@ -128,8 +128,8 @@ def _dense(op: KernelOperator, settings: Solver, run: Run, free: float, label: s
     if needed > free:
         raise InputError(
             f"{label}: a factor of {op.size:,} unknowns needs {needed / 1e9:.1f} GB, "
-            f"but {max(free, 0.0) / 1e9:.1f} GB are free: use the iterative solver, use fewer "
-            "frames, or raise the memory limit"
+            f"but {max(free, 0.0) / 1e9:.1f} GB are free: use the iterative solver, fewer "
+            "frames or more memory"
         )
     try:
         return Dense(op, factor_dtype(op), run.report)

@@ -1,7 +1,7 @@
 """Standard errors of a kernel model, from the variance of its Gaussian process.
 
-The variance is conditioned on some of the training frames, and is therefore an upper bound.  The
-errors on validation frames determine its scale.
+The variance given some of the training frames is an upper bound of the variance given all of them.
+The errors on validation frames determine the scale of the standard errors.
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapter 2.
 """
 
@@ -130,8 +130,8 @@ def uncertainty(
     _check(potential, train, "training")
     _check(potential, valid, "validation")
     if len(valid) == 0 or len(train) < 2:
-        few, what = (valid, "one validation") if len(valid) == 0 else (train, "two training")
-        raise InputError(f"{few.label}: {len(few)} frames; give at least {what} frame(s)")
+        few, need = (valid, "one validation frame") if len(valid) == 0 else (train, "two frames")
+        raise InputError(f"{few.label}: {len(few)} frames, but at least {need} must be given")
     placed, term = kernels[0]
     params = potential.params[placed.name]
     per_frame = 3 * term.n_atoms
@@ -179,7 +179,12 @@ def _check(potential: Potential, data: Dataset, which: str) -> None:
 
 
 def _ratios(self: Uncertainty, potential: Potential, data: Dataset) -> dict[str, np.ndarray]:
-    """Errors of a potential divided by their standard errors, by name ("force", "energy")."""
+    """Errors of a potential divided by their standard errors.
+
+    Returns:
+        "force": (n,) ratios of all force components that are not zero by symmetry; "energy": (M,)
+        ratios, if the data have energies.
+    """
     energy, force = self.predict(data.positions)
     energies, forces = potential.predict(data.positions)
     at = list(range(data.n_atoms)) if self.atoms is None else list(self.atoms)

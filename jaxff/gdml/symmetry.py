@@ -88,8 +88,8 @@ def check_symmetries(permutations, molecule: Molecule) -> np.ndarray:
     group = close(permutations)
     if group is None or len(group) != len(permutations):
         raise InputError(
-            f"{who}: the symmetries are not a group, because a product of two of them is missing "
-            'or one occurs twice; correct them, or use symmetries="auto"'
+            f"{who}: the symmetries are not a group, because a product of two symmetries is "
+            'missing or one occurs twice; use symmetries="auto"'
         )
     return group
 

@@ -55,14 +55,14 @@ def train(
 
     Args:
         dataset: M frames.
-        valid: validation frames, on which σ, λ and the prior are chosen; or their number, drawn
-            from the frames that are not used for training (None: up to 500).
+        valid: validation frames, on which σ, λ and the prior are chosen.  A number of frames, or up
+            to 500 for None, is drawn from the frames that are not used for training.
         n_train: number of training frames, drawn at random with the distribution of energies of
             the data set (None: all frames, in their order).
         sigma: length scale σ, 1/Å.  Several values are tried in ascending order until the
             validation error increases.  None: search on a quarter of the frames (at least 200),
             then try smaller values on all frames.
-        baseline: a potential; its atoms are matched to those of the data set by the bond graph.
+        baseline: a potential.  The bond graph matches the atoms to the data set.
         kernel: settings of the model: λ, symmetries, descriptor or learnt metric, energies, atoms,
             adaptation.
         solver: settings of the solver.
@@ -73,9 +73,9 @@ def train(
 
     Raises:
         InputError: too few or identical frames, training frames among the validation frames,
-            gradients in place of forces, labels that contradict the baseline, float64 not enabled,
-            a system too large for the memory or not positive definite, or a solver that did not
-            converge.
+            gradients in place of forces, or labels that contradict the baseline.  Also: float64
+            not enabled, too little memory, a matrix that is not positive definite, or a solver
+            that did not converge.
 
     Source: Chmiela et al., Sci. Adv. 3, e1603015 (2017); Nat. Commun. 9, 3887 (2018).
     """

@@ -57,7 +57,7 @@ def changes(problem: Problem, fitted: Potential, errors: np.ndarray | None) -> I
 
 
 def _labels(joint: Joint, term: str, column: str, shape: tuple[int, ...]) -> list[str]:
-    """Return a name for each value of a column: its atom types, or the atoms that use it."""
+    """Return a name for each value of a column: the atom types, or atoms, that use the value."""
     rows = list(map(str, range(shape[0]))) if shape else [""]
     for program in joint.programs:
         kind = next(p.term for p in program.placed if p.name == term)

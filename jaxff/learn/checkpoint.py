@@ -60,7 +60,7 @@ def resumed(store: Store, initial: S, like: Mapping[str, Any] | None = None) -> 
     Args:
         store: the store.
         initial: the state before the first step.
-        like: trees whose structure the entries of these names have.
+        like: trees by name, which have the same structure as the stored entries.
 
     Raises:
         InputError: the file is damaged, or belongs to a fit of other data or settings.
@@ -72,7 +72,7 @@ def resumed(store: Store, initial: S, like: Mapping[str, Any] | None = None) -> 
 def described(thing: Any) -> Any:
     """Describe settings, terms or targets by nested JSON values and arrays.
 
-    The description of a function is its name; that of another object is its class and numbers.
+    A function is described by the name, and any other object by class and numbers.
     """
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing

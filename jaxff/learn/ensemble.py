@@ -215,7 +215,10 @@ class Ensembles:
         return sum(ensemble.value(vector, sample)[0] for ensemble, sample in pairs)
 
     def objective(self, vector) -> float:
-        """Return the ensembles' part of the objective; ∞ if the effective share is too small."""
+        """Return the ensembles' part of the objective after moves (P,).
+
+        It is infinite if an effective share is too small.
+        """
         results = [self._evaluated(k, vector) for k in range(len(self.ensembles))]
         if not all(share >= LEAST for _, share in results):
             return math.inf

@@ -36,7 +36,7 @@ def evaluate(potential: Potential, dataset: Dataset, chunk: int | None = None) -
         chunk: number of frames that are computed together (None: depends on the memory).
 
     Returns:
-        Errors by name: force_mae and force_rmse of the Cartesian components, kcal/mol/Å; if the
+        Errors by name: force_mae and force_rmse of the Cartesian components, kcal/mol/Å.  If the
         data have energies, also energy_mae and energy_rmse without the mean error, kcal/mol.
 
     Raises:

@@ -38,8 +38,8 @@ class Fit:
         potentials: the fitted potential of each molecule.
         history: arrays over the steps or epochs, by name. "loss" is the objective,
             (kcal/mol/Å)², and "valid_force_rmse" the force RMSE of the validation frames,
-            kcal/mol/Å. Fits to ensembles also have "effective_share", the effective number of
-            frames divided by the number drawn, and "draws", the number of draws so far.
+            kcal/mol/Å. For fits to ensembles, "effective_share" is the effective number of frames
+            divided by the number of frames, and "draws" the number of draws so far.
         trained: names of the free parameters.
         changes: initial and fitted value of each free number.
         converged: whether the method stopped by its criterion of convergence.
@@ -92,14 +92,14 @@ def fit(
         targets: further targets, such as `Hessian`, `Dipole`, `TorsionScan`, `EnsembleAverage`
             and `RelativeEntropy`; for several molecules, a list for each.
         checkpoint: file for the state after each step or epoch. After an interruption, the same
-            call continues the fit and gives the same result; pass the same custom optimizer or
-            loss, which are not compared.
+            call continues the fit and gives the same result. A custom optimizer or loss is not
+            compared with the earlier one.
         progress: function called with the name of a phase and its finished fraction.
 
     Raises:
-        InputError: too few frames, no free parameter, a loss that is not finite, labels with a
-            wrong sign, unit or order, potentials that cannot share tables, or a checkpoint of
-            another fit.
+        InputError: too few frames, no free parameter, or a loss that is not finite. Also: labels
+            with a wrong sign, unit or order, potentials that cannot share tables, or a checkpoint
+            of another fit.
 
     Warns:
         UntrustedWarning: an ensemble average has a statistical error or drift above its tolerance.

@@ -244,8 +244,8 @@ class Descent:
             after: function called after each epoch.
 
         Returns:
-            Whether the descent converged: the restarts are used up, or the mean loss of the last
-            five epochs differs by at most 1 % from that of the five before.
+            Whether the descent converged. This means that the restarts are used up, or that the
+            mean loss of five epochs changed by at most 1 %.
         """
         settings = self.settings
         patience = settings.patience or max(1, settings.epochs // 5)

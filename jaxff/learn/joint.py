@@ -84,8 +84,9 @@ def _check(potentials: Sequence[Potential]) -> None:
         present = [(p.name, p.term.kind) for p in potential.program.placed]
         if present != wanted:
             raise InputError(
-                f"potentials with the terms {[n for n, _ in wanted]} and {[n for n, _ in present]} "
-                "have no common table: make them by the same call, such as gaff(mol)"
+                f"potentials with different terms, {[n for n, _ in wanted]} and "
+                f"{[n for n, _ in present]}, have no common table: make all by the same call, such "
+                "as gaff(mol)"
             )
         for placed, first in zip(
             potential.program.placed, potentials[0].program.placed, strict=True
@@ -97,7 +98,7 @@ def _check(potentials: Sequence[Potential]) -> None:
                 reason = "it is scaled"
             elif not placed.term.tables:
                 if not _equal(params, potentials[0].params[first.name]):
-                    reason = "its parameters differ from those of the first molecule"
+                    reason = "its parameters differ between the molecules"
             elif extra := _extra_arrays(placed.term):
                 reason = f"its fields {', '.join(extra)} belong to one molecule"
             if reason:
@@ -134,8 +135,8 @@ def _shared(terms: list[Term], params: list[dict], name: str):
         name: name of the terms, for messages.
 
     Returns:
-        The terms with row numbers of the common tables; the common tables; and, for each term and
-        column, the row numbers (n,) in the common table.
+        The terms with row numbers of the common tables, the common tables, and the row numbers (n,)
+        in the common table for each term and column.
 
     Raises:
         InputError: rows of the same name, or columns without rows, have different values.
@@ -194,7 +195,7 @@ def _agree(seen: dict[str, list[set]], name: str) -> None:
         if not set.intersection(*filter(None, starts)):
             raise InputError(
                 f"the potentials have different values for {name} {label}: use the same force "
-                "field for all of them, or fit them one by one"
+                "field for all potentials, or fit each one alone"
             )
 
 

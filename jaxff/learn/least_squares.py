@@ -1,7 +1,7 @@
 """Least squares by the Levenberg-Marquardt method.
 
-If a fit has targets of ensembles, steps are shortened so that the effective number of frames does
-not become too small, and new frames are drawn before the next step.
+In fits to ensembles, a step is shortened if the effective number of frames would become too small.
+New frames are then drawn before the next step.
 Source: K. Levenberg, Q. Appl. Math. 2, 164 (1944); D. W. Marquardt, J. SIAM 11, 431 (1963).
 """
 

@@ -345,7 +345,7 @@ class Problem:
 
     @cached_property
     def _active(self) -> list[np.ndarray]:
-        """`_parameters_of`, padded to one length in each group."""
+        """Indices in `_parameters_of`, padded to the same length in each group."""
         out = list(self._parameters_of)
         for group in self.groups:
             most = max(self._count[k] for k in group.members)

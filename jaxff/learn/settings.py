@@ -51,10 +51,10 @@ class LeastSquares(Method):
     """Least squares by the Levenberg-Marquardt method, for up to a few thousand parameters.
 
     Attributes:
-        prior: strength of the restraint to the initial values, (kcal/mol/Å)² for a change by one
-            scale of the column, divided by the number of frames. The restraint affects parameters
-            that the frames determine weakly or that must change by many scales, even with exact
-            data. ``prior=0.0`` removes it.
+        prior: strength of a restraint to the initial values. A change by one scale of the column
+            adds prior/(number of frames) to the objective, (kcal/mol/Å)². The restraint affects
+            parameters that the frames determine weakly or that must change by many scales, even
+            with exact data. ``prior=0.0`` removes the restraint.
         steps: limit of the steps. Large problems first take up to as many steps with fewer frames.
         tolerance: relative change of the objective in one step below which the fit has converged.
     """

@@ -73,7 +73,7 @@ class Target(WeightedTarget):
         """Check that the target can be compared with a potential.
 
         Raises:
-            InputError: the numbers of atoms differ, the potential has no such values or they are
+            InputError: the numbers of atoms differ, the values of the potential do not exist or are
                 not finite, or the reference probably has another unit.
         """
         n, least = potential.n_atoms, potential.program.n_atoms_min

@@ -76,7 +76,7 @@ class Taught:
             return f"the teacher lowers the errors on left-out frames (force MAE {both} without it)"
         return (
             "the teacher does not lower the errors on left-out frames (force MAE "
-            f"{both} with it), so it is not used"
+            f"{both} with the teacher), so it is not used"
         )
 
 
@@ -120,7 +120,7 @@ def teach(
     - a kernel without a baseline
     - the fitted force field and a kernel
     - the student and a kernel for the remaining errors
-    - the student and a kernel for the difference between expensive and teacher's labels
+    - the student and a kernel for the difference between expensive and cheap labels
 
     Parameters of the baseline may be re-estimated together with the kernel, with a prior around the
     present values (universal kriging). For the best model a metric may be learnt.
@@ -296,7 +296,10 @@ class _Trial:
         )
 
     def levels(self, way: _Way) -> Iterator[Level]:
-        """Yield the levels with the best width: with fixed and with re-estimated parameters."""
+        """Yield levels of a baseline with the best kernel width.
+
+        The first level has fixed parameters, the second one re-estimated parameters, if possible.
+        """
         slopes = way.slopes if way.fitted or self.settings.adapt else None
 
         def at(sigma: float, priors: Sequence[float] | None) -> list[Level]:

@@ -117,11 +117,11 @@ class DCDWriter:
         path = existing(path)
         there, n_atoms = read_header(path)
         if n_atoms != molecule.n_atoms:
-            raise wrong_trajectory(path, f"it has {n_atoms} atoms, not {molecule.n_atoms}")
+            raise wrong_trajectory(path, f"the file has {n_atoms} atoms, not {molecule.n_atoms}")
         with path.open("rb") as file:
             file.seek(_COUNTERS.size)
             if file.read(HEADER_SIZE - _COUNTERS.size) != _description(molecule):
-                raise wrong_trajectory(path, "its title differs")
+                raise wrong_trajectory(path, "the title of the file differs")
         mark = asdict(there) if mark is None else mark
         if there.frames < mark["frames"]:
             raise missing_frames(path, f"{mark['frames']} frames")

@@ -1,7 +1,7 @@
-"""Ensembles of molecular dynamics: their settings and their steps.
+"""Settings and steps of the ensembles of molecular dynamics.
 
-A new ensemble needs a class with its integration step (see `jaxff.md.integrators`) and an entry in
-`ENSEMBLES`, from which the command line takes its options.  This module does not import JAX, so
+A new ensemble needs a class with the integration step (see `jaxff.md.integrators`) and an entry in
+`ENSEMBLES`, which defines the options of the command line.  This module does not import JAX, so
 that the command line starts quickly.
 """
 

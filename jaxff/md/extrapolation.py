@@ -22,8 +22,8 @@ def check_can_stop(potential: Potential, on_extrapolation: str) -> None:
     """Raise `InputError` if "stop" is requested, but the training data are unknown."""
     if on_extrapolation == "stop" and potential.training_is_unknown:
         raise InputError(
-            "the model contains no description of its training frames, so a simulation cannot stop "
-            'outside them: train the model again, or use on_extrapolation="warn" '
+            "the model contains no description of the training frames, so a simulation cannot stop "
+            'at frames outside: train the model again, or use on_extrapolation="warn" '
             "(--on-extrapolation warn)"
         )
 

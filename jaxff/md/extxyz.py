@@ -137,7 +137,7 @@ def _check(path, molecule: Molecule) -> None:
         first = [line.decode(errors="replace") for line in islice(file, molecule.n_atoms + 2)]
     if [line.split(maxsplit=1)[:1] for line in first[2:]] != [[s] for s in molecule.symbols]:
         raise wrong_trajectory(
-            path, f"its atoms are not those of {molecule.formula} in the same order"
+            path, f"the atoms are not those of {molecule.formula} in the same order"
         )
     if first[0].strip() != str(molecule.n_atoms) or not first[1].startswith(
         f"{_header(molecule)} time="

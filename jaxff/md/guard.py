@@ -32,7 +32,7 @@ class Fault:
         frame: index of the frame.
         replica: index of the replica; None without an axis of replicas.
         atoms: indices of the atoms with the fault; empty if only an energy is wrong.
-        what: description, such as "atom 3 (H) is not finite".
+        what: description, such as "the energy is not finite".
     """
 
     frame: int
@@ -131,7 +131,7 @@ class Guard:
         fine = np.isfinite(vectors).all(axis=1)
         if not fine.all():
             atom = int(np.argmin(fine))
-            return (atom,), f"{named(atom)} is not finite"
+            return (atom,), f"the position, velocity or force of {named(atom)} is not finite"
         if not np.isfinite([frame.potential, frame.kinetic]).all():
             return (), "the energy is not finite"
         if self.lengths is not None:

@@ -264,7 +264,7 @@ def _check(file, path, molecule: Molecule) -> None:
         raise wrong_trajectory(path, f"the format is not {FORMAT!r}")
     if not np.array_equal(file[f"{GROUP}/species"], molecule.numbers):
         raise wrong_trajectory(
-            path, f"its atoms are not those of {molecule.formula} in the same order"
+            path, f"the atoms are not those of {molecule.formula} in the same order"
         )
     for name in DATASETS.values():
         if name in file and file[name].maxshape[0] is not None:  # None: it can grow

@@ -26,8 +26,8 @@ def minimize(
     """Minimise the energy from one starting geometry, or from each of many.
 
     Args:
-        surface: a `Potential`, whose atoms are matched to those of `molecule`, an ASE calculator,
-            or a function (see `jaxff.md.surface.as_surface`).
+        surface: a `Potential` of the molecule in any atom order, an ASE calculator, or a function
+            (see `jaxff.md.surface.as_surface`).
         molecule: elements and starting geometry.
         positions: (N, 3) or (B, N, 3) Å, starting geometries (None: that of `molecule`).
         descent: settings (None: `Descent(tolerance=1e-4)`).
@@ -39,7 +39,7 @@ def minimize(
 
     Raises:
         InputError: `positions` of another shape, a potential of another molecule, FIRE for a
-            calculator, or an starting geometry with an energy or force that is not finite.
+            calculator, or a starting geometry whose energy or forces are not finite.
     """
     surface = as_surface(surface, molecule)
     R = np.asarray(molecule.positions if positions is None else positions, float)

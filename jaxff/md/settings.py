@@ -153,8 +153,8 @@ class Stop:
             that thermal fluctuations do not reach, or at constant energy a limit on the change of
             the total energy.
         on_extrapolation: "warn" counts the frames outside the training data of the potential (see
-            `jaxff.domain`), "stop" also stops at the first one, within a few fs, and "ignore" does
-            not compare frames.
+            `jaxff.domain`).  "stop" also stops the simulation a few fs after the first one.
+            "ignore" does not compare frames.
 
     Raises:
         InputError: a limit is out of range, or `on_extrapolation` is unknown.

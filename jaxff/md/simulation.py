@@ -69,8 +69,8 @@ def simulate(
     """Run molecular dynamics of a molecule in vacuum.
 
     Args:
-        potential: the potential, whose atoms are matched to those of `molecule`.  Numbers have the
-            type of its parameters.
+        potential: a potential of the molecule in any atom order.  Numbers have the type of the
+            parameters.
         molecule: elements, masses and starting geometry.
         ensemble: `NVE`, `Langevin`, `NoseHoover` or `CSVR`.
         steps: number of steps, a multiple of `output.every`.
@@ -291,8 +291,8 @@ class Simulation:
             kept += f"; {run.extrapolation.text('the potential')}"
         where = "" if fault.replica is None else f" in replica {fault.replica}"
         message = (
-            f"{fault.what}{where} at step {step} ({step * state.dt:g} fs); the term {term!r} has "
-            f"the strongest force there: use a time step below {state.dt:g} fs, a minimised "
+            f"{fault.what}{where} at step {step} ({step * state.dt:g} fs).  The term {term!r} has "
+            f"the strongest force there.  Use a time step below {state.dt:g} fs, a minimised "
             f"starting geometry, or a potential fitted to such geometries{kept}"
         )
         return SimulationError(message, run, step, fault, term)
@@ -340,7 +340,7 @@ def _restarted(
 
 
 def _spread(tree, replicas: int | None):
-    """Distribute replicas over all devices, if these divide their number."""
+    """Distribute replicas over all devices, if the number of devices divides that of replicas."""
     devices = jax.devices()
     if replicas is None or len(devices) == 1 or replicas % len(devices):
         return tree

@@ -154,9 +154,8 @@ def continued_state(
         return state  # its forces are those of the last step to the last bit
     if invariances(potential, state.positions.reshape(-1, n_atoms, 3)[0]) != state.invariant:
         raise InputError(
-            "translation or rotation leaves the energy unchanged with the potential of the state "
-            "but not with the new one, or the reverse; start a new simulation from the positions "
-            "and velocities of the state"
+            "the potential of the state and the new one differ in their invariance to translation "
+            "or rotation; start a new simulation from the positions and velocities of the state"
         )
     dynamics = state.dynamics.set(force=forces(potential, state.dynamics.position))
     return replace(state, potential=checksum, dynamics=dynamics)

@@ -137,7 +137,7 @@ def _energies(potential: Potential, frames: Frames) -> Array:
 
 
 def weights_of(energies, frames: Frames) -> Array:
-    """Weights (F,) of frames with a sum of one, for new energies (F,) kcal/mol."""
+    """Weights (F,) ∝ exp(−(U − U_0)/kT) for energies U (F,) kcal/mol, with U_0 in `frames`."""
     return jax.nn.softmax(-(energies - frames.energies) / frames.kT)
 
 
@@ -246,7 +246,7 @@ class Reweighting:
 
         Args:
             values: (F, ...) values of the observable, or a function of positions (F, N, 3) Å that
-                returns them; they must not depend on the parameters.
+                returns them.  The values must not depend on the parameters.
 
         Raises:
             InputError: the numbers of values and frames differ.
@@ -318,8 +318,8 @@ class Sampling:
         start: replicas, seed, and optionally positions for the first draw.
 
     Raises:
-        InputError: a number of steps is not a multiple of `every`, the temperature is not constant
-            or not positive, or `start` has velocities or no replicas.
+        InputError: `steps` or `equilibration` is not a multiple of `every`, the temperature is not
+            one positive constant, or `start` has velocities or no replicas.
     """
 
     molecule: Molecule
@@ -357,8 +357,8 @@ class Sampling:
         Args:
             potential: the potential.
             number: number of the draw, which determines random numbers.
-            previous: frames of a similar potential, from which the initial positions are chosen by
-                their weights under `potential` (None: those of `start`).
+            previous: frames of a similar potential.  Initial positions are drawn from these frames
+                with the weights under `potential` (None: use the positions of `start`).
 
         Raises:
             InputError: the potential has another atom order, or a previous frame has an energy that

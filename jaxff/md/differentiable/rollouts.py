@@ -2,9 +2,9 @@
 
 Three methods give the same gradient of T steps, with different memory and cost:
 
-- "checkpoint": reverse mode that stores the state at the start of each segment of steps, and
-  computes a segment again when its gradient is needed.  With segments of √T steps the memory grows
-  as √T (Griewank and Walther, ACM Trans. Math. Softw. 26, 19 (2000)).
+- "checkpoint": reverse mode that stores only the state at the start of each segment of steps.  The
+  steps of a segment are computed again for the gradient.  With segments of √T steps the memory
+  grows as √T (Griewank and Walther, ACM Trans. Math. Softw. 26, 19 (2000)).
 - "reversible": reverse mode that stores the recorded frames only, and integrates backwards between
   them (see `jaxff.md.differentiable.reversible`).  The memory does not depend on T.
 - "forward": a plain loop for forward mode (`jax.jvp`, `jax.jacfwd`) with few parameters.  The
@@ -57,8 +57,8 @@ def rollout(
 
     Args:
         potential: a potential of N atoms; numbers have the type of its parameters.
-        start: positions (N, 3) or (R, N, 3) Å of R independent replicas (None: the geometry of the
-            potential), velocities in the same shape, Å/fs, and the seed of the noise.
+        start: positions (N, 3) Å, or (R, N, 3) Å of R independent replicas (None: the geometry of
+            the potential); velocities in the same shape, Å/fs; and the seed of the noise.
         ensemble: `NVE` or `Langevin`.
         plan: number of steps, recorded frames and method.
         masses: (N,) amu (None: those of the potential's molecule).

@@ -69,8 +69,8 @@ class Gradient(NamedTuple):
 
     Attributes:
         value: the loss.
-        params: {term: {column: array}}, derivatives by the free parameters, in the unit of the loss
-            divided by that of the parameter; zero for rows that are not free.
+        params: {term: {column: array}}, derivatives by the free parameters.  The unit is that of
+            the loss divided by that of the parameter.  Rows that are not free are zero.
         trust: see `Trust`.
     """
 
@@ -211,8 +211,7 @@ def _verdict(times, growth, miss, finite: bool, limit: float) -> Trust:
     if past.any():
         reasons.append(
             f"the motion is chaotic, because small changes grow {growth[-1]:.2g} times in "
-            f"{times[-1]:g} fs (limit exceeded at {horizon:g} fs): use fewer steps, or fit "
-            "averages by reweighting"
+            f"{times[-1]:g} fs: use less than {horizon:g} fs, or fit averages by reweighting"
         )
     if miss is not None and not miss <= MISS:
         reasons.append(
