@@ -113,7 +113,7 @@ def _times(a: Array, b: Array) -> Array:
 
 
 def _radial(x: Array, expansion: Expansion) -> tuple[Array, Array]:
-    """u = t² (Q, M) and δ·β (Q, M) between descriptors x (Q, D) and the training descriptors."""
+    """Values of u = t² (Q, M) and δ·β (Q, M) of an `Expansion` at descriptors x (Q, D)."""
     e = expansion
     u = _row_sums(x * x)[:, None] + e.squares - 2.0 * _times(x, e.descriptors.T)
     return (5.0 / e.sigma**2) * u, _times(x, e.slopes.T) - e.projections

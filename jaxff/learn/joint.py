@@ -201,7 +201,7 @@ def _agree(seen: dict[str, list[set]], name: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Molecules that share a compiled function, as ghost atoms pad their arrays to one shape.
+    """Molecules that share a compiled function; ghost atoms pad the arrays to one shape.
 
     Attributes:
         members: indices of the molecules.

@@ -238,7 +238,10 @@ class _Way:
 
     @cached_property
     def slopes(self) -> np.ndarray | None:
-        """(M, 3N, P) derivatives of the baseline's forces; None if it has no free parameters."""
+        """Derivatives (M, 3N, P) of the baseline's forces by its P parameters, kcal/mol/Å.
+
+        None if the baseline has no trainable parameter; see `Adaptation.slopes`.
+        """
         if self.baseline is None:
             return None
         try:

@@ -35,9 +35,9 @@ class Extrapolation:
     Attributes:
         frames: number of frames that were compared, of all replicas.
         outside: number of frames outside the training data.
-        step: step of the first frame outside; None if there is none.
-        replica: replica of the first frame outside; None without an axis of replicas.
-        reason: why the first frame is outside; "" if there is none.
+        step: step of the first frame outside the training data; None if there is none.
+        replica: replica of this frame; None without an axis of replicas.
+        reason: why this frame is outside the training data; "" if there is none.
         energy_below: largest difference by which an energy was below all training energies,
             kcal/mol.
     """
@@ -59,7 +59,7 @@ class Extrapolation:
         return {**asdict(self), "share": self.share}
 
     def text(self, model: str) -> str:
-        """Return a warning with the name of the model, or "" if no frame is outside."""
+        """Return a warning for the model of this name; "" if no frame is outside its data."""
         replica = "" if self.replica is None else f"replica {self.replica}, "
         return outside_text(model, self.summary(), "frames", f"{replica}step {self.step}")
 
@@ -71,7 +71,7 @@ def outside_text(model: str, numbers: Mapping[str, Any], what: str, first: str =
         model: name of the model.
         numbers: result of `Extrapolation.summary` or `jaxff.domain.Outside.summary`.
         what: word for the geometries, such as "frames".
-        first: description of the first geometry outside (default: its number).
+        first: description of the first such geometry (default: the number).
     """
     if not numbers["outside"]:
         return ""
@@ -105,7 +105,7 @@ class Watch:
 
     @property
     def stops(self) -> bool:
-        """Whether the simulation stops at the first frame outside."""
+        """Whether the simulation stops at the first frame outside the training data."""
         return self.active and self.stop.on_extrapolation == "stop"
 
     def interval(self, every: int, dt) -> int:
@@ -133,7 +133,7 @@ class Watch:
             steps: (F,) step of each frame.
 
         Returns:
-            Index of the first frame outside, or None.
+            Index of the first frame outside the training data, or None.
         """
         if not self.active:
             return None
@@ -159,5 +159,5 @@ class Watch:
         return frame
 
     def result(self) -> Extrapolation | None:
-        """Statistics of the frames outside, or None if no frames were compared."""
+        """Statistics of the frames, or None if no frames were compared."""
         return self.found if self.active else None

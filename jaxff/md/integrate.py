@@ -57,8 +57,8 @@ def run_chunk(
     """Run `n_frames` × `every` steps.
 
     Args:
-        program: energy function (static): a `Program`, or a group of a `Stack`, in whose parameters
-            the molecules are a leading axis.
+        program: energy function (static): a `Program`, or a group of a `Stack`.  Parameters of a
+            group have a leading axis of molecules.
         scheme: choices that determine the compiled code (static).
         params: parameters of the energy.
         moving: the state of jax-md, with positions (N, 3) or (R, N, 3) of R replicas, and their

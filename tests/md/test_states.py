@@ -70,7 +70,9 @@ def test_a_state_goes_on_only_where_the_molecule_is_as_free(water, potential):
 def test_a_state_of_another_precision_is_refused(water, potential, there):
     here = {jnp.float32: jnp.float64, jnp.float64: jnp.float32}[there]
     state = simulate(potential.astype(there), water, steps=20).state
-    with pytest.raises(InputError, match=r"precision float\d\d, not float\d\d; to change the precision"):
+    with pytest.raises(
+        InputError, match=r"precision float\d\d, not float\d\d; to change the precision"
+    ):
         simulate(potential.astype(here), water, steps=20, state=state)
     found = simulate(
         potential.astype(here), water, steps=20, positions=state.positions,
