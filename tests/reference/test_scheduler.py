@@ -132,7 +132,7 @@ def test_what_is_missing_is_said(frames, cluster, tmp_path, monkeypatch):
 def test_a_worker_with_another_version_is_refused(frames):
     R = np.zeros((1, 3, 3))
     block = label.Block(Method("emt"), "ase 0.0", frames[0], np.arange(1), R, None, True)
-    with pytest.raises(InputError, match=r"has ase .*, not ase 0\.0; install the same version"):
+    with pytest.raises(InputError, match=r"has ase .* instead of ase 0\.0: install the same"):
         label._label_block(block)
 
 
