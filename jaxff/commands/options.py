@@ -47,7 +47,7 @@ class HelpWithDefaults(argparse.RawDescriptionHelpFormatter):
         text = action.help or ""
         if not action.option_strings or action.nargs == 0 or "default" in text:
             return text
-        if action.default is None or action.default == argparse.SUPPRESS:
+        if action.default in (None, [], argparse.SUPPRESS):
             return text
         return f"{text} (default {action.default})".strip()
 
