@@ -47,7 +47,7 @@ class HelpWithDefaults(argparse.RawDescriptionHelpFormatter):
         text = action.help or ""
         if not action.option_strings or action.nargs == 0 or "default" in text:
             return text
-        if action.default in (None, [], argparse.SUPPRESS):
+        if action.default is None or action.default == argparse.SUPPRESS:
             return text
         return f"{text} (default {action.default})".strip()
 
@@ -100,7 +100,7 @@ def trust_option(sub) -> None:
         default=[],
         metavar="MODULE",
         help="module whose functions may be called to build the networks of a model file; may be "
-        "repeated",
+        "repeated (default: none)",
     )
 
 
