@@ -211,7 +211,7 @@ def test_commands_say_that_training_data_are_unknown(command, sparse, tmp_path, 
     assert main(arguments) == 0
     assert capsys.readouterr().out.count("are unknown") == 1
     assert main([*arguments, "--on-extrapolation", "stop"]) == 1
-    assert "no description of its training frames" in capsys.readouterr().err
+    assert "no description of the training frames" in capsys.readouterr().err
 
 
 def test_an_interrupted_simulation_remembers_frames_outside(water, tmp_path):

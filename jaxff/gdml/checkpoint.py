@@ -59,7 +59,7 @@ class Checkpoint:
             error = np.inf if known["valid_rmse"] is None else float(known["valid_rmse"])
             solver = known["solver"]
         except (ValueError, KeyError, TypeError) as fault:
-            raise InputError(f"{path} is damaged; remove it and train again") from fault
+            raise InputError(f"{path}: the file is damaged; remove it and train again") from fault
         return load(self.folder / f"{key}.npz"), error, solver
 
     def descriptor(self) -> Descriptor | None:
@@ -78,7 +78,7 @@ class Checkpoint:
             weights = tuple(map(float, known["weights"]))
             return partial(scaled_distances, weights=weights, power=float(known["power"]))
         except (ValueError, KeyError, TypeError) as fault:
-            raise InputError(f"{path} is damaged; remove it and train again") from fault
+            raise InputError(f"{path}: the file is damaged; remove it and train again") from fault
 
     def keep_descriptor(self, descriptor: Descriptor) -> None:
         """Write the descriptor that `learn_metric` returned."""

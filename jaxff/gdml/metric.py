@@ -264,7 +264,7 @@ def _weights(moves: Array, classes: Array, centres: Array) -> tuple[Array, Array
 
 @jax.jit
 def _kernel(moves, distances, jacobians, entries, classes, centres) -> Array:
-    """The kernel matrix (MW, MW)."""
+    """The kernel matrix (MW, MW) for moves (C + 1,), without regularisation."""
     weights, power = _weights(moves, classes, centres)
     x = weights * distances**power
     A = (weights * power * distances ** (power - 1.0))[..., None] * jacobians

@@ -51,8 +51,8 @@ class Kernel:
         learn_metric: use the descriptor that `gdml.learn_metric` learns from the training frames.
         energies: "offset" (energies determine the energy zero), "constrain" (energies are fitted
             together with the forces) or None (energies are not used).
-        atoms: (K,) indices of the atoms that the kernel acts on (None: all).  Forces of other atoms
-            on these act as noise, which needs a larger `lam`.
+        atoms: (K,) indices of the atoms that the kernel acts on (None: all).  Forces that depend on
+            other atoms act as noise, which needs a larger `lam`.
         adapt_baseline: re-estimate the trainable parameters of the baseline together with the
             kernel, see `jaxff.gdml.adapt`.  A number is the strength of the prior; for True the
             validation frames determine it.

@@ -30,8 +30,8 @@ def find_symmetries(
     """Find the group of atom permutations that occur in the frames of a molecule.
 
     The eigenvectors of the distance matrices give a permutation for each pair of similar frames.
-    Those on the edges of a minimum spanning tree over the frames generate the group, if they
-    preserve elements and bonds.
+    The permutations on the edges of a minimum spanning tree over the frames generate the group.
+    Permutations that change elements or bonds are not used.
 
     Args:
         positions: (M, N, 3) Å.
@@ -296,7 +296,7 @@ def _in_words(permutation: np.ndarray, molecule: Molecule) -> str:
 
 
 def _cycles(permutation: np.ndarray) -> list[list[int]]:
-    """Cycles of two or more atoms in a permutation; each begins with its lowest atom."""
+    """Cycles of two or more atoms in a permutation; each begins with the smallest index."""
     cycles, seen = [], set()
     for start in range(len(permutation)):
         cycle, atom = [], start

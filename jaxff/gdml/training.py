@@ -277,7 +277,7 @@ class _Models:
 
     @cached_property
     def system(self) -> KernelSystem:
-        """The equations of all frames."""
+        """The kernel equations of all training frames."""
         checkpoint = self.task.checkpoint
         state = checkpoint.state(self._key) if checkpoint else None
         return self._made(self.frames, self.task.solver, state)

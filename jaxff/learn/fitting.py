@@ -96,6 +96,9 @@ def fit(
             compared with the earlier one.
         progress: function called with the name of a phase and its finished fraction.
 
+    Returns:
+        The fitted potentials, and the history of the fit.
+
     Raises:
         InputError: too few frames, no free parameter, or a loss that is not finite. Also: labels
             with a wrong sign, unit or order, potentials that cannot share tables, or a checkpoint

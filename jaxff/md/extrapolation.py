@@ -59,7 +59,7 @@ class Extrapolation:
         return {**asdict(self), "share": self.share}
 
     def text(self, model: str) -> str:
-        """Return a warning for the model of this name; "" if no frame is outside its data."""
+        """Return a warning for a model name; "" if no frame is outside the training data."""
         replica = "" if self.replica is None else f"replica {self.replica}, "
         return outside_text(model, self.summary(), "frames", f"{replica}step {self.step}")
 

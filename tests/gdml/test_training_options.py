@@ -459,7 +459,7 @@ def test_options_that_make_no_sense_are_named(frames, options, message):
         (gdml.Kernel, {"lam": None}, "lam must be positive"),
         (gdml.Kernel, {"symmetries": "all"}, "auto"),
         (gdml.Kernel, {"energies": "both"}, "'offset', 'constrain', None"),
-        (gdml.Kernel, {"descriptor": "distances"}, "not a function"),
+        (gdml.Kernel, {"descriptor": "distances"}, "must be a function"),
         (gdml.Kernel, {"adapt_baseline": True, "atoms": [0, 1]}, "leave out atoms="),
     ],
 )

@@ -106,7 +106,7 @@ def test_a_field_that_only_turns_leaves_all_but_the_translation(ensemble):
 @pytest.mark.parametrize("ensemble", ["nose-hoover", "csvr"])
 def test_a_free_atom_has_nothing_to_scale(ensemble):
     free, atom = well(k=0.0)
-    with pytest.raises(InputError, match="not a free atom"):
+    with pytest.raises(InputError, match="cannot heat a free atom"):
         simulate(free, atom, ensemble=ensemble, steps=10)
     bound, atom = well(k=1e-3)
     assert simulate(bound, atom, ensemble=ensemble, steps=10).degrees_of_freedom == 3

@@ -126,5 +126,5 @@ def test_origins_are_exact_and_near():
     assert np.abs(relative.mean(axis=1)).max() < origin.GRID
     np.testing.assert_allclose(origin.absolute(relative, found), positions, atol=1e-10)
     assert not origin.nearest(np.full((3, 3), -3.9)).any()
-    with pytest.raises(InputError, match="from the origin"):
+    with pytest.raises(InputError, match="Å from zero"):
         origin.nearest(np.full((3, 3), 1e12))

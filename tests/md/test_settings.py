@@ -72,7 +72,7 @@ def test_settings_may_be_traced():
 
 def test_only_an_ensemble_is_taken_for_one():
     water = Molecule.from_smiles("O")
-    with pytest.raises(InputError, match="ensemble is 'nve': give an ensemble such as Langevin"):
+    with pytest.raises(InputError, match="ensemble='nve' must be an ensemble such as Langevin"):
         md.simulate(springs(water), water, "nve", steps=10)
     with pytest.raises(InputError, match=r"unknown trajectory format '\.xtc'"):
         md.simulate(springs(water), water, steps=10, output=md.Output("run.xtc"))

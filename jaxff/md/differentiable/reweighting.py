@@ -281,8 +281,8 @@ def reweight(potential: Potential, frames: Frames, least: float = LEAST) -> Rewe
     reason = ""
     if not share >= least:
         reason = (
-            f"the effective number of the {len(frames)} frames is {effective:.3g}, less than a "
-            f"share of {least:g}: draw new frames with the present parameters"
+            f"the effective number of the {len(frames)} frames is {effective:.3g}, but must be at "
+            f"least {least * len(frames):.3g}: draw new frames with the present parameters"
         )
     return Reweighting(potential, frames, weights, share, not reason, reason)
 

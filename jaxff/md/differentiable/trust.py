@@ -1,8 +1,8 @@
 """Gradients of trajectories, and whether they can be trusted.
 
 In chaotic motion, a small change of the start grows exponentially, and so do gradients.  Such a
-gradient is exact, but valid for tiny changes only.  The growth of a small change shows up to which
-time a gradient is useful.
+gradient is exact, but valid for tiny changes only.  The growth of a small change shows for how long
+a gradient is useful.
 Source: Metz et al., arXiv:2111.05803.
 """
 
