@@ -9,8 +9,7 @@ Source: Zwanzig, J. Chem. Phys. 22, 1420 (1954); Thaler and Zavadlav, Nat. Commu
     frames = Sampling(molecule).draw(potential)
     slope = jax.grad(lambda p: average(p, frames, observable(frames.positions)))(potential)
 
-The effective number of frames from `reweight` shows when new frames are needed.  It cannot detect
-regions that no frame visits.
+`reweight` shows when new frames are needed, but cannot detect regions that no frame visits.
 """
 
 from __future__ import annotations
@@ -106,11 +105,6 @@ def energies_of(program: Program, params: Params, positions) -> Array:
     """Energies (F,) kcal/mol of positions (F, N, 3) Å.
 
     A gradient computes energies again in chunks, so that its memory hardly depends on F.
-
-    Args:
-        program: energy function.
-        params: parameters of the energy.
-        positions: (F, N, 3) Å.
     """
     ready = program.jit_ready(params)
 
@@ -144,8 +138,7 @@ def weights_of(energies, frames: Frames) -> Array:
 def weights(potential: Potential, frames: Frames) -> Array:
     """Weights (F,) ∝ exp(−(U − U_0)/kT) of frames under a potential, with a sum of one.
 
-    U are the energies of `potential`, and U_0 those in `frames`.  The weights are differentiable by
-    the parameters.
+    U are the energies of `potential`, and U_0 those in `frames`.
     """
     return weights_of(_energies(potential, frames), frames)
 
