@@ -31,6 +31,7 @@ COMMANDS = (
     "spectrum",
     "label",
     "active",
+    "holes",
     "reproduce",
     "info",
 )

@@ -248,6 +248,17 @@ RESULTS: dict[str, Schema] = {
             "model": TEXT, "data": TEXT,
         }
     ),
+    "holes": _object(
+        {
+            "holes": _list(_object({"energy": NUMBER, "origin": TEXT, "reason": TEXT})),
+            "rounds": _list(
+                _object({"found": WHOLE, "wrong": WHOLE, "depth": NUMBER, "force_rmse": NUMBER})
+            ),
+            "closed": _or(FLAG, NONE),
+            "model": _or(TEXT, NONE),
+            "files": FILES,
+        }
+    ),
     "reproduce": _object({"results": _map(EXPERIMENT)}),
     "info": _object(
         {"kind": TEXT, "file": _or(TEXT, NONE), "facts": _map(ANY)},
