@@ -22,7 +22,7 @@ from jaxff.formats import read_potential
 from jaxff.units import EV
 
 COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "scan", "md", "spectrum", "label")
-COMMANDS += ("active", "info", "export")
+COMMANDS += ("active", "holes", "info", "export")
 
 
 @pytest.fixture(scope="module")
