@@ -7,6 +7,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+# XLA reads this when it is imported; else it prints kilobytes for each program that it loads.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,8 +39,6 @@ if MINE:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-# In processes started from here, XLA does not print kilobytes for each program that it loads.
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 # Tracing makes many small objects that live on: looking for garbage as often as Python does by
 # default takes a seventh of the time.

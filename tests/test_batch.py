@@ -42,9 +42,7 @@ def programs_compiled(function, caplog) -> int:
     return sum("Finished XLA compilation of jit(" in name for name in names)
 
 
-@pytest.mark.parametrize(
-    "compared", [range(0, 32, 6), pytest.param(range(32), marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("compared", [(0, 11, 31), pytest.param(range(32), marks=pytest.mark.slow)])
 def test_32_molecules_equal_single_ones_in_three_programs(molecules, frames, caplog, compared):
     assert len(molecules) == 32
     sizes = [m.n_atoms for m in molecules]
@@ -65,12 +63,13 @@ def test_32_molecules_equal_single_ones_in_three_programs(molecules, frames, cap
 
 @pytest.mark.parametrize("form", ["morse", "class2"])
 def test_other_forms(molecules, frames, form):
-    chosen = [0, 8, 13, 21]
+    chosen = [0, 8, 21]
     potentials = [jaxff.gaff(molecules[k], charges="gasteiger", form=form) for k in chosen]
     energies, forces = jaxff.stack(potentials).energy_and_forces([frames[k] for k in chosen])
     for potential, k, energy, force in zip(potentials, chosen, energies, forces, strict=True):
-        np.testing.assert_allclose(energy, potential(frames[k]), rtol=0, atol=1e-10)
-        np.testing.assert_allclose(force, potential.forces(frames[k]), rtol=0, atol=1e-9)
+        alone = potential.energy_and_forces(frames[k])
+        np.testing.assert_allclose(energy, alone[0], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(force, alone[1], rtol=0, atol=1e-9)
 
 
 def test_frames_of_any_number_and_other_parameters(molecules, frames):
@@ -192,8 +191,9 @@ def test_factors_sums_and_types_are_those_of_the_potentials(molecules, frames):
     stack, positions = jaxff.stack(potentials), [frames[0] + 0.01 * k for k in range(4)]
     energies, forces = stack.energy_and_forces(positions)
     for potential, R, energy, force in zip(potentials, positions, energies, forces, strict=True):
-        np.testing.assert_allclose(energy, potential(R), rtol=0, atol=1e-10)
-        np.testing.assert_allclose(force, potential.forces(R), rtol=0, atol=1e-10)
+        alone = potential.energy_and_forces(R)
+        np.testing.assert_allclose(energy, alone[0], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(force, alone[1], rtol=0, atol=1e-10)
     single = jaxff.stack([gaff.astype("float32")])
     energies, forces = single.energy_and_forces([frames[0].astype("float32")])
     assert energies.dtype == forces[0].dtype == np.float32

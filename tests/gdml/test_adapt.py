@@ -66,7 +66,7 @@ def test_bounds_hold(springs, water, frames):
 
 
 def test_the_hybrid_of_adapted_gaff_beats_the_kernel_from_the_same_frames():
-    split = packaged_dataset("ethanol").split(50, 50, 200, seed=1)
+    split = packaged_dataset("ethanol").split(30, 20, 200, seed=1)
     plain = gdml.train(split.train, sigma=10.0)
     baseline = gaff(split.train.molecule)
     hybrid = gdml.train(

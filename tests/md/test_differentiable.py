@@ -469,6 +469,7 @@ def test_masses_are_asked_for(water):
 # -- an experiment ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # as the notebook "stretch" does, which runs every day
 def test_a_morse_bond_is_fitted_to_the_peak_of_its_stretch():
     """Newton's steps on the width of ethanol's O–H bond, by gradients through the trajectory."""
     ethanol = Molecule.from_smiles("CCO")

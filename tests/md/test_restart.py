@@ -178,8 +178,7 @@ def test_the_command_continues_and_says_when_it_is_done(water, potential, tmp_pa
     import jaxff
 
     model, geometry = tmp_path / "m.npz", tmp_path / "m.xyz"
-    gaff = jaxff.gaff(water)
-    jaxff.save(model, gaff)
+    jaxff.save(model, potential)
     ase.io.write(geometry, water.to_ase())
     out = tmp_path / "run"
     command = [
@@ -205,7 +204,7 @@ def test_the_command_stops_where_it_is_told_to(water, tmp_path, capsys):
     import jaxff
 
     model, geometry = tmp_path / "m.npz", tmp_path / "m.xyz"
-    jaxff.save(model, jaxff.gaff(water))
+    jaxff.save(model, springs(water))
     ase.io.write(geometry, water.to_ase())
     command = [
         "md", str(model), str(geometry), "--steps", "2000", "-o", str(tmp_path / "run"),
@@ -222,7 +221,7 @@ def test_overwriting_loses_nothing_until_the_new_run_begins(water, tmp_path, cap
     import jaxff
 
     model, geometry, other = tmp_path / "m.npz", tmp_path / "m.xyz", tmp_path / "other.xyz"
-    jaxff.save(model, jaxff.gaff(water))
+    jaxff.save(model, springs(water))
     ase.io.write(geometry, water.to_ase())
     ase.io.write(other, Molecule.from_smiles("S").to_ase())
     out, report = tmp_path / "run", tmp_path / "report.json"
@@ -269,7 +268,7 @@ def test_a_killed_overwriting_run_leaves_a_run_that_continues(
     from jaxff.md.simulation import Simulation
 
     model, geometry = tmp_path / "m.npz", tmp_path / "m.xyz"
-    jaxff.save(model, jaxff.gaff(water))
+    jaxff.save(model, springs(water))
     ase.io.write(geometry, water.to_ase())
     out = tmp_path / "run"
     command = ["md", str(model), str(geometry), "--steps", "40", "-o", str(out)]

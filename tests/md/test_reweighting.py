@@ -206,7 +206,7 @@ def ethanol():
 def sampling(ethanol, seed):
     return Sampling(
         ethanol.molecule, Langevin(500.0, friction=10.0), steps=4000, equilibration=2000, every=40,
-        start=Start(replicas=32, seed=seed),
+        start=Start(replicas=16, seed=seed),
     )  # fmt: skip
 
 

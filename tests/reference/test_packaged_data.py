@@ -43,8 +43,10 @@ def test_every_frame_is_the_molecule(name, data):
     assert all(np.array_equal(bonds, molecule.bonds) for bonds in graphs)
 
 
-# One of two sets of a molecule at one level is enough for every day: a frame takes half a minute.
-SLOW = {"keto_malondialdehyde_pbe": pytest.mark.slow}
+# One of the sets at one level is enough for every day: a frame takes half a minute.
+SLOW = dict.fromkeys(
+    ("keto_malondialdehyde_pbe", "keto_malondialdehyde_pbe_torsions"), pytest.mark.slow
+)
 
 
 @pytest.mark.parametrize(
