@@ -1,7 +1,8 @@
 """Distributions of coordinates over frames: histograms, h(r) and g(r).
 
 `occupations` computes the share of each frame in each bin.  The weighted mean of these shares is a
-reweighted distribution.  Populations of energy wells are the mean for the bounds of the wells:
+reweighted distribution.  With the bounds of energy wells as edges, this mean contains the
+populations of the wells:
 
     phi = torsion_angles(positions, [[0, 1, 2, 3]])
     shares = occupations(phi, np.radians([0, 120, 240, 360]), width=0.1, period=2 * np.pi)

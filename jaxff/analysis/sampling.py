@@ -30,8 +30,9 @@ class Agreement(NamedTuple):
         divergence: Jensen-Shannon divergence in bits; 0 for equal distributions, 1 for disjoint
             distributions.
         chance_overlap, chance_divergence: mean and standard deviation of both measures for two
-            samplings of the same distribution with the same lengths.  A difference of the given
-            samplings is significant only if it exceeds these values.
+            samplings of the same distribution with the same lengths.  The given samplings differ
+            significantly only if their overlap is smaller, or their divergence larger, than these
+            values.
     """
 
     overlap: Estimate

@@ -121,7 +121,8 @@ def scan(
             the middle atom, four for a torsion.
         values: one array (g,) for each coordinate, Å or rad.
         relax: whether to minimise all other degrees of freedom.  If rigid motion cannot set a
-            coordinate, as in a ring, the start is the nearest geometry with the value.
+            coordinate, as in a ring, the minimisation starts from the nearest geometry with the
+            given value.
         sweeps: largest number of minimisations from neighbours; they stop when no energy decreases.
         descent: settings of each minimisation; None for `Descent()`.
         progress: called with the name of a phase and the fraction done.

@@ -32,7 +32,7 @@ HELP = "Find geometries that a model reaches although it was not trained for the
 MORE = (
     "The search uses dynamics, relaxed scans of rotatable bonds and stretched bonds.\n"
     "With --label, the geometries are labelled and the kernel is trained again, until no energy "
-    "is too low.\nThe same command continues an interrupted run with --label."
+    "is too low.\nRepeat the command to continue an interrupted run with --label."
 )
 EXAMPLE = "jaxff holes model.npz data.npz --label gfn2-xtb -o mended"
 # As `Search`, which needs JAX.
@@ -43,7 +43,7 @@ def options(sub) -> None:
     sub.add_argument("model", metavar="MODEL.npz", help="a trained model")
     sub.add_argument(
         "data", metavar="DATA.npz", nargs="?",
-        help="the data set from which it was trained (needed with --label)",
+        help="the data set on which the model was trained (needed with --label)",
     )  # fmt: skip
     unit_options(sub)
     trust_option(sub)
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
     from jaxff.reference.holes import Search, find_holes
 
     if arguments.label is not None and arguments.data is None:
-        raise InputError("--label needs the data set from which the model was trained: add it")
+        raise InputError("--label needs the data set from which the model was trained: give DATA.npz")
     search = Search(
         sampling=sampling(arguments),
         frames=arguments.frames,

@@ -56,8 +56,8 @@ def options(sub) -> None:
     )
     dynamics.add_argument(
         "--select", choices=("random", "energy", "farthest"),
-        help="how to select frames of --sample-with: random (default), or by energy or farthest "
-        "from ten times as many sampled frames",
+        help="selection of the frames of --sample-with: random (default); energy or farthest "
+        "select from ten times as many sampled frames",
     )  # fmt: skip
     dynamics.add_argument(
         "--frames", type=positive(int), default=2000, help="number of frames to label"

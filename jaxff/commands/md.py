@@ -57,8 +57,8 @@ def options(sub) -> None:
     )  # fmt: skip
     sub.add_argument(
         "--max-temperature", type=float, metavar="K",
-        help="stop above this temperature, K; inf: never (default: above thermal fluctuations; "
-        "with nve, a limit on the change of the total energy)",
+        help="stop above this temperature, K; inf: no limit (default: a temperature that thermal "
+        "fluctuations do not reach; with nve, stop if the total energy changes too much)",
     )  # fmt: skip
     sub.add_argument(
         "--replicas", type=positive(int), metavar="R",
@@ -218,7 +218,8 @@ def _is_off(temperatures, target: float) -> _Temperature | None:
         target: K.
 
     Returns:
-        the mean and its standard error, K; None without a difference, or with too few frames.
+        the mean and its standard error, K; None without a significant difference, or with too few
+        frames.
     """
     import numpy as np
 
@@ -298,8 +299,8 @@ def _trajectories(folder):
 def _spread_over_cores(replicas: int | None) -> None:
     """Make each CPU core a JAX device if each core gets the same number of replicas.
 
-    At least two replicas for each core are needed.  A single device uses several cores poorly for
-    small molecules.
+    At least two replicas for each core are needed.  A single device cannot use several cores
+    efficiently for small molecules.
     """
     import jax
 

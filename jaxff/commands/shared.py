@@ -211,7 +211,7 @@ def training_frames(n_frames: int, arguments: Namespace) -> int:
     """Return the number of training frames: the value of -n, or else the default.
 
     A small data set is divided into training, validation and test frames in the ratio 3:1:1.  The
-    options --valid and --test set the size of their part.
+    options --valid and --test set the sizes of the validation and the test part.
     """
     if arguments.n_train is not None:
         return arguments.n_train

@@ -275,7 +275,7 @@ def _check_local(arguments) -> None:
 
 
 def _region(data, arguments, console, usual):
-    """Return the frames that are most similar to the structures of --around, and other frames."""
+    """Return the frames most similar to the structures of --around, and the other frames."""
     from jaxff import gdml
 
     data = data[data.distinct()]

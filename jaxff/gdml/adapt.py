@@ -75,7 +75,7 @@ class Adaptation:
         return both
 
     def slopes(self, positions: np.ndarray) -> np.ndarray:
-        """Derivatives (M, 3N, P), kcal/mol/Å, of the forces at positions (M, N, 3) Å by moves."""
+        """Derivatives by moves, (M, 3N, P) kcal/mol/Å, of the forces at positions (M, N, 3) Å."""
         start = ravel_pytree(self.free.no_moves())[0]
         return np.asarray(self.forces_and_slopes(start, jnp.asarray(positions))[1])
 

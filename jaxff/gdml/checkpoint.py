@@ -87,7 +87,7 @@ class Checkpoint:
             temporary.write_text(json.dumps(values))
 
     def keep(self, key: str, potential: Potential, error: float, solver: str) -> None:
-        """Write the finished model `key`; the other arguments are the results of `finished`."""
+        """Write the finished model `key`, with the values that `finished` returns."""
         save(self.folder / f"{key}.npz", potential)
         with atomic_path(self.folder / f"{key}.json") as temporary:
             known = {"valid_rmse": error if np.isfinite(error) else None, "solver": solver}

@@ -1,6 +1,6 @@
 """Cholesky factorisation of a symmetric matrix in tiles.
 
-Only the tiles of the lower triangle are stored, in half the memory of a square matrix.
+Only the tiles of the lower triangle are stored, which halves the memory.
 
 With two threads, the factorisation of OpenBLAS crashes or reports a false failure for matrices with
 more than about 22,800 rows.  Here LAPACK factorises small blocks only.  All other steps are matrix

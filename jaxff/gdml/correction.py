@@ -244,7 +244,7 @@ def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
 
 
 def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule) -> Potential:
-    """The kernel of a hybrid, which is the last term, as a local correction.
+    """Return the kernel, the last term of a hybrid, as a local correction.
 
     The correction has a domain without limits, because it is zero far from the training frames.
 
@@ -271,7 +271,7 @@ def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule)
 def _relative_error(
     hybrid: Potential, baseline: Potential, parts: list[Dataset], level: float
 ) -> float:
-    """Mean square errors of forces and energies, each divided by the baseline's, added up."""
+    """Sum of the mean square errors of forces and energies, each relative to the baseline's."""
 
     def errors(potential):
         out = np.full(2, np.finfo(float).tiny)  # the errors of a baseline may be zero

@@ -79,7 +79,7 @@ class Dense:
 
 
 def factor_dtype(op: KernelOperator) -> jnp.dtype:
-    """Dtype of the Cholesky factor: float32 if λ exceeds its rounding errors, else that of `op`."""
+    """Dtype of the factor: float32 if λ exceeds the rounding errors of float32, else `op.dtype`."""
     single = float(op.lam) > SINGLE_SHIFT * float(op.diagonal().max())
     return jnp.dtype(jnp.float32) if single else op.dtype
 
@@ -112,7 +112,7 @@ def _assembled(op: KernelOperator, frames: int, dtype, shift: float, report: Pro
 
 @partial(jax.jit, static_argnums=(4, 5))
 def _tile(op, i, j, shift, frames, dtype):
-    """Tile (i, j) of K + λ + shift; beyond the last frame the unit matrix continues it."""
+    """Tile (i, j) of K + λ + shift; rows beyond the last frame are those of the unit matrix."""
     side, width = min(_BLOCK_FRAMES, frames), op.width
     # The last block of a tile overlaps the block before it, so that all have the same shape.
     starts = jnp.asarray([min(s, frames - side) for s in range(0, frames, side)])

@@ -231,7 +231,7 @@ def _coefficients(n_train: int, n_pairs: int):
 
 
 def _real(fault):
-    """Return a check for floating-point numbers that then applies the check `fault`."""
+    """Return a check that requires floating-point numbers, and then applies `fault`."""
 
     def both(array):
         return fault(array) if array.dtype.kind == "f" else f"is of type {array.dtype}, not float"

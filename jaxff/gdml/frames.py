@@ -132,7 +132,7 @@ def group_on(
     Args:
         data: frames with all atoms.
         atoms: (K,) indices of atoms, or None.
-        symmetries: permutations (P, K), None (identity only) or "auto".  The last means those
+        symmetries: permutations (P, K), None (identity only) or "auto".  "auto" uses the
             permutations of the whole molecule that map `atoms` to `atoms`, because an isolated
             fragment may have more symmetry.
         seed: seed of the search for symmetries.

@@ -1,8 +1,9 @@
 """The Matérn-5/2 kernel of sGDML: expansions, and blocks of the kernel matrix.
 
 With t = √5 d/σ and d = |x − x'| the kernel is k = (1 + t + t²/3) exp(−t).  `matern`, `damped` and
-`decay` are functions of u = t².  Each is proportional to the derivative of the one before.  The
-derivatives are therefore finite and correct at d = 0, where the square root has none.
+`decay` are functions of u = t².  Each function is proportional to the derivative of the previous
+one.  The derivatives are therefore finite and correct at d = 0, where the square root has no
+derivative.
 Source: Chmiela et al., Nat. Commun. 9, 3887 (2018).
 """
 
@@ -98,7 +99,7 @@ class Expansion(NamedTuple):
     def of(
         cls, descriptors: Array, slopes: Array, sigma: Array, values: Array | None = None
     ) -> Expansion:
-        """The expansion of given coefficients, with its squares and projections."""
+        """The expansion with the given coefficients; `squares` and `projections` are computed."""
         squares, projections = (_row_sums(descriptors * x) for x in (descriptors, slopes))
         return cls(descriptors, slopes, sigma, squares, projections, values)
 
@@ -180,8 +181,8 @@ def blocks(
 ) -> Array:
     """Covariances of gradients (and values) of ε between two sets of frames.
 
-    Block (i, j) is Σ_p A_iᵀ [w I − h δδᵀ] A_j^p, minus the force-force kernel.  The sum is over P
-    permutations, A_i is the Jacobian of the descriptor x_i, δ = x_i − x_j^p, t = √5 |δ|/σ,
+    Block (i, j) is Σ_p A_iᵀ [w I − h δδᵀ] A_j^p; Chmiela et al. use the opposite sign.  The sum is
+    over P permutations, A_i is the Jacobian of the descriptor x_i, δ = x_i − x_j^p, t = √5 |δ|/σ,
     w = 5/(3σ²) (1 + t) exp(−t) and h = 25/(3σ⁴) exp(−t).  With `values` each block has one more
     row and column for the values of ε.
 

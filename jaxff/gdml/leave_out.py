@@ -22,7 +22,7 @@ MOST_UNKNOWNS = 3000  # about the largest number of rows of C; more frames are n
 
 
 class LeftOut(NamedTuple):
-    """Errors at left-out frames, and the parts of the inverse from which they follow.
+    """Errors at left-out frames, and the arrays from which the errors are computed.
 
     Attributes:
         errors: (M, W) label minus prediction, (C⁻¹)ₘₘ⁻¹ (C⁻¹ y)ₘ.
@@ -38,7 +38,7 @@ class LeftOut(NamedTuple):
 
 
 def left_out(covariance: np.ndarray, labels: np.ndarray) -> LeftOut | None:
-    """Errors at each frame of the model of all other frames, or None if C is singular.
+    """Errors at each frame of a model trained on all other frames; None if C is singular.
 
     Args:
         covariance: (MW, MW) covariance C of the labels.
@@ -73,8 +73,8 @@ def leave_out_errors(
     Net forces and torques of the labels, which no kernel predicts, are part of the errors.  With
     `slopes`, the parameters of a baseline are estimated together with the kernel, as in
     `jaxff.gdml.adapt`.  This adds S Sᵀ/w to C, where S contains the slopes and w is the strength of
-    the prior times yᵀC⁻¹y/(MW).  C⁻¹ is computed once, and for each prior the Woodbury identity
-    updates it.
+    the prior times yᵀC⁻¹y/(MW).  C⁻¹ is computed once, and the Woodbury identity gives the inverse
+    for each prior.
 
     Args:
         op: the operator K + λ of M frames, without energies.

@@ -76,6 +76,8 @@ def pair_classes(molecule: Molecule, entries: np.ndarray) -> np.ndarray:
 class LeaveOneOut:
     """The leave-one-out error of the forces as a function of the metric.
 
+    The moves (C + 1,) are the logarithms of the weights of the C classes, and of the power.
+
     Attributes:
         distances: (M, D) inverse distances x, 1/Å.
         jacobians: (M, D, W) derivatives of x by the W reduced coordinates of each frame, 1/Å².
@@ -100,7 +102,7 @@ class LeaveOneOut:
     def of(
         cls, frames: Dataset, permutations: np.ndarray, classes: np.ndarray, lam: float
     ) -> LeaveOneOut:
-        """The error at given training frames.
+        """Return the error as a function of the metric, for given training frames.
 
         Args:
             frames: M frames.
@@ -141,11 +143,7 @@ class LeaveOneOut:
         return float(np.sqrt(np.sum(parts.errors**2) / (3 * self.n_atoms * len(self.labels))))
 
     def __call__(self, moves: np.ndarray) -> tuple[float, np.ndarray]:
-        """The logarithm of the RMSE up to a constant, and its derivative (C + 1,).
-
-        Args:
-            moves: (C + 1,) logarithms of the weights of the C classes, and of the power.
-        """
+        """The logarithm of the RMSE plus a constant, and the derivative by moves (C + 1,)."""
         parts = self._errors(moves)
         if parts is None:
             return SINGULAR, np.zeros_like(moves)
@@ -182,8 +180,8 @@ def learn_metric(
 ) -> Descriptor:
     """Learn a descriptor that minimises the leave-one-out error of training frames.
 
-    The result is an argument of `Kernel(descriptor=...)`; `Kernel(learn_metric=True)` does the
-    same within a training.  Of many frames a random part is used: about 3,000 force components.
+    The result is an argument of `Kernel(descriptor=...)`; `Kernel(learn_metric=True)` does the same
+    within a training.  If there are more than about 3,000 force components, a random part is used.
 
     Args:
         frames: M training frames with the forces that the kernel learns.
@@ -220,9 +218,9 @@ def learn_metric(
     after = error.rmse(moves)
     used = after < WORTH * before
     report(
-        f"metric of {len(moves) - 1} classes, {len(order)} frames: leave-one-out force RMSE "
-        f"{before:.4f} without and {after:.4f} kcal/mol/Å with the metric"
-        f"{'' if used else '; it is not used'}",
+        f"leave-one-out force RMSE of {len(order)} frames, kcal/mol/Å: {before:.4f} without and "
+        f"{after:.4f} with the learnt metric ({len(moves) - 1} classes of atom pairs)"
+        f"{'' if used else '; the metric is not used'}",
         1.0,
     )
     if not used:

@@ -130,7 +130,7 @@ def _extended(op: KernelOperator, F: Array, pivots: Array, real: int, count: int
 
 
 def _columns(op: KernelOperator, frames: Array, coordinates: Array) -> Array:
-    """Columns (n, k) of K for the reduced coordinates (k,) of frames (k,)."""
+    """Columns (n, k) of K, given by their frames (k,) and reduced coordinates (k,)."""
     slopes = jnp.take_along_axis(op.jacobians[frames], coordinates[:, None, None], axis=2)
     picked = (op.descriptors[frames], slopes)
 

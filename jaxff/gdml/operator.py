@@ -96,8 +96,8 @@ class KernelOperator:
     def sharded(self, mesh: Mesh) -> KernelOperator:
         """The same operator with its frames distributed over the devices of a mesh.
 
-        Frames with zero Jacobians increase the number of frames to a multiple of the number of
-        devices.  The corresponding rows of vectors are zero.
+        Frames with zero Jacobians are added until the number of frames is a multiple of the number
+        of devices.  Vectors are zero in the rows of these frames.
 
         Args:
             mesh: devices in one axis.
@@ -143,7 +143,12 @@ class KernelOperator:
     # -- labels and coefficients ----------------------------------------------------------------
 
     def observed(self, forces: np.ndarray, energies: np.ndarray | None = None) -> Array:
-        """The vector of labels: forces (M, N, 3) and, with `values`, negative energies (M,)."""
+        """The vector of labels, (M, W), or (M, W + 1) with `values`.
+
+        Args:
+            forces: (M, N, 3) forces divided by std.
+            energies: (M,) energies divided by std; their sign is changed here.
+        """
         flat = self.spread(np.asarray(forces).reshape(len(forces), -1))
         reduced = jnp.einsum("mcw,mc->mw", self.bases, flat)
         if not self.values:

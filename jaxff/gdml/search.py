@@ -13,7 +13,7 @@ DOWN = 1.4  # ratio between the widths that are tried on all frames
 
 
 def search_width(error: Callable[[float], float]) -> float:
-    """The σ between 2 and 320/Å with the smallest `error`, to about 15 %.
+    """The σ between 2 and 320/Å with the smallest `error`, accurate to about 15 %.
 
     Starting from 20/Å, the minimum is bracketed by factors of two.  Two steps of parabolic
     interpolation in log σ follow.  The search needs about six models.

@@ -1,6 +1,6 @@
 """Solvers of the kernel system (K + λ) a = y by name, and the choice between them.
 
-Both solvers are conjugate gradients.  The preconditioner is a Cholesky factor of K + λ in the dense
+Both solvers use conjugate gradients.  The preconditioner is a Cholesky factor of K + λ in the dense
 solver, and a low-rank approximation of K + λ in the iterative solver.
 """
 

@@ -1,7 +1,7 @@
 """Standard errors of a kernel model, from the variance of its Gaussian process.
 
-The variance given some of the training frames is an upper bound of the variance given all of them.
-The errors on validation frames determine the scale of the standard errors.
+The variance conditioned on some training frames is an upper bound of the variance conditioned on
+all.  The errors on validation frames determine the scale of the standard errors.
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapter 2.
 """
 
@@ -199,7 +199,7 @@ def _ratios(self: Uncertainty, potential: Potential, data: Dataset) -> dict[str,
 
 @jax.jit
 def _mean_energy(op: KernelOperator) -> tuple[Array, Array]:
-    """Covariance (n,) between the mean of ε and its gradients, and variance of the mean.
+    """Covariances (n,) of the mean of ε with the gradients of ε, and the variance of the mean.
 
     ε is the negative energy in units of `std`, see `KernelOperator`.
     """

@@ -112,10 +112,10 @@ def close(permutations: np.ndarray, max_order: int = MAX_ORDER) -> np.ndarray | 
 
 
 def restricted_to(permutations: np.ndarray, atoms: Sequence[int]) -> np.ndarray:
-    """The group (Q, K) of permutations of `atoms` (K,) that a group (P, N) of all atoms contains.
+    """Restrict a group (P, N) of permutations of all atoms to `atoms` (K,).
 
-    It contains the permutations that map `atoms` to `atoms`.  Its integers are positions in
-    `atoms`, from 0 to K − 1.
+    The result (Q, K) contains the permutations that map `atoms` to `atoms`.  The integers are
+    positions in `atoms`, from 0 to K − 1.
     """
     permutations, index = np.asarray(permutations), np.asarray(atoms)
     place = np.full(permutations.shape[1], -1)
@@ -138,7 +138,8 @@ def _tree_matches(distance: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Unique matches (K, N) on the edges of the minimum spanning tree over the frames.
 
     A match of frames i and j maps each atom of i to the corresponding atom of j.  Permutations do
-    not change the eigenvalues of a distance matrix, so only frames with similar ones are matched.
+    not change the eigenvalues of a distance matrix, so only frames with similar eigenvalues are
+    matched.
 
     Args:
         distance: (M, N, N) distance matrices, Å.
@@ -173,7 +174,7 @@ def _tree_matches(distance: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 def _similar(spectra: np.ndarray) -> list[np.ndarray]:
-    """For each of M frames, the later frames to match it with; all frames are connected.
+    """For each of M frames, the later frames that it is matched with; matches connect all frames.
 
     Args:
         spectra: (M, N) eigenvalues of the distance matrices.
@@ -198,7 +199,7 @@ def _distances(positions: np.ndarray, lattice) -> np.ndarray:
 
 
 def _without_overlaps(permutations: np.ndarray) -> np.ndarray:
-    """Those of permutations (K, N) that share no atom with a longer cycle of another one."""
+    """Select permutations, from (K, N), that share no atom with a longer cycle of another one."""
     cycles = [[set(c) for c in _cycles(p)] for p in permutations]
     every = [cycle for part in cycles for cycle in part]
     keep = [not any(len(a) < len(b) and a & b for a in part for b in every) for part in cycles]

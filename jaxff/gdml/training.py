@@ -171,7 +171,7 @@ class _Task:
 
     @cached_property
     def adaptation(self) -> Adaptation:
-        """Moves of the parameters of the baseline."""
+        """The fits of the parameters of the baseline."""
         assert self.baseline is not None
         return Adaptation(self.baseline)
 

@@ -1,4 +1,4 @@
-"""The file with the state of a fit and the request to which the state belongs."""
+"""The file with the state of a fit, and with all data and settings of this fit."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def resumed(store: Store, initial: S, like: Mapping[str, Any] | None = None) -> 
 def described(thing: Any) -> Any:
     """Describe settings, terms or targets by nested JSON values and arrays.
 
-    A function is described by the name, and any other object by class and numbers.
+    A function is described by its name, and any other object by its class and numbers.
     """
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing

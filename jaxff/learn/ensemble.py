@@ -1,8 +1,8 @@
 """Frames of the ensembles that a fit draws and reweights.
 
 A fit draws frames with the present parameters and reweights them as the parameters change. It draws
-new frames when their effective number is too small. Targets with the same `Sampling` object share
-frames.
+new frames when the effective share (effective number of frames divided by number of frames) is too
+small. Targets with the same `Sampling` object share frames.
 Source: Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021), "DiffTRe".
 """
 
@@ -64,7 +64,7 @@ class Ensemble:
         targets: the targets.
         program: energy function of the molecule.
         free: the free parameters.
-        unravel: function from a vector (P,) to moves.
+        unravel: function from a vector (P,) to the moves (scaled changes of the free parameters).
         potential_of: function from parameters to the potential of the molecule.
     """
 
@@ -230,7 +230,7 @@ class Ensembles:
             yield from ensemble.equations(vector, sample)
 
     def log(self, state: State) -> None:
-        """Add the smallest effective share and the number of draws to a state, and the frames."""
+        """Add the smallest effective share, the number of draws and the frames to a state."""
         shares = [self._evaluated(k, state.vector)[1] for k in range(len(self.ensembles))]
         state.shares.append(min(shares))
         state.draws.append(self.draws)

@@ -118,7 +118,7 @@ class EnsembleAverage(EnsembleTarget):
         observable: function of positions (F, N, 3) Å that returns O (F,) or (F, ...).
         values: () or (...) reference averages, in the unit of the observable.
         tolerance: () or (...) acceptable errors, in the unit of the observable.
-        weight: (kcal/mol/Å)², contribution of errors of one tolerance.
+        weight: (kcal/mol/Å)², contribution to the objective if each error equals the tolerance.
 
     Raises:
         InputError: values or a weight that are not finite, or a tolerance that is not positive.
@@ -226,7 +226,7 @@ class RelativeEntropy(EnsembleTarget):
     Attributes:
         sampling: settings of the simulations that draw frames, at the temperature of the reference.
         positions: (M, N, 3) Å, independent frames of the reference ensemble.
-        weight: (kcal/mol/Å)², contribution of one nat.
+        weight: (kcal/mol/Å)², contribution of one nat to the objective.
 
     Raises:
         InputError: positions of another shape, or positions or a weight that are not finite.

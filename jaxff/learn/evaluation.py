@@ -13,7 +13,7 @@ def aligned(dataset: Dataset, potential: Potential) -> Dataset:
     """Return the data set in the atom order of the potential, by graph isomorphism.
 
     Raises:
-        InputError: the molecules differ, or the numbers of atoms.
+        InputError: the molecules or the numbers of atoms differ.
     """
     if potential.molecule is not None:
         return dataset.reorder(potential.molecule.match(dataset.molecule))

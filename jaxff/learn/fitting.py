@@ -86,9 +86,9 @@ def fit(
         valid: validation frames; for several molecules, a data set for each. Gradient descent
             returns the epoch with the lowest validation error; least squares only report the error.
         method: `LeastSquares` (the default) or `Gradient`, with their settings.
-        trainable: patterns of the names of the free parameters, such as
-            ``["bond.*", "torsion.k"]``, or of single rows, such as ``"torsion.k:c3-c3-oh-ho*"``.
-            By default the parameters that their terms declare trainable are free.
+        trainable: patterns of the names of the free parameters, such as ``["bond.*",
+            "torsion.k"]``, or of single rows, such as ``"torsion.k:c3-c3-oh-ho*"``. By default, the
+            parameters that the terms declare trainable are free.
         targets: further targets, such as `Hessian`, `Dipole`, `TorsionScan`, `EnsembleAverage`
             and `RelativeEntropy`; for several molecules, a list for each.
         checkpoint: file for the state after each step or epoch. After an interruption, the same

@@ -226,7 +226,7 @@ def _improved(
         loss: objective at the moves of `state`.
 
     Returns:
-        The new moves (P,) and their objective, or None and `loss`.
+        The new moves (P,) and their objective; None and `loss` if no step lowers the objective.
     """
     diagonal = np.maximum(np.diag(A), 1e-12 * max(np.diag(A).max(), 1e-300))
     while state.damping < LARGEST_DAMPING:

@@ -89,7 +89,7 @@ class Problem:
         return target.residuals(program, self.free.params(self.unravel(vector)))
 
     def _ensembles(self, targets: Sequence[Sequence[Target]]) -> Iterator[Ensemble]:
-        """Yield the ensembles of all molecules; targets with one `Sampling` form an ensemble."""
+        """Yield all ensembles; targets that share the same `Sampling` object form one ensemble."""
         for k, of_molecule in enumerate(targets):
             kinds = [target for target in of_molecule if isinstance(target, EnsembleTarget)]
             for sampling in dict.fromkeys(target.sampling for target in kinds):
@@ -131,8 +131,9 @@ class Problem:
         """Compiled functions for the normal equations, one for each group.
 
         J contains the derivatives of the residuals r by the A parameters that a molecule uses.  A
-        function returns JᵀJ (A, A), the part of each frame in Jᵀr (M, A), and the sums over the
-        frames of the energies' derivatives (A,) and residuals ().
+        function returns JᵀJ (A, A) and the contribution of each frame to Jᵀr, (M, A). It also
+        returns two sums over the frames: of the derivatives of the energies (A,), and of their
+        residuals ().
         """
 
         def normal(group, vector, program, active, frames: Frames, scales):
@@ -265,9 +266,10 @@ class Problem:
         return self.statistics(vector, energy_weight)[:2]
 
     def statistics(self, vector, energy_weight: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return JᵀJ (P, P), Jᵀr (P,) and Σ gᵀg (P, P), where g is the part of a frame in Jᵀr.
+        """Return JᵀJ (P, P), Jᵀr (P,) and the sum Σ gᵀg (P, P) over all frames.
 
-        J contains the derivatives of the residuals r of the objective by the moves.
+        J contains the derivatives of the residuals r of the objective by the moves.  The row g is
+        the contribution of one frame to Jᵀr.
 
         Args:
             vector: (P,) moves.

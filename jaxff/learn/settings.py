@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _number(default: float | None, least: int) -> Any:
-    """Return a field for numbers from `least`: for integers, unless the default is a float."""
+    """Return a field for a number of at least `least`; an integer unless the default is a float."""
     return field(default=default, metadata={"least": least})
 
 
@@ -53,8 +53,8 @@ class LeastSquares(Method):
     Attributes:
         prior: strength of a restraint to the initial values. A change by one scale of the column
             adds prior/(number of frames) to the objective, (kcal/mol/Å)². The restraint affects
-            parameters that the frames determine weakly or that must change by many scales, even
-            with exact data. ``prior=0.0`` removes the restraint.
+            parameters that the frames determine weakly and, even with exact data, parameters that
+            must change by many scales. ``prior=0.0`` removes the restraint.
         steps: limit of the steps. Large problems first take up to as many steps with fewer frames.
         tolerance: relative change of the objective in one step below which the fit has converged.
     """

@@ -38,7 +38,7 @@ class WeightedTarget:
         return f"the {type(self).__name__} target"
 
     def _store(self, **arrays) -> None:
-        """Check the weight, and set it and other attributes.
+        """Check the weight, and set all attributes.
 
         Raises:
             InputError: the weight is negative or not finite.
@@ -231,8 +231,8 @@ class Dipole(Target):
             "scale" in potential.params[p.name] for p in charged
         ):
             raise InputError(
-                f"{self._name}: the dipole moment is not defined, because atoms have charges of "
-                "several nonbonded terms or of a scaled one; leave out this target"
+                f"{self._name}: the dipole moment is not defined, because an atom has charges in "
+                "several nonbonded terms, or a nonbonded term is scaled; leave out this target"
             )
         charges = np.asarray(point_charges(potential.program, potential.params, n), float)
         predicted = np.einsum("mna,n->ma", self.positions, charges)

@@ -37,7 +37,7 @@ class Level(NamedTuple):
         force_mae, force_rmse: errors of the forces of left-out frames, kcal/mol/Å.
         sigma: width of the kernel, 1/Å.
         lam: regularisation λ of the kernel.
-        prior: strength of the prior on re-estimated parameters; None if none are re-estimated.
+        prior: strength of the prior on re-estimated parameters; None if the parameters are fixed.
         teacher: whether the model uses the teacher.
     """
 
@@ -127,7 +127,8 @@ def teach(
 
     Args:
         frames: M frames with expensive labels.
-        student: a potential of the teacher's labels, or the teacher itself if it is a potential.
+        student: a potential that was fitted to labels of the teacher, or a teacher that is a
+            potential.
         fitted: a force field that was fitted to the frames, or None.
         labels: the teacher's labels of the same frames, in the same order, or None.
         settings: see `Teaching`.
@@ -191,12 +192,12 @@ def _same_frames(labels: Dataset, frames: Dataset) -> Dataset:
     """Check the teacher's labels, and return them.
 
     Raises:
-        InputError: they have another charge, or belong to other frames.
+        InputError: the labels have another charge, or belong to other frames.
     """
     if labels.charge != frames.charge:
         raise InputError(
             f"the teacher's labels are for charge {labels.charge:+d}, but {frames.label} has "
-            f"{frames.charge:+d}: compute the labels with this charge"
+            f"charge {frames.charge:+d}: compute the labels with charge {frames.charge:+d}"
         )
     same = np.array_equal(labels.numbers, frames.numbers) and len(labels) == len(frames)
     if not same or not np.allclose(labels.positions, frames.positions, atol=1e-6):
@@ -218,8 +219,8 @@ class _Way:
         teacher: whether the baseline is the student.
         fitted: whether the baseline was fitted to the same frames.  Its errors on left-out frames
             are then meaningful only with re-estimated parameters.
-        wrong: (M, N, 3) expensive minus present force labels, kcal/mol/Å, which is added to the
-            errors, or None.
+        wrong: (M, N, 3) expensive force labels minus those of `frames`, kcal/mol/Å. They are added
+            to the errors.  None: zero.
     """
 
     name: str
@@ -262,7 +263,7 @@ def _ways(
         yield _Way("fitted force field + kernel", fitted, frames, fitted=True)
     if student is None:
         return
-    yield _Way("student + kernel on the rest", student, frames, teacher=True)
+    yield _Way("student + kernel on the residual", student, frames, teacher=True)
     if labels is not None:
         energies, forces = student.predict(frames.positions)
         wrong = labels.forces - forces

@@ -62,7 +62,8 @@ def reproduce(
             folder with results of other settings.
     """
     if name != "all" and name not in EXPERIMENTS:
-        raise InputError(f"unknown experiment {name!r}: use all, {', '.join(EXPERIMENTS)}")
+        known = ", ".join(EXPERIMENTS)
+        raise InputError(f"unknown experiment {name!r}: choose 'all' or one of {known}")
     folder = Path(folder)
     given = by_molecule(data) | by_molecule(surface_data, SURFACE)
     setting = Setting(folder, small, seed, given, progress)

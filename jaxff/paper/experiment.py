@@ -59,8 +59,8 @@ class Setting:
             for surfaces and normal modes end with `SURFACE`.
         progress: called with the name of a phase and the fraction done.
         warnings: warnings of this experiment about frames outside the training data.
-        made: potentials in memory, so that each is compiled once for all experiments, and the
-            latest model of standard errors, which is large.
+        made: potentials, each compiled once for all experiments, and the latest model of standard
+            errors.
     """
 
     folder: Path
@@ -92,7 +92,7 @@ class Setting:
         return packaged_dataset(name.replace("-", "_"))
 
     def surface_set(self, molecule: str) -> str:
-        """Return the name of the data set for a surface: few frames at a higher level."""
+        """Return the name of the data set for a surface: few frames at a higher level of theory."""
         if molecule + SURFACE in self.given:
             return molecule + SURFACE
         return molecule if molecule in self.given else molecule + PACKAGED
@@ -265,12 +265,12 @@ class Setting:
 def force_fields(
     setting: Setting, name: str, titles: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
-    """Return GAFF as a potential and other force fields as calculators; only UFF if small.
+    """Return GAFF as a potential and other force fields as calculators.
 
     Args:
         setting: the settings.
         name: the molecule.
-        titles: names in `FORCE_FIELDS`; None for all.
+        titles: names in `FORCE_FIELDS`; None for all, or for UFF only with small sizes.
     """
     titles = setting.size(tuple(FORCE_FIELDS), ("UFF",)) if titles is None else titles
     molecule = setting.dataset(name).molecule

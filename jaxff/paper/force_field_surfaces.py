@@ -48,8 +48,8 @@ def run(setting: Setting) -> Result:
     result.level = f"{'; '.join(levels)}; {setting.charge_model}"
     result.notes.append(
         "The verdicts use relaxed scans. The tables also contain rigid scans, because the paper "
-        "calls its surfaces cuts. The coupling is the surface minus the best sum of a function "
-        "of each torsion."
+        "calls its surfaces cuts. The coupling is the surface minus the sum of two functions, "
+        "one of each torsion, that fits best."
     )
     return result
 

@@ -107,11 +107,13 @@ def barrier(grid: Scan, axis: int) -> tuple[int, ...]:
 def largest_deviation(found: np.ndarray) -> Estimate:
     """Compute the largest deviation, kcal/mol, of DFT from coupled cluster in relative energies.
 
-    The error is half of the change from the small to the large basis at the same point.
-
     Args:
-        found: energies (P, 4) kcal/mol by DFT and by `coupled_cluster.METHODS`; the first row is
-            the lowest minimum.
+        found: (P, 4) energies of P geometries, kcal/mol, by DFT and by `coupled_cluster.METHODS`.
+            The first geometry is the lowest minimum.
+
+    Returns:
+        the deviation. The error is half of the difference between the extrapolated energy and that
+        by CCSD(T) in the small basis, at the same geometry.
     """
     relative = found - found[0]
     exact = coupled_cluster.extrapolated(relative[:, 1:])

@@ -56,7 +56,7 @@ def run(setting: Setting) -> Result:
         "a bootstrap over replicas, which start from conformers, or over blocks of time for the "
         "frames of the data.",
         f"“{reference}” is the reference of the verdicts. The share of the reference in the basin "
-        "of the global minimum minus the largest share of another basin is "
+        "of the global minimum minus the largest share of all other basins is "
         f"{shown(leading(tables[reference], place, seed), 3)}.",
         "The kernel acts on the ester and acid groups. The training frames are a grid of both "
         "torsions, frames of the data, and frames sampled by the sum of force field and kernel.",
@@ -135,17 +135,17 @@ def findings(tables: dict[str, np.ndarray], reference: str, place: int, seed: in
 
 
 def remaining(shares: np.ndarray, gaff: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """Return the remaining part of GAFF's deviation in the share of frames facing the acid."""
+    """Return the deviation of `facing` from the reference, divided by the deviation of GAFF."""
     return (facing(shares) - facing(exact)) / (facing(gaff) - facing(exact))
 
 
 def other_basins(shares: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """Return the share of time in other basins than the reference: half the sum of differences."""
+    """Return half the sum of the absolute differences of the shares from the reference."""
     return 0.5 * np.abs(shares - exact).sum(axis=-1)
 
 
 def leading(table: np.ndarray, place: int, seed: int = 0) -> Estimate:
-    """Return the share of one basin minus the largest share of another basin."""
+    """Return the share of basin `place` minus the largest share of all other basins."""
 
     def lead(shares: np.ndarray) -> np.ndarray:
         return shares[..., place] - np.delete(shares, place, axis=-1).max(axis=-1)

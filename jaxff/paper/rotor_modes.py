@@ -52,9 +52,9 @@ def run(setting: Setting) -> Result:
         ],
         [
             "The shares are those of the kinetic energy along the two torsions, scaled to a sum "
-            "of one. The error of sGDML is the larger of two differences: from sGDML trained on "
-            "half of the frames and, if a calculator has this level of theory, from the "
-            "reference method."
+            "of one. The error of sGDML is the difference from sGDML trained on half of the "
+            "frames. If a calculator has this level of theory, the difference from the reference "
+            "method is also computed, and the larger one is used."
         ],
         {"mixing": mixing},
         [

@@ -47,7 +47,7 @@ class SurfaceMinimum:
     def is_doubtful(self) -> bool:
         """Whether a minimum of a kernel contradicts the reference method.
 
-        Without an energy by the reference method: whether the minimum is far from the data.
+        If the energy by the reference method is unknown, a minimum far from the data is doubtful.
         """
         if self.exact:
             return False

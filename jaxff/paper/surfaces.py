@@ -95,7 +95,7 @@ def surface(setting: Setting, molecule: str, title: str = KERNEL, relax: bool = 
 
 
 def by_title(setting: Setting, molecule: str, title: str) -> Any:
-    """Return the potential or the calculator with a title."""
+    """Return the potential or the calculator with the given title."""
     if title in (KERNEL, HF_KERNEL):
         return setting.kernel(kernel_set(setting, molecule, title))
     return force_fields(setting, molecule, (title,) if title != "GAFF" else ())[title]
@@ -151,7 +151,7 @@ def rms_difference(reference: Surface, other: Scan) -> Estimate:
 def coupling(energies: np.ndarray) -> np.ndarray:
     """Compute the coupling (A, B) of a surface (A, B) of two torsions.
 
-    The coupling is the surface minus the best sum of a function of each torsion.
+    The coupling is the surface minus the sum of two functions, one of each torsion, that fits best.
     """
     rows, columns = energies.mean(axis=1, keepdims=True), energies.mean(axis=0, keepdims=True)
     return energies - rows - columns + energies.mean()

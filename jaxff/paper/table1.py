@@ -87,8 +87,8 @@ def findings(errors: dict[str, Cells]) -> list:
 def labelled_samplings(setting: Setting, molecule: str) -> dict[str, Dataset]:
     """Return frames of the data and of GAFF, with labels of one method, by name of the sampling.
 
-    The method is that of the data. If no calculator has this level of theory, GFN2-xTB labels the
-    frames of both samplings.
+    The method has the level of theory of the data. If no calculator has this level of theory,
+    GFN2-xTB labels the frames of both samplings.
     """
     data, method = setting.dataset(molecule), setting.reference(molecule)
     frames = gaff_frames(setting, molecule).reshape(-1, data.n_atoms, 3)

@@ -59,7 +59,7 @@ def combined(verdicts: Iterable[str]) -> str:
     """Combine the verdicts on several statements.
 
     The result is "agrees" if all agree, and "partly agrees" if some agree.  If none agrees, the
-    result is "disagrees" with a disagreement, and otherwise "says nothing".
+    result is "disagrees" if any disagrees, and otherwise "says nothing".
     """
     given = set(verdicts)
     if given == {AGREES}:

@@ -258,7 +258,10 @@ def calculator(
 
 
 def _with_charge(name: str, potential: Potential, charge: int) -> Potential:
-    """Return the potential; raise InputError if the potential is for another charge, e."""
+    """Return the potential; raise InputError if it was made for a charge other than `charge`, e.
+
+    Charge 0 is always accepted.
+    """
     made_for = None if potential.molecule is None else potential.molecule.charge
     if made_for is not None and charge not in (0, made_for):
         raise InputError(

@@ -32,7 +32,7 @@ def explore(
         model: the potential.
         molecule: elements and bonds.
         known: (K, N, 3) Å, frames from which starting geometries are drawn at random.
-        count: smallest number of frames, and number of frames without failure.
+        count: smallest number of frames, and number of frames if dynamics do not fail.
         sampling: settings of the dynamics.
         progress: called with the name of a phase and the fraction done.
 

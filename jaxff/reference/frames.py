@@ -101,9 +101,12 @@ def common_molecule(first: Molecule, given: Molecule | None, charge: int | None)
 
 
 def coinciding_atoms(positions: np.ndarray) -> dict[int, str]:
-    """Find frames (M, N, 3) Å with coinciding atoms; return the atoms by number of the frame.
+    """Find frames of `positions` (M, N, 3) Å in which two atoms coincide.
 
     Some calculators return finite energies for such frames.
+
+    Returns:
+        a text with the closest two atoms, by number of the frame.
     """
     faults = {}
     first, second = np.triu_indices(positions.shape[1], 1)

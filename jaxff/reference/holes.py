@@ -1,7 +1,7 @@
-"""Search for holes: geometries that a trained potential reaches but does not know.
+"""Search for holes: reachable geometries outside the training data of a potential.
 
-Dynamics find a hole of the energy surface only after they have fallen into it.  This search looks
-for holes on purpose, and can label what it finds and train the kernel again.
+The energy of a hole is too low, so that long dynamics would end there.  The search finds
+holes before such dynamics.  The geometries can be labelled, and the kernel trained again.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ ENERGY = 2.0  # kcal/mol: a labelled frame whose energy lies lower by this much 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Where holes are looked for.
+    """Settings of the search for holes.
 
     Attributes:
         sampling: dynamics from known frames.
         frames: number of frames of these dynamics.
         points: number of points of the relaxed scan of each rotatable bond; 0: no scans.
-        most: largest number of geometries of one search; they are those that differ most.
+        most: largest number of geometries of one search; the geometries that differ most are kept.
 
     Raises:
         InputError: a number is out of its range.
@@ -71,8 +71,8 @@ class Hole(NamedTuple):
     Attributes:
         positions: (N, 3) Å.
         energy: kcal/mol, above the lowest training energy.
-        origin: the part of the search that found it.
-        reason: why it is outside the training data.
+        origin: the part of the search that found the geometry.
+        reason: why the geometry is outside the training data.
     """
 
     positions: np.ndarray
@@ -86,7 +86,7 @@ class Round(NamedTuple):
 
     Attributes:
         found: number of geometries that were found and labelled.
-        wrong: number of those that are holes by their labels.
+        wrong: number of these geometries that are holes according to the labels.
         depth: kcal/mol, largest amount by which an energy of the potential was too low.
         force_rmse: kcal/mol/Å, error of the forces of the potential at these geometries.
     """
@@ -103,7 +103,7 @@ class Mended:
 
     Attributes:
         potential: the potential, trained on all frames of `dataset`.
-        dataset: the training frames, followed by the new ones.
+        dataset: the training frames, followed by the new frames.
         rounds: the rounds in order.
         closed: whether the last round found no hole.
     """
@@ -123,23 +123,24 @@ def find_holes(
 ) -> tuple[Hole, ...]:
     """Geometries outside the training data whose energy is below the highest training energy.
 
-    They come from dynamics, relaxed scans of rotatable bonds, and stretched and compressed bonds.
+    The geometries come from dynamics, relaxed scans of rotatable bonds, and stretched and
+    compressed bonds.
 
     Args:
         potential: a trained potential, which contains a description of its training frames.
         molecule: elements, bonds and charge, in the atom order of the potential.
-        known: (K, N, 3) Å, training frames or others inside the training data.
-        search: where holes are looked for.
+        known: (K, N, 3) Å, training frames, or similar frames.
+        search: settings of the search.
         progress: called with a phase and the fraction done.
 
     Raises:
-        InputError: the potential does not know its training frames.
+        InputError: the potential contains no description of its training frames.
     """
     spans = [part.domain.energies for part in potential.trained if part.whole]
     if not spans or not np.isfinite(spans).all():
         raise InputError(
-            "the potential contains no energies of its training frames, which a search for holes "
-            "compares with: train it again with this version"
+            "the potential contains no energies of the training frames, but the search for holes "
+            "needs them: train the potential again with this version of jaxff"
         )
     lowest, highest = np.min(spans), np.max(spans)
     found: list[Hole] = []
@@ -161,7 +162,7 @@ def find_holes(
 
 
 def _different(holes: list[Hole]) -> list[Hole]:
-    """The holes without those whose distances are those of an earlier one, as in mirror images."""
+    """Remove holes with the same interatomic distances as earlier holes, such as mirror images."""
     kept: list[int] = []
     if not holes:
         return holes
@@ -179,7 +180,7 @@ def _geometries(
     search: Search,
     progress: Progress | None,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Geometries (M, N, 3) Å of each part of the search, and its name."""
+    """Yield the name of each part of the search, and its geometries (M, N, 3) Å."""
     sampling = search.sampling
     drawn, _ = explore(potential, molecule, known, (1, search.frames), sampling, progress)
     yield f"dynamics at {sampling.temperature:g} K", drawn
@@ -212,24 +213,24 @@ def mend_holes(
     rounds: int = 5,
     progress: Progress | None = None,
 ) -> Mended:
-    """Label the holes of a kernel or hybrid, and train the kernel again, until none is left.
+    """Label the holes of a kernel or hybrid, and train the kernel again, until no hole is left.
 
-    All other terms remain as they are.  The kernel keeps its width, symmetries and descriptor.  A
+    All other terms remain unchanged.  The kernel keeps its width, symmetries and descriptor.  A
     labelled geometry is a hole if the energy of the potential is more than 2 kcal/mol too low,
-    relative to its training frames.  After an interruption the same call continues in the folder.
+    relative to its training frames.  Repeat the call to continue after an interruption.
 
     Args:
         potential: sGDML, or a sum with one sGDML term on all atoms.
         data: frames with labels; those on which the potential was trained remain training frames.
         out: folder for the labels of the rounds.
         labelling: the calculator of the level of theory of `data`.  Frames that fail are left out.
-        search: where holes are looked for.
+        search: settings of the search.
         rounds: largest number of rounds.
         progress: called with a phase and the fraction done.
 
     Raises:
-        InputError: a potential without such a kernel or without its training frames, or a folder
-            of another request.
+        InputError: a potential without such a kernel or without a description of the training
+            frames, or a folder of another request.
     """
     gdml.require_float64()
     kernel = _kernel(potential)
@@ -270,7 +271,7 @@ def _kernel(potential: Potential) -> str:
     if len(placed) != 1 or placed[0].atoms is not None:
         raise InputError(
             "holes are mended by training the kernel again, so the potential must contain one "
-            "sGDML term on all atoms: train a kernel on this force field first"
+            "sGDML term on all atoms: train a kernel with this force field as baseline first"
         )
     return placed[0].name
 
@@ -283,7 +284,7 @@ def _training_frames(potential: Potential, data: Dataset) -> np.ndarray:
     if not known.any():
         raise InputError(
             f"the potential was trained on none of the frames of {data.label}: give the data set "
-            "from which it was trained"
+            "on which the potential was trained"
         )
     return known
 

@@ -45,8 +45,8 @@ def run_tasks(function: Callable, tasks: Iterable, pool: Pool) -> Iterator:
     """Yield the results of ``function(task)`` as soon as they are available.
 
     Args:
-        function: an importable function of a task that returns a result and a task that continues
-            the work, or None; tasks and results must be picklable.
+        function: an importable function of a task. It returns a result, and a task that continues
+            the work (None: the work is complete). Tasks and results must be picklable.
         tasks: independent tasks.
         pool: executor of the tasks.
 

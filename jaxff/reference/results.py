@@ -40,8 +40,8 @@ class Labelled:
     Attributes:
         dataset: the labelled frames, as written to the file.
         failed: numbers of the frames that were omitted because their calculation failed.
-        rebonded: indices in `dataset` of frames with other bonds than the given molecule or, if
-            none was given, the first frame.
+        rebonded: indices in `dataset` of frames whose bonds differ from those of the given molecule
+            (None given: of the first frame).
         net_force: largest net force of a frame, kcal/mol/Å.
         net_torque: largest net torque of a frame about its centroid, kcal/mol.
     """

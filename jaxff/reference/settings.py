@@ -100,7 +100,8 @@ class Sampling:
 
         Raises:
             InputError: the potential does not match the molecule.
-            SimulationError: numbers that are not finite, a too high temperature or a broken bond.
+            SimulationError: numbers that are not finite, a temperature above the limit, or a broken
+                bond.
         """
         from jaxff import md
 

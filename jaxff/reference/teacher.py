@@ -36,7 +36,7 @@ class Distilling:
 
     Attributes:
         frames: number of frames that the teacher labels; None for 2000, or fewer for molecules of
-            more than ten atoms (45,000 unknowns of the kernel).
+            more than ten atoms, so that the kernel has at most 45,000 unknowns.
         temperature: temperature of the dynamics, K; None for an estimate from the energies of the
             teacher at the given frames (see `estimated_temperature`).
         learn_metric: whether the student's kernel has a learnt metric.

@@ -13,7 +13,7 @@ from jaxff.report import style
 
 
 def spectra(spectra: Mapping[str, Spectrum], highest: float = 4000.0) -> Figure:
-    """Plot spectra in vertical order on one scale, with bands of two standard errors.
+    """Plot spectra above each other on one scale, with bands of two standard errors.
 
     Dotted lines mark the peaks of the first spectrum in all spectra.
 

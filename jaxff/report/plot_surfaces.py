@@ -40,8 +40,8 @@ def energy_curves(scans: Mapping[str, Scan], highest: float | None = None) -> Fi
     """Plot energies along one coordinate and, for two potentials, their difference.
 
     Args:
-        scans: scans of one coordinate by name, with the same values.
-        highest: highest energy in the plot, kcal/mol; None for that of the scans, at most 40.
+        scans: scans by name, all over the same values of one coordinate.
+        highest: highest energy in the plot, kcal/mol (None: highest of the scans, at most 40).
     """
     names, surfaces = list(scans), list(scans.values())
     pair = len(surfaces) == 2
@@ -78,16 +78,16 @@ def energy_maps(
     doubtful: Mapping[str, np.ndarray] | None = None,
     minima: Mapping[str, Marks] | None = None,
 ) -> Figure:
-    """Plot contours over two coordinates and, for two potentials, of their difference.
+    """Plot energies over two coordinates and, for two potentials, their difference.
 
     A cross marks the lowest minimum of each panel (without minima, the lowest point).  Circles
     mark other minima, and dots mark points that have not converged.  The difference is grey where
     an energy exceeds the scale.  Grids over full turns are interpolated by cubic splines.
 
     Args:
-        scans: scans of two coordinates by name, with the same values.
-        highest: highest energy of the scale, kcal/mol; None for that of the scans, at most 40.
-        doubtful: points (g1, g2) to hatch by name of the scan.
+        scans: scans by name, all over the same values of two coordinates.
+        highest: highest energy of the scale, kcal/mol (None: highest of the scans, at most 40).
+        doubtful: (g1, g2) whether to hatch each point, by name of the scan.
         minima: minima of torsions by name of the scan, for scans over full turns.
     """
     names, surfaces = list(scans), list(scans.values())

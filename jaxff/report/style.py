@@ -50,7 +50,7 @@ def grid(
 
 
 def band(ax: Axes, x, mean, error, colour: str, alpha: float) -> None:
-    """Shade two standard errors on both sides of a density (K,), where positive."""
+    """Shade two standard errors on both sides of a density (K,), but not below zero."""
     low, high = np.maximum(mean - 2.0 * error, 0.0), mean + 2.0 * error
     ax.fill_between(x, low, high, color=colour, alpha=alpha, lw=0)
 

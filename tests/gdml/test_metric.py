@@ -110,7 +110,7 @@ def test_a_metric_that_does_not_help_is_not_used(frames, group, monkeypatch):
         frames[:8], group, lam=1e-8, progress=lambda phase, _: said.append(phase)
     )
     assert descriptor is gdml.inverse_distances
-    assert said[-1].endswith("it is not used")
+    assert said[-1].endswith("the metric is not used")
 
 
 def test_frames_that_cannot_be_learnt_are_refused_before_the_search(frames, group, monkeypatch):

@@ -218,7 +218,7 @@ def test_bad_input_is_one_sentence(water, frames, springs):
     with pytest.raises(InputError, match=r"has no nonbonded term"):
         dipole.check(springs(3))
     for twice in (water + water, 2.0 * water):
-        with pytest.raises(InputError, match=r"several nonbonded terms or of a scaled one"):
+        with pytest.raises(InputError, match=r"several nonbonded terms, or a nonbonded term"):
             dipole.check(twice)
     broken = water.replace(
         {**water.params, "bond": {"k": np.array([np.nan]), "length": np.ones(1)}}
