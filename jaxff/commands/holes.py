@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
     from jaxff.reference.holes import Search, find_holes
 
     if arguments.label is not None and arguments.data is None:
-        raise InputError("--label needs the data set from which the model was trained: give DATA.npz")
+        raise InputError("--label needs the training data set of the model: give DATA.npz")
     search = Search(
         sampling=sampling(arguments),
         frames=arguments.frames,
