@@ -54,10 +54,11 @@ def test_holes_are_outside_the_training_data_and_reachable(kernel, data):
     assert all(hole.reason and hole.origin for hole in holes)
 
 
+@pytest.mark.slow  # the test of the command mends in one round
 def test_mended_models_have_no_holes_and_continue_after_an_interruption(
     kernel, data, truth, tmp_path
 ):
-    labelling, search = Labelling(truth, workers=1), replace(SEARCH, points=0)
+    labelling, search = Labelling(truth, workers=1), replace(SEARCH, frames=12)
     with pytest.raises(KeyboardInterrupt):
         mend_holes(kernel, data, tmp_path / "a", labelling, search, progress=interrupted())
     mended = mend_holes(kernel, data, tmp_path / "a", labelling, search, rounds=6)
