@@ -36,7 +36,7 @@ class Stack(Sequence):
 
     Attributes:
         potentials: (K,) potentials.
-        groups: groups of potentials of one shape.
+        groups: groups of potentials with arrays of equal shapes.
 
     Raises:
         InputError: an element of `potentials` is not a potential of a whole molecule, or needs a
@@ -73,10 +73,10 @@ class Stack(Sequence):
         return f"Stack({len(self)} potentials in {len(self.groups)} shapes)"
 
     def replace(self, params: Sequence[Params]) -> Stack:
-        """The stack with other parameters; nothing is compiled again.
+        """The stack with new parameters; nothing is compiled again.
 
         Args:
-            params: (K,) parameters {term: {column: array}} with the present names and shapes.
+            params: K dicts {term: {column: array}} with the names and shapes of this stack.
 
         Raises:
             InputError: the number of potentials, a name or a shape is wrong.
@@ -95,7 +95,7 @@ class Stack(Sequence):
 
     @property
     def _known(self) -> _Prepared:
-        """The prepared evaluation; new parameters cause a new preparation."""
+        """The data for evaluations, which are made again for new parameters."""
         groups = [group for potential in self.potentials for group in potential.params.values()]
         values = [value for group in groups for value in group.values()]
         known = vars(self).get("_last")
@@ -206,9 +206,9 @@ class Stack(Sequence):
 def stack(potentials: Sequence[Potential]) -> Stack:
     """A stack, which evaluates potentials of different molecules together.
 
-    Potentials with the same kinds of terms are padded to a few numbers of atoms, and each number is
-    compiled once.  Some terms, such as kernels and networks, cannot be padded.  Potentials with
-    such terms share a program if all their arrays have equal shapes.
+    Potentials with the same kinds of terms are padded to one of a few numbers of atoms.  One
+    program is compiled for each number.  Some terms, such as kernels and networks, cannot be
+    padded.  Potentials with such terms share a program if all their arrays have equal shapes.
 
     Args:
         potentials: potentials of whole molecules, in any order.
@@ -221,7 +221,7 @@ def stack(potentials: Sequence[Potential]) -> Stack:
 
 
 class _Prepared:
-    """Data for the evaluation of a stack, valid while its parameters are the same.
+    """Data for the evaluation of a stack, valid until its parameters change.
 
     Args:
         stack: the stack.
@@ -259,7 +259,7 @@ class _Prepared:
 
     @cached_property
     def joined(self) -> Joined | None:
-        """Interactions of the groups that are sums of interactions, or None."""
+        """Interactions of the groups whose energies are sums of interactions, or None."""
         parts = []
         for group, prepared in zip(self.groups, jax.device_get(self.of_groups), strict=True):
             for one in prepared if isinstance(prepared, list) else ():
@@ -281,15 +281,7 @@ def _prepared(groups: tuple[StackGroup, ...], params: tuple[Params, ...]) -> tup
 
 
 def _check_without_box(potential: Potential, k: int) -> None:
-    """Check that a potential can be evaluated without a box.
-
-    Args:
-        potential: the potential.
-        k: index of the potential in the stack, for messages.
-
-    Raises:
-        InputError: the potential needs a box.
-    """
+    """Raise `InputError` if `potential` k of a stack needs a box."""
     program, params = potential.program, potential.params
     if any("box" in placed.term.reads(params[placed.name]) for placed in program.placed):
         R = jax.ShapeDtypeStruct((potential.n_atoms, 3), potential.dtype)

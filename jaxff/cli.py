@@ -38,7 +38,7 @@ COMMANDS = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the command line; results have the command name in `command`."""
+    """Make the parser of the command line; it stores the command name as `command`."""
     top = Parser(
         prog="jaxff", description="Differentiable force fields on JAX: sGDML, GAFF, hybrids."
     )

@@ -61,7 +61,7 @@ class Console:
         """End the current phase, if there is one.
 
         Args:
-            how: the result of the phase, printed without a terminal: "done" or "stopped".
+            how: the result of the phase, "done" or "stopped"; it is not printed on a terminal.
         """
         if self._phase is None:
             return

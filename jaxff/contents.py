@@ -208,7 +208,7 @@ def _kernel(placed, potential: Potential) -> Facts:
     if "energy_alphas" in own:
         facts["energies"] = "constrained"
     elif not term.knows_energies:
-        facts["energies"] = "only differences, because the training set had no energies"
+        facts["energies"] = "only energy differences, because the training set had no energies"
     if potential.molecule is not None and placed.atoms is None:
         words = gdml.describe_symmetries(term.permutations, potential.molecule)
         if words:

@@ -344,8 +344,8 @@ class Dataset:
 def stratified(energies: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Random indices (count,) of frames with the energy distribution of all frames.
 
-    The energies are sorted into the bins of Freedman and Diaconis.  Each bin contributes in
-    proportion to its size.
+    The energies are divided into bins by the rule of Freedman and Diaconis.  Each bin contributes
+    in proportion to the number of its frames.
 
     Args:
         energies: (M,) kcal/mol.

@@ -131,7 +131,7 @@ def read_extxyz(
         "theory": str(info.get("theory", "unknown")),
     }
     usual = "kcal/mol" if by_jaxff else "eV"
-    why = "" if by_jaxff or "energy_unit" in info else "ASE's default: the file states none"
+    why = "" if by_jaxff or "energy_unit" in info else "ASE's default: the file states no units"
     length, energy = str(info.get("length_unit", "Ang")), str(info.get("energy_unit", usual))
     return fields, Units(length, energy, why)
 

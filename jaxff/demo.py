@@ -195,7 +195,7 @@ def score_rows(scores: dict) -> list[list]:
 
 
 def outside(dynamics: dict) -> list[str]:
-    """Texts on the frames of each simulation outside the training data."""
+    """Texts about frames outside the training data, one for each simulation."""
     return [
         f"{found['outside']} of {found['frames']} at {kelvin}"
         + (f", the first at step {found['step']} ({found['reason']})" if found["outside"] else "")

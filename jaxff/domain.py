@@ -1,7 +1,7 @@
-"""Training domains: summaries of training frames for comparisons.
+"""Training domains: summaries of training frames, to detect extrapolation.
 
-A trained potential is unreliable far from its training frames: a kernel predicts its mean, and a
-fitted force field may have energies without a lower limit.
+A trained potential is unreliable far from its training frames: a kernel predicts a constant energy,
+and the energy of a fitted force field may have no lower limit.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Outside(NamedTuple):
 
     Attributes:
         frames: (M,) whether each frame is outside.
-        energies: (M,) kcal/mol by which the energy is below the lowest training energy; 0 if it is
-            not below or not known.
+        energies: (M,) kcal/mol by which the energy is below the lowest training energy; 0 if it
+            is not below, or if it is unknown.
         reason: why the first such frame is outside; "" if there is none.
     """
 
@@ -92,18 +92,18 @@ class Domain:
         orbits: (D,) class of each pair of atoms.
         scale: (D,) 1/Å, standard deviations of the sorted inverse distances.
         reference: (M, D) sorted inverse distances of some training frames, in units of `scale`.
-        limit: () largest Euclidean distance from the nearest row of `reference`.
+        limit: () largest allowed Euclidean distance from the nearest row of `reference`.
         bonds: (B, 2) atoms of each bond.
         lengths: (B, 2) Å, shortest and longest length that each bond may have.
         energies: (2,) kcal/mol, lowest and highest energy of the potential on its training frames;
             NaN if unknown.
-        floor: () kcal/mol, lowest energy that the potential may have.
+        floor: () kcal/mol, lowest allowed energy of the potential.
         signatures: (F, 2) sums that identify each of the F training frames, for any order of the
             atoms and any orientation.
         lattice: (3, 3) Å, lattice vectors as columns; distances are those of the nearest images.
             None: the frames are not periodic.
         chains: (T, 4) atoms of the torsions; None in files of earlier versions.
-        allowed: (T, BINS) whether each torsion may have a value; see `jaxff.turns.Turns`.
+        allowed: (T, BINS) whether values in each bin are allowed; see `jaxff.turns.Turns`.
     """
 
     atoms: np.ndarray
@@ -255,7 +255,7 @@ class Domain:
         return Outside(frames, below, reason)
 
     def _turned(self, positions: np.ndarray) -> np.ndarray:
-        """Whether torsions of frames (M, N, 3) Å are far from training values, (M, T)."""
+        """Whether each torsion of frames (M, N, 3) Å is far from training values, (M, T)."""
         if self.chains is None or self.allowed is None:
             return np.zeros((len(positions), 0), bool)
         return Turns(self.chains, self.allowed.astype(bool)).unusual(positions, self.lattice)

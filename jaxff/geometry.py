@@ -2,8 +2,8 @@
 
 Points and vectors are (3,) Å.  Additional trailing axes batch over interactions, so that one
 processor instruction serves several interactions.  Gradients that do not exist are set to zero,
-the mean over all directions.  This happens at coincident atoms, at straight angles, and for
-dihedrals of collinear atoms.  Derivatives are written in closed form, which is accurate and fast.
+which is their mean over all directions.  This happens at coincident atoms, at straight angles, and
+for dihedrals of collinear atoms.  Derivatives are written in closed form, so they are accurate.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ATAN_SERIES = tuple((-1.0) ** k / (2 * k + 1) for k in range(20))
 
 
 def distance(a: Array, b: Array) -> Array:
-    """Distance () Å of points a and b (3,) Å; the gradient is zero at zero."""
+    """Distance () Å of points a and b (3,) Å; the gradient is zero if they coincide."""
     return length(b - a)
 
 
@@ -104,7 +104,7 @@ def dihedral_cos_sin(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Arr
 
 
 def safe_sqrt(square: Array) -> Array:
-    """Square root () of `square` (), 0 if negative; the gradient is zero at zero."""
+    """Square root () of `square` (), or 0 if it is negative; the gradient at 0 is 0."""
     positive = square > 0.0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
 
@@ -149,7 +149,7 @@ def _angle_products(u: Array, v: Array) -> tuple[Array, Array]:
 
 
 def _sine_times_tangent(u: Array, v: Array, cos: Array, du: Array, dv: Array) -> Array:
-    """The product |u × v| dθ, () Å² rad, which is smooth at straight angles.
+    """The product |u × v| dθ, () Å² rad, with the tangent dθ of θ; always smooth.
 
     Args:
         u, v: (3,) Å; θ is the angle between them.
@@ -195,7 +195,7 @@ def _arctan_jvp(primals, tangents):
 
 
 def _straight_ratio(sin2: Array, cos: Array) -> Array:
-    """The ratio η/tan η of `_arctan` as a smooth function of its arguments."""
+    """The ratio η/tan η as a smooth function; for the arguments see `_arctan`."""
     straight = (sin2 <= _TAN_EIGHTH**2 * cos * cos) & (cos != 0.0)
     tan2 = jnp.where(straight, sin2, 0.0) / _or_one(cos * cos, straight)
     return _polynomial(_ATAN_SERIES, tan2)

@@ -1,4 +1,4 @@
-"""Groups of potentials of one shape, evaluated by one program."""
+"""Groups of potentials with arrays of equal shapes, evaluated by one program."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from jaxff.term import Term, array_fields, name_fields
 
 @dataclass(frozen=True, eq=False)
 class StackGroup:
-    """Potentials of one shape, evaluated by one program.
+    """Potentials with arrays of equal shapes, evaluated by one program.
 
     Attributes:
-        members: (K,) places of the potentials in the stack.
-        program: a program; its arrays have a leading axis K.
+        members: (K,) indices of the potentials in the stack.
+        program: the program; its arrays have a leading axis K.
         counts: (K,) numbers of atoms of the potentials.
         n_atoms: number of atoms including ghosts.
     """
@@ -146,7 +146,7 @@ class StackGroup:
 
 
 def grouped(potentials: Sequence[Potential]) -> Iterator[StackGroup]:
-    """Yield groups of potentials of one shape; the potentials may be in any order."""
+    """Yield groups of potentials with equal shapes; potentials may be in any order."""
     by_shape: dict[Any, list[int]] = {}
     for k, potential in enumerate(potentials):
         by_shape.setdefault(_shape_of(potential), []).append(k)
@@ -192,7 +192,7 @@ def _shape_of(potential: Potential) -> tuple:
 
 
 def _others(term: Term) -> tuple:
-    """(name, value) of static fields, except names and fields changed by padding."""
+    """(name, value) of each static field, without names and fields set by padding."""
     left_out = {"n_atoms", *term.adaptable, *array_fields(term), *name_fields(term)}
     return tuple((f.name, getattr(term, f.name)) for f in fields(term) if f.name not in left_out)
 

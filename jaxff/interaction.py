@@ -214,7 +214,7 @@ def _of_molecules(count: int, in_batched, interactions, R):
     Args:
         count: K.
         in_batched: trees of flags: which arrays of `interactions` and R have a leading axis K.
-        interactions: the interactions of one shape.
+        interactions: the interactions; their arrays have equal shapes for all molecules.
         R: (K, N, 3) or (N, 3) Å.
     """
     batched, R_batched = in_batched

@@ -67,8 +67,8 @@ class Joined:
         """Join the interactions of several molecules.
 
         Args:
-            parts: pairs of interactions of NumPy arrays and the indices (n,) of their molecules.
-                The field `scale` of the interactions may be an array (n,).
+            parts: pairs of `Interactions` with NumPy arrays and the indices (n,) of their
+                molecules.  The field `scale` may be an array (n,).
             n_molecules: number of molecules.
         """
         alike: dict[tuple, list[tuple[Interactions, np.ndarray]]] = {}

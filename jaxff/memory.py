@@ -39,7 +39,7 @@ def capacity() -> int | None:
 
 
 def held() -> int:
-    """Bytes in use of the memory for JAX arrays; see `capacity` (0 if unknown)."""
+    """Bytes in use of the memory that `capacity` describes (0 if unknown)."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_in_use", 0)

@@ -199,7 +199,7 @@ def _read_sdf(path: Path) -> Fields:
 def _check_v3000_counts(path: Path) -> None:
     """Check that a V3000 file has at least as many lines as atoms and bonds.
 
-    RDKit would allocate memory for any number of them.
+    RDKit allocates memory for these numbers before it reads the lines.
 
     Raises:
         InputError: the file has fewer lines.

@@ -19,7 +19,7 @@ GHOSTS = 4  # minimum number of ghost atoms, and the largest number of atoms of 
 
 
 def size_class(n_atoms: int) -> int:
-    """The smallest of `SIZES` that is not below `n_atoms`, or else `n_atoms`."""
+    """The smallest of `SIZES` that is at least `n_atoms`; `n_atoms` if there is none."""
     return next((size for size in SIZES if size >= n_atoms), n_atoms)
 
 
@@ -107,7 +107,7 @@ def _padded_terms(terms: list[Term], n_atoms: int) -> list[Term]:
 
 
 def with_equal_names(terms: list[Term]) -> list[Term]:
-    """The terms, each with the fields `name_fields` of the first term."""
+    """The terms; their fields `name_fields` have the values of the first term."""
     first = terms[0]
     names = {name: getattr(first, name) for name in name_fields(first)}
     return [replace(term, **names) for term in terms]

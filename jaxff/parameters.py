@@ -23,7 +23,7 @@ class Leaf(NamedTuple):
     """One parameter array.
 
     Attributes:
-        name: term, column, and keys below the column.
+        name: term, column, and the keys of the array if the column is a tree.
         column: unit, scale and bounds.
         value: the array.
     """
@@ -74,7 +74,7 @@ class FreeParameters:
         start: the potential with the initial parameters.
         columns: {name: Column} of the free parameters.
         other_programs: programs of other molecules that use the same parameters.
-        rows: {name: (n,) booleans}, True for free rows, of arrays that also have fixed rows.
+        rows: {name: (n,) booleans} for arrays with free and fixed rows; True for free rows.
     """
 
     start: Potential
@@ -95,8 +95,8 @@ class FreeParameters:
         names.  A pattern with a colon, such as "torsion.k:c3-c3-oh-ho*", selects rows.
 
         Some parameters need an explicit pattern.  Columns that are not trainable, such as 1-4
-        factors, need a pattern with the name of the column, such as "nonbonded.lj14".  Undefined
-        rows, such as those of torsions about a straight angle, need a pattern for rows.
+        factors, need a pattern with the name of the column, such as "nonbonded.lj14".  Rows
+        without a defined meaning, such as torsions about a straight angle, need a pattern for rows.
 
         Args:
             potential: the potential.
@@ -134,11 +134,11 @@ class FreeParameters:
             if empty:
                 raise InputError(
                     f"the arrays {', '.join(empty)} are empty, because this potential has no such "
-                    "interactions; name other parameters"
+                    "interactions; select other parameters"
                 )
             known = ", ".join(".".join(leaf.name) for leaf in leaves)
             wanted = "is trainable" if patterns is None else f"matches {list(patterns)}"
-            raise InputError(f"no parameter {wanted}; name parameters of this potential: {known}")
+            raise InputError(f"no parameter {wanted}; use names of this potential: {known}")
         rows = {key: free for key, free in rows.items() if key in columns}
         return cls(potential, columns, tuple(other_programs), rows)
 
@@ -159,7 +159,7 @@ class FreeParameters:
         return {name: places[name] for name in self.columns}
 
     def no_moves(self) -> Moves:
-        """Moves of zero."""
+        """Moves that change nothing, {name: zeros}."""
         return {name: jnp.zeros_like(v) for name, v in self.values(self.start.params).items()}
 
     def params(self, moves: Moves) -> Params:
@@ -187,7 +187,7 @@ class FreeParameters:
         )
 
     def confined(self, moves: Moves) -> Moves:
-        """The moves, corrected to keep bounds of columns and conserved quantities."""
+        """The moves, changed to respect bounds of columns and conserved quantities."""
         values = self.values(self.params(moves))
         clipped = {
             name: jnp.clip(values[name], column.lower, column.upper)
@@ -196,7 +196,7 @@ class FreeParameters:
         return self.conserving(self._moves(clipped))
 
     def conserving(self, moves: Moves) -> Moves:
-        """The moves, corrected to keep conserved quantities such as the net charge."""
+        """The moves, changed to conserve quantities such as the net charge."""
         params: dict[str, Any] = dict(self.params(moves))
         start = self.start.params
         for program in (self.start.program, *self.other_programs):

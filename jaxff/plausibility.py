@@ -1,4 +1,4 @@
-"""Checks that positions and forces can be in Å and kcal/mol/Å."""
+"""Checks that values are plausible for positions in Å and forces in kcal/mol/Å."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Leaves:
         self._constant = not any(isinstance(array, np.ndarray) for array in arrays)
 
     def are(self, arrays: Sequence[Any]) -> bool:
-        """Whether `arrays` are the stored arrays, and cannot have changed in place."""
+        """Whether `arrays` are the stored arrays and cannot be changed in place."""
         same = len(arrays) == len(self.arrays) and all(map(is_, arrays, self.arrays))
         return self._constant and same
 

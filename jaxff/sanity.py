@@ -194,7 +194,7 @@ def _outliers(data: Dataset, forces: np.ndarray, strained: np.ndarray) -> Iterat
 
 
 def _monstrous(labelled: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Whether the force on an atom is much larger than predicted and in other frames.
+    """Whether each force is much larger than predicted, and than in other frames.
 
     Means over all atoms of a frame do not detect a single wrong force.
 

@@ -264,10 +264,11 @@ def _kind(name: str, path) -> type[Term]:
 def _structure(tree, term: Term, path):
     """The structure of a tree as JSON values; leaves are numbered as in JAX.
 
-    If the tree has other nodes but the structure of `term.template()`, the result is `_TEMPLATE`.
+    Nodes are dicts, lists and tuples.  The result is `_TEMPLATE` for a tree with other nodes that
+    has the structure of `term.template()`.
 
     Raises:
-        InputError: the tree has other nodes and another structure.
+        InputError: the tree has other nodes, and its structure is not that of the template.
     """
     count = iter(range(len(jax.tree.leaves(tree))))
 

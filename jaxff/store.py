@@ -1,9 +1,9 @@
 """Stores: the state of unfinished work on disk, together with its request.
 
 A request contains everything that determines the result: settings, data and versions.  It consists
-of nested dicts and lists of JSON values and arrays.  Of arrays, only checksums are stored.  The
-same request continues interrupted work.  For another request an error names the settings that
-differ.
+of nested dicts and lists of JSON values and arrays.  Only checksums of the arrays are stored.
+The same request continues interrupted work.  A different request is an error that names the
+settings that differ.
 
 `Store` writes the state to one npz file. `claim` and `locked` manage a folder of several files.
 `Rows` is a file to which several processes write rows of numbers.
@@ -212,7 +212,7 @@ def check_request(path: str | Path, known: Any, wanted: Any, what: str) -> None:
     if changed:
         raise InputError(
             f"{path} belongs to another {what} with other settings ({'; '.join(changed)}): use "
-            f"these settings to continue it, delete {path} to start again, or choose another path"
+            f"its settings to continue it, delete {path} to start again, or choose another path"
         )
 
 
@@ -234,8 +234,8 @@ def claim(
         request: everything that determines the result; see `described`.
         what: the kind of work, a noun such as "training", for messages.
         files: regular expression for the names of the files that this kind of work writes.  If it
-            is given, other files in the folder are an error, and the files of replaced work and of
-            no request are deleted.
+            is given, other files in the folder are an error.  Files of replaced work, and files
+            in a folder without a request, are deleted.
         replace: whether work on another request is replaced, instead of causing an error.
 
     Returns:
@@ -284,7 +284,7 @@ def claim(
 
 
 def has_pieces(folder: Path) -> bool:
-    """Whether a folder contains nonempty files other than that of its request."""
+    """Whether a folder has nonempty files besides request.json and the lock file."""
     return any(path.stat().st_size for path in _pieces(folder))
 
 
@@ -337,7 +337,7 @@ class Rows:
             file.write(record.tobytes())
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Whether rows are complete (count,), and values (count, width), 0 if not."""
+        """Whether each row is complete (count,), and values (count, width) or zeros."""
         table = np.zeros((self.count, self.width + 1))
         if self.path.exists():
             raw = np.fromfile(self.path, np.float64)[: table.size]

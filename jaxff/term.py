@@ -114,7 +114,7 @@ class Term:
         return None
 
     def reads(self, params: Params) -> tuple[str, ...]:
-        """Which of the arguments "box" and "neighbor" the energy depends on, as names."""
+        """The arguments, "box" or "neighbor", on which the energy depends."""
         return ()
 
     def derived(self, params: Params) -> Params:
@@ -151,7 +151,10 @@ class Term:
         return params
 
     def undefined_rows(self, column: str, angles: dict[str, float]) -> np.ndarray:
-        """Whether each row (n,) of a column is undefined; training keeps such rows.
+        """Whether each row (n,) of a column has no defined meaning.
+
+        An example is a torsion about a straight angle.  A fit does not change such rows unless a
+        pattern selects them.
 
         Args:
             column: name of a column of this term.

@@ -39,7 +39,7 @@ class Turns:
     ) -> Turns:
         """The values of torsions in training frames and close to them.
 
-        Torsions of equivalent atoms share their values, so that symmetric rotors may rotate.
+        Torsions of equivalent atoms have equal allowed values, so that symmetric rotors may rotate.
 
         Args:
             molecule: elements and bonds.
@@ -62,8 +62,8 @@ class Turns:
     def unusual(self, positions: np.ndarray, lattice: np.ndarray | None = None) -> np.ndarray:
         """Whether each torsion has a value that is not allowed, (M, T).
 
-        Energies of mirror images are equal.  Of a frame and its mirror image, the one with fewer
-        such torsions is therefore compared.
+        A frame and its mirror image have equal energies.  Therefore the mirror image is used if it
+        has fewer such torsions.
 
         Args:
             positions: (M, N, 3) Å.
@@ -96,7 +96,7 @@ def chains(molecule: Molecule) -> np.ndarray:
 def torsions(
     positions: np.ndarray, atoms: np.ndarray, lattice: np.ndarray | None = None
 ) -> np.ndarray:
-    """Torsions (M, T) rad of chains of atoms; NaN about straight angles.
+    """Torsions (M, T) rad of chains of atoms; NaN if a bond angle is straight.
 
     Args:
         positions: (M, N, 3) Å.

@@ -385,8 +385,7 @@ def test_wrong_kinds_of_files_are_named(tmp_path, capsys):
     data, model, coordinates = (tmp_path / name for name in ("d.npz", "m.npz", "m.inpcrd"))
     message = fails(capsys, "evaluate", coordinates, data)
     assert (
-        "m.inpcrd: neither a model nor a force field; give a file with a suffix of .npz, .prm"
-        in message
+        "m.inpcrd: neither a model nor a force field; use one of the suffixes .npz, .prm" in message
     )
     assert "contains a model or a state; give a data set" in fails(capsys, "evaluate", model, model)
     assert "d.npz is a file, not a folder" in fails(capsys, "minimize", model, model, "-o", data)

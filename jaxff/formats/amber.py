@@ -378,7 +378,10 @@ class _Prmtop:
 
 
 def _labels(atoms, types, reversible=True) -> np.ndarray:
-    """Names (n,), such as "c3-hc", of atoms (n, k); alphabetical if reversible."""
+    """Names (n,), such as "c3-hc", of interactions of atoms (n, k).
+
+    If `reversible`, the direction that is first in the alphabet is used.
+    """
     names = [[types[i] for i in row] for row in atoms.tolist()]
     if reversible:
         names = [min(row, row[::-1]) for row in names]

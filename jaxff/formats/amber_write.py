@@ -304,7 +304,7 @@ def _split(table: Table, hydrogen: np.ndarray) -> tuple[list, list]:
 
 
 def _dihedrals(t: Topology):
-    """Dihedrals as (atoms, signs, row), and the columns (5, R) of the R rows.
+    """Dihedrals as (atoms, signs, row), and the parameters (5, R) of the R rows.
 
     One torsion defines each 1-4 pair.  A negative sign of the third atom marks all other torsions,
     and a negative sign of the fourth atom marks impropers.

@@ -212,7 +212,7 @@ class _System:
         multiple = ((coulomb == 0.0) | (product != 0.0)) & ((depth == 0.0) | (own_depth != 0.0))
         other_size = (own_depth > 0.0) & (depth > 0.0) & ~np.isclose(size * _NM, mean, rtol=1e-5)
         for wrong, what in (
-            (~multiple, "the charge product or ε is not a multiple of the value for both atoms"),
+            (~multiple, "the charge product or ε is not a multiple of the combined value"),
             (other_size, "σ is not the mean σ of both atoms"),
         ):
             if wrong.any():

@@ -88,7 +88,7 @@ def read_potential(
     if suffix_of(path) != MODEL_SUFFIX and Path(path).is_file() and not is_zipfile(path):
         known = ", ".join((MODEL_SUFFIX, *FORCE_FIELD_SUFFIXES))
         raise InputError(
-            f"{path}: neither a model nor a force field; give a file with a suffix of {known}"
+            f"{path}: neither a model nor a force field; use one of the suffixes {known}"
         )
     if companions:
         names = ", ".join(map(str, companions))

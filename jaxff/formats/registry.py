@@ -5,7 +5,7 @@ For a new format, add a module and a line in `FORCE_FIELDS`.  The module defines
     read(path, companions, coulomb_constant) -> Potential
     write(path, topology, potential) -> list of the written files
 
-It is imported at its first use, so that the command line can read the suffixes quickly.
+The module is imported at its first use, so that the command line can read the suffixes quickly.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ def angle_constant(elements: Types, lengths: tuple[float, float], angle: float) 
 def similar_torsion(table: ParameterTable, types: Types) -> Estimate | None:
     """The parameters of a torsion of similar types; None if there are none.
 
-    Replacements of end types have half the penalty.
+    The penalty for a replaced type of an end atom is half of that for an inner atom.
 
     Args:
         table: the parameters.

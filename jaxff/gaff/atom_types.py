@@ -52,7 +52,7 @@ def _aromatic_or_planar(e: Environment, a: int) -> bool:
 
 
 def _bridges_rings(e: Environment, a: int) -> bool:
-    """Whether an atom has a bond to an aromatic ring, outside six-membered rings."""
+    """Whether a bond to an aromatic atom is in no aromatic or six-membered ring."""
     return any(
         b in e.aromatic
         and frozenset((a, b)) not in e.aromatic_bonds
@@ -160,7 +160,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("no", "nitro", _nitro, "C[N+](=O)[O-]"),
         Rule("ni", "amide in a three-membered ring", _all(_is_amide, _ring(3)), "O=C1CN1"),
         Rule("nj", "amide in a four-membered ring", _all(_is_amide, _ring(4)), "O=C1CCN1"),
-        Rule("n", "amide, also of C=S", _is_amide, "CNC(C)=O"),
+        Rule("n", "amide or thioamide", _is_amide, "CNC(C)=O"),
         Rule("na", "three neighbours, in an aromatic or planar ring",
              _all(_degree(3), _aromatic_or_planar), "c1cc[nH]c1"),
         Rule("nm", "conjugated amine in a three-membered ring",
@@ -237,7 +237,7 @@ HYDROGEN_WORDS = {
     "h1": "on sp3 carbon with one electronegative neighbour",
     "h2": "on sp3 carbon with two electronegative neighbours",
     "h3": "on sp3 carbon with three electronegative neighbours",
-    "hx": "on carbon next to a cation's nitrogen",
+    "hx": "on carbon bonded to the nitrogen of a cation",
     "ha": "on sp2 or sp carbon",
     "h4": "on sp2 carbon with one electronegative neighbour",
     "h5": "on sp2 carbon with two electronegative neighbours",

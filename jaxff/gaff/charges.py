@@ -67,7 +67,7 @@ def find_charges(lewis: Lewis, charges=None, *, cache: bool = True) -> Charges:
 
 
 def charges_of_array(molecule: Molecule, charges) -> Charges:
-    """Check charges (N,) e, and distribute the rounding error of their sum.
+    """Check charges (N,) e, and correct the rounding error of their sum.
 
     Raises:
         InputError: the charges are not N finite numbers, or do not sum to the net charge.

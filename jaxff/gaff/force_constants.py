@@ -47,7 +47,7 @@ def seminario(
     Args:
         potential: a potential with harmonic or Morse bonds, harmonic angles, or class-II terms.
         positions: (N, 3) Å, the minimum, in the atom order of the potential.
-        hessian: (N, 3, N, 3) or (3N, 3N) kcal/mol/Å² at `positions`, in the same axes.
+        hessian: (N, 3, N, 3) or (3N, 3N) kcal/mol/Å² at `positions`, in the same orientation.
         angles: "projected": the block of the two end atoms, projected onto their rotations about
             the vertex; this is impossible in three-membered rings.  "modified": the method of
             Allen, Payne and Cole.
@@ -57,9 +57,9 @@ def seminario(
         The potential with the new parameters.
 
     Raises:
-        InputError: the potential has no such term or a scaled one; a shape, the atom order, the
-            axes or the unit is wrong; the Hessian is not symmetric; a force constant is not
-            positive; or "projected" is used with a three-membered ring.
+        InputError: the potential has no such term, or the term is scaled; a shape, the atom order,
+            the orientation or the unit is wrong; the Hessian is not symmetric; a force constant is
+            not positive; or "projected" is used with a three-membered ring.
     """
     if angles not in ANGLES:
         raise InputError(f'angles must be "projected" or "modified" (got {angles!r})')
@@ -192,7 +192,7 @@ def _direction(R, end, vertex, other) -> np.ndarray:
 
 
 def _opening(R, end, vertex, other) -> np.ndarray:
-    """Projector p pᵀ (3, 3) on p = `_direction`; a mean if the angle is straight."""
+    """Projector p pᵀ (3, 3) on p = `_direction`; for straight angles its mean."""
     if _angle(R, end, vertex, other) > STRAIGHT:
         along = _unit(R[end] - R[vertex])
         return 0.5 * (np.eye(3) - np.outer(along, along))
@@ -207,7 +207,7 @@ class _Group:
     Attributes:
         name: name of the term.
         atoms: (n, 2) or (n, 3) atom indices in the whole system.
-        rows: (n,) rows of the columns.
+        rows: (n,) row of each bond or angle in the parameter arrays of the term.
         morse: whether the group contains Morse bonds.
     """
 

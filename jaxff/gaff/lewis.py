@@ -106,7 +106,7 @@ class Lewis:
 
 
 def lewis_structure(molecule: Molecule) -> Lewis:
-    """The Lewis structure of a molecule, for any order of the atoms.
+    """The Lewis structure of a molecule; it does not depend on the order of atoms.
 
     Raises:
         InputError: GAFF does not support an element, there are several molecules, an atom has too
@@ -187,7 +187,7 @@ def _solve(symbols, bonds, charge, degree, ranks):
         bonds: (B, 2) atom indices.
         charge: net charge, e.
         degree: (N,) numbers of neighbours.
-        ranks: (N,) ranks of the atoms, which select one of equal structures.
+        ranks: (N,) ranks of the atoms, which select one of several structures of equal penalty.
 
     Returns:
         Bond orders (B,) and formal charges (N,), or None if there is no structure.

@@ -266,7 +266,7 @@ def _add_lj(table: ParameterTable, line: str, source: str) -> None:
 
 
 def equilibrium_angle(degrees: float) -> float:
-    """Convert an equilibrium angle to rad; above π the energy has a cusp at π."""
+    """Convert an equilibrium angle from degrees to rad, and limit it to π."""
     return min(degrees * DEGREE, math.pi)
 
 
@@ -279,7 +279,7 @@ def _section(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
 
 
 def _finish(entries: dict[Types, Entry]) -> None:
-    """Make periodicities positive; in files, negative ones mark that a term follows."""
+    """Make periodicities positive; in files, a minus means that another term follows."""
     for key, entry in entries.items():
         if len(key) == 4:
             terms = tuple((k, int(abs(n)), phase) for k, n, phase in entry.values)

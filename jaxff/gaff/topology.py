@@ -215,7 +215,7 @@ class Topology:
         return Potential(placed, params, self.molecule)
 
     def _charge_classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Charges (C,) e and row of each atom (N,).
+        """Charges (C,) e, and the row (N,) of each atom in the array of charges.
 
         Equivalent atoms with equal charges share a row.
         """

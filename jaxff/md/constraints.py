@@ -27,14 +27,14 @@ def measure(coordinates: Coordinates, R: Array) -> Array:
 
 
 def deviations(coordinates: Coordinates, R: Array, values: Array) -> Array:
-    """Coordinates at R (N, 3) Å minus `values` (K,), Å or rad; those of torsions within ±π."""
+    """Coordinates at R (N, 3) Å minus `values`, (K,) Å or rad; torsions within ±π."""
     off = measure(coordinates, R) - values
     is_torsion = np.array([len(atoms) == 4 for atoms in coordinates], bool)
     return jnp.where(is_torsion, jnp.arctan2(jnp.sin(off), jnp.cos(off)), off)
 
 
 def project(coordinates: Coordinates, R: Array, vectors: Array) -> Array:
-    """The part of `vectors` (N, 3) that does not change the coordinates at R (N, 3) Å."""
+    """Part of `vectors` (N, 3) that does not change the coordinates at R (N, 3) Å."""
     if not coordinates:
         return vectors
     gradients = _gradients(coordinates, R)
@@ -42,7 +42,7 @@ def project(coordinates: Coordinates, R: Array, vectors: Array) -> Array:
 
 
 def correct(coordinates: Coordinates, R: Array, values: Array, rounds: int = ROUNDS) -> Array:
-    """Positions (N, 3) Å near R (N, 3) Å at which the coordinates have `values` (K,), Å or rad.
+    """Positions (N, 3) Å near R (N, 3) Å with coordinates `values`, (K,) Å or rad.
 
     Newton steps along the gradients of the coordinates are taken, as in SHAKE.
     Source: Ryckaert, Ciccotti and Berendsen, J. Comput. Phys. 23, 327 (1977).

@@ -1,4 +1,4 @@
-"""Trajectories as DCD files, the binary format of CHARMM, NAMD, OpenMM and others.
+"""Trajectories as DCD files, a binary format of CHARMM, NAMD and OpenMM.
 
 A file contains positions in float32, little-endian, without a unit cell.  It begins with three
 Fortran records (counters, titles, number of atoms).  Each frame has three records: all x, all y and
@@ -211,7 +211,7 @@ def _description(molecule: Molecule) -> bytes:
 
 
 def _records(positions: np.ndarray) -> np.ndarray:
-    """Positions (F, N, 3) Å in the layout of the file, (F, 3, N + 2) with record lengths."""
+    """DCD records (F, 3, N + 2), with record lengths, of positions (F, N, 3) Å."""
     n_frames, n_atoms, _ = positions.shape
     records = np.empty((n_frames, 3, n_atoms + 2), "<f4")
     records[:, :, 1:-1] = positions.transpose(0, 2, 1)

@@ -1,4 +1,4 @@
-"""Minimisation of many geometries, optionally with constrained internal coordinates."""
+"""Minimisation of many geometries, optionally with constrained coordinates."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Descent:
     """Settings of a minimisation.
 
     Args:
-        method: "lbfgs", or "fire" for potentials without constraints, which converges more slowly
-            if all forces are weak.
+        method: "lbfgs" or "fire".  FIRE is for potentials without constraints only, and converges
+            more slowly if all forces are weak.
         tolerance: largest force on an atom at convergence, kcal/mol/Å.
         max_steps: limit of the steps.
 
@@ -69,7 +69,7 @@ class Minimum:
         positions: (N, 3) Å.  If energies or forces become non-finite, this is the last finite
             geometry.
         energy: () kcal/mol; infinite if the energy or a force is not finite at the start.
-        max_force: () kcal/mol/Å, the largest force on an atom, without constraint directions.
+        max_force: () kcal/mol/Å, the largest force on an atom after projection; see `relax`.
         steps: () integer, number of steps.
         converged: () bool, whether `max_force` is below the tolerance and the constraints hold.
     """
@@ -168,7 +168,7 @@ def _compiled(
 
 
 def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) -> _End:
-    """Minimise on a surface that cannot be compiled, which is called once for each step."""
+    """Minimise on a surface that cannot be compiled, with one call for each step."""
     begin, advance, is_active = _compiled_parts(coordinates)
     state = begin(R, values)
     while (active := np.asarray(is_active(limits, state))).any():
@@ -223,7 +223,7 @@ def _begin(coordinates: Coordinates, R: Array, values: Array) -> _State:
 def _advance(
     coordinates: Coordinates, values: Array, state: _State, energy: Array, forces: Array
 ) -> _State:
-    """Return the next state, from energy, () kcal/mol, and forces, (N, 3), of the trial."""
+    """Return the next state; `energy` and `forces` are those of the trial geometry."""
     slope = project(coordinates, state.trial, -forces)
     expected = state.length * jnp.sum(state.gradient * state.direction)
     rounding = 8 * jnp.finfo(energy.dtype).eps * jnp.abs(energy)
@@ -263,7 +263,7 @@ def _is_active(limits, state: _State) -> Array:
 
 
 def _newton(gradient: Array, steps: Array, changes: Array, scale: Array) -> Array:
-    """Approximate inverse Hessian times the gradient, (N, 3) Å, by the two loops of L-BFGS."""
+    """Approximate inverse Hessian times the gradient, (N, 3) Å, by L-BFGS."""
     products = jnp.sum(steps * changes, axis=(1, 2))
     known = products > 0
     rho = jnp.where(known, 1.0 / jnp.where(known, products, 1.0), 0.0)

@@ -173,7 +173,7 @@ class Ensemble:
 
     @staticmethod
     def inverse_scale(bath: Bath) -> Any:
-        """Inverse, (), of the factor by which a step of reversible dynamics scales momenta."""
+        """Inverse () of the factor by which a reversible step scales momenta."""
         return 1.0
 
 
@@ -182,7 +182,8 @@ class NVE(Ensemble):
     """Constant energy by velocity Verlet.
 
     The motion of the centre of mass is removed from random initial velocities, but not from given
-    ones.  A free molecule of N atoms has 3N − 3 degrees of freedom, without rotation 3N − 6.
+    ones.  A free molecule of N atoms has 3N − 3 degrees of freedom, or 3N − 6 if the rotation is
+    removed.
 
     Attributes:
         temperature: temperature of random initial velocities, K.

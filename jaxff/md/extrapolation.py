@@ -22,9 +22,9 @@ def check_can_stop(potential: Potential, on_extrapolation: str) -> None:
     """Raise `InputError` if "stop" is requested, but the training data are unknown."""
     if on_extrapolation == "stop" and potential.training_is_unknown:
         raise InputError(
-            "the model contains no description of the training frames, so a simulation cannot stop "
-            'at frames outside: train the model again, or use on_extrapolation="warn" '
-            "(--on-extrapolation warn)"
+            "the model contains no description of the training frames, so a simulation cannot "
+            "detect frames outside the training data: train the model again, "
+            'or use on_extrapolation="warn" (--on-extrapolation warn)'
         )
 
 
@@ -65,13 +65,13 @@ class Extrapolation:
 
 
 def outside_text(model: str, numbers: Mapping[str, Any], what: str, first: str = "") -> str:
-    """Return a warning of geometries outside the training data, or "" if there are none.
+    """Return a warning of geometries outside the training data; "" without any.
 
     Args:
         model: name of the model.
         numbers: result of `Extrapolation.summary` or `jaxff.domain.Outside.summary`.
         what: word for the geometries, such as "frames".
-        first: description of the first such geometry (default: the number).
+        first: description of the first such geometry (default: its number).
     """
     if not numbers["outside"]:
         return ""
@@ -86,7 +86,7 @@ def outside_text(model: str, numbers: Mapping[str, Any], what: str, first: str =
 
 @dataclass
 class Watch:
-    """Comparison of the frames of a simulation with the training data of the potential.
+    """Comparison of simulated frames with the training data of the potential.
 
     Attributes:
         trained: training data of the potential, in the atom order of the frames.
@@ -121,7 +121,7 @@ class Watch:
         return next(n for n in range(most, 0, -1) if every % n == 0)
 
     def continued(self, earlier: Mapping[str, Any] | None) -> None:
-        """Continue the statistics `earlier` of an interrupted simulation, unless it must stop."""
+        """Continue the statistics `earlier` of a simulation, unless `stops` is True."""
         if earlier is not None and not self.stops:
             self.found = Extrapolation(**earlier)
 

@@ -26,7 +26,7 @@ _SERIES = re.compile(
 
 
 class ExtxyzWriter:
-    """Writer of extended xyz files with all quantities; see `jaxff.md.trajectory.Writer`.
+    """Writer of extended xyz files; see `jaxff.md.trajectory.Writer`.
 
     The column of the forces is named ``force``, because ASE reads ``forces`` in eV/Å.
 
@@ -132,7 +132,7 @@ def _header(molecule: Molecule) -> str:
 
 
 def _check(path, molecule: Molecule) -> None:
-    """Raise `InputError` unless the first frame has the atoms of `molecule` and this format."""
+    """Raise `InputError` if the format or the atoms of the first frame are wrong."""
     with Path(path).open("rb") as file:
         first = [line.decode(errors="replace") for line in islice(file, molecule.n_atoms + 2)]
     if [line.split(maxsplit=1)[:1] for line in first[2:]] != [[s] for s in molecule.symbols]:

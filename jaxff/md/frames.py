@@ -53,7 +53,7 @@ def checked_frames(frames: Mapping, n_atoms: int) -> dict[str, np.ndarray]:
 
 @contextmanager
 def writing(path):
-    """Turn errors of the file system in a block into an `InputError` with the name of the file."""
+    """Convert errors of the file system in a block to an `InputError` with the path."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # h5py raises both
@@ -66,7 +66,7 @@ def writing(path):
 
 
 class GrowingFile:
-    """A binary file to which data are appended, and whose first bytes may be overwritten.
+    """A binary file for appended data; its first bytes may be overwritten.
 
     The file has no buffer, so that appended data survive if the process is killed.
 

@@ -1,5 +1,6 @@
-"""Trajectories as HDF5 files in the H5MD layout, version 1.1 with the units module 1.0.
+"""Trajectories as HDF5 files in the H5MD layout.
 
+The layout has version 1.1, with the units module 1.0.
 Source: de Buyl, Colberg and Höfling, Comput. Phys. Commun. 185, 1546 (2014).
 """
 
@@ -226,7 +227,7 @@ def _opened(path) -> Any:
 
 @contextmanager
 def _reading(path) -> Iterator[Any]:
-    """Open a file for reading in a block; turn errors of h5py in the block into `InputError`."""
+    """Open a file for reading in a block, with errors of h5py as `InputError`."""
     try:
         with _opened(path) as file:
             yield file
@@ -259,7 +260,7 @@ def _describe(file, molecule: Molecule) -> None:
 
 
 def _check(file, path, molecule: Molecule) -> None:
-    """Raise `InputError` unless `_describe` wrote the file for the atoms of `molecule`."""
+    """Raise `InputError` unless `_describe` wrote the file for these atoms."""
     if "parameters" not in file or file["parameters"].attrs.get("format") != FORMAT:
         raise wrong_trajectory(path, f"the format is not {FORMAT!r}")
     if not np.array_equal(file[f"{GROUP}/species"], molecule.numbers):

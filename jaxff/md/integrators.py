@@ -94,7 +94,7 @@ def plain_state(core: Core):
 
 
 def state_with_key(core: Core, key):
-    """Return the state of jax-md for an ensemble with noise; `key` is a JAX random key."""
+    """Return the state of jax-md for an ensemble with noise, from a JAX random key."""
     from jax_md.simulate import NVTLangevinState
 
     return _make(NVTLangevinState, *core, key)
@@ -134,7 +134,7 @@ def velocity_verlet(force_fn: Callable, state):
 
 
 def langevin(force_fn: Callable, state, bath: Bath, t):
-    """Return the state after a step of Langevin dynamics (BAOAB); see `Ensemble.step`.
+    """Return the state after a step of BAOAB; see `Ensemble.step`.
 
     Source: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34.
     """
@@ -162,7 +162,7 @@ def nose_hoover(force_fn: Callable, state, bath: Bath, t):
 
 
 def csvr(force_fn: Callable, state, bath: Bath, t, degrees_of_freedom: int):
-    """Return the state after a step of stochastic velocity rescaling; see `Ensemble.step`.
+    """Return the state after a step of velocity rescaling; see `Ensemble.step`.
 
     Source: Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7; for the sign
     of the factor, Bussi and Parrinello, Comput. Phys. Commun. 179, 26 (2008).

@@ -19,18 +19,18 @@ def maxwell_boltzmann(masses, temperature: float, rng: np.random.Generator) -> n
 
 
 def kinetic_energy(masses, velocities) -> np.ndarray:
-    """Kinetic energy (...), kcal/mol, for masses (N,) amu and velocities (..., N, 3) Å/fs."""
+    """Kinetic energy (...) kcal/mol; masses (N,) amu, velocities (..., N, 3) Å/fs."""
     squares = np.sum(np.square(velocities), axis=-1)
     return 0.5 * KINETIC * np.sum(np.asarray(masses) * squares, axis=-1)
 
 
 def temperature(energy, degrees_of_freedom) -> np.ndarray:
-    """Temperature (...), K, for kinetic energies (...), kcal/mol, and degrees of freedom (...)."""
+    """Temperature (...) K from kinetic energy (...) kcal/mol and degrees of freedom."""
     return 2.0 * np.asarray(energy) / (np.maximum(degrees_of_freedom, 1) * units.BOLTZMANN)
 
 
 def without_translation(masses, velocities, xp=np):
-    """Velocities (N, 3) Å/fs relative to that of the centre of mass, for masses (N,) amu.
+    """Velocities (N, 3) Å/fs minus that of the centre of mass; masses (N,) amu.
 
     `xp` is NumPy or jax.numpy.
     """
@@ -58,7 +58,7 @@ def without_rotation(masses, positions, velocities, xp=np):
 
 
 def conserved_degrees(masses, positions, velocities) -> int:
-    """Number of degrees of freedom whose kinetic energy remains zero at constant energy.
+    """Number of degrees of freedom without kinetic energy at constant energy.
 
     The number is 0 if the total momentum is not zero.  Otherwise it is 3, plus the rotational
     degrees of freedom if the angular momentum about the centre of mass is zero.
@@ -81,7 +81,7 @@ def conserved_degrees(masses, positions, velocities) -> int:
 
 
 def rotational_degrees(n_atoms: int) -> int:
-    """Number of rotational degrees of freedom: 0 for an atom, 2 for two atoms, otherwise 3.
+    """Number of rotational degrees of freedom: 0, 2 or 3 for one, two or more atoms.
 
     Molecules with a linear minimum have three, because they bend during the dynamics.
     """

@@ -13,7 +13,7 @@ _PARITY = 0x1BD11BDA
 
 
 def threefry(key0, key1, x0, x1):
-    """Return two random words from a key and a counter, by Threefry-2x32 with 20 rounds.
+    """Return two random words from a key and a counter, by Threefry-2x32-20.
 
     Source: Salmon et al., Proc. SC'11, 16 (2011), https://doi.org/10.1145/2063384.2063405.
 

@@ -17,7 +17,7 @@ GRID = 8.0
 
 
 def nearest(positions) -> np.ndarray:
-    """Origin (..., 3), integers in units of GRID, nearest to the mean of positions (..., N, 3) Å.
+    """Origin (..., 3), in units of GRID, near the mean of positions (..., N, 3) Å.
 
     Raises:
         InputError: the positions are too far from zero.
@@ -36,14 +36,14 @@ def relative(positions, origin) -> np.ndarray:
 
 
 def absolute(positions, origin) -> np.ndarray:
-    """Absolute positions (..., N, 3) Å, float64, from positions relative to an origin (..., 3).
+    """Absolute positions (..., N, 3) Å in float64, from relative ones.
 
-    The origin is in units of GRID.
+    The origin (..., 3) is in units of GRID.
     """
     return np.asarray(positions, float) + GRID * np.asarray(origin, float)[..., None, :]
 
 
 def moved(state, origin):
-    """Move the origin (3,) if the molecule is GRID or more away, and return state and origin."""
+    """Return state and origin (3,); move the origin if the molecule is GRID away."""
     hop = jnp.trunc(jnp.mean(state.position, axis=0) / GRID)
     return state.set(position=state.position - GRID * hop), origin + hop.astype(origin.dtype)

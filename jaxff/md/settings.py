@@ -55,7 +55,7 @@ def checked_count(name: str, value) -> int:
 
 
 def checked_steps(steps, every: int) -> int:
-    """Return a number of steps as an int; raise `InputError` unless `every` divides it."""
+    """Return `steps` as an int; raise `InputError` unless `every` divides it."""
     steps = checked_count("steps", steps)
     if steps % every:
         raise InputError(

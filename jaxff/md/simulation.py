@@ -52,7 +52,7 @@ class SimulationError(ArithmeticError):
 
 
 class ExtrapolationError(SimulationError):
-    """A simulation left the training data of the potential; see `Stop.on_extrapolation`."""
+    """A simulation left the training data; see `Stop.on_extrapolation`."""
 
 
 def simulate(
@@ -166,7 +166,7 @@ class Simulation:
         if current.step >= last:
             raise InputError(
                 f"{output.restart}: this simulation is already at step {current.step}; increase "
-                "the number of steps, or give another file (folder) for a new simulation"
+                "the number of steps, or choose another file or folder for a new simulation"
             )
         params = potential.program.jit_ready(potential.params)
         bath = _spread(bath, state.replicas)
@@ -177,7 +177,7 @@ class Simulation:
         )  # fmt: skip
 
     def advance(self, state: State, n_frames: int, every: int) -> tuple[State, Frame]:
-        """Return the state after `n_frames` × `every` steps, and the frames as NumPy arrays."""
+        """Return the state after `n_frames` × `every` steps, and frames in NumPy arrays."""
         moving = _spread((state.dynamics, state.origin), state.replicas)
         (dynamics, origin), frames = run_chunk(
             self.potential.program, state.scheme, self.params, moving, self.bath, state.step,
@@ -269,7 +269,7 @@ class Simulation:
         )  # fmt: skip
 
     def _failure(self, record: Record, watch: Guard) -> SimulationError:
-        """Find the first step with the fault after the last good frame, and return the error."""
+        """Find the first step with the fault, and return the error."""
         before, end = record.state, record.state.step + self.output.every
         while True:
             count = min(chunk_frames(before.dynamics), end - before.step)
@@ -340,7 +340,7 @@ def _restarted(
 
 
 def _spread(tree, replicas: int | None):
-    """Distribute replicas over all devices, if the number of devices divides that of replicas."""
+    """Distribute replicas over all devices if each gets the same number."""
     devices = jax.devices()
     if replicas is None or len(devices) == 1 or replicas % len(devices):
         return tree

@@ -142,7 +142,7 @@ class _GroupSimulation:
         return cls(group, ready, members, ensemble, scheme, bath, dynamics, freedom)
 
     def advance(self, dynamics, step: int, n_frames: int, every: int):
-        """Return the state after `n_frames` × `every` steps, and the frames as NumPy arrays."""
+        """Return the state after `n_frames` × `every` steps, and frames in NumPy arrays."""
         origin = jnp.zeros((len(self.members), 3), jnp.int32)
         (dynamics, _), frames = run_chunk(
             self.group, self.scheme, self.params, (dynamics, origin), self.bath, step, n_frames,

@@ -23,13 +23,13 @@ from jaxff.potential import Potential
 
 @dataclass(frozen=True)
 class State:
-    """State of a simulation of one molecule or R replicas, from which `simulate` can continue.
+    """State of one molecule or R replicas from which `simulate` can continue.
 
     Attributes:
         scheme: ensemble and other choices that determine the compiled code.
         dt: time step, fs.
         step: number of steps since the start.
-        degrees_of_freedom: () or (R,) number with kinetic energy.
+        degrees_of_freedom: () or (R,) number of degrees of freedom with kinetic energy.
         potential: fingerprint of the potential.
         invariant: whether translation of the molecule leaves the energy unchanged, and whether
             rotation does.
@@ -76,8 +76,8 @@ def first_state(
         bath: settings of the thermostat.
 
     Raises:
-        InputError: arrays of another shape or not finite, or a thermostat that scales velocities
-            which are zero.
+        InputError: an array has a wrong shape or is not finite, or the thermostat would scale
+            velocities that are zero.
     """
     positions = molecule.positions if start.positions is None else start.positions
     positions = _vectors("positions", positions, molecule.n_atoms, start.replicas)
@@ -128,7 +128,7 @@ def continued_state(
         ensemble: settings of the ensemble.
 
     Raises:
-        InputError: ensemble, time step, atoms, precision or invariance differ from the state's.
+        InputError: ensemble, time step, atoms, precision or invariance are not those of `state`.
     """
     n_atoms = state.dynamics.position.shape[-2]
     for name, old, new in (
@@ -162,14 +162,14 @@ def continued_state(
 
 
 def forces(potential: Potential, R):
-    """Forces, kcal/mol/Å, at positions (N, 3) or (R, N, 3) Å, in their shape and type."""
+    """Forces, kcal/mol/Å, with the shape of the positions, (N, 3) or (R, N, 3) Å."""
     if R.ndim == 2:
         return potential.forces(R)
     return jnp.asarray(potential.predict(R)[1], R.dtype)
 
 
 def fingerprint(potential: Potential) -> str:
-    """Checksum of the terms and parameters of a potential; it is the same in every process."""
+    """Checksum of the terms and parameters, which is the same in every process."""
     terms = []
     for placed in potential.program.placed:
         term: Any = placed.term
@@ -179,7 +179,7 @@ def fingerprint(potential: Potential) -> str:
 
 
 def _field(value):
-    """Describe a field of a term by arrays and text; functions are described by their names."""
+    """Describe a field of a term by arrays and text, and functions by their names."""
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, partial):
@@ -231,7 +231,7 @@ def starting_velocities(
         invariant: whether translation leaves the energy unchanged, and whether rotation does.
 
     Raises:
-        InputError: velocities of another shape or not finite.
+        InputError: the velocities have a wrong shape or are not finite.
     """
     masses, replicas = molecule.masses, start.replicas
     velocities, drawn = start.velocities, start.velocities is None
@@ -258,7 +258,7 @@ def starting_velocities(
 def degrees_of_freedom(
     masses, ensemble: Ensemble, positions, velocities, invariant: tuple[bool, bool]
 ) -> np.ndarray:
-    """Number, () or (R,), of degrees of freedom: 3N minus those without kinetic energy.
+    """Number () or (R,) of degrees of freedom with kinetic energy.
 
     Args:
         masses: (N,) amu.
@@ -291,7 +291,7 @@ def _check_motion(
 
 
 def _vectors(name: str, value, n_atoms: int, replicas: int | None) -> np.ndarray:
-    """Check positions or velocities, and return them as (N, 3), or (R, N, 3) for R replicas."""
+    """Check positions or velocities, and return them as (N, 3) or (R, N, 3)."""
     value, shape = np.asarray(value, float), (n_atoms, 3)
     if replicas is not None and value.shape == shape:
         value = np.tile(value, (replicas, 1, 1))

@@ -47,7 +47,7 @@ def as_surface(surface: Any, molecule: Molecule) -> Surface:
 
 
 def evaluate(surface: Surface, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å at positions (M, N, 3) Å."""
+    """Energies (M,) kcal/mol and forces (M, N, 3) kcal/mol/Å; `positions` in Å."""
     energy_and_forces = surface.predict if isinstance(surface, Potential) else surface
     return energy_and_forces(positions)
 

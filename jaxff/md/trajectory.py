@@ -43,7 +43,7 @@ class Writer(Protocol):
         ...
 
     def mark(self) -> dict:
-        """Return the end of the file as JSON values; frames before the mark are safely written."""
+        """Return the end of the file, up to which all frames are written, as JSON values."""
         ...
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class Writer(Protocol):
 
 
 class Format(NamedTuple):
-    """A format of trajectory files: the class that writes and the function that reads it."""
+    """A format of trajectory files: a writer class and a reader function."""
 
     writer: type
     read: Callable[..., dict[str, np.ndarray]]
@@ -118,7 +118,7 @@ def read_trajectory(path, topology: Molecule | None = None) -> dict[str, np.ndar
 
 
 def _check_read(path, frames: Mapping[str, np.ndarray]) -> None:
-    """Raise `InputError` if an array has a wrong shape, or if a coordinate is too large."""
+    """Raise `InputError` if a shape is wrong or a coordinate is too large."""
     shape = np.shape(frames["positions"])
     for key, array in frames.items():
         rest = tuple(shape[1] if n == "N" else n for n in QUANTITIES[key])
@@ -135,7 +135,7 @@ def _check_read(path, frames: Mapping[str, np.ndarray]) -> None:
 
 
 def format_of(path) -> Format:
-    """Return the format of a trajectory file; raise `InputError` for unknown suffixes."""
+    """Return the format of a trajectory; raise `InputError` for unknown suffixes."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{path}: unknown trajectory format {suffix!r}; use {', '.join(FORMATS)}")

@@ -34,9 +34,9 @@ class ClassTwo(Term):
     energy.  Angles have the energy k Δ² exp(cubic s + quartic s²), which is never negative.
 
     Couplings are products of bounded deviations: of two bonds of an atom, of an angle and a bond at
-    its vertex, and of two angles at an atom.  Couplings of a dihedral angle φ have the factor
-    cos nφ.  Each of its bonds and angles couples with n = 1, 2, 3.  The product of both outer bonds
-    and the product of both angles couple with n = 0, 1, 2, 3.
+    its vertex, and of two angles at an atom.  Couplings to a dihedral angle φ have the factor
+    cos nφ.  For one bond or one angle of the dihedral, n is 1, 2, 3.  For the product of both outer
+    bonds and for that of both angles, n is 0, 1, 2, 3.
 
     Attributes:
         n_atoms: number of atoms N.
@@ -46,7 +46,7 @@ class ClassTwo(Term):
         angle_bonds, dihedral_bonds, dihedral_angles: (A, 2), (D, 3), (D, 2) indices of the bonds of
             each angle, and of the bonds and angles of each dihedral.
         bond_angle_rows: (A, 2) types of the couplings of each angle with its two bonds.
-        third_bonds, third_bond_rows: (S, 2) indices of an angle and another bond at its vertex, and
+        third_bonds, third_bond_rows: (S, 2) indices of an angle and a third bond at its vertex, and
             (S,) type of their coupling.
         angle_pairs, angle_pair_rows: (Q, 2) indices of two angles with one vertex, and (Q,) type of
             their coupling.

@@ -68,8 +68,8 @@ def network(
         config: keyword arguments of the builder, JSON values.
 
     Raises:
-        InputError: an argument is wrong, the energy is not a scalar, or the builder makes another
-            function than `apply`.
+        InputError: an argument is wrong, the energy is not a scalar, or the builder makes a
+            function that differs from `apply`.
     """
     molecule = atoms if isinstance(atoms, Molecule) else None
     numbers = np.asarray(molecule.numbers if molecule is not None else atoms)
@@ -128,9 +128,9 @@ def _compare(term: Network, other: Network, params: Params) -> None:
     energies = [float(one.energies(params, R, space)["network"]) for one in (term, other)]
     if not np.allclose(*energies, rtol=1e-4, atol=1e-6, equal_nan=True):
         raise InputError(
-            f"the builder {term.builder} with config {term.config} makes another function than "
-            f"apply: the energies of a test geometry are {energies[1]:.6g} and {energies[0]:.6g} "
-            "kcal/mol; give the same builder and config as for apply"
+            f"the builder {term.builder} with config {term.config} makes a function that "
+            f"differs from apply: the energies of a test geometry are {energies[1]:.6g} and "
+            f"{energies[0]:.6g} kcal/mol; give the same builder and config as for apply"
         )
 
 
@@ -234,7 +234,7 @@ class Network(Term):
 
 
 def _no_elements(numbers: np.ndarray) -> bool:
-    """Whether one of the atomic numbers (N,) belongs to no element."""
+    """Whether one of the numbers (N,) is not the atomic number of an element."""
     return not ((numbers > 0) & (numbers < len(chemical_symbols))).all()
 
 
@@ -343,7 +343,7 @@ def _built(function: Callable, config: str) -> tuple[Callable, Any]:
     """Call a builder; return `apply` and the example of the weights, or None.
 
     Raises:
-        InputError: the builder returns something else.
+        InputError: the builder returns neither a function nor such a pair.
     """
     made = function(**json.loads(config))
     apply, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)

@@ -89,7 +89,7 @@ def outputs_of(weights, rows, x) -> dict:
     Args:
         weights: {layer: {"kernel" or "bias": array (T, ...)}}.
         rows: (n,) types.
-        x: (n, P, F) features of P points for each interaction.
+        x: (n, P, F) features of each interaction in P orders of its atoms.
     """
     names = tuple(sorted(weights.keys() - {"hidden"}))
     module = Perceptron(weights["hidden"]["bias"].shape[-1], names)
@@ -103,9 +103,9 @@ def outputs_of(weights, rows, x) -> dict:
 
 
 def turned(x, order: Sequence[int], palindromic):
-    """Features (n, F) for the reversed order of atoms, or x if the types then differ.
+    """Features (n, F) for reversed atoms, or x if the reversal changes the types.
 
-    The mean of the network outputs for x and the result is the same for both orders of atoms.
+    The mean of the outputs for both features does not depend on the order of atoms.
 
     Args:
         x: (n, F) features.
@@ -116,7 +116,7 @@ def turned(x, order: Sequence[int], palindromic):
 
 
 def stretch(a, b, length):
-    """Bounded deviation () of a bond length from equilibrium, of order one.
+    """Bounded, dimensionless deviation () of a bond length from equilibrium.
 
     Args:
         a, b: (3,) Å.
@@ -181,7 +181,7 @@ class NeuralBond(_Neural):
 
     Attributes:
         atoms: (B, 2) atom indices.
-        rows: (B,) rows of all columns.
+        rows: (B,) row of each bond in the parameter arrays.
         labels: names of the rows.
     """
 
@@ -218,9 +218,9 @@ class NeuralAngle(_Neural):
     contains the equilibrium lengths of these bonds.
 
     Attributes:
-        atoms: (A, 3) atom indices.  The vertex is second.  Of both directions, the one with the
-            alphabetically first types is used.
-        rows: (A,) rows of all columns.
+        atoms: (A, 3) atom indices, the vertex second, in the direction in which the types are first
+            in the alphabet.
+        rows: (A,) row of each angle in the parameter arrays.
         palindromic: (A,) 1 if the types are the same in both directions, else 0.
         labels: names of the rows.
     """
@@ -272,8 +272,7 @@ class NeuralTorsion(_Neural, FourierTorsion):
     The parameters `lengths` and `angles` contain the equilibrium values of these bonds and angles.
 
     Attributes:
-        atoms: (Q, 4) atom indices.  Of both directions, the one with the alphabetically first types
-            is used.
+        atoms: (Q, 4) atom indices, in the direction in which the types are first in the alphabet.
         rows, periodicities, labels: see `FourierTorsion`.
         type_rows: (Q,) rows of the networks, of `lengths` and of `angles`.
         palindromic: (Q,) 1 if the types are the same in both directions, else 0.

@@ -120,7 +120,7 @@ class FourierTorsion(Term):
         )
 
     def undefined_rows(self, column, angles):
-        """Whether each row (n,) is that of a dihedral with a straight angle.
+        """Whether each row (n,) belongs to a torsion about a straight angle.
 
         See `Term.undefined_rows` for the arguments.
         """
@@ -144,17 +144,16 @@ class FourierTorsion(Term):
         return tuple(f"{name} n={n}" for name, n in zip(names, periodicity, strict=True))
 
     def alike(self, others: Sequence[Self]) -> Self:
-        """The same torsions with columns of `rows` for the periodicities of all `others`."""
+        """The same torsions; `rows` has columns for the periodicities of all `others`."""
         counts = [Counter(other.periodicities) for other in others]
         most = {n: max(count[n] for count in counts) for n in set().union(*counts)}
         term = self._with_periodicities(Counter(most))
         return replace(term, rows=np.asarray(term.rows))
 
     def _with_periodicities(self, count: Counter[int]) -> Self:
-        """The same torsions with other columns of `rows`; new columns contain −1.
+        """The same torsions with count[n] columns of `rows` for each periodicity n.
 
-        Args:
-            count: {periodicity: number of columns}.
+        In added columns every entry is −1, which means no Fourier term.
         """
         periodicities, left = sorted(count.elements()), list(self.periodicities)
         columns = []
@@ -168,7 +167,7 @@ class FourierTorsion(Term):
         return replace(self, rows=rows, periodicities=tuple(periodicities))
 
     def fourier(self, params: Params) -> Interactions:
-        """The interactions of all Fourier terms, without other parts of a subclass."""
+        """The interactions of all Fourier terms, without the network of a subclass."""
         usual = Counter(self.periodicities) | Counter(USUAL_PERIODICITIES)
         term = self._with_periodicities(usual)
         k: Array = params["k"][term.rows]

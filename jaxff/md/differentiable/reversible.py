@@ -32,7 +32,7 @@ MISS = 1e-3
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def run(setup: Setup, params: Params, inputs: Inputs, miss):
-    """Positions and momenta (F, ..., N, 3) of F frames; for `miss` see `rollout_and_miss`."""
+    """Positions and momenta (F, ..., N, 3) of F frames; see `rollout_and_miss`."""
     return loop(setup, params, inputs, checkpoint=False)
 
 
@@ -44,7 +44,7 @@ def _forwards(setup: Setup, params, inputs, miss):
 
 
 def _backwards(setup: Setup, kept, cotangents):
-    """Return cotangents of parameters, inputs and `miss`, by one backward pass through the steps.
+    """Return cotangents of parameters, inputs and `miss`, by one backward pass.
 
     The last half kick of a step and the first one of the next step share one evaluation of the
     forces.  At each recorded frame the backward motion restarts from that frame.
@@ -59,7 +59,7 @@ def _backwards(setup: Setup, kept, cotangents):
     def one_step(i, carry):
         """Compute the state after step k − 1 from the state after step k.
 
-        `kicked` are the momenta after the kick at k.  Names with `bar` are cotangents.
+        `kicked` are the momenta after the kick of step k.  Names with `bar` are cotangents.
         """
         R, kicked, bar_R, bar_kicked, bars, miss = carry
         k = plan.steps - i
@@ -102,7 +102,7 @@ run.defvjp(_forwards, _backwards, symbolic_zeros=True)
 
 
 def _flow(ensemble: type[Ensemble], t, R, p, inputs: Inputs):
-    """Positions and momenta (N, 3) after step t without the kicks, from R and p (N, 3)."""
+    """Positions and momenta (N, 3) after step t without its kicks, from R and p."""
     zero = jnp.zeros_like(R)
     return step(ensemble, lambda R: zero, t, (R, p, zero), inputs)[:2]
 

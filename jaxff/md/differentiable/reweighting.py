@@ -1,8 +1,8 @@
 """Thermodynamic reweighting: ensemble averages from frames of another potential.
 
 Frames drawn with the energies U_0 have the weights w ∝ exp(−(U − U_0)/kT) under a potential with
-energies U.  Averages of an observable O with these weights have the gradient by parameters θ
-d⟨O⟩/dθ = ⟨dO/dθ⟩ − (⟨O dU/dθ⟩ − ⟨O⟩⟨dU/dθ⟩)/kT, which needs no derivative of the dynamics.
+energies U.  An average ⟨O⟩ with these weights has the derivative d⟨O⟩/dθ = ⟨dO/dθ⟩ −
+(⟨O dU/dθ⟩ − ⟨O⟩⟨dU/dθ⟩)/kT by parameters θ.  No derivative of the dynamics is needed.
 Source: Zwanzig, J. Chem. Phys. 22, 1420 (1954); Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021),
 "DiffTRe".
 
@@ -37,7 +37,7 @@ BLOCKS = 10  # least number of parts of the frames that count as independent
 
 
 class UntrustedWarning(UserWarning):
-    """A result is not reliable, because weights are too uneven or the motion is chaotic."""
+    """A result is unreliable: weights are too uneven, or the motion is chaotic."""
 
 
 @jax.tree_util.register_dataclass
@@ -69,8 +69,8 @@ class Frames:
                 replicas that is at least 10).
 
         Raises:
-            InputError: no frames, wrong shapes, energies that are not finite, or a temperature
-                that is not positive.
+            InputError: there are no frames, a shape is wrong, an energy is not finite, or the
+                temperature is not positive.
         """
         R = np.asarray(positions, float)
         if R.ndim not in (3, 4) or R.shape[-1] != 3 or 0 in R.shape:
@@ -116,7 +116,7 @@ def energies_of(program: Program, params: Params, positions) -> Array:
 
 
 def by_frames(function, positions: Array, most: int):
-    """Apply a function to each frame of positions (F, N, 3) Å, to at most `most` at a time."""
+    """Apply a function to positions (F, N, 3) Å of `most` frames at a time."""
     # A chunk that divides the number of frames compiles once; otherwise the rest compiles again.
     even = max(n for n in range(1, most + 1) if len(positions) % n == 0)
     size = even if 4 * even >= most else most
@@ -131,20 +131,20 @@ def _energies(potential: Potential, frames: Frames) -> Array:
 
 
 def weights_of(energies, frames: Frames) -> Array:
-    """Weights (F,) ∝ exp(−(U − U_0)/kT) for energies U (F,) kcal/mol, with U_0 in `frames`."""
+    """Weights (F,) of frames; see `weights`.  `energies` are U, (F,) kcal/mol."""
     return jax.nn.softmax(-(energies - frames.energies) / frames.kT)
 
 
 def weights(potential: Potential, frames: Frames) -> Array:
-    """Weights (F,) ∝ exp(−(U − U_0)/kT) of frames under a potential, with a sum of one.
+    """Weights (F,) of frames under a potential, with a sum of one.
 
-    U are the energies of `potential`, and U_0 those in `frames`.
+    They are proportional to exp(−(U − U_0)/kT) for energies U of `potential` and U_0 of `frames`.
     """
     return weights_of(_energies(potential, frames), frames)
 
 
 def effective_frames(weights) -> Array:
-    """Effective number of frames exp(−Σ w ln w), (), for weights w (F,) with a sum of one.
+    """Effective number () of frames, exp(−Σ w ln w), for weights w (F,) of sum one.
 
     The number is F for equal weights, and 1 if one frame has all the weight.
     Source: Carmichael and Shell, J. Phys. Chem. B 116, 8383 (2012); Thaler and Zavadlav, Nat.
@@ -156,7 +156,7 @@ def effective_frames(weights) -> Array:
 def average(
     potential: Potential, frames: Frames, values: Array | Callable[[Array], Array]
 ) -> Array:
-    """Average (...) of an observable under a potential, from frames of another potential.
+    """Mean (...) of an observable under a potential, from frames of another one.
 
     The average is differentiable by the parameters.  `reweight` shows whether to trust it.
 
@@ -183,7 +183,7 @@ def free_energy_difference(potential: Potential, frames: Frames) -> Array:
 
 
 def free_energy_of(energies, frames: Frames) -> Array:
-    """Free energy of `free_energy_difference`, () kcal/mol, for new energies (F,) kcal/mol."""
+    """Free energy () kcal/mol of `free_energy_difference`, for energies U (F,)."""
     exponents = -(energies - frames.energies) / frames.kT
     return -frames.kT * (jax.nn.logsumexp(exponents) - jnp.log(len(frames)))
 
@@ -281,7 +281,7 @@ def reweight(potential: Potential, frames: Frames, least: float = LEAST) -> Rewe
 
 
 def block_deviations(weights, deviations, blocks: int) -> np.ndarray:
-    """Deviations (blocks, ...) of a weighted mean, whose squares sum to the variance of the mean.
+    """Deviations (blocks, ...); the sum of squares is the variance of the mean.
 
     Args:
         weights: (F,) weights with a sum of one.
@@ -297,7 +297,7 @@ def block_deviations(weights, deviations, blocks: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """Settings of the simulations that draw frames, of replicas at one temperature.
+    """Settings of the simulations of replicas that draw frames at one temperature.
 
     The replicas must cross all relevant barriers and equilibrate.  Fits warn if the two halves of
     the frames differ.
@@ -345,7 +345,7 @@ class Sampling:
         return float(np.asarray(self.ensemble.temperature))
 
     def draw(self, potential: Potential, number: int = 0, previous: Frames | None = None) -> Frames:
-        """Draw frames of the canonical ensemble of a potential, in the order of the replicas.
+        """Draw frames of the canonical ensemble of a potential, replica by replica.
 
         Args:
             potential: the potential.

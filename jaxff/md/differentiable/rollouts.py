@@ -64,8 +64,8 @@ def rollout(
         masses: (N,) amu (None: those of the potential's molecule).
 
     Raises:
-        InputError: arrays of other shapes or missing arrays, numbers out of range, or another
-            ensemble.
+        InputError: an array is missing or has a wrong shape, a number is out of range, or JAX
+            cannot differentiate the ensemble.
     """
     return rollout_and_miss(potential, start, ensemble, plan, masses, 0.0)
 
@@ -120,7 +120,7 @@ def _run(setup: Setup, params: Params, inputs: Inputs, miss):
 
 
 def checked_arrays(potential: Potential, start: Start, masses, dtype):
-    """Check positions Å and velocities Å/fs, ([R,] N, 3), and masses (N,) amu, and return them.
+    """Checked positions Å and velocities Å/fs, ([R,] N, 3), and masses (N,) amu.
 
     Raises:
         InputError: arrays are missing, or their shapes differ.

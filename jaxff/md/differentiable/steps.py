@@ -33,7 +33,8 @@ class Plan:
             divisor nearest to the square root of `every`.
 
     Raises:
-        InputError: numbers that do not divide each other, or an unknown method.
+        InputError: `every` does not divide `steps`, `segment` does not divide `every`, or the
+            method is unknown.
     """
 
     steps: int = 1000
@@ -75,7 +76,7 @@ class Setup(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Arrays that determine a trajectory; with replicas each field has a leading axis.
+    """Arrays that determine a trajectory; replicas add a leading axis.
 
     The unit of time in momenta and masses is the time step.
 
@@ -171,7 +172,7 @@ pulled_forces.defvjp(_forces_forwards, _forces_backwards, symbolic_zeros=True)
 
 
 def pull(energy, moving, fixed, R, bar):
-    """Compute forces at R, and propagate a cotangent of the forces to parameters and positions.
+    """Compute forces at R, and the cotangents of parameters and positions.
 
     As second derivatives are symmetric, the result is minus the derivative of the energy's gradient
     along `bar`.
@@ -212,7 +213,7 @@ def split(params):
 
 
 def values_of(tree):
-    """Return the arrays of a tree of values from `jax.custom_vjp` with `symbolic_zeros`."""
+    """Return the arrays of values from `jax.custom_vjp` with `symbolic_zeros`."""
     return jax.tree.map(lambda x: x.value, tree, is_leaf=_primal)
 
 

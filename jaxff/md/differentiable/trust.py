@@ -90,7 +90,7 @@ def value_and_gradient(
     trainable: Sequence[str] | None = None,
     limit: float = GROWTH,
 ) -> Gradient:
-    """Compute a loss of a trajectory, its gradient, and whether to trust the gradient.
+    """Compute a loss of a trajectory and its gradient, and check the gradient.
 
     Args:
         loss: function from the `Trajectory` to a scalar (), differentiable by JAX.
@@ -145,7 +145,7 @@ def perturbation_growth(
     *,
     masses=None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute times (L,) fs and the growth (L,) of a small random change of the start.
+    """Compute times (L,) fs and growth (L,) of a small random change of the start.
 
     Args:
         potential, start, ensemble, masses: see `rollout`.
@@ -176,7 +176,7 @@ def perturbation_growth(
 
 
 def _free_entries(array, rows) -> np.ndarray:
-    """Return a mask in the shape of an array: True in all rows, or where `rows` (n,) is True."""
+    """Return a mask for an array: True in all rows, or where `rows` (n,) is True."""
     if rows is None:
         return np.ones(array.shape, bool)
     return np.broadcast_to(rows.reshape(-1, *(1,) * (array.ndim - 1)), array.shape)
