@@ -66,7 +66,7 @@ def options(sub) -> None:
         ("rounds", positive(int), 5, "largest number of rounds of labelling and training"),
         ("most", positive(int), 20, "largest number of geometries in each round"),
         ("frames", positive(int), 2000, "number of frames of the dynamics"),
-        ("points", count, 12, "points of the scan of each rotatable bond; 0: no scans"),
+        ("points", count, 12, "number of points of the scan of each rotatable bond; 0: no scans"),
     ):
         sub.add_argument(f"--{name}", type=kind, default=value, metavar="N", help=text)
     sampling_options(sub, SAMPLING)

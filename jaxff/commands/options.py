@@ -118,7 +118,7 @@ def frcmod_of(path: str, arguments: argparse.Namespace) -> tuple[str, ...]:
 
     Args:
         path: file of the potential.
-        arguments: those of a command with `frcmod_option`.
+        arguments: parsed options of a command with `frcmod_option`.
 
     Raises:
         InputError: --frcmod is given, but no potential of the command is a mol2 file.

@@ -29,7 +29,7 @@ def load_dataset(arguments: Namespace, path: str | None = None) -> Dataset:
     """Read a data set with the units and names that the options of a command give.
 
     Args:
-        arguments: those of a command with `unit_options`.
+        arguments: parsed options of a command with `unit_options`.
         path: the file; None for the argument DATA of the command.
 
     Raises:
@@ -134,7 +134,7 @@ def load_form(arguments: Namespace, data: Dataset, charge: int | None = None) ->
     """Return the initial potential of a fit, in the functional form of the command.
 
     Args:
-        arguments: those of `jaxff fit`.
+        arguments: parsed options of `jaxff fit`.
         data: the data set to which the potential is fitted.
         charge: net charge of the molecule, e; None for the charge in the data set.
 
@@ -164,7 +164,7 @@ def load_potential(path: str, arguments: Namespace) -> Potential:
 
     Args:
         path: the file.
-        arguments: those of a command with --trust and --frcmod.
+        arguments: parsed options of a command with --trust and --frcmod.
 
     Raises:
         InputError: the file cannot be read.
@@ -313,7 +313,7 @@ def extrapolation_of(
     """Compare geometries with the training data of a potential.
 
     Args:
-        arguments: those of a command with `extrapolation_option`.
+        arguments: parsed options of a command with `extrapolation_option`.
         model: name of the model.
         surface: the `Potential` or calculator.
         positions: (M, N, 3) Å.

@@ -142,10 +142,7 @@ def run(arguments, console) -> dict:
 
 
 def temperatures(folder: Path) -> dict[float, list[Path]]:
-    """Return the trajectory files of a folder by temperature, K.
-
-    Args:
-        folder: output folder of `jaxff md`.
+    """Return the trajectory files of an output folder of `jaxff md`, by temperature, K.
 
     Raises:
         InputError: the folder is missing or of another kind, the temperature was not constant, or

@@ -286,7 +286,6 @@ def _molecule(numbers: np.ndarray, descriptors: np.ndarray, name: str) -> Molecu
     Args:
         numbers: (N,) atomic numbers.
         descriptors: (M, D) inverse distances, 1/Å.
-        name: name of the molecule.
 
     Returns:
         The N atoms with positions in Å.

@@ -94,13 +94,10 @@ class KernelOperator:
         return cls(x - centre, A, bases, entries, centre, width, shift, values)
 
     def sharded(self, mesh: Mesh) -> KernelOperator:
-        """The same operator with its frames distributed over the devices of a mesh.
+        """The same operator with its frames distributed over the devices of a mesh, in one axis.
 
         Frames with zero Jacobians are added until the number of frames is a multiple of the number
         of devices.  Vectors are zero in the rows of these frames.
-
-        Args:
-            mesh: devices in one axis.
         """
         fill = -self.n_frames % mesh.size
         frames, everywhere = (NamedSharding(mesh, P(*axes)) for axes in (mesh.axis_names, ()))
@@ -143,11 +140,9 @@ class KernelOperator:
     # -- labels and coefficients ----------------------------------------------------------------
 
     def observed(self, forces: np.ndarray, energies: np.ndarray | None = None) -> Array:
-        """The vector of labels, (M, W), or (M, W + 1) with `values`.
+        """The vector of labels, from forces (M, N, 3) and, with `values`, energies (M,).
 
-        Args:
-            forces: (M, N, 3) forces divided by std.
-            energies: (M,) energies divided by std; their sign is changed here.
+        Both must be divided by std.  The sign of the energies is changed here.
         """
         flat = self.spread(np.asarray(forces).reshape(len(forces), -1))
         reduced = jnp.einsum("mcw,mc->mw", self.bases, flat)

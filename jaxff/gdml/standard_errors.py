@@ -73,11 +73,7 @@ class Uncertainty:
         return _standard_errors(self, jnp.asarray(R))
 
     def predict(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Standard errors of energies, (M,) kcal/mol, and forces, (M, N, 3) kcal/mol/Å.
-
-        Args:
-            positions: (M, N, 3) Å.
-        """
+        """Standard errors (M,) kcal/mol and (M, N, 3) kcal/mol/Å at positions (M, N, 3) Å."""
         positions = np.asarray(positions, float)
         if len(positions) == 0:
             return np.empty(0), np.empty(positions.shape)

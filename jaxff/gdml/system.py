@@ -178,7 +178,7 @@ def residual(data: Dataset, baseline: Potential) -> Dataset:
         finite = np.isfinite(forces).all(axis=(1, 2)) & np.isfinite(energies)
         raise InputError(
             f"{data.label}: the energy or the forces of the baseline are not finite at frame "
-            f"{int(np.argmin(finite))}; correct its parameters or remove the frame"
+            f"{int(np.argmin(finite))}; correct the baseline or remove the frame"
         )
     return replace(
         data,

@@ -46,7 +46,7 @@ class Sample:
     Attributes:
         frames: the F frames.
         positions: (F + M, N, 3) Å of the frames, followed by the positions of the targets.
-        records: quantities of the frames that each target needs.
+        records: for each target, the quantities of the frames that it needs.
         number: number of the draw, from 0.
     """
 
@@ -191,13 +191,9 @@ class Ensembles:
         return bool(self.ensembles)
 
     def refresh(self, vector) -> bool:
-        """Draw frames if there are none or their effective share is too small.
+        """Draw frames with moves (P,) if necessary, and return whether any frames were drawn.
 
-        Args:
-            vector: (P,) moves.
-
-        Returns:
-            Whether any frames were drawn.
+        Frames are necessary if there are none or the effective share is too small.
         """
         new = []
         for k, ensemble in enumerate(self.ensembles):

@@ -42,7 +42,7 @@ class Fit:
             divided by the number of frames, and "draws" the number of draws so far.
         trained: names of the free parameters.
         changes: initial and fitted value of each free number.
-        converged: whether the method stopped by its criterion of convergence.
+        converged: whether the convergence criterion was met.
     """
 
     potentials: tuple[Potential, ...]

@@ -38,10 +38,7 @@ Loss = Callable[[Labels, Labels], jax.Array]
 def force_matching(energy_weight: float = Gradient.energy_weight) -> Loss:
     """Return the loss function mean ΔF² + energy_weight · mean ΔE², in (kcal/mol/Å)².
 
-    ΔF are the errors of the force components and ΔE those of the energies.
-
-    Args:
-        energy_weight: weight of the energies, 1/Å².
+    ΔF are the errors of the force components and ΔE those of the energies.  The weight is in 1/Å².
     """
 
     def loss(predicted: Labels, reference: Labels) -> jax.Array:

@@ -40,7 +40,7 @@ class Solution:
     Attributes:
         vector: (P,) best moves, in units of the scales of the columns.
         state: the last state.
-        converged: whether the method stopped by its criterion of convergence.
+        converged: whether the convergence criterion was met.
         errors: (P,) standard errors of the moves, or None.
     """
 

@@ -176,7 +176,7 @@ class Setting:
         return self.kept(f"{name}-sgdml{'-half' if half else ''}", make)
 
     def charges(self, molecule: str) -> Any:
-        """Return RESP charges (N,) e at HF/6-31G*, as in the paper; packaged charges if small.
+        """Return RESP charges (N,) e at HF/6-31G*, as in the paper; packaged ones with small sizes.
 
         The charges are computed at RDKit's geometry. The folder `models` keeps these charges.
         """

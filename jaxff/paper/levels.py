@@ -107,13 +107,12 @@ def barrier(grid: Scan, axis: int) -> tuple[int, ...]:
 def largest_deviation(found: np.ndarray) -> Estimate:
     """Compute the largest deviation, kcal/mol, of DFT from coupled cluster in relative energies.
 
+    The error is half of the difference between the extrapolated and the small-basis CCSD(T) energy
+    at the same geometry.
+
     Args:
         found: (P, 4) energies of P geometries, kcal/mol, by DFT and by `coupled_cluster.METHODS`.
             The first geometry is the lowest minimum.
-
-    Returns:
-        the deviation. The error is half of the difference between the extrapolated energy and that
-        by CCSD(T) in the small basis, at the same geometry.
     """
     relative = found - found[0]
     exact = coupled_cluster.extrapolated(relative[:, 1:])

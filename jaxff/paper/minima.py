@@ -96,7 +96,9 @@ def _order_findings(order: Ordering, c: int | None, title: str) -> list[Finding]
     at = {name: order.relaxed[p] for p, name in enumerate(order.names)}
     nearest = order.nearest[order.names.index("GAFF")]
     merged = [k + 1 for k in np.flatnonzero(nearest == 0) if k != 0]
-    reason = f"GAFF merges this minimum with {', '.join(map(str, merged))}" if merged else ""
+    reason = ""
+    if merged:
+        reason = f"with GAFF, minimum {', '.join(map(str, merged))} relaxes to this minimum"
     if nearest[0] != 0:
         reason = "with GAFF, this minimum relaxes to another minimum"
     findings = [judged("gaff-order", {"GAFF": above_others(at["GAFF"], 0, nearest)}, reason)]

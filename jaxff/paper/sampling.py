@@ -130,9 +130,7 @@ def torsion_occupations(molecule: Molecule, positions: np.ndarray, pair: np.ndar
 def global_lead(setting: Setting, counts: np.ndarray) -> Estimate:
     """Compute GAFF's share of the global minimum minus that of the two most visited other basins.
 
-    Args:
-        setting: the settings.
-        counts: numbers of frames (R, K) in each basin, by replica.
+    `counts` (R, K) are the numbers of frames of each replica in each basin.
     """
     place = basins.global_basin(setting)
 

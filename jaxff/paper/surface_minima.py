@@ -101,7 +101,7 @@ def grid_minima(grid: Scan) -> np.ndarray:
 def shared(
     own: Sequence[SurfaceMinimum], wanted: Sequence[SurfaceMinimum], molecule: Molecule
 ) -> list[int]:
-    """Return the indices of the wanted minima that a potential also has."""
+    """Return the indices of those minima in `wanted` that also occur in `own`."""
     if not own or not wanted:
         return []
     away = rmsd(

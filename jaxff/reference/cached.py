@@ -123,12 +123,7 @@ def _key(atoms: Atoms) -> str:
 
 
 def _read(raw: bytes, path: Path, name: str) -> dict[str, dict]:
-    """Return the complete calculations in a file by geometry.
-
-    Args:
-        raw: content of the file.
-        path: the file.
-        name: class and checksum of the calculator.
+    """Return, by geometry, the complete calculations in the content `raw` of a file.
 
     Raises:
         InputError: the file is of another kind or of another calculator.

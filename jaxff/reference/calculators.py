@@ -258,10 +258,7 @@ def calculator(
 
 
 def _with_charge(name: str, potential: Potential, charge: int) -> Potential:
-    """Return the potential; raise InputError if it was made for a charge other than `charge`, e.
-
-    Charge 0 is always accepted.
-    """
+    """Return the potential; raise InputError unless `charge`, e, is 0 or that of the potential."""
     made_for = None if potential.molecule is None else potential.molecule.charge
     if made_for is not None and charge not in (0, made_for):
         raise InputError(

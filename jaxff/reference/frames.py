@@ -101,12 +101,9 @@ def common_molecule(first: Molecule, given: Molecule | None, charge: int | None)
 
 
 def coinciding_atoms(positions: np.ndarray) -> dict[int, str]:
-    """Find frames of `positions` (M, N, 3) Å in which two atoms coincide.
+    """Describe the closest atoms of each frame, of (M, N, 3) Å, in which two atoms coincide.
 
-    Some calculators return finite energies for such frames.
-
-    Returns:
-        a text with the closest two atoms, by number of the frame.
+    The keys are the numbers of these frames.  Some calculators return finite energies for them.
     """
     faults = {}
     first, second = np.triu_indices(positions.shape[1], 1)

@@ -1,7 +1,7 @@
 """Search for holes: reachable geometries outside the training data of a potential.
 
-The energy of a hole is too low, so that long dynamics would end there.  The search finds
-holes before such dynamics.  The geometries can be labelled, and the kernel trained again.
+The energy of a hole is too low, so that long dynamics would end there.  The search finds holes
+earlier.  It can label them, and train the kernel again.
 """
 
 from __future__ import annotations

@@ -96,10 +96,6 @@ def farthest(points: np.ndarray, n: int, known: np.ndarray | None = None) -> np.
 def force_uncertainty(model: Any, positions: np.ndarray) -> np.ndarray:
     """Return the RMS standard errors (M,) kcal/mol/Å of forces at positions (M, N, 3) Å.
 
-    Args:
-        model: the `Uncertainty` of a kernel model.
-        positions: (M, N, 3) Å.
-
     Raises:
         InputError: `model` is not an `Uncertainty`.
     """

@@ -36,7 +36,7 @@ def force_parity(reference: np.ndarray, predicted: Mapping[str, np.ndarray], the
         ax.set_aspect("equal")
     figure.supxlabel(f"reference force component ({theory}), kcal/mol/Å")
     figure.supylabel("predicted force component, kcal/mol/Å")
-    figure.colorbar(bins, ax=figure.axes, label="components in a cell", shrink=0.7)
+    figure.colorbar(bins, ax=figure.axes, label="force components per cell", shrink=0.7)
     return figure
 
 
@@ -103,11 +103,7 @@ def energy_and_temperature(
 
 
 def widths(trials: Sequence) -> Figure:
-    """Plot validation errors against kernel widths, with a curve for each λ and number of frames.
-
-    Args:
-        trials: tested widths and regularisations λ.
-    """
+    """Plot validation errors of `gdml.Trial`s against σ, one curve for each λ and frame number."""
     figure, ax = style.single(6.0, 4.0)
     lines: dict[tuple, list] = {}
     for trial in trials:
