@@ -34,7 +34,7 @@ def options(sub) -> None:
         help="range of each coordinate, degrees or Å (default for torsions: a full turn)",
     )  # fmt: skip
     sub.add_argument(
-        "--points", type=positive(int), default=36, help="number of points along each coordinate (default 36)"
+        "--points", type=positive(int), default=36, help="number of points of each coordinate"
     )
     sub.add_argument(
         "--relax", action="store_true", help="minimise all other degrees of freedom at each point"
