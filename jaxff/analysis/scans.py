@@ -90,10 +90,21 @@ class Scan:
                 f"{path} has the format {form[0]} version {form[1]}, but this jaxff reads {FORMAT} "
                 f"version {VERSION}: repeat the scan"
             )
-        values = tuple(file.need(f"values_{k}") for k in range(len(header["names"])))
-        arrays = {key: file.need(key) for key in ARRAYS}
-        coordinates = tuple(map(tuple, header["coordinates"]))
-        return cls(tuple(header["names"]), coordinates, values, **arrays, relaxed=header["relaxed"])
+        try:
+            names, relaxed = tuple(header["names"]), bool(header["relaxed"])
+            coordinates = tuple(map(tuple, header["coordinates"]))
+        except (TypeError, KeyError) as error:
+            raise InputError(f"{path} is damaged: repeat the scan") from error
+        values = tuple(file.need(f"values_{k}", _wrong("f", 1)) for k in range(len(coordinates)))
+        grid = tuple(map(len, values))
+        numbers = file.need("numbers", _wrong("iu", 1))
+        arrays = {
+            "numbers": numbers,
+            "positions": file.need("positions", _wrong("f", (*grid, len(numbers), 3))),
+            "energies": file.need("energies", _wrong("f", grid)),
+            "converged": file.need("converged", _wrong("b", grid)),
+        }
+        return cls(names, coordinates, values, **arrays, relaxed=relaxed)
 
 
 def scan(
@@ -183,6 +194,18 @@ def difference(scan: Scan, other: Scan) -> np.ndarray:
             "values for both"
         )
     return scan.relative - other.relative
+
+
+def _wrong(kinds: str, shape: int | tuple[int, ...]) -> Callable[[np.ndarray], str | None]:
+    """Return a check of the kind of numbers and of the shape, or the number of axes, of arrays."""
+
+    def check(array: np.ndarray) -> str | None:
+        fits = array.ndim == shape if isinstance(shape, int) else array.shape == shape
+        if fits and array.dtype.kind in kinds:
+            return None
+        return f"has shape {array.shape} and type {array.dtype}, which a scan never has"
+
+    return check
 
 
 def _swept(minimise, on_grid, starts: np.ndarray, neighbours: np.ndarray, sweeps: int):

@@ -202,6 +202,14 @@ def test_files_hold_all_of_it(ethanol, gaff, tmp_path):
     (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="truncated or damaged"):
         Scan.load(tmp_path / "half.npz")
+    arrays = dict(np.load(tmp_path / "s.npz"))
+    for key in ("converged", "energies", "positions", "values_0", "numbers"):
+        np.savez(tmp_path / "twice.npz", **arrays | {key: np.concatenate([arrays[key]] * 2)})
+        with pytest.raises(InputError, match="make the file again"):
+            Scan.load(tmp_path / "twice.npz")
+    np.savez(tmp_path / "type.npz", **arrays | {"converged": arrays["converged"] * 1.0})
+    with pytest.raises(InputError, match="float64"):
+        Scan.load(tmp_path / "type.npz")
 
 
 @pytest.mark.parametrize("more", [[], ["--torsion", "3,0,1,2"]])
