@@ -220,8 +220,8 @@ def write_report(path: Path, data: Dataset, scores: dict, dynamics: dict, sigmas
     report.text(
         f"Reference: {data.theory}, {len(data)} frames. All models have the same {N_TRAIN} "
         f"training frames, {N_VALID} validation frames for the choice of the kernel width, and "
-        f"{N_TEST} test frames. Energy errors are in kcal/mol, without the mean difference. Force "
-        "errors are in kcal/mol/Å for each Cartesian component."
+        f"{N_TEST} test frames. Energy errors are in kcal/mol, after subtraction of the mean "
+        "difference. Force errors are in kcal/mol/Å for each Cartesian component."
     )
     lowest = data.molecule.with_positions(data.positions[np.argmin(np.asarray(data.energies))])
     report.molecules(

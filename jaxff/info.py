@@ -40,7 +40,7 @@ def installation() -> dict[str, str]:
 
 
 def canary() -> str:
-    """Compare the energy and forces of a small molecule by JAX and by NumPy.
+    """Compare the energy and forces of a small molecule from JAX and from NumPy.
 
     Some releases of JAX compile programs wrongly on some machines.  JAX is tested with and without
     compilation.  The test takes about a second.

@@ -28,7 +28,7 @@ def usable(values) -> np.ndarray:
 
 @contextmanager
 def atomic_path(path):
-    """Yield a temporary path that replaces `path` if the block raises no error.
+    """Yield the path of a temporary file that replaces `path` if the block succeeds.
 
     Raises:
         InputError: `path` is a folder or cannot be written; no file is changed.

@@ -254,7 +254,7 @@ class Potential:
         n, m = self.n_atoms, other.n_atoms
         if n is not None and m is not None and n != m:
             raise InputError(
-                f"cannot add potentials of {n} and {m} atoms; place the smaller with .on(atoms)"
+                f"cannot add potentials of {n} and {m} atoms; place the smaller one by .on(atoms)"
             )
         total, least = n or m, max(self.program.n_atoms_min, other.program.n_atoms_min)
         if total is not None and least > total:

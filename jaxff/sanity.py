@@ -64,8 +64,8 @@ def _faults(data: Dataset, energies: np.ndarray, forces: np.ndarray) -> Iterator
     if len(torn):
         yield (
             f"in {len(torn)} frames ({_some(data, torn)}) a bond is more than {TORN} times as long "
-            "as in most frames, because of a reaction or another order of atoms: remove or correct "
-            f"these frames, {REMEDY}"
+            "as in most frames, probably by a reaction or another order of atoms: remove or "
+            f"correct these frames, {REMEDY}"
         )
     # The potential may be wrong if a bond is far from its usual length.
     strained = (np.abs(stretches - 1.0) > STRAINED).any(axis=1)
@@ -121,8 +121,8 @@ def _energy_faults(
     off = far & (error > 20.0) & (np.abs(labelled) > np.abs(predicted)) & ~strained
     if 0 < off.sum() <= 0.25 * len(data):
         yield (
-            f"the energies of frames {_some(data, np.flatnonzero(off))} differ from the initial "
-            f"potential by up to {error[off].max():.3g} kcal/mol, compared with "
+            f"the energies of frames {_some(data, np.flatnonzero(off))} differ from those of the "
+            f"initial potential by up to {error[off].max():.3g} kcal/mol, compared with "
             f"{np.median(error):.3g} in most frames: remove these frames, compute them again, "
             f"{REMEDY}"
         )
@@ -163,8 +163,8 @@ def _mistake(
         power: 0 for energies, 1 for forces; see `unit_mistakes`.
         ratio: labels divided by predictions.
         correlation: correlation coefficient of labels and predictions.
-        near: largest factor between the ratio and the factor of the wrong unit.
-        usual: lowest and highest ratio of correct labels that correlate well.
+        near: largest factor by which `ratio` may differ from the factor of a wrong unit.
+        usual: lowest and highest `ratio` that is accepted for labels that correlate well.
     """
     mistake, factor = min(unit_mistakes(power).items(), key=lambda m: abs(np.log(ratio / m[1])))
     low, high = usual if correlation > CORRELATED else (0.4, 2.5)
@@ -187,9 +187,9 @@ def _outliers(data: Dataset, forces: np.ndarray, strained: np.ndarray) -> Iterat
     off = np.flatnonzero((error > OUTLYING * usual) & suspect | turned | single)
     if usual > 0.05 and 0 < len(off) <= 0.25 * len(data):
         yield (
-            f"the forces of frames {_some(data, off)} differ from the initial potential by up to "
-            f"{error[off].max():.3g} kcal/mol/Å, compared with {usual:.3g} in most frames: remove "
-            f"these frames, compute them again, {REMEDY}"
+            f"the forces of frames {_some(data, off)} differ from those of the initial potential "
+            f"by up to {error[off].max():.3g} kcal/mol/Å, compared with {usual:.3g} in most "
+            f"frames: remove these frames, compute them again, {REMEDY}"
         )
 
 

@@ -192,8 +192,8 @@ def read_header(path: Path) -> tuple[Counters, int]:
         raise InputError(f"{path}: not a DCD file that jaxff wrote; give such a file")
     if path.stat().st_size < HEADER_SIZE + frames * frame_size(n_atoms):
         raise InputError(
-            f"{path}: the file ends before the last of the {frames} frames in the header; copy or "
-            "make the trajectory again"
+            f"{path}: the header states {frames} frames, but the file ends earlier; copy or make "
+            "the trajectory again"
         )
     return Counters(frames, first, every, middle[6]), n_atoms
 

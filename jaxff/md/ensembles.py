@@ -225,8 +225,8 @@ class Thermostat(Ensemble):
     """Settings of all thermostats.
 
     Attributes:
-        final_temperature: temperature of the last step, K, reached at a constant rate; one number,
-            or one for each replica (None: constant temperature).
+        final_temperature: temperature of the last step, K; it changes at a constant rate.  One
+            number, or one for each replica (None: constant temperature).
     """
 
     final_temperature: Temperature | None = field(

@@ -1,8 +1,8 @@
 """Integration steps of the ensembles, built from parts of jax-md.
 
-The unit of time is the time step: masses are m (TIME/dt)² and the time step is 1, which is exact in
-both precisions.  Time step, temperature and friction are arguments of compiled code, so changing
-them needs no new compilation.
+The unit of time is the time step, which is then exactly 1 in both precisions, and masses are
+m (TIME/dt)².  Time step, temperature and friction are arguments of compiled code, so that new
+values need no new compilation.
 
 Noise depends only on the key of the replica and the number of the step.  Simulations that are
 continued or integrated backwards therefore use the same noise without storing it.

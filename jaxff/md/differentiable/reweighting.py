@@ -349,7 +349,7 @@ class Sampling:
 
         Args:
             potential: the potential.
-            number: number of the draw, which determines random numbers.
+            number: index of the draw, which determines the random numbers.
             previous: frames of a similar potential.  Initial positions are drawn from these frames
                 with the weights under `potential` (None: use the positions of `start`).
 
