@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jaxff.console import Console
     from jaxff.reference.holes import Search
 
-HELP = "Find geometries that a model reaches although it was not trained for them."
+HELP = "Find geometries outside the training data that a model reaches."
 MORE = (
     "The search uses dynamics, relaxed scans of rotatable bonds and stretched bonds.\n"
     "With --label, the geometries are labelled and the kernel is trained again, until no energy "

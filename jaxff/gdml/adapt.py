@@ -1,4 +1,4 @@
-"""Estimate the parameters of a baseline together with the kernel on top of it.
+"""Estimate the parameters of a baseline together with an added kernel.
 
 Ordinary least squares makes the residual of the baseline small, but not easy to learn.  Generalised
 least squares uses the kernel as the covariance of the residual, which gives more weight to errors
@@ -82,8 +82,8 @@ class Adaptation:
     def fitted(self, system: KernelSystem, frames: Dataset, prior: float = PRIORS[0]) -> Potential:
         """The baseline with the parameters that minimise rᵀ(K + λ)⁻¹r plus a prior.
 
-        r is the residual of the forces, K the kernel matrix and λ the regularisation.  The prior
-        is s v |m|² for the moves m, with its strength s and v = rᵀ(K + λ)⁻¹r / (3NM).  Gauss-Newton
+        r is the residual of the forces, K the kernel matrix and λ the regularisation.  The prior is
+        s v |m|² for the moves m, with the strength s and v = rᵀ(K + λ)⁻¹r / (3NM).  Gauss-Newton
         steps keep the parameters in their bounds.
 
         Args:

@@ -26,7 +26,7 @@ class NotPositiveDefinite(ArithmeticError):
 
 
 def factorise(tiles: Tiles, progress: Callable[[float], None] | None = None) -> None:
-    """Replace the tiles of a positive definite matrix A = L Lᵀ by those of L.
+    """Replace the tiles of a positive definite matrix A = L Lᵀ by the tiles of L.
 
     Args:
         tiles: square tiles of equal size; row i contains the tiles (i, 0) ... (i, i).

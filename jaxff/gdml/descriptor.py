@@ -1,8 +1,8 @@
 """Descriptors that the kernel compares, and permutations of their entries.
 
 A descriptor is a function ``(R (N, 3) Å, lattice (3, 3) Å or None) -> (D,)``.  A permutation of
-equivalent atoms must permute the entries of its result.  The default is the descriptor of sGDML:
-the inverse distances of the pairs (i, j), i > j, in the order of ``np.tril_indices(N, -1)``.
+equivalent atoms must permute the D entries.  The default is the descriptor of sGDML: the inverse
+distances of the pairs (i, j), i > j, in the order of ``np.tril_indices(N, -1)``.
 Source: Chmiela et al., Sci. Adv. 3, e1603015 (2017).
 """
 
@@ -110,7 +110,7 @@ def descriptor_name(descriptor: Descriptor) -> str:
 
 
 def pair_permutations(permutations: np.ndarray) -> np.ndarray:
-    """Permutations (P, D) of atom pairs that follow from those of the atoms.
+    """Permutations (P, D) of atom pairs that follow from permutations of the atoms.
 
     Args:
         permutations: (P, N) permutations p.  Entry k(i, j) of the result is k(p[i], p[j]), where k
@@ -130,7 +130,7 @@ def entry_permutations(
     positions: np.ndarray | Array | None = None,
     lattice: np.ndarray | Array | None = None,
 ) -> np.ndarray:
-    """Permutations (P, D) of the entries of a descriptor that follow from those of the atoms.
+    """Permutations (P, D) of descriptor entries that follow from permutations of the atoms.
 
     For a permutation p of the atoms, the result has a row q.  Entry k of the descriptor of R[p] is
     entry q[k] of the descriptor of R.  For inverse distances q has a closed form.  Other

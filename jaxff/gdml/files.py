@@ -278,7 +278,7 @@ def _size(wanted: int | None):
 
 
 def _molecule(numbers: np.ndarray, descriptors: np.ndarray, name: str) -> Molecule:
-    """Molecule of a model file, from the distances in its training frames.
+    """Molecule of a model file, from the distances in the training frames.
 
     The median distances determine the bonds.  Multidimensional scaling of the distances of the
     first frame gives the positions.

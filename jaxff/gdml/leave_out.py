@@ -72,9 +72,9 @@ def leave_out_errors(
 
     Net forces and torques of the labels, which no kernel predicts, are part of the errors.  With
     `slopes`, the parameters of a baseline are estimated together with the kernel, as in
-    `jaxff.gdml.adapt`.  This adds S Sᵀ/w to C, where S contains the slopes and w is the strength of
-    the prior times yᵀC⁻¹y/(MW).  C⁻¹ is computed once, and the Woodbury identity gives the inverse
-    for each prior.
+    `jaxff.gdml.adapt`.  The estimation adds S Sᵀ/w to C, where S contains the slopes and w is the
+    strength of the prior times yᵀC⁻¹y/(MW).  C⁻¹ is computed once, and the Woodbury identity gives
+    the inverse for each prior.
 
     Args:
         op: the operator K + λ of M frames, without energies.

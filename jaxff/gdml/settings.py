@@ -55,7 +55,7 @@ class Kernel:
             other atoms act as noise, which needs a larger `lam`.
         adapt_baseline: re-estimate the trainable parameters of the baseline together with the
             kernel, see `jaxff.gdml.adapt`.  A number is the strength of the prior; for True the
-            validation frames determine it.
+            validation frames determine the strength.
 
     Raises:
         InputError: a value is invalid, or two settings exclude each other.

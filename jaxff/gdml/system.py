@@ -61,7 +61,7 @@ class KernelSystem:
         if constrain_energies and frames.energies is None:
             raise InputError(
                 f"{frames.label}: the frames have no energies to constrain the model to; give "
-                "frames with energies, or do not constrain them"
+                "frames with energies, or do not constrain energies"
             )
         self.permutations = np.asarray(permutations, int)
         self.descriptor, self.lattice = descriptor, frames.lattice

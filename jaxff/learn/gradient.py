@@ -57,7 +57,7 @@ class Epochs(State):
         best_error: validation error after the best epoch.
         optimizer: leaves of the state of the optimiser.
         pace: factor of the updates.
-        waited: number of epochs since the best epoch, or since the last return to its moves.
+        waited: number of epochs since the best epoch, or since the last return to it.
         returns: number of returns to the moves of the best epoch.
     """
 

@@ -1,8 +1,8 @@
 """Models of expensive labels on few frames, with the help of a model of cheaper labels.
 
-A *teacher* computes cheap labels, and the *student* is a potential that was fitted to many of them.
-A kernel learns the difference to the expensive labels from few frames. The errors on left-out
-frames decide whether and how the student is used, so that no validation frames are needed.
+A *teacher* computes cheap labels, and the *student* is a potential that was fitted to many cheap
+labels.  A kernel learns the difference to the expensive labels from few frames. The errors on
+left-out frames decide whether and how the student is used, so that no validation frames are needed.
 Source: Ramakrishnan, Dral, Rupp and von Lilienfeld, J. Chem. Theory Comput. 11, 2087 (2015).
 """
 

@@ -217,7 +217,7 @@ def mend_holes(
 
     All other terms remain unchanged.  The kernel keeps its width, symmetries and descriptor.  A
     labelled geometry is a hole if the energy of the potential is more than 2 kcal/mol too low,
-    relative to its training frames.  Repeat the call to continue after an interruption.
+    relative to the training frames.  Repeat the call to continue after an interruption.
 
     Args:
         potential: sGDML, or a sum with one sGDML term on all atoms.
