@@ -1,6 +1,7 @@
 """Solvers of the kernel system: they agree, keep their state, and report failures."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -149,7 +150,9 @@ def test_iterative_training_predicts_as_dense_training(frames, group):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_frames_spread_over_devices_change_nothing(processes):
     """Eight forced devices in one process, and one device in each of two processes."""
-    port = str(20000 + np.random.default_rng().integers(20000))
+    with socket.socket() as free:  # the system chooses a port that no process uses
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
     runs = [
         subprocess.Popen(
             [sys.executable, SHARDED, str(processes), str(k), port],
