@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from jaxff.formats import read_gro, read_inpcrd
 from jaxff.formats.potentials import model_of, read_potential
 from jaxff.formats.registry import AMBER, FORCE_FIELD_SUFFIXES, MODEL_SUFFIX, suffix_of
 from jaxff.gaff.table import gaff_table, with_frcmod
+from jaxff.gdml.descriptor import Descriptor, descriptor_name
 from jaxff.md import read_trajectory
 from jaxff.md.frames import FORMAT as TRAJECTORY
 from jaxff.md.trajectory import FORMATS as TRAJECTORIES
@@ -205,6 +207,8 @@ def _kernel(placed, potential: Potential) -> Facts:
         "lambda": float(own["lam"]),
         "permutations": len(term.permutations),
     }
+    if term.descriptor is not gdml.inverse_distances:
+        facts["descriptor"] = _descriptor(term.descriptor)
     if "energy_alphas" in own:
         facts["energies"] = "constrained"
     elif not term.knows_energies:
@@ -214,6 +218,19 @@ def _kernel(placed, potential: Potential) -> Facts:
         if words:
             facts["generated_by"] = "; and ".join(words)
     return facts
+
+
+def _descriptor(descriptor: Descriptor) -> str:
+    """Return the name of a descriptor with its options; of many numbers, only the range."""
+    if not isinstance(descriptor, partial):
+        return descriptor_name(descriptor)
+    words = [
+        f"{key}={value:.4g}"
+        if isinstance(value, float)
+        else f"{len(value)} {key} from {min(value):.4g} to {max(value):.4g}"
+        for key, value in descriptor.keywords.items()
+    ]
+    return f"{descriptor_name(descriptor.func)} ({', '.join(words)})"
 
 
 def _describe_trajectory(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:

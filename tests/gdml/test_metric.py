@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxff import Molecule, gdml, load, save
+from jaxff.contents import describe
 from jaxff.errors import InputError
 from jaxff.gdml.descriptor import pair_permutations
 from jaxff.gdml.metric import SIGMA, LeaveOneOut, pair_classes
@@ -25,7 +26,7 @@ def moves(error):
     return 0.3 * np.random.default_rng(5).normal(size=int(error.classes.max()) + 2)
 
 
-def test_the_error_is_that_of_models_without_the_frame(error, moves, frames, group):
+def test_the_error_is_that_of_models_without_the_frame(error, moves, frames, group, tmp_path):
     weights, power = error.weights(moves)
     scaled = partial(gdml.scaled_distances, weights=tuple(weights.tolist()), power=power)
     kernel = gdml.Kernel(lam=1e-8, symmetries=group, descriptor=scaled)
@@ -34,6 +35,10 @@ def test_the_error_is_that_of_models_without_the_frame(error, moves, frames, gro
         others = frames[np.delete(np.arange(5), left_out)]
         model = gdml.train(others, sigma=SIGMA, kernel=kernel)
         squares.append(force_rmse(model, frames[[left_out]]) ** 2)
+    save(tmp_path / "model.npz", model)
+    (facts,) = describe(tmp_path / "model.npz")[1]["terms"].values()
+    assert facts["descriptor"].startswith("scaled_distances (36 weights from ")
+    assert f"power={power:.4g}" in facts["descriptor"]
     # Frames that a model has not seen have no net force or torque either, which errors leave out.
     assert error.rmse(moves) == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-5)
 
