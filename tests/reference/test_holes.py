@@ -117,5 +117,5 @@ def test_the_command_reports_and_mends(kernel, data, truth, tmp_path, monkeypatc
     frames = Dataset.load(tmp_path / "mended/data.npz", check=False)
     assert len(frames) == len(data) + mended["rounds"][0]["found"]
     assert main(["holes", "model.npz", "--label", "truth.npz", "-o", "x"]) == 1
-    assert "needs the data set" in capsys.readouterr().err
+    assert "needs the training data set" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
