@@ -132,13 +132,14 @@ class _GroupSimulation:
             m.append(scaled_masses(masses, ensemble.dt)[:, None])
         positions, masses = (jnp.asarray(np.stack(x), dtype) for x in (R, m))
         displacements = jnp.asarray(np.stack(v) * ensemble.dt, dtype)
-        ready = group.ready(params)
+        ready = jax.jit(group.ready)(params)
         _, forces = jax.jit(group.energy_and_forces)(ready, positions[:, None])
         core = Core(positions, masses * displacements, forces[:, 0], masses)
         scheme = Scheme(type(ensemble))
         bath = ensemble.bath(steps, dtype, len(members))
         keys = jax.vmap(jax.random.key)(np.array([start.seed + k for k in group.members]))
-        dynamics = jax.vmap(partial(type(ensemble).initial_state, scheme=scheme))(core, keys, bath)
+        initial = jax.vmap(partial(type(ensemble).initial_state, scheme=scheme))
+        dynamics = jax.jit(initial)(core, keys, bath)
         return cls(group, ready, members, ensemble, scheme, bath, dynamics, freedom)
 
     def advance(self, dynamics, step: int, n_frames: int, every: int):
