@@ -221,7 +221,7 @@ def _kernel(placed, potential: Potential) -> Facts:
 
 
 def _descriptor(descriptor: Descriptor) -> str:
-    """Return the name of a descriptor with its options; of many numbers, only the range."""
+    """Return the name and options of a descriptor; lists of numbers are given as their range."""
     if not isinstance(descriptor, partial):
         return descriptor_name(descriptor)
     words = [

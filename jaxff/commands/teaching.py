@@ -186,7 +186,7 @@ def _say_student(student: Student, console: Console) -> None:
     if student.errors:
         mae = student.errors["force_mae"]
         words.append(
-            "; a model of these labels reproduces the teacher with a force MAE of "
+            "; a model trained on these frames reproduces the teacher with a force MAE of "
             f"{mae:.3f} kcal/mol/Å"
         )
     console.say(" ".join(words).replace(" ;", ";"))

@@ -62,7 +62,7 @@ class Joint:
         return cls(first, programs, rows, potentials)
 
     def potentials(self, params: Params) -> tuple[Potential, ...]:
-        """Return the original potentials with values of the common parameters `params`."""
+        """Return the original potentials with the values `params` of the common parameters."""
         if len(self.members) == 1:
             return (self.members[0].replace(params),)
         out = []

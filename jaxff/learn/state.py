@@ -12,7 +12,8 @@ class State:
     """State of a fit that all methods have in common.
 
     Attributes:
-        vector: (P,) present moves, in units of the scales of the columns.
+        vector: (P,) present moves: changes of the free parameters, divided by the scales of
+            their columns; see `jaxff.parameters.FreeParameters`.
         losses: objective after each step or epoch.
         valid: force RMSE of the validation frames after each step or epoch, kcal/mol/Å.
         shares: smallest effective share of the ensembles' frames after each step or epoch.
@@ -38,7 +39,7 @@ class Solution:
     """Result of a method.
 
     Attributes:
-        vector: (P,) best moves, in units of the scales of the columns.
+        vector: (P,) moves with the smallest objective; see `State`.
         state: the last state.
         converged: whether the convergence criterion was met.
         errors: (P,) standard errors of the moves, or None.

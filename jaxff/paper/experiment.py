@@ -72,7 +72,11 @@ class Setting:
     made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def size(self, full: T, small: T, paper: T | None = None) -> T:
-        """Return `small` with small sizes, `paper` with given data, and otherwise `full`."""
+        """Return the size of an experiment.
+
+        It is `small` in a short test run, `paper` (unless None) if the user has given data sets,
+        and otherwise `full`.
+        """
         if self.small:
             return small
         return paper if paper is not None and self.given else full

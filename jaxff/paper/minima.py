@@ -163,7 +163,10 @@ def _structures(
 def _add_contact(
     setting: Setting, result: Result, start: np.ndarray, others: Mapping[str, Any], title: str
 ) -> None:
-    """Add the energies against the O···C distance, from the global minimum of the reference."""
+    """Add the energies as a function of the O···C distance to the result.
+
+    The scan starts at the global minimum of the reference, `start`.
+    """
     molecule = setting.dataset(MOLECULE).molecule
     atoms, distance = closest_contact(molecule, start)
     if distance > CONTACT:
