@@ -185,7 +185,7 @@ def _potential(potential: Potential) -> Facts:
         term: Facts = {"kind": placed.term.kind}
         if placed.atoms is not None:
             term["on_atoms"] = placed.atoms.tolist()
-        if placed.term.kind in ("gdml", "gdml-local"):
+        if isinstance(placed.term, gdml.KernelTerm):
             term |= _kernel(placed, potential)
         own = potential.params[placed.name]
         term["parameters"] = {
@@ -213,7 +213,10 @@ def _kernel(placed, potential: Potential) -> Facts:
         facts["energies"] = "constrained"
     elif not term.knows_energies:
         facts["energies"] = "only energy differences, because the training set had no energies"
-    if potential.molecule is not None and placed.atoms is None:
+    if isinstance(term, gdml.FragmentKernelTerm):
+        facts["training_frames"] = count // len(term.instances)
+        facts["fragments"] = term.instances.tolist()
+    elif potential.molecule is not None and placed.atoms is None:
         words = gdml.describe_symmetries(term.permutations, potential.molecule)
         if words:
             facts["generated_by"] = "; and ".join(words)

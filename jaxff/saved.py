@@ -44,6 +44,7 @@ TERM_MODULES = {
     "fourier_improper": "jaxff.terms.torsion",
     "fourier_torsion": "jaxff.terms.torsion",
     "gdml": "jaxff.gdml.model",
+    "gdml-fragments": "jaxff.gdml.fragment_term",
     "gdml-local": "jaxff.gdml.local",
     "harmonic_angle": "jaxff.terms.angle",
     "harmonic_bond": "jaxff.terms.bond",

@@ -69,6 +69,11 @@ def options(sub) -> None:
         help="with --plus sgdml: optimise the weights of interatomic distances in the kernel",
     )
     sub.add_argument(
+        "--fragments",
+        action="store_true",
+        help="with --plus sgdml: add kernels on the surroundings of each heavy atom",
+    )
+    sub.add_argument(
         "--uncertainty",
         action="store_true",
         help="with --plus sgdml: calibrate standard errors on validation frames, and check the "
@@ -86,6 +91,7 @@ def options(sub) -> None:
 
 def run(arguments, console) -> dict:
     from jaxff import gdml
+    from jaxff.gdml.fragments import BONDS
     from jaxff.learn import evaluate, fit
     from jaxff.saved import save
 
@@ -95,8 +101,16 @@ def run(arguments, console) -> dict:
         raise InputError(
             "--uncertainty needs a kernel and validation frames: add --plus sgdml and --valid N"
         )
-    if arguments.learn_metric and not arguments.plus:
-        raise InputError("--learn-metric needs a kernel: add --plus sgdml")
+    for name, given in {
+        "--learn-metric": arguments.learn_metric,
+        "--fragments": arguments.fragments,
+    }.items():
+        if given and not arguments.plus:
+            raise InputError(f"{name} needs a kernel: add --plus sgdml")
+    if arguments.fragments and (arguments.learn_metric or arguments.uncertainty):
+        raise InputError(
+            "--fragments cannot be used with --learn-metric or --uncertainty: omit one of them"
+        )
     outputs = _outputs(arguments)
     for path in filter(None, (*outputs, arguments.plot)):
         writable_file(path)
@@ -127,7 +141,10 @@ def run(arguments, console) -> dict:
                 split.train,
                 split.valid if len(split.valid) else None,
                 baseline=fitted,
-                kernel=gdml.Kernel(learn_metric=arguments.learn_metric),
+                kernel=gdml.Kernel(
+                    learn_metric=arguments.learn_metric,
+                    fragments=BONDS if arguments.fragments else None,
+                ),
                 run=gdml.Run(seed=arguments.seed, progress=console, check_labels=False),
             )
         last = list(potentials.values())[-1]

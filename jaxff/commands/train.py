@@ -91,6 +91,12 @@ def options(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="optimise the weights of interatomic distances; more accurate with few frames",
     )
+    sub.add_argument(
+        "--fragments",
+        action="store_true",
+        help="add kernels on the surroundings of each heavy atom; more accurate with few frames of "
+        "molecules with many heavy atoms",
+    )
     sub.add_argument("--no-symmetries", action="store_true", help="ignore permutations (GDML)")
     sub.add_argument(
         "--energies",
@@ -129,6 +135,7 @@ def options(sub: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> dict:
     from jaxff import gdml
     from jaxff.dataset import Dataset
+    from jaxff.gdml.fragments import BONDS
     from jaxff.learn import evaluate
     from jaxff.saved import save
 
@@ -138,6 +145,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
         raise InputError("--adapt fits the parameters of a baseline: add --baseline")
     if arguments.around:
         _check_local(arguments)
+    elif arguments.fragments:
+        _check_fragments(arguments)
     trials: list[gdml.Trial] = []
     unfinished = Path(f"{arguments.output}.partial")
     settings = gdml.Run(
@@ -184,6 +193,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
             energies=None if arguments.energies == "none" else arguments.energies,
             atoms=arguments.atoms,
             adapt_baseline=arguments.adapt,
+            fragments=BONDS if arguments.fragments else None,
         )
         potential = gdml.train(
             split.train,
@@ -197,7 +207,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
     parts: dict[str, Dataset] = {"train": split.train, "valid": split.valid, "test": split.test}
     scores = {key: evaluate(potential, part) for key, part in parts.items() if len(part)}
     # A plain kernel is written in the format of the sGDML package, which can then read the file.
-    plain = baseline is None and not (arguments.atoms or arguments.learn_metric or light)
+    special = arguments.atoms or arguments.learn_metric or light or arguments.fragments
+    plain = baseline is None and not special
     (gdml.save if plain else save)(arguments.output, potential)
     shutil.rmtree(unfinished, ignore_errors=True)
     coverage = None
@@ -266,12 +277,26 @@ def _check_local(arguments) -> None:
         "--energies": arguments.energies != "offset",
         "--hydrogen-weight": arguments.hydrogen_weight != 1.0,
         "--learn-metric": arguments.learn_metric,
+        "--fragments": arguments.fragments,
         "--solver": arguments.solver == "iterative",
     }
     if wrong := [name for name, given in refused.items() if given]:
         raise InputError(
             f"{', '.join(wrong)} cannot be used with --around: omit {', '.join(wrong)}"
         )
+
+
+def _check_fragments(arguments) -> None:
+    refused = {
+        "--atoms": arguments.atoms,
+        "--hydrogen-weight": arguments.hydrogen_weight != 1.0,
+        "--learn-metric": arguments.learn_metric,
+        "--energies constrain": arguments.energies == "constrain",
+        "--solver iterative": arguments.solver == "iterative",
+        "--uncertainty": arguments.uncertainty,
+    }
+    if wrong := [name for name, given in refused.items() if given]:
+        raise InputError(f"{', '.join(wrong)} cannot be used with --fragments: omit one of them")
 
 
 def _region(data, arguments, console, usual):

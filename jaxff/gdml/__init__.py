@@ -4,6 +4,9 @@ from jaxff.gdml.conjugate import NotConverged
 from jaxff.gdml.correction import nearest_frames, train_correction
 from jaxff.gdml.descriptor import inverse_distances, light_hydrogens, scaled_distances
 from jaxff.gdml.files import load, save
+from jaxff.gdml.fragment_system import FragmentSystem
+from jaxff.gdml.fragment_term import FragmentKernelTerm
+from jaxff.gdml.fragments import FragmentType, fragment_types
 from jaxff.gdml.local import LocalKernelTerm
 from jaxff.gdml.metric import learn_metric
 from jaxff.gdml.model import KernelTerm
@@ -16,6 +19,9 @@ from jaxff.gdml.system import KernelSystem, require_float64, residual
 from jaxff.gdml.training import train
 
 __all__ = [
+    "FragmentKernelTerm",
+    "FragmentSystem",
+    "FragmentType",
     "Kernel",
     "KernelOperator",
     "KernelSystem",
@@ -30,6 +36,7 @@ __all__ = [
     "check_symmetries",
     "describe_symmetries",
     "find_symmetries",
+    "fragment_types",
     "inverse_distances",
     "learn_metric",
     "light_hydrogens",

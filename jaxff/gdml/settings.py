@@ -56,6 +56,9 @@ class Kernel:
         adapt_baseline: re-estimate the trainable parameters of the baseline together with the
             kernel, see `jaxff.gdml.adapt`.  A number is the strength of the prior; for True the
             validation frames determine the strength.
+        fragments: add kernels on fragments, which need fewer frames: the number of bonds from the
+            centre of a fragment to its other heavy atoms, usually 2 (None: no fragments); see
+            `jaxff.gdml.fragments`.
 
     Raises:
         InputError: a value is invalid, or two settings exclude each other.
@@ -68,6 +71,7 @@ class Kernel:
     energies: str | None = "offset"
     atoms: Sequence[int] | None = None
     adapt_baseline: bool | float = False
+    fragments: int | None = None
 
     def __post_init__(self):
         check_positive("adapt_baseline", float(self.adapt_baseline) or None)
@@ -87,6 +91,18 @@ class Kernel:
             raise InputError(
                 f"adapt_baseline={self.adapt_baseline!r} needs a kernel on all atoms: leave out "
                 "atoms=, or use adapt_baseline=False"
+            )
+        if self.fragments is None:
+            return
+        if not isinstance(self.fragments, int) or self.fragments is True or self.fragments < 1:
+            raise InputError(
+                f"fragments={self.fragments!r} must be a number of bonds, usually 2, or None"
+            )
+        plain = self.descriptor is inverse_distances and not self.learn_metric
+        if not plain or self.atoms is not None or self.energies == "constrain":
+            raise InputError(
+                f"fragments={self.fragments} cannot be combined with descriptor=, learn_metric=, "
+                'atoms= or energies="constrain": leave these out, or use fragments=None'
             )
 
     def __repr__(self) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.gdml.descriptor import Descriptor
+from jaxff.gdml.fragment_term import FragmentKernelTerm
 from jaxff.gdml.kernel import blocks
 from jaxff.gdml.model import KernelTerm
 from jaxff.gdml.operator import KernelOperator, in_chunks
@@ -114,11 +115,17 @@ def uncertainty(
         seed: seed of the random part.
 
     Raises:
-        InputError: no kernel or several kernels in `potential`, frames that are too few, nearly
-            identical or of other atoms, or float64 not enabled.
+        InputError: no kernel, several kernels or kernels on fragments in `potential`, frames that
+            are too few, nearly identical or of other atoms, or float64 not enabled.
     """
     require_float64()
-    kernels = [(p, p.term) for p in potential.program.placed if type(p.term) is KernelTerm]
+    placed_terms = potential.program.placed
+    if any(isinstance(p.term, FragmentKernelTerm) for p in placed_terms):
+        raise InputError(
+            f"{potential!r} has kernels on fragments, whose standard errors are not available; "
+            "give a potential without fragments"
+        )
+    kernels = [(p, p.term) for p in placed_terms if type(p.term) is KernelTerm]
     if len(kernels) != 1:
         raise InputError(
             f"{potential!r} has {len(kernels)} kernels; give a potential with exactly one"

@@ -54,7 +54,7 @@ def find_symmetries(
     if group is None:
         group = close(_without_overlaps(kept))
     if group is None:
-        group = _subgroup(kept, molecule)
+        group = subgroup(kept, molecule)
         warnings.warn(
             f"{molecule.label}: there are more than {MAX_ORDER} symmetries, so a subgroup of "
             f"{len(group)} is used; to use another group, give it as symmetries=",
@@ -206,7 +206,7 @@ def _without_overlaps(permutations: np.ndarray) -> np.ndarray:
     return permutations[keep]
 
 
-def _subgroup(permutations: np.ndarray, molecule: Molecule) -> np.ndarray:
+def subgroup(permutations: np.ndarray, molecule: Molecule) -> np.ndarray:
     """A subgroup of permutations (K, N) with at most `MAX_ORDER` elements.
 
     Generators are added unless the subgroup becomes too large: first single cycles, such as methyl
@@ -267,8 +267,8 @@ def generators(permutations: np.ndarray) -> np.ndarray:
 
 def _within(subset: np.ndarray, group: np.ndarray) -> np.ndarray:
     """The subgroup (Q, N) that some elements (K, N) of a group (P, N) generate."""
-    subgroup = close(subset, len(group))
-    return group if subgroup is None else subgroup
+    closed = close(subset, len(group))
+    return group if closed is None else closed
 
 
 def _in_words(permutation: np.ndarray, molecule: Molecule) -> str:

@@ -75,7 +75,12 @@ class KernelSystem:
             lattice=frames.lattice,
         )
         refuse_identical(op, frames)
+        op = self._completed(op, frames)
         self.solver = make_solver(op, solver or Solver(), run or Run(), frames.label)
+
+    def _completed(self, op: KernelOperator, frames: Dataset) -> KernelOperator:
+        """The operator of the system, given that of the whole molecule."""
+        return op
 
     @property
     def op(self) -> KernelOperator:
@@ -132,8 +137,16 @@ class KernelSystem:
             observed.append(energies)
         std = float(np.std(np.concatenate(observed))) or 1.0
         y = op.observed(labels.forces / std, None if energies is None else energies / std)
-        a = -self.solver.solve(y)
-        expansion, count = op.expansion(a), len(labels)
+        model = self._model(-self.solver.solve(y), labels, std, mean, provenance)
+        if labels.energies is None or op.values:
+            return model
+        predicted, _ = model.predict(labels.positions)
+        offset = jnp.asarray(np.mean(labels.energies - predicted))
+        return model.replace({**model.params, "gdml": {**model.params["gdml"], "offset": offset}})
+
+    def _model(self, a, labels: Dataset, std: float, mean: float, provenance: dict) -> Potential:
+        """The potential with the coefficients `a` (M, W), in units of `std`."""
+        op, expansion, count = self.op, self.op.expansion(a), len(labels)
         columns = {
             "coefficients": op.gathered(expansion.slopes)[:count],
             "alphas": op.gathered(op.cartesian(a))[:count].reshape(labels.forces.shape),
@@ -155,12 +168,7 @@ class KernelSystem:
             **provenance,
         )
         descriptors = op.gathered(op.descriptors)[:count] + np.asarray(op.centre)
-        model = kernel_potential(term, descriptors, columns, labels.molecule)
-        if labels.energies is None or op.values:
-            return model
-        predicted, _ = model.predict(labels.positions)
-        offset = jnp.asarray(np.mean(labels.energies - predicted))
-        return model.replace({"gdml": {**model.params["gdml"], "offset": offset}})
+        return kernel_potential(term, descriptors, columns, labels.molecule)
 
 
 def residual(data: Dataset, baseline: Potential) -> Dataset:

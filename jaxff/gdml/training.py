@@ -16,6 +16,8 @@ from jaxff.errors import InputError
 from jaxff.gdml.adapt import PRIORS, Adaptation
 from jaxff.gdml.checkpoint import Checkpoint
 from jaxff.gdml.dense import Dense
+from jaxff.gdml.fragment_system import FragmentSystem, check_fragments
+from jaxff.gdml.fragments import FragmentType, fragment_types
 from jaxff.gdml.frames import (
     check_energies,
     checked_atoms,
@@ -96,6 +98,8 @@ def train(
     lams = ascending(kernel.lam, "lam")
     choosing = sigmas is None or len(sigmas) > 1 or len(lams) > 1 or kernel.adapt_baseline is True
     frames, chosen_on = draw(dataset, n_train, valid, choosing, run.seed)
+    if kernel.fragments is not None:
+        check_fragments(frames, solver)
     if baseline is not None:
         baseline = baseline.matched(dataset.molecule)
         if run.check_labels and baseline.program.physical and dataset.lattice is None:
@@ -105,6 +109,9 @@ def train(
     run.report("symmetries", 0.0)
     permutations = group_on(dataset, atoms, kernel.symmetries, run.seed)
     run.report("symmetries", 1.0)
+    kinds = [] if kernel.fragments is None else fragment_types(dataset.molecule, kernel.fragments)
+    if kernel.symmetries is None:
+        kinds = [kind._replace(permutations=kind.permutations[:1]) for kind in kinds]
 
     provenance = {"train_md5": dataset.fingerprint(), "train_index": frames.index}
     if chosen_on is not None:
@@ -116,6 +123,7 @@ def train(
         baseline=baseline,
         kernel=replace(kernel, atoms=atoms),
         permutations=permutations,
+        kinds=kinds,
         solver=solver,
         run=run,
         provenance=provenance,
@@ -163,6 +171,7 @@ class _Task:
     baseline: Potential | None
     kernel: Kernel
     permutations: np.ndarray
+    kinds: list[FragmentType]
     solver: Solver
     run: Run
     provenance: dict
@@ -197,6 +206,7 @@ class _Task:
             # Functions are compared by their values, as different functions may share a name.
             "descriptor": np.asarray(kernel.descriptor(first, frames.lattice)),
             "symmetries": self.permutations,
+            "fragments": self.kinds,
         }
 
     def learn_metric(self, frames: Dataset, lam: float) -> None:
@@ -291,16 +301,19 @@ class _Models:
         return self._made(few, replace(self.task.solver, name="dense"), None), few
 
     def _made(self, frames: Dataset, solver: Solver, state: Path | None) -> KernelSystem:
-        kernel = self.task.kernel
+        task, kernel, run = self.task, self.task.kernel, replace(self.task.run, checkpoint=state)
+        if kernel.fragments is not None:
+            symmetries = task.permutations, task.kinds
+            return FragmentSystem(frames, *symmetries, self.sigma, self.lam, solver=solver, run=run)
         return KernelSystem(
             restricted(frames, kernel.atoms),
-            self.task.permutations,
+            task.permutations,
             self.sigma,
             self.lam,
             constrain_energies=kernel.energies == "constrain",
             descriptor=kernel.descriptor,
             solver=solver,
-            run=replace(self.task.run, checkpoint=state),
+            run=run,
         )
 
     def _fitted(self, prior: float | None) -> Potential:

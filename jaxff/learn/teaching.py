@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,10 @@ from jaxff import gdml
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.gdml.adapt import PRIORS, Adaptation
-from jaxff.gdml.descriptor import Descriptor, inverse_distances
+from jaxff.gdml.descriptor import Descriptor
+from jaxff.gdml.fragment_operator import FragmentOperator
+from jaxff.gdml.fragment_system import UNKNOWNS
+from jaxff.gdml.fragments import BONDS
 from jaxff.gdml.frames import some
 from jaxff.gdml.leave_out import MOST_UNKNOWNS, leave_out_errors
 from jaxff.gdml.search import search_width
@@ -86,6 +89,7 @@ class Teaching:
 
     Attributes:
         learn_metric: whether to try a learnt metric for the best model, see `gdml.learn_metric`.
+        fragments: whether to try kernels on fragments for the best model, see `gdml.Kernel`.
         adapt: whether to try to re-estimate the parameters of the student.
         lam: regularisation λ of the kernels.
         seed: seed of every random choice.
@@ -95,6 +99,7 @@ class Teaching:
     """
 
     learn_metric: bool = True
+    fragments: bool = True
     adapt: bool = True
     lam: float = 1e-10
     seed: int = 0
@@ -159,14 +164,16 @@ def teach(
         report("comparing models", k / len(ways))
         levels += [(level, way) for level in trial.levels(way)]
     level, way = min(levels, key=lambda pair: _error(pair[0]))
-    descriptor = inverse_distances
+    choices: list[tuple[Level, dict[str, Any]]] = [(level, {})]
+    if settings.fragments and trial.has_fragments:
+        report("comparing fragments", 0.0)
+        choices.append((trial.with_fragments(way, level), {"fragments": BONDS}))
     if settings.learn_metric:
         better, metric = trial.with_metric(way, level, report)
-        levels.append((better, way))
-        if _error(better) < _error(level):
-            level, descriptor = better, metric
-    potential = trial.trained(way, level, descriptor, report)
-    return Taught(potential, tuple(one for one, _ in levels), level)
+        choices.append((better, {"descriptor": metric}))
+    chosen, options = min(choices, key=lambda pair: _error(pair[0]))
+    potential = trial.trained(way, chosen, options, report)
+    return Taught(potential, tuple(one for one, _ in [*levels, *choices[1:]]), chosen)
 
 
 def _error(level: Level) -> float:
@@ -295,6 +302,9 @@ class _Trial:
         count = min(len(frames), max(MOST_UNKNOWNS // width, FEWEST))
         self.chosen = np.asarray(some(replace(frames, index=None), count, settings.seed).index)
         few = frames[self.chosen]
+        self.kinds = gdml.fragment_types(self.molecule)
+        small = any(kind.instances.shape[1] < frames.n_atoms for kind in self.kinds)
+        self.has_fragments = small and len(frames) * width <= UNKNOWNS
         self.op = gdml.KernelOperator.of(
             few.positions, self.permutations, 1.0, settings.lam, lattice=frames.lattice
         )
@@ -324,14 +334,7 @@ class _Trial:
         slopes: np.ndarray | None,
         priors: Sequence[float] | None,
     ) -> list[Level]:
-        """Return a level for each prior, or one with fixed parameters (`priors` None).
-
-        Args:
-            way: baseline and labels.
-            op: kernel operator of the chosen frames.
-            slopes: (M, 3N, P) see `_Way.slopes`, or None.
-            priors: strengths of the prior on the parameters, or None.
-        """
+        """Return a level for each prior, or one with fixed parameters (`priors` None)."""
         few, residual = self.chosen, way.residual[self.chosen]
         if slopes is None or priors is None:
             tried = [(None, error) for error in leave_out_errors(op, residual)]
@@ -370,23 +373,33 @@ class _Trial:
             descriptor=descriptor,
             lattice=residual.lattice,
         )
+        return self._with_operator(way, level, op, "learnt metric"), descriptor
+
+    def with_fragments(self, way: _Way, level: Level) -> Level:
+        """Return the level of the best model with kernels on fragments."""
+        few = way.frames[self.chosen]
+        op = FragmentOperator.with_fragments(self.op, few.positions, self.kinds, few.lattice)
+        return self._with_operator(way, level, op, "fragments")
+
+    def _with_operator(self, way: _Way, level: Level, op: gdml.KernelOperator, name: str) -> Level:
+        """Return the level of the best width with another operator."""
         slopes, priors = (None, None) if level.prior is None else (way.slopes, [level.prior])
 
         def at(sigma: float) -> Level:
             return self._levels(way, replace(op, sigma=sigma), slopes, priors)[0]
 
         found = at(search_width(lambda sigma: _error(at(sigma))))
-        return found._replace(name=f"{level.name}, learnt metric"), descriptor
+        return found._replace(name=f"{level.name}, {name}")
 
     def trained(
-        self, way: _Way, level: Level, descriptor: Descriptor, report: Progress
+        self, way: _Way, level: Level, options: dict[str, Any], report: Progress
     ) -> Potential:
-        """Return the model of a level, trained on all frames."""
+        """Return the model of a level, trained on all frames; `options` are those of `Kernel`."""
         kernel = gdml.Kernel(
             lam=level.lam,
             symmetries=self.permutations,
-            descriptor=descriptor,
             adapt_baseline=level.prior or False,
+            **options,
         )
         run = gdml.Run(seed=self.settings.seed, progress=report, check_labels=False)
         return gdml.train(

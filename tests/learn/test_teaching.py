@@ -110,3 +110,24 @@ def test_teachers_of_other_molecules_charges_and_frames_are_refused(truth, frame
         Teaching(lam=0.0)
     with jax.enable_x64(False), pytest.raises(InputError, match="float64"):
         teach(frames, truth)
+
+
+def test_fragments_are_used_if_they_lower_the_errors():
+    """Springs between near atoms of a chain, which fragments learn from fewer frames."""
+    chain = Molecule.from_smiles("OOOO")
+    truth = springs(chain)
+    params = truth.params["springs"]
+    truth = changed(truth, k=params["k"] * (params["length"] < 2.4))
+    moves = np.random.default_rng(3).normal(0.0, 0.06, (60, chain.n_atoms, 3))
+    data = labelled(truth, chain.positions + moves)
+    taught = teach(data[:15], settings=PLAIN)
+    assert taught.chosen.name == "kernel alone, fragments"
+    assert "fragments" in taught.potential.params
+    plain = teach(data[:15], settings=replace(PLAIN, fragments=False))
+    assert plain.levels == taught.levels[:-1]
+    errors = [evaluate(t.potential, data[15:])["force_mae"] for t in (taught, plain)]
+    assert errors[0] < 0.9 * errors[1]
+
+
+def test_fragments_that_are_the_whole_molecule_are_not_tried(frames):
+    assert len(teach(frames, settings=PLAIN).levels) == 1
