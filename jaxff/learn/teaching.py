@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ from jaxff.potential import Potential
 
 FEWEST = 8  # least number of frames
 Progress = Callable[[str, float], None]
+_error = attrgetter("force_rmse")  # of a `Level`
 
 
 class Level(NamedTuple):
@@ -128,7 +130,7 @@ def teach(
     - the student and a kernel for the difference between expensive and cheap labels
 
     Parameters of the baseline may be re-estimated together with the kernel, with a prior around the
-    present values (universal kriging). For the best model a metric may be learnt.
+    present values (universal kriging). The best model may get a learnt metric or fragments.
 
     Args:
         frames: M frames with expensive labels.
@@ -156,7 +158,6 @@ def teach(
         student = _checked(student, frames)
     if labels is not None:
         labels = _same_frames(labels, frames)
-    report("comparing models", 0.0)
     trial = _Trial(frames, settings)
     levels: list[tuple[Level, _Way]] = []
     ways = list(_ways(frames, fitted, student, labels))
@@ -166,7 +167,6 @@ def teach(
     level, way = min(levels, key=lambda pair: _error(pair[0]))
     choices: list[tuple[Level, dict[str, Any]]] = [(level, {})]
     if settings.fragments and trial.has_fragments:
-        report("comparing fragments", 0.0)
         choices.append((trial.with_fragments(way, level), {"fragments": BONDS}))
     if settings.learn_metric:
         better, metric = trial.with_metric(way, level, report)
@@ -174,10 +174,6 @@ def teach(
     chosen, options = min(choices, key=lambda pair: _error(pair[0]))
     potential = trial.trained(way, chosen, options, report)
     return Taught(potential, tuple(one for one, _ in [*levels, *choices[1:]]), chosen)
-
-
-def _error(level: Level) -> float:
-    return level.force_rmse
 
 
 def _checked(student: Potential, frames: Dataset) -> Potential:
@@ -259,10 +255,7 @@ class _Way:
 
 
 def _ways(
-    frames: Dataset,
-    fitted: Potential | None,
-    student: Potential | None,
-    labels: Dataset | None,
+    frames: Dataset, fitted: Potential | None, student: Potential | None, labels: Dataset | None
 ) -> Iterator[_Way]:
     yield _Way("kernel alone", None, frames)
     if fitted is not None:
@@ -294,19 +287,18 @@ class _Trial:
 
     def __init__(self, frames: Dataset, settings: Teaching):
         self.settings = settings
-        self.molecule = frames.molecule
         self.permutations = gdml.find_symmetries(
-            frames.positions, self.molecule, lattice=frames.lattice, seed=settings.seed
+            frames.positions, frames.molecule, lattice=frames.lattice, seed=settings.seed
         )
         width = max(3 * frames.n_atoms - 6, 1)
         count = min(len(frames), max(MOST_UNKNOWNS // width, FEWEST))
         self.chosen = np.asarray(some(replace(frames, index=None), count, settings.seed).index)
-        few = frames[self.chosen]
-        self.kinds = gdml.fragment_types(self.molecule)
+        R = frames.positions[self.chosen]
+        self.kinds = gdml.fragment_types(frames.molecule)
         small = any(kind.instances.shape[1] < frames.n_atoms for kind in self.kinds)
         self.has_fragments = small and len(frames) * width <= UNKNOWNS
         self.op = gdml.KernelOperator.of(
-            few.positions, self.permutations, 1.0, settings.lam, lattice=frames.lattice
+            R, self.permutations, 1.0, settings.lam, lattice=frames.lattice
         )
 
     def levels(self, way: _Way) -> Iterator[Level]:
@@ -377,19 +369,19 @@ class _Trial:
 
     def with_fragments(self, way: _Way, level: Level) -> Level:
         """Return the level of the best model with kernels on fragments."""
-        few = way.frames[self.chosen]
-        op = FragmentOperator.with_fragments(self.op, few.positions, self.kinds, few.lattice)
+        R, lattice = way.frames.positions[self.chosen], way.frames.lattice
+        op = FragmentOperator.with_fragments(self.op, R, self.kinds, lattice)
         return self._with_operator(way, level, op, "fragments")
 
     def _with_operator(self, way: _Way, level: Level, op: gdml.KernelOperator, name: str) -> Level:
         """Return the level of the best width with another operator."""
-        slopes, priors = (None, None) if level.prior is None else (way.slopes, [level.prior])
+        prior = (None, None) if level.prior is None else (way.slopes, [level.prior])
 
         def at(sigma: float) -> Level:
-            return self._levels(way, replace(op, sigma=sigma), slopes, priors)[0]
+            return self._levels(way, replace(op, sigma=sigma), *prior)[0]
 
-        found = at(search_width(lambda sigma: _error(at(sigma))))
-        return found._replace(name=f"{level.name}, {name}")
+        sigma = search_width(lambda sigma: _error(at(sigma)))
+        return at(sigma)._replace(name=f"{level.name}, {name}")
 
     def trained(
         self, way: _Way, level: Level, options: dict[str, Any], report: Progress

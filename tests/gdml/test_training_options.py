@@ -474,7 +474,7 @@ def test_kernels_are_described_alike_in_every_process():
         "Kernel(lam=1e-10, symmetries='auto', "
         "descriptor='weighted_inverse_distances(weights=(1.0, 0.5))', learn_metric=False, "
         "energies='offset', "
-        "atoms=[0, 1], adapt_baseline=False)"
+        "atoms=[0, 1], adapt_baseline=False, fragments=None)"
     )
     assert repr(kernel) == expected
 
