@@ -198,7 +198,8 @@ def _potential(potential: Potential) -> Facts:
 
 def _kernel(placed, potential: Potential) -> Facts:
     term, own = placed.term, potential.params[placed.name]
-    count = len(own["descriptors"])
+    fragments = term.instances.tolist() if isinstance(term, gdml.FragmentKernelTerm) else []
+    count = len(own["descriptors"]) // max(len(fragments), 1)
     facts = {
         "training_frames": count,
         "trained_on": f"{count} frames of {term.dataset or 'an unnamed data set'} ({term.theory})",
@@ -213,9 +214,8 @@ def _kernel(placed, potential: Potential) -> Facts:
         facts["energies"] = "constrained"
     elif not term.knows_energies:
         facts["energies"] = "only energy differences, because the training set had no energies"
-    if isinstance(term, gdml.FragmentKernelTerm):
-        facts["training_frames"] = count // len(term.instances)
-        facts["fragments"] = term.instances.tolist()
+    if fragments:
+        facts["fragments"] = fragments
     elif potential.molecule is not None and placed.atoms is None:
         words = gdml.describe_symmetries(term.permutations, potential.molecule)
         if words:
