@@ -60,7 +60,8 @@ ADDITIONS = (
         "higher level of theory",
         "teachers: many labels of a cheap method first, then few labels of an expensive method "
         "(jaxff fit --teacher)",
-        "no numbers yet",
-        "docs/few_labels.md", (),
+        "50 frames of rMD17 and the teacher GFN2-xTB: force MAE 19.5 meV/Å for ethanol, 40.1 for "
+        "aspirin",
+        "benchmarks/README.md", ("19.5", "40.1"),
     ),
 )  # fmt: skip

@@ -44,6 +44,14 @@ def test_additions_quote_the_paper_and_numbers_that_their_page_has(addition, tex
         assert value.split(" (")[0] in addition.numbers or value in ("20.8",)
 
 
+def test_quotations_of_the_results_are_in_the_text(texts):
+    page = (Path(__file__).parents[2] / "docs" / "paper-results.md").read_text()
+    quotations = re.findall("“([^”]+)”", page)
+    assert quotations
+    for part in (part for quotation in quotations for part in quotation.split("…")):
+        assert any(plain(part) in text for text in texts), part
+
+
 def test_each_experiment_but_the_drawing_has_a_claim():
     assert {claim.experiment for claim in CLAIMS.values()} <= set(EXPERIMENTS)
 
