@@ -62,7 +62,9 @@ class Dataset:
     index: np.ndarray | None = None
 
     def __post_init__(self):
-        who = self.label
+        who, given = self.label, np.asarray(self.numbers)
+        if given.dtype.kind not in "iu" and not np.array_equal(given, np.floor(given)):
+            raise InputError(f"{who}: atomic numbers must be whole numbers (got {given.tolist()})")
         arrays = {
             "numbers": np.asarray(self.numbers, int),
             "positions": np.asarray(self.positions, float),
@@ -167,6 +169,11 @@ class Dataset:
             order: (N,) permutation of the atom indices.
         """
         order = np.asarray(order, int)
+        if sorted(order.tolist()) != list(range(self.n_atoms)):
+            raise InputError(
+                f"order must contain each of the {self.n_atoms} atom indices once (got "
+                f"{order.tolist()})"
+            )
         return replace(
             self,
             numbers=self.numbers[order],
@@ -179,7 +186,15 @@ class Dataset:
 
         Args:
             other: a data set of the same molecule, atom order and theory.
+
+        Raises:
+            InputError: the other data set has other atoms, or another order of atoms.
         """
+        if not np.array_equal(self.numbers, other.numbers):
+            raise InputError(
+                f"{self.label} and {other.label} have different atoms, or another order of atoms: "
+                "only data sets of one molecule can be joined"
+            )
         energies = None
         if self.energies is not None and other.energies is not None:
             energies = np.concatenate([self.energies, other.energies])

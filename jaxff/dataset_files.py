@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from jaxff.errors import InputError
 from jaxff.molecule_files import charge_of_ase, read_xyz_frames
 from jaxff.npz import NpzReader
 from jaxff.plausibility import Units
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 Fields = dict[str, Any]
 NOTES = ("calculator", "options", "command", "topology", "source_units", "reactions")
@@ -58,7 +61,7 @@ def read_npz(path: Path) -> tuple[Fields, Units]:
             f"{path}: not a data set, which needs the arrays z, R, F (sGDML) or nuclear_charges, "
             f"coords, forces (rMD17); the file contains {', '.join(list(file)[:8]) or 'no arrays'}"
         )
-    for key in ("numbers", "positions", "forces", "energies"):
+    for key in ("numbers", "positions", "forces", "energies", "lattice"):
         if fields.get(key) is not None and fields[key].dtype.kind not in "fiu":
             raise InputError(f"{path}: {key} must be numbers (got dtype {fields[key].dtype})")
     why = "" if "e_unit" in file else "the default of npz files"
@@ -98,9 +101,11 @@ def read_extxyz(
         force = _labels(
             {**atoms.arrays, **results}, forces_key, FORCES_KEYS, "forces", where, needed=True
         )
-        energies.append(
-            _labels({**atoms.info, **results}, energy_key, ENERGY_KEYS, "energy", where)
-        )
+        energy = _labels({**atoms.info, **results}, energy_key, ENERGY_KEYS, "energy", where)
+        for what, value in (("energy", energy), ("forces", force)):
+            if value is not None and np.asarray(value).dtype.kind not in "fiu":
+                raise InputError(f"{where}: {what} must be numbers (got {value!r})")
+        energies.append(energy)
         positions.append(atoms.positions)
         forces.append(force)
         try:
@@ -126,6 +131,7 @@ def read_extxyz(
         "positions": np.array(positions),
         "forces": np.array(forces),
         "energies": energies,
+        "lattice": _lattice(frames, path),
         "charge": charges[0],
         "name": str(info.get("name", "")),
         "theory": str(info.get("theory", "unknown")),
@@ -134,6 +140,24 @@ def read_extxyz(
     why = "" if by_jaxff or "energy_unit" in info else "ASE's default: the file states no units"
     length, energy = str(info.get("length_unit", "Ang")), str(info.get("energy_unit", usual))
     return fields, Units(length, energy, why)
+
+
+def _lattice(frames: Sequence[Atoms], path: Path) -> np.ndarray | None:
+    """Lattice vectors (3, 3) as columns, in the unit of the file; None if no frame is periodic.
+
+    Raises:
+        InputError: frames have different cells, or are periodic in some directions only.
+    """
+    if not any(atoms.pbc.any() for atoms in frames):
+        return None
+    for i, atoms in enumerate(frames):
+        if not atoms.pbc.all() or not np.allclose(atoms.cell.array, frames[0].cell.array):
+            raise InputError(
+                f"{path}: frame {i} is periodic in some directions only, or its cell differs from "
+                'that of frame 0: give all frames one periodic cell, or state pbc="F F F" for '
+                "molecules in vacuum"
+            )
+    return frames[0].cell.array.T
 
 
 def _labels(

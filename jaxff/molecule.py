@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # Two atoms are bonded if they are closer than this factor times the sum of their covalent radii.
 # The limit exceeds all bond lengths of thermal frames, but not hydrogen bonds and 1-3 distances.
 BOND_TOLERANCE = 1.3
+MAX_ORDERS = 1000  # matches of two molecules that are compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,8 +250,9 @@ class Molecule:
     def match(self, other: Molecule) -> np.ndarray:
         """Match the atoms of another molecule to those of this one by graph isomorphism.
 
-        Elements and bonds must agree.  Geometry and bond orders are ignored.  If both molecules
-        have the same order of atoms, this order is kept.
+        Elements and bonds must agree; bond orders are ignored.  If both molecules have the same
+        order of atoms, this order is kept.  Otherwise, of equivalent atoms those are matched whose
+        distances in the two geometries are most similar.
 
         Returns:
             (N,) index in `other` of each atom: ``other.reorder(self.match(other))`` has the atom
@@ -272,14 +275,20 @@ class Molecule:
         matcher = GraphMatcher(
             self.graph, other.graph, node_match=lambda a, b: a["element"] == b["element"]
         )
-        mapping = next(matcher.isomorphisms_iter(), None)
-        if mapping is None:
+        orders = [
+            np.array([mapping[i] for i in range(self.n_atoms)])
+            for mapping in islice(matcher.isomorphisms_iter(), MAX_ORDERS)
+        ]
+        if not orders:
             raise InputError(
                 f"atoms cannot be matched: {names[0]} and {names[1]} are both {self.formula} but "
                 f"bonded differently ({_bond_counts(self)} against {_bond_counts(other)}); give "
                 "molecules with the same bonds"
             )
-        return np.array([mapping[i] for i in range(self.n_atoms)])
+        known = _closeness(self.positions)
+        return min(
+            orders, key=lambda order: np.abs(_closeness(other.positions[order]) - known).sum()
+        )
 
     @cached_property
     def neighbours(self) -> list[list[int]]:
@@ -363,6 +372,11 @@ def perceive_bonds(numbers, positions, lattice=None) -> np.ndarray:
     limit = BOND_TOLERANCE * (covalent_radii[numbers[i]] + covalent_radii[numbers[j]])
     near = distance < limit
     return np.stack([i[near], j[near]], axis=1)
+
+
+def _closeness(positions: np.ndarray) -> np.ndarray:
+    """1/(r + 1 Å), (N, N), of all distances r in a geometry (N, 3) Å."""
+    return 1.0 / (np.linalg.norm(positions[:, None] - positions, axis=-1) + 1.0)
 
 
 def _bond_counts(molecule: Molecule) -> str:

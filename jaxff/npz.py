@@ -127,18 +127,23 @@ class NpzReader:
         return iter(self._file.files)
 
     def get(self, key: str, default=None):
-        """The array `key`, or `default` if the array is missing or pickled.
+        """The array `key`, or `default` if the array is missing.
 
         Raises:
-            InputError: the array is damaged.
+            InputError: the array is pickled or damaged.
         """
         if key not in self:
             return default
         damaged = f"{self.path}: the array {key!r} is damaged; copy or make the file again"
         try:
             value = self._file[key]
-        except ValueError:
-            return default
+        except ValueError as error:
+            if "pickle" not in str(error):
+                raise InputError(damaged) from error
+            raise InputError(
+                f"{self.path}: the array {key!r} is pickled, and pickled files may run code; store "
+                "it as numbers or text"
+            ) from error
         except Exception as error:  # a damaged header: TokenError, MemoryError, ...
             raise InputError(damaged) from error
         if not isinstance(value, np.ndarray):
@@ -157,8 +162,7 @@ class NpzReader:
         """
         value = self.get(key)
         if value is None:
-            state = "is pickled" if key in self else "is missing"
-            raise InputError(f"{self.path}: the array {key!r} {state}; make the file again")
+            raise InputError(f"{self.path}: the array {key!r} is missing; make the file again")
         fault = check(value)
         if fault:
             raise InputError(f"{self.path}: the array {key!r} {fault}; make the file again")

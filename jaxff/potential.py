@@ -236,9 +236,10 @@ class Potential:
     def astype(self, dtype) -> Potential:
         """The potential with all parameters in `dtype` (float32 or float64).
 
-        Terms that need float64, such as kernels (`Term.precise`), remain in float64.  They convert
-        positions to float64, and their energy back.
+        Terms that need float64, such as kernels (`Term.precise`), keep it and convert positions.
         """
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise InputError(f"dtype must be float32 or float64 (got {dtype})")
         precise = {p.name for p in self.program.placed if p.term.precise}
         params = {
             name: group if name in precise else jax.tree.map(lambda p: p.astype(dtype), group)
@@ -321,10 +322,9 @@ class Potential:
             raise InputError(
                 f"on(atoms) needs {least} indices, one for each atom (got {len(index)})"
             )
-        if (index < 0).any() or len(set(index.tolist())) != len(index):
-            raise InputError(
-                f"on(atoms) needs distinct indices that are not negative (got {index.tolist()})"
-            )
+        distinct = len(set(index.tolist())) == len(index)
+        if not distinct or (index < 0).any() or (index > np.iinfo(np.int32).max).any():
+            raise InputError(f"on(atoms) needs distinct indices from 0 (got {index.tolist()})")
         index = index.astype(np.int32)
         placed = [
             Placed(p.name, p.term, index if p.atoms is None else index[p.atoms])

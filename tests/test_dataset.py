@@ -254,6 +254,36 @@ def test_bad_files_are_one_sentence(tmp_path, data):
     np.savez(path, z=data.numbers, R=data.positions.astype(object), F=data.forces)
     with pytest.raises(InputError, match="'R' is pickled"):
         Dataset.load(path)
+    whole = {"z": data.numbers, "R": data.positions, "F": data.forces, "E": data.energies}
+    for key, value in {"E": whole["E"].astype(object), "charge": np.array([-1], object)}.items():
+        np.savez(path, **whole | {key: value})
+        with pytest.raises(InputError, match=f"'{key}' is pickled"):
+            Dataset.load(path)
+    np.savez(path, **whole, lattice=np.array("abc"))
+    with pytest.raises(InputError, match="lattice must be numbers"):
+        Dataset.load(path)
+    np.savez(path, **whole | {"z": data.numbers + 0.4})
+    with pytest.raises(InputError, match="whole numbers"):
+        Dataset.load(path)
+
+
+def test_cells_of_extxyz_files_are_read_or_refused(tmp_path, data):
+    frames = []
+    for R, F in zip(data.positions[:3], data.forces[:3], strict=True):
+        frames.append(ase.Atoms(data.numbers, R, cell=[20.0, 21.0, 22.0], pbc=True))
+        frames[-1].calc = SinglePointCalculator(frames[-1], energy=0.0, forces=F / units.EV)
+    path = tmp_path / "box.extxyz"
+    ase.io.write(path, frames)
+    loaded = Dataset.load(path, check=False)
+    np.testing.assert_allclose(loaded.lattice, np.diag([20.0, 21.0, 22.0]))
+    frames[2].set_cell([20.0, 21.0, 23.0])
+    ase.io.write(path, frames)
+    with pytest.raises(InputError, match="frame 2 is periodic in some directions only, or its"):
+        Dataset.load(path, check=False)
+    for atoms in frames:
+        atoms.pbc = False
+    ase.io.write(path, frames)
+    assert Dataset.load(path, check=False).lattice is None
 
 
 def test_too_many_frames_asked_for(data):
@@ -302,6 +332,15 @@ def test_stratified_draws_have_the_energies_of_the_whole():
     assert not np.array_equal(data.split(50, seed=2, stratify=True).train.index, parts.train.index)
     without = Dataset([1, 1], R, np.zeros_like(R))
     assert len(without.split(50, 20, stratify=True).train) == 50
+
+
+def test_orders_and_joined_sets_are_checked(data):
+    for wrong in ([0, 0, *range(2, data.n_atoms)], [0, 1]):
+        with pytest.raises(InputError, match="each of the"):
+            data.reorder(wrong)
+    order = [*range(1, data.n_atoms), 0]
+    with pytest.raises(InputError, match="another order of atoms"):
+        data.joined(data.reorder(order))
 
 
 def test_joined_sets_have_all_frames_in_order(data):

@@ -224,3 +224,14 @@ def test_v3000_files_with_too_few_lines_are_refused_quickly(tmp_path, counts):
 def test_graph_is_the_bond_graph(aspirin):
     assert networkx.number_connected_components(aspirin.graph) == 1
     assert len(networkx.cycle_basis(aspirin.graph)) == 1
+
+
+def test_equivalent_atoms_are_matched_by_their_distances():
+    """The two oxygens of a carboxylate are equivalent in the bond graph, but not in a geometry."""
+    acid = Molecule.from_smiles("OCC(=O)[O-]")
+    rng = np.random.default_rng(4)
+    geometry = acid.with_positions(acid.positions + rng.normal(0.0, 0.05, acid.positions.shape))
+    for _ in range(4):
+        order = rng.permutation(acid.n_atoms)
+        found = geometry.match(geometry.reorder(order))
+        np.testing.assert_array_equal(order[found], np.arange(acid.n_atoms))

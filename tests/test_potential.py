@@ -198,8 +198,11 @@ def test_bad_input_is_one_sentence(springs, R):
         a + springs(5)
     with pytest.raises(InputError, match="potential of 6 atoms to one that acts on atom 8"):
         a + springs(2).on([0, 8])
-    with pytest.raises(InputError, match="distinct indices"):
-        springs(2).on([1, 1])
+    for wrong in ([1, 1], [0, 2**32], [-1, 0]):
+        with pytest.raises(InputError, match="distinct indices"):
+            springs(2).on(wrong)
+    with pytest.raises(InputError, match="float32 or float64"):
+        springs(2).astype("int32")
     with pytest.raises(InputError, match=r"needs 2 indices, one for each atom .got 3"):
         springs(2).on([0, 1, 2])
     with pytest.raises(InputError, match="list of atom indices"):

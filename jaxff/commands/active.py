@@ -131,4 +131,4 @@ def run(arguments: argparse.Namespace, console) -> dict:
 def _outside(one) -> str:
     """Return the percentage of the frames of a round outside the training data, as text."""
     found = one.extrapolation
-    return "unknown" if found is None else f"{100.0 * found['share']:.2g} %"
+    return "unknown" if found is None else f"{100.0 * found['share']:.3g} %"

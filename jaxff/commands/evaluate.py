@@ -50,6 +50,11 @@ def run(arguments, console) -> dict:
     rows = [[m, *(score.get(m) for score in scores.values())] for m in METRICS]
     console.table(["metric", *(scores if known.any() else ["error"])], rows)
     say_unknown(console, arguments.model, potential)
+    if potential.molecule is not None and potential.molecule.charge != data.charge:
+        console.say(
+            f"warning: {data.name} has charge {data.charge:+d} e, but {arguments.model} was made "
+            f"for {potential.molecule.charge:+d} e: the labels may be of another ion"
+        )
     found = outside(potential.trained, ordered.positions, energies)
     return {
         **scores,

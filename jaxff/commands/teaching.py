@@ -90,7 +90,7 @@ def run_with_teacher(arguments: argparse.Namespace, console: Console, method: Me
         student.potential,
         fitted=fitted,
         labels=student.labels,
-        settings=Teaching(seed=arguments.seed),
+        settings=Teaching(seed=arguments.seed, fragments=arguments.fragments),
         progress=console,
     )
     save(output, taught.potential)

@@ -101,7 +101,7 @@ class Teaching:
     """
 
     learn_metric: bool = True
-    fragments: bool = True
+    fragments: bool = False
     adapt: bool = True
     lam: float = 1e-10
     seed: int = 0

@@ -78,7 +78,7 @@ def outside_text(model: str, numbers: Mapping[str, Any], what: str, first: str =
     first = first or f"number {numbers['first']}"
     return (
         f"warning: {numbers['outside']} of {numbers['frames']} {what} "
-        f"({100.0 * numbers['share']:.2g} %) are outside the training data of {model}, where "
+        f"({100.0 * numbers['share']:.3g} %) are outside the training data of {model}, where "
         f"energies and forces may be wrong; the first is {first}: {numbers['reason']}; label such "
         "frames and train again"
     )

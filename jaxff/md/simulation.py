@@ -192,6 +192,8 @@ class Simulation:
         watched = Watch(self.potential.trained, stop)
         watched.continued(self.compared)
         every = watched.interval(self.output.every, self.ensemble.dt)
+        if progress is not None:
+            progress("compiling", 0.0)
         begun = clock.perf_counter()
         _, frames = self.advance(self.first, 1, 0)  # compiles, and observes the start
         compile_seconds = clock.perf_counter() - begun
