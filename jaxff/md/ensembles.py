@@ -68,7 +68,7 @@ class Ensemble:
     def __post_init__(self):
         for item in fields(self):
             value = getattr(self, item.name)
-            if "unit" in item.metadata and value is not None:
+            if "unit" in item.metadata and not (value is None and item.default is None):
                 several = item.name.endswith("temperature")
                 unit, positive = item.metadata["unit"], item.metadata["positive"]
                 value = checked_number(item.name, value, unit, positive=positive, several=several)

@@ -38,19 +38,27 @@ def checked_number(name: str, value, unit: str, *, positive: bool, several: bool
     """
     if is_traced(value):
         return value
-    array = np.asarray(value, float)
+    try:
+        array = np.asarray(value, float)
+    except (TypeError, ValueError):
+        array = np.array(np.nan)  # not a number
     fine = np.isfinite(array) & ((array > 0) if positive else (array >= 0))
-    if array.size == 0 or not fine.all() or (array.size > 1 and not several):
+    if array.size == 0 or not fine.all() or (array.size > 1 and array.ndim > several):
         need = "one number" if array.size != 1 and not several else "a number"
         need = f"{need} above 0" if positive else f"{need} that is not negative"
         raise InputError(f"{name} is {value} {unit}, but must be {need}")
-    return float(array.item()) if array.size == 1 else tuple(array.ravel().tolist())
+    return float(array.item()) if array.size == 1 else tuple(array.tolist())
+
+
+def is_number(value) -> bool:
+    """Whether a value, or each value of an array, is a real number."""
+    return np.asarray(value).dtype.kind in "biuf"
 
 
 def checked_count(name: str, value) -> int:
     """Return a positive whole number as an int; raise `InputError` for other values."""
-    if not (value >= 1 and value % 1 == 0):
-        raise InputError(f"{name} is {value}, but must be a positive whole number")
+    if not (np.ndim(value) == 0 and is_number(value) and value >= 1 and value % 1 == 0):
+        raise InputError(f"{name} is {value!r}, but must be a positive whole number")
     return int(value)
 
 
@@ -94,8 +102,8 @@ class Start:
         else:
             replicas = checked_count("replicas", replicas)
         if not is_traced(seed):
-            if not (0 <= seed < 2**63 and seed % 1 == 0):
-                raise InputError(f"seed is {seed}, but must be a whole number from 0 to 2⁶³ − 1")
+            if not (is_number(seed) and 0 <= seed < 2**63 and seed % 1 == 0):
+                raise InputError(f"seed is {seed!r}, but must be a whole number from 0 to 2⁶³ − 1")
             seed = int(seed)
         object.__setattr__(self, "replicas", replicas)
         object.__setattr__(self, "seed", seed)
@@ -168,7 +176,8 @@ class Stop:
         if self.on_extrapolation not in ON_EXTRAPOLATION:
             known = " or ".join(ON_EXTRAPOLATION)
             raise InputError(f"on_extrapolation is {self.on_extrapolation!r}, but must be {known}")
-        if self.stretch is not None and not self.stretch > 1.0:
-            raise InputError(f"stretch is {self.stretch}, but must be above 1")
-        if self.max_temperature is not None and not self.max_temperature > 0:
-            raise InputError(f"max_temperature is {self.max_temperature} K, but must be above 0")
+        stretch, hottest = self.stretch, self.max_temperature
+        if stretch is not None and not (is_number(stretch) and stretch > 1.0):
+            raise InputError(f"stretch is {stretch!r}, but must be above 1")
+        if hottest is not None and not (is_number(hottest) and hottest > 0):
+            raise InputError(f"max_temperature is {hottest!r} K, but must be above 0")
