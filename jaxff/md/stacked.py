@@ -75,6 +75,8 @@ def simulate_stack(
 def _check(
     stack: Stack, molecules: Sequence[Molecule], ensemble: Ensemble, start: Start, output: Output
 ) -> None:
+    if not isinstance(stack, Stack):
+        raise InputError("the first argument must be a stack: make it with jaxff.stack(potentials)")
     if len(molecules) != len(stack):
         raise InputError(
             f"{len(molecules)} molecules for a stack of {len(stack)} potentials: give one for each"

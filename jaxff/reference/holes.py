@@ -139,8 +139,8 @@ def find_holes(
     spans = [part.domain.energies for part in potential.trained if part.whole]
     if not spans or not np.isfinite(spans).all():
         raise InputError(
-            "the potential contains no energies of the training frames, but the search for holes "
-            "needs them: train the potential again with this version of jaxff"
+            "the potential contains no energies of training frames, but the search for holes needs "
+            "them: train the whole potential on frames, a kernel with its force field as baseline"
         )
     lowest, highest = np.min(spans), np.max(spans)
     found: list[Hole] = []

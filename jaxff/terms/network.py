@@ -345,7 +345,13 @@ def _built(function: Callable, config: str) -> tuple[Callable, Any]:
     Raises:
         InputError: the builder returns neither a function nor such a pair.
     """
-    made = function(**json.loads(config))
+    try:
+        made = function(**json.loads(config))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the builder {function.__name__} fails with config {config}: {error}; give its "
+            "keyword arguments as config"
+        ) from error
     apply, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not callable(apply):
         raise InputError(

@@ -89,7 +89,7 @@ def interrupted():
 
 
 def test_models_that_cannot_be_searched_or_mended_are_refused(truth, data, kernel, tmp_path):
-    with pytest.raises(InputError, match="no energies of the training frames"):
+    with pytest.raises(InputError, match="no energies of training frames"):
         find_holes(truth, data.molecule, data.positions, SEARCH)
     with pytest.raises(InputError, match="one sGDML term"):
         mend_holes(truth, data, tmp_path / "c", Labelling(truth), SEARCH)

@@ -280,6 +280,8 @@ def test_bad_input_is_one_sentence(model, water):
         jaxff.network(apply, weights, water, builder="nowhere:build")
     with pytest.raises(InputError, match="JSON"):
         jaxff.network(apply, weights, water, builder="network_models:build", config={"a": {1}})
+    with pytest.raises(InputError, match="fails with config"):
+        jaxff.network(apply, weights, water, builder="network_models:build", config={"other": 4})
     with pytest.raises(InputError, match="differs from apply"):
         jaxff.network(
             lambda w, z, R: 2.0 * apply(w, z, R), weights, water,
