@@ -44,7 +44,7 @@ def test_langevin_heats_all_molecules_alike(stack, molecules):
 
 
 def test_bad_input_is_one_sentence(stack, molecules):
-    with pytest.raises(InputError, match="got 2 molecules for a stack of 3"):
+    with pytest.raises(InputError, match="2 molecules for a stack of 3 potentials"):
         md.simulate_stack(stack, molecules[:2])
     with pytest.raises(InputError, match=r"molecule 0 .* different atoms or atom orders"):
         md.simulate_stack(stack, molecules[::-1])
