@@ -163,15 +163,18 @@ class Dataset:
         return Molecule(self.numbers, self.positions[0], bonds, self.charge, name=self.name)
 
     def reorder(self, order) -> Dataset:
-        """The same frames with atom ``order[i]`` at place i.
+        """The same frames with atom ``order[i]`` at place i, without the atoms not in `order`.
 
         Args:
-            order: (N,) permutation of the atom indices.
+            order: (K,) distinct atom indices.
+
+        Raises:
+            InputError: an index is repeated, or is that of no atom.
         """
         order = np.asarray(order, int)
-        if sorted(order.tolist()) != list(range(self.n_atoms)):
+        if len(set(order.tolist()) & set(range(self.n_atoms))) < len(order):
             raise InputError(
-                f"order must contain each of the {self.n_atoms} atom indices once (got "
+                f"order must contain distinct atom indices from 0 to {self.n_atoms - 1} (got "
                 f"{order.tolist()})"
             )
         return replace(

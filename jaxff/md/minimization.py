@@ -61,8 +61,8 @@ def _not_finite(R: np.ndarray, bad: np.ndarray, batched: bool) -> InputError:
     where = "the starting geometry"
     if batched:
         which = ", ".join(map(str, bad[:5])) + ", ..." * (len(bad) > 5)
-        where = f"starting geometry {which} (of {len(R)}, from 0)"
-    first, hint = R[bad[0]], ", which has coordinates that are not finite"
+        where = f"starting geometries {which} (of {len(R)}, from 0)"
+    first, hint = R[bad[0]], ", where coordinates are not finite"
     if np.isfinite(first).all():
         pairs = [
             (np.linalg.norm(first[i] - first[j]), i, j)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ase import units as ase_units
 
-from jaxff import units
+from jaxff import memory, units
 from jaxff.molecule import Molecule
 
 METHODS = ("MP2 in the small basis", "CCSD(T) in the small basis", "MP2 in the large basis")
@@ -60,7 +60,9 @@ def _molecule(molecule: Molecule, basis: str) -> Any:
     from pyscf import gto
 
     atoms = list(zip(molecule.symbols, molecule.positions / ase_units.Bohr, strict=True))
-    return gto.M(atom=atoms, unit="Bohr", basis=basis, verbose=0)
+    # PySCF counts the memory that the process uses already, MB.
+    most = 4000 + memory.resident() // 10**6
+    return gto.M(atom=atoms, unit="Bohr", basis=basis, verbose=0, max_memory=most)
 
 
 def _converged(method: Any) -> Any:

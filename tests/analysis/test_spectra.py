@@ -81,7 +81,7 @@ def test_peaks_of_a_harmonic_molecule_are_its_normal_modes(tmp_path, capsys):
     assert fails(tmp_path, capsys, "rare").endswith("with --record-every 4 or less")
     assert "contains no restart.npz" in fails(tmp_path, capsys, "out")
     assert "no such folder" in fails(tmp_path, capsys, "nowhere")
-    assert "2501 frames" in fails(tmp_path, capsys, "run", "--resolution", "0.1")
+    assert "(got 2501)" in fails(tmp_path, capsys, "run", "--resolution", "0.1")
 
 
 def run(folder, *arguments, expected=0):

@@ -335,7 +335,7 @@ def test_unusable_settings_are_named(change, message):
 
 def test_an_explosion_stops_the_run_and_names_the_term():
     ethanol = molecule_of("ethanol")
-    with pytest.raises(md.SimulationError, match=r"at step \d+ .*that of '") as caught:
+    with pytest.raises(md.SimulationError, match=r"at step \d+ .*The term '") as caught:
         simulate(jaxff.gaff(ethanol), ethanol, ensemble="nve", dt=4.0, steps=2000, every=10)
     error = caught.value
     assert error.term in jaxff.gaff(ethanol).terms(ethanol.positions)

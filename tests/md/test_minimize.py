@@ -97,10 +97,12 @@ def test_bad_input_is_named(ethanol, gaff):
 def test_bad_starts_of_a_batch_are_named(ethanol, gaff, method):
     starts = np.tile(ethanol.positions, (5, 1, 1))
     starts[3, 3] = starts[3, 8]  # two atoms in one place
-    with pytest.raises(InputError, match=r"geometry 3 \(of 5, from 0\): atoms 3 and 8 are 0 Å"):
+    with pytest.raises(
+        InputError, match=r"geometries 3 \(of 5, from 0\), where atoms 3 and 8 are 0 Å"
+    ):
         md.minimize(gaff, ethanol, positions=starts, descent=md.Descent(method))
     starts[1, 0, 0] = np.nan
-    with pytest.raises(InputError, match=r"geometry 1, 3 \(of 5, from 0\): .* coordinates"):
+    with pytest.raises(InputError, match=r"geometries 1, 3 \(of 5, from 0\), where coordinates"):
         md.minimize(gaff, ethanol, positions=starts, descent=md.Descent(method))
 
 
@@ -147,7 +149,7 @@ def test_the_command_writes_the_minimum(ethanol, gaff, tmp_path, capsys):
     atoms = ase.io.read(out / "minimum.xyz")
     assert np.linalg.norm(gaff.forces(atoms.positions), axis=1).max() < 1e-3
     assert main(["minimize", str(model), str(start), "-o", str(out), "--max-steps", "1"]) == 1
-    assert "not converged" in capsys.readouterr().err
+    assert "is still" in capsys.readouterr().err
 
 
 def test_the_command_takes_a_calculator(tmp_path, capsys):

@@ -85,7 +85,7 @@ def test_more_steps_continue_a_finished_run(water, potential, tmp_path, suffix):
     one, other = (md.read_trajectory(tmp_path / f"{name}.{suffix}") for name in "ab")
     for key, values in one.items():
         np.testing.assert_array_equal(values, other[key])
-    with pytest.raises(InputError, match="at step 70 already"):
+    with pytest.raises(InputError, match="already at step 70"):
         simulate(potential, water, steps=70, **files, **common)
 
 
@@ -190,7 +190,7 @@ def test_the_command_continues_and_says_when_it_is_done(water, potential, tmp_pa
     assert "continuing from" in capsys.readouterr().out
     assert len(md.read_trajectory(out / "trajectory-1.h5")["times"]) == 81
     assert main([*command, "--steps", "400"]) == 1
-    assert "at step 400 already" in capsys.readouterr().err
+    assert "already at step 400" in capsys.readouterr().err
     assert main([*command, "--steps", "400", "--seed", "3"]) == 1
     assert "other settings (seed 0 → 3)" in capsys.readouterr().err
     assert main([*command, "--steps", "200", "--seed", "3", "--overwrite"]) == 0
@@ -295,4 +295,4 @@ def test_a_killed_overwriting_run_leaves_a_run_that_continues(
     else:
         assert {path.name: path.read_bytes() for path in out.iterdir()} == before
         assert main(command) == 1
-        assert "at step 40 already" in capsys.readouterr().err
+        assert "already at step 40" in capsys.readouterr().err
