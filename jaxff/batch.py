@@ -90,12 +90,12 @@ class Stack(Sequence):
 
     @property
     def params(self) -> tuple[Params, ...]:
-        """Parameters of each group, with a leading axis over members and ghost rows."""
+        """Parameters of each group, with a leading axis of members and rows for ghosts."""
         return self._known.params
 
     @property
     def _known(self) -> _Prepared:
-        """The data for evaluations, which are made again for new parameters."""
+        """Data for evaluations, computed again after the parameters change."""
         groups = [group for potential in self.potentials for group in potential.params.values()]
         values = [value for group in groups for value in group.values()]
         known = vars(self).get("_last")
@@ -111,10 +111,10 @@ class Stack(Sequence):
         return Stack, (self.potentials, self.groups)  # compiled functions cannot be pickled
 
     def energy_and_forces(self, positions: Sequence) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Energies (K,) kcal/mol and K forces (N, 3) kcal/mol/Å of one frame each.
+        """Energies (K,) kcal/mol and K arrays of forces (N, 3) kcal/mol/Å.
 
         Args:
-            positions: K arrays (N, 3) Å; N may differ between molecules.
+            positions: K arrays (N, 3) Å, one frame of each molecule; N may differ.
 
         Raises:
             InputError: the number of arrays or the shape of an array is wrong.
@@ -141,7 +141,7 @@ class Stack(Sequence):
         return self.energy_and_forces(positions)[0]
 
     def forces(self, positions: Sequence) -> list[np.ndarray]:
-        """K forces (N, 3) kcal/mol/Å; see `energy_and_forces` for the argument."""
+        """K arrays of forces (N, 3) kcal/mol/Å; see `energy_and_forces` for the argument."""
         return self.energy_and_forces(positions)[1]
 
     def predict(self, positions: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -242,7 +242,7 @@ class _Prepared:
 
     @cached_property
     def params(self) -> tuple[Params, ...]:
-        """Parameters of each group, with a leading axis over members and ghost rows."""
+        """Parameters of each group, with a leading axis of members and rows for ghosts."""
         out = []
         for group in self.groups:
             members = [self.potentials[k] for k in group.members]

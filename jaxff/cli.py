@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command and return the exit status: 0 for success, 1 for failure.
 
     Args:
-        argv: the arguments after "jaxff"; None: those of the process.
+        argv: the arguments after "jaxff"; None: the arguments of the process.
 
     Raises:
         SystemExit: the usage is wrong (status 2), or help or the version is printed (status 0).
@@ -95,7 +95,7 @@ def _interrupting(previous):
     Without this hook, Ctrl-C has no effect during a callback of JAX in the garbage collector.
 
     Args:
-        previous: the hook for all other exceptions.
+        previous: the hook for all exceptions except KeyboardInterrupt.
     """
 
     def hook(unraisable) -> None:

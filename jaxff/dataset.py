@@ -163,13 +163,13 @@ class Dataset:
         return Molecule(self.numbers, self.positions[0], bonds, self.charge, name=self.name)
 
     def reorder(self, order) -> Dataset:
-        """The same frames with atom ``order[i]`` at place i, without the atoms not in `order`.
+        """The frames with atom ``order[i]`` at place i; other atoms are omitted.
 
         Args:
             order: (K,) distinct atom indices.
 
         Raises:
-            InputError: an index is repeated, or is that of no atom.
+            InputError: an index is repeated or out of range.
         """
         order = np.asarray(order, int)
         if len(set(order.tolist()) & set(range(self.n_atoms))) < len(order):
@@ -191,7 +191,7 @@ class Dataset:
             other: a data set of the same molecule, atom order and theory.
 
         Raises:
-            InputError: the other data set has other atoms, or another order of atoms.
+            InputError: the elements of `other`, or their order, are different.
         """
         if not np.array_equal(self.numbers, other.numbers):
             raise InputError(

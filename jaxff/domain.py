@@ -25,10 +25,10 @@ from jaxff.pair_distances import (
 )
 from jaxff.turns import BINS, Turns, torsions
 
-MAX_FRAMES = 500  # training frames with which others are compared
-MAX_NUMBERS = 500_000  # in the descriptors of these frames
-MARGIN = 1.2  # limit of the distance, in units of the largest one among the training frames
-STRETCH = 0.5  # a bond may leave its range in training by this part of the range,
+MAX_FRAMES = 500  # number of training frames with which new frames are compared
+MAX_NUMBERS = 500_000  # largest number of inverse distances in these frames
+MARGIN = 1.2  # limit, in units of the largest distance to the nearest other training frame
+STRETCH = 0.5  # a bond may exceed its range in the training set by this part of the range,
 LEAST_STRETCH = 0.05  # or by this length, Å, if it is larger
 DEPTH = 1.25  # lowest energy, in units of the estimated depth of the minimum below the mean
 LEAST_DEPTH = 1.0  # kcal/mol by which an energy may always be below the lowest training energy
@@ -41,7 +41,7 @@ class Trained(NamedTuple):
 
     Attributes:
         domain: the training frames.
-        atoms: indices of the atoms of the domain in the potential; None: all, in the same order.
+        atoms: (n,) index in the potential of each atom of the domain; None: all atoms in order.
         whole: whether the energies of the domain are those of the whole potential.
     """
 
@@ -60,8 +60,8 @@ class Outside(NamedTuple):
 
     Attributes:
         frames: (M,) whether each frame is outside.
-        energies: (M,) kcal/mol by which the energy is below the lowest training energy; 0 if it
-            is not below, or if it is unknown.
+        energies: (M,) kcal/mol, lowest training energy minus the energy of the frame; 0 if this
+            difference is negative or unknown.
         reason: why the first such frame is outside; "" if there is none.
     """
 
@@ -195,7 +195,7 @@ class Domain:
         return len(self.signatures)
 
     def distances(self, positions: np.ndarray) -> np.ndarray:
-        """Distances (M,) of frames (M, N, 3) Å from training frames, divided by `limit`."""
+        """Distances (M,) from training frames, divided by `limit`; positions (M, N, 3) Å."""
         x = sorted_by_class(inverse_distances(positions, self.lattice), self.orbits)
         return nearest_distances(x / self.scale, *self._compared) / float(self.limit)
 
@@ -255,13 +255,13 @@ class Domain:
         return Outside(frames, below, reason)
 
     def _turned(self, positions: np.ndarray) -> np.ndarray:
-        """Whether each torsion of frames (M, N, 3) Å is far from training values, (M, T)."""
+        """Booleans (M, T), True for torsions at `positions` far from training values."""
         if self.chains is None or self.allowed is None:
             return np.zeros((len(positions), 0), bool)
         return Turns(self.chains, self.allowed.astype(bool)).unusual(positions, self.lattice)
 
     def trained_on(self, positions: np.ndarray) -> np.ndarray:
-        """Whether each of the frames (M, N, 3) Å is a training frame, (M,)."""
+        """Booleans (M,), True for training frames among the `positions` (M, N, 3) Å."""
         marks = signatures(inverse_distances(positions, self.lattice))
         known = self.signatures[np.argsort(self.signatures[:, 0])]
         start = np.searchsorted(known[:, 0], marks[:, 0] * (1.0 - _SAME))
@@ -343,7 +343,7 @@ def outside(
 
 
 def trained_on(trained: Sequence[Trained], positions: np.ndarray) -> np.ndarray:
-    """Whether each frame (M, N, 3) Å is one of the training frames `trained`, (M,)."""
+    """Booleans (M,), True for training frames among the `positions` (M, N, 3) Å."""
     found = np.zeros(len(positions), bool)
     for part in trained:
         own = positions if part.atoms is None else positions[:, list(part.atoms)]

@@ -192,7 +192,7 @@ def _shape_of(potential: Potential) -> tuple:
 
 
 def _others(term: Term) -> tuple:
-    """(name, value) of each static field, without names and fields set by padding."""
+    """Pairs (name, value) of static fields, except names and fields set by padding."""
     left_out = {"n_atoms", *term.adaptable, *array_fields(term), *name_fields(term)}
     return tuple((f.name, getattr(term, f.name)) for f in fields(term) if f.name not in left_out)
 

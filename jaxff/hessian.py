@@ -59,8 +59,8 @@ def checked_hessian(positions, hessian) -> tuple[np.ndarray, np.ndarray]:
 def check_rigid_motion(positions: np.ndarray, hessian: np.ndarray) -> None:
     """Check that translations and rotations of the molecule cause no forces.
 
-    They cause none at stationary points.  The check fails if the Hessian and the positions differ
-    in orientation or atom order, or if the geometry is far from a stationary point.
+    At stationary points, these motions cause no forces.  The check fails if the Hessian and the
+    positions differ in orientation or atom order, or if the geometry is not a stationary point.
 
     Args:
         positions: (N, 3) Å.

@@ -219,11 +219,11 @@ class Molecule:
     # -- changing and writing -------------------------------------------------------------
 
     def with_positions(self, positions: Any) -> Molecule:
-        """The same molecule at other positions (N, 3) Å."""
+        """The molecule with new positions (N, 3) Å."""
         return replace(self, positions=positions)
 
     def reorder(self, order: Sequence[int] | np.ndarray) -> Molecule:
-        """The same molecule with atom ``order[i]`` at place i.
+        """The molecule with atom ``order[i]`` at place i.
 
         Args:
             order: (N,) permutation of the atom indices.
@@ -248,11 +248,11 @@ class Molecule:
     # -- matching -------------------------------------------------------------------------
 
     def match(self, other: Molecule) -> np.ndarray:
-        """Match the atoms of another molecule to those of this one by graph isomorphism.
+        """Match the atoms of `other` to those of this molecule by graph isomorphism.
 
         Elements and bonds must agree; bond orders are ignored.  If both molecules have the same
-        order of atoms, this order is kept.  Otherwise, of equivalent atoms those are matched whose
-        distances in the two geometries are most similar.
+        order of atoms, this order is kept.  Otherwise, equivalent atoms are assigned such that the
+        interatomic distances in the two geometries are most similar.
 
         Returns:
             (N,) index in `other` of each atom: ``other.reorder(self.match(other))`` has the atom
@@ -375,7 +375,7 @@ def perceive_bonds(numbers, positions, lattice=None) -> np.ndarray:
 
 
 def _closeness(positions: np.ndarray) -> np.ndarray:
-    """1/(r + 1 Å), (N, N), of all distances r in a geometry (N, 3) Å."""
+    """Matrix (N, N) of 1/(r + 1 Å) with the distances r at positions (N, 3) Å."""
     return 1.0 / (np.linalg.norm(positions[:, None] - positions, axis=-1) + 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Padding of molecules to common sizes with ghosts, which affect no other atom."""
+"""Padding of molecules to common sizes with ghosts, which affect no real atom."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _padded_terms(terms: list[Term], n_atoms: int) -> list[Term]:
 
 
 def with_equal_names(terms: list[Term]) -> list[Term]:
-    """The terms; their fields `name_fields` have the values of the first term."""
+    """The terms, with the values of the first term in their fields `name_fields`."""
     first = terms[0]
     names = {name: getattr(first, name) for name in name_fields(first)}
     return [replace(term, **names) for term in terms]

@@ -159,11 +159,11 @@ class FreeParameters:
         return {name: places[name] for name in self.columns}
 
     def no_moves(self) -> Moves:
-        """Moves that change nothing, {name: zeros}."""
+        """Moves (scaled changes) of zero, {name: zeros}."""
         return {name: jnp.zeros_like(v) for name, v in self.values(self.start.params).items()}
 
     def params(self, moves: Moves) -> Params:
-        """All parameters after `moves`; fixed rows keep their initial values."""
+        """All parameters after the scaled changes `moves`; fixed rows do not change."""
         moved = {}
         for name, start in self.values(self.start.params).items():
             moved[name] = start + self.columns[name].scale * moves[name]
@@ -173,21 +173,21 @@ class FreeParameters:
         return self.with_values(moved)
 
     def with_values(self, values: Moves) -> Params:
-        """All parameters, with the free arrays replaced by `values`, {name: array}."""
+        """All parameters, where `values`, {name: array}, replace the free arrays."""
         leaves, structure = jax.tree.flatten(self.start.params)
         for name, place in self._places.items():
             leaves[place] = values[name]
         return jax.tree.unflatten(structure, leaves)
 
     def moved(self, moves: Moves) -> Potential:
-        """The potential after `moves`; the dtypes of the parameters do not change."""
+        """The potential after the scaled changes `moves`; the dtypes do not change."""
         moved, start = self.params(moves), self.start.params
         return self.start.replace(
             jax.tree.map(lambda new, old: new.astype(old.dtype), moved, start)
         )
 
     def confined(self, moves: Moves) -> Moves:
-        """The moves, changed to respect bounds of columns and conserved quantities."""
+        """The scaled changes `moves`, corrected for bounds and conserved quantities."""
         values = self.values(self.params(moves))
         clipped = {
             name: jnp.clip(values[name], column.lower, column.upper)
@@ -196,7 +196,7 @@ class FreeParameters:
         return self.conserving(self._moves(clipped))
 
     def conserving(self, moves: Moves) -> Moves:
-        """The moves, changed to conserve quantities such as the net charge."""
+        """The scaled changes `moves`, corrected to conserve, for example, the charge."""
         params: dict[str, Any] = dict(self.params(moves))
         start = self.start.params
         for program in (self.start.program, *self.other_programs):
@@ -206,7 +206,7 @@ class FreeParameters:
         return self._moves(self.values(params))
 
     def limits(self) -> tuple[Moves, Moves]:
-        """The lowest and the highest moves that the bounds of the columns allow."""
+        """Lowest and highest moves (scaled changes) within the bounds of the columns."""
         start = self.values(self.start.params)
         low, high = (
             {

@@ -209,7 +209,7 @@ class Potential:
         return out
 
     def replace(self, params: Params) -> Potential:
-        """The potential with other parameters of equal names and shapes.
+        """The potential with new parameters, which have equal names and shapes.
 
         Raises:
             InputError: a name or a shape differs.
@@ -226,11 +226,11 @@ class Potential:
         return Potential(self.program, params, self.molecule, self.origin, _parts(self))
 
     def with_origin(self, origin) -> Potential:
-        """The potential with another `origin`; see `Potential`."""
+        """The potential with a new `origin`; see `Potential`."""
         return Potential(self.program, self.params, self.molecule, origin, self.trained)
 
     def with_training(self, trained: Sequence[Trained]) -> Potential:
-        """The potential with other training frames `trained`; see `Potential`."""
+        """The potential with new training frames `trained`; see `Potential`."""
         return Potential(self.program, self.params, self.molecule, self.origin, trained)
 
     def astype(self, dtype) -> Potential:
@@ -309,7 +309,7 @@ class Potential:
         """The potential placed on some atoms of a larger or reordered system.
 
         Args:
-            atoms: (n_atoms,) distinct indices; atom ``atoms[i]`` of the system is atom i here.
+            atoms: (n_atoms,) distinct indices; atom ``atoms[i]`` of the system is atom i of `self`.
 
         Raises:
             InputError: the number of indices is wrong, or an index is negative or repeated.
@@ -357,7 +357,7 @@ class Potential:
         """The sum of some terms, such as ``hybrid.only("gdml")``.
 
         Raises:
-            InputError: there is no name, or a name is not that of a term.
+            InputError: no name is given, or there is no term with a given name.
         """
         known = [p.name for p in self.program.placed]
         if not names or (unknown := set(names) - set(known)):

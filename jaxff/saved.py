@@ -233,7 +233,7 @@ def _trained(header: dict, file: NpzReader, path) -> list[Trained]:
     """The training frames of the potential; files of earlier versions contain none.
 
     Raises:
-        InputError: their description is damaged.
+        InputError: the description of the training frames is damaged.
     """
     parts = []
     for i, entry in enumerate(header.get("trained", ())):
@@ -265,11 +265,11 @@ def _kind(name: str, path) -> type[Term]:
 def _structure(tree, term: Term, path):
     """The structure of a tree as JSON values; leaves are numbered as in JAX.
 
-    Nodes are dicts, lists and tuples.  The result is `_TEMPLATE` for a tree with other nodes that
-    has the structure of `term.template()`.
+    Nodes are dicts, lists and tuples.  For a tree with nodes of other types, the result is
+    `_TEMPLATE` if the tree has the structure of `term.template()`.
 
     Raises:
-        InputError: the tree has other nodes, and its structure is not that of the template.
+        InputError: the tree has nodes of other types and not the structure of the template.
     """
     count = iter(range(len(jax.tree.leaves(tree))))
 

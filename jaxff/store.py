@@ -337,7 +337,7 @@ class Rows:
             file.write(record.tobytes())
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each row is complete (count,), and values (count, width) or zeros."""
+        """Booleans (count,), True for complete rows, and values (count, width) or 0."""
         table = np.zeros((self.count, self.width + 1))
         if self.path.exists():
             raw = np.fromfile(self.path, np.float64)[: table.size]

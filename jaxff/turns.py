@@ -60,10 +60,10 @@ class Turns:
         return cls(atoms, allowed)
 
     def unusual(self, positions: np.ndarray, lattice: np.ndarray | None = None) -> np.ndarray:
-        """Whether each torsion has a value that is not allowed, (M, T).
+        """Booleans (M, T), True for torsions with values that are not allowed.
 
-        A frame and its mirror image have equal energies.  Therefore the mirror image is used if it
-        has fewer such torsions.
+        A frame and its mirror image have equal energies.  Therefore the one with fewer values that
+        are not allowed is used.
 
         Args:
             positions: (M, N, 3) Å.

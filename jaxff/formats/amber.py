@@ -106,7 +106,7 @@ def read_inpcrd(path) -> np.ndarray:
     """Read the positions (N, 3) Å of an AMBER coordinate file (inpcrd, ASCII rst7).
 
     Raises:
-        InputError: the file is missing, binary, truncated or of another format.
+        InputError: the file is missing, binary, truncated or not an inpcrd file.
     """
     lines = _text(path, "an ASCII AMBER coordinate file (inpcrd, rst7)").splitlines()
     try:

@@ -83,7 +83,7 @@ def read_gro(path: str | Path) -> Gro:
     """Read a GROMACS coordinate file.
 
     Raises:
-        InputError: the file is missing, truncated or of another format.
+        InputError: the file is missing, truncated or not a gro file.
     """
     path = Path(path)
     if not path.is_file():

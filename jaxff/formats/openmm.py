@@ -235,7 +235,7 @@ def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
 
     Args:
         path: the xml file.
-        topology: all other terms of the potential.
+        topology: all terms of the potential except Morse bonds.
         potential: the potential.
 
     Returns:

@@ -19,8 +19,8 @@ import numpy as np
 from jaxff.gaff.table import Entry, ParameterTable, Types, directed
 
 # Types that may replace a type, with penalties.  Several replacements may follow each other.  Types
-# inside a conjugated system (ce, ne) are replaced by types outside.  The reverse has a high
-# penalty, because c2=n2 is similar to ce=n2, but not to ce-ne.
+# inside a conjugated system (ce, ne) are replaced by types outside.  The reverse replacement
+# has a high penalty, because c2=n2 is similar to ce=n2, but not to ce-ne.
 SIMILAR: dict[str, dict[str, float]] = {
     "c": {"c2": 3},
     "c1": {"cg": 1, "c2": 6},
@@ -123,7 +123,7 @@ class Estimate:
     """Estimated parameters of one interaction.
 
     Attributes:
-        values: the parameters, as in `Entry`.
+        values: the parameters, in the units of `jaxff.gaff.table.Entry`.
         source: the entry or the rule from which the values are taken.
         reason: the analogy in words.
         penalty: measure of the difference of the types; see the module.

@@ -34,7 +34,7 @@ class Assigned:
         kind: "bond", "angle", "torsion", "improper" or "lj".
         atoms: indices of the atoms; the centre of an improper is third.
         types: types of these atoms.
-        values: the parameters, as in `Entry`.
+        values: the parameters, in the units of `jaxff.gaff.table.Entry`.
         source: file and line of the entry, or the rule.
         analogy: the analogy in words; "" if the file has an entry for these types.
         penalty: penalty of the analogy; 0 if the file has an entry.

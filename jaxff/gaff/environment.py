@@ -52,7 +52,7 @@ class Environment:
 
     @cached_property
     def orders(self) -> dict[tuple[int, int], int]:
-        """Bond orders, {(i, j): order}, with both orders of each pair."""
+        """Bond orders, {(i, j): order}, with the keys (i, j) and (j, i) of each bond."""
         pairs = self.lewis.molecule.bonds.tolist()
         both = {}
         for (i, j), order in zip(pairs, self.lewis.orders.tolist(), strict=True):
@@ -81,11 +81,11 @@ class Environment:
         return any(self.symbols[b] in elements for b in self.neighbours[a])
 
     def in_ring(self, a: int, size: int) -> bool:
-        """Whether atom a is in a ring of this size."""
+        """Whether atom a is in a ring of `size` atoms."""
         return any(len(ring) == size and a in ring for ring in self.rings)
 
     def share_ring(self, a: int, b: int, size: int | None = None) -> bool:
-        """Whether atoms a and b are in one ring, of this size if it is given."""
+        """Whether atoms a and b share a ring (of `size` atoms, if `size` is given)."""
         return any(a in ring and b in ring and size in (None, len(ring)) for ring in self.rings)
 
     def has_oxide(self, a: int) -> bool:

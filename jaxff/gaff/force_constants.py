@@ -192,7 +192,7 @@ def _direction(R, end, vertex, other) -> np.ndarray:
 
 
 def _opening(R, end, vertex, other) -> np.ndarray:
-    """Projector p pᵀ (3, 3) on p = `_direction`; for straight angles its mean."""
+    """Projector p pᵀ (3, 3) on p = `_direction`; its mean for straight angles."""
     if _angle(R, end, vertex, other) > STRAIGHT:
         along = _unit(R[end] - R[vertex])
         return 0.5 * (np.eye(3) - np.outer(along, along))

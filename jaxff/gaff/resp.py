@@ -63,7 +63,7 @@ def resp(molecule: Molecule, conformers: Sequence[np.ndarray] | None = None) -> 
 
 
 def potential_at(molecule: Molecule) -> ESP:
-    """HF/6-31G* electrostatic potential on Merz-Kollman surfaces, by PySCF.
+    """HF/6-31G* potential of a molecule on Merz-Kollman surfaces, by PySCF.
 
     Raises:
         InputError: PySCF is not installed, an element or the geometry is not supported, or

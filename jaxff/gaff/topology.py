@@ -64,7 +64,7 @@ class Topology:
     exclusions: np.ndarray
 
     def reorder(self, order: Sequence[int] | np.ndarray) -> Topology:
-        """The same topology with atom ``order[i]`` at place i.
+        """The topology with atom ``order[i]`` at place i.
 
         Args:
             order: (N,) permutation of the atom indices.

@@ -152,7 +152,7 @@ def read_dcd(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
         molecule: molecule that the file must belong to, or None.
 
     Raises:
-        InputError: the file is missing or damaged, or has another number of atoms.
+        InputError: the file is missing or damaged, or its number of atoms is wrong.
     """
     path = existing(path)
     counters, n_atoms = read_header(path)

@@ -181,9 +181,9 @@ class Ensemble:
 class NVE(Ensemble):
     """Constant energy by velocity Verlet.
 
-    The motion of the centre of mass is removed from random initial velocities, but not from given
-    ones.  A free molecule of N atoms has 3N − 3 degrees of freedom, or 3N − 6 if the rotation is
-    removed.
+    The motion of the centre of mass is removed from random initial velocities, but not from those
+    of `Start.velocities`.  A free molecule of N atoms has 3N − 3 degrees of freedom, or 3N − 6 if
+    the rotation is removed.
 
     Attributes:
         temperature: temperature of random initial velocities, K.

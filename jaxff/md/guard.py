@@ -16,8 +16,8 @@ from jaxff.md.settings import Stop
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 
-# A kinetic energy counts as an explosion if it is this many times the one that thermal fluctuations
-# exceed once in 10¹² frames.
+# A kinetic energy counts as an explosion if it is this many times the kinetic energy that thermal
+# fluctuations exceed once in 10¹² frames.
 EXPLOSION = 10.0
 # Largest error of the total energy of velocity Verlet, in units of the kinetic energy.  Time steps
 # just below the limit of stability have errors up to a third.

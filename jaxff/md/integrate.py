@@ -20,7 +20,7 @@ CHUNK_FRAMES = 256
 class Frame(NamedTuple):
     """The recorded part of a state.
 
-    With replicas each field has a leading axis.  For several frames a further axis comes first.
+    With R replicas each field has a leading axis R.  For F frames an axis F precedes all others.
 
     Attributes:
         positions: (N, 3) Å, relative to the origin.

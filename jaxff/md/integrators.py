@@ -208,5 +208,5 @@ def _kinetic(momenta, masses):
 def _chain():
     from jax_md.simulate import nose_hoover_chain
 
-    # One substep of one piece: with more, jax-md casts their lengths to float32.
+    # One substep and one piece: for larger numbers, jax-md casts step lengths to float32.
     return nose_hoover_chain(1.0, CHAIN_LENGTH, 1, 1, 1.0)

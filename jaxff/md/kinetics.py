@@ -8,7 +8,7 @@ from jaxff import units
 
 # kcal/mol in one amu (Å/fs)²
 KINETIC = units.TIME**2
-# A molecule whose smallest moment of inertia is below this share of its largest counts as linear.
+# A molecule whose smallest moment of inertia is below this share of the largest is linear.
 LINEAR = 1e-5
 
 
@@ -30,7 +30,7 @@ def temperature(energy, degrees_of_freedom) -> np.ndarray:
 
 
 def without_translation(masses, velocities, xp=np):
-    """Velocities (N, 3) Å/fs minus that of the centre of mass; masses (N,) amu.
+    """Velocities (N, 3) Å/fs relative to the centre of mass; masses (N,) amu.
 
     `xp` is NumPy or jax.numpy.
     """
@@ -81,7 +81,7 @@ def conserved_degrees(masses, positions, velocities) -> int:
 
 
 def rotational_degrees(n_atoms: int) -> int:
-    """Number of rotational degrees of freedom: 0, 2 or 3 for one, two or more atoms.
+    """Number of rotational degrees of freedom: 0 (one atom), 2 (two) or 3 (more).
 
     Molecules with a linear minimum have three, because they bend during the dynamics.
     """

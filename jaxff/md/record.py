@@ -35,8 +35,8 @@ class Run:
         potential_energies, kinetic_energies: (F,) kcal/mol.
         temperatures: (F,) K, from kinetic energies and `degrees_of_freedom`.
         times: (F,) fs since the start; no axis of replicas.
-        degrees_of_freedom: () or (R,), 3N for Langevin dynamics, otherwise 3N minus the conserved
-            ones.
+        degrees_of_freedom: () or (R,), 3N for Langevin dynamics, otherwise 3N minus the number
+            of degrees of freedom without kinetic energy.
         state: last state; pass it to `simulate` to continue.
         seconds: wall-clock time of the dynamics without compilation, s.
         compile_seconds: wall-clock time of the compilation, s.

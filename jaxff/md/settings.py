@@ -80,8 +80,8 @@ class Start:
     Attributes:
         positions: (N, 3) Å, or (R, N, 3) Å of R replicas (None: the geometry of the molecule).
         velocities: (N, 3) or (R, N, 3) Å/fs (None: random, at the temperature of the ensemble).
-        replicas: number R of independent replicas.  None: the leading axis of `positions` or
-            `velocities` with three axes, otherwise one molecule without an axis of replicas.
+        replicas: number R of independent replicas.  None: the length of the leading axis if
+            `positions` or `velocities` have three axes, otherwise one molecule without this axis.
         seed: whole number from 0 to 2⁶³ − 1 for velocities and noise.  Replica r equals a single
             simulation with the seed ``seed + r``.
 
@@ -126,7 +126,7 @@ class Output:
             arrays have no frames, which saves memory in long simulations.
 
     Raises:
-        InputError: `every` is not a positive whole number, or the two files are the same.
+        InputError: `every` is not a positive whole number, or `path` equals `restart`.
     """
 
     path: str | Path | None = None
@@ -155,13 +155,13 @@ class Stop:
     """Limits that stop a simulation, in addition to numbers that are not finite.
 
     Attributes:
-        stretch: largest allowed length of a bond, in units of the length at the start (with
-            replicas, the longest one).  None: no limit.
+        stretch: largest allowed length of a bond, in units of its initial length (with replicas,
+            the largest initial length of this bond).  None: no limit.
         max_temperature: highest allowed temperature, K; infinity means no limit.  None: a value
             that thermal fluctuations do not reach, or at constant energy a limit on the change of
             the total energy.
         on_extrapolation: "warn" counts the frames outside the training data of the potential (see
-            `jaxff.domain`).  "stop" also stops the simulation a few fs after the first one.
+            `jaxff.domain`).  "stop" also stops the simulation a few fs after the first such frame.
             "ignore" does not compare frames.
 
     Raises:

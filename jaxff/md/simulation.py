@@ -37,7 +37,7 @@ class SimulationError(ArithmeticError):
     """A number that is not finite, an explosion or a broken bond in a simulation.
 
     Attributes:
-        run: the frames recorded before the fault; `run.state` is the state of the last one.
+        run: the frames recorded before the fault; `run.state` is the state at the last of them.
         step: first step with the fault.
         time: time of this step, fs.
         atoms: indices of the atoms with the fault; empty if only an energy is wrong.
@@ -108,7 +108,7 @@ class Simulation:
         store: the restart file.
         first: state at the start.
         fresh: whether `first` is a frame to record.
-        state: state to continue from: that of the restart file, or `first`.
+        state: state to continue from: the state in the restart file, or `first`.
         last: number of the last step.
         marks: ends of the trajectory files at `state`; None for new files.
         compared: statistics of the frames before `state`, see `Watch.continued`.
@@ -342,7 +342,7 @@ def _restarted(
 
 
 def _spread(tree, replicas: int | None):
-    """Distribute replicas over all devices if each gets the same number."""
+    """Distribute replicas over all devices if each device gets the same number."""
     devices = jax.devices()
     if replicas is None or len(devices) == 1 or replicas % len(devices):
         return tree

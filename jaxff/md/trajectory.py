@@ -106,7 +106,7 @@ def read_trajectory(path, topology: Molecule | None = None) -> dict[str, np.ndar
         topology: molecule that the file must belong to (None: any molecule).
 
     Returns:
-        The arrays that the format contains by name, see `jaxff.md.trajectory`.
+        {name: array} of the quantities in the format; see `jaxff.md.trajectory`.
 
     Raises:
         InputError: the suffix is unknown, or the file is damaged or belongs to another program or

@@ -52,7 +52,7 @@ class ClassTwo(Term):
             their coupling.
         bond_dihedral_rows, angle_dihedral_rows: (D, 3), (D, 2) types of the couplings of each
             dihedral with its bonds and angles.
-        bond_labels, angle_labels, ...: names of the types, one field for each field of types.
+        bond_labels, angle_labels and so on: names of the types in bond_rows, angle_rows and so on.
     """
 
     kind: ClassVar[str] = "class2"

@@ -343,7 +343,7 @@ def _built(function: Callable, config: str) -> tuple[Callable, Any]:
     """Call a builder; return `apply` and the example of the weights, or None.
 
     Raises:
-        InputError: the builder returns neither a function nor such a pair.
+        InputError: the builder returns neither a function nor a function and an example.
     """
     try:
         made = function(**json.loads(config))

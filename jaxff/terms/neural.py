@@ -105,7 +105,7 @@ def outputs_of(weights, rows, x) -> dict:
 def turned(x, order: Sequence[int], palindromic):
     """Features (n, F) for reversed atoms, or x if the reversal changes the types.
 
-    The mean of the outputs for both features does not depend on the order of atoms.
+    The mean of the outputs for x and for the result does not depend on the order of atoms.
 
     Args:
         x: (n, F) features.
@@ -164,7 +164,7 @@ class _Neural(Term):
 
     @classmethod
     def upgraded(cls, params):
-        """Convert columns of file version 1 (hidden_kernel, ...) to a tree of weights."""
+        """Convert columns of file version 1, such as hidden_kernel, to a tree of weights."""
         out: dict[str, Any] = {}
         for column, value in params.items():
             layer, _, key = column.rpartition("_")

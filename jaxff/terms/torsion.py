@@ -144,14 +144,14 @@ class FourierTorsion(Term):
         return tuple(f"{name} n={n}" for name, n in zip(names, periodicity, strict=True))
 
     def alike(self, others: Sequence[Self]) -> Self:
-        """The same torsions; `rows` has columns for the periodicities of all `others`."""
+        """The term, with columns of `rows` for the periodicities of all terms `others`."""
         counts = [Counter(other.periodicities) for other in others]
         most = {n: max(count[n] for count in counts) for n in set().union(*counts)}
         term = self._with_periodicities(Counter(most))
         return replace(term, rows=np.asarray(term.rows))
 
     def _with_periodicities(self, count: Counter[int]) -> Self:
-        """The same torsions with count[n] columns of `rows` for each periodicity n.
+        """The term, with count[n] columns of `rows` for each periodicity n.
 
         In added columns every entry is −1, which means no Fourier term.
         """

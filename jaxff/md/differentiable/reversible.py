@@ -46,8 +46,8 @@ def _forwards(setup: Setup, params, inputs, miss):
 def _backwards(setup: Setup, kept, cotangents):
     """Return cotangents of parameters, inputs and `miss`, by one backward pass.
 
-    The last half kick of a step and the first one of the next step share one evaluation of the
-    forces.  At each recorded frame the backward motion restarts from that frame.
+    The last half kick of a step and the first half kick of the next step share one evaluation of
+    the forces.  At each recorded frame the backward motion restarts from that frame.
     """
     moving, fixed, inputs, (recorded_R, recorded_p) = kept
     bar_frames, each = [dense(bar) for bar in cotangents], each_replica(inputs)
@@ -110,8 +110,8 @@ def _flow(ensemble: type[Ensemble], t, R, p, inputs: Inputs):
 def _unflow(ensemble: type[Ensemble], t, R, p, inputs: Inputs):
     """Inverse of `_flow`: the positions and momenta (N, 3) before the step.
 
-    `_flow` moves the positions by half a step with the old momenta and half a step with the new
-    ones.  In between it scales the momenta and adds noise.
+    `_flow` moves the positions by half a step, scales the momenta and adds noise, and then moves
+    the positions by another half step.
     """
     zero = jnp.zeros_like(R)
     _, noise = _flow(ensemble, t, zero, zero, inputs)

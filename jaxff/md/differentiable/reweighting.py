@@ -117,7 +117,7 @@ def energies_of(program: Program, params: Params, positions) -> Array:
 
 def by_frames(function, positions: Array, most: int):
     """Apply a function to positions (F, N, 3) Å of `most` frames at a time."""
-    # A chunk that divides the number of frames compiles once; otherwise the rest compiles again.
+    # A chunk that divides the number of frames compiles once; a smaller last chunk compiles again.
     even = max(n for n in range(1, most + 1) if len(positions) % n == 0)
     size = even if 4 * even >= most else most
     return jax.lax.map(function, positions, batch_size=min(size, max(len(positions), 1)))
@@ -156,7 +156,7 @@ def effective_frames(weights) -> Array:
 def average(
     potential: Potential, frames: Frames, values: Array | Callable[[Array], Array]
 ) -> Array:
-    """Mean (...) of an observable under a potential, from frames of another one.
+    """Mean (...) of an observable under a potential, by reweighting of frames.
 
     The average is differentiable by the parameters.  `reweight` shows whether to trust it.
 
@@ -306,7 +306,7 @@ class Sampling:
         molecule: elements, masses and first geometry, in the atom order of the potential.
         ensemble: an ensemble with a thermostat and one constant temperature.
         steps: number of recorded steps of each replica, a multiple of `every`.
-        equilibration: number of earlier steps, a multiple of `every`.
+        equilibration: number of steps before the recorded steps, a multiple of `every`.
         every: number of steps between frames.
         start: replicas, seed, and optionally positions for the first draw.
 
@@ -384,7 +384,7 @@ class Sampling:
 
 
 def _systematic(weights: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Indices (count,) drawn with these weights by systematic resampling."""
+    """Indices (count,) drawn with `weights` by systematic resampling."""
     if not np.isfinite(weights).all():
         raise InputError("previous frames have energies that are not finite: remove such frames")
     points = (np.random.default_rng(seed).random() + np.arange(count)) / count

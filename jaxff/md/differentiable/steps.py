@@ -154,7 +154,7 @@ def forces(program: Program, params: Params, R):
     return -jax.grad(program.energy, argnums=1)(params, R)
 
 
-# The same for reverse mode: it keeps R only and costs less than the derivative of `forces`.
+# Forces for reverse mode: they store R only and cost less than the derivative of `forces`.
 pulled_forces = jax.custom_vjp(forces, nondiff_argnums=(0,))
 
 
@@ -179,8 +179,8 @@ def pull(energy, moving, fixed, R, bar):
 
     Args:
         energy: function of parameters and positions R.
-        moving: parameters that need a gradient; None in place of the others.
-        fixed: the other parameters; None in place of those in `moving`.
+        moving: parameters that need a gradient; None in place of all other parameters.
+        fixed: parameters that need no gradient; None in place of those in `moving`.
         R: (..., N, 3) Å.
         bar: (..., N, 3) cotangent of the forces.
 
