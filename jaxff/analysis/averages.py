@@ -36,7 +36,7 @@ def average(per_frame: ArrayLike, weights: ArrayLike | None = None) -> Array:
         the mean (...), in the unit of the values.
 
     Raises:
-        InputError: the weights have another shape, or their sum is not one.
+        InputError: the weights have a wrong shape, or the sum of the weights is not one.
     """
     per_frame = floating(per_frame)
     if weights is None:
@@ -52,9 +52,9 @@ def mean_and_error(
 
     Without `n_blocks`, the error of each component is the larger of two estimates:
 
-    - Blocking: neighbours are averaged in pairs (Flyvbjerg and Petersen, J. Chem. Phys. 91, 461
-      (1989)) until the averages pass a test of independence (Jonsson, Phys. Rev. E 98, 043304
-      (2018)).  The test stops slightly too early.
+    - Blocking: neighbouring values are averaged in pairs (Flyvbjerg and Petersen, J. Chem. Phys.
+      91, 461 (1989)) until the averages pass a test of independence (Jonsson, Phys. Rev. E 98,
+      043304 (2018)).  The test stops the averaging slightly too early.
     - Autocorrelation time, which underestimates slow correlations combined with fast oscillations.
 
     Both estimates are too small if the series is shorter than fifty autocorrelation times.
@@ -173,9 +173,10 @@ def _correlated_frames(deviations):
 def _blocked_variance(deviations):
     """Compute the variance (...) of the mean by blocking, from deviations (F, ...).
 
-    Let s be the variance and g the lag-one autocovariance of the n blocks at a level.  If these
-    blocks are uncorrelated, the sum of ((n − 1) s/n² + g)² n/s² over this level and all coarser
-    levels has a χ² distribution.  The first level that passes this test gives the variance.
+    At each level, neighbouring blocks of the previous level are averaged.  Let s be the variance
+    and g the lag-one autocovariance of the n blocks at a level.  If these blocks are uncorrelated,
+    the sum of ((n − 1) s/n² + g)² n/s² over this level and all coarser levels has a χ²
+    distribution.  The first level that passes this test gives the variance.
     """
     from scipy.stats import chi2
 

@@ -27,7 +27,7 @@ def distances(positions: ArrayLike, pairs: ArrayLike, box: ArrayLike | None = No
         box: edges of an orthorhombic box, (3,) Å, or of a cubic box, () Å; None in vacuum.
 
     Raises:
-        InputError: indices that are not pairs of different atoms, or a box of another shape.
+        InputError: indices that are not pairs of different atoms, or a box with a wrong shape.
     """
     positions = floating(positions)
     check_box(box)

@@ -55,7 +55,7 @@ def occupations(
 
     Raises:
         InputError: edges that do not increase or span more than the period, a width that is not
-            positive or exceeds an eighth of the period, or samples of another shape.
+            positive or exceeds an eighth of the period, or samples with a wrong shape.
     """
     samples = _checked_samples(samples, edges, width, period)
     return _occupations(samples, jnp.asarray(edges, samples.dtype), width, period)
@@ -104,8 +104,8 @@ def pair_occupations(
         box: edges of an orthorhombic box, (3,) Å, or of a cubic box, () Å; None in vacuum.
 
     Raises:
-        InputError: as for `occupations` and `distances`; or edges beyond half the box, because
-            nearest images do not include all longer distances.
+        InputError: as for `occupations` and `distances`.  Also: edges beyond half the box, where
+            nearest images do not give all distances.
     """
     positions = floating(positions)
     if positions.ndim != 3 or positions.shape[0] == 0:

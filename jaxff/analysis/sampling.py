@@ -30,9 +30,9 @@ class Agreement(NamedTuple):
         divergence: Jensen-Shannon divergence in bits; 0 for equal distributions, 1 for disjoint
             distributions.
         chance_overlap, chance_divergence: mean and standard deviation of both measures for two
-            samplings of the same distribution with the same lengths.  The given samplings differ
-            significantly only if their overlap is smaller, or their divergence larger, than these
-            values.
+            samplings of one distribution, with the lengths of the given samplings.  The given
+            samplings differ significantly only if the overlap is smaller, or the divergence
+            larger, than these values.
     """
 
     overlap: Estimate
@@ -265,11 +265,11 @@ def residence(
     Args:
         distances: (F, K) distances of the frames, in the order of time, from the minima: `rmsd` in
             Å, or `torsion_distance` in rad.
-        within: largest distance of a frame from the nearest minimum, in the same unit.
+        within: largest distance of a frame from the nearest minimum, in the unit of `distances`.
         n_blocks: as for `mean_and_error`.
 
     Raises:
-        InputError: distances of another shape or NaN, or fewer than two frames.
+        InputError: distances with a wrong shape or NaN, or fewer than two frames.
     """
     d = np.asarray(distances, float)
     if d.ndim != 2 or not d.size or np.isnan(d).any():

@@ -75,7 +75,7 @@ class Scan:
         """Read a file that `save` wrote.
 
         Raises:
-            InputError: the file is of another kind, damaged, or has another format version.
+            InputError: the file is not a scan, is damaged, or has an unknown format version.
         """
         file = NpzReader(path, "scan")
         try:

@@ -88,7 +88,7 @@ def spectrum(
         step: time step of the dynamics, fs, to correct the wavenumbers for the time step; None for
             no correction.  Velocity Verlet and BAOAB shift an angular frequency ω to ω' with
             ω = 2/step sin(ω' step/2) (Hairer, Lubich and Wanner, Acta Numer. 12, 399 (2003)):
-            19 cm⁻¹ too high at 3,700 cm⁻¹ and 0.5 fs.
+            ω' is 19 cm⁻¹ too high at 3,700 cm⁻¹ and 0.5 fs.
 
     Raises:
         InputError: arrays with wrong shapes, values that are not finite or not positive, no

@@ -280,7 +280,11 @@ class Ordering:
     rmsd: np.ndarray
 
     def rows(self) -> list[list]:
-        """Return rows of potential, minimum (from 1), unrelaxed, relaxed, nearest and rmsd."""
+        """Return one row of a table for each potential and minimum.
+
+        A row contains the name of the potential, the number of the minimum (from 1), and the
+        values of unrelaxed, relaxed, nearest (from 1) and rmsd.
+        """
         return [
             [name, k + 1, self.unrelaxed[p, k], self.relaxed[p, k], self.nearest[p, k] + 1,
              self.rmsd[p, k]]

@@ -30,18 +30,18 @@ def free_energy(
     """Compute the free energy −kT ln(p/J) along a coordinate with density p and Jacobian J.
 
     Args:
-        density: (..., bins) probability density of the coordinate, with any norm.
+        density: (..., bins) probability density of the coordinate, which need not be normalised.
         edges: (bins + 1,) Å or rad.
         temperature: () K.
         jacobian: "none" (J = 1), "distance" (J = r²) or "angle" (J = sin θ), averaged over each
-            bin.  With the correct J, the free energy is constant without forces.
+            bin.  With the correct J, the free energy of atoms without interactions is constant.
 
     Returns:
         the free energy (..., bins) kcal/mol with minimum zero; infinite, with zero gradient, for
         density zero.
 
     Raises:
-        InputError: an unknown Jacobian, or edges for another number of bins.
+        InputError: an unknown Jacobian, or edges that do not match the number of bins.
     """
     density = floating(density)
     _check(density, edges, jacobian)

@@ -11,11 +11,12 @@ from jaxff.molecule import Molecule
 
 
 def rotatable_torsions(molecule: Molecule) -> np.ndarray:
-    """Return one torsion (i, j, k, l) for each rotatable bond j-k, with the heaviest end atoms.
+    """Return one torsion (i, j, k, l) for each rotatable bond j-k.
 
-    A rotatable bond is outside rings.  Both atoms have other neighbours and are not linear.
-    Torsions are in order of decreasing mass of the lighter end atom, and those of symmetric tops,
-    such as methyl groups, are last.
+    The end atoms i and l are the heaviest neighbours of j and k.
+    A rotatable bond is outside rings.  The atoms j and k are not linear, and each is bonded to a
+    further atom.  Torsions are in order of decreasing mass of the lighter end atom.  Torsions of
+    symmetric tops, such as methyl groups, are last.
 
     Returns:
         (T, 4) atom indices.

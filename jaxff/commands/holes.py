@@ -35,7 +35,7 @@ MORE = (
     "is too low.\nRepeat the command to continue an interrupted run with --label."
 )
 EXAMPLE = "jaxff holes model.npz data.npz --label gfn2-xtb -o mended"
-# As `Search`, which needs JAX.
+# Default dynamics of `Search`, copied because importing `Search` would load JAX.
 SAMPLING = Sampling(600.0, spacing=20.0, equilibration=0.0, replicas=8)
 
 

@@ -56,7 +56,8 @@ def load_molecule(text: str, charge: int | None, seed: int) -> Molecule:
         seed: random seed of the geometry of a SMILES string.
 
     Raises:
-        InputError: the molecule cannot be read, or the SMILES string has another charge.
+        InputError: the molecule cannot be read, or the charge of the SMILES string differs from
+            `charge`.
     """
     from jaxff.molecule import Molecule
 
@@ -208,7 +209,7 @@ def load_surface_and_start(arguments: Namespace) -> tuple[Method, Any, Molecule]
 
 
 def training_frames(n_frames: int, arguments: Namespace) -> int:
-    """Return the number of training frames: the value of -n, or else the default.
+    """Return the number of training frames: the value of -n, or a default without -n.
 
     A small data set is divided into training, validation and test frames in the ratio 3:1:1.  The
     options --valid and --test set the sizes of the validation and the test part.
@@ -285,7 +286,7 @@ def say_unknown(console, model: str, surface: Any, on_extrapolation: str = "warn
     Args:
         console: prints the line.
         model: name of the model.
-        surface: the `Potential`, or a calculator (without training data).
+        surface: the `Potential`, or a calculator, which has no training data.
         on_extrapolation: value of --on-extrapolation.
 
     Returns:

@@ -145,8 +145,8 @@ def temperatures(folder: Path) -> dict[float, list[Path]]:
     """Return the trajectory files of an output folder of `jaxff md`, by temperature, K.
 
     Raises:
-        InputError: the folder is missing or of another kind, the temperature was not constant, or
-            the trajectories contain no velocities.
+        InputError: the folder is missing or contains no trajectory files, the temperature was not
+            constant, or the trajectories contain no velocities.
     """
     from jaxff.npz import NpzReader
 

@@ -38,7 +38,7 @@ CONVERGED = 3e-2  # largest change of a parameter in the last step, in the same 
 class Adaptation:
     """Fits of the parameters of a baseline together with different kernels.
 
-    A move is the change of a parameter in units of the scale of its column.
+    A move is the change of one parameter divided by the scale of this parameter.
 
     Attributes:
         baseline: the initial baseline.
@@ -56,7 +56,7 @@ class Adaptation:
 
     @cached_property
     def forces_and_slopes(self) -> Callable:
-        """Compiled function of moves (P,) and positions (M, N, 3) Å.
+        """Compiled function of the parameters' moves (P,) and positions (M, N, 3) Å.
 
         It returns the forces (M, 3N) kcal/mol/Å and their derivatives (M, 3N, P) by the moves.
         """

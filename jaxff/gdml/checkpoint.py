@@ -23,7 +23,7 @@ FILES = r"\d+-.*\.(json|npz)|solver-.*\.npz|metric\.json"
 class Checkpoint:
     """The folder with the intermediate results of a training.
 
-    Results of another training in this folder are deleted.
+    Results of a training with other inputs in this folder are deleted.
 
     Args:
         folder: path of the folder, which is created if it does not exist.
@@ -38,7 +38,7 @@ class Checkpoint:
         claim(folder, request, "training", files=FILES, replace=True)
 
     def state(self, key: str) -> Path:
-        """Path of the file for the solver's state of the model `key`."""
+        """Path of the file for the state of the solver that trains the model `key`."""
         return self.folder / f"solver-{key}.npz"
 
     def finished(self, key: str) -> tuple[Potential, float, str] | None:

@@ -68,7 +68,7 @@ def train_correction(
 
     Raises:
         InputError: `baseline` is not a `Potential`, `atoms` are invalid, or a data set has no
-            frames, no energies or another molecule; see also `gdml.train`.
+            frames, no energies or a different molecule than `dataset`.  See also `gdml.train`.
     """
     kernel = kernel or LocalKernel()
     # The baseline is wrong near these frames, so that labels are not compared with it.
@@ -149,7 +149,7 @@ def nearest_frames(
         seed: seed of the search for symmetries.
 
     Raises:
-        InputError: a structure has another shape or is not finite, or `count`, `atoms` or
+        InputError: a structure has a wrong shape or is not finite, or `count`, `atoms` or
             `symmetries` are invalid.
     """
     if isinstance(structures, Molecule):
@@ -233,7 +233,7 @@ def _others(x: np.ndarray, entries: np.ndarray, rows: slice) -> np.ndarray:
     Args:
         x: (M, D) descriptors, 1/Å.
         entries: (P, D) permutations of the entries of the descriptors.
-        rows: the I frames.
+        rows: slice that selects the I of the M frames.
     """
     images = jnp.asarray(x[:, entries].reshape(-1, x.shape[1]))
     squares = np.asarray(squared_distances(jnp.asarray(x[rows]), images))
@@ -271,7 +271,7 @@ def _switched(hybrid: Potential, level: float, reach: float, molecule: Molecule)
 def _relative_error(
     hybrid: Potential, baseline: Potential, parts: list[Dataset], level: float
 ) -> float:
-    """Sum of the mean square errors of forces and energies, each relative to the baseline's."""
+    """Sum of the mean square errors of forces and energies, relative to the baseline."""
 
     def errors(potential):
         out = np.full(2, np.finfo(float).tiny)  # the errors of a baseline may be zero

@@ -96,7 +96,7 @@ def _frames_per_tile(op: KernelOperator) -> int:
 
 
 def _assembled(op: KernelOperator, frames: int, dtype, shift: float, report: Progress):
-    """Tiles of the lower triangle of K + λ + shift, with `frames` frames along each side."""
+    """Tiles of the lower triangle of K + λ + shift; `frames` frames form a side."""
     count = -(-op.n_frames // frames)
     total = count * (count + 1) // 2
     report("assembling", 0.0)

@@ -30,10 +30,11 @@ class FragmentPart:
     """The kernel of one type of fragments.
 
     Attributes:
-        op: the operator of M F geometries of a fragment, those of one frame in a row; its σ is in
-            units of that of the whole molecule.
-        maps: (M F, w, W) T, from reduced coordinates of the molecule to those of the fragment.
-        count: F.
+        op: the operator of the M F geometries of the fragments; geometries of one frame are
+            consecutive.  The σ of this operator is relative to the σ of the whole molecule.
+        maps: (M F, w, W) matrices T, which map the W reduced coordinates of the molecule to the w
+            reduced coordinates of the fragment.
+        count: number F of fragments in one frame.
     """
 
     op: KernelOperator
@@ -44,7 +45,7 @@ class FragmentPart:
     def of(
         cls, positions: np.ndarray, kind: FragmentType, whole: KernelOperator, lattice
     ) -> FragmentPart:
-        """The kernel of one type in frames (M, N, 3) Å."""
+        """The kernel of one type of fragments in frames (M, N, 3) Å."""
         (count, size), n_frames = kind.instances.shape, len(positions)
         R = np.asarray(positions)[:, kind.instances].reshape(-1, size, 3)
         op = KernelOperator.of(R, kind.permutations, 1.0, 0.0, lattice=lattice)
@@ -60,7 +61,7 @@ class FragmentPart:
         return replace(self.op, sigma=self.op.sigma * sigma)
 
     def mapped(self, a: Array) -> Array:
-        """Coefficients (M, W) of the molecule as those of the fragments, (M F, w)."""
+        """Convert coefficients (M, W) of the molecule to those (M F, w) of the fragments."""
         return jnp.einsum("mwv,mv->mw", self.maps, jnp.repeat(a, self.count, axis=0))
 
     def product(self, a: Array, sigma: Array) -> Array:
@@ -95,7 +96,9 @@ class FragmentPart:
 )
 @dataclass(frozen=True, eq=False)
 class FragmentOperator(KernelOperator):
-    """K + λ with kernels on fragments; the other arrays are those of the whole molecule.
+    """The operator K + λ with kernels on the whole molecule and on fragments.
+
+    The attributes of `KernelOperator` describe the kernel on the whole molecule.
 
     Attributes in addition to those of `KernelOperator`:
         parts: the kernels of the types of fragments.
@@ -113,8 +116,9 @@ class FragmentOperator(KernelOperator):
     ) -> FragmentOperator:
         """Add kernels on fragments to the operator of the whole molecule.
 
-        The width of each type is σ times the spread of its descriptors in units of the spread of
-        those of the molecule; the spread is the root of the sum of the variances.
+        The width of the kernel on type t is σ s_t/s.  The spread s_t is the root of the summed
+        variances of the descriptors of the fragments.  The spread s is this root for the whole
+        molecule.
 
         Args:
             whole: the operator of the whole molecule, without energies.
@@ -126,7 +130,7 @@ class FragmentOperator(KernelOperator):
         return cls(**vars(whole), parts=parts)
 
     def expansions(self, a: Array) -> list[Expansion]:
-        """The functions of the types of fragments with the coefficients `a` (M, W)."""
+        """The function ε of each type, from coefficients `a` (M, W) of the molecule."""
         return [part.at(self.sigma).expansion(part.mapped(a)) for part in self.parts]
 
     def __matmul__(self, a: Array) -> Array:

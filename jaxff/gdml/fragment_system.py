@@ -37,7 +37,8 @@ class FragmentSystem(KernelSystem):
         run: seed, memory limit and progress.
 
     Raises:
-        InputError: as `KernelSystem`; also more than 12,000 unknowns, or the iterative solver.
+        InputError: as for `KernelSystem`.  Also: more than 12,000 unknowns, or the iterative
+            solver.
     """
 
     def __init__(

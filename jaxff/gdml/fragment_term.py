@@ -1,4 +1,4 @@
-"""The energy of one type of fragments: one kernel, placed on each of them."""
+"""The energy of all fragments of one type, which share one kernel."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from jaxff.space import Space
 class FragmentKernelTerm(KernelTerm):
     """The sum of one sGDML energy over all fragments of a type.
 
-    E = Σ_f E_kernel(R_f), where R_f are the positions of the K atoms of fragment f.  The M training
-    geometries are those of all fragments in all training frames.  `permutations` are those of the
-    K atoms of a fragment.
+    E = Σ_f E_kernel(R_f), where R_f are the positions of the K atoms of fragment f.  The M
+    training geometries are the geometries of all fragments in all training frames. `permutations`
+    permute the K atoms of a fragment.
 
     Attributes in addition to those of `KernelTerm`:
-        instances: (F, K) atoms of each fragment; equal columns correspond to each other.
+        instances: (F, K) atoms of each fragment; the atoms of one column correspond to each other.
     """
 
     kind: ClassVar[str] = "gdml-fragments"

@@ -1,7 +1,7 @@
 """Fragments of a molecule: each heavy atom with its surroundings, sorted by type.
 
-Fragments whose bond graphs are isomorphic form a type.  The atoms of all fragments of a type are in
-corresponding order, so that one function of the positions of these atoms serves all of them.
+Fragments whose bond graphs are isomorphic form a type.  The atoms of all fragments of a type are
+in corresponding order, so that all fragments of a type can share one function of positions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class FragmentType(NamedTuple):
     """Fragments with isomorphic bond graphs.
 
     Attributes:
-        instances: (F, K) atoms of each fragment; equal columns correspond to each other.
+        instances: (F, K) atoms of each fragment; the atoms of one column correspond to each other.
         permutations: (P, K) the permutations of the K atoms that preserve the bond graph, the
             identity first.
     """
@@ -84,8 +84,9 @@ def _isomorphisms(a: networkx.Graph, b: networkx.Graph):
 def _automorphisms(part: networkx.Graph, atoms: list[int], molecule: Molecule) -> np.ndarray:
     """The group (P, K) of permutations of `atoms` that preserve `part`.
 
-    If there are more than 100, these are cyclic permutations of equal atoms, such as the hydrogens
-    of a methyl group, that are bonded to one atom alone.
+    If the group has more than 100 elements, only a subgroup is returned: cyclic permutations of
+    atoms of one element that are bonded only to the same atom, such as the hydrogens of a methyl
+    group.
     """
     place = {atom: k for k, atom in enumerate(atoms)}
     maps = islice(_isomorphisms(part, part), MAX_ORDER + 1)

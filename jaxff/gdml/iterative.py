@@ -30,8 +30,8 @@ class Iterative:
         max_iterations: limit of the iterations in one call of `solve`.
         seed: seed of the random pivots of the preconditioner.
         checkpoint: file for the state of the iteration, which is written every `interval` seconds
-            and when `solve` fails.  `solve` continues from a state of the same system and labels,
-            and replaces any other state.
+            and when `solve` fails.  `solve` continues from this state if the system and the labels
+            are the same, and otherwise replaces the state.
         interval: seconds between two writes.
         progress: function called with the name of a phase and its finished fraction.
     """

@@ -57,7 +57,7 @@ class LocalKernelTerm(KernelTerm):
 
 
 def soft_minimum(values: Array, softness: Array | float) -> Array:
-    """Smooth minimum −τ log Σ exp(−v/τ), (), of values v; it never exceeds the minimum.
+    """Smooth minimum −τ log Σ exp(−v/τ), (), of values v; at most the smallest v.
 
     Args:
         values: v, of any shape.

@@ -47,11 +47,11 @@ _BYTES = 2e8  # largest array of permuted Jacobians
 
 
 def pair_classes(molecule: Molecule, entries: np.ndarray) -> np.ndarray:
-    """The class (D,) of each pair of atoms, numbered from zero.
+    """The class (D,) of each pair of atoms; classes are numbered from zero.
 
     Pairs with the same elements and the same number of bonds between the two atoms are in one
-    class; numbers above four count as four.  Pairs that a permutation maps to each other are also
-    in one class.
+    class; more than four bonds count as four.  Pairs that a permutation maps to each other are
+    also in one class.
 
     Args:
         molecule: N atoms and their bonds.
@@ -136,7 +136,7 @@ class LeaveOneOut:
         return np.asarray(weights), float(power)
 
     def rmse(self, moves: np.ndarray) -> float:
-        """Leave-one-out force RMSE, kcal/mol/Å, for moves (C + 1,); ∞ if K is singular."""
+        """Leave-one-out force RMSE, kcal/mol/Å, for `moves` (C + 1,); ∞ if K is singular."""
         parts = self._errors(moves)
         if parts is None:
             return np.inf
@@ -181,13 +181,14 @@ def learn_metric(
     """Learn a descriptor that minimises the leave-one-out error of training frames.
 
     The result is an argument of `Kernel(descriptor=...)`; `Kernel(learn_metric=True)` does the same
-    within a training.  If there are more than about 3,000 force components, a random part is used.
+    within a training.  If there are more than about 3,000 force components, a random part of the
+    frames is used.
 
     Args:
         frames: M training frames with the forces that the kernel learns.
         permutations: (P, N) a group of atom permutations.
         lam: regularisation λ relative to the variance of the forces.
-        seed: seed of the random part.
+        seed: seed of the random choice of frames.
         progress: function called with the name of a phase and its finished fraction.
 
     Returns:
@@ -230,11 +231,11 @@ def learn_metric(
 
 
 def _best(error: LeaveOneOut, moves: np.ndarray, report: Progress, done: float) -> np.ndarray:
-    """The moves (C + 1,) with the smallest error.
+    """The moves (C + 1,) of `LeaveOneOut` with the smallest error.
 
     Args:
         error: the function to minimise.
-        moves: (C + 1,) initial moves.
+        moves: (C + 1,) initial logarithms of the weights and of the power.
         report: function called with the name of the phase and its finished fraction.
         done: finished fraction at the start.
     """
@@ -262,7 +263,7 @@ def _weights(moves: Array, classes: Array, centres: Array) -> tuple[Array, Array
 
 @jax.jit
 def _kernel(moves, distances, jacobians, entries, classes, centres) -> Array:
-    """The kernel matrix (MW, MW) for moves (C + 1,), without regularisation."""
+    """The kernel matrix (MW, MW) for moves (C + 1,) of `LeaveOneOut`, without λ."""
     weights, power = _weights(moves, classes, centres)
     x = weights * distances**power
     A = (weights * power * distances ** (power - 1.0))[..., None] * jacobians

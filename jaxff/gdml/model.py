@@ -174,8 +174,8 @@ def kernel_potential(
 
     Args:
         term: the permutations of the N atoms and the description of the training data.
-        descriptors: (M, D) 1/Å, training descriptors, not relative to their mean.
-        columns: other parameters of `KernelTerm` by name; a value of None means no parameter.
+        descriptors: (M, D) 1/Å, training descriptors from which no mean was subtracted.
+        columns: the other parameters of `KernelTerm` by name; those with value None are omitted.
         molecule: the N atoms.
     """
     descriptors = np.asarray(descriptors, float)

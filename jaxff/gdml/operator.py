@@ -41,7 +41,8 @@ class KernelOperator:
     Attributes:
         descriptors: (M, D) 1/Å, relative to `centre`.
         jacobians: (M, D, W) derivatives of the descriptors by reduced coordinates, 1/Å².
-        bases: (M, 3N, W) orthonormal vectors of the reduced coordinates in Cartesian ones.
+        bases: (M, 3N, W) W orthonormal Cartesian vectors of each frame, one for each reduced
+            coordinate.
         entries: (P, D) permutations of the descriptor's entries.
         centre: (D,) 1/Å, the mean descriptor; subtracting it reduces rounding errors.
         sigma: () 1/Å.
@@ -165,7 +166,7 @@ class KernelOperator:
         return np.asarray(x)
 
     def spread(self, x: np.ndarray) -> Array:
-        """Distribute an array (M, ...) over the devices; missing rows are filled with zeros."""
+        """Distribute an array (M, ...) over the devices; rows of added frames are zero."""
         x = np.asarray(x)
         x = np.concatenate([x, np.zeros((self.n_frames - len(x), *x.shape[1:]), x.dtype)])
         return jnp.asarray(x) if self.mesh is None else jax.device_put(x, self.bases.sharding)
@@ -249,7 +250,7 @@ def _expansion(op: KernelOperator, a: Array) -> Expansion:
 
 
 def frames_at_once(n_perms: int, n_frames: int, itemsize: int = 8, budget: float = 4e6) -> int:
-    """Number of frames in a chunk, so that its (P, M) arrays need at most `budget` bytes."""
+    """Number of frames in a chunk whose (P, M) arrays need at most `budget` bytes."""
     return int(np.clip(budget / (4 * itemsize * n_perms * n_frames), 1, 64))
 
 

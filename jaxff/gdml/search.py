@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 START, NARROWEST, WIDEST = 20.0, 2.0, 320.0
-RATIO = 2.0  # between widths while the best is being bracketed
+RATIO = 2.0  # ratio between widths while the minimum is bracketed
 FINE = 1.15  # ratio of widths below which the errors are almost equal
 DOWN = 1.4  # ratio between the widths that are tried on all frames
 

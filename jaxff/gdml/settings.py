@@ -56,9 +56,9 @@ class Kernel:
         adapt_baseline: re-estimate the trainable parameters of the baseline together with the
             kernel, see `jaxff.gdml.adapt`.  A number is the strength of the prior; for True the
             validation frames determine the strength.
-        fragments: add kernels on fragments, which need fewer frames: the number of bonds from the
-            centre of a fragment to its other heavy atoms, usually 2 (None: no fragments); see
-            `jaxff.gdml.fragments`.
+        fragments: largest number of bonds from the central atom of a fragment to its other heavy
+            atoms, usually 2. Kernels on fragments are added, which need fewer frames (None: no
+            fragments); see `jaxff.gdml.fragments`.
 
     Raises:
         InputError: a value is invalid, or two settings exclude each other.
@@ -119,8 +119,8 @@ class LocalKernel:
         lam: regularisation λ, or several values to choose from.
         symmetries: "auto" (find the permutations in the frames of the whole molecule), a group of
             permutations (P, K) of the K corrected atoms, or None (no symmetry).
-        reach: width of the switch, in distances between neighbouring training frames; larger than
-            one, see `jaxff.gdml.correction.Reach`.
+        reach: width of the switch, in units of the distance between neighbouring training frames;
+            larger than one, see `jaxff.gdml.correction.Reach`.
 
     Raises:
         InputError: a value is invalid.
@@ -145,7 +145,7 @@ class Run:
         seed: seed of every random choice.
         memory: limit of the memory of the whole process, GB (None: 80 % of the machine's memory).
         checkpoint: folder for finished models and the state of the solver.  After an interruption
-            the same call continues from there.  The folder remains after the training; remove it
+            the same call continues the training.  The folder remains after the training; remove it
             when the model has been saved.
         progress: function called with the name of a phase and its finished fraction.
         on_trial: function called with each `Trial`.

@@ -1,7 +1,7 @@
 """Standard errors of a kernel model, from the variance of its Gaussian process.
 
 The variance conditioned on some training frames is an upper bound of the variance conditioned on
-all.  The errors on validation frames determine the scale of the standard errors.
+all training frames.  The errors on validation frames determine the scale of the standard errors.
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapter 2.
 """
 

@@ -31,7 +31,7 @@ def find_symmetries(
 
     The eigenvectors of the distance matrices give a permutation for each pair of similar frames.
     The permutations on the edges of a minimum spanning tree over the frames generate the group.
-    Permutations that change elements or bonds are not used.
+    Permutations that change elements or bonds are omitted.
 
     Args:
         positions: (M, N, 3) Å.
@@ -67,7 +67,7 @@ def check_symmetries(permutations, molecule: Molecule) -> np.ndarray:
     """Check permutations (P, N) and return them as integers, the identity first.
 
     Raises:
-        InputError: the array has another shape or type, the permutations are not a group, or one
+        InputError: the array has a wrong shape or type, the permutations are not a group, or one
             of them changes elements or bonds.
     """
     permutations = np.asarray(permutations)
@@ -174,7 +174,9 @@ def _tree_matches(distance: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 def _similar(spectra: np.ndarray) -> list[np.ndarray]:
-    """For each of M frames, the later frames that it is matched with; matches connect all frames.
+    """Indices of later frames with similar eigenvalues, for each of M frames.
+
+    These pairs of frames are matched; the pairs connect all frames.
 
     Args:
         spectra: (M, N) eigenvalues of the distance matrices.
@@ -199,7 +201,7 @@ def _distances(positions: np.ndarray, lattice) -> np.ndarray:
 
 
 def _without_overlaps(permutations: np.ndarray) -> np.ndarray:
-    """Select permutations, from (K, N), that share no atom with a longer cycle of another one."""
+    """Remove those of K permutations (K, N) whose cycles overlap with longer cycles."""
     cycles = [[set(c) for c in _cycles(p)] for p in permutations]
     every = [cycle for part in cycles for cycle in part]
     keep = [not any(len(a) < len(b) and a & b for a in part for b in every) for part in cycles]
@@ -257,7 +259,7 @@ def generators(permutations: np.ndarray) -> np.ndarray:
         if tuple(permutations[k]) not in reached:
             chosen = np.concatenate([chosen, permutations[[k]]])
             reached = set(map(tuple, _within(chosen, permutations)))
-    # Permutations that the later ones generate are not needed.
+    # Permutations that later permutations generate are not needed.
     for k in reversed(range(len(chosen))):
         rest = np.delete(chosen, k, axis=0)
         if len(rest) and len(_within(rest, permutations)) == len(permutations):

@@ -79,7 +79,7 @@ class KernelSystem:
         self.solver = make_solver(op, solver or Solver(), run or Run(), frames.label)
 
     def _completed(self, op: KernelOperator, frames: Dataset) -> KernelOperator:
-        """The operator of the system, given that of the whole molecule."""
+        """The operator of the system, made from the operator of the whole molecule."""
         return op
 
     @property

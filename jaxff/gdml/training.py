@@ -57,8 +57,8 @@ def train(
 
     Args:
         dataset: M frames.
-        valid: validation frames, on which σ, λ and the prior are chosen.  A number of frames, or up
-            to 500 for None, is drawn from the frames that are not used for training.
+        valid: validation frames, on which σ, λ and the prior are chosen; or the number of frames
+            to draw from the frames that are not used for training (None: up to 500).
         n_train: number of training frames, drawn at random with the distribution of energies of
             the data set (None: all frames, in their order).
         sigma: length scale σ, 1/Å.  Several values are tried in ascending order until the
@@ -185,7 +185,7 @@ class _Task:
         return Adaptation(self.baseline)
 
     def request(self, frames: Dataset) -> dict:
-        """All inputs that determine the models, except σ, λ and prior of each model."""
+        """All inputs that determine the models, except the σ, λ and prior of a model."""
         kernel, baseline = self.kernel, self.baseline
         first = restricted(frames, kernel.atoms).positions[0]
         return {

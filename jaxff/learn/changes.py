@@ -38,7 +38,7 @@ def changes(problem: Problem, fitted: Potential, errors: np.ndarray | None) -> I
     Args:
         problem: the problem with the initial parameters.
         fitted: a potential with the fitted parameters.
-        errors: (P,) standard errors in units of the scales of the columns, or None.
+        errors: (P,) standard errors, each divided by the scale of the parameter, or None.
     """
     free, place = problem.free, 0
     before, after = (free.values(potential.params) for potential in (free.start, fitted))

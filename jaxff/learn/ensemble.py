@@ -45,7 +45,7 @@ class Sample:
 
     Attributes:
         frames: the F frames.
-        positions: (F + M, N, 3) Å of the frames, followed by the positions of the targets.
+        positions: (F + M, N, 3) Å of the F frames, followed by the M `positions` of the targets.
         records: for each target, the quantities of the frames that it needs.
         number: number of the draw, from 0.
     """
@@ -162,7 +162,7 @@ class Ensemble:
         return Sample(frames, positions, records, np.asarray(number))
 
     def _parts(self, values, sample: Sample) -> list[tuple[Any, Any]]:
-        """Split values (F + M, ...) into those of the frames and of the target, for each target."""
+        """For each target, split values (F + M, ...) into frames and target positions."""
         at, out = len(sample.frames), []
         for target in self.targets:
             count = len(target.positions)
@@ -193,7 +193,7 @@ class Ensembles:
     def refresh(self, vector) -> bool:
         """Draw frames with moves (P,) if necessary, and return whether any frames were drawn.
 
-        Frames are necessary if there are none or the effective share is too small.
+        A draw is necessary if there are no frames or if the effective share is too small.
         """
         new = []
         for k, ensemble in enumerate(self.ensembles):
@@ -213,7 +213,7 @@ class Ensembles:
     def objective(self, vector) -> float:
         """Return the ensembles' part of the objective after moves (P,).
 
-        It is infinite if an effective share is too small.
+        The result is infinite if an effective share is too small.
         """
         results = [self._evaluated(k, vector) for k in range(len(self.ensembles))]
         if not all(share >= LEAST for _, share in results):

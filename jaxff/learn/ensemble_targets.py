@@ -57,8 +57,8 @@ class EnsembleTarget(WeightedTarget):
         Args:
             frames: the F frames that were drawn.
             further: (M,) energies at `positions` with the same parameters, kcal/mol.
-            before: () value of the target with these parameters from the previous frames; zero at
-                the first draw.
+            before: () value of the target with the same parameters, computed from the previous
+                frames; zero at the first draw.
 
         Returns:
             Arrays by the names `kept`.
@@ -81,7 +81,8 @@ class EnsembleTarget(WeightedTarget):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return JᵀJ (P, P), Jᵀr (P,) and the statistical covariance (P, P) of Jᵀr.
 
-        J contains the derivatives of the residuals r by the moves.
+        J contains the derivatives of the residuals r by the moves: the changes of the P free
+        parameters, divided by their scales.
 
         Args:
             energies: (F,) energies of the frames, kcal/mol.
@@ -216,10 +217,10 @@ def _standard_errors(deviations: np.ndarray) -> np.ndarray:
 class RelativeEntropy(EnsembleTarget):
     """Relative entropy between reference frames and the ensemble, in nats.
 
-    It is ⟨U⟩_reference/kT + ln Z, minus the value at the initial parameters. U is the energy with
-    the parameters θ, and the partition function Z follows from the drawn frames. The gradient is
-    (⟨dU/dθ⟩_reference − ⟨dU/dθ⟩)/kT. Least squares use the covariance of dU/dθ as the curvature,
-    which is exact if U is linear in θ.
+    The relative entropy is ⟨U⟩_reference/kT + ln Z, minus this sum at the initial parameters. U is
+    the energy with the parameters θ, and the partition function Z follows from the drawn frames.
+    The gradient is (⟨dU/dθ⟩_reference − ⟨dU/dθ⟩)/kT. Least squares use the covariance of dU/dθ as
+    the curvature, which is exact if U is linear in θ.
     Source: Shell, J. Chem. Phys. 129, 144108 (2008); Chaimovich and Shell, J. Chem. Phys. 134,
     094112 (2011).
 
@@ -229,7 +230,7 @@ class RelativeEntropy(EnsembleTarget):
         weight: (kcal/mol/Å)², contribution of one nat to the objective.
 
     Raises:
-        InputError: positions of another shape, or positions or a weight that are not finite.
+        InputError: positions with a wrong shape, or positions or a weight that are not finite.
     """
 
     kept: ClassVar[tuple[str, ...]] = ("further", "before")

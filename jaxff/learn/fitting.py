@@ -76,9 +76,9 @@ def fit(
 ) -> Fit:
     """Fit the parameters of one potential, or of several molecules together.
 
-    The fit keeps parameters within the bounds of their columns and conserves the net charge. If
-    several molecules have parameters of the same name, such as a bond type, they share the values.
-    Atoms are matched through the molecular graph.
+    The fit keeps each parameter within its bounds and conserves the net charge. If several
+    molecules have parameters of the same name, such as a bond type, they share the values. Atoms
+    are matched through the molecular graph.
 
     Args:
         potential: the initial potential; for several molecules, one for each.
@@ -87,8 +87,8 @@ def fit(
             returns the epoch with the lowest validation error; least squares only report the error.
         method: `LeastSquares` (the default) or `Gradient`, with their settings.
         trainable: patterns of the names of the free parameters, such as ``["bond.*",
-            "torsion.k"]``, or of single rows, such as ``"torsion.k:c3-c3-oh-ho*"``. By default, the
-            parameters that the terms declare trainable are free.
+            "torsion.k"]``, or of the value of a single type, such as ``"torsion.k:c3-c3-oh-ho*"``.
+            By default, the parameters that the terms declare trainable are free.
         targets: further targets, such as `Hessian`, `Dipole`, `TorsionScan`, `EnsembleAverage`
             and `RelativeEntropy`; for several molecules, a list for each.
         checkpoint: file for the state after each step or epoch. After an interruption, the same
@@ -101,8 +101,8 @@ def fit(
 
     Raises:
         InputError: too few frames, no free parameter, or a loss that is not finite. Also: labels
-            with a wrong sign, unit or order, potentials that cannot share tables, or a checkpoint
-            of another fit.
+            with a wrong sign, unit or order, potentials that cannot share parameters, or a
+            checkpoint of another fit.
 
     Warns:
         UntrustedWarning: an ensemble average has a statistical error or drift above its tolerance.

@@ -53,11 +53,11 @@ class Epochs(State):
     """State of the descent between two epochs.
 
     Attributes:
-        best: (P,) moves after the best epoch.
+        best: (P,) moves (scaled changes of the parameters) after the best epoch.
         best_error: validation error after the best epoch.
         optimizer: leaves of the state of the optimiser.
         pace: factor of the updates.
-        waited: number of epochs since the best epoch, or since the last return to it.
+        waited: number of epochs since the best epoch, or since the last return to the best epoch.
         returns: number of returns to the moves of the best epoch.
     """
 
@@ -153,7 +153,7 @@ class Descent:
         """Take a step with each batch of frames of one molecule.
 
         Args:
-            group: molecules with one compiled function.
+            group: molecules that share a compiled function.
             carry: moves (P,) and state of the optimiser.
             pace: factor of the updates.
             orders: (L, B) indices of the frames of each batch.

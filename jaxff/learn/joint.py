@@ -19,7 +19,7 @@ from jaxff.term import array_fields
 class Joint:
     """Several potentials with common tables of parameters.
 
-    Rows with the same name, such as a bond type, are shared.
+    A row of a table belongs to a type, such as a bond type. Rows with the same name are shared.
 
     Attributes:
         first: the first potential, with the common parameters.

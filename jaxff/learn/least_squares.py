@@ -86,7 +86,8 @@ def minimise(
 class Objective:
     """The objective of a problem plus the prior, as a function of moves (P,).
 
-    The prior is settings.prior · |moves|² divided by the number of frames.
+    A move is the change of a free parameter divided by the scale of this parameter. The prior is
+    settings.prior · |moves|² divided by the number of frames.
 
     Args:
         problem: molecules, frames and free parameters.

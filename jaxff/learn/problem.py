@@ -1,6 +1,7 @@
 """The objective of a fit, as a function of moves.
 
-A move is the change of a parameter in units of the scale of its column; P parameters are free.
+A move is the change of a free parameter divided by the scale of this parameter.  There are P free
+parameters.
 """
 
 from __future__ import annotations
@@ -132,8 +133,8 @@ class Problem:
 
         J contains the derivatives of the residuals r by the A parameters that a molecule uses.  A
         function returns JᵀJ (A, A) and the contribution of each frame to Jᵀr, (M, A). It also
-        returns two sums over the frames: of the derivatives of the energies (A,), and of their
-        residuals ().
+        returns two sums over the frames: the derivatives (A,) of the energies, and the residuals
+        () of the energies.
         """
 
         def normal(group, vector, program, active, frames: Frames, scales):
@@ -184,10 +185,10 @@ class Problem:
                 yield g, k, group, program
 
     def thinned(self) -> Problem | None:
-        """Return the problem with fewer, evenly spaced frames, or None.
+        """Return a reduced problem with fewer, evenly spaced frames, or None.
 
         The result is None if a step is cheap, if there are ensembles, or if more than half of the
-        frames are needed.  The fewer frames have at least eight force components per parameter.
+        frames are needed.  The reduced problem has at least eight force components per parameter.
         """
         count = len(self.start)
         if 2.0 * self.n_forces * count**2 < EXPENSIVE or self.ensembles:

@@ -51,11 +51,12 @@ class LeastSquares(Method):
     """Least squares by the Levenberg-Marquardt method, for up to a few thousand parameters.
 
     Attributes:
-        prior: strength of a restraint to the initial values. A change by one scale of the column
-            adds prior/(number of frames) to the objective, (kcal/mol/Å)². The restraint affects
-            parameters that the frames determine weakly and, even with exact data, parameters that
-            must change by many scales. ``prior=0.0`` removes the restraint.
-        steps: limit of the steps. Large problems first take up to as many steps with fewer frames.
+        prior: strength of a restraint to the initial values. A change by one scale of the
+            parameter (see `Column`) adds prior/(number of frames) to the objective, (kcal/mol/Å)².
+            The restraint affects parameters that the frames determine weakly and, even with exact
+            data, parameters that must change by many scales. ``prior=0.0`` removes the restraint.
+        steps: limit of the steps. Large problems first take up to the same number of steps with
+            fewer frames.
         tolerance: relative change of the objective in one step below which the fit has converged.
     """
 
@@ -69,7 +70,7 @@ class Gradient(Method):
     """Stochastic gradient descent with optax, for any loss.
 
     Attributes:
-        optimizer: an optax optimiser; parameters are in units of the scales of their columns. The
+        optimizer: an optax optimiser; each parameter is divided by its scale (see `Column`). The
             default is Adam with a cosine schedule of the learning rate from 0.05 to 0 and changes
             of at most 0.1 in one step.
         loss: function of the predicted and the reference `Labels` of a batch that returns a
@@ -79,7 +80,8 @@ class Gradient(Method):
         patience: number of epochs without a smaller validation error after which the descent
             returns to the best epoch and continues with smaller steps. The default is a fifth of
             `epochs`.
-        restarts: number of such returns; the next one ends the fit.
+        restarts: largest number of returns to the best epoch; the fit ends instead of one more
+            return.
         seed: seed of the order of the frames.
     """
 

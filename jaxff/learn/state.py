@@ -12,8 +12,8 @@ class State:
     """State of a fit that all methods have in common.
 
     Attributes:
-        vector: (P,) present moves: changes of the free parameters, divided by the scales of
-            their columns; see `jaxff.parameters.FreeParameters`.
+        vector: (P,) present moves: changes of the free parameters, divided by the scales of the
+            parameters; see `jaxff.parameters.FreeParameters`.
         losses: objective after each step or epoch.
         valid: force RMSE of the validation frames after each step or epoch, kcal/mol/Å.
         shares: smallest effective share of the ensembles' frames after each step or epoch.

@@ -74,7 +74,7 @@ class Target(WeightedTarget):
 
         Raises:
             InputError: the numbers of atoms differ, the values of the potential do not exist or are
-                not finite, or the reference probably has another unit.
+                not finite, or the reference probably has a wrong unit.
         """
         n, least = potential.n_atoms, potential.program.n_atoms_min
         count = self.positions.shape[-2]

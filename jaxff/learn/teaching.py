@@ -1,4 +1,4 @@
-"""Models of expensive labels on few frames, with the help of a model of cheaper labels.
+"""Models that learn expensive labels from few frames with the help of cheap ones.
 
 A *teacher* computes cheap labels, and the *student* is a potential that was fitted to many cheap
 labels.  A kernel learns the difference to the expensive labels from few frames. The errors on
@@ -62,7 +62,7 @@ class Taught:
     Attributes:
         potential: the best model, trained on all frames.
         levels: all models that were tried.
-        chosen: the level of the best model.
+        chosen: the entry of `levels` for the best model.
     """
 
     potential: Potential
@@ -145,8 +145,8 @@ def teach(
         The best model, and the errors of all models on left-out frames.
 
     Raises:
-        InputError: fewer than eight frames, potentials or labels of another molecule or charge, or
-            float64 not enabled.
+        InputError: fewer than eight frames, potentials or labels with a different molecule or
+            charge than `frames`, or float64 not enabled.
     """
     gdml.require_float64()
     if len(frames) < FEWEST:
@@ -302,9 +302,9 @@ class _Trial:
         )
 
     def levels(self, way: _Way) -> Iterator[Level]:
-        """Yield levels of a baseline with the best kernel width.
+        """Yield the `Level` of each sum of a baseline and a kernel, with the best width.
 
-        The first level has fixed parameters, the second one re-estimated parameters, if possible.
+        The first model has fixed parameters, the second (if possible) re-estimated parameters.
         """
         slopes = way.slopes if way.fitted or self.settings.adapt else None
 
@@ -326,7 +326,7 @@ class _Trial:
         slopes: np.ndarray | None,
         priors: Sequence[float] | None,
     ) -> list[Level]:
-        """Return a level for each prior, or one with fixed parameters (`priors` None)."""
+        """Return a `Level` for each prior; without priors, one with fixed parameters."""
         few, residual = self.chosen, way.residual[self.chosen]
         if slopes is None or priors is None:
             tried = [(None, error) for error in leave_out_errors(op, residual)]
@@ -351,7 +351,7 @@ class _Trial:
         return levels
 
     def with_metric(self, way: _Way, level: Level, report: Progress) -> tuple[Level, Descriptor]:
-        """Return the level of the best model with a learnt metric, and the descriptor."""
+        """Return the `Level` of the model with a learnt metric, and the descriptor."""
         few = self.chosen
         residual = replace(way.frames, forces=way.residual, index=None)[few]
         descriptor = gdml.learn_metric(
@@ -368,13 +368,13 @@ class _Trial:
         return self._with_operator(way, level, op, "learnt metric"), descriptor
 
     def with_fragments(self, way: _Way, level: Level) -> Level:
-        """Return the level of the best model with kernels on fragments."""
+        """Return the `Level` of the model with kernels on fragments."""
         R, lattice = way.frames.positions[self.chosen], way.frames.lattice
         op = FragmentOperator.with_fragments(self.op, R, self.kinds, lattice)
         return self._with_operator(way, level, op, "fragments")
 
     def _with_operator(self, way: _Way, level: Level, op: gdml.KernelOperator, name: str) -> Level:
-        """Return the level of the best width with another operator."""
+        """Return the `Level` with the best width for the operator `op`."""
         prior = (None, None) if level.prior is None else (way.slopes, [level.prior])
 
         def at(sigma: float) -> Level:
@@ -386,7 +386,7 @@ class _Trial:
     def trained(
         self, way: _Way, level: Level, options: dict[str, Any], report: Progress
     ) -> Potential:
-        """Return the model of a level, trained on all frames; `options` are those of `Kernel`."""
+        """Return the potential of a `Level`; `options` are arguments of `Kernel`."""
         kernel = gdml.Kernel(
             lam=level.lam,
             symmetries=self.permutations,

@@ -47,12 +47,15 @@ def basin_of(molecule: Molecule, positions: np.ndarray) -> np.ndarray:
 def counted(
     molecule: Molecule, parts: Iterable[np.ndarray], weights: Iterable[np.ndarray] | None = None
 ) -> np.ndarray:
-    """Count the frames (R, K) in each of K basins, for R parts of a sampling.
+    """Count the frames in each of K basins, for R parts of a sampling.
 
     Args:
         molecule: aspirin.
         parts: frames (F, N, 3) Å of each part, such as a replica or a block of time.
         weights: weights (F,) of the frames of each part; None for equal weights.
+
+    Returns:
+        numbers of frames (R, K).
     """
     parts = list(parts)
     given = [None] * len(parts) if weights is None else weights

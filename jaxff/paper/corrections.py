@@ -22,7 +22,7 @@ from jaxff.reference import Labelling, label_frames
 # carbons between them.
 INTERACTING = (1, 2, 3, 4, 9, 10, 11, 12)
 CORRECTED = " + ML"  # ends the names of corrected potentials
-SIGMA = 2.0  # 1/Å, the widest kernel that predicts equally well near its frames
+SIGMA = 2.0  # 1/Å; kernels of 1 to 2/Å are equally accurate near the training frames
 
 
 def refitted(setting: Setting, form: str) -> Potential:

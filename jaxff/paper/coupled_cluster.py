@@ -48,7 +48,7 @@ def extrapolated(found: np.ndarray) -> np.ndarray:
     """Estimate energies by CCSD(T) in the large basis from the change of MP2 with the basis.
 
     Args:
-        found: energies (..., 3) by the `METHODS`.
+        found: energies (..., 3) by the three `METHODS`, in any unit.
 
     Returns:
         the estimates (...), in the same unit.

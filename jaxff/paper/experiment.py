@@ -88,7 +88,10 @@ class Setting:
         return folder
 
     def dataset(self, name: str) -> Dataset:
-        """Return the data set of a molecule, of `surface_set` or of `hartree_fock_set`."""
+        """Return the data set `name`.
+
+        `name` is a molecule, or a result of `surface_set` or `hartree_fock_set`.
+        """
         if name in self.given:
             return self.given[name]
         if name.endswith(HARTREE_FOCK):
@@ -180,9 +183,10 @@ class Setting:
         return self.kept(f"{name}-sgdml{'-half' if half else ''}", make)
 
     def charges(self, molecule: str) -> Any:
-        """Return RESP charges (N,) e at HF/6-31G*, as in the paper; packaged ones with small sizes.
+        """Return RESP charges (N,) e at HF/6-31G*, as in the paper.
 
-        The charges are computed at RDKit's geometry. The folder `models` keeps these charges.
+        With small sizes, the result is "auto", which selects the packaged charges. Otherwise the
+        charges are computed at RDKit's geometry and kept in the folder `models`.
         """
         if self.small:
             return "auto"
@@ -237,7 +241,7 @@ class Setting:
     def sampling(
         self, temperature: float, replicas: int, steps_per_frame: int, dt: float = 0.5
     ) -> Sampling:
-        """Langevin dynamics without an equilibration."""
+        """Return settings of Langevin dynamics without equilibration; `dt` is in fs."""
         return Sampling(
             temperature, steps_per_frame * dt, equilibration=0.0, replicas=replicas, dt=dt,
             friction=5.0, seed=self.seed, stretch=None,
@@ -252,7 +256,7 @@ class Setting:
         ps: float,
         starts: np.ndarray | None = None,
     ) -> md.Run:
-        """Run dynamics for `ps` picoseconds from `starts` (R, N, 3) Å or the molecule."""
+        """Run dynamics for `ps` picoseconds from `starts` (R, N, 3) Å or `molecule`."""
         n_frames = round(1000 * ps / sampling.spacing)
         progress = self.titled(title)
         run = sampling.run(potential, molecule, n_frames, starts=starts, progress=progress)

@@ -128,9 +128,9 @@ def basis_sets(setting: Setting) -> tuple[str, str]:
 
 
 def computed(setting: Setting, name: str, molecule: Molecule) -> np.ndarray:
-    """Compute energies (4,) kcal/mol by DFT and `coupled_cluster.METHODS`, or read them.
+    """Compute energies (4,) kcal/mol by DFT and `coupled_cluster.METHODS`.
 
-    The folder `level` keeps the energies.
+    Energies are kept in the folder `level`, and read from this folder if present.
     """
     path = setting.place("level") / f"{name}.npz"
     if not path.is_file():

@@ -135,7 +135,11 @@ def findings(tables: dict[str, np.ndarray], reference: str, place: int, seed: in
 
 
 def remaining(shares: np.ndarray, gaff: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """Return the deviation of `facing` from the reference, divided by the deviation of GAFF."""
+    """Return the deviation of `facing` from the reference, divided by that of GAFF.
+
+    The arguments are shares (..., K) of time in K basins, by a potential, by GAFF and by
+    the reference.
+    """
     return (facing(shares) - facing(exact)) / (facing(gaff) - facing(exact))
 
 

@@ -128,9 +128,10 @@ def torsion_occupations(molecule: Molecule, positions: np.ndarray, pair: np.ndar
 
 
 def global_lead(setting: Setting, counts: np.ndarray) -> Estimate:
-    """Compute GAFF's share of the global minimum minus that of the two most visited other basins.
+    """Compare GAFF's share of the global minimum with the most visited other basins.
 
-    `counts` (R, K) are the numbers of frames of each replica in each basin.
+    The result is the share of the basin of the global minimum, minus the sum of the two largest
+    shares of other basins. `counts` (R, K) are the numbers of frames of R replicas in K basins.
     """
     place = basins.global_basin(setting)
 

@@ -31,7 +31,7 @@ class SurfaceMinimum:
         positions: (N, 3) Å.
         torsions: torsion angles of the two rotors, degrees.
         energy: energy relative to the lowest minimum of the potential, kcal/mol.
-        exact: whether the minimum needs no confirmation, because the potential is not a kernel.
+        exact: whether the potential is not a kernel, so that the minimum needs no confirmation.
         off: deviation of `energy` from the reference method, kcal/mol; NaN if unknown.
         far: whether the minimum is far from the data of the kernel.
     """

@@ -1,6 +1,7 @@
 """Verdicts on statements of the paper, computed from numbers and errors by rules.
 
-A verdict needs a number more than `SIGMAS` standard errors from the bounds of the rule.
+The verdict is "says nothing" if a bound of the rule is within `SIGMAS` standard errors of the
+number.
 """
 
 from __future__ import annotations

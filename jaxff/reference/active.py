@@ -95,16 +95,16 @@ def active_learning(
     If dynamics fail, the frames before the failure are used. With too few frames, dynamics are
     repeated from other frames, up to five times.
 
-    All labels are written to ``out/data.npz`` after each round. Repeat the call to continue after
-    an interruption, with the same final model. To continue a finished run, lower the target or
-    raise `max_frames`.
+    All labels are written to ``out/data.npz`` after each round. After an interruption, repeat the
+    call to continue; the final model is the same as without the interruption. To continue a
+    finished run, lower the target or raise `max_frames`.
 
     Args:
         potential: potential that samples the first frames.
         molecule: elements, charge and starting geometry.
         out: folder for data.npz and model.npz, created if necessary.
         loop: numbers of frames to label, and the target.
-        labelling: the calculator that labels. Frames that fail are omitted, and files are
+        labelling: the calculator that labels. Frames that fail are omitted, and existing files are
             overwritten.
         sampling: settings of the dynamics.
         baseline: potential that the kernel corrects; a baseline keeps early models stable.
@@ -114,8 +114,8 @@ def active_learning(
         the model, all labelled frames, and the errors of each round.
 
     Raises:
-        InputError: unusable settings, a data.npz of another run, float64 not enabled, or dynamics
-            that fail before giving enough frames.
+        InputError: unusable settings, a data.npz of a run with other arguments, float64 not
+            enabled, or dynamics that fail before giving enough frames.
     """
     gdml.require_float64()
     out = Path(out)

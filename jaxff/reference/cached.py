@@ -31,7 +31,8 @@ class CachedCalculator(Calculator):
         path: file with one JSON line for each calculation, created if necessary.
 
     Raises:
-        InputError: the file is of another kind, or of another calculator or other parameters.
+        InputError: the file was not written by `CachedCalculator`, or belongs to a calculator of
+            another class or with other parameters.
     """
 
     atoms: Any  # declared as None by ASE
@@ -87,7 +88,7 @@ def resumable(method: Method, surface: Any, molecule: Molecule, out: str | Path)
         a `CachedCalculator`, or `surface` if it is a `Potential`.
 
     Raises:
-        InputError: `OUT.part` belongs to another calculator or molecule, or is in use.
+        InputError: `OUT.part` belongs to a run with another calculator or molecule, or is in use.
     """
     if not isinstance(surface, BaseCalculator):
         yield surface
@@ -126,7 +127,7 @@ def _read(raw: bytes, path: Path, name: str) -> dict[str, dict]:
     """Return, by geometry, the complete calculations in the content `raw` of a file.
 
     Raises:
-        InputError: the file is of another kind or of another calculator.
+        InputError: the file was not written by `CachedCalculator`, or is of another calculator.
     """
     known: dict[str, dict] = {}
     lines = raw.splitlines()

@@ -101,9 +101,10 @@ def common_molecule(first: Molecule, given: Molecule | None, charge: int | None)
 
 
 def coinciding_atoms(positions: np.ndarray) -> dict[int, str]:
-    """Describe the closest atoms of each frame, of (M, N, 3) Å, in which two atoms coincide.
+    """Describe two coinciding atoms of frames (M, N, 3) Å, by number of the frame.
 
-    The keys are the numbers of these frames.  Some calculators return finite energies for them.
+    Frames without coinciding atoms are omitted.  Some calculators return finite energies although
+    atoms coincide.
     """
     faults = {}
     first, second = np.triu_indices(positions.shape[1], 1)

@@ -84,8 +84,9 @@ def two_step(
         selection: number of frames to label, and criterion of their selection.
         labelling: the calculator that labels.
         sampling: settings of the dynamics.
-        starts: starting geometries of the replicas (R, N, 3) Å; None for that of `molecule`. Give
-            several for molecules with equivalent atoms, which dynamics rarely exchange.
+        starts: starting geometries of the replicas (R, N, 3) Å; None for the geometry of
+            `molecule`. Give several geometries for molecules with equivalent atoms, which dynamics
+            rarely exchange.
         progress: called with the name of a phase and the fraction done.
 
     Returns:
@@ -137,8 +138,8 @@ def cross_validate(
 ) -> CrossValidation:
     """Train on each sampling and test on all samplings.
 
-    For each seed, all models are tested on the same frames of a sampling. No model was trained on
-    these test frames. Source: Sauceda et al., Table I.
+    For each seed, the test frames of a sampling are the same for all models. No model was trained
+    on these test frames. Source: Sauceda et al., Table I.
 
     Args:
         samplings: data sets by name, of one molecule in one atom order and one level of theory.

@@ -1,7 +1,7 @@
 """Search for holes: reachable geometries outside the training data of a potential.
 
-The energy of a hole is too low, so that long dynamics would end there.  The search finds holes
-earlier.  It can label them, and train the kernel again.
+The energy of a hole is too low, so that long dynamics would end there.  `find_holes` finds holes
+earlier.  `mend_holes` labels the holes and trains the kernel again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Search:
         most: largest number of geometries of one search; the geometries that differ most are kept.
 
     Raises:
-        InputError: a number is out of its range.
+        InputError: a number is out of range.
     """
 
     sampling: Sampling = field(
@@ -229,8 +229,8 @@ def mend_holes(
         progress: called with a phase and the fraction done.
 
     Raises:
-        InputError: a potential without such a kernel or without a description of the training
-            frames, or a folder of another request.
+        InputError: a potential without one sGDML term on all atoms or without a description of the
+            training frames, or a folder of a call with other arguments.
     """
     gdml.require_float64()
     kernel = _kernel(potential)

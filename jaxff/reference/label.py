@@ -65,7 +65,8 @@ def label_frames(
 
     Raises:
         InputError: the frames cannot be read, the calculator cannot be created, a calculation
-            failed, `out` or `OUT.part` belong to another run, or the cluster failed.
+            failed, `out` or `OUT.part` belongs to a run with other settings, or the cluster
+            failed.
     """
     job = Job.of(frames, labelling, molecule, charge)
     method, positions, potential = labelling.method, job.positions, None

@@ -31,8 +31,8 @@ class Pool:
         executor: runs the tasks.
         workers: number of simultaneous tasks.
         shares_disk: whether tasks can write files on this machine.
-        remedy: function that returns the error message for an exception of the pool, and None for
-            an exception of a task.
+        remedy: function of an exception. It returns an error message if the pool failed, and None
+            if a task raised the exception.
     """
 
     executor: Executor

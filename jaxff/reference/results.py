@@ -40,8 +40,8 @@ class Labelled:
     Attributes:
         dataset: the labelled frames, as written to the file.
         failed: numbers of the frames that were omitted because their calculation failed.
-        rebonded: indices in `dataset` of frames whose bonds differ from those of the given molecule
-            (None given: of the first frame).
+        rebonded: indices in `dataset` of frames whose bonds differ from those of the given
+            molecule, or of the first frame if no molecule was given.
         net_force: largest net force of a frame, kcal/mol/Å.
         net_torque: largest net torque of a frame about its centroid, kcal/mol.
     """
@@ -176,7 +176,8 @@ def part_folder(
         the path of the folder.
 
     Raises:
-        InputError: `out` cannot be written, or the folder belongs to another request or is in use.
+        InputError: `out` cannot be written, or the folder belongs to a run with other settings or
+            is in use.
     """
     out = Path(out)
     writable_file(out)
@@ -202,14 +203,14 @@ def finished(
     Args:
         out: the file.
         request: all settings on which the result depends.
-        overwrite: whether a file of another request may be replaced.
+        overwrite: whether a file of a run with other settings may be replaced.
         molecule: the molecule of the run.
 
     Returns:
         the result, or None if `out` is missing or may be overwritten.
 
     Raises:
-        InputError: `out` belongs to another request, and `overwrite` is false.
+        InputError: `out` belongs to a run with other settings, and `overwrite` is false.
     """
     if not Path(out).is_file():
         return None

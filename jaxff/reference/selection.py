@@ -43,7 +43,8 @@ def select(
         model: for "energy", the `Potential` that gives the energies of frames without energies;
             for "uncertainty", the `Uncertainty` of a kernel model (`jaxff.gdml.uncertainty`), or
             standard errors (M,) kcal/mol/Å.
-        known: positions (K, N, 3) Å of labelled frames; selected frames are also far from these.
+        known: positions (K, N, 3) Å of labelled frames; selected frames are also far from the
+            labelled frames.
         seed: random seed.
 
     Returns:

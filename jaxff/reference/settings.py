@@ -95,7 +95,8 @@ class Sampling:
             potential: the potential.
             molecule: elements, bonds and starting geometry.
             n_frames: number of frames of each replica after the starting geometry.
-            starts: starting geometries of the replicas (R, N, 3) Å; None for that of `molecule`.
+            starts: starting geometries of the replicas (R, N, 3) Å; None for the geometry of
+                `molecule`.
             progress: called with the name of a phase and the fraction done.
 
         Raises:
@@ -153,7 +154,7 @@ class Labelling:
         scheduler: address of a Dask scheduler, such as "tcp://host:8786"; "local" to start a Dask
             cluster of `workers` processes; None for local processes without Dask.
         skip_failed: whether to omit frames whose calculation fails, instead of stopping.
-        overwrite: whether to replace a file of another run.
+        overwrite: whether to replace a file of a run with other settings.
         command: the command line, recorded in the file.
         name: name of the data set; None for the name of the file.
         trust: modules that may build the networks of a potential, see `jaxff.load`.

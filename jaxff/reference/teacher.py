@@ -109,7 +109,7 @@ def student_of(
 
     Raises:
         InputError: a teacher for another molecule or charge, a teacher that fails at more than
-            half of the frames, dynamics that fail, or a folder of another request.
+            half of the frames, dynamics that fail, or a folder of a call with other arguments.
     """
     gdml.require_float64()
     report = progress or (lambda phase, fraction: None)

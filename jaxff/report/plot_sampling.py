@@ -104,7 +104,7 @@ def density_maps(
 
     Args:
         edges: edges of the bins of each torsion, (A + 1,) and (B + 1,) degrees.
-        densities: (A, B) 1/degree² by name of the sampling; rows belong to the first torsion.
+        densities: (A, B) 1/degree² by name of the sampling; the first axis is the first torsion.
         labels: names of the two torsions.
     """
     from matplotlib.colors import LogNorm
@@ -139,7 +139,7 @@ def samplings(
 
     Args:
         degrees: (A + 1,) edges of the bins of both torsions, degrees.
-        torsions: (A, A) 1/degree² by name of the sampling; rows belong to the first torsion.
+        torsions: (A, A) 1/degree² by name of the sampling; the first axis is the first torsion.
         rotors: names of the two torsions.
         edges: (bins + 1,) edges of the bins of the distances, Å.
         distances: mean and error (bins,) 1/Å by name of the sampling.
