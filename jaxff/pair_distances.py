@@ -30,10 +30,17 @@ def pair_lengths(
     positions = np.asarray(positions, float)
     with np.errstate(over="ignore", invalid="ignore"):
         differences = positions[:, i] - positions[:, j]
-        if lattice is not None:
-            images = np.round(differences @ np.linalg.inv(lattice).T)
-            differences = differences - images @ lattice.T
-        return np.linalg.norm(differences, axis=-1)
+        return np.linalg.norm(nearest_images(differences, lattice), axis=-1)
+
+
+def nearest_images(differences: np.ndarray, lattice: np.ndarray | None) -> np.ndarray:
+    """Differences (..., 3) Å of positions, replaced by those of the nearest images.
+
+    The lattice vectors (3, 3) Å are columns; None leaves the differences as they are.
+    """
+    if lattice is None:
+        return differences
+    return differences - np.round(differences @ np.linalg.inv(lattice).T) @ lattice.T
 
 
 def signatures(x: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 
 from jaxff.molecule import Molecule, equivalent_atoms
+from jaxff.pair_distances import nearest_images
 
 BINS = 72  # of 5° each
 # A torsion may differ from its training values by GAP times the largest gap between these values,
@@ -106,8 +107,7 @@ def torsions(
     R = np.asarray(positions, float)
     steps = R[:, atoms[:, 1:]] - R[:, atoms[:, :-1]]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        if lattice is not None:
-            steps = steps - np.round(steps @ np.linalg.inv(lattice).T) @ lattice.T
+        steps = nearest_images(steps, lattice)
         u, v, w = (steps[:, :, k] for k in range(3))
         first, second = np.cross(u, v), np.cross(v, w)
         size = [np.linalg.norm(x, axis=-1) for x in (u, v, w, first, second)]

@@ -239,8 +239,8 @@ def _swept(minimise, on_grid, starts: np.ndarray, neighbours: np.ndarray, sweeps
 def _neighbours(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> np.ndarray:
     """Return the indices (2K, M) of the neighbours of each of M grid points along K coordinates.
 
-    At the ends of a coordinate without period, a point is its own neighbour.  For a single point
-    the shape is (0, 1).
+    At the ends of a coordinate that is not periodic, a point is its own neighbour.  For a single
+    point the shape is (0, 1).
     """
     index = np.arange(np.prod(shape)).reshape(shape)
     neighbours = []

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxff.commands.options import (
-    calculator_options,
     count,
-    frcmod_option,
+    labelling,
+    method_options,
     positive,
     sampling,
     sampling_options,
-    trust_option,
     unit_options,
 )
 from jaxff.commands.shared import load_dataset, load_potential, writable_folder, write_geometries
 from jaxff.errors import InputError
 from jaxff.reference.calculators import CHOICES
-from jaxff.reference.settings import Labelling, Sampling
+from jaxff.reference.settings import SEARCHING, Labelling
 
 if TYPE_CHECKING:
     from jaxff.console import Console
@@ -35,8 +32,6 @@ MORE = (
     "is too low.\nRepeat the command to continue an interrupted run with --label."
 )
 EXAMPLE = "jaxff holes model.npz data.npz --label gfn2-xtb -o mended"
-# Default dynamics of `Search`, copied because importing `Search` would load JAX.
-SAMPLING = Sampling(600.0, spacing=20.0, equilibration=0.0, replicas=8)
 
 
 def options(sub) -> None:
@@ -46,22 +41,15 @@ def options(sub) -> None:
         help="the data set on which the model was trained (needed with --label)",
     )  # fmt: skip
     unit_options(sub)
-    trust_option(sub)
-    frcmod_option(sub)
+    method_options(sub)
     sub.add_argument(
-        "--label", metavar="NAME", help=f"calculator of the level of theory of the data: {CHOICES}"
-    )
-    sub.add_argument(
-        "--options", default="{}", metavar="JSON",
-        help='options of the calculator, such as {"accuracy": 0.1}',
+        "--label", dest="calculator", metavar="NAME",
+        help=f"calculator of the level of theory of the data: {CHOICES}",
     )  # fmt: skip
     sub.add_argument(
         "--workers", type=positive(int), default=Labelling.workers,
         help="number of processes that label",
     )  # fmt: skip
-    sub.add_argument(
-        "--charge", type=int, metavar="Q", help="net charge, e (default: the charge in the data)"
-    )
     for name, kind, value, text in (
         ("rounds", positive(int), 5, "largest number of rounds of labelling and training"),
         ("most", positive(int), 20, "largest number of geometries in each round"),
@@ -69,14 +57,14 @@ def options(sub) -> None:
         ("points", count, 12, "number of points of the scan of each rotatable bond; 0: no scans"),
     ):
         sub.add_argument(f"--{name}", type=kind, default=value, metavar="N", help=text)
-    sampling_options(sub, SAMPLING)
+    sampling_options(sub, SEARCHING)
     sub.add_argument("-o", "--output", required=True, metavar="DIR", help="output folder")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> dict:
     from jaxff.reference.holes import Search, find_holes
 
-    if arguments.label is not None and arguments.data is None:
+    if arguments.calculator is not None and arguments.data is None:
         raise InputError("--label needs the training data set of the model: give DATA.npz")
     search = Search(
         sampling=sampling(arguments),
@@ -88,7 +76,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
     potential = load_potential(arguments.model, arguments)
     if potential.molecule is None:
         raise InputError(f"{arguments.model} contains no molecule: train the model again")
-    if arguments.label is not None:
+    if arguments.calculator is not None:
         return _mend(arguments, console, potential, search, out)
     known = potential.molecule.positions[None]
     if arguments.data is not None:
@@ -122,16 +110,9 @@ def _mend(arguments: argparse.Namespace, console: Console, potential, search: Se
     from jaxff.reference.holes import mend_holes
     from jaxff.saved import save
 
-    labelling = Labelling(
-        arguments.label,
-        calculator_options(arguments.options),
-        arguments.workers,
-        command=shlex.join(["jaxff", *sys.argv[1:]]),
-        trust=tuple(arguments.trust),
-    )
     data = load_dataset(arguments, arguments.data)
     result = mend_holes(
-        potential, data, out / "rounds", labelling, search, rounds=arguments.rounds,
+        potential, data, out / "rounds", labelling(arguments), search, rounds=arguments.rounds,
         progress=console,
     )  # fmt: skip
     model, frames = out / "model.npz", out / "data.npz"

@@ -7,7 +7,7 @@ earlier.  `mend_holes` labels the holes and trains the kernel again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from jaxff.analysis import rotatable_torsions, scan
 from jaxff.analysis.internal import label as coordinate_label
 from jaxff.analysis.internal import place
 from jaxff.dataset import Dataset
-from jaxff.domain import outside
+from jaxff.domain import outside, trained_on
 from jaxff.errors import InputError
 from jaxff.gdml.model import KernelTerm
 from jaxff.molecule import Molecule
@@ -28,7 +28,7 @@ from jaxff.reference.calculators import Method
 from jaxff.reference.exploration import explore
 from jaxff.reference.generation import label
 from jaxff.reference.selection import select
-from jaxff.reference.settings import Labelling, Progress, Sampling
+from jaxff.reference.settings import SEARCHING, Labelling, Progress, Sampling
 from jaxff.store import claim
 
 STRETCHES = (0.75, 1.3, 1.6)  # lengths of stretched bonds, in units of their lengths at the start
@@ -50,9 +50,7 @@ class Search:
         InputError: a number is out of range.
     """
 
-    sampling: Sampling = field(
-        default_factory=lambda: Sampling(600.0, spacing=20.0, equilibration=0.0, replicas=8)
-    )
+    sampling: Sampling = SEARCHING
     frames: int = 2000
     points: int = 12
     most: int = 20
@@ -149,16 +147,22 @@ def find_holes(
         energies = potential.predict(R)[0]
         compared = outside(potential.trained, R, energies)
         assert compared is not None
-        for i in np.flatnonzero(compared.frames & (energies < highest)):
-            one = outside(potential.trained, R[i : i + 1], energies[i : i + 1])
-            reason = "" if one is None else one.reason
-            found.append(Hole(R[i], float(energies[i] - lowest), origin, reason))
+        found += [
+            Hole(R[i], float(energies[i] - lowest), origin, "")
+            for i in np.flatnonzero(compared.frames & (energies < highest))
+        ]
     found = _different(found)
     if len(found) > search.most:
         positions = np.stack([hole.positions for hole in found])
         chosen = select(positions, search.most, "farthest", known=known)
         found = [found[i] for i in chosen]
-    return tuple(found)
+    return tuple(hole._replace(reason=_reason(potential, hole, lowest)) for hole in found)
+
+
+def _reason(potential: Potential, hole: Hole, lowest: float) -> str:
+    """Return why a hole is outside the training data, whose lowest energy is `lowest`."""
+    one = outside(potential.trained, hole.positions[None], np.array([hole.energy + lowest]))
+    return "" if one is None else one.reason
 
 
 def _different(holes: list[Hole]) -> list[Hole]:
@@ -278,8 +282,6 @@ def _kernel(potential: Potential) -> str:
 
 def _training_frames(potential: Potential, data: Dataset) -> np.ndarray:
     """Whether each frame of the data is a training frame, (F,)."""
-    from jaxff.domain import trained_on
-
     known = trained_on(potential.trained, data.positions)
     if not known.any():
         raise InputError(

@@ -138,6 +138,10 @@ class Sampling:
         return frames_by_time(run)[self.replicas * (self.waiting_frames + 1) :][:n]
 
 
+# Dynamics of a search for holes, which shall leave the training data.
+SEARCHING = Sampling(600.0, spacing=20.0, equilibration=0.0, replicas=8)
+
+
 def frames_by_time(run: Run) -> np.ndarray:
     """Return positions (F R, N, 3) Å of R replicas, ordered by time, then by replica."""
     return run.positions.swapaxes(0, 1).reshape(-1, *run.positions.shape[2:])
