@@ -15,6 +15,7 @@ from jaxff import units
 from jaxff.domain import outside
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
+from jaxff.molecule_files import check_not_periodic
 from jaxff.potential import Potential
 
 
@@ -58,11 +59,10 @@ class Calculator(AseCalculator):
             CalculationFailed: the energy or a force is not finite.
         """
         super().calculate(atoms, list(properties), list(system_changes))
-        if self._placed is None or "numbers" in system_changes:
-            self._placed = match(self.potential, Molecule.from_ase(self.atoms))
         present: Any = self.atoms
-        if np.any(present.pbc):
-            raise InputError("periodic structures are not supported: set atoms.pbc = False")
+        check_not_periodic(present)
+        if self._placed is None or "numbers" in system_changes:
+            self._placed = match(self.potential, Molecule.from_ase(present))
         R = jnp.asarray(present.positions, self._dtype)
         energy, forces = jax.device_get(self._placed.energy_and_forces(R))
         if not (np.isfinite(energy) and np.isfinite(forces).all()):

@@ -19,6 +19,7 @@ from jaxff.errors import InputError
 from jaxff.molecule import Molecule, formula, perceive_bonds
 from jaxff.npz import usable, write_npz
 from jaxff.plausibility import Units, implausible_units
+from jaxff.settings import checked_count, checked_seed
 
 
 class Split(NamedTuple):
@@ -233,17 +234,19 @@ class Dataset:
                 have the distribution of all energies.
 
         Raises:
-            InputError: there are not enough frames.
+            InputError: a number is not a whole number, or there are not enough frames.
         """
+        train, valid = checked_count("train", train, 0), checked_count("valid", valid, 0)
+        test = None if test is None else checked_count("test", test, 0)
         distinct = self.distinct()
         rest = len(distinct) - train - valid
         wanted = max(rest, 0) if test is None else test
-        if min(train, valid, wanted) < 0 or rest < wanted:
+        if rest < wanted:
             raise InputError(
                 f"{self.label}: {train} training, {valid} validation and {wanted} test frames are "
                 f"requested, but there are {len(distinct)} distinct frames; request fewer"
             )
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(checked_seed(seed))
         drawn = distinct[rng.permutation(len(distinct))]
         if stratify and self.energies is not None:
             for start, count in ((0, train), (train, valid)):

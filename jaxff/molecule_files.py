@@ -62,17 +62,19 @@ def fields_of_ase(atoms: Any, charge: int | None = None) -> Fields:
     Raises:
         InputError: the atoms are periodic.
     """
-    if np.any(atoms.pbc):
-        raise InputError(
-            'periodic structures are not supported: set atoms.pbc = False, or pbc="F F F" in an '
-            "extxyz file"
-        )
+    check_not_periodic(atoms)
     return {
         "numbers": atoms.numbers,
         "positions": atoms.positions,
         "charge": charge_of_ase(atoms) if charge is None else int(charge),
         "name": str(atoms.info.get("name", "")),
     }
+
+
+def check_not_periodic(atoms: Any, remedy: str = "set atoms.pbc = False") -> None:
+    """Raise `InputError`, whose message ends with `remedy`, if an `ase.Atoms` is periodic."""
+    if np.any(atoms.pbc):
+        raise InputError(f"periodic structures are not supported: {remedy}")
 
 
 def charge_of_ase(atoms: Any) -> int:
@@ -245,7 +247,9 @@ def _read_pdb(path: Path) -> Fields:
 
 
 def _read_xyz(path: Path) -> Fields:
-    return fields_of_ase(read_xyz_frames(path, 0))
+    atoms = read_xyz_frames(path, 0)
+    check_not_periodic(atoms, 'write pbc="F F F" in the comment line of the file')
+    return fields_of_ase(atoms)
 
 
 def _read_mol2(path: Path) -> Fields:

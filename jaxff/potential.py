@@ -19,6 +19,7 @@ from jaxff.domain import Trained
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.program import Leaves, Placed, Program, free_name
+from jaxff.settings import checked_count
 from jaxff.space import arrays
 from jaxff.term import Array, Column, Params, Term
 
@@ -114,10 +115,10 @@ class Potential:
         if len(positions) == 0:
             return np.empty(0), np.empty((0, *positions.shape[1:]))
         positions = positions.astype(self._checked(positions[0]).dtype)
-        chunk = chunk or min(self.program.frames_at_once(self.params), len(positions))
-        left = -(-len(positions) // chunk)
-        fill = np.repeat(positions[-1:], left * chunk - len(positions), axis=0)
-        chunks = np.concatenate([positions, fill]).reshape(left, chunk, *positions.shape[1:])
+        most = min(self.program.frames_at_once(self.params), len(positions))
+        chunk = checked_count("chunk", most if chunk is None else chunk)
+        fill = np.repeat(positions[-1:], -len(positions) % chunk, axis=0)
+        chunks = np.concatenate([positions, fill]).reshape(-1, chunk, *positions.shape[1:])
         energies, forces, start = [], [], 0
         while start < len(chunks):
             # Few shapes, so that there are few compilations.
@@ -128,8 +129,7 @@ class Potential:
             energies.append(np.asarray(energy).reshape(-1))
             forces.append(np.asarray(force).reshape(-1, *positions.shape[1:]))
             start += count
-        stop = len(positions)
-        return np.concatenate(energies)[:stop], np.concatenate(forces)[:stop]
+        return np.concatenate(energies)[: len(positions)], np.concatenate(forces)[: len(positions)]
 
     @property
     def _ready(self) -> Params:

@@ -212,6 +212,15 @@ def test_split_is_disjoint_reproducible_and_free_of_copies(data):
     assert np.array_equal(doubled.positions[split.test.index], split.test.positions)
 
 
+@pytest.mark.parametrize("wrong", [0.5, -1, "5", True, np.nan])
+def test_sizes_of_parts_are_whole_numbers(data, wrong):
+    for sizes in ((wrong, 2, 2), (2, wrong, 2), (2, 2, wrong)):
+        with pytest.raises(InputError, match="but must be a whole number of at least 0"):
+            data.split(*sizes)
+    with pytest.raises(InputError, match="seed is"):
+        data.split(2, seed=wrong)
+
+
 def test_reorder_carries_positions_and_forces(data):
     other = data.reorder([1, 0, 2])
     assert other.numbers.tolist() == [1, 8, 1]

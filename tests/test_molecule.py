@@ -151,6 +151,10 @@ def test_bad_input_is_one_sentence(tmp_path):
         Molecule([0], [[0, 0, 0]], [])
     with pytest.raises(InputError, match="periodic"):
         Molecule.from_ase(ase.Atoms("H", pbc=True))
+    crystal = tmp_path / "crystal.extxyz"
+    ase.Atoms("H", cell=[9.0, 9.0, 9.0], pbc=True).write(crystal)
+    with pytest.raises(InputError, match='write pbc="F F F" in the comment line of the file'):
+        Molecule.read(crystal)
     no_hydrogens = tmp_path / "bare.sdf"
     Chem.MolToMolFile(Chem.MolFromSmiles("CCO"), str(no_hydrogens))
     with pytest.raises(InputError, match="hydrogens are missing"):

@@ -117,6 +117,9 @@ def test_predict_equals_single_calls_for_any_number_of_frames(springs, R):
     np.testing.assert_allclose(energies, [potential(r) for r in frames], rtol=1e-13)
     np.testing.assert_allclose(forces, [potential.forces(r) for r in frames], atol=1e-10)
     assert potential.predict(frames[:0])[1].shape == (0, 6, 3)
+    for chunk in (-1, 0, 1.5, "3", True):
+        with pytest.raises(InputError, match=r"chunk is .*, but must be a whole number"):
+            potential.predict(frames, chunk=chunk)
 
 
 def test_float32_follows_the_parameters(springs, R):

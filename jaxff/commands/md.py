@@ -256,12 +256,12 @@ def _ensemble_option(sub, name: str, setting: Field, kinds: list[str]) -> None:
         text = f"{users}{setting.metadata['help']}"
         sub.add_argument(_flag(name), action="store_const", const=True, help=text)
         return
-    kind = positive(float) if setting.metadata["positive"] else not_negative
+    rule = setting.metadata["rule"]
+    kind = positive(float) if rule.above == 0.0 else not_negative
     default = "" if setting.default is None else f" (default {setting.default:g})"
     sub.add_argument(
-        _flag(name), metavar=setting.metadata["unit"],
-        type=numbers if name.endswith("temperature") else kind,
-        help=f"{users}{setting.metadata['help']}, {setting.metadata['unit']}{default}",
+        _flag(name), metavar=rule.unit, type=numbers if rule.several else kind,
+        help=f"{users}{setting.metadata['help']}, {rule.unit}{default}",
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.gdml.descriptor import Descriptor, descriptor_name, inverse_distances
+from jaxff.settings import Settings, checked_number, choice, count, flag, number, random_seed
 
 Progress = Callable[[str, float], None]
 
@@ -38,7 +39,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class Kernel:
+class Kernel(Settings):
     """Settings of a kernel model.
 
     Args:
@@ -64,19 +65,20 @@ class Kernel:
         InputError: a value is invalid, or two settings exclude each other.
     """
 
-    lam: float | Sequence[float] = 1e-10
+    lam: float | Sequence[float] = number(1e-10, above=0.0, several=True)
     symmetries: str | np.ndarray | None = "auto"
     descriptor: Descriptor = inverse_distances
-    learn_metric: bool = False
-    energies: str | None = "offset"
+    learn_metric: bool = flag(False)
+    energies: str | None = choice("offset", ENERGIES)
     atoms: Sequence[int] | None = None
     adapt_baseline: bool | float = False
-    fragments: int | None = None
+    fragments: int | None = count(None)
 
     def __post_init__(self):
-        check_positive("adapt_baseline", float(self.adapt_baseline) or None)
-        ascending(self.lam, "lam")
-        check_choice("energies", self.energies, ENERGIES)
+        super().__post_init__()
+        if not isinstance(self.adapt_baseline, bool):
+            prior = checked_number("adapt_baseline", self.adapt_baseline, above=0.0)
+            object.__setattr__(self, "adapt_baseline", prior)
         check_symmetry_option(self.symmetries)
         if not callable(self.descriptor):
             raise InputError(
@@ -94,10 +96,6 @@ class Kernel:
             )
         if self.fragments is None:
             return
-        if not isinstance(self.fragments, int) or self.fragments is True or self.fragments < 1:
-            raise InputError(
-                f"fragments={self.fragments!r} must be a number of bonds, usually 2, or None"
-            )
         plain = self.descriptor is inverse_distances and not self.learn_metric
         if not plain or self.atoms is not None or self.energies == "constrain":
             raise InputError(
@@ -112,7 +110,7 @@ class Kernel:
 
 
 @dataclass(frozen=True, eq=False)
-class LocalKernel:
+class LocalKernel(Settings):
     """Settings of a local correction.
 
     Args:
@@ -126,19 +124,17 @@ class LocalKernel:
         InputError: a value is invalid.
     """
 
-    lam: float | Sequence[float] = (1e-4, 1e-3, 1e-2)
+    lam: float | Sequence[float] = number((1e-4, 1e-3, 1e-2), above=0.0, several=True)
     symmetries: str | np.ndarray | None = "auto"
-    reach: float = 2.0
+    reach: float = number(2.0, above=1.0)
 
     def __post_init__(self):
-        ascending(self.lam, "lam")
+        super().__post_init__()
         check_symmetry_option(self.symmetries)
-        if not (np.isreal(self.reach) and 1.0 < self.reach < np.inf):
-            raise InputError(f"reach={self.reach!r} must be a finite number above one")
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Settings):
     """Settings of one run of a training.
 
     Args:
@@ -156,15 +152,12 @@ class Run:
         InputError: `memory` is not positive.
     """
 
-    seed: int = 0
-    memory: float | None = None
+    seed: int = random_seed()
+    memory: float | None = number(None, "GB", above=0.0)
     checkpoint: str | Path | None = None
     progress: Progress | None = None
     on_trial: Callable[[Trial], None] | None = None
-    check_labels: bool = True
-
-    def __post_init__(self):
-        check_positive("memory", self.memory)
+    check_labels: bool = flag(True)
 
     def report(self, phase: str, fraction: float) -> None:
         """Call `progress`, if there is one."""
@@ -181,25 +174,8 @@ def ascending(values: float | Sequence[float], name: str) -> list[float]:
     Raises:
         InputError: a value is not a positive finite number.
     """
-    try:
-        out = sorted(set(np.atleast_1d(values).astype(float).ravel().tolist()))
-    except (TypeError, ValueError):
-        out = []
-    if not out or not np.isfinite(out).all() or out[0] <= 0.0:
-        raise InputError(f"{name} must be positive and finite, got {values!r}")
-    return out
-
-
-def check_positive(name: str, value: float | None) -> None:
-    """Raise InputError unless `value` is None or a positive finite number."""
-    if value is not None and not (np.isreal(value) and 0.0 < value < np.inf):
-        raise InputError(f"{name}={value!r} must be a positive finite number")
-
-
-def check_choice(name: str, value, choices: Sequence) -> None:
-    """Raise InputError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise InputError(f"{name}={value!r}: use one of {', '.join(map(repr, choices))}")
+    numbers = checked_number(name, values, above=0.0, several=True)
+    return sorted(set(np.atleast_1d(numbers).tolist()))
 
 
 def check_symmetry_option(symmetries: str | np.ndarray | None) -> None:

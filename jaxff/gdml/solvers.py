@@ -18,7 +18,8 @@ from jaxff.gdml import cholesky
 from jaxff.gdml.dense import Dense, dense_bytes, factor_dtype
 from jaxff.gdml.iterative import Iterative, iterative_bytes
 from jaxff.gdml.operator import KernelOperator
-from jaxff.gdml.settings import Run, check_choice, check_positive
+from jaxff.gdml.settings import Run
+from jaxff.settings import Settings, checked_choice, count, number
 
 AUTO = "auto"
 # Cost model of the choice: a product takes one unit of time per flop and seven per byte of memory
@@ -31,7 +32,7 @@ FEWEST_COLUMNS = 300
 
 
 @dataclass(frozen=True, eq=False)
-class Solver:
+class Solver(Settings):
     """Settings of the solver of the kernel system.
 
     Args:
@@ -47,14 +48,13 @@ class Solver:
     """
 
     name: str = AUTO
-    tolerance: float = 1e-4
-    max_iterations: int = 5000
+    tolerance: float = number(1e-4, above=0.0)
+    max_iterations: int = count(5000)
     mesh: jax.sharding.Mesh | None = None
 
     def __post_init__(self):
-        check_choice("solver", self.name, (AUTO, *SOLVERS))
-        check_positive("tolerance", self.tolerance)
-        check_positive("max_iterations", self.max_iterations)
+        super().__post_init__()
+        checked_choice("solver", self.name, (AUTO, *SOLVERS))
 
 
 def make_solver(op: KernelOperator, settings: Solver, run: Run, label: str) -> Dense | Iterative:

@@ -35,6 +35,7 @@ from jaxff.gdml.system import KernelSystem, require_float64, residual
 from jaxff.npz import digest
 from jaxff.potential import Potential
 from jaxff.sanity import check_labels
+from jaxff.settings import checked_type
 
 SEARCH_SHARE, SEARCH_LEAST = 4, 200  # sigma is searched for on a quarter of the frames, or on 200
 ADAPT_UNKNOWNS = 9000  # unknowns of the factor with which the baseline is adapted
@@ -83,10 +84,9 @@ def train(
     """
     kernel, solver, run = kernel or Kernel(), solver or Solver(), run or Run()
     require_float64()
-    if not isinstance(dataset, Dataset):
-        raise InputError(f"dataset must be a jaxff.Dataset, got {type(dataset).__name__}")
-    if baseline is not None and not isinstance(baseline, Potential):
-        raise InputError(f"baseline={baseline!r} must be a jaxff.Potential")
+    checked_type("dataset", dataset, Dataset)
+    if baseline is not None:
+        checked_type("baseline", baseline, Potential)
     if kernel.adapt_baseline and baseline is None:
         raise InputError(
             f"adapt_baseline={kernel.adapt_baseline!r} needs a baseline: give baseline=, or use "

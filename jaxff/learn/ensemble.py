@@ -23,12 +23,12 @@ from jaxff.learn.state import State
 from jaxff.md.differentiable.reweighting import (
     LEAST,
     Frames,
-    Sampling,
     by_frames,
     effective_frames,
     energies_of,
     weights_of,
 )
+from jaxff.md.differentiable.sampling import Sampling
 from jaxff.parameters import FreeParameters
 from jaxff.potential import Potential, Program
 

@@ -15,11 +15,11 @@ from jaxff.errors import InputError
 from jaxff.learn.targets import WeightedTarget, checked_frames, checked_values
 from jaxff.md.differentiable.reweighting import (
     Frames,
-    Sampling,
     block_deviations,
     free_energy_of,
     weights_of,
 )
+from jaxff.md.differentiable.sampling import Sampling
 from jaxff.potential import Potential
 
 Array = jax.Array

@@ -7,6 +7,7 @@ import numpy as np
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.potential import Potential
+from jaxff.settings import checked_type
 
 
 def aligned(dataset: Dataset, potential: Potential) -> Dataset:
@@ -42,6 +43,7 @@ def evaluate(potential: Potential, dataset: Dataset, chunk: int | None = None) -
     Raises:
         InputError: atoms that do not match, no frames, or a prediction that is not finite.
     """
+    checked_type("dataset", dataset, Dataset)
     if len(dataset) == 0:
         raise InputError(f"{dataset.label}: no frames to evaluate on; give at least one")
     dataset = aligned(dataset, potential)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,7 @@ from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
 from jaxff.md.differentiable.reweighting import UntrustedWarning
 from jaxff.potential import Potential
 from jaxff.sanity import check_labels
+from jaxff.settings import checked_type
 
 MINIMISERS: dict[type[Method], Callable] = {
     LeastSquares: least_squares.minimise,
@@ -107,10 +109,9 @@ def fit(
     Warns:
         UntrustedWarning: an ensemble average has a statistical error or drift above its tolerance.
     """
-    potentials = [potential] if isinstance(potential, Potential) else list(potential)
-    train = [train] * len(potentials) if train is None else train
-    train = [train] if isinstance(train, Dataset) else list(train)
-    checked = [valid] if isinstance(valid, Dataset) else None if valid is None else list(valid)
+    potentials = _list_of("potential", Potential, potential)
+    train = [None] * len(potentials) if train is None else _list_of("train", Dataset, train)
+    checked = None if valid is None else _list_of("valid", Dataset, valid)
     _check_data(potentials, train, checked)
     method = LeastSquares() if method is None else method
     if type(method) not in MINIMISERS:
@@ -150,6 +151,18 @@ def fit(
         tuple(changes(problem, fitted, solution.errors)),
         solution.converged,
     )
+
+
+def _list_of(name: str, kind: type, given: Any) -> list:
+    """Return one object of a class, or a list or tuple of such objects or None, as a list.
+
+    Raises:
+        InputError: an object is of another class; `name` begins the message.
+    """
+    for one in given if isinstance(given, list | tuple) else [given]:
+        if one is not None:
+            checked_type(name, one, kind)
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _with_training(potential: Potential, frames: Dataset | None) -> Potential:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from jaxff.errors import InputError
+from jaxff.settings import Settings, count, flag, number, random_seed
 
 if TYPE_CHECKING:
     import optax
 
 
-def _number(default: float | None, least: int) -> Any:
-    """Return a field for a number of at least `least`; an integer unless the default is a float."""
-    return field(default=default, metadata={"least": least})
-
-
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(Settings):
     """Settings of all methods.
 
     Attributes:
@@ -32,18 +26,8 @@ class Method:
         InputError: a value outside its range.
     """
 
-    energy_weight: float = _number(0.1, 0)
-    check_labels: bool = True
-
-    def __post_init__(self) -> None:
-        for one in fields(self):
-            value, least = getattr(self, one.name), one.metadata.get("least", -math.inf)
-            if "least" not in one.metadata or value is one.default:
-                continue
-            whole = not isinstance(one.default, float)
-            if not least <= value < math.inf or (whole and int(value) != value):
-                kind = "whole number" if whole else "number"
-                raise InputError(f"{one.name}={value} must be a {kind} of at least {least}")
+    energy_weight: float = number(0.1, "1/Å²", least=0.0)
+    check_labels: bool = flag(True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +44,9 @@ class LeastSquares(Method):
         tolerance: relative change of the objective in one step below which the fit has converged.
     """
 
-    prior: float = _number(0.005, 0)
-    steps: int = _number(60, 1)
-    tolerance: float = _number(1e-3, 0)
+    prior: float = number(0.005, least=0.0)
+    steps: int = count(60)
+    tolerance: float = number(1e-3, least=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +71,11 @@ class Gradient(Method):
 
     optimizer: optax.GradientTransformation | None = None
     loss: Callable | None = None
-    epochs: int = _number(150, 1)
-    batch: int = _number(20, 1)
-    patience: int | None = _number(None, 1)
-    restarts: int = _number(2, 0)
-    seed: int = _number(0, 0)
+    epochs: int = count(150)
+    batch: int = count(20)
+    patience: int | None = count(None)
+    restarts: int = count(2, least=0)
+    seed: int = random_seed()
 
 
 METHODS: dict[str, type[Method]] = {"least-squares": LeastSquares, "gradient": Gradient}

@@ -19,6 +19,7 @@ from jaxff.errors import InputError
 from jaxff.hessian import checked_hessian
 from jaxff.plausibility import unit_mistakes
 from jaxff.potential import Params, Potential, Program
+from jaxff.settings import checked_number
 from jaxff.terms.pairs import Nonbonded
 
 Array = jax.Array
@@ -43,11 +44,7 @@ class WeightedTarget:
         Raises:
             InputError: the weight is negative or not finite.
         """
-        weight = float(self.weight)
-        if not (math.isfinite(weight) and weight >= 0.0):
-            raise InputError(
-                f"{self._name}: weight={self.weight!r} must be a finite number of at least 0"
-            )
+        weight = checked_number(f"{self._name}: weight", self.weight, least=0.0)
         for key, values in {"weight": weight, **arrays}.items():
             object.__setattr__(self, key, values)
 
@@ -261,10 +258,10 @@ def checked_frames(who: str, positions) -> np.ndarray:
     Raises:
         InputError: another shape, or numbers that are not finite; `who` begins the message.
     """
-    R = np.asarray(positions, float)
-    if R.ndim != 3 or R.shape[2] != 3 or 0 in R.shape:
-        raise InputError(f"{who}: positions must have shape (M, N, 3) in Å, got {R.shape}")
-    return checked_values(who, "positions", R, R.shape, "Å")
+    shape = np.shape(positions)
+    if len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise InputError(f"{who}: positions must have shape (M, N, 3) in Å, got {shape}")
+    return checked_values(who, "positions", positions, shape, "Å")
 
 
 def checked_values(who: str, what: str, values, shape: tuple[int, ...], unit: str) -> np.ndarray:
@@ -274,9 +271,9 @@ def checked_values(who: str, what: str, values, shape: tuple[int, ...], unit: st
         InputError: another shape, or numbers that are not finite; `who` and `what` begin the
             message.
     """
-    values = np.asarray(values, float)
-    if values.shape != shape:
-        raise InputError(f"{who}: {what} must have shape {shape} in {unit}, got {values.shape}")
-    if not np.isfinite(values).all():
-        raise InputError(f"{who}: {what} must be finite")
-    return values
+    array = np.asarray(values)
+    if array.shape != shape:
+        raise InputError(f"{who}: {what} must have shape {shape} in {unit}, got {array.shape}")
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise InputError(f"{who}: {what} must be finite numbers in {unit}")
+    return array.astype(float)

@@ -28,6 +28,7 @@ from jaxff.gdml.frames import some
 from jaxff.gdml.leave_out import MOST_UNKNOWNS, leave_out_errors
 from jaxff.gdml.search import search_width
 from jaxff.potential import Potential
+from jaxff.settings import Settings, flag, number, random_seed
 
 FEWEST = 8  # least number of frames
 Progress = Callable[[str, float], None]
@@ -86,7 +87,7 @@ class Taught:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Teaching:
+class Teaching(Settings):
     """Settings of `teach`.
 
     Attributes:
@@ -97,18 +98,14 @@ class Teaching:
         seed: seed of every random choice.
 
     Raises:
-        InputError: `lam` is not a positive number.
+        InputError: a value is not allowed.
     """
 
-    learn_metric: bool = True
-    fragments: bool = False
-    adapt: bool = True
-    lam: float = 1e-10
-    seed: int = 0
-
-    def __post_init__(self):
-        if not 0.0 < self.lam < np.inf:
-            raise InputError(f"lam={self.lam!r} must be a positive finite number")
+    learn_metric: bool = flag(True)
+    fragments: bool = flag(False)
+    adapt: bool = flag(True)
+    lam: float = number(1e-10, above=0.0)
+    seed: int = random_seed()
 
 
 def teach(

@@ -15,6 +15,7 @@ from jaxff.errors import InputError
 from jaxff.md.constraints import Coordinates, correct, deviations, project
 from jaxff.md.surface import Surface
 from jaxff.potential import Potential, Program
+from jaxff.settings import Settings, choice, count, number
 
 Array = jax.Array
 
@@ -32,7 +33,7 @@ HELD = {jnp.dtype("float64"): 1e-8, jnp.dtype("float32"): 1e-4}
 
 
 @dataclass(frozen=True)
-class Descent:
+class Descent(Settings):
     """Settings of a minimisation.
 
     Args:
@@ -48,17 +49,9 @@ class Descent:
     Lett. 97, 170201 (2006), "FIRE".
     """
 
-    method: str = "lbfgs"
-    tolerance: float = 1e-3
-    max_steps: int = 5000
-
-    def __post_init__(self):
-        if self.method not in METHODS:
-            raise InputError(f"method={self.method!r} must be one of {', '.join(METHODS)}")
-        if not self.tolerance > 0 or not self.max_steps > 0:
-            raise InputError(
-                f"tolerance={self.tolerance} and max_steps={self.max_steps} must be positive"
-            )
+    method: str = choice("lbfgs", METHODS)
+    tolerance: float = number(1e-3, "kcal/mol/Å", above=0.0)
+    max_steps: int = count(5000)
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ that the command line starts quickly.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from jaxff import units
 from jaxff.errors import InputError
-from jaxff.md.settings import checked_number, is_traced
+from jaxff.settings import Settings, flag, is_traced, number
 
 if TYPE_CHECKING:
     import jax
@@ -29,13 +29,8 @@ if TYPE_CHECKING:
 CHAIN_STEPS = 2.0
 
 
-def _about(unit: str, text: str, *, positive: bool = False) -> dict[str, Any]:
-    """Return metadata of a setting: unit, help text, and whether it must be positive."""
-    return {"unit": unit, "help": text, "positive": positive}
-
-
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Settings):
     """Settings of all ensembles.
 
     Numbers may be JAX tracers; their range is then not checked.
@@ -59,20 +54,11 @@ class Ensemble:
     scales_velocities: ClassVar[bool] = False
     reversible: ClassVar[bool] = False
 
-    temperature: Temperature = field(
-        default=300.0, metadata=_about("K", "temperature; one, or one for each replica")
+    temperature: Temperature = number(
+        300.0, "K", least=0.0, several=True, text="temperature; one, or one for each replica"
     )
     _: KW_ONLY
-    dt: Number = field(default=0.5, metadata=_about("fs", "time step", positive=True))
-
-    def __post_init__(self):
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if "unit" in item.metadata and not (value is None and item.default is None):
-                several = item.name.endswith("temperature")
-                unit, positive = item.metadata["unit"], item.metadata["positive"]
-                value = checked_number(item.name, value, unit, positive=positive, several=several)
-                object.__setattr__(self, item.name, value)
+    dt: Number = number(0.5, "fs", above=0.0, text="time step")
 
     @property
     def last_temperature(self) -> Any:
@@ -195,13 +181,7 @@ class NVE(Ensemble):
     conserves_energy: ClassVar[bool] = True
     reversible: ClassVar[bool] = True
 
-    remove_rotation: bool = field(
-        default=False, metadata={"help": "remove the rotation of random initial velocities"}
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        object.__setattr__(self, "remove_rotation", bool(self.remove_rotation))
+    remove_rotation: bool = flag(False, "remove the rotation of random initial velocities")
 
     @property
     def removes_rotation(self) -> bool:
@@ -229,10 +209,10 @@ class Thermostat(Ensemble):
             number, or one for each replica (None: constant temperature).
     """
 
-    final_temperature: Temperature | None = field(
-        default=None,
-        metadata=_about("K", "temperature of the last step, reached at a constant rate"),
-    )
+    final_temperature: Temperature | None = number(
+        None, "K", least=0.0, several=True,
+        text="temperature of the last step, reached at a constant rate",
+    )  # fmt: skip
 
     @property
     def last_temperature(self) -> Any:
@@ -257,7 +237,7 @@ class Langevin(Thermostat):
     conserves_momentum: ClassVar[bool] = False
     reversible: ClassVar[bool] = True
 
-    friction: Number = field(default=1.0, metadata=_about("1/ps", "friction"))
+    friction: Number = number(1.0, "1/ps", least=0.0, text="friction")
 
     @property
     def rate(self) -> Any:
@@ -288,9 +268,7 @@ class _Scaling(Thermostat):
 
     scales_velocities: ClassVar[bool] = True
 
-    relaxation: Number = field(
-        default=100.0, metadata=_about("fs", "relaxation time", positive=True)
-    )
+    relaxation: Number = number(100.0, "fs", above=0.0, text="relaxation time")
 
     @property
     def rate(self) -> Any:

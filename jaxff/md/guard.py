@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import gammainccinv
 
 from jaxff import units
+from jaxff.errors import InputError
 from jaxff.md import kinetics
 from jaxff.md.ensembles import Ensemble
 from jaxff.md.integrate import Frame
@@ -72,10 +73,13 @@ class Guard:
             freedom: () or (R,) degrees of freedom.
             ensemble: settings of the ensemble.
             stop: limits set by the user.
+
+        Raises:
+            InputError: bonded atoms are at the same position.
         """
         limits: dict = {}
         if stop.stretch is not None and len(molecule.bonds):
-            lengths = bond_lengths(molecule, start.positions).reshape(-1, len(molecule.bonds))
+            lengths = starting_lengths(molecule, start.positions)
             limits["lengths"] = stop.stretch * lengths.max(axis=0)
         least = max(int(np.min(freedom)), 1)
         highest = max(
@@ -157,6 +161,22 @@ def bond_lengths(molecule: Molecule, positions) -> np.ndarray:
     """Lengths (..., B) Å of the bonds at positions (..., N, 3) Å."""
     i, j = np.asarray(molecule.bonds).T
     return np.linalg.norm(positions[..., i, :] - positions[..., j, :], axis=-1)
+
+
+def starting_lengths(molecule: Molecule, positions) -> np.ndarray:
+    """Lengths (M, B) Å of the bonds of starting geometries (..., N, 3) Å.
+
+    Raises:
+        InputError: bonded atoms are at the same position.
+    """
+    lengths = bond_lengths(molecule, positions).reshape(-1, len(molecule.bonds))
+    if not lengths.all():
+        i, j = molecule.bonds[int(np.argmin(lengths.min(axis=0)))]
+        raise InputError(
+            f"at the starting geometry the bonded atoms {i} and {j} are at the same position: "
+            "correct the geometry"
+        )
+    return lengths
 
 
 def strongest_term(potential: Potential, positions, atoms) -> str | None:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from jaxff.errors import InputError
 from jaxff.md.descent import Descent, Minimum, relax
+from jaxff.md.guard import starting_lengths
 from jaxff.md.surface import as_surface
 from jaxff.molecule import Molecule
 
@@ -39,7 +40,8 @@ def minimize(
 
     Raises:
         InputError: `positions` of another shape, a potential of another molecule, FIRE for a
-            calculator, or a starting geometry whose energy or forces are not finite.
+            calculator, bonded atoms at the same position, or a starting geometry whose energy or
+            forces are not finite.
     """
     surface = as_surface(surface, molecule)
     R = np.asarray(molecule.positions if positions is None else positions, float)
@@ -49,6 +51,8 @@ def minimize(
             f"got {R.shape}"
         )
     starts = R.reshape(-1, *R.shape[-2:])
+    if len(molecule.bonds):
+        starting_lengths(molecule, starts)
     minima = relax(surface, starts, descent=descent or Descent(tolerance=1e-4), progress=progress)
     bad = np.flatnonzero(~np.isfinite(minima.energy))
     if len(bad):

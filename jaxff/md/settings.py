@@ -5,7 +5,6 @@ This module does not import JAX, so that the command line starts quickly.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,53 +12,15 @@ from typing import Any
 import numpy as np
 
 from jaxff.errors import InputError
-
-
-def is_traced(value) -> bool:
-    """Whether a value is a JAX tracer, so that its range cannot be checked."""
-    jax = sys.modules.get("jax")
-    return jax is not None and isinstance(value, jax.core.Tracer)
-
-
-def checked_number(name: str, value, unit: str, *, positive: bool, several: bool = False) -> Any:
-    """Check a number, and return it as a float, or several numbers as a tuple.
-
-    JAX tracers are returned unchanged.
-
-    Args:
-        name: name of the setting, for the message.
-        value: the number, or a sequence of numbers if `several`.
-        unit: unit of the setting, for the message.
-        positive: whether zero is not allowed.
-        several: whether a sequence of numbers is allowed.
-
-    Raises:
-        InputError: a number is negative or not finite, or zero if `positive`.
-    """
-    if is_traced(value):
-        return value
-    try:
-        array = np.asarray(value, float)
-    except (TypeError, ValueError):
-        array = np.array(np.nan)  # not a number
-    fine = np.isfinite(array) & ((array > 0) if positive else (array >= 0))
-    if array.size == 0 or not fine.all() or (array.size > 1 and array.ndim > several):
-        need = "one number" if array.size != 1 and not several else "a number"
-        need = f"{need} above 0" if positive else f"{need} that is not negative"
-        raise InputError(f"{name} is {value} {unit}, but must be {need}")
-    return float(array.item()) if array.size == 1 else tuple(array.tolist())
-
-
-def is_number(value) -> bool:
-    """Whether a value, or each value of an array, is a real number."""
-    return np.asarray(value).dtype.kind in "biuf"
-
-
-def checked_count(name: str, value) -> int:
-    """Return a positive whole number as an int; raise `InputError` for other values."""
-    if not (np.ndim(value) == 0 and is_number(value) and value >= 1 and value % 1 == 0):
-        raise InputError(f"{name} is {value!r}, but must be a positive whole number")
-    return int(value)
+from jaxff.settings import (
+    Settings,
+    checked_count,
+    choice,
+    count,
+    flag,
+    number,
+    random_seed,
+)
 
 
 def checked_steps(steps, every: int) -> int:
@@ -74,7 +35,7 @@ def checked_steps(steps, every: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class Start(Settings):
     """Start of a simulation.
 
     Attributes:
@@ -91,26 +52,18 @@ class Start:
 
     positions: Any = None
     velocities: Any = None
-    replicas: int | None = None
-    seed: int = 0
+    replicas: int | None = count(None)
+    seed: int = random_seed()
 
     def __post_init__(self):
-        replicas, seed = self.replicas, self.seed
-        if replicas is None:
+        if self.replicas is None:
             given = [x for x in (self.positions, self.velocities) if np.ndim(x) == 3]
-            replicas = len(given[0]) if given else None
-        else:
-            replicas = checked_count("replicas", replicas)
-        if not is_traced(seed):
-            if not (is_number(seed) and 0 <= seed < 2**63 and seed % 1 == 0):
-                raise InputError(f"seed is {seed!r}, but must be a whole number from 0 to 2⁶³ − 1")
-            seed = int(seed)
-        object.__setattr__(self, "replicas", replicas)
-        object.__setattr__(self, "seed", seed)
+            object.__setattr__(self, "replicas", len(given[0]) if given else None)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(Settings):
     """Recorded frames and files of a simulation.
 
     Attributes:
@@ -130,13 +83,13 @@ class Output:
     """
 
     path: str | Path | None = None
-    every: int = 5
+    every: int = count(5)
     restart: str | Path | None = None
-    overwrite: bool = False
-    keep: bool = True
+    overwrite: bool = flag(False)
+    keep: bool = flag(True)
 
     def __post_init__(self):
-        object.__setattr__(self, "every", checked_count("every", self.every))
+        super().__post_init__()
         for name in ("path", "restart"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(value))
@@ -151,7 +104,7 @@ ON_EXTRAPOLATION = ("warn", "stop", "ignore")
 
 
 @dataclass(frozen=True)
-class Stop:
+class Stop(Settings):
     """Limits that stop a simulation, in addition to numbers that are not finite.
 
     Attributes:
@@ -168,16 +121,6 @@ class Stop:
         InputError: a limit is out of range, or `on_extrapolation` is unknown.
     """
 
-    stretch: float | None = 3.0
-    max_temperature: float | None = None
-    on_extrapolation: str = "warn"
-
-    def __post_init__(self):
-        if self.on_extrapolation not in ON_EXTRAPOLATION:
-            known = " or ".join(ON_EXTRAPOLATION)
-            raise InputError(f"on_extrapolation is {self.on_extrapolation!r}, but must be {known}")
-        stretch, hottest = self.stretch, self.max_temperature
-        if stretch is not None and not (is_number(stretch) and stretch > 1.0):
-            raise InputError(f"stretch is {stretch!r}, but must be above 1")
-        if hottest is not None and not (is_number(hottest) and hottest > 0):
-            raise InputError(f"max_temperature is {hottest!r} K, but must be above 0")
+    stretch: float | None = number(3.0, above=1.0, infinite=True, optional=True)
+    max_temperature: float | None = number(None, "K", above=0.0, infinite=True)
+    on_extrapolation: str = choice("warn", ON_EXTRAPOLATION)

@@ -13,6 +13,7 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
+from jaxff.molecule_files import check_not_periodic
 
 Surface = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
@@ -75,14 +76,13 @@ class ForceField(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
+        check_not_periodic(self.atoms)
         molecule = self.molecule or self._set_up(Molecule.from_ase(self.atoms, self.charge))
         if not np.array_equal(self.atoms.numbers, molecule.numbers):
             raise InputError(
                 f"this {self.force_field} calculator is for {molecule.formula} in a fixed atom "
                 "order: create a new calculator for other atoms or another order"
             )
-        if np.any(self.atoms.pbc):
-            raise InputError("periodic structures are not supported: set atoms.pbc = False")
         energy, forces = self._surface(self.atoms.positions)
         unit = ase_units.kcal / ase_units.mol
         energy, forces = energy * unit, forces * unit

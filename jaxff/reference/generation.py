@@ -23,12 +23,13 @@ from jaxff.potential import Potential
 from jaxff.reference.label import label_frames
 from jaxff.reference.selection import select
 from jaxff.reference.settings import Labelling, Progress, Sampling
+from jaxff.settings import Settings, count
 
 CANDIDATES = 10  # sampled frames for each selected frame
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
+class Selection(Settings):
     """Settings for the selection of the frames to label.
 
     Attributes:
@@ -38,9 +39,9 @@ class Selection:
         model: model for the selection, see `select`. None with "energy": the sampling potential.
     """
 
-    n: int
+    n: int = count()
     by: str = "random"
-    candidates: int | None = None
+    candidates: int | None = count(None)
     model: Potential | Uncertainty | None = None
 
     def sample(

@@ -29,6 +29,7 @@ from jaxff.reference.exploration import explore
 from jaxff.reference.generation import label
 from jaxff.reference.selection import select
 from jaxff.reference.settings import SEARCHING, Labelling, Progress, Sampling
+from jaxff.settings import Settings, checked_count, count
 from jaxff.store import claim
 
 STRETCHES = (0.75, 1.3, 1.6)  # lengths of stretched bonds, in units of their lengths at the start
@@ -37,7 +38,7 @@ ENERGY = 2.0  # kcal/mol: a labelled frame whose energy lies lower by this much 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class Search(Settings):
     """Settings of the search for holes.
 
     Attributes:
@@ -51,16 +52,9 @@ class Search:
     """
 
     sampling: Sampling = SEARCHING
-    frames: int = 2000
-    points: int = 12
-    most: int = 20
-
-    def __post_init__(self):
-        if self.frames < 1 or self.most < 1 or self.points < 0:
-            raise InputError(
-                f"frames={self.frames}, points={self.points}, most={self.most}: frames and most "
-                "must be at least 1, points at least 0"
-            )
+    frames: int = count(2000)
+    points: int = count(12, least=0)
+    most: int = count(20)
 
 
 class Hole(NamedTuple):
@@ -132,8 +126,15 @@ def find_holes(
         progress: called with a phase and the fraction done.
 
     Raises:
-        InputError: the potential contains no description of its training frames.
+        InputError: the potential contains no description of its training frames, or `known` has
+            another shape.
     """
+    known = np.asarray(known, float)
+    if known.ndim != 3 or known.shape[1:] != (molecule.n_atoms, 3) or not len(known):
+        raise InputError(
+            f"known must have shape (K, {molecule.n_atoms}, 3) in Å with at least one frame, got "
+            f"{known.shape}"
+        )
     spans = [part.domain.energies for part in potential.trained if part.whole]
     if not spans or not np.isfinite(spans).all():
         raise InputError(
@@ -142,7 +143,7 @@ def find_holes(
         )
     lowest, highest = np.min(spans), np.max(spans)
     found: list[Hole] = []
-    for origin, R in _geometries(potential, molecule, np.asarray(known, float), search, progress):
+    for origin, R in _geometries(potential, molecule, known, search, progress):
         R = R[np.isfinite(R).all(axis=(1, 2))]
         energies = potential.predict(R)[0]
         compared = outside(potential.trained, R, energies)
@@ -237,6 +238,7 @@ def mend_holes(
             training frames, or a folder of a call with other arguments.
     """
     gdml.require_float64()
+    rounds = checked_count("rounds", rounds)
     kernel = _kernel(potential)
     molecule = replace(data.molecule, charge=data.charge)
     potential = potential.matched(molecule)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxff.errors import InputError
 from jaxff.reference.calculators import Method
+from jaxff.settings import Settings, checked_count, choice, count, flag, number, random_seed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,7 @@ MIN_VALID = 4  # validation frames of a model in active learning
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(Settings):
     """Settings of Langevin dynamics that sample frames.
 
     Attributes:
@@ -41,29 +42,17 @@ class Sampling:
         InputError: a value is out of range.
     """
 
-    temperature: float = 500.0
-    spacing: float = 100.0
-    equilibration: float = 1000.0
-    replicas: int = 4
-    dt: float = 0.5
-    friction: float = 10.0
-    seed: int = 0
-    stretch: float | None = 1.5
+    temperature: float = number(500.0, "K", above=0.0)
+    spacing: float = number(100.0, "fs", above=0.0)
+    equilibration: float = number(1000.0, "fs", least=0.0)
+    replicas: int = count(4)
+    dt: float = number(0.5, "fs", above=0.0)
+    friction: float = number(10.0, "1/ps", above=0.0)
+    seed: int = random_seed()
+    stretch: float | None = number(1.5, above=1.0, infinite=True, optional=True)
 
     def __post_init__(self):
-        for name in ("temperature", "spacing", "dt", "friction"):
-            value = float(getattr(self, name))
-            object.__setattr__(self, name, value)  # converts NumPy scalars to plain numbers
-            if not 0.0 < value < math.inf:
-                raise InputError(f"{name} must be positive and finite (got {value:g})")
-        object.__setattr__(self, "equilibration", float(self.equilibration))
-        object.__setattr__(self, "replicas", int(self.replicas))
-        object.__setattr__(self, "seed", int(self.seed))
-        if not 0.0 <= self.equilibration < math.inf or self.replicas < 1:
-            raise InputError(
-                f"equilibration must be at least 0 fs (got {self.equilibration:g}), and replicas "
-                f"at least 1 (got {self.replicas})"
-            )
+        super().__post_init__()
         if abs(self.frame_steps * self.dt - self.spacing) > 1e-9 * self.spacing:
             raise InputError(
                 f"spacing ({self.spacing:g} fs) must be a multiple of the time step dt "
@@ -131,8 +120,7 @@ class Sampling:
         `n` is the total number of frames of all replicas.  The other arguments and the errors are
         those of `run`.
         """
-        if n < 1:
-            raise InputError(f"the number of frames must be at least 1 (got {n})")
+        n = checked_count("the number of frames", n)
         each = self.waiting_frames + math.ceil(n / self.replicas)
         run = self.run(potential, molecule, each, starts=starts, progress=progress)
         return frames_by_time(run)[self.replicas * (self.waiting_frames + 1) :][:n]
@@ -148,7 +136,7 @@ def frames_by_time(run: Run) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Labelling:
+class Labelling(Settings):
     """Settings for labelling geometries with energies and forces.
 
     Attributes:
@@ -173,21 +161,15 @@ class Labelling:
 
     calculator: str | Potential = "gfn2-xtb"
     options: Mapping[str, Any] = field(default_factory=dict)
-    workers: int = 2
+    workers: int = count(2)
     scheduler: str | None = None
-    skip_failed: bool = False
-    overwrite: bool = False
+    skip_failed: bool = flag(False)
+    overwrite: bool = flag(False)
     command: str = ""
     name: str | None = None
     trust: tuple[str, ...] = ()
-    reactions: str = REACTIONS[0]
+    reactions: str = choice(REACTIONS[0], REACTIONS)
     companions: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        if self.reactions not in REACTIONS:
-            raise InputError(f"reactions={self.reactions!r}: use one of {', '.join(REACTIONS)}")
-        if self.workers < 1:
-            raise InputError(f"workers must be at least 1 (got {self.workers})")
 
     @property
     def method(self) -> Method:
@@ -196,7 +178,7 @@ class Labelling:
 
 
 @dataclass(frozen=True)
-class Loop:
+class Loop(Settings):
     """Settings of active learning.
 
     Attributes:
@@ -211,21 +193,15 @@ class Loop:
         InputError: a number is out of range.
     """
 
-    target: float
-    n_round: int = 20
-    n_initial: int = 50
-    max_frames: int = 500
-    n_candidates: int = 400
+    target: float = number(unit="kcal/mol/Å", above=0.0)
+    n_round: int = count(20)
+    n_initial: int = count(50, least=2 * MIN_VALID)
+    max_frames: int = count(500)
+    n_candidates: int = count(400)
     training: Mapping[str, Any] = field(default_factory=lambda: {"sigma": (10.0, 20.0, 40.0, 80.0)})
 
     def __post_init__(self):
-        if not self.target > 0:
-            raise InputError(f"target must be positive, in kcal/mol/Å (got {self.target})")
-        if self.n_initial < 2 * MIN_VALID or self.n_round < 1:
-            raise InputError(
-                f"n_initial must be at least {2 * MIN_VALID} (got {self.n_initial}), and n_round "
-                f"at least 1 (got {self.n_round})"
-            )
+        super().__post_init__()
         if self.max_frames < self.n_initial or self.n_candidates < self.n_round:
             raise InputError(
                 f"max_frames ({self.max_frames}) must be at least n_initial ({self.n_initial}), "

@@ -19,6 +19,7 @@ from jaxff.reference.exploration import explore
 from jaxff.reference.label import label_frames
 from jaxff.reference.settings import Labelling, Progress, Sampling
 from jaxff.saved import load, save
+from jaxff.settings import Settings, count, flag, number
 from jaxff.store import Store, claim
 
 UNKNOWNS = 45_000  # unknowns of the student's kernel, which limit the default number of frames
@@ -31,7 +32,7 @@ TEMPERATURES = 300.0, 1000.0  # K, limits of the estimated temperature
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distilling:
+class Distilling(Settings):
     """Settings for the training of a student.
 
     Attributes:
@@ -46,16 +47,10 @@ class Distilling:
         InputError: a number is out of range.
     """
 
-    frames: int | None = None
-    temperature: float | None = None
-    learn_metric: bool = True
+    frames: int | None = count(None, least=2)
+    temperature: float | None = number(None, "K", above=0.0)
+    learn_metric: bool = flag(True)
     sampling: Sampling = field(default_factory=lambda: Sampling(spacing=100.0, replicas=50))
-
-    def __post_init__(self):
-        if self.frames is not None and self.frames < 2:
-            raise InputError(f"frames must be at least 2 (got {self.frames})")
-        if self.temperature is not None and not 0.0 < self.temperature < np.inf:
-            raise InputError(f"temperature must be positive and finite (got {self.temperature})")
 
 
 class Student(NamedTuple):

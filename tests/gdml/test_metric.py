@@ -123,7 +123,7 @@ def test_frames_that_cannot_be_learnt_are_refused_before_the_search(frames, grou
     for few in (frames[[0, 1, 0]], frames[[0]], frames.reorder([0])):
         with pytest.raises(InputError, match=r"same geometry|at least two frames of two atoms"):
             gdml.learn_metric(few, group[:1, : few.n_atoms])
-    with pytest.raises(InputError, match="lam must be positive"):
+    with pytest.raises(InputError, match=r"lam is 0\.0, but must be one or several finite"):
         gdml.learn_metric(frames, group, lam=0.0)
 
 

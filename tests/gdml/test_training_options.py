@@ -441,7 +441,7 @@ def test_planar_frames_have_standard_errors():
     [
         ({"kernel": gdml.Kernel(adapt_baseline=True)}, "needs a baseline"),
         ({"baseline": "gaff"}, "must be a jaxff.Potential"),
-        ({"sigma": "wide"}, "sigma must be positive"),
+        ({"sigma": "wide"}, "sigma is .*, but must be one or several finite numbers"),
         ({"n_train": 4.0}, "whole number"),
     ],
 )
@@ -456,9 +456,13 @@ def test_options_that_make_no_sense_are_named(frames, options, message):
         (gdml.Solver, {"tolerance": 0.0}, "tolerance"),
         (gdml.Solver, {"max_iterations": -1}, "max_iterations"),
         (gdml.Run, {"memory": float("nan")}, "memory"),
-        (gdml.Kernel, {"lam": None}, "lam must be positive"),
+        (
+            gdml.Kernel,
+            {"lam": None},
+            "lam is .*, but must be one or several finite numbers",
+        ),
         (gdml.Kernel, {"symmetries": "all"}, "auto"),
-        (gdml.Kernel, {"energies": "both"}, "'offset', 'constrain', None"),
+        (gdml.Kernel, {"energies": "both"}, "one of offset, constrain, None"),
         (gdml.Kernel, {"descriptor": "distances"}, "must be a function"),
         (gdml.Kernel, {"adapt_baseline": True, "atoms": [0, 1]}, "leave out atoms="),
     ],

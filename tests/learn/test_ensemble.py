@@ -16,7 +16,7 @@ from jaxff.learn.ensemble import LEAST
 from jaxff.learn.joint import Joint
 from jaxff.learn.problem import Problem
 from jaxff.md import Langevin, Start
-from jaxff.md.differentiable.reweighting import Sampling, UntrustedWarning, reweight
+from jaxff.md.differentiable import Sampling, UntrustedWarning, reweight
 
 
 def square(R):

@@ -286,23 +286,38 @@ def test_checkpoints_know_their_targets(tmp_path, molecules):
         fit(start, data, targets=aims[1], **options)
 
 
+@pytest.mark.parametrize("frames", ["data.npz", 3, np.zeros((2, 3, 3)), {}, ["data.npz"]])
+def test_only_data_sets_are_taken_for_them(water, frames):
+    start, data = water
+    kind = type(frames[0] if isinstance(frames, list) else frames).__name__
+    with pytest.raises(InputError, match=rf"train must be a jaxff\.Dataset, got {kind}"):
+        fit(start, frames)
+    with pytest.raises(InputError, match=rf"valid must be a jaxff\.Dataset, got {kind}"):
+        fit(start, data, valid=frames)
+    with pytest.raises(InputError, match=r"potential must be a jaxff\.Potential, got str"):
+        fit("gaff.npz", data)
+    if not isinstance(frames, list):
+        with pytest.raises(InputError, match=rf"dataset must be a jaxff\.Dataset, got {kind}"):
+            evaluate(start, frames)
+
+
 def test_bad_options_are_one_sentence(tmp_path, water):
     start, data = water
     for kind, name, value, message in (
-        (Gradient, "batch", 0, "batch=0 must be a whole number of at least 1"),
-        (Gradient, "epochs", 2.5, "epochs=2.5 must be a whole number of at least 1"),
-        (Gradient, "patience", 0, "patience=0 must be a whole number of at least 1"),
-        (Gradient, "restarts", -1, "restarts=-1 must be a whole number of at least 0"),
-        (Gradient, "seed", -1, "seed=-1 must be a whole number of at least 0"),
-        (LeastSquares, "steps", 0, "steps=0 must be a whole number of at least 1"),
+        (Gradient, "batch", 0, "batch is 0, but must be a whole number of at least 1"),
+        (Gradient, "epochs", 2.5, "epochs is 2.5, but must be a whole number of at least 1"),
+        (Gradient, "patience", 0, "patience is 0, but must be a whole number of at least 1"),
+        (Gradient, "restarts", -1, "restarts is -1, but must be a whole number of at least 0"),
+        (Gradient, "seed", -1, "seed is -1, but must be a whole number from 0"),
+        (LeastSquares, "steps", 0, "steps is 0, but must be a whole number of at least 1"),
         (
             LeastSquares,
             "energy_weight",
             float("nan"),
-            "energy_weight=nan must be a number of at least 0",
+            "energy_weight is nan 1/Å², but must be a finite number",
         ),
-        (LeastSquares, "prior", -1.0, "prior=-1.0 must be a number of at least 0"),
-        (LeastSquares, "tolerance", np.inf, "tolerance=inf"),
+        (LeastSquares, "prior", -1.0, "prior is -1.0, but must be a finite number of at least 0"),
+        (LeastSquares, "tolerance", np.inf, "tolerance is inf"),
     ):
         with pytest.raises(InputError, match=message):
             kind(**{name: value})

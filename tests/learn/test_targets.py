@@ -191,7 +191,10 @@ def test_bad_input_is_one_sentence(water, frames, springs):
         (lambda: Hessian(R, skew), "not symmetric"),
         (lambda: Hessian(R, H * np.nan), "not finite"),
         (lambda: Hessian(R, H / 2000.0), "multiply the Hessian by 2240.9 if it is in hartree"),
-        (lambda: Hessian(R, H, weight=-1.0), "weight=-1.0 must be a finite number of at least 0"),
+        (
+            lambda: Hessian(R, H, weight=-1.0),
+            "weight is -1.0, but must be a finite number",
+        ),
         (
             lambda: TorsionScan(R, [0.0]),
             r"positions must have shape \(M, N, 3\) in Å, got \(3, 3\)",

@@ -106,7 +106,7 @@ def test_teachers_of_other_molecules_charges_and_frames_are_refused(truth, frame
         teach(frames, springs(Molecule.from_smiles("N")))
     with pytest.raises(InputError, match="7 frames, but at least 8"):
         teach(frames[:7], truth)
-    with pytest.raises(InputError, match="must be a positive finite number"):
+    with pytest.raises(InputError, match=r"lam is 0\.0, but must be a finite number above 0"):
         Teaching(lam=0.0)
     with jax.enable_x64(False), pytest.raises(InputError, match="float64"):
         teach(frames, truth)

@@ -86,7 +86,9 @@ def test_bad_input_is_named(ethanol, gaff):
         md.Descent("newton")
     with pytest.raises(InputError, match="positions must have shape"):
         md.minimize(gaff, ethanol, positions=np.zeros((2, 8, 3)))
-    with pytest.raises(InputError, match="must be positive"):
+    with pytest.raises(InputError, match="bonded atoms 0 and 1 are at the same position"):
+        md.minimize(gaff, ethanol, positions=np.zeros((9, 3)))
+    with pytest.raises(InputError, match=r"tolerance is 0\.0 kcal/mol/Å, but must be a finite"):
         md.Descent(tolerance=0.0)
     water = Molecule.from_smiles("O")
     with pytest.raises(InputError, match="not finite at the starting geometry, where atoms 0 and"):

@@ -24,7 +24,7 @@ from jaxff.analysis import occupations, torsion_angles
 from jaxff.dataset import packaged_dataset
 from jaxff.learn import EnsembleAverage
 from jaxff.md import NVE, Langevin, Start
-from jaxff.md.differentiable.reweighting import (
+from jaxff.md.differentiable import (
     Frames,
     Sampling,
     UntrustedWarning,
@@ -185,6 +185,19 @@ def test_frames_that_cannot_be_used_are_refused():
             bad()
     assert Frames.of(well(1.0), np.zeros((4, 30, 1, 3)), T).blocks == 12  # whole parts of replicas
     assert Frames.of(well(1.0), np.zeros((20, 3, 1, 3)), T).blocks == 20
+
+
+def test_frames_of_another_molecule_are_refused():
+    water, sulfide, methanol = (
+        jaxff.gaff(jaxff.Molecule.from_smiles(smiles), charges="gasteiger")
+        for smiles in ("O", "S", "CO")
+    )
+    frames = Frames.of(water, water.molecule.positions[None], T)
+    for use in (reweight, weights, free_energy_difference, lambda *a: average(*a, square)):
+        with pytest.raises(InputError, match="positions have 3 atoms; this potential needs 6"):
+            use(methanol, frames)
+        with pytest.raises(InputError, match=r"\[8, 1, 1\] of the frames differ from .*\[16, 1"):
+            use(sulfide, frames)
 
 
 # -- a real molecule --------------------------------------------------------------------------

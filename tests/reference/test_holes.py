@@ -91,6 +91,11 @@ def interrupted():
 def test_models_that_cannot_be_searched_or_mended_are_refused(truth, data, kernel, tmp_path):
     with pytest.raises(InputError, match="no energies of training frames"):
         find_holes(truth, data.molecule, data.positions, SEARCH)
+    for frames in (data.positions[:0], data.positions[0], data.positions[:, :2]):
+        with pytest.raises(InputError, match=r"known must have shape \(K, 6, 3\) in Å with at"):
+            find_holes(kernel, data.molecule, frames, SEARCH)
+    with pytest.raises(InputError, match="rounds is 0"):
+        mend_holes(kernel, data, tmp_path / "c", Labelling(truth), SEARCH, rounds=0)
     with pytest.raises(InputError, match="one sGDML term"):
         mend_holes(truth, data, tmp_path / "c", Labelling(truth), SEARCH)
     other = replace(data, positions=data.positions + np.random.default_rng(1).normal(

@@ -82,7 +82,7 @@ def test_teachers_of_other_molecules_and_charges_are_refused(frames, water, tmp_
     ammonia = Labelling(springs(Molecule.from_smiles("N")))
     with pytest.raises(InputError, match="atoms cannot be matched"):
         student_of(ammonia, few, start, tmp_path / "s", SETTINGS)
-    with pytest.raises(InputError, match="frames must be at least 2"):
+    with pytest.raises(InputError, match="frames is 1, but must be a whole number of at least 2"):
         Distilling(frames=1)
 
 

@@ -4,7 +4,6 @@ from jaxff.md.differentiable.reweighting import (
     Average,
     Frames,
     Reweighting,
-    Sampling,
     UntrustedWarning,
     average,
     effective_frames,
@@ -13,6 +12,7 @@ from jaxff.md.differentiable.reweighting import (
     weights,
 )
 from jaxff.md.differentiable.rollouts import Trajectory, rollout
+from jaxff.md.differentiable.sampling import Sampling
 from jaxff.md.differentiable.steps import Plan
 from jaxff.md.differentiable.trust import (
     Gradient,

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -25,9 +26,6 @@ import numpy as np
 
 from jaxff import units
 from jaxff.errors import InputError
-from jaxff.md.ensembles import Ensemble, Langevin
-from jaxff.md.settings import Output, Start, checked_count
-from jaxff.molecule import Molecule
 from jaxff.potential import Params, Potential, Program
 
 Array = jax.Array
@@ -40,7 +38,11 @@ class UntrustedWarning(UserWarning):
     """A result is unreliable: weights are too uneven, or the motion is chaotic."""
 
 
-@jax.tree_util.register_dataclass
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("positions", "energies", "temperature", "blocks"),
+    meta_fields=("numbers",),
+)
 @dataclass(frozen=True)
 class Frames:
     """Geometries drawn from the canonical ensemble of a potential; a JAX pytree.
@@ -50,12 +52,14 @@ class Frames:
         energies: (F,) energies of this potential, kcal/mol.
         temperature: () K.
         blocks: () number of independent, consecutive parts of equal length.
+        numbers: N atomic numbers (None: unknown).
     """
 
     positions: Any
     energies: Any
     temperature: Any
     blocks: Any
+    numbers: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, potential: Potential, positions, temperature: float, blocks: int | None = None):
@@ -90,7 +94,8 @@ class Frames:
         if not np.isfinite(energies).all():
             frame = int(np.argmin(np.isfinite(energies)))
             raise InputError(f"the energy of frame {frame} is not finite: remove the frame")
-        return cls(flat, energies, np.asarray(float(temperature)), np.asarray(blocks))
+        numbers = _elements(potential)
+        return cls(flat, energies, np.asarray(float(temperature)), np.asarray(blocks), numbers)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -126,7 +131,25 @@ def by_frames(function, positions: Array, most: int):
 _jit_energies = jax.jit(energies_of, static_argnums=0)
 
 
+def _elements(potential: Potential) -> tuple[int, ...] | None:
+    molecule = potential.molecule
+    return None if molecule is None else tuple(molecule.numbers.tolist())
+
+
 def _energies(potential: Potential, frames: Frames) -> Array:
+    """Energies (F,) kcal/mol of the frames.
+
+    Raises:
+        InputError: the frames are of another molecule than the potential.
+    """
+    potential._checked(frames.positions[0])
+    numbers = _elements(potential)
+    if None not in (numbers, frames.numbers) and numbers != frames.numbers:
+        raise InputError(
+            f"the atomic numbers {list(frames.numbers or ())} of the frames differ from those of "
+            f"the potential, {list(numbers or ())}: give frames of the same molecule in the same "
+            "atom order"
+        )
     return _jit_energies(potential.program, potential.params, frames.positions)
 
 
@@ -262,6 +285,9 @@ def reweight(potential: Potential, frames: Frames, least: float = LEAST) -> Rewe
         potential: the potential, with the atom order of the frames.
         frames: see `Frames`.
         least: effective share of the frames below which the weights are not trusted.
+
+    Raises:
+        InputError: the frames are of another molecule than the potential.
     """
     energies = np.asarray(_energies(potential, frames))
     if not np.isfinite(energies).all():
@@ -293,102 +319,6 @@ def block_deviations(weights, deviations, blocks: int) -> np.ndarray:
         return np.full((1, *weighted.shape[1:]), np.nan)
     starts = np.arange(blocks) * len(weighted) // blocks
     return np.sqrt(blocks / (blocks - 1)) * np.add.reduceat(weighted, starts, axis=0)
-
-
-@dataclass(frozen=True, eq=False)
-class Sampling:
-    """Settings of the simulations of replicas that draw frames at one temperature.
-
-    The replicas must cross all relevant barriers and equilibrate.  Fits warn if the two halves of
-    the frames differ.
-
-    Attributes:
-        molecule: elements, masses and first geometry, in the atom order of the potential.
-        ensemble: an ensemble with a thermostat and one constant temperature.
-        steps: number of recorded steps of each replica, a multiple of `every`.
-        equilibration: number of steps before the recorded steps, a multiple of `every`.
-        every: number of steps between frames.
-        start: replicas, seed, and optionally positions for the first draw.
-
-    Raises:
-        InputError: `steps` or `equilibration` is not a multiple of `every`, the temperature is not
-            one positive constant, or `start` has velocities or no replicas.
-    """
-
-    molecule: Molecule
-    ensemble: Ensemble = Langevin(friction=5.0)
-    steps: int = 10_000
-    equilibration: int = 5_000
-    every: int = 20
-    start: Start = Start(replicas=16)
-
-    def __post_init__(self):
-        every = checked_count("every", self.every)
-        for name, least in (("steps", every), ("equilibration", 0)):
-            value = getattr(self, name)
-            if value < least or value % every:
-                raise InputError(
-                    f"{name}={value} must be a multiple of every={every}, and at least {least}"
-                )
-        ensemble = self.ensemble
-        first, last = ensemble.temperature, ensemble.last_temperature
-        if ensemble.conserves_energy or np.ndim(first) or first != last or first == 0.0:
-            raise InputError(
-                f"ensemble={ensemble} must have a thermostat at one constant temperature above 0 K"
-            )
-        if self.start.replicas is None or self.start.velocities is not None:
-            raise InputError("the start of a Sampling must have replicas, and no velocities")
-
-    @property
-    def temperature(self) -> float:
-        """Temperature of the frames, K."""
-        return float(np.asarray(self.ensemble.temperature))
-
-    def draw(self, potential: Potential, number: int = 0, previous: Frames | None = None) -> Frames:
-        """Draw frames of the canonical ensemble of a potential, replica by replica.
-
-        Args:
-            potential: the potential.
-            number: index of the draw, which determines the random numbers.
-            previous: frames of a similar potential.  Initial positions are drawn from these frames
-                with the weights under `potential` (None: use the positions of `start`).
-
-        Raises:
-            InputError: the potential has another atom order, or a previous frame has an energy that
-                is not finite.
-            SimulationError: the dynamics failed.
-        """
-        from jaxff.md.simulation import simulate
-
-        if potential.matched(self.molecule) is not potential:
-            raise InputError(
-                "the molecule of the Sampling has another atom order than the potential: use "
-                "potential.molecule, or potential.matched(molecule)"
-            )
-        replicas = self.start.replicas or 1
-        seed = self.start.seed + number * replicas
-        positions = self.start.positions
-        if previous is not None:
-            chosen = _systematic(reweight(potential, previous).weights, replicas, number)
-            positions = np.asarray(previous.positions)[chosen]
-        run = simulate(
-            potential,
-            self.molecule,
-            self.ensemble,
-            steps=self.equilibration + self.steps,
-            start=replace(self.start, positions=positions, seed=seed),
-            output=Output(every=self.every),
-        )
-        first = self.equilibration // self.every + 1  # the start is a frame, too
-        return Frames.of(potential, run.positions[:, first:], self.temperature)
-
-
-def _systematic(weights: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Indices (count,) drawn with `weights` by systematic resampling."""
-    if not np.isfinite(weights).all():
-        raise InputError("previous frames have energies that are not finite: remove such frames")
-    points = (np.random.default_rng(seed).random() + np.arange(count)) / count
-    return np.minimum(np.searchsorted(np.cumsum(weights), points), len(weights) - 1)
 
 
 def _values(values, frames: Frames) -> Array:

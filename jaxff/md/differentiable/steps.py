@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ from jax.custom_derivatives import SymbolicZero
 from jaxff.errors import InputError
 from jaxff.md.ensembles import Ensemble
 from jaxff.md.integrators import Bath, Core, Scheme
-from jaxff.md.settings import checked_count
 from jaxff.potential import Params, Program
+from jaxff.settings import Settings, choice, count
 
 METHODS = ("checkpoint", "reversible", "forward")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Settings):
     """Steps and recorded frames of a rollout, and the method of differentiation.
 
     Attributes:
@@ -37,28 +37,22 @@ class Plan:
             method is unknown.
     """
 
-    steps: int = 1000
-    every: int = 10
-    method: str = "checkpoint"
-    segment: int | None = None
+    steps: int = count(1000)
+    every: int = count(10)
+    method: str = choice("checkpoint", METHODS)
+    segment: int | None = count(None)
 
     def __post_init__(self):
-        if self.method not in METHODS:
-            raise InputError(f"method={self.method!r} must be one of {', '.join(METHODS)}")
-        every = checked_count("every", self.every)
-        values = {
-            "steps": checked_count("steps", self.steps),
-            "every": every,
-            "segment": divisor_near(every, math.sqrt(every)) if self.segment is None
-            else checked_count("segment", self.segment),
-        }  # fmt: skip
+        super().__post_init__()
+        if self.segment is None:
+            segment = divisor_near(self.every, math.sqrt(self.every))
+            object.__setattr__(self, "segment", segment)
+        values = asdict(self)
         for large, small in (("steps", "every"), ("every", "segment")):
             if values[large] % values[small]:
                 raise InputError(
                     f"{large} ({values[large]}) must be a multiple of {small} ({values[small]})"
                 )
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
 
 
 def divisor_near(number: int, wanted: float) -> int:
