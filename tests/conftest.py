@@ -88,11 +88,6 @@ def pytest_unconfigure():
         shutil.rmtree(os.environ.pop(CACHE), ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items):
-    # The longest file first: begun last, it would keep one process busy while the others idle.
-    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
-
-
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

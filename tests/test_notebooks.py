@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, in its small version."""
+"""Every notebook runs from top to bottom, in its small version; `.ci/run` runs these tests."""
 
 import json
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from matplotlib import pyplot as plt
 
+pytestmark = pytest.mark.slow
 NOTEBOOKS = {
     path.stem: path for path in sorted(Path(__file__).parents[1].glob("notebooks/*.ipynb"))
 }

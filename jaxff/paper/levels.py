@@ -80,7 +80,7 @@ def run(setting: Setting) -> Result:
 
 def points(setting: Setting, molecule: str, grid: Scan) -> list[Point]:
     """Return the lowest minima of sGDML, and the barriers of the rotors on the grid."""
-    minima = surface_minima.found_minima(setting, molecule, KERNEL)[:MINIMA]
+    minima = surface_minima.found_minima(setting, molecule, KERNEL)[: setting.size(MINIMA, 1)]
     kept = [Point(f"minimum {k + 1}", one.positions) for k, one in enumerate(minima)]
     heights: list[float] = []
     for axis, rotor in enumerate(grid.names):

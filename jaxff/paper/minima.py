@@ -173,7 +173,7 @@ def _add_contact(
         reason = f"no oxygen of the acid is within {CONTACT:g} Å of the ester's carbonyl carbon"
         result.findings += [untested(claim, reason) for claim in CONTACT_CLAIMS]
         return
-    distances = contacts.DISTANCES[:: setting.size(1, 4)]
+    distances = contacts.DISTANCES[:: setting.size(1, 8)]
     curves = {}
     for name, surface in others.items():
         setting.progress(f"O···C distance of aspirin by {name}", 0.0)

@@ -63,7 +63,7 @@ def scanned(setting: Setting, molecule: str, title: str, relax: bool = True) -> 
     path = setting.place("scans") / f"{molecule}-{title.lower()}{kind}.npz"
     if not path.is_file():
         data = setting.dataset(setting.surface_set(molecule))
-        values = np.radians(np.arange(-180.0, 180.0, setting.size(20.0, 60.0)))
+        values = np.radians(np.arange(-180.0, 180.0, setting.size(20.0, 90.0)))
         if relax:
             lowest = 0 if data.energies is None else int(np.argmin(data.energies))
             start = data.positions[lowest]

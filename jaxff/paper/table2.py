@@ -30,7 +30,7 @@ Errors = dict[tuple[str, int, str, str], Estimate]
 def run(setting: Setting) -> Result:
     """Fit all forms to 110 or more frames of ethanol and aspirin (Table II)."""
     folder, fits, levels = setting.place("table2"), [], []
-    forms = setting.size(tuple(FORMS), ("gaff", "morse"))
+    forms = setting.size(tuple(FORMS), ("gaff",))
     errors: Errors = {}
     molecules = setting.size(("ethanol", "aspirin"), ("ethanol",))
     for molecule in molecules:
