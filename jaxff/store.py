@@ -391,6 +391,10 @@ def _decoded(value: Any, file: NpzReader) -> Any:
     if "$key" in value:
         import jax
 
-        data = jax.numpy.asarray(file.need(f"array_{value['$key']}"))
-        return jax.random.wrap_key_data(data, impl=value["kind"])
+        data = file.need(f"array_{value['$key']}")
+        try:
+            return jax.random.wrap_key_data(jax.numpy.asarray(data), impl=value["kind"])
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"{file.path}: the array 'array_{value['$key']}' is not a key of random numbers"
+            raise InputError(f"{what}: delete the file to start again") from error
     return {key: _decoded(item, file) for key, item in value.items()}

@@ -104,6 +104,12 @@ def test_damaged_and_foreign_files_are_named(tmp_path):
         np.savez(path, header=np.array(header))
         with pytest.raises(InputError, match=r"not the state of a training .*delete the file"):
             store.load()
+    store.save({"key": jax.random.key(0)})
+    arrays = dict(np.load(path))
+    for damaged in (arrays["array_0"].astype(float), np.zeros(3, np.uint32)):
+        np.savez(path, **{**arrays, "array_0": damaged})
+        with pytest.raises(InputError, match=r"'array_0' is not a key of random numbers: delete"):
+            store.load()
     with pytest.raises(InputError, match="is a folder"):
         Store(tmp_path, REQUESTED)
     with pytest.raises(InputError, match="does not exist"):
