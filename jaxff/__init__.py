@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxff.molecule import Molecule
     from jaxff.potential import Column, Potential, Term
     from jaxff.saved import save
+    from jaxff.system import System
     from jaxff.terms.network import network, network_builder
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ _HOME = {
     "Column": "jaxff.potential",
     "Potential": "jaxff.potential",
     "Stack": "jaxff.batch",
+    "System": "jaxff.system",
     "Term": "jaxff.potential",
     "network": "jaxff.terms.network",
     "network_builder": "jaxff.terms.network",
@@ -62,6 +64,7 @@ __all__ = [
     "Parametrization",
     "Potential",
     "Stack",
+    "System",
     "Term",
     "analysis",
     "ase",

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxff.errors import InputError
 from jaxff.interaction import energies_and_gradients, merged, side_by_side
 from jaxff.padding import (
     GHOSTS,
@@ -146,7 +147,15 @@ class StackGroup:
 
 
 def grouped(potentials: Sequence[Potential]) -> Iterator[StackGroup]:
-    """Yield groups of potentials with equal shapes; potentials may be in any order."""
+    """Yield groups of potentials with equal shapes; potentials may be in any order.
+
+    Raises:
+        InputError: a potential has virtual sites.
+    """
+    if any(potential.program.sites is not None for potential in potentials):
+        raise InputError(
+            "potentials with virtual sites cannot be stacked; evaluate them one after another"
+        )
     by_shape: dict[Any, list[int]] = {}
     for k, potential in enumerate(potentials):
         by_shape.setdefault(_shape_of(potential), []).append(k)

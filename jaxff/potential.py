@@ -20,6 +20,7 @@ from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.program import Leaves, Placed, Program, free_name
 from jaxff.settings import checked_count
+from jaxff.sites import joined
 from jaxff.space import arrays
 from jaxff.term import Array, Column, Params, Term
 
@@ -275,7 +276,8 @@ class Potential:
             params[name] = other.params[part.name]
             placed.append(Placed(name, part.term, part.atoms))
         trained = (*_parts(self), *_parts(other))
-        return Potential(placed, params, a if a is not None else b, trained=trained)
+        program = Program(placed, joined(self.program.sites, other.program.sites))
+        return Potential(program, params, a if a is not None else b, trained=trained)
 
     def __radd__(self, other) -> Potential:
         return self if isinstance(other, int) and other == 0 else NotImplemented  # sum([...])
@@ -292,7 +294,7 @@ class Potential:
             return {**group, "scale": factor.astype(single) * group.get("scale", 1.0)}
 
         params = {name: scaled(group) for name, group in self.params.items()}
-        return Potential(self.program.placed, params, self.molecule, trained=_parts(self))
+        return Potential(self.program, params, self.molecule, trained=_parts(self))
 
     __rmul__ = __mul__
 
@@ -326,11 +328,8 @@ class Potential:
         if not distinct or (index < 0).any() or (index > np.iinfo(np.int32).max).any():
             raise InputError(f"on(atoms) needs distinct indices from 0 (got {index.tolist()})")
         index = index.astype(np.int32)
-        placed = [
-            Placed(p.name, p.term, index if p.atoms is None else index[p.atoms])
-            for p in self.program.placed
-        ]
-        return Potential(placed, self.params, trained=[t.on(index) for t in self.trained])
+        program = self.program.on(index)
+        return Potential(program, self.params, trained=[t.on(index) for t in self.trained])
 
     def matched(self, molecule: Molecule) -> Potential:
         """The potential placed on the atoms of `molecule`, in their order.
@@ -367,7 +366,8 @@ class Potential:
         exact = any(p.atoms is None for p in placed)
         params = {name: self.params[name] for name in names}
         molecule = self.molecule if exact else None
-        return Potential(placed, params, molecule, trained=_parts(self))
+        program = self.program.with_placed(placed)
+        return Potential(program, params, molecule, trained=_parts(self))
 
     # -- JAX pytree -----------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.interaction import Interactions, total
+from jaxff.sites import VirtualSites
 from jaxff.space import Space
 from jaxff.term import Array, Params, Term
 
@@ -118,12 +119,26 @@ class Program:
 
     Args:
         placed: the placed terms.
+        sites: the virtual sites of the system.  Their positions are computed from those of their
+            atoms before the terms are evaluated, so that forces act on atoms only.
     """
 
     params_axis = None  # replicas share the parameters; see `jaxff.groups.StackGroup`
 
-    def __init__(self, placed: Sequence[Placed]):
-        self.placed = tuple(placed)
+    def __init__(self, placed: Sequence[Placed], sites: VirtualSites | None = None):
+        self.placed, self.sites = tuple(placed), sites
+
+    def with_placed(self, placed: Sequence[Placed]) -> Program:
+        """A program with other terms and the same virtual sites."""
+        return Program(placed, self.sites)
+
+    def on(self, index: np.ndarray) -> Program:
+        """The program of a system in which atom i has the index ``index[i]``."""
+        placed = [
+            Placed(p.name, p.term, index if p.atoms is None else index[p.atoms])
+            for p in self.placed
+        ]
+        return Program(placed, None if self.sites is None else self.sites.on(index))
 
     @property
     def physical(self) -> bool:
@@ -133,7 +148,7 @@ class Program:
     def terms(self, params: Params, R: Array, box=None, neighbor=None) -> dict[str, Array]:
         """Energies of the terms, {name: () kcal/mol}; arguments as in `energy`."""
         params = jax.tree.map(jnp.asarray, params)
-        R, space = jnp.asarray(R), self.space(params, box, neighbor)
+        R, space = self._located(R), self.space(params, box, neighbor)
         out: dict[str, Array] = {}
         for placed in self.placed:
             out.update(placed.energies(params, R, space))
@@ -152,7 +167,7 @@ class Program:
             InputError: `box` or `neighbor` is given, but no term uses it.
         """
         params = jax.tree.map(jnp.asarray, params)  # terms index with traced arrays
-        R, space = jnp.asarray(R), self.space(params, box, neighbor)
+        R, space = self._located(R), self.space(params, box, neighbor)
         energy, parts = jnp.zeros((), R.dtype), []
         for placed in self.placed:
             interactions = placed.interactions(params)
@@ -161,6 +176,11 @@ class Program:
             else:
                 parts.append(interactions)
         return energy + total(parts, R) if parts else energy
+
+    def _located(self, R: Array) -> Array:
+        """The positions (N, 3) Å with virtual sites at the positions that their atoms define."""
+        R = jnp.asarray(R)
+        return R if self.sites is None else self.sites.place(R)
 
     def energy_and_forces(
         self, params: Params, R: Array, box=None, neighbor=None
@@ -267,11 +287,12 @@ class Program:
         )
 
     def __getstate__(self):
-        return {"placed": self.placed}  # compiled functions cannot be pickled
+        # Compiled functions cannot be pickled.
+        return {"placed": self.placed, "sites": self.sites}
 
     def tree_flatten(self):
-        return self.placed, None
+        return (self.placed, self.sites), None
 
     @classmethod
-    def tree_unflatten(cls, aux, placed):
-        return cls(placed)
+    def tree_unflatten(cls, aux, children):
+        return cls(*children)

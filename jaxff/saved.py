@@ -24,7 +24,8 @@ from jaxff.domain import Domain, Trained
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader, write_npz
-from jaxff.potential import Placed, Potential
+from jaxff.potential import Placed, Potential, Program
+from jaxff.sites import VirtualSites
 from jaxff.soundness import fault_of
 from jaxff.term import Term, array_fields, term_kinds
 
@@ -118,6 +119,8 @@ def save(path, potential: Potential) -> None:
         header["trained"] = [{"atoms": t.atoms, "whole": t.whole} for t in potential.trained]
     for i, part in enumerate(potential.trained):
         arrays |= {f"trained/{i}/{key}": value for key, value in part.domain.arrays().items()}
+    if (sites := potential.program.sites) is not None:
+        arrays |= {f"sites/{f.name}": getattr(sites, f.name) for f in fields(sites)}
     if (molecule := potential.molecule) is not None:
         header["molecule"] = {"charge": int(molecule.charge), "name": molecule.name}
         for key in MOLECULE_ARRAYS:
@@ -219,7 +222,8 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
                     f"{path}: the array molecule/{key} is damaged; make the file again"
                 )
         molecule = Molecule(**arrays, **header["molecule"])
-    potential = Potential(placed, params, molecule, trained=_trained(header, file, path))
+    program = Program(placed, _sites(file, path))
+    potential = Potential(program, params, molecule, trained=_trained(header, file, path))
     n_atoms = potential.n_atoms
     if molecule is not None and n_atoms not in (None, molecule.n_atoms):
         raise InputError(
@@ -227,6 +231,22 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
             "make the file again"
         )
     return potential
+
+
+def _sites(file: NpzReader, path) -> VirtualSites | None:
+    """The virtual sites in a file, or None.
+
+    Raises:
+        InputError: an array is missing or has a wrong shape.
+    """
+    if "sites/atoms" not in file:
+        return None
+    sites = VirtualSites(**{f.name: file.need(f"sites/{f.name}") for f in fields(VirtualSites)})
+    count = len(sites.atoms)
+    shapes = [(count,), (count, 3), (count, 3), (count,)]
+    if [getattr(sites, f.name).shape for f in fields(VirtualSites)] != shapes:
+        raise InputError(f"{path}: the virtual sites are damaged; make the file again")
+    return sites
 
 
 def _trained(header: dict, file: NpzReader, path) -> list[Trained]:

@@ -10,24 +10,34 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from jaxff.errors import InputError
 from jaxff.formats import amber
 from jaxff.formats.force_fields import optional_module
 from jaxff.gaff.bonded import Table
+from jaxff.gaff.tables import Tables
 from jaxff.gaff.topology import SCEE, SCNB, Topology, centre_third
 from jaxff.molecule import Molecule, elements_of_masses, perceive_bonds
 from jaxff.npz import atomic_path, usable
 from jaxff.potential import Potential
 from jaxff.units import KJ_MOL
 
-_NM = 10.0  # Å
+NM = 10.0  # Å
 _FORCES = {
     "HarmonicBondForce",
     "HarmonicAngleForce",
     "PeriodicTorsionForce",
     "NonbondedForce",
     "CMMotionRemover",
+}
+# Forces of a thermostat or barostat, which are settings of dynamics in jaxff.
+_WITHOUT_ENERGY = {
+    "AndersenThermostat",
+    "MonteCarloAnisotropicBarostat",
+    "MonteCarloBarostat",
+    "MonteCarloFlexibleBarostat",
+    "MonteCarloMembraneBarostat",
 }
 
 
@@ -44,7 +54,7 @@ def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> 
     """
     geometry = Molecule.read(companions[0]) if companions else None
     try:
-        system = _System(path.read_text())
+        system = SystemXml(path.read_text())
         topology = system.topology(path.stem, geometry)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -55,34 +65,40 @@ def read(path: Path, companions: list[Path], coulomb_constant: float | None) -> 
     return topology.potential(coulomb_constant)
 
 
-class _System:
+class SystemXml:
     """The forces of an OpenMM System with the functional form of AMBER.
 
     Args:
         text: contents of the xml file.
+        boxed: whether a periodic box, constraints and virtual sites are accepted.
 
     Raises:
         InputError: in every method, if the System is damaged or not supported.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, boxed: bool = False):
         self.root = ElementTree.fromstring(text)
         forces = self.root.findall("Forces/Force")
+        if boxed:
+            forces = [force for force in forces if force.attrib["type"] not in _WITHOUT_ENERGY]
         self.forces = {force.attrib["type"]: force for force in forces}
         self.particles = self.root.findall("Particles/Particle")
         unknown = sorted(set(self.forces) - _FORCES)
-        if unknown or len(self.forces) != len(forces) or self.root.findall("Constraints/*"):
+        constrained = not boxed and self.root.findall("Constraints/*")
+        if unknown or len(self.forces) != len(forces) or constrained:
             what = ", ".join(unknown) or "constraints, or two forces of one kind"
             raise InputError(f"jaxff does not support {what}: create the System without them")
         nonbonded = self.forces.get("NonbondedForce")
-        if nonbonded is None or nonbonded.attrib["method"] != "0":
+        if nonbonded is None or (nonbonded.attrib["method"] != "0" and not boxed):
             raise InputError(
                 "the NonbondedForce is missing or has a cutoff: create the System with NoCutoff"
             )
+        self.periodic = int(nonbonded.attrib["method"]) > 1
+        periodic = any(f.get("usesPeriodic", "0") != "0" for f in forces)
         for wrong, what in (
-            (any(f.get("usesPeriodic", "0") != "0" for f in forces), "periodic forces"),
+            (periodic and not boxed, "periodic forces"),
             (nonbonded.findall("*/Offset"), "parameter offsets"),
-            (any(len(particle) for particle in self.particles), "virtual sites"),
+            (any(len(p) for p in self.particles) and not boxed, "virtual sites"),
         ):
             if wrong:
                 raise InputError(f"jaxff does not support {what}: create the System without them")
@@ -113,7 +129,7 @@ class _System:
             )
         return atoms, values
 
-    def _numbers(self, geometry: Molecule | None) -> np.ndarray:
+    def numbers(self, geometry: Molecule | None) -> np.ndarray:
         masses = np.array([float(particle.attrib["mass"]) for particle in self.particles])
         if geometry is not None and geometry.n_atoms == len(masses):
             return geometry.numbers
@@ -131,23 +147,28 @@ class _System:
         return numbers
 
     def topology(self, name: str, geometry: Molecule | None) -> Topology:
-        n, numbers = len(self.particles), self._numbers(geometry)
+        n, numbers = len(self.particles), self.numbers(geometry)
+        tables = self.tables(numbers)
+        pairs = np.unique(np.sort(tables.bonds.atoms, axis=1), axis=0)
+        positions = np.zeros((n, 3)) if geometry is None else geometry.positions
+        if geometry is not None and not len(pairs):
+            pairs = perceive_bonds(numbers, positions)
+        charge = round(float(tables.charges.sum()))
+        molecule = Molecule(numbers, positions, pairs, charge=charge, name=name)
+        return Topology(molecule=molecule, **tables.values())
+
+    def tables(self, numbers: np.ndarray) -> Tables:
+        """The force field of atoms with atomic numbers (N,); 0 for virtual sites."""
+        n = len(self.particles)
         _, (charges, sigma, epsilon) = self._columns(
             "NonbondedForce", "Particle", 0, ("q", "sig", "eps")
         )
         if len(charges) != n:
             raise InputError(f"NonbondedForce must have {n} particles (got {len(charges)})")
-        sigma, epsilon = sigma * _NM, epsilon * KJ_MOL
+        sigma, epsilon = sigma * NM, epsilon * KJ_MOL
         _, lj_rows = np.unique(np.stack([numbers, sigma, epsilon]), axis=1, return_inverse=True)
-        molecule = Molecule(
-            numbers,
-            np.zeros((n, 3)),
-            np.zeros((0, 2), int),
-            charge=round(float(charges.sum())),
-            name=name,
-        )
         types = tuple(
-            f"{symbol}{row}" for symbol, row in zip(molecule.symbols, lj_rows.flat, strict=True)
+            f"{chemical_symbols[z]}{row}" for z, row in zip(numbers, lj_rows.flat, strict=True)
         )
 
         def table(atoms: np.ndarray, **values: np.ndarray) -> Table:
@@ -155,8 +176,8 @@ class _System:
             return Table.of(atoms, names, values)
 
         atoms, (length, k) = self._columns("HarmonicBondForce", "Bond", 2, ("d", "k"))
-        bonds = table(atoms, k=k * KJ_MOL / _NM**2 / 2.0, length=length * _NM)
-        pairs = np.unique(np.sort(atoms, axis=1), axis=0)
+        bonds = table(atoms, k=k * KJ_MOL / NM**2 / 2.0, length=length * NM)
+        pairs = np.unique(np.sort(np.concatenate([atoms, self.constraints()[0]]), axis=1), axis=0)
         atoms, (angle, k) = self._columns("HarmonicAngleForce", "Angle", 3, ("a", "k"))
         angles = table(atoms, k=k * KJ_MOL / 2.0, angle=angle)
         atoms, (k, periodicity, phase) = self._columns(
@@ -175,14 +196,8 @@ class _System:
             )
             for part in (chain, ~chain)
         )
-        if geometry is not None:
-            bonds_of = pairs if len(pairs) else perceive_bonds(numbers, geometry.positions)
-            molecule = replace(molecule, positions=geometry.positions, bonds=bonds_of)
-        else:
-            molecule = replace(molecule, bonds=pairs)
         pairs14, exclusions = self._exceptions(charges, sigma, epsilon)
-        return Topology(
-            molecule=molecule,
+        return Tables(
             atom_types=types,
             charges=charges,
             bonds=bonds,
@@ -194,6 +209,14 @@ class _System:
             pairs14=pairs14,
             exclusions=exclusions,
         )
+
+    def constraints(self) -> tuple[np.ndarray, np.ndarray]:
+        """Constrained pairs of atoms (C, 2) and their distances (C,) Å."""
+        rows = [row.attrib for row in self.root.findall("Constraints/Constraint")]
+        atoms = np.array([(int(row["p1"]), int(row["p2"])) for row in rows], int).reshape(-1, 2)
+        if (atoms < 0).any() or (atoms >= len(self.particles)).any():
+            raise InputError(f"atoms of constraints must be from 0 to {len(self.particles) - 1}")
+        return atoms, NM * np.array([float(row["d"]) for row in rows])
 
     def _exceptions(
         self, charges: np.ndarray, sigma: np.ndarray, epsilon: np.ndarray
@@ -210,7 +233,7 @@ class _System:
         depth, own_depth = depth * KJ_MOL, np.sqrt(epsilon[i] * epsilon[j])
         product, mean = charges[i] * charges[j], 0.5 * (sigma[i] + sigma[j])
         multiple = ((coulomb == 0.0) | (product != 0.0)) & ((depth == 0.0) | (own_depth != 0.0))
-        other_size = (own_depth > 0.0) & (depth > 0.0) & ~np.isclose(size * _NM, mean, rtol=1e-5)
+        other_size = (own_depth > 0.0) & (depth > 0.0) & ~np.isclose(size * NM, mean, rtol=1e-5)
         for wrong, what in (
             (~multiple, "the charge product or ε is not a multiple of the combined value"),
             (other_size, "σ is not the mean σ of both atoms"),
@@ -279,6 +302,6 @@ def _morse(openmm, term, params):
         force.addPerBondParameter(name)
     table = {key: np.asarray(value, float)[term.rows] for key, value in params.items()}
     for k, (i, j) in enumerate(term.atoms.tolist()):
-        values = table["depth"][k] / KJ_MOL, table["width"][k] * _NM, table["length"][k] / _NM
+        values = table["depth"][k] / KJ_MOL, table["width"][k] * NM, table["length"][k] / NM
         force.addBond(i, j, values)
     return force

@@ -5,6 +5,11 @@ For a new format, add a module and a line in `FORCE_FIELDS`.  The module defines
     read(path, companions, coulomb_constant) -> Potential
     write(path, topology, potential) -> list of the written files
 
+A module that handles systems defines
+
+    read_system(path, coordinates) -> (Particles, Tables)
+    write_system(path, particles, tables) -> list of the written files
+
 The module is imported at its first use, so that the command line can read the suffixes quickly.
 """
 
@@ -34,6 +39,8 @@ class Format:
         terms: kinds of terms that the format can express in addition to those of AMBER.
         needs_companions: whether companions contain parameters; a companion with the same name is
             then read by default.
+        systems: name of the module that reads and writes systems, or "".
+        coordinates: suffixes of the coordinate files of systems; the first is the usual one.
     """
 
     name: str
@@ -44,14 +51,27 @@ class Format:
     written_suffixes: tuple[str, ...] = ()
     terms: tuple[str, ...] = ()
     needs_companions: bool = False
+    systems: str = ""
+    coordinates: tuple[str, ...] = ()
 
     def load(self) -> ModuleType:
         """Import and return the module that reads and writes this format."""
         return import_module(f"jaxff.formats.{self.module}")
 
+    def load_systems(self) -> ModuleType:
+        """Import and return the module that reads and writes systems of this format."""
+        return import_module(f"jaxff.formats.{self.systems}")
+
 
 FORCE_FIELDS = (
-    Format("AMBER topology", "amber", (".prmtop", ".parm7"), (".inpcrd", ".rst7", ".crd")),
+    Format(
+        "AMBER topology",
+        "amber",
+        (".prmtop", ".parm7"),
+        (".inpcrd", ".rst7", ".crd"),
+        systems="amber",
+        coordinates=(".rst7", ".inpcrd", ".crd", ".ncrst", ".nc", ".restrt"),
+    ),
     Format(
         "mol2",
         "mol2",
@@ -62,13 +82,25 @@ FORCE_FIELDS = (
         needs_companions=True,
     ),
     Format("GROMACS topology", "gromacs", (".top",), (".gro",)),
-    Format("OpenMM System", "openmm", (".xml",), terms=("morse_bond",)),
+    Format(
+        "OpenMM System",
+        "openmm",
+        (".xml",),
+        terms=("morse_bond",),
+        systems="openmm_system",
+        coordinates=(".pdb",),
+    ),
 )
 AMBER = FORCE_FIELDS[0]
 GROMACS = FORCE_FIELDS[2]
 COORDINATES = AMBER.companions + GROMACS.companions  # files of positions without elements
 FORCE_FIELD_SUFFIXES = tuple(suffix for form in FORCE_FIELDS for suffix in form.suffixes)
 MODEL_SUFFIX = ".npz"
+
+
+def system_formats() -> list[Format]:
+    """The formats of systems."""
+    return [form for form in FORCE_FIELDS if form.systems]
 
 
 def suffix_of(path: str | Path) -> str:

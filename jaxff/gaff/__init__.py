@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxff.gaff.force_constants import seminario
     from jaxff.gaff.forms import FORMS, Form
     from jaxff.gaff.parametrization import Parametrization, gaff, parametrize
+    from jaxff.gaff.tables import Tables
     from jaxff.gaff.topology import Topology
 
 # The command line reads FORMS before it imports JAX, so names are imported at first use.  No
@@ -23,6 +24,7 @@ _HOME = {
     "FORMS": "forms",
     "Form": "forms",
     "Parametrization": "parametrization",
+    "Tables": "tables",
     "Topology": "topology",
     "depict": "drawing",
     "gaff": "parametrization",
@@ -34,6 +36,7 @@ __all__ = [
     "FORMS",
     "Form",
     "Parametrization",
+    "Tables",
     "Topology",
     "depict",
     "gaff",

@@ -63,6 +63,10 @@ class Table:
         values = {column: np.zeros(0) for column in columns}
         return cls(np.zeros((0, width), np.int32), np.zeros(0, np.int32), (), values)
 
+    def rows_where(self, wanted: np.ndarray) -> Table:
+        """The table with the interactions for which `wanted` (n,) is true."""
+        return replace(self, atoms=self.atoms[wanted], rows=self.rows[wanted])
+
     def renumbered(self, place: np.ndarray) -> Table:
         """The table with atom i replaced by atom ``place[i]``; `place` is (N,)."""
         return replace(self, atoms=place[self.atoms])

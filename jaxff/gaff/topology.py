@@ -12,56 +12,33 @@ from typing import Any
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.gaff.bonded import Bonded, Table, with_periodicities
+from jaxff.gaff.bonded import Table, with_periodicities
 from jaxff.gaff.forms import form_of
+from jaxff.gaff.tables import INTERACTIONS, Tables
 from jaxff.molecule import Molecule, equivalent_atoms
 from jaxff.potential import Placed, Potential
 from jaxff.terms.pairs import Nonbonded
 from jaxff.terms.torsion import FourierTorsion
-from jaxff.units import AMBER_COULOMB
 
 SCEE, SCNB = 1.2, 2.0  # divisors of Coulomb and Lennard-Jones 1-4 interactions in AMBER
-_FOURIER = ("k", "periodicity", "phase")
-# Bonded terms of AMBER by kind: the attribute of Topology, the number of atoms and the columns.
+# The attribute of `Tables` for each kind of bonded terms of AMBER.
 _KINDS = {
-    "harmonic_bond": ("bonds", 2, ("k", "length")),
-    "harmonic_angle": ("angles", 3, ("k", "angle")),
-    "fourier_torsion": ("torsions", 4, _FOURIER),
-    "fourier_improper": ("impropers", 4, _FOURIER),
+    "harmonic_bond": "bonds",
+    "harmonic_angle": "angles",
+    "fourier_torsion": "torsions",
+    "fourier_improper": "impropers",
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Topology:
-    """The AMBER force field of a molecule.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Topology(Tables):
+    """The AMBER force field of a molecule; see `Tables` for the other attributes.
 
     Attributes:
         molecule: elements, bonds and net charge; positions are zero if the source has none.
-        atom_types: (N,) names of the atom types.
-        charges: (N,) e.
-        bonds: atoms (B, 2); k kcal/mol/Å² without the factor ½, length Å.
-        angles: atoms (A, 3), the vertex second; k kcal/mol/rad² without the factor ½, angle rad.
-        torsions, impropers: atoms (n, 4), one entry for each Fourier term; k kcal/mol,
-            periodicity, phase rad.  The third atom of an improper is its centre.
-        lj: atoms (N, 1); sigma Å, epsilon kcal/mol.
-        lj_overrides: pairs (V, 2) of types in `lj`, instead of atoms; c12 kcal/mol Å¹² and c6
-            kcal/mol Å⁶ replace the values of the combination rules.
-        pairs14: atoms (P, 2); factors lj14 = 1/SCNB and coulomb14 = 1/SCEE.
-        exclusions: (E, 2) pairs of atoms without the full nonbonded interaction, including 1-4
-            pairs.
     """
 
     molecule: Molecule
-    atom_types: tuple[str, ...]
-    charges: np.ndarray
-    bonds: Table
-    angles: Table
-    torsions: Table
-    impropers: Table
-    lj: Table
-    lj_overrides: Table
-    pairs14: Table
-    exclusions: np.ndarray
 
     def reorder(self, order: Sequence[int] | np.ndarray) -> Topology:
         """The topology with atom ``order[i]`` at place i.
@@ -70,18 +47,7 @@ class Topology:
             order: (N,) permutation of the atom indices.
         """
         order = np.asarray(order, int)
-        place = np.empty(len(order), np.int32)
-        place[order] = np.arange(len(order))
-        tables = ("bonds", "angles", "torsions", "impropers", "pairs14")
-        return replace(
-            self,
-            molecule=self.molecule.reorder(order),
-            atom_types=tuple(self.atom_types[i] for i in order),
-            charges=self.charges[order],
-            lj=replace(self.lj, rows=self.lj.rows[order]),
-            exclusions=place[self.exclusions],
-            **{name: getattr(self, name).renumbered(place) for name in tables},
-        )
+        return replace(self.renumbered(order), molecule=self.molecule.reorder(order))
 
     @classmethod
     def of(
@@ -127,8 +93,8 @@ class Topology:
         tables = {
             name: _table(terms[kind], params[kind])
             if kind in terms
-            else Table.empty(width, columns)
-            for kind, (name, width, columns) in _KINDS.items()
+            else Table.empty(*INTERACTIONS[name])
+            for kind, name in _KINDS.items()
         }
         oriented = centre_third(tables["impropers"].atoms, potential.molecule.bonds)
         tables["impropers"] = replace(tables["impropers"], atoms=oriented)
@@ -186,43 +152,13 @@ class Topology:
         torsions = self.torsions
         if most != 0:
             torsions = with_periodicities(torsions, most, self.atom_types)
-        n = self.molecule.n_atoms
-        bonded = Bonded(n, self.atom_types, self.bonds, self.angles, torsions, self.impropers)
+        bonded = replace(self.bonded(), torsions=torsions)
         terms: dict[str, tuple[Any, Mapping]] = functional.terms()(bonded)
-        charges, charge_rows = self._charge_classes()
-        constant = AMBER_COULOMB if coulomb_constant is None else coulomb_constant
-        terms["nonbonded"] = (
-            Nonbonded(
-                n,
-                lj_rows=self.lj.rows,
-                charge_rows=charge_rows,
-                exclusions=self.exclusions,
-                pairs14=self.pairs14.atoms,
-                rows14=self.pairs14.rows,
-                overrides=self.lj_overrides.atoms,
-                lj_labels=self.lj.labels,
-            ),
-            {
-                **self.lj.values,
-                "charge": charges,
-                "coulomb_constant": np.float64(constant),
-                **self.pairs14.values,
-                **(self.lj_overrides.values if len(self.lj_overrides.atoms) else {}),
-            },
-        )
+        shape, params = self.nonbonded(equivalent_atoms(self.molecule), coulomb_constant)
+        terms["nonbonded"] = Nonbonded(**shape), params
         placed = [Placed(name, term) for name, (term, _) in terms.items()]
         params = {name: values for name, (_, values) in terms.items()}
         return Potential(placed, params, self.molecule)
-
-    def _charge_classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Charges (C,) e, and the row (N,) of each atom in the array of charges.
-
-        Equivalent atoms with equal charges share a row.
-        """
-        _, charge = np.unique(self.charges, return_inverse=True)
-        key = np.stack([equivalent_atoms(self.molecule), charge])
-        _, first, rows = np.unique(key, axis=1, return_index=True, return_inverse=True)
-        return self.charges[first], rows.ravel().astype(np.int32)
 
 
 def _table(term: Any, values: dict[str, np.ndarray]) -> Table:

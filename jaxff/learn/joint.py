@@ -57,7 +57,8 @@ class Joint:
             for k, term in enumerate(terms):
                 placed[k].append(Placed(name, term))
                 rows[k].update({(name, column): at for column, at in places[k].items()})
-        programs = tuple(map(Program, placed))
+        pairs = zip(potentials, placed, strict=True)
+        programs = tuple(potential.program.with_placed(terms) for potential, terms in pairs)
         first = Potential(programs[0], params, potentials[0].molecule)
         return cls(first, programs, rows, potentials)
 
