@@ -14,6 +14,7 @@ from importlib import import_module
 from jaxff import __version__
 from jaxff.commands.options import HelpWithDefaults, Parser, count
 from jaxff.commands.results import FORMAT, write_json
+from jaxff.commands.shared import remove_empty_folders
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
 
@@ -140,6 +141,8 @@ def run(arguments: argparse.Namespace) -> dict:
     except BaseException:
         console.close("stopped")
         raise
+    finally:
+        remove_empty_folders()
     console.close()
     return {
         **results,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -16,27 +17,31 @@ if TYPE_CHECKING:
 class Console:
     """Display of progress: bars on a terminal, plain lines otherwise.
 
+    A plain line announces each phase that takes more than a moment.
+
     A console is called as ``console(phase, fraction)``, like every `progress` argument in jaxff.
     Text in parentheses after the name of a phase may change during the phase.
 
     Args:
         interval: seconds between plain lines of one phase.
+        moment: seconds after which a plain line announces a phase.
 
     Attributes:
         seconds: {phase: duration in s}.
     """
 
-    def __init__(self, interval: float = 10.0):
+    def __init__(self, interval: float = 10.0, moment: float = 0.5):
         from rich.console import Console as RichConsole
         from rich.progress import TaskID
 
         self.rich = RichConsole(highlight=False)
-        self.interval = interval
+        self.interval, self.moment = interval, moment
         self.seconds: dict[str, float] = {}
         self._phase: str | None = None
         self._started = self._printed = 0.0
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._announcement: threading.Timer | None = None
 
     def __call__(self, phase: str, fraction: float) -> None:
         now, shown = time.perf_counter(), phase
@@ -51,6 +56,10 @@ class Console:
                 self._bar = _bar(self.rich)
                 self._bar.start()
                 self._task = self._bar.add_task(phase, total=1.0)
+            else:
+                self._announcement = threading.Timer(self.moment, self.say, [f"  {phase} ..."])
+                self._announcement.daemon = True
+                self._announcement.start()
         if self._bar is not None:
             self._bar.update(self._task, completed=fraction, description=shown)
         elif now - self._printed >= self.interval and fraction < 1.0:
@@ -65,6 +74,8 @@ class Console:
         """
         if self._phase is None:
             return
+        if self._announcement is not None:
+            self._announcement.cancel()
         spent = time.perf_counter() - self._started
         self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + spent
         if self._bar is not None:

@@ -84,6 +84,7 @@ def run(arguments: argparse.Namespace, console) -> dict:
     if arguments.sample_with:
         say_unknown(console, arguments.sample_with, first)
     if first is None:
+        console("parametrize", 0.0)
         first = gaff(molecule, charges=arguments.charges)
     loop = Loop(
         arguments.target,

@@ -122,6 +122,7 @@ def run(arguments, console) -> dict:
             f"--charge gives {len(charges)} charges for {len(data)} data sets: give one charge "
             "for each data set"
         )
+    console("parametrize", 0.0)
     starts = [load_form(arguments, *both) for both in zip(data, charges, strict=True)]
     splits = [split_frames(part, arguments, console) for part in data]
     unfinished = Path(f"{arguments.output}.partial")

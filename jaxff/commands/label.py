@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace, console) -> dict:
     common = {
         "charge": arguments.charge,
         "molecule": None if given is None else load_molecule(given, arguments.charge, 0),
-        "progress": lambda _, fraction: console("label", fraction),
+        "progress": console,
     }
     if arguments.md:
         starts = _frames(arguments, arguments.replicas)

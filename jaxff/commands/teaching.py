@@ -65,6 +65,7 @@ def run_with_teacher(arguments: argparse.Namespace, console: Console, method: Me
     data = load_dataset(arguments, arguments.data[0])
     split = _split(data, arguments, console)
     charge = arguments.charge[0] if arguments.charge else None
+    console("parametrize", 0.0)
     start = load_form(arguments, data, charge).matched(data.molecule)
     unfinished = writable_folder(f"{output}.partial")
     teacher = _teacher(arguments, console)

@@ -117,6 +117,8 @@ def fit(
     if type(method) not in MINIMISERS:
         known = " or ".join(f"{kind.__name__}()" for kind in METHODS.values())
         raise InputError(f"method={method!r} must be {known} of jaxff.learn")
+    progress = progress or (lambda phase, fraction: None)
+    progress("fit", 0.0)
     data = [d and aligned(d, p) for d, p in zip(train, potentials, strict=True)]
     if checked:
         checked = [aligned(d, p) for d, p in zip(checked, potentials, strict=True)]
@@ -129,8 +131,6 @@ def fit(
         if len(frames):
             check_labels(frames, *problem.predict(problem.start, k, frames))
     store = checkpoint_of(checkpoint, problem, method, trainable, checked, aims)
-    progress = progress or (lambda phase, fraction: None)
-    progress("fit", 0.0)
     solution = MINIMISERS[type(method)](problem, method, checked, store, progress)
     progress("fit", 1.0)
     history = {"loss": np.array(solution.state.losses)}

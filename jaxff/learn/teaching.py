@@ -155,6 +155,7 @@ def teach(
         student = _checked(student, frames)
     if labels is not None:
         labels = _same_frames(labels, frames)
+    report("comparing models", 0.0)
     trial = _Trial(frames, settings)
     levels: list[tuple[Level, _Way]] = []
     ways = list(_ways(frames, fitted, student, labels))

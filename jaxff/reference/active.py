@@ -23,6 +23,7 @@ from jaxff.reference.generation import label
 from jaxff.reference.selection import force_uncertainty, select
 from jaxff.reference.settings import (
     MIN_VALID,
+    SETTING_UP,
     Labelling,
     Loop,
     Progress,
@@ -123,6 +124,8 @@ def active_learning(
     if baseline is not None:  # few frames may give other bonds than the molecule of the baseline
         baseline = baseline.matched(molecule)
         baseline = Potential(baseline.program, baseline.params, trained=baseline.trained)
+    if progress is not None:
+        progress(SETTING_UP, 0.0)
     labelling.method.make(molecule.charge, molecule)  # raises errors before any dynamics
     labelling = replace(labelling, skip_failed=True, overwrite=True)
     request = {

@@ -79,7 +79,7 @@ def label_md(
         raise InputError(
             f"{method.name} is a potential: sample with `jaxff md`, and label the trajectory"
         )
-    job = Job.of(start, labelling, molecule, charge)
+    job = Job.of(start, labelling, molecule, charge, progress)
     molecule, starts = job.molecule, job.positions
     sampling = replace(sampling, replicas=min(sampling.replicas, n_frames), stretch=None)
     replicas, kept = sampling.replicas, -(-n_frames // sampling.replicas)
@@ -102,6 +102,8 @@ def label_md(
         ended = sum(task.frames_done() for task in tasks)
         total = sum(task.n_frames for task in tasks)
         tasks = [task for task in tasks if task.frames_done() < task.n_frames]
+        if progress is not None and tasks:
+            progress("sampling", ended / total)
         with processes(min(labelling.workers, replicas)) as pool:
             for advanced, reaction in run_tasks(_advance, tasks, pool):
                 _announce(reaction, molecule, labelling, folder)

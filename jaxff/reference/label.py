@@ -68,7 +68,7 @@ def label_frames(
             failed, `out` or `OUT.part` belongs to a run with other settings, or the cluster
             failed.
     """
-    job = Job.of(frames, labelling, molecule, charge)
+    job = Job.of(frames, labelling, molecule, charge, progress)
     method, positions, potential = labelling.method, job.positions, None
     if method.is_potential:
         if labelling.scheduler is not None:
@@ -86,6 +86,8 @@ def label_frames(
         _stop_at_failure(failed, labelling, folder)
         todo = np.setdiff1d(np.flatnonzero(~rows.read()[0]), list(failed))
         ended = len(positions) - len(todo)
+        if progress is not None and len(todo):
+            progress("labelling", ended / len(positions))
         block = Block(
             method, method.version, job.molecule, todo, positions[todo], None,
             labelling.skip_failed,

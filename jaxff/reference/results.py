@@ -19,7 +19,7 @@ from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader, writable_file
 from jaxff.reference.frames import changed_bonds, common_molecule, read_frames
-from jaxff.reference.settings import Labelling
+from jaxff.reference.settings import SETTING_UP, Labelling, Progress
 from jaxff.store import claim, described, differences, has_pieces, locked
 
 if TYPE_CHECKING:
@@ -93,9 +93,12 @@ class Job:
 
     @classmethod
     def of(
-        cls, frames: Frames, labelling: Labelling, molecule: Molecule | None, charge: int | None
-    ) -> Job:
+        cls, frames: Frames, labelling: Labelling, molecule: Molecule | None, charge: int | None,
+        progress: Progress | None = None,
+    ) -> Job:  # fmt: skip
         """Read frames and create the calculator; see `label_frames`."""
+        if progress is not None:
+            progress(SETTING_UP, 0.0)
         first, positions = read_frames(frames)
         source = "the frames'" if molecule is None else "as given"
         molecule = common_molecule(first, molecule, charge)

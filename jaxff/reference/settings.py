@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxff.potential import Potential
 
 Progress = Callable[[str, float], None]
+SETTING_UP = "setting up the calculator"  # a phase of work, for progress
 REACTIONS = ("stop", "keep", "drop")
 MIN_VALID = 4  # validation frames of a model in active learning
 

@@ -17,7 +17,7 @@ from jaxff.learn import LeastSquares, aligned, errors, fit
 from jaxff.potential import Potential
 from jaxff.reference.exploration import explore
 from jaxff.reference.label import label_frames
-from jaxff.reference.settings import Labelling, Progress, Sampling
+from jaxff.reference.settings import SETTING_UP, Labelling, Progress, Sampling
 from jaxff.saved import load, save
 from jaxff.settings import Settings, count, flag, number
 from jaxff.store import Store, claim
@@ -123,6 +123,7 @@ def student_of(
         if potential.molecule is not None:
             _check_charge(potential.molecule.charge, frames)
         return Student(potential.matched(molecule), None, None, 0, None, {})
+    report(SETTING_UP, 0.0)
     method.make(molecule.charge, molecule)  # raises errors before any work
     request = {
         "teacher": method.settings(molecule),
