@@ -16,9 +16,10 @@ import pytest
 
 from jaxff import Dataset, Molecule, load
 from jaxff.cli import main, parser
-from jaxff.commands.shared import shares
+from jaxff.commands.shared import remove_empty_folders, shares, writable_folder
 from jaxff.dataset import packaged_dataset
 from jaxff.formats import read_potential
+from jaxff.store import claim
 from jaxff.units import EV
 
 COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "scan", "md", "spectrum", "label")
@@ -310,6 +311,39 @@ def test_fit_of_two_molecules_leaves_two_models(ethanol, tmp_path, capsys):
     assert not (tmp_path / "m.npz.partial").exists()
     assert main([*arguments, "--topology", "CCO"]) == 1
     assert "--topology describes one molecule" in capsys.readouterr().err
+
+
+EARLY = {
+    "md": ("load_potential", "a.npz", "a.xyz"),
+    "active": ("load_start", "a.xyz"),
+    "holes": ("load_potential", "a.npz"),
+    "reproduce": ("load_dataset", "fig2", "--data", "a.npz"),
+    "export": ("load_potential", "a.npz", "--to", "amber"),
+}
+
+
+@pytest.mark.parametrize("command", EARLY)
+def test_an_early_interrupt_leaves_no_empty_folders(command, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    name, *words = EARLY[command]
+    monkeypatch.setattr(f"jaxff.commands.{command}.{name}", interrupt)
+    assert main([command, *words, "-o", str(tmp_path / "new" / "deep")]) == 1
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine").mkdir()
+    assert main([command, *words, "-o", str(tmp_path / "mine")]) == 1
+    assert (tmp_path / "mine").is_dir()
+
+
+def test_only_created_folders_without_results_are_removed(tmp_path):
+    for name in ("empty", "full"):
+        folder = writable_folder(tmp_path / name)
+        claim(folder / "begun", {"n": 1}, "work")
+    (folder / "begun" / "result.npz").write_bytes(b"1")
+    remove_empty_folders()
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+    assert (tmp_path / "full" / "begun" / "result.npz").exists()
 
 
 def test_an_interrupt_that_would_be_lost_still_counts(monkeypatch, capsys):

@@ -8,7 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from jaxff import cli, gaff, save
+from jaxff import cli, gaff, save, units
 from jaxff.commands.results import FORMAT, RESULTS, json_value, schema, write_json
 from jaxff.dataset import packaged_dataset
 from jaxff.md.extrapolation import Extrapolation
@@ -111,7 +111,7 @@ def folder(tmp_path_factory):
     for atoms, R, E, F in zip(frames, data.positions, data.energies, data.forces, strict=False):
         del atoms[:]
         atoms.extend(data.molecule.with_positions(R).to_ase())
-        atoms.calc = SinglePointCalculator(atoms, energy=E / 23.0605, forces=F / 23.0605)
+        atoms.calc = SinglePointCalculator(atoms, energy=E / units.EV, forces=F / units.EV)
     ase.io.write(out / "labelled.extxyz", frames, "extxyz")
     return out
 

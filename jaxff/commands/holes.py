@@ -15,11 +15,12 @@ from jaxff.commands.options import (
     sampling,
     sampling_options,
     unit_options,
+    workers_option,
 )
 from jaxff.commands.shared import load_dataset, load_potential, writable_folder, write_geometries
 from jaxff.errors import InputError
 from jaxff.reference.calculators import CHOICES
-from jaxff.reference.settings import SEARCHING, Labelling
+from jaxff.reference.settings import SEARCHING
 
 if TYPE_CHECKING:
     from jaxff.console import Console
@@ -46,10 +47,7 @@ def options(sub) -> None:
         "--label", dest="calculator", metavar="NAME",
         help=f"calculator of the level of theory of the data: {CHOICES}",
     )  # fmt: skip
-    sub.add_argument(
-        "--workers", type=positive(int), default=Labelling.workers,
-        help="number of processes that label",
-    )  # fmt: skip
+    workers_option(sub)
     for name, kind, value, text in (
         ("rounds", positive(int), 5, "largest number of rounds of labelling and training"),
         ("most", positive(int), 20, "largest number of geometries in each round"),

@@ -181,10 +181,13 @@ def labelling_options(sub) -> None:
         help=CHOICES,
     )  # fmt: skip
     method_options(sub)
-    sub.add_argument(
-        "--workers", type=positive(int), default=LABELLING.workers,
-        help="number of processes that label",
-    )  # fmt: skip
+    workers_option(sub)
+
+
+def workers_option(sub) -> None:
+    """Add the option for the number of processes that label."""
+    text = "number of processes that label"
+    sub.add_argument("--workers", type=positive(int), default=LABELLING.workers, help=text)
 
 
 def labelling(arguments: argparse.Namespace, **settings) -> Labelling:

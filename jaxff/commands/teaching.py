@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxff.commands.options import calculator_options, positive, trust_option
+from jaxff.commands.options import calculator_options, positive, trust_option, workers_option
 from jaxff.commands.shared import METRICS, load_dataset, load_form, split_frames, writable_folder
 from jaxff.errors import InputError
 from jaxff.formats.registry import MODEL_SUFFIX, suffix_of
@@ -44,10 +44,7 @@ def teacher_options(sub) -> None:
     group.add_argument(
         "--teacher-options", default="{}", metavar="JSON", help="options of the teacher"
     )
-    group.add_argument(
-        "--workers", type=positive(int), default=Labelling.workers,
-        help="number of processes that label",
-    )  # fmt: skip
+    workers_option(group)
     trust_option(group)
 
 
@@ -147,12 +144,13 @@ def _split(data: Dataset, arguments: argparse.Namespace, console: Console) -> Sp
 
     Without -n, --valid and --test, a small data set is used only for training.
     """
-    distinct = len(data.distinct())
-    arguments.valid = arguments.valid or 0
-    if arguments.n_train is None:
-        asked = arguments.valid + (arguments.test or 0)
-        arguments.n_train = max(min(arguments.usual_n_train, distinct - asked), 1)
-    return split_frames(data, arguments, console)
+    valid = arguments.valid or 0
+    n_train = arguments.n_train
+    if n_train is None:
+        left = len(data.distinct()) - valid - (arguments.test or 0)
+        n_train = max(min(arguments.usual_n_train, left), 1)
+    sizes = {**vars(arguments), "valid": valid, "n_train": n_train}
+    return split_frames(data, argparse.Namespace(**sizes), console)
 
 
 def _teacher(arguments: argparse.Namespace, console: Console) -> Labelling | Dataset:

@@ -180,13 +180,18 @@ def _checked(student: Potential, frames: Dataset) -> Potential:
     Raises:
         InputError: the charges or the molecules differ.
     """
-    molecule = student.molecule
-    if molecule is not None and molecule.charge != frames.charge:
-        raise InputError(
-            f"the teacher has charge {molecule.charge:+d}, but {frames.label} has "
-            f"{frames.charge:+d}: use a teacher of the same charge, or correct the charge"
-        )
+    if student.molecule is not None:
+        check_charge(student.molecule.charge, frames)
     return student.matched(frames.molecule)
+
+
+def check_charge(charge: int, frames: Dataset) -> None:
+    """Raise `InputError` if the charge of a teacher, e, differs from that of the frames."""
+    if charge != frames.charge:
+        raise InputError(
+            f"the teacher is for charge {charge:+d}, but {frames.label} has charge "
+            f"{frames.charge:+d}: use a teacher for the same charge, or correct the charge"
+        )
 
 
 def _same_frames(labels: Dataset, frames: Dataset) -> Dataset:
@@ -195,11 +200,7 @@ def _same_frames(labels: Dataset, frames: Dataset) -> Dataset:
     Raises:
         InputError: the labels have another charge, or belong to other frames.
     """
-    if labels.charge != frames.charge:
-        raise InputError(
-            f"the teacher's labels are for charge {labels.charge:+d}, but {frames.label} has "
-            f"charge {frames.charge:+d}: compute the labels with charge {frames.charge:+d}"
-        )
+    check_charge(labels.charge, frames)
     same = np.array_equal(labels.numbers, frames.numbers) and len(labels) == len(frames)
     if not same or not np.allclose(labels.positions, frames.positions, atol=1e-6):
         raise InputError(

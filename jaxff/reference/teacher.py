@@ -14,6 +14,7 @@ from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.gdml.frames import some
 from jaxff.learn import LeastSquares, aligned, errors, fit
+from jaxff.learn.teaching import check_charge
 from jaxff.potential import Potential
 from jaxff.reference.exploration import explore
 from jaxff.reference.label import label_frames
@@ -112,7 +113,7 @@ def student_of(
     start = start.matched(molecule)
     leaves = jax.tree.leaves(start.params)
     if isinstance(teacher, Dataset):
-        _check_charge(teacher.charge, frames)
+        check_charge(teacher.charge, frames)
         data = aligned(teacher, Potential(start.program, start.params, molecule))
         request = {"teacher": data.fingerprint(), "force field": leaves, **asdict(settings)}
         claim(folder, request, "student")
@@ -121,7 +122,7 @@ def student_of(
     if method.is_potential:
         potential = method.potential()
         if potential.molecule is not None:
-            _check_charge(potential.molecule.charge, frames)
+            check_charge(potential.molecule.charge, frames)
         return Student(potential.matched(molecule), None, None, 0, None, {})
     report(SETTING_UP, 0.0)
     method.make(molecule.charge, molecule)  # raises errors before any work
@@ -173,14 +174,6 @@ def estimated_temperature(data: Dataset) -> float:
     modes = max(3 * data.n_atoms - 6, 1)
     spread = 0.0 if data.energies is None else float(np.std(data.energies))
     return float(np.clip(spread * np.sqrt(2.0 / modes) / units.BOLTZMANN, lowest, highest))
-
-
-def _check_charge(charge: int, frames: Dataset) -> None:
-    if charge != frames.charge:
-        raise InputError(
-            f"the teacher is for charge {charge:+d}, but {frames.label} has charge "
-            f"{frames.charge:+d}: correct one of the charges"
-        )
 
 
 def _fitted(

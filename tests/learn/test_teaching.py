@@ -96,9 +96,9 @@ def test_teachers_of_other_molecules_charges_and_frames_are_refused(truth, frame
     ion = Molecule(water.numbers, water.positions, water.bonds, charge=1)
     charged = truth.replace(truth.params).on(range(3))
     charged = type(truth)(truth.program, truth.params, ion)
-    with pytest.raises(InputError, match=r"teacher has charge \+1, but water has \+0"):
+    with pytest.raises(InputError, match=r"teacher is for charge \+1, but water has charge \+0"):
         teach(frames, charged)
-    with pytest.raises(InputError, match=r"labels are for charge \+1"):
+    with pytest.raises(InputError, match=r"teacher is for charge \+1"):
         teach(frames, truth, labels=replace(frames, charge=1))
     with pytest.raises(InputError, match="belong to other frames"):
         teach(frames, truth, labels=frames[::-1])

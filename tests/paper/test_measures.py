@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxff import Molecule
+from jaxff import Molecule, units
 from jaxff.analysis import Estimate, Scan
 from jaxff.analysis.modes import Modes
 from jaxff.dataset import packaged_dataset
@@ -279,5 +279,5 @@ def test_coupled_cluster_of_two_electrons_is_exact():
     found = coupled_cluster.energies(hydrogen, "sto-3g", "3-21g")
     cell = gto.M(atom="H 0 0 0; H 0 0 0.8", basis="sto-3g", verbose=0)
     exact = fci.FCI(scf.RHF(cell).run()).kernel()[0]
-    assert found[1] == pytest.approx(exact * 627.5095, abs=1e-3)
+    assert found[1] == pytest.approx(exact * units.HARTREE, abs=1e-3)
     assert found[2] < found[0]

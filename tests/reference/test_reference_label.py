@@ -44,6 +44,21 @@ def arrays(path):
 # -- calculators -----------------------------------------------------------------------------
 
 
+def test_each_stage_is_announced_before_it_begins(water, tmp_path):
+    sampling = Sampling(spacing=1.0, equilibration=0.0, replicas=1)
+    for call, stage in (
+        (lambda **how: label_frames([water], tmp_path / "a.npz", ALONE, **how), "labelling"),
+        (
+            lambda **how: label_md([water], tmp_path / "b.npz", 2, ALONE, sampling, **how),
+            "sampling",
+        ),
+    ):
+        stages = []
+        call(progress=lambda *stage, stages=stages: stages.append(stage))
+        assert stages[:2] == [("setting up the calculator", 0.0), (stage, 0.0)]
+        assert stages[-1] == (stage, 1.0)
+
+
 def test_known_calculators_are_ase_s():
     from ase.calculators.emt import EMT
 

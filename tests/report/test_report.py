@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -86,6 +87,20 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
     assert "  a message\n" in out
     assert "\x1b" not in out
     assert set(console.seconds) == {"train", "test"}
+
+
+def test_a_plain_line_announces_a_phase_that_takes_time(capsys):
+    console = Console(moment=0.01)
+    console("compiling", 0.0)
+    time.sleep(0.2)
+    assert capsys.readouterr().out == "  compiling ...\n"
+    console.close()
+    console.moment = 100.0
+    console("quick", 0.0)
+    console.close()
+    out = capsys.readouterr().out
+    assert "compiling: done in" in out
+    assert "quick ..." not in out
 
 
 def test_table_aligns_columns():
