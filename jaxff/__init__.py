@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxff.molecule import Molecule
     from jaxff.potential import Column, Potential, Term
     from jaxff.saved import save
+    from jaxff.solvent import liquid, solvate
     from jaxff.system import System
     from jaxff.terms.network import network, network_builder
 
@@ -34,6 +35,8 @@ _HOME = {
     "read_amber": "jaxff.formats",
     "read_force_field": "jaxff.formats",
     "write_force_field": "jaxff.formats",
+    "liquid": "jaxff.solvent",
+    "solvate": "jaxff.solvent",
     "Molecule": "jaxff.molecule",
     "Column": "jaxff.potential",
     "Potential": "jaxff.potential",
@@ -74,6 +77,7 @@ __all__ = [
     "gaff",
     "gdml",
     "learn",
+    "liquid",
     "load",
     "md",
     "network",
@@ -83,6 +87,7 @@ __all__ = [
     "read_force_field",
     "reference",
     "save",
+    "solvate",
     "stack",
     "units",
     "write_force_field",
