@@ -62,12 +62,13 @@ class System(Particles):
         constraints: Kind = "none",
         rigid_water: bool = True,
     ) -> System:
-        """Read a system from files of AMBER or OpenMM.
+        """Read a system from files of AMBER, GROMACS or OpenMM.
 
         Args:
-            topology: an AMBER topology (prmtop, parm7) or an OpenMM System (xml).
-            coordinates: for AMBER an inpcrd, rst7 or NetCDF restart file; for OpenMM a PDB file.
-                None: the file with the same name, if it exists.
+            topology: an AMBER topology (prmtop, parm7), a GROMACS topology (top; needs OpenMM), or
+                an OpenMM System (xml).
+            coordinates: for AMBER an inpcrd, rst7 or NetCDF restart file; for GROMACS a gro file;
+                for OpenMM a PDB file.  None: the file with the same name, if it exists.
             constraints: "none", or "h-bonds" for all bonds with hydrogen; see `constrained`.
             rigid_water: whether water molecules are rigid.
 
@@ -102,8 +103,8 @@ class System(Particles):
         """Write the system for another program, and return the written files.
 
         Args:
-            path: ``x.prmtop`` (AMBER, with x.rst7), or ``x.xml`` (OpenMM, with x.pdb; needs
-                OpenMM).
+            path: ``x.prmtop`` (AMBER, with x.rst7), ``x.top`` (GROMACS, with x.gro) or ``x.xml``
+                (OpenMM, with x.pdb; needs OpenMM).
 
         Raises:
             InputError: the format is unknown or cannot express the system, or a file cannot be

@@ -72,11 +72,13 @@ class Gro(NamedTuple):
         title: first line of the file.
         positions: (N, 3) Å.
         box: the numbers in the last line, nm.
+        names: (N,) names of the atoms.
     """
 
     title: str
     positions: np.ndarray
     box: list[float]
+    names: tuple[str, ...] = ()
 
 
 def read_gro(path: str | Path) -> Gro:
@@ -99,7 +101,8 @@ def read_gro(path: str | Path) -> Gro:
     positions = 10.0 * np.array(rows)
     if positions.shape != (count, 3) or not usable(positions).all():
         raise InputError(wrong)
-    return Gro(lines[0].strip(), positions, box)
+    names = tuple(row[10:15].strip() for row in lines[2 : 2 + count])
+    return Gro(lines[0].strip(), positions, box, names)
 
 
 def _coordinates(row: str) -> list[str]:

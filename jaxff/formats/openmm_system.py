@@ -41,7 +41,7 @@ def read_system(path: Path, coordinates: Path) -> tuple[Particles, Tables]:
     pdb = read_pdb(coordinates)
     try:
         xml = SystemXml(Path(path).read_text(), boxed=True)
-        return _particles(xml, pdb, path, coordinates)
+        return particles_of(xml, pdb, path, coordinates)
     except InputError as error:
         known = str(path) in str(error) or str(coordinates) in str(error)
         raise error if known else InputError(f"{path}: {error}") from error
@@ -51,7 +51,17 @@ def read_system(path: Path, coordinates: Path) -> tuple[Particles, Tables]:
         ) from error
 
 
-def _particles(xml: SystemXml, pdb: Pdb, path, coordinates) -> tuple[Particles, Tables]:
+def particles_of(xml: SystemXml, pdb: Pdb, path, coordinates) -> tuple[Particles, Tables]:
+    """The particles and the force field of a System.
+
+    Args:
+        xml: the System.
+        pdb: positions, names and elements.
+        path, coordinates: the files, for messages.
+
+    Raises:
+        InputError: the files do not belong together, or jaxff does not compute an interaction.
+    """
     sites, masses = _sites(xml), np.array([float(p.attrib["mass"]) for p in xml.particles])
     real = np.ones(len(masses), bool)
     real[sites.atoms] = False

@@ -81,7 +81,14 @@ FORCE_FIELDS = (
         written_suffixes=(".frcmod",),
         needs_companions=True,
     ),
-    Format("GROMACS topology", "gromacs", (".top",), (".gro",)),
+    Format(
+        "GROMACS topology",
+        "gromacs",
+        (".top",),
+        (".gro",),
+        systems="gromacs_system",
+        coordinates=(".gro",),
+    ),
     Format(
         "OpenMM System",
         "openmm",
