@@ -103,6 +103,18 @@ def dihedral_cos_sin(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Arr
     return torsion_cos_sin(b - a, c - b, d - c)
 
 
+def inverse(box: Array) -> Array:
+    """Inverse (3, 3) of a box (3, 3); its columns are the reciprocal lattice vectors."""
+    a, b, c = box
+    columns = jnp.stack([_cross(b, c), _cross(c, a), _cross(a, b)], axis=1)
+    return columns / _dot(a, columns[:, 0])
+
+
+def determinant(box: Array) -> Array:
+    """Determinant () of a box (3, 3), which is its volume up to the sign."""
+    return _dot(box[0], _cross(box[1], box[2]))
+
+
 def safe_sqrt(square: Array) -> Array:
     """Square root () of `square` (), or 0 if it is negative; the gradient at 0 is 0."""
     positive = square > 0.0
@@ -178,7 +190,7 @@ def _arctan(sin2: Array, cos: Array) -> tuple[Array, Array]:
     above = jnp.where(middle, small - large, small)
     below = _or_one(jnp.where(middle, small + large, large), large > 0.0)
     t = above / below
-    ratio = _polynomial(_ATAN_SERIES, t * t)
+    ratio = polynomial(_ATAN_SERIES, t * t)
     angle = t * ratio + jnp.where(middle, 0.25 * jnp.pi, 0.0)
     angle = jnp.where(sin > adjacent, 0.5 * jnp.pi - angle, angle)
     return jnp.where(cos < 0.0, jnp.pi - angle, angle), ratio
@@ -198,7 +210,7 @@ def _straight_ratio(sin2: Array, cos: Array) -> Array:
     """The ratio η/tan η as a smooth function; for the arguments see `_arctan`."""
     straight = (sin2 <= _TAN_EIGHTH**2 * cos * cos) & (cos != 0.0)
     tan2 = jnp.where(straight, sin2, 0.0) / _or_one(cos * cos, straight)
-    return _polynomial(_ATAN_SERIES, tan2)
+    return polynomial(_ATAN_SERIES, tan2)
 
 
 def _deviation(sin2: Array, cos: Array, reference: Array) -> tuple[Array, Array]:
@@ -268,7 +280,8 @@ def _or_one(x: Array, usable: Array) -> Array:
     return jnp.where(usable, x, 1.0)
 
 
-def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+def polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    """The polynomial with `coefficients` of ascending powers, at each element of x."""
     value = jnp.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         value = value * x + coefficient

@@ -152,12 +152,13 @@ def _total_jvp(primals, tangents):
     if not isinstance(of_R, SymbolicZero):
         tangent += (gradient * of_R).sum()
     if not all(isinstance(x, SymbolicZero) for x in of_parameters):
-        moves = jax.tree.map(_instantiated, tangents[0])
+        moves = jax.tree.map(instantiated, tangents[0])
         tangent += jax.jvp(lambda terms: _sum(terms, R), (interactions,), (moves,))[1]
     return energy, tangent
 
 
-def _instantiated(tangent):
+def instantiated(tangent):
+    """The tangent as an array, also if it is a symbolic zero."""
     if not isinstance(tangent, SymbolicZero):
         return tangent
     zero: Any = tangent  # its attributes are not known to type checkers

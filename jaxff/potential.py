@@ -18,6 +18,7 @@ from jax.core import Tracer
 from jaxff.domain import Trained
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
+from jaxff.neighbors import NeighborList
 from jaxff.program import Leaves, Placed, Program, free_name
 from jaxff.settings import checked_count
 from jaxff.sites import joined
@@ -78,12 +79,17 @@ class Potential:
         Args:
             R: (N, 3) Å.
             box: (3, 3) Å, lattice vectors as rows, for terms that use a box.
-            neighbor: (2, P) atoms of neighbouring pairs, each pair once, for terms that use them.
+            neighbor: a list from `neighbors`, or (2, P) atoms of neighbouring pairs, each pair
+                once.  Outside transformed and compiled code, a missing list is made.
 
         Raises:
-            InputError: an argument has the wrong shape, or no term uses it.
+            InputError: an argument has the wrong shape, no term uses it, or a list is missing.
         """
-        return self.program.jit_energy(self._ready, self._checked(R), *arrays(box, neighbor))
+        return self.program.jit_energy(self._ready, *self._arguments(R, box, neighbor))
+
+    def neighbors(self, R, box=None, skin: float = 1.0) -> NeighborList:
+        """The neighbour list for the argument `neighbor`; see `Program.neighbors`."""
+        return self.program.neighbors(self._checked(R), box, skin)
 
     def forces(self, R, box=None, neighbor=None) -> Array:
         """Forces (N, 3) kcal/mol/Å; arguments as in `__call__`."""
@@ -91,12 +97,11 @@ class Potential:
 
     def energy_and_forces(self, R, box=None, neighbor=None) -> tuple[Array, Array]:
         """Energy () kcal/mol and forces (N, 3) kcal/mol/Å; arguments as in `__call__`."""
-        evaluate = self.program.jit_energy_and_forces
-        return evaluate(self._ready, self._checked(R), *arrays(box, neighbor))
+        return self.program.jit_energy_and_forces(self._ready, *self._arguments(R, box, neighbor))
 
     def terms(self, R, box=None, neighbor=None) -> dict[str, Array]:
         """Energies of the terms, {name: () kcal/mol}; arguments as in `__call__`."""
-        return self.program.jit_terms(self._ready, self._checked(R), *arrays(box, neighbor))
+        return self.program.jit_terms(self._ready, *self._arguments(R, box, neighbor))
 
     def predict(
         self, positions, chunk: int | None = None, box=None
@@ -116,6 +121,9 @@ class Potential:
         if len(positions) == 0:
             return np.empty(0), np.empty((0, *positions.shape[1:]))
         positions = positions.astype(self._checked(positions[0]).dtype)
+        if self.program.needs_list:
+            pairs = [self.energy_and_forces(R, box) for R in positions]
+            return np.array([e for e, _ in pairs]), np.array([f for _, f in pairs])
         most = min(self.program.frames_at_once(self.params), len(positions))
         chunk = checked_count("chunk", most if chunk is None else chunk)
         fill = np.repeat(positions[-1:], -len(positions) % chunk, axis=0)
@@ -155,19 +163,11 @@ class Potential:
         return known
 
     def _checked(self, R) -> Array:
-        R = jnp.asarray(R)
         # Kernels lose digits in float32: positions are converted to the type of the parameters.
-        R = R.astype(jnp.promote_types(R.dtype, self.dtype))
-        if R.ndim != 2 or R.shape[1] != 3:
-            raise InputError(
-                f"positions have shape {R.shape}, expected (N, 3) in Å; "
-                "for a batch use jax.vmap(potential)(R)"
-            )
-        n, least = self.n_atoms, self.program.n_atoms_min
-        if R.shape[0] < least or (n is not None and R.shape[0] != n):
-            wanted = f"{n}" if n is not None else f"at least {least}"
-            raise InputError(f"positions have {R.shape[0]} atoms; this potential needs {wanted}")
-        return R
+        return self.program.checked(R, self.dtype)
+
+    def _arguments(self, R, box, neighbor) -> tuple:
+        return (R := self._checked(R)), *self.program.found(R, box, neighbor)
 
     @property
     def dtype(self):

@@ -11,11 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxff.errors import InputError
 from jaxff.interaction import Interactions, total
+from jaxff.neighbors import NeighborList
 from jaxff.sites import VirtualSites
-from jaxff.space import Space
+from jaxff.space import Space, arrays
 from jaxff.term import Array, Params, Term
 
 # Working memory of a batch, bytes.  On a CPU, a batch of frames fits into the caches.  On an
@@ -38,6 +40,14 @@ class Placed:
     name: str
     term: Term
     atoms: np.ndarray | None = None
+
+    def energy(self, params: Params, R: Array, space: Space) -> Array:
+        """Energy () kcal/mol of the term; for the arguments see `energies`."""
+        if self.atoms is not None:
+            space, R = space.on(self.atoms, len(R)), R[self.atoms]
+        ready = self.ready(params)
+        energy = self.term.energy(ready, R, space)
+        return ready["scale"] * energy if "scale" in ready else energy
 
     def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
         """Energies of the term, {name: () kcal/mol}.
@@ -172,7 +182,7 @@ class Program:
         for placed in self.placed:
             interactions = placed.interactions(params)
             if interactions is None:
-                energy += sum(placed.energies(params, R, space).values())
+                energy += placed.energy(params, R, space)
             else:
                 parts.append(interactions)
         return energy + total(parts, R) if parts else energy
@@ -253,12 +263,69 @@ class Program:
         reads = {name for p in self.placed for name in p.term.reads(params[p.name])}
         box = jax.ShapeDtypeStruct((3, 3), dtype) if "box" in reads else None
         R = jax.ShapeDtypeStruct((n_atoms, 3), dtype)
-        energy = jax.eval_shape(self.energy, params, R, box)
+        pairs = jax.ShapeDtypeStruct((2, 1), jnp.int32) if self.needs_list else None
+        energy = jax.eval_shape(self.energy, params, R, box, pairs)
         if energy.shape != ():
             raise InputError(
                 f"the energy of the terms {', '.join(self.names)} must be a scalar () (got shape "
                 f"{energy.shape})"
             )
+
+    @property
+    def needs_list(self) -> bool:
+        """Whether one of the terms needs a neighbour list."""
+        return any(p.term.needs_list for p in self.placed)
+
+    def neighbors(self, R, box=None, skin: float = 1.0) -> NeighborList:
+        """The neighbour list of a geometry with all pairs that the terms need.
+
+        Args:
+            R: (N, 3) Å.
+            box: (3, 3) Å, lattice vectors as rows, or None.
+            skin: Å; the list remains valid until atoms have moved by about half of it.
+
+        Raises:
+            InputError: no term uses a list, a term needs all pairs, or the box is too small.
+        """
+        cutoffs = [cutoff for p in self.placed if (cutoff := p.term.list_cutoff()) is not None]
+        if not cutoffs or max(cutoffs) == float("inf"):
+            what = "no term uses" if not cutoffs else "a network without a cutoff cannot use"
+            raise InputError(f"{what} a neighbour list (terms: {', '.join(self.names)})")
+        return NeighborList.of(self._located(R), box, cutoff=max(cutoffs), skin=skin)
+
+    def found(self, R, box, neighbor) -> tuple:
+        """The arrays `box` and `neighbor` of a call; a missing list is made if a term needs it.
+
+        The last list is kept and used again while it is valid.  Transformed and compiled code gets
+        no list.  The arguments are those of `energy`.
+        """
+        traced = any(isinstance(x, Tracer) for x in (R, box))
+        if neighbor is None and box is not None and self.needs_list and not traced:
+            last = vars(self).get("_last")
+            neighbor = (
+                self.neighbors(R, box) if last is None else last.update(self._located(R), box)
+            )
+            self._last = neighbor
+        return arrays(box, neighbor)
+
+    def checked(self, R, dtype) -> Array:
+        """Check positions (N, 3) Å and convert them to `dtype`, if it is wider.
+
+        Raises:
+            InputError: the shape is wrong.
+        """
+        R = jnp.asarray(R)
+        R = R.astype(jnp.promote_types(R.dtype, dtype))
+        if R.ndim != 2 or R.shape[1] != 3:
+            raise InputError(
+                f"positions have shape {R.shape}, expected (N, 3) in Å; "
+                "for a batch use jax.vmap(potential)(R)"
+            )
+        n, least = self.n_atoms, self.n_atoms_min
+        if R.shape[0] < least or (n is not None and R.shape[0] != n):
+            wanted = f"{n}" if n is not None else f"at least {least}"
+            raise InputError(f"positions have {R.shape[0]} atoms; this potential needs {wanted}")
+        return R
 
     def frame_bytes(self, params: Params) -> int:
         """Working memory of one frame of a batch, in bytes."""

@@ -10,23 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
+from jaxff.neighbors import NeighborList
 
 Array = jax.Array
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["box", "neighbor"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["box", "neighbor"], meta_fields=["row"])
 @dataclass(frozen=True)
 class Space:
     """Box and neighbour list; a JAX pytree.
 
     Attributes:
         box: (3, 3) Å, lattice vectors as rows, or None.
-        neighbor: (2, P) atom indices of each pair, each pair once, or None.  Indices from the
-            number of atoms upwards are padding.
+        neighbor: (2, P) atom indices of each pair, each pair once, or None.  Pairs with an index
+            from the number of atoms upwards are padding.
+        row: number of consecutive pairs that have the same first atom; it divides P.
     """
 
     box: Array | None = None
     neighbor: Array | None = None
+    row: int = 1
 
     @classmethod
     def of(cls, box, neighbor) -> Space:
@@ -34,8 +37,9 @@ class Space:
 
         Args:
             box: (3, 3) Å, lattice vectors as rows, or None.
-            neighbor: (2, P) atom indices, a jax-md neighbour list in the format `OrderedSparse`, or
-                None.  Negative indices, and indices from the number of atoms upwards, are padding.
+            neighbor: a `NeighborList`, (2, P) atom indices, a jax-md neighbour list in the format
+                `OrderedSparse`, or None.  Negative indices, and indices from the number of atoms
+                upwards, are padding.
 
         Raises:
             InputError: an argument has a wrong shape or type.
@@ -47,6 +51,8 @@ class Space:
                     f"box has shape {box.shape}; give the lattice vectors as the rows of a (3, 3) "
                     "array in Å"
                 )
+        if isinstance(neighbor, NeighborList):
+            return cls(box, neighbor.pairs, neighbor.row)
         if neighbor is not None:
             neighbor = jnp.asarray(getattr(neighbor, "idx", neighbor))
             if jnp.issubdtype(neighbor.dtype, jnp.integer):
@@ -79,11 +85,14 @@ class Space:
         place = jnp.full(n_atoms + 1, count, self.neighbor.dtype)
         place = place.at[jnp.asarray(atoms)].set(jnp.arange(count, dtype=self.neighbor.dtype))
         pairs = place[jnp.minimum(self.neighbor, n_atoms)]
-        inside = (pairs < count).all(axis=0)
-        return Space(self.box, jnp.where(inside, pairs, count))
+        # The first atoms of a row remain equal.
+        second = jnp.where((pairs < count).all(axis=0), pairs[1], count)
+        return Space(self.box, jnp.stack([pairs[0], second]), self.row)
 
 
 def arrays(box, neighbor) -> tuple:
     """Box and neighbour list as JAX arrays; None remains None."""
-    pairs = getattr(neighbor, "idx", neighbor)  # of a jax-md neighbour list
-    return tuple(None if x is None else jnp.asarray(x) for x in (box, pairs))
+    if not isinstance(neighbor, NeighborList):
+        neighbor = getattr(neighbor, "idx", neighbor)  # of a jax-md neighbour list
+        neighbor = None if neighbor is None else jnp.asarray(neighbor)
+    return None if box is None else jnp.asarray(box), neighbor

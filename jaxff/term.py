@@ -67,6 +67,7 @@ class Term:
             with its predictions.
         precise: True if the energy needs float64, because large summands cancel.  The parameters
             then remain in float64 when a potential is converted to float32.
+        needs_list: True if the energy needs a neighbour list.
         n_atoms: number of atoms.
     """
 
@@ -82,6 +83,7 @@ class Term:
     learnt: ClassVar[bool] = False
     physical: ClassVar[bool] = True
     precise: ClassVar[bool] = False
+    needs_list: ClassVar[bool] = False
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # of the subclass
     n_atoms: int
 
@@ -103,6 +105,11 @@ class Term:
         assert interactions is not None, f"{self.kind} defines neither energies nor interactions"
         return {self.energy_name or self.kind: interactions.each(R).sum()}
 
+    def energy(self, params: Params, R: Array, space: Space) -> Array:
+        """Sum () kcal/mol of `energies`, which a subclass may compute faster; equal arguments."""
+        energy: Any = sum(self.energies(params, R, space).values())
+        return energy
+
     def interactions(self, params: Params) -> Interactions | None:
         """The interactions of the term; None if its energy is not a sum of them.
 
@@ -116,6 +123,10 @@ class Term:
     def reads(self, params: Params) -> tuple[str, ...]:
         """The arguments, "box" or "neighbor", on which the energy depends."""
         return ()
+
+    def list_cutoff(self) -> float | None:
+        """Distance, Å, of the pairs that the energy takes from a neighbour list, or None."""
+        return None
 
     def derived(self, params: Params) -> Params:
         """Additional arrays, {name: array}, that depend on the parameters alone.

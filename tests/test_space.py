@@ -43,7 +43,7 @@ def test_shapes_are_checked():
 def test_neighbours_of_a_placed_term_count_in_its_atoms():
     pairs = np.array([[0, 2, 3, 5, 6], [3, 5, 4, 1, 6]])
     mapped = Space.of(None, pairs).on(np.array([5, 3, 2, 1]), 6).neighbor
-    assert mapped.tolist() == [[4, 2, 4, 0, 4], [4, 0, 4, 3, 4]]
+    assert mapped.tolist() == [[4, 2, 1, 0, 4], [4, 0, 4, 3, 4]]
 
 
 @pytest.fixture(scope="module")

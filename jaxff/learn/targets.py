@@ -20,7 +20,7 @@ from jaxff.hessian import checked_hessian
 from jaxff.plausibility import unit_mistakes
 from jaxff.potential import Params, Potential, Program
 from jaxff.settings import checked_number
-from jaxff.terms.pairs import Nonbonded
+from jaxff.terms.pairs import AtomPairs
 
 Array = jax.Array
 
@@ -216,7 +216,7 @@ class Dipole(Target):
         return math.sqrt(self.weight / self.dipoles.size) * (predicted - self.dipoles).ravel()
 
     def _check_values(self, potential: Potential) -> None:
-        charged = [p for p in potential.program.placed if isinstance(p.term, Nonbonded)]
+        charged = [p for p in potential.program.placed if isinstance(p.term, AtomPairs)]
         if not charged:
             raise InputError(
                 f"{self._name} needs point charges, but {potential!r} has no nonbonded term; leave "
@@ -245,7 +245,7 @@ def point_charges(program: Program, params: Params, n_atoms: int) -> Array:
     """Return the charges (n_atoms,), e, of the nonbonded terms of a potential."""
     charges = jnp.zeros(n_atoms)
     for placed in program.placed:
-        if isinstance(placed.term, Nonbonded):
+        if isinstance(placed.term, AtomPairs):
             values = params[placed.name]["charge"][placed.term.charge_rows]
             where = slice(None) if placed.atoms is None else np.asarray(placed.atoms)
             charges = charges.at[where].add(values)

@@ -168,6 +168,11 @@ class Network(Term):
     def reads(self, params: Params) -> tuple[str, ...]:
         return _arguments(self.apply)
 
+    def list_cutoff(self) -> float | None:
+        if "neighbor" not in _arguments(self.apply):
+            return None
+        return np.inf if self.cutoff is None else self.cutoff
+
     def energies(self, params: Params, R: jax.Array, space: Space) -> dict[str, jax.Array]:
         weights = params["weights"]
         # Positions get the dtype of the weights, because some networks accept no other dtype.
@@ -179,9 +184,9 @@ class Network(Term):
             optional["box"] = None if box is None else (box / self.length_factor).astype(dtype)
         if "neighbor" in arguments:
             pairs = space.neighbor
-            optional["neighbor"] = (
-                _all_pairs(len(R)) if pairs is None else jnp.minimum(pairs, len(R))
-            )
+            if pairs is not None:  # both indices of padding are N
+                pairs = jnp.where((pairs < len(R)).all(axis=0), pairs, len(R))
+            optional["neighbor"] = _all_pairs(len(R)) if pairs is None else pairs
         X = (R / self.length_factor).astype(dtype)
         energy = self.apply(weights, jnp.asarray(self.numbers), X, **optional)
         what = type(energy).__name__

@@ -56,11 +56,11 @@ def _pair_energy_jvp(primals, tangents):
 
 
 @dataclass(frozen=True, eq=False)
-class Nonbonded(Term):
-    """Lennard-Jones and Coulomb energies of all pairs except the excluded ones.
+class AtomPairs(Term):
+    """Base class of terms with Lennard-Jones and Coulomb energies of pairs of atoms.
 
-    Both energies are one term because they need the same distances.  σ and ε of two types are
-    combined by the rules of Lorentz and Berthelot, except for the pairs of types in `overrides`.
+    σ and ε of two types are combined by the rules of Lorentz and Berthelot, except for the pairs of
+    types in `overrides`.
 
     Attributes:
         lj_rows: (N,) rows of sigma and epsilon.
@@ -70,11 +70,8 @@ class Nonbonded(Term):
         rows14: (P,) rows of the scale factors lj14 and coulomb14.
         overrides: (V, 2) pairs of types (rows of sigma and epsilon) with separate c12 and c6 (V,).
         lj_labels: names of the rows of sigma and epsilon.
-        pairs: (Q, 2) pairs of atoms with the full interaction, ascending in each row; computed from
-            `exclusions` if None.
     """
 
-    kind: ClassVar[str] = "nonbonded"
     columns: ClassVar[dict[str, Column]] = {
         "sigma": Column("Å", scale=0.05, lower=0.1, upper=10.0),
         # At zero the gradient of √ε is undefined, so that training could not change ε.
@@ -93,7 +90,6 @@ class Nonbonded(Term):
         "rows14": ("", ("lj14", "coulomb14")),
     }
     indices: ClassVar[dict[str, tuple[str, ...]]] = {
-        "pairs": ("atoms",) * 2,
         "pairs14": ("atoms",) * 2,
         "exclusions": ("atoms",) * 2,
     }
@@ -117,16 +113,6 @@ class Nonbonded(Term):
     overrides: np.ndarray
     lj_labels: tuple[str, ...]
 
-    pairs: np.ndarray | None = field(default=None, metadata={"saved": False})
-
-    def __post_init__(self):
-        if self.pairs is None:
-            wanted = np.triu(np.ones((self.n_atoms, self.n_atoms), bool), 1)
-            low, high = np.sort(self.exclusions, axis=1).T
-            wanted[low, high] = False
-            pairs = np.stack(np.nonzero(wanted), axis=1).astype(np.int32)
-            object.__setattr__(self, "pairs", pairs)
-
     def fault(self, params):
         types = np.asarray(self.overrides)
         if (
@@ -143,7 +129,7 @@ class Nonbonded(Term):
     def coefficients(self, params):
         """Coefficients c12 kcal/mol Å¹² and c6 kcal/mol Å⁶ of pairs of types, (T, T)."""
         sigma, epsilon = params["sigma"], params["epsilon"]
-        sigma6 = (0.5 * (sigma[:, None] + sigma)) ** 6
+        sigma6 = self.mixed_sigma(sigma) ** 6
         c6 = 4.0 * geometry.safe_sqrt(epsilon[:, None] * epsilon) * sigma6
         c12 = c6 * sigma6
         if len(self.overrides):
@@ -151,6 +137,10 @@ class Nonbonded(Term):
             c12 = c12.at[i, j].set(params["c12"]).at[j, i].set(params["c12"])
             c6 = c6.at[i, j].set(params["c6"]).at[j, i].set(params["c6"])
         return c12, c6
+
+    def mixed_sigma(self, sigma):
+        """σ (T, T) Å of pairs of types with σ (T,) Å."""
+        return 0.5 * (sigma[:, None] + sigma)
 
     def constrain(self, params, start):
         """Restore the net charge of `start` by the smallest changes of the charges.
@@ -160,6 +150,34 @@ class Nonbonded(Term):
         count = jnp.bincount(self.charge_rows, length=len(params["charge"]))
         excess = count @ (params["charge"] - start["charge"])
         return {**params, "charge": params["charge"] - count * (excess / (count @ count))}
+
+
+@dataclass(frozen=True, eq=False)
+class Nonbonded(AtomPairs):
+    """Lennard-Jones and Coulomb energies of all pairs except the excluded ones.
+
+    Both energies are one term because they need the same distances.
+
+    Attributes:
+        pairs: (Q, 2) pairs of atoms with the full interaction, ascending in each row; computed from
+            `exclusions` if None.
+    """
+
+    kind: ClassVar[str] = "nonbonded"
+    indices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "pairs": ("atoms",) * 2,
+        **AtomPairs.indices,
+    }
+
+    pairs: np.ndarray | None = field(default=None, metadata={"saved": False})
+
+    def __post_init__(self):
+        if self.pairs is None:
+            wanted = np.triu(np.ones((self.n_atoms, self.n_atoms), bool), 1)
+            low, high = np.sort(self.exclusions, axis=1).T
+            wanted[low, high] = False
+            pairs = np.stack(np.nonzero(wanted), axis=1).astype(np.int32)
+            object.__setattr__(self, "pairs", pairs)
 
     def derived(self, params):
         """Coefficients c12, c6 and qq of all pairs, followed by those of 1-4 pairs.
