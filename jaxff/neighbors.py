@@ -250,17 +250,18 @@ def _pairs_by_cells(fractions: np.ndarray, box: np.ndarray, cells: np.ndarray, r
     around = np.asarray(np.ravel_multi_index(tuple(np.moveaxis(around, -1, 0)), tuple(cells)))
     points = np.concatenate([fractions @ box, np.full((1, 3), np.nan)]).astype(np.float32)
     images = _images(box, reach)
-    lattice = tuple(a.astype(np.float32) for a in (box, np.linalg.inv(box), images))
+    lattice = tuple(
+        a.astype(np.float32) for a in (box, np.linalg.inv(box), images, np.array(reach))
+    )
     at_once = max(1, min(n_cells, _TILE // (most * most * len(offsets))))
     occupied = np.flatnonzero(counts)
     for begin in range(0, len(occupied), at_once):
         used = min(at_once, len(occupied) - begin)
         some = occupied[np.minimum(np.arange(begin, begin + at_once), len(occupied) - 1)]
         own, others = members[some], members[around[some]].reshape(at_once, -1)
+        points_of = points[own], points[others]
         few = own.size * others.shape[1] * len(images) < _FEW
-        near = (partial(_near, np) if few else _compiled_near)(
-            points[own], points[others], *lattice, np.float32(reach)
-        )
+        near = _near(np, *points_of, *lattice) if few else _compiled_near(*points_of, *lattice)
         yield _in_rows(np.asarray(near), own, others, n_atoms, used)
 
 

@@ -301,10 +301,8 @@ class Program:
         """
         traced = any(isinstance(x, Tracer) for x in (R, box))
         if neighbor is None and box is not None and self.needs_list and not traced:
-            last = vars(self).get("_last")
-            neighbor = (
-                self.neighbors(R, box) if last is None else last.update(self._located(R), box)
-            )
+            last, R = vars(self).get("_last"), self._located(R)
+            neighbor = self.neighbors(R, box) if last is None else last.update(R, box)
             self._last = neighbor
         return arrays(box, neighbor)
 

@@ -360,7 +360,7 @@ def test_without_atoms_their_pairs_are_excluded():
     removed = openmm_terms(less, params, R, CUBE)
     for name, value in removed.items():
         np.testing.assert_allclose(energies[1][name], value, rtol=1e-6, atol=1e-9, err_msg=name)
-    # The differences are the energies of a molecule in vacuum.
+    # The difference is the energy in vacuum, up to erfc(αr)/r beyond the cutoff.
     q = params["charge"][inside]
     i, j = np.triu_indices(len(inside), 1)
     full = ~np.isin(inside[i] * 1000 + inside[j], term.exclusions @ [1000, 1])
@@ -368,7 +368,7 @@ def test_without_atoms_their_pairs_are_excluded():
     assert (full & (r < 8.0)).any()
     assert (full & (r > 8.0)).any()
     difference = energies[0]["coulomb"] - energies[1]["coulomb"]
-    np.testing.assert_allclose(difference, COULOMB * (q[i] * q[j] / r)[full].sum(), rtol=1e-9)
+    np.testing.assert_allclose(difference, COULOMB * (q[i] * q[j] / r)[full].sum(), rtol=1e-4)
 
 
 def test_excluded_atoms_may_coincide():
