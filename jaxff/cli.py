@@ -22,6 +22,7 @@ from jaxff.npz import writable_file
 COMMANDS = (
     "demo",
     "parametrize",
+    "solvate",
     "export",
     "fit",
     "train",

@@ -17,11 +17,18 @@ import numpy as np
 
 from jaxff import gdml, store
 from jaxff.analysis import scans
+from jaxff.cell import amber_box
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.formats import read_gro, read_inpcrd
 from jaxff.formats.potentials import model_of, read_potential
-from jaxff.formats.registry import AMBER, FORCE_FIELD_SUFFIXES, MODEL_SUFFIX, suffix_of
+from jaxff.formats.registry import (
+    AMBER,
+    FORCE_FIELD_SUFFIXES,
+    MODEL_SUFFIX,
+    suffix_of,
+    system_formats,
+)
 from jaxff.gaff.table import gaff_table, with_frcmod
 from jaxff.gdml.descriptor import Descriptor, descriptor_name
 from jaxff.md import read_trajectory
@@ -32,11 +39,15 @@ from jaxff.molecule_files import count_xyz_frames
 from jaxff.npz import NpzReader
 from jaxff.plausibility import Units
 from jaxff.potential import Potential
+from jaxff.system import System
 
 Facts = dict[str, Any]
 # Units of facts; other facts have none.
 UNITS = {
     "charge": "e",
+    "net_charge": "e",
+    "box": "Å and degrees",
+    "density": "g/cm³",
     "lowest_energy": "kcal/mol",
     "highest_energy": "kcal/mol",
     "energy_deviation": "kcal/mol",
@@ -66,6 +77,8 @@ def describe(
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; check the path")
     suffix = suffix_of(path)
+    if (system := _boxed(path, suffix)) is not None:
+        return "system", _system(system)
     if suffix in FORCE_FIELD_SUFFIXES and suffix not in Molecule.FORMATS:
         return "force field", _potential(read_potential(path, trust, companions))
     if suffix not in READERS:
@@ -76,6 +89,31 @@ def describe(
 def known_suffixes() -> list[str]:
     """File suffixes that `describe` accepts, sorted."""
     return sorted({*READERS, *FORCE_FIELD_SUFFIXES})
+
+
+def _boxed(path: str | Path, suffix: str) -> System | None:
+    """The system of a topology with a box, whose coordinate file has the same name; or None."""
+    form = next((form for form in system_formats() if suffix in form.suffixes), None)
+    if form is None or not any(Path(path).with_suffix(s).is_file() for s in form.coordinates):
+        return None
+    try:
+        system = System.read(path)
+    except InputError:
+        return None  # the message of the reader of force fields applies
+    return None if system.box is None else system
+
+
+def _system(system: System) -> Facts:
+    lengths, angles = amber_box(system.box)
+    return {
+        "particles": len(system),
+        "molecules": system.contents(),
+        "virtual_sites": len(system.sites),
+        "rigid_waters": len(system.constraints.waters),
+        "net_charge": round(system.charge, 4),
+        "box": [round(x, 4) for x in (*lengths.tolist(), *angles.tolist())],
+        "density": round(system.density, 4),
+    }
 
 
 def _molecule(molecule: Molecule) -> Facts:

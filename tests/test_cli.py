@@ -11,11 +11,13 @@ from dataclasses import replace
 
 import ase
 import ase.io
+import jsonschema
 import numpy as np
 import pytest
 
-from jaxff import Dataset, Molecule, load
+from jaxff import Dataset, Molecule, System, load
 from jaxff.cli import main, parser
+from jaxff.commands.results import schema
 from jaxff.commands.shared import remove_empty_folders, shares, writable_folder
 from jaxff.dataset import packaged_dataset
 from jaxff.formats import read_potential
@@ -23,7 +25,7 @@ from jaxff.store import claim
 from jaxff.units import EV
 
 COMMANDS = ("demo", "parametrize", "fit", "train", "evaluate", "scan", "md", "spectrum", "label")
-COMMANDS += ("active", "holes", "info", "export")
+COMMANDS += ("active", "holes", "info", "export", "solvate")
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +278,24 @@ def test_parametrize_writes_files_of_other_programs(tmp_path, capsys):
     assert energies[0] == pytest.approx(energies[1], abs=1e-4)
     assert main([*arguments, "--charge", "1"]) == 1
     assert main([*arguments, "--name", "a/b"]) == 1
+
+
+def test_solvate_writes_files_that_can_be_read_and_solvated_again(tmp_path, capsys):
+    report = tmp_path / "r.json"
+    arguments = ["solvate", "CC[NH3+]", "--charges", "gasteiger", "--padding", "4", "--salt", "0.2"]
+    options = ["--water", "opc", "--formats", "prmtop,top", "--json", str(report)]
+    assert main([*arguments, *options, "-o", str(tmp_path)]) == 0
+    assert "Cl- (Cl)" in capsys.readouterr().out
+    found = json.loads(report.read_text())
+    jsonschema.validate(found, schema("solvate"))
+    assert found["molecules"]["Cl- (Cl)"] == found["molecules"].get("Na+ (Na)", 0) + 1
+    assert found["net_charge"] == 0
+    for suffix in ("prmtop", "rst7", "top", "gro"):
+        assert (tmp_path / f"system.{suffix}").is_file()
+    system = System.read(tmp_path / "system.prmtop")
+    assert len(system) == found["particles"]
+    assert main([*arguments[:4], "--formats", "pdb", "-o", str(tmp_path)]) == 1
+    assert "use prmtop, top, xml" in capsys.readouterr().err
 
 
 def test_fit_leaves_a_model_and_says_what_changed(ethanol, tmp_path, capsys):

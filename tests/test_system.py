@@ -12,6 +12,7 @@ from systems import openmm_terms, with_openmm_constant
 
 import jaxff
 from jaxff import InputError, System, cell
+from jaxff.cli import main
 
 DATA = Path(__file__).parent / "data" / "systems"
 WATERS = ("tip3p", "tip4pew", "opc")
@@ -268,3 +269,11 @@ def _volume(angles):
 def test_wrong_boxes(box, message):
     with pytest.raises(InputError, match=message):
         cell.box_of(box)
+
+
+def test_info_describes_a_system(capsys):
+    assert main(["info", str(DATA / "eth_opc.prmtop")]) == 0
+    out = capsys.readouterr().out
+    assert "system" in out.splitlines()[0]
+    assert "59" in next(line for line in out.splitlines() if "WAT" in line)
+    assert "virtual sites" in out

@@ -170,6 +170,12 @@ RESULTS: dict[str, Schema] = {
             "estimates": WHOLE, "worst_penalty": NUMBER, "files": FILES,
         }
     ),
+    "solvate": _object(
+        {
+            "particles": WHOLE, "molecules": _map(WHOLE), "net_charge": WHOLE,
+            "box": _list(NUMBER), "density": NUMBER, "files": FILES,
+        }
+    ),
     "export": _object({"files": FILES}),
     "fit": _object(
         {},

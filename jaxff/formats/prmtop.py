@@ -49,7 +49,8 @@ _UNSUPPORTED_SECTIONS = {
     r"POLARIZABILITY|DIPOLE_DAMP_FACTOR": "polarisabilities",
 }
 _UNSUPPORTED_POINTERS = {
-    "IFBOX": "a periodic box (to remove it, use cpptraj: strip :WAT, box nobox)",
+    "IFBOX": "a periodic box here (read a system with jaxff.System.read, or remove the box with "
+    "cpptraj: strip :WAT, box nobox)",
     "IFCAP": "a solvent cap",
     "IFPERT": "perturbation information",
     "NUMEXTRA": "extra points (virtual sites)",
