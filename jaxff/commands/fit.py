@@ -72,13 +72,13 @@ def options(sub) -> None:
         "--fragments",
         action="store_true",
         help="with --plus sgdml: add kernels on the surroundings of each heavy atom "
-        "(with --teacher, if they lower the errors on left-out frames)",
+        "(--teacher tries them without this option)",
     )
     sub.add_argument(
         "--uncertainty",
         action="store_true",
-        help="with --plus sgdml: calibrate standard errors on validation frames, and check the "
-        "calibration on test frames",
+        help="with --plus sgdml: calibrate standard errors on validation frames (by "
+        "cross-validation with --teacher), and check the calibration on test frames",
     )
     teacher_options(sub)
     sub.add_argument(
@@ -98,6 +98,8 @@ def run(arguments, console) -> dict:
 
     if arguments.teacher is not None:
         return run_with_teacher(arguments, console, _method(arguments))
+    if arguments.budget is not None:
+        raise InputError("--budget limits fits with --teacher: add --teacher, or omit --budget")
     if arguments.uncertainty and (not arguments.plus or arguments.valid == 0):
         raise InputError(
             "--uncertainty needs a kernel and validation frames: add --plus sgdml and --valid N"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -279,6 +280,14 @@ def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
     convert.__name__ = f"positive {kind.__name__}"
     return convert
+
+
+def duration(text: str) -> float:
+    """Convert text such as "90s", "10min" or "2h" to seconds."""
+    match = re.fullmatch(r"([0-9.]+)\s*(s|min|h)", text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 10min or 2h (got {text!r})")
+    return positive(float)(match[1]) * {"s": 1.0, "min": 60.0, "h": 3600.0}[match[2]]
 
 
 def not_negative(text: str) -> float:

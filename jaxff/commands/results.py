@@ -141,6 +141,7 @@ TEACHER = _object(
         "frames": WHOLE, "failed": WHOLE, "temperature": MAYBE,  # K
         "student": _or(METRICS, NONE),  # errors of the student against the teacher
         "levels": _list(LEVEL), "chosen": TEXT, "helps": FLAG,
+        "skipped": _list(TEXT),
     }
 )  # fmt: skip
 EXPERIMENT = _object({}) | {"additionalProperties": True}  # different for each experiment

@@ -6,11 +6,25 @@ import argparse
 import shlex
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxff.commands.options import calculator_options, positive, trust_option, workers_option
-from jaxff.commands.shared import METRICS, load_dataset, load_form, split_frames, writable_folder
+from jaxff.commands.options import (
+    calculator_options,
+    duration,
+    positive,
+    trust_option,
+    workers_option,
+)
+from jaxff.commands.shared import (
+    METRICS,
+    load_dataset,
+    load_form,
+    say_coverage,
+    split_frames,
+    writable_folder,
+)
 from jaxff.errors import InputError
 from jaxff.formats.registry import MODEL_SUFFIX, suffix_of
 from jaxff.npz import writable_file
@@ -20,8 +34,12 @@ from jaxff.reference.settings import Labelling
 if TYPE_CHECKING:
     from jaxff.console import Console
     from jaxff.dataset import Dataset, Split
+    from jaxff.gdml import Uncertainty
     from jaxff.learn import Method, Taught
+    from jaxff.potential import Potential
     from jaxff.reference.teacher import Student
+
+STUDENT, TEACHING = 0.6, 0.8  # shares of the time left: for the student, and then for the models
 
 
 def teacher_options(sub) -> None:
@@ -45,15 +63,25 @@ def teacher_options(sub) -> None:
         "--teacher-options", default="{}", metavar="JSON", help="options of the teacher"
     )
     workers_option(group)
+    group.add_argument(
+        "--on-teacher-failure", choices=("stop", "continue"), default="stop",
+        help="action if the teacher cannot be used, for example because it fails at most frames or "
+        "is for another molecule: stop (default), or continue without a teacher",
+    )  # fmt: skip
+    group.add_argument(
+        "--budget", type=duration, metavar="TIME",
+        help="time for the whole command, such as 10min; a short time means fewer frames of the "
+        "teacher and fewer models (default: no limit)",
+    )  # fmt: skip
     trust_option(group)
 
 
 def run_with_teacher(arguments: argparse.Namespace, console: Console, method: Method) -> dict:
     """Run `jaxff fit --teacher`; `method` contains the settings for the force field."""
     from jaxff.learn import Teaching, evaluate, fit, teach
-    from jaxff.reference import Distilling, student_of
     from jaxff.saved import save
 
+    began = time.perf_counter()
     _check(arguments)
     output = Path(arguments.output)
     teacher_file = output.with_name(f"{output.stem}-teacher{output.suffix}")
@@ -74,21 +102,18 @@ def run_with_teacher(arguments: argparse.Namespace, console: Console, method: Me
         checkpoint=unfinished / "fit.npz",
         progress=console,
     ).potential
-    student = student_of(
-        teacher,
-        split.train,
-        fitted,
-        unfinished / "teacher",
-        Distilling(frames=arguments.teacher_frames, temperature=arguments.teacher_temperature),
-        progress=console,
-    )
-    _say_student(student, console)
+    student, errors = _student(arguments, teacher, split.train, fitted, unfinished, began, console)
     taught = teach(
         split.train,
-        student.potential,
+        None if student is None else student.potential,
         fitted=fitted,
-        labels=student.labels,
-        settings=Teaching(seed=arguments.seed, fragments=arguments.fragments),
+        labels=None if student is None else student.labels,
+        errors=errors,
+        settings=Teaching(
+            seed=arguments.seed,
+            uncertainty=arguments.uncertainty,
+            seconds=_left(arguments, began, TEACHING),
+        ),
         progress=console,
     )
     save(output, taught.potential)
@@ -96,32 +121,92 @@ def run_with_teacher(arguments: argparse.Namespace, console: Console, method: Me
     _say_levels(taught, console)
     parts = {"train": split.train, "valid": split.valid, "test": split.test}
     scores = {key: evaluate(taught.potential, part) for key, part in parts.items() if len(part)}
+    coverage = None
+    if taught.uncertainty is not None and len(split.test):
+        coverage = taught.uncertainty.coverage(taught.potential, split.test)
+        say_coverage(console, coverage)
     if len(split.test):
-        rows = {"teacher": evaluate(student.potential, split.test), "result": scores["test"]}
+        rows = {"result": scores["test"]}
+        if student is not None:
+            rows = {"teacher": evaluate(student.potential, split.test), **rows}
         console.table(
             [f"{data.name} test errors", *METRICS],
             [[name, *(row.get(m, "-") for m in METRICS)] for name, row in rows.items()],
         )
     written = [str(output)]
-    if student.temperature is not None:  # the frames were sampled in this run
+    if (
+        student is not None and student.temperature is not None
+    ):  # the frames were sampled in this run
+        assert student.dataset is not None
         student.dataset.save(teacher_file)
         written.append(str(teacher_file))
     shutil.rmtree(unfinished, ignore_errors=True)
     console.say(f"wrote {', '.join(written)}")
     return {
         **scores,
-        "coverage": None,
+        "coverage": coverage,
         "model": str(output),
         "teacher": {
-            "frames": 0 if student.dataset is None else len(student.dataset),
-            "failed": student.failed,
-            "temperature": student.temperature,
-            "student": student.errors or None,
+            "frames": 0 if student is None or student.dataset is None else len(student.dataset),
+            "failed": 0 if student is None else student.failed,
+            "temperature": None if student is None else student.temperature,
+            "student": None if student is None else student.errors or None,
             "levels": [level._asdict() for level in taught.levels],
             "chosen": taught.chosen.name,
             "helps": taught.chosen.teacher,
+            "skipped": list(taught.skipped),
         },
     }
+
+
+def _left(arguments: argparse.Namespace, began: float, share: float) -> float | None:
+    """Return a share of the time that is left of --budget, s; None without a budget."""
+    if arguments.budget is None:
+        return None
+    return max(share * (arguments.budget - (time.perf_counter() - began)), 1.0)
+
+
+def _student(
+    arguments: argparse.Namespace,
+    teacher: Labelling | Dataset,
+    frames: Dataset,
+    fitted: Potential,
+    unfinished: Path,
+    began: float,
+    console: Console,
+) -> tuple[Student | None, Uncertainty | None]:
+    """Return the student, and its standard errors if they are requested and available.
+
+    The student is None if the teacher cannot be used and the fit shall continue.
+    """
+    from jaxff import gdml
+    from jaxff.reference import Distilling, student_of
+
+    settings = Distilling(
+        frames=arguments.teacher_frames,
+        temperature=arguments.teacher_temperature,
+        seconds=_left(arguments, began, STUDENT),
+    )
+    try:
+        student = student_of(
+            teacher, frames, fitted, unfinished / "teacher", settings, progress=console
+        )
+    except InputError as error:
+        if arguments.on_teacher_failure == "stop":
+            raise InputError(
+                f"{error}; to continue without the teacher, add --on-teacher-failure continue"
+            ) from error
+        console.close()
+        console.say(f"the teacher is not used: {error}")
+        return None, None
+    _say_student(student, console)
+    if not arguments.uncertainty:
+        return student, None
+    if student.dataset is None or student.valid is None:
+        console.say("the standard errors do not include those of the teacher, which are unknown")
+        return student, None
+    console("uncertainty", 0.0)
+    return student, gdml.uncertainty(student.potential, student.dataset, student.valid)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -131,11 +216,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"--teacher needs one data set (got {len(arguments.data)}): repeat the command for "
             "each data set"
-        )
-    if arguments.uncertainty:
-        raise InputError(
-            "--uncertainty cannot be used with --teacher: omit --uncertainty, and use the printed "
-            "errors on left-out frames"
         )
 
 
@@ -200,3 +280,8 @@ def _say_levels(taught: Taught, console: Console) -> None:
         ],
     )
     console.say(f"{taught.verdict}; chosen: {taught.chosen.name}")
+    if taught.skipped:
+        console.say(
+            f"{' and '.join(taught.skipped)} could lower the errors, but the time of --budget was "
+            "over: raise --budget"
+        )

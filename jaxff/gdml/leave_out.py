@@ -21,6 +21,28 @@ from jaxff.gdml.operator import KernelOperator
 MOST_UNKNOWNS = 3000  # about the largest number of rows of C; more frames are not used
 
 
+class Inverse(NamedTuple):
+    """The inverse of the covariance matrix C of M frames; it depends on the frames and σ alone.
+
+    Attributes:
+        op: the operator K + λ of the frames, without energies.
+        matrix: (MW, MW) C⁻¹; None if C is singular.
+        blocks: (M, W, W) diagonal blocks (C⁻¹)ₘₘ; None if C is singular.
+    """
+
+    op: KernelOperator
+    matrix: np.ndarray | None
+    blocks: np.ndarray | None
+
+    @classmethod
+    def of(cls, op: KernelOperator) -> Inverse:
+        """Compute the inverse for an operator without energies."""
+        every = jnp.arange(op.n_frames)
+        covariance = np.array(op.block(every, every)).reshape(op.size, op.size)
+        covariance[np.diag_indices_from(covariance)] += float(op.lam)
+        return cls(op, *(_inverted(covariance, op.width) or (None, None)))
+
+
 class LeftOut(NamedTuple):
     """Errors at left-out frames, and the arrays from which the errors are computed.
 
@@ -44,16 +66,25 @@ def left_out(covariance: np.ndarray, labels: np.ndarray) -> LeftOut | None:
         covariance: (MW, MW) covariance C of the labels.
         labels: (M, W) labels y.
     """
-    count, width = labels.shape
+    known = _inverted(covariance, labels.shape[1])
+    return None if known is None else _left_out(*known, labels)
+
+
+def _inverted(covariance: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """C⁻¹ (MW, MW) and its diagonal blocks (M, W, W) for W = `width`; None if C is singular."""
+    count = len(covariance) // width
     factorise, invert = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (covariance,))
     factor, fault = factorise(covariance, lower=1)
     if fault:
         return None
     lower = np.tril(invert(factor, lower=1)[0])
     inverse = lower + np.tril(lower, -1).T
-    alphas = inverse @ labels.ravel()
     frames = np.arange(count)
-    blocks = inverse.reshape(count, width, count, width)[frames, :, frames]
+    return inverse, inverse.reshape(count, width, count, width)[frames, :, frames]
+
+
+def _left_out(inverse: np.ndarray, blocks: np.ndarray, labels: np.ndarray) -> LeftOut | None:
+    alphas = inverse @ labels.ravel()
     errors = _errors(blocks, alphas)
     return LeftOut(errors, blocks, inverse, alphas) if np.isfinite(errors).all() else None
 
@@ -63,7 +94,7 @@ def _errors(blocks: np.ndarray, alphas: np.ndarray) -> np.ndarray:
 
 
 def leave_out_errors(
-    op: KernelOperator,
+    known: Inverse,
     forces: np.ndarray,
     slopes: np.ndarray | None = None,
     priors: Sequence[float] = (1.0,),
@@ -73,11 +104,11 @@ def leave_out_errors(
     Net forces and torques of the labels, which no kernel predicts, are part of the errors.  With
     `slopes`, the parameters of a baseline are estimated together with the kernel, as in
     `jaxff.gdml.adapt`.  The estimation adds S Sᵀ/w to C, where S contains the slopes and w is the
-    strength of the prior times yᵀC⁻¹y/(MW).  C⁻¹ is computed once, and the Woodbury identity gives
-    the inverse for each prior.
+    strength of the prior times yᵀC⁻¹y/(MW).  The Woodbury identity
+    gives the inverse for each prior.
 
     Args:
-        op: the operator K + λ of M frames, without energies.
+        known: the inverse for M frames, which many labels may share.
         forces: (M, N, 3) labels, kcal/mol/Å.
         slopes: (M, 3N, P) derivatives of the baseline's forces by its parameters (None: the
             parameters are fixed, and `priors` are not used), see `Adaptation.slopes`.
@@ -87,13 +118,13 @@ def leave_out_errors(
         Errors (M, N, 3), kcal/mol/Å, for each prior, or once without `slopes`.  They are infinite
         if C is singular.
     """
+    op = known.op
     flat = np.reshape(forces, (len(forces), -1))
     scale = float(np.std(flat)) or 1.0
     y = np.asarray(op.observed(flat / scale))
-    every = jnp.arange(op.n_frames)
-    covariance = np.array(op.block(every, every)).reshape(op.size, op.size)
-    covariance[np.diag_indices_from(covariance)] += float(op.lam)
-    found = left_out(covariance, y)
+    found = None
+    if known.matrix is not None and known.blocks is not None:
+        found = _left_out(known.matrix, known.blocks, y)
     if found is None:
         return [np.full(np.shape(forces), np.inf)] * (1 if slopes is None else len(priors))
     errors = [found.errors]

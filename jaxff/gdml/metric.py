@@ -9,6 +9,7 @@ Weights and power minimise the leave-one-out error of the forces, see `jaxff.gdm
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,9 +36,10 @@ from jaxff.molecule import Molecule
 Array = jax.Array
 
 SIGMA = 20.0  # 1/Å, the width for which the weights are learnt
-FIRST_SHARE = 4  # the search starts with a fourth of the frames, which is 64 times as fast
-LEAST_FRAMES = 20
+# The search starts with a fourth of the frames, which is 64 times as fast, but with at least 20.
+FIRST_SHARE, LEAST_FRAMES = 4, 20
 FARTHEST = 4  # bonds; pairs that are farther apart form one class
+WIDTHS = 5.0, 10.0, 20.0, 40.0, 80.0  # 1/Å, widths σ of kernels without a metric
 START = 0.5  # initial logarithm of all weights: the best σ of few frames is often below 20
 LIMITS = (-4.0, 4.0), (-1.5, 1.5)  # of the logarithms of weights and power
 MAX_STEPS = 60
@@ -142,6 +144,12 @@ class LeaveOneOut:
             return np.inf
         return float(np.sqrt(np.sum(parts.errors**2) / (3 * self.n_atoms * len(self.labels))))
 
+    def without(self) -> float:
+        """Leave-one-out force RMSE, kcal/mol/Å, without weights, for the best of some widths."""
+        count = int(self.classes.max()) + 1
+        scales = np.log(SIGMA / np.array(WIDTHS))
+        return min(self.rmse(np.append(np.full(count, scale), 0.0)) for scale in scales)
+
     def __call__(self, moves: np.ndarray) -> tuple[float, np.ndarray]:
         """The logarithm of the RMSE plus a constant, and the derivative by moves (C + 1,)."""
         parts = self._errors(moves)
@@ -176,6 +184,7 @@ def learn_metric(
     *,
     lam: float = 1e-10,
     seed: int = 0,
+    seconds: float = np.inf,
     progress: Progress | None = None,
 ) -> Descriptor:
     """Learn a descriptor that minimises the leave-one-out error of training frames.
@@ -189,11 +198,13 @@ def learn_metric(
         permutations: (P, N) a group of atom permutations.
         lam: regularisation λ relative to the variance of the forces.
         seed: seed of the random choice of frames.
+        seconds: time after which the search ends with the best weights so far.
         progress: function called with the name of a phase and its finished fraction.
 
     Returns:
         `scaled_distances` with weights and a power, or `inverse_distances` if the weights lower
-        the leave-one-out error by less than 2 %.
+        the leave-one-out error by less than 2 %, of all frames or of the fourth with which the
+        search starts.
 
     Raises:
         InputError: fewer than two frames or atoms, two identical frames, λ not positive, or
@@ -207,19 +218,20 @@ def learn_metric(
     order = np.random.default_rng(seed).permutation(len(frames))[:count]
     classes = pair_classes(frames.molecule, pair_permutations(permutations))
     moves = np.append(np.full(classes.max() + 1, START), 0.0)
-    few = len(order) // FIRST_SHARE
+    until = time.perf_counter() + seconds
+    few = max(len(order) // FIRST_SHARE, LEAST_FRAMES)
+    stages = [few, len(order)] if 2 * few <= len(order) else [len(order)]
     report("learning the metric", 0.0)
-    if few >= LEAST_FRAMES:
-        first = LeaveOneOut.of(frames[np.sort(order[:few])], permutations, classes, lam)
-        moves = _best(first, moves, report, 0.0)
-    error = LeaveOneOut.of(frames[np.sort(order)], permutations, classes, lam)
-    moves = _best(error, moves, report, 0.5)
-    scales = np.log(SIGMA / np.array([5.0, 10.0, 20.0, 40.0, 80.0]))
-    before = min(error.rmse(np.append(np.full(len(moves) - 1, scale), 0.0)) for scale in scales)
-    after = error.rmse(moves)
-    used = after < WORTH * before
+    for k, count in enumerate(stages):
+        part = frames[np.sort(order[:count])]
+        error = LeaveOneOut.of(part, permutations, classes, lam)
+        moves = _best(error, moves, until, report, k / len(stages))
+        before, after = error.without(), error.rmse(moves)
+        used = after < WORTH * before
+        if not used:  # more frames would take much longer
+            break
     report(
-        f"leave-one-out force RMSE of {len(order)} frames, kcal/mol/Å: {before:.4f} without and "
+        f"leave-one-out force RMSE of {count} frames, kcal/mol/Å: {before:.4f} without and "
         f"{after:.4f} with the learnt metric ({len(moves) - 1} classes of atom pairs)"
         f"{'' if used else '; the metric is not used'}",
         1.0,
@@ -230,23 +242,32 @@ def learn_metric(
     return partial(scaled_distances, weights=tuple(weights.tolist()), power=power)
 
 
-def _best(error: LeaveOneOut, moves: np.ndarray, report: Progress, done: float) -> np.ndarray:
+def _best(
+    error: LeaveOneOut, moves: np.ndarray, until: float, report: Progress, done: float
+) -> np.ndarray:
     """The moves (C + 1,) of `LeaveOneOut` with the smallest error.
 
     Args:
         error: the function to minimise.
         moves: (C + 1,) initial logarithms of the weights and of the power.
+        until: value of `time.perf_counter` at which the search ends.
         report: function called with the name of the phase and its finished fraction.
         done: finished fraction at the start.
     """
     steps = itertools.count(1)
+
+    def after_step(_: np.ndarray) -> None:
+        report("learning the metric", done + next(steps) / (2.1 * MAX_STEPS))
+        if time.perf_counter() > until:
+            raise StopIteration
+
     return scipy.optimize.minimize(
         error,
         moves,
         jac=True,
         method="L-BFGS-B",
         bounds=[LIMITS[0]] * (len(moves) - 1) + [LIMITS[1]],
-        callback=lambda _: report("learning the metric", done + next(steps) / (2.1 * MAX_STEPS)),
+        callback=after_step,
         options={"maxiter": MAX_STEPS, "ftol": 1e-4},
     ).x
 

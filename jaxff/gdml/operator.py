@@ -90,7 +90,7 @@ class KernelOperator:
         bases = jnp.asarray(reduced_bases(positions, descriptor, lattice))
         x, A = _describe(R, bases, descriptor, lattice)
         # The centre must not be changed by any of the permutations.
-        centre = x.mean(axis=0)[entries].mean(axis=0)
+        centre = _centre(x, entries)
         width, shift = jnp.asarray(sigma, x.dtype), jnp.asarray(lam, x.dtype)
         return cls(x - centre, A, bases, entries, centre, width, shift, values)
 
@@ -186,6 +186,11 @@ class KernelOperator:
         return _block(self, rows, columns)
 
 
+@partial(jax.jit, static_argnums=1)
+def _slope(R, descriptor, lattice):
+    return jax.jacfwd(descriptor)(R, lattice)
+
+
 @partial(jax.jit, static_argnums=2)
 def _describe(R, bases, descriptor, lattice):
     def one(frame):
@@ -194,6 +199,11 @@ def _describe(R, bases, descriptor, lattice):
         return descriptor(R, lattice), slope.reshape(slope.shape[0], -1) @ basis
 
     return jax.lax.map(one, (R, bases), batch_size=16)
+
+
+@jax.jit
+def _centre(x, entries):
+    return x.mean(axis=0)[entries].mean(axis=0)
 
 
 def reduced_bases(
@@ -234,7 +244,7 @@ def reduced_bases(
 
 def _invariant(R, motions, descriptor, lattice) -> bool:
     """Whether displacements `motions` (3N, K) of R (N, 3) leave the descriptor unchanged."""
-    slope = np.asarray(jax.jacfwd(descriptor)(jnp.asarray(R), lattice)).reshape(-1, R.size)
+    slope = np.asarray(_slope(R, descriptor, lattice)).reshape(-1, R.size)
     return bool(np.abs(slope @ motions).max() < 1e-5 * np.abs(slope).max())
 
 

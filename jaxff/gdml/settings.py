@@ -147,9 +147,10 @@ class Run(Settings):
         on_trial: function called with each `Trial`.
         check_labels: before the training, compare the labels with the predictions of the
             baseline, if there is one; see `jaxff.sanity`.
+        metric_seconds: time after which the search for a learnt metric ends (None: no limit).
 
     Raises:
-        InputError: `memory` is not positive.
+        InputError: `memory` or `metric_seconds` is not positive.
     """
 
     seed: int = random_seed()
@@ -158,6 +159,7 @@ class Run(Settings):
     progress: Progress | None = None
     on_trial: Callable[[Trial], None] | None = None
     check_labels: bool = flag(True)
+    metric_seconds: float | None = number(None, "s", above=0.0)
 
     def report(self, phase: str, fraction: float) -> None:
         """Call `progress`, if there is one."""

@@ -25,7 +25,7 @@ AUTO = "auto"
 # Cost model of the choice: a product takes one unit of time per flop and seven per byte of memory
 # (110 GFLOP/s, 15 GB/s).  The iterative solver takes 250 steps (67 to 600 were observed).  A factor
 # may take twice the time, because its solution is more accurate.
-TYPICAL_ITERATIONS, FLOPS_PER_BYTE, DENSE_BONUS = 250, 7, 2
+TYPICAL_ITERATIONS, FLOPS_PER_BYTE, DENSE_BONUS, FLOPS_PER_SECOND = 250, 7, 2, 1.1e11
 COMPILED = 1e8  # bytes reserved for compiled programs and their work arrays
 COLUMNS = 1 / 20  # columns of the preconditioner per unknown, where the memory allows it
 FEWEST_COLUMNS = 300
@@ -83,6 +83,20 @@ def automatic(op: KernelOperator, free: float) -> str:
     return "iterative"
 
 
+def typical_seconds(n_frames: int, n_atoms: int, n_perms: int) -> float:
+    """Estimated time of a training with the iterative solver on two idle cores, s.
+
+    Args:
+        n_frames: number of training frames.
+        n_atoms: number of atoms.
+        n_perms: number of permutations.
+    """
+    size = n_frames * max(3 * n_atoms - 6, 1)
+    product = 8 * n_perms * n_frames**2 * (n_atoms * (n_atoms - 1) // 2)
+    preconditioner = 16 * FLOPS_PER_BYTE * size * _usual_columns(size)
+    return TYPICAL_ITERATIONS * (product + preconditioner) / FLOPS_PER_SECOND
+
+
 def free_memory(limit: float | None) -> float:
     """Memory that a solver may use, bytes.
 
@@ -110,7 +124,7 @@ def affordable_columns(op: KernelOperator, free: float, label: str) -> int:
     Raises:
         InputError: even the smallest preconditioner needs more memory.
     """
-    columns = _usual_columns(op)
+    columns = _usual_columns(op.size)
     while columns > 50 and iterative_bytes(op, columns) > free:
         columns = int(0.9 * columns)
     needed = iterative_bytes(op, columns)
@@ -174,9 +188,9 @@ SOLVERS: dict[str, Callable[[KernelOperator, Solver, Run, float, str], Dense | I
 def _factor_pays(op: KernelOperator) -> bool:
     n_perms, dimension = op.entries.shape
     product = 8 * n_perms * op.n_frames**2 * dimension
-    preconditioner = 2 * op.dtype.itemsize * FLOPS_PER_BYTE * op.size * _usual_columns(op)
+    preconditioner = 2 * op.dtype.itemsize * FLOPS_PER_BYTE * op.size * _usual_columns(op.size)
     return op.size**3 / 3 <= DENSE_BONUS * TYPICAL_ITERATIONS * (product + preconditioner)
 
 
-def _usual_columns(op: KernelOperator) -> int:
-    return min(max(round(COLUMNS * op.size), FEWEST_COLUMNS), op.size)
+def _usual_columns(size: int) -> int:
+    return min(max(round(COLUMNS * size), FEWEST_COLUMNS), size)

@@ -7,8 +7,10 @@ Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +24,22 @@ from jaxff.gdml.kernel import blocks
 from jaxff.gdml.model import KernelTerm
 from jaxff.gdml.operator import KernelOperator, in_chunks
 from jaxff.gdml.system import require_float64
-from jaxff.potential import Potential
+from jaxff.potential import Placed, Potential
 
 Array = jax.Array
 
 MAX_UNKNOWNS = 2000  # number of force components on which the variance is conditioned
 _NO_FORCE = 1e-8  # share of the largest standard error below which the kernel has no force
+_LEAST = 0.01  # least share of the squared errors that the last kernel explains
 _ROUNDING = 1e-12  # share of the prior variance below which there are rounding errors only
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("op", "whitener", "shift", "offset", "lattice", "energy_scale", "force_scale"),
+    data_fields=(
+        *("op", "whitener", "shift", "offset", "lattice", "energy_scale", "force_scale"),
+        "others",
+    ),
     meta_fields=("atoms", "descriptor"),
 )
 @dataclass(frozen=True, eq=False)
@@ -50,6 +56,7 @@ class Uncertainty:
         force_scale: () kcal/mol/Å, factor of the standard errors of forces.
         atoms: the atoms that the kernel acts on, or None for all.
         descriptor: function of the positions that the kernel compares.
+        others: standard errors of the other terms, whose variances are added (None: zero).
     """
 
     op: KernelOperator
@@ -61,6 +68,7 @@ class Uncertainty:
     force_scale: Array
     atoms: tuple[int, ...] | None
     descriptor: Descriptor
+    others: Uncertainty | None = None
 
     def __call__(self, R: np.ndarray | Array) -> tuple[Array, Array]:
         """Standard errors of energy, () kcal/mol, and forces, (N, 3) kcal/mol/Å.
@@ -97,45 +105,103 @@ class Uncertainty:
         """
         _check(potential, data, "data")
         out = {}
-        for key, ratio in _ratios(self, potential, data).items():
-            out |= {f"{key}_{k}": float(np.mean(np.abs(ratio) < k)) for k in (1, 2)}
+        for key, (errors, kernel, others) in _squares(self, potential, data).items():
+            ratio = np.sqrt(errors / (kernel + others))
+            out |= {f"{key}_{k}": float(np.mean(ratio < k)) for k in (1, 2)}
         return out
 
 
 def uncertainty(
-    potential: Potential, train: Dataset, valid: Dataset, *, seed: int = 0
+    potential: Potential,
+    train: Dataset,
+    valid: Dataset,
+    *,
+    seed: int = 0,
+    others: Uncertainty | None = None,
 ) -> Uncertainty:
     """Compute the standard errors of a kernel model, or of its sum with a baseline.
 
     Args:
-        potential: a potential with one kernel.
+        potential: a potential with one kernel; with `others`, its last kernel is used.
         train: the training frames.  The variance is conditioned on all of them, or on a random
             part with about 2,000 force components.
         valid: frames on which the model was not trained; they determine the scales of the errors.
         seed: seed of the random part.
+        others: standard errors of the other terms, for example of a student that the kernel
+            corrects.  The variances are added.
 
     Raises:
         InputError: no kernel, several kernels or kernels on fragments in `potential`, frames that
             are too few, nearly identical or of other atoms, or float64 not enabled.
     """
-    require_float64()
-    placed_terms = potential.program.placed
-    if any(isinstance(p.term, FragmentKernelTerm) for p in placed_terms):
+    kernels = kernels_of(potential)
+    if len(kernels) != 1 and (others is None or not kernels):
+        raise InputError(
+            f"{potential!r} has {len(kernels)} kernels; give a potential with exactly one"
+        )
+    _check(potential, valid, "validation")
+    if len(valid) == 0:
+        raise InputError(
+            f"{valid.label}: 0 frames, but at least one validation frame must be given"
+        )
+    raw = _conditioned(potential, train, seed, others)
+    return _scaled(raw, [_squares(raw, potential, valid)])
+
+
+def cross_validated(
+    potential: Potential,
+    train: Dataset,
+    parts: Sequence[tuple[Potential, np.ndarray]],
+    *,
+    others: Uncertainty | None = None,
+) -> Uncertainty:
+    """Compute the standard errors of a kernel model without validation frames.
+
+    Args:
+        potential: the model; its last kernel was trained on all frames.
+        train: the training frames.
+        parts: models that were trained without some of the frames, with the indices of these
+            frames; the errors at these frames determine the scales of the standard errors.
+        others: as for `uncertainty`.
+
+    Raises:
+        InputError: as for `uncertainty`.
+    """
+    squares = []
+    for model, left in parts:
+        rest = train[np.setdiff1d(np.arange(len(train)), left)]
+        squares.append(_squares(_conditioned(model, rest, 0, others), model, train[left]))
+    return _scaled(_conditioned(potential, train, 0, others), squares)
+
+
+def kernels_of(potential: Potential) -> list[Placed]:
+    """The kernels of a potential.
+
+    Raises:
+        InputError: the potential has kernels on fragments.
+    """
+    placed = potential.program.placed
+    if any(isinstance(p.term, FragmentKernelTerm) for p in placed):
         raise InputError(
             f"{potential!r} has kernels on fragments, whose standard errors are not available; "
             "give a potential without fragments"
         )
-    kernels = [(p, p.term) for p in placed_terms if type(p.term) is KernelTerm]
-    if len(kernels) != 1:
-        raise InputError(
-            f"{potential!r} has {len(kernels)} kernels; give a potential with exactly one"
-        )
+    return [p for p in placed if type(p.term) is KernelTerm]
+
+
+def _conditioned(
+    potential: Potential, train: Dataset, seed: int, others: Uncertainty | None
+) -> Uncertainty:
+    """Standard errors of the last kernel, in units of the amplitude of its Gaussian process."""
+    require_float64()
     _check(potential, train, "training")
-    _check(potential, valid, "validation")
-    if len(valid) == 0 or len(train) < 2:
-        few, need = (valid, "one validation frame") if len(valid) == 0 else (train, "two frames")
-        raise InputError(f"{few.label}: {len(few)} frames, but at least {need} must be given")
-    placed, term = kernels[0]
+    if len(train) < 2:
+        raise InputError(
+            f"{train.label}: {len(train)} frames, but at least two frames must be given"
+        )
+    placed = kernels_of(potential)[-1]
+    term = placed.term
+    assert isinstance(term, KernelTerm)
     params = potential.params[placed.name]
     per_frame = 3 * term.n_atoms
     count = min(len(train), max(2, MAX_UNKNOWNS // per_frame))
@@ -164,9 +230,55 @@ def uncertainty(
     one = jnp.ones(())
     atoms = None if placed.atoms is None else tuple(np.asarray(placed.atoms).tolist())
     lattice = params.get("lattice")
-    raw = Uncertainty(op, whitener, shift, offset, lattice, one, one, atoms, term.descriptor)
-    ratios = _ratios(raw, potential, valid)
-    scale = {key: jnp.asarray(np.sqrt(np.mean(r**2))) for key, r in ratios.items()}
+    return Uncertainty(
+        op, whitener, shift, offset, lattice, one, one, atoms, term.descriptor, others
+    )
+
+
+class _Squares(NamedTuple):
+    """Squares of the errors of one quantity, and variances, of n values."""
+
+    errors: np.ndarray
+    kernel: np.ndarray
+    others: np.ndarray
+
+
+def _squares(self: Uncertainty, potential: Potential, data: Dataset) -> dict[str, _Squares]:
+    """Compare a potential with labels.
+
+    Returns:
+        "force": values of all n force components that are not zero by symmetry; "energy": values
+        of all frames, if the data have energies.
+    """
+    variances = [np.square(x) for x in replace(self, others=None).predict(data.positions)]
+    added = [np.zeros_like(x) for x in variances]
+    if self.others is not None:
+        added = [np.square(x) for x in self.others.predict(data.positions)]
+    energies, forces = potential.predict(data.positions)
+    at = list(range(data.n_atoms)) if self.atoms is None else list(self.atoms)
+    wrong, kernel, others = (
+        x[:, at].ravel() for x in (forces - data.forces, variances[1], added[1])
+    )
+    some = kernel > _NO_FORCE**2 * kernel.max()  # planar molecules: none out of their plane
+    out = {"force": _Squares(wrong[some] ** 2, kernel[some], others[some])}
+    if data.energies is not None:
+        wrong = energies - data.energies
+        out["energy"] = _Squares((wrong - wrong.mean()) ** 2, variances[0], added[0])
+    return out
+
+
+def _scaled(raw: Uncertainty, parts: Sequence[dict[str, _Squares]]) -> Uncertainty:
+    """The standard errors with the scales that follow from errors at frames left out.
+
+    The kernel explains what the other terms do not, but always a hundredth of the squared errors.
+    """
+    scale = {}
+    for key in parts[0]:
+        errors, kernel, others = map(
+            np.concatenate, zip(*(part[key] for part in parts), strict=True)
+        )
+        left = max(np.mean((errors - others) / kernel), _LEAST * np.mean(errors / kernel))
+        scale[key] = jnp.asarray(np.sqrt(left))
     return replace(
         raw, force_scale=scale["force"], energy_scale=scale.get("energy", scale["force"])
     )
@@ -179,25 +291,6 @@ def _check(potential: Potential, data: Dataset, which: str) -> None:
             f"{data.label}: the atoms of the {which} frames differ from those of the potential, "
             f"{molecule.formula}; give frames of this molecule in the same atom order"
         )
-
-
-def _ratios(self: Uncertainty, potential: Potential, data: Dataset) -> dict[str, np.ndarray]:
-    """Errors of a potential divided by their standard errors.
-
-    Returns:
-        "force": (n,) ratios of all force components that are not zero by symmetry; "energy": (M,)
-        ratios, if the data have energies.
-    """
-    energy, force = self.predict(data.positions)
-    energies, forces = potential.predict(data.positions)
-    at = list(range(data.n_atoms)) if self.atoms is None else list(self.atoms)
-    error, wrong = force[:, at].ravel(), (forces - data.forces)[:, at].ravel()
-    some = error > _NO_FORCE * error.max()  # planar molecules have no forces out of their plane
-    out = {"force": wrong[some] / error[some]}
-    if data.energies is not None:
-        wrong = energies - data.energies
-        out["energy"] = (wrong - wrong.mean()) / energy
-    return out
 
 
 @jax.jit
@@ -236,7 +329,11 @@ def _standard_errors(self: Uncertainty, R: Array) -> tuple[Array, Array]:
     forces = self.force_scale * error[:-1].reshape(-1, 3)
     if self.atoms is not None:
         forces = jnp.zeros_like(R).at[jnp.asarray(self.atoms)].set(forces)
-    return self.energy_scale * error[-1], forces
+    energy = self.energy_scale * error[-1]
+    if self.others is not None:
+        energy_too, forces_too = _standard_errors(self.others, R)
+        energy, forces = jnp.hypot(energy, energy_too), jnp.hypot(forces, forces_too)
+    return energy, forces
 
 
 @jax.jit

@@ -219,6 +219,7 @@ class _Task:
                 self.permutations,
                 lam=lam,
                 seed=self.run.seed,
+                seconds=self.run.metric_seconds or np.inf,
                 progress=self.run.progress,
             )
             if self.checkpoint:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from jaxff.learn.gradient import Labels, force_matching
     from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
     from jaxff.learn.targets import Dipole, Hessian, Target, TorsionScan
-    from jaxff.learn.teaching import Level, Taught, Teaching, teach
+    from jaxff.learn.teaching import Taught, Teaching, teach
+    from jaxff.learn.trials import Level
 
 # The command line reads the settings before it imports JAX, so names are imported at first use. No
 # module may have the name of a function here: importing it would replace the function.
@@ -24,7 +25,8 @@ _HOME = {
     "fitting": ["Fit", "fit"],
     "gradient": ["Labels", "force_matching"],
     "settings": ["METHODS", "Gradient", "LeastSquares", "Method"],
-    "teaching": ["Level", "Taught", "Teaching", "teach"],
+    "teaching": ["Taught", "Teaching", "teach"],
+    "trials": ["Level"],
     "targets": ["Dipole", "Hessian", "Target", "TorsionScan"],
 }
 

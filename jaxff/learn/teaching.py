@@ -8,52 +8,18 @@ Source: Ramakrishnan, Dral, Rupp and von Lilienfeld, J. Chem. Theory Comput. 11,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from operator import attrgetter
-from typing import Any, NamedTuple
+import time
+from dataclasses import dataclass
 
 import numpy as np
 
-from jaxff import gdml
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
-from jaxff.gdml.adapt import PRIORS, Adaptation
-from jaxff.gdml.descriptor import Descriptor
-from jaxff.gdml.fragment_operator import FragmentOperator
-from jaxff.gdml.fragment_system import UNKNOWNS
-from jaxff.gdml.fragments import BONDS
-from jaxff.gdml.frames import some
-from jaxff.gdml.leave_out import MOST_UNKNOWNS, leave_out_errors
-from jaxff.gdml.search import search_width
+from jaxff.gdml.standard_errors import Uncertainty, kernels_of
+from jaxff.gdml.system import require_float64
+from jaxff.learn.trials import FEWEST, Level, Model, Progress, Trial, by_error, ways
 from jaxff.potential import Potential
 from jaxff.settings import Settings, flag, number, random_seed
-
-FEWEST = 8  # least number of frames
-Progress = Callable[[str, float], None]
-_error = attrgetter("force_rmse")  # of a `Level`
-
-
-class Level(NamedTuple):
-    """A model that `teach` tried, and its errors on left-out frames.
-
-    Attributes:
-        name: description of the model.
-        force_mae, force_rmse: errors of the forces of left-out frames, kcal/mol/Å.
-        sigma: width of the kernel, 1/Å.
-        lam: regularisation λ of the kernel.
-        prior: strength of the prior on re-estimated parameters; None if the parameters are fixed.
-        teacher: whether the model uses the teacher.
-    """
-
-    name: str
-    force_mae: float
-    force_rmse: float
-    sigma: float
-    lam: float
-    prior: float | None
-    teacher: bool
 
 
 @dataclass(frozen=True)
@@ -64,11 +30,16 @@ class Taught:
         potential: the best model, trained on all frames.
         levels: all models that were tried.
         chosen: the entry of `levels` for the best model.
+        uncertainty: the standard errors of the potential, by cross-validation; None if they were
+            not requested.
+        skipped: what was not tried because the time was over.
     """
 
     potential: Potential
     levels: tuple[Level, ...]
     chosen: Level
+    uncertainty: Uncertainty | None = None
+    skipped: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -76,7 +47,7 @@ class Taught:
         rivals = [level for level in self.levels if level.teacher != self.chosen.teacher]
         if not rivals:
             return f"the best model without a teacher is: {self.chosen.name}"
-        other = min(rivals, key=_error)
+        other = min(rivals, key=by_error)
         both = f"{self.chosen.force_mae:.3f} against {other.force_mae:.3f} kcal/mol/Å"
         if self.chosen.teacher:
             return f"the teacher lowers the errors on left-out frames (force MAE {both} without it)"
@@ -94,6 +65,9 @@ class Teaching(Settings):
         learn_metric: whether to try a learnt metric for the best model, see `gdml.learn_metric`.
         fragments: whether to try kernels on fragments for the best model, see `gdml.Kernel`.
         adapt: whether to try to re-estimate the parameters of the student.
+        uncertainty: whether to compute standard errors.  Kernels on fragments, which have none, are
+            then not tried.
+        seconds: time after which no further models are tried (None: no limit).
         lam: regularisation λ of the kernels.
         seed: seed of every random choice.
 
@@ -102,8 +76,10 @@ class Teaching(Settings):
     """
 
     learn_metric: bool = flag(True)
-    fragments: bool = flag(False)
+    fragments: bool = flag(True)
     adapt: bool = flag(True)
+    uncertainty: bool = flag(False)
+    seconds: float | None = number(None, "s", above=0.0)
     lam: float = number(1e-10, above=0.0)
     seed: int = random_seed()
 
@@ -114,6 +90,7 @@ def teach(
     *,
     fitted: Potential | None = None,
     labels: Dataset | None = None,
+    errors: Uncertainty | None = None,
     settings: Teaching = Teaching(),
     progress: Progress | None = None,
 ) -> Taught:
@@ -127,7 +104,8 @@ def teach(
     - the student and a kernel for the difference between expensive and cheap labels
 
     Parameters of the baseline may be re-estimated together with the kernel, with a prior around the
-    present values (universal kriging). The best model may get a learnt metric or fragments.
+    present values (universal kriging). The best models with and without the student are also tried
+    with kernels on fragments, and the best model with a learnt metric.
 
     Args:
         frames: M frames with expensive labels.
@@ -135,6 +113,7 @@ def teach(
             potential.
         fitted: a force field that was fitted to the frames, or None.
         labels: the teacher's labels of the same frames, in the same order, or None.
+        errors: standard errors of the student, which are added to those of the kernel, or None.
         settings: see `Teaching`.
         progress: function called with the name of a phase and its finished fraction.
 
@@ -145,33 +124,51 @@ def teach(
         InputError: fewer than eight frames, potentials or labels with a different molecule or
             charge than `frames`, or float64 not enabled.
     """
-    gdml.require_float64()
+    require_float64()
     if len(frames) < FEWEST:
         raise InputError(
             f"{frames.label}: {len(frames)} frames, but at least {FEWEST} are needed; give more"
         )
+    until = np.inf if settings.seconds is None else time.perf_counter() + settings.seconds
     report = progress or (lambda phase, fraction: None)
     if student is not None:
         student = _checked(student, frames)
+        if settings.uncertainty:
+            kernels_of(student)  # kernels on fragments have no standard errors
     if labels is not None:
         labels = _same_frames(labels, frames)
     report("comparing models", 0.0)
-    trial = _Trial(frames, settings)
-    levels: list[tuple[Level, _Way]] = []
-    ways = list(_ways(frames, fitted, student, labels))
-    for k, way in enumerate(ways):
-        report("comparing models", k / len(ways))
-        levels += [(level, way) for level in trial.levels(way)]
-    level, way = min(levels, key=lambda pair: _error(pair[0]))
-    choices: list[tuple[Level, dict[str, Any]]] = [(level, {})]
-    if settings.fragments and trial.has_fragments:
-        choices.append((trial.with_fragments(way, level), {"fragments": BONDS}))
+    trial = Trial(frames, settings.lam, settings.adapt, settings.seed, report)
+    models: list[Model] = []
+    skipped: list[str] = []
+    tried = list(ways(frames, fitted, student, labels))
+    for k, way in enumerate(tried):
+        report("comparing models", k / len(tried))
+        models += trial.models(way)
+    best = min(models, key=_error)
+    if settings.fragments and trial.has_fragments and not settings.uncertainty:
+        if time.perf_counter() < until:
+            rivals = [model for model in models if model.level.teacher != best.level.teacher]
+            models += trial.with_fragments([best, *sorted(rivals, key=_error)[:1]])
+        else:
+            skipped.append("kernels on fragments")
     if settings.learn_metric:
-        better, metric = trial.with_metric(way, level, report)
-        choices.append((better, {"descriptor": metric}))
-    chosen, options = min(choices, key=lambda pair: _error(pair[0]))
-    potential = trial.trained(way, chosen, options, report)
-    return Taught(potential, tuple(one for one, _ in [*levels, *choices[1:]]), chosen)
+        left = until - time.perf_counter()
+        if left > 0.0:
+            models += trial.with_metric(best, left)
+        else:
+            skipped.append("a learnt metric")
+    chosen = min(models, key=_error)
+    potential = trial.trained(chosen)
+    unsure = None
+    if settings.uncertainty:
+        unsure = trial.uncertainty(chosen, potential, errors if chosen.level.teacher else None)
+    levels = tuple(model.level for model in models)
+    return Taught(potential, levels, chosen.level, unsure, tuple(skipped))
+
+
+def _error(model: Model) -> float:
+    return by_error(model.level)
 
 
 def _checked(student: Potential, frames: Dataset) -> Potential:
@@ -208,191 +205,3 @@ def _same_frames(labels: Dataset, frames: Dataset) -> Dataset:
             "label these frames"
         )
     return labels
-
-
-@dataclass(frozen=True, eq=False)
-class _Way:
-    """A baseline and the labels that its sum with a kernel learns.
-
-    Attributes:
-        name: description of the model.
-        baseline: the baseline; None for a kernel alone.
-        frames: the frames with the labels for `gdml.train`.
-        teacher: whether the baseline is the student.
-        fitted: whether the baseline was fitted to the same frames.  Its errors on left-out frames
-            are then meaningful only with re-estimated parameters.
-        wrong: (M, N, 3) expensive force labels minus those of `frames`, kcal/mol/Å. They are added
-            to the errors.  None: zero.
-    """
-
-    name: str
-    baseline: Potential | None
-    frames: Dataset
-    teacher: bool = False
-    fitted: bool = False
-    wrong: np.ndarray | None = None
-
-    @cached_property
-    def residual(self) -> np.ndarray:
-        """(M, N, 3) forces that the kernel learns, kcal/mol/Å."""
-        if self.baseline is None:
-            return self.frames.forces
-        return gdml.residual(self.frames, self.baseline).forces
-
-    @cached_property
-    def slopes(self) -> np.ndarray | None:
-        """Derivatives (M, 3N, P) of the baseline's forces by its P parameters, kcal/mol/Å.
-
-        None if the baseline has no trainable parameter; see `Adaptation.slopes`.
-        """
-        if self.baseline is None:
-            return None
-        try:
-            return Adaptation(self.baseline).slopes(self.frames.positions)
-        except InputError:  # no parameter is trainable
-            return None
-
-
-def _ways(
-    frames: Dataset, fitted: Potential | None, student: Potential | None, labels: Dataset | None
-) -> Iterator[_Way]:
-    yield _Way("kernel alone", None, frames)
-    if fitted is not None:
-        fitted = fitted.matched(frames.molecule)
-        yield _Way("fitted force field + kernel", fitted, frames, fitted=True)
-    if student is None:
-        return
-    yield _Way("student + kernel on the residual", student, frames, teacher=True)
-    if labels is not None:
-        energies, forces = student.predict(frames.positions)
-        wrong = labels.forces - forces
-        known = frames.energies is not None and labels.energies is not None
-        shifted = replace(
-            frames,
-            forces=frames.forces - wrong,
-            energies=frames.energies - (labels.energies - energies) if known else None,
-        )
-        name = "student + kernel on the difference to the teacher"
-        yield _Way(name, student, shifted, teacher=True, wrong=wrong)
-
-
-class _Trial:
-    """Errors of models on left-out frames, and the training of the best model.
-
-    Args:
-        frames: the frames with expensive labels.
-        settings: see `Teaching`.
-    """
-
-    def __init__(self, frames: Dataset, settings: Teaching):
-        self.settings = settings
-        self.permutations = gdml.find_symmetries(
-            frames.positions, frames.molecule, lattice=frames.lattice, seed=settings.seed
-        )
-        width = max(3 * frames.n_atoms - 6, 1)
-        count = min(len(frames), max(MOST_UNKNOWNS // width, FEWEST))
-        self.chosen = np.asarray(some(replace(frames, index=None), count, settings.seed).index)
-        R = frames.positions[self.chosen]
-        self.kinds = gdml.fragment_types(frames.molecule)
-        small = any(kind.instances.shape[1] < frames.n_atoms for kind in self.kinds)
-        self.has_fragments = small and len(frames) * width <= UNKNOWNS
-        self.op = gdml.KernelOperator.of(
-            R, self.permutations, 1.0, settings.lam, lattice=frames.lattice
-        )
-
-    def levels(self, way: _Way) -> Iterator[Level]:
-        """Yield the `Level` of each sum of a baseline and a kernel, with the best width.
-
-        The first model has fixed parameters, the second (if possible) re-estimated parameters.
-        """
-        slopes = way.slopes if way.fitted or self.settings.adapt else None
-
-        def at(sigma: float, priors: Sequence[float] | None) -> list[Level]:
-            return self._levels(way, replace(self.op, sigma=sigma), slopes, priors)
-
-        estimated = way.fitted and slopes is not None
-        first = PRIORS[:1] if estimated else None
-        sigma = search_width(lambda value: _error(at(value, first)[0]))
-        if not estimated:
-            yield at(sigma, None)[0]
-        if slopes is not None:
-            yield min(at(sigma, PRIORS), key=_error)
-
-    def _levels(
-        self,
-        way: _Way,
-        op: gdml.KernelOperator,
-        slopes: np.ndarray | None,
-        priors: Sequence[float] | None,
-    ) -> list[Level]:
-        """Return a `Level` for each prior; without priors, one with fixed parameters."""
-        few, residual = self.chosen, way.residual[self.chosen]
-        if slopes is None or priors is None:
-            tried = [(None, error) for error in leave_out_errors(op, residual)]
-        else:
-            errors = leave_out_errors(op, residual, slopes[few], priors)
-            tried = list(zip(priors, errors, strict=True))
-        levels = []
-        for prior, error in tried:
-            error = error if way.wrong is None else error + way.wrong[few]
-            rmse = float(np.sqrt(np.mean(error**2)))
-            levels.append(
-                Level(
-                    way.name + ("" if prior is None else ", parameters re-estimated"),
-                    float(np.abs(error).mean()),
-                    rmse if np.isfinite(rmse) else np.inf,
-                    float(op.sigma),
-                    float(op.lam),
-                    prior,
-                    way.teacher,
-                )
-            )
-        return levels
-
-    def with_metric(self, way: _Way, level: Level, report: Progress) -> tuple[Level, Descriptor]:
-        """Return the `Level` of the model with a learnt metric, and the descriptor."""
-        few = self.chosen
-        residual = replace(way.frames, forces=way.residual, index=None)[few]
-        descriptor = gdml.learn_metric(
-            residual, self.permutations, lam=self.settings.lam, progress=report
-        )
-        op = gdml.KernelOperator.of(
-            residual.positions,
-            self.permutations,
-            1.0,
-            self.settings.lam,
-            descriptor=descriptor,
-            lattice=residual.lattice,
-        )
-        return self._with_operator(way, level, op, "learnt metric"), descriptor
-
-    def with_fragments(self, way: _Way, level: Level) -> Level:
-        """Return the `Level` of the model with kernels on fragments."""
-        R, lattice = way.frames.positions[self.chosen], way.frames.lattice
-        op = FragmentOperator.with_fragments(self.op, R, self.kinds, lattice)
-        return self._with_operator(way, level, op, "fragments")
-
-    def _with_operator(self, way: _Way, level: Level, op: gdml.KernelOperator, name: str) -> Level:
-        """Return the `Level` with the best width for the operator `op`."""
-        prior = (None, None) if level.prior is None else (way.slopes, [level.prior])
-
-        def at(sigma: float) -> Level:
-            return self._levels(way, replace(op, sigma=sigma), *prior)[0]
-
-        sigma = search_width(lambda sigma: _error(at(sigma)))
-        return at(sigma)._replace(name=f"{level.name}, {name}")
-
-    def trained(
-        self, way: _Way, level: Level, options: dict[str, Any], report: Progress
-    ) -> Potential:
-        """Return the potential of a `Level`; `options` are arguments of `Kernel`."""
-        kernel = gdml.Kernel(
-            lam=level.lam,
-            symmetries=self.permutations,
-            adapt_baseline=level.prior or False,
-            **options,
-        )
-        run = gdml.Run(seed=self.settings.seed, progress=report, check_labels=False)
-        return gdml.train(
-            way.frames, sigma=level.sigma, baseline=way.baseline, kernel=kernel, run=run
-        )

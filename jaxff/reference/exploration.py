@@ -1,4 +1,4 @@
-"""Sampling by dynamics from known frames, with repetition of dynamics that fail."""
+"""Sampling by dynamics from known frames, and by rotations about bonds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from jaxff.analysis.internal import place
+from jaxff.analysis.torsions import rotatable_torsions
 from jaxff.errors import InputError
 from jaxff.md import SimulationError
 from jaxff.molecule import Molecule
@@ -13,6 +15,7 @@ from jaxff.potential import Potential
 from jaxff.reference.settings import Progress, Sampling, frames_by_time
 
 ATTEMPTS = 5  # largest number of repetitions
+TURNS = 20  # rotations that are tried for each rotated frame; most lead to clashes
 
 
 def explore(
@@ -61,3 +64,33 @@ def explore(
         f"the dynamics from {len(known)} frames failed {ATTEMPTS} times before {least} frames were "
         f"sampled ({fault}): label more initial frames, give a baseline, or lower the temperature"
     )
+
+
+def turned(
+    model: Potential, molecule: Molecule, frames: np.ndarray, count: int, seed: int = 0
+) -> np.ndarray:
+    """Rotate parts of frames about rotatable bonds by random angles.
+
+    Rotated frames are accepted if their energy does not exceed the highest energy of the frames.
+
+    Args:
+        model: the potential of the energies.
+        molecule: elements and bonds.
+        frames: (M, N, 3) Å, frames from dynamics.
+        count: largest number of rotated frames.
+        seed: random seed of frames, bonds and angles.
+
+    Returns:
+        the rotated frames (n, N, 3) Å, at most `count`.
+    """
+    torsions = rotatable_torsions(molecule)
+    rng = np.random.default_rng(seed)
+    drawn = frames[rng.integers(len(frames), size=TURNS * count if len(torsions) else 0)]
+    bonds = rng.integers(max(len(torsions), 1), size=len(drawn))
+    angles = rng.uniform(-np.pi, np.pi, (len(drawn), 1))
+    for k, torsion in enumerate(torsions.tolist()):
+        mine = bonds == k
+        if mine.any():
+            drawn[mine] = place(molecule, (tuple(torsion),), drawn[mine], angles[mine])
+    energies = model.predict(drawn)[0]
+    return drawn[energies <= model.predict(frames)[0].max()][:count]

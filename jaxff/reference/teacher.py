@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +14,11 @@ from jaxff import gdml, units
 from jaxff.dataset import Dataset
 from jaxff.errors import InputError
 from jaxff.gdml.frames import some
+from jaxff.gdml.solvers import typical_seconds
 from jaxff.learn import LeastSquares, aligned, errors, fit
 from jaxff.learn.teaching import check_charge
 from jaxff.potential import Potential
-from jaxff.reference.exploration import explore
+from jaxff.reference.exploration import explore, turned
 from jaxff.reference.label import label_frames
 from jaxff.reference.settings import SETTING_UP, Labelling, Progress, Sampling
 from jaxff.saved import load, save
@@ -30,6 +32,10 @@ SIGMA = 20.0  # 1/Å, width of the kernel, to which learnt metrics are scaled
 # The units and the order of computed labels need no check.
 UNCHECKED = LeastSquares(check_labels=False)
 TEMPERATURES = 300.0, 1000.0  # K, limits of the estimated temperature
+# Shares of the time for labels, for the search for a metric, and for the training of the kernel.
+LABELS, METRIC, KERNEL = 0.3, 0.25, 0.2
+FEWEST = 50  # frames of a student, however short the time
+HELD_BACK = 200  # most frames of a data set that test the student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,9 @@ class Distilling(Settings):
         temperature: temperature of the dynamics, K; None for an estimate from the energies of the
             teacher at the given frames (see `estimated_temperature`).
         learn_metric: whether the student's kernel has a learnt metric.
+        turned: share of the frames in which a part of the molecule is rotated about a bond.
+        seconds: time for labels and training, from which the default number of frames follows and
+            after which the search for a metric ends (None: no limit).
         sampling: further settings of the dynamics.
 
     Raises:
@@ -51,6 +60,8 @@ class Distilling(Settings):
     frames: int | None = count(None, least=2)
     temperature: float | None = number(None, "K", above=0.0)
     learn_metric: bool = flag(True)
+    turned: float = number(0.0, least=0.0, most=1.0)
+    seconds: float | None = number(None, "s", above=0.0)
     sampling: Sampling = field(default_factory=lambda: Sampling(spacing=100.0, replicas=50))
 
 
@@ -65,7 +76,9 @@ class Student(NamedTuple):
         failed: number of omitted frames, at which the teacher failed.
         temperature: temperature of the dynamics that sampled the frames, K; None if no frames
             were sampled.
-        errors: errors of the student against `labels`; empty if `labels` is None.
+        errors: errors of the student against `valid`; empty if `valid` is None.
+        valid: frames with labels of the teacher on which the student was not trained: the given
+            frames, or frames of a teacher that is a data set; None if there are none.
     """
 
     potential: Potential
@@ -74,6 +87,7 @@ class Student(NamedTuple):
     failed: int
     temperature: float | None
     errors: dict[str, float]
+    valid: Dataset | None = None
 
 
 def student_of(
@@ -111,13 +125,22 @@ def student_of(
     report = progress or (lambda phase, fraction: None)
     molecule, folder = replace(frames.molecule, charge=frames.charge), Path(folder)
     start = start.matched(molecule)
-    leaves = jax.tree.leaves(start.params)
+    # The time that is left differs when a call is repeated.
+    wanted = {
+        "force field": jax.tree.leaves(start.params),
+        **asdict(replace(settings, seconds=None)),
+    }
     if isinstance(teacher, Dataset):
         check_charge(teacher.charge, frames)
         data = aligned(teacher, Potential(start.program, start.params, molecule))
-        request = {"teacher": data.fingerprint(), "force field": leaves, **asdict(settings)}
-        claim(folder, request, "student")
-        return Student(_fitted(start, data, folder, settings, report), None, data, 0, None, {})
+        claim(folder, {"teacher": data.fingerprint(), **wanted}, "student")
+        distinct = len(data.distinct())
+        held_back = min(HELD_BACK, distinct // 10)
+        count = min(_count(frames, settings, 0.0), distinct - held_back)
+        parts = data.split(count, held_back, stratify=True)
+        potential = _fitted(start, parts.train, folder, settings, report)
+        scores = errors(parts.valid, *potential.predict(parts.valid.positions))
+        return Student(potential, None, parts.train, 0, None, scores, parts.valid)
     method = teacher.method
     if method.is_potential:
         potential = method.potential()
@@ -129,15 +152,14 @@ def student_of(
     request = {
         "teacher": method.settings(molecule),
         "given": frames.positions,
-        "force field": leaves,
-        **asdict(settings),
+        **wanted,
     }
     claim(folder, request, "student")
     how = replace(teacher, skip_failed=True, name=frames.name)
+    began = time.perf_counter()
     given = label_frames(frames, folder / "labels.npz", how, molecule=molecule, progress=progress)
     known = given.dataset
-    width = max(3 * molecule.n_atoms - 6, 1)
-    count = settings.frames or min(FRAMES, UNKNOWNS // width)
+    count = _count(frames, settings, (time.perf_counter() - began) / len(frames))
     temperature = settings.temperature or estimated_temperature(known)
     store = Store(folder / "sampled.npz", request, "sampling")
     state = store.load()
@@ -145,7 +167,9 @@ def student_of(
         sampling = replace(settings.sampling, temperature=temperature)
         sampling = replace(sampling, replicas=min(sampling.replicas, count))
         drawn, fault = explore(start, molecule, known.positions, (count, count), sampling, progress)
-        state = {"positions": drawn[:count], "fault": fault}
+        others = turned(start, molecule, drawn[:count], round(settings.turned * count))
+        positions = np.concatenate([drawn[: count - len(others)], others])
+        state = {"positions": positions, "fault": fault}
         store.save(state)
     geometries = [molecule.with_positions(R) for R in state["positions"]]
     labelled = label_frames(
@@ -153,15 +177,33 @@ def student_of(
     )
     data = labelled.dataset
     failed = len(given.failed) + len(labelled.failed)
-    if len(data) < count / 2:
+    if len(data) < len(geometries) / 2:
         raise InputError(
-            f"the teacher {method.name} failed at {len(labelled.failed)} of {count} frames: "
+            f"the teacher {method.name} failed at {len(labelled.failed)} of {len(geometries)} "
+            "frames: "
             "correct the options of the teacher, or lower the temperature of the dynamics"
         )
     potential = _fitted(start, data, folder, settings, report)
     scores = errors(known, *potential.predict(known.positions))
     complete = known if not given.failed else None
-    return Student(potential, complete, data, failed, temperature, scores)
+    return Student(potential, complete, data, failed, temperature, scores, known)
+
+
+def _count(frames: Dataset, settings: Distilling, seconds: float) -> int:
+    """Number of frames for the student, if one label takes `seconds`."""
+    n_atoms, time_limit = frames.n_atoms, settings.seconds
+    count = settings.frames or min(FRAMES, UNKNOWNS // max(3 * n_atoms - 6, 1))
+    if time_limit is None or settings.frames is not None:
+        return count
+    group = gdml.find_symmetries(frames.positions, frames.molecule, lattice=frames.lattice)
+
+    def fits(count: int) -> bool:
+        training = typical_seconds(count, n_atoms, len(group))
+        return count * seconds <= LABELS * time_limit and training <= KERNEL * time_limit
+
+    while count > FEWEST and not fits(count):
+        count = max(int(0.9 * count), FEWEST)
+    return count
 
 
 def estimated_temperature(data: Dataset) -> float:
@@ -192,7 +234,12 @@ def _fitted(
         sigma=SIGMA,
         baseline=force_field,
         kernel=gdml.Kernel(learn_metric=settings.learn_metric),
-        run=gdml.Run(checkpoint=folder / "kernel", progress=report, check_labels=False),
+        run=gdml.Run(
+            checkpoint=folder / "kernel",
+            progress=report,
+            check_labels=False,
+            metric_seconds=settings.seconds and METRIC * settings.seconds,
+        ),
     )
     save(path, student)
     return student

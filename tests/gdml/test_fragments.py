@@ -10,7 +10,7 @@ from jaxff import InputError, Molecule, evaluate, gdml, load, save
 from jaxff.gdml.descriptor import pair_permutations
 from jaxff.gdml.fragment_operator import FragmentOperator
 from jaxff.gdml.kernel import matern
-from jaxff.gdml.leave_out import leave_out_errors
+from jaxff.gdml.leave_out import Inverse, leave_out_errors
 from jaxff.gdml.training import force_rmse
 
 SIGMA = 3.0
@@ -172,7 +172,7 @@ def test_errors_of_left_out_frames_are_those_of_models_without_them(op, data):
     K = np.asarray(op.block(every, every)).reshape(op.size, -1) + float(op.lam) * np.eye(op.size)
     rest = slice(0, 3 * op.width)
     predicted = K[3 * op.width :, rest] @ np.linalg.solve(K[rest, rest], y[:3].ravel())
-    (errors,) = leave_out_errors(op, forces)
+    (errors,) = leave_out_errors(Inverse.of(op), forces)
     np.testing.assert_allclose(op.observed(errors)[3], y[3] - predicted, atol=1e-6)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from springs import labelled, springs
 
-from jaxff import InputError, Molecule, evaluate, load, save
+from jaxff import InputError, Molecule, evaluate, gdml, load, save
 from jaxff.learn import Teaching, teach
 
-PLAIN = Teaching(learn_metric=False)
+PLAIN = Teaching(learn_metric=False, fragments=False)
 
 
 def changed(potential, **values):
@@ -106,8 +106,10 @@ def test_teachers_of_other_molecules_charges_and_frames_are_refused(truth, frame
         teach(frames, springs(Molecule.from_smiles("N")))
     with pytest.raises(InputError, match="7 frames, but at least 8"):
         teach(frames[:7], truth)
-    with pytest.raises(InputError, match=r"lam is 0\.0, but must be a finite number above 0"):
-        Teaching(lam=0.0)
+    for name in ("lam", "seconds"):
+        message = rf"{name} is 0\.0( s)?, but must be a finite number above 0"
+        with pytest.raises(InputError, match=message):
+            Teaching(**{name: 0.0})
     with jax.enable_x64(False), pytest.raises(InputError, match="float64"):
         teach(frames, truth)
 
@@ -131,3 +133,33 @@ def test_fragments_are_used_if_they_lower_the_errors():
 
 def test_fragments_that_are_the_whole_molecule_are_not_tried(frames):
     assert len(teach(frames, settings=replace(PLAIN, fragments=True)).levels) == 1
+
+
+@pytest.mark.slow
+def test_standard_errors_cover_the_student_and_the_kernel(truth, positions):
+    """A student of a softer teacher, whose kernel has standard errors, and labels with noise."""
+    softer = changed(truth, k=0.97 * truth.params["springs"]["k"])
+    many, frames, test = (labelled(softer, R) for R in np.split(positions, (20, 40)))
+    student = gdml.train(many, sigma=20.0, kernel=gdml.Kernel(symmetries=None))
+    errors = gdml.uncertainty(student, many, frames)
+    noise = np.random.default_rng(2).normal(0.0, 0.5, (40, 3, 3))
+    labels, test = (
+        replace(data, forces=labelled(truth, data.positions).forces + part)
+        for data, part in zip((frames, test), np.split(noise, 2), strict=True)
+    )
+    settings = replace(PLAIN, uncertainty=True, adapt=False, lam=0.01)
+    taught = teach(labels, student, errors=errors, settings=settings)
+    assert taught.chosen.teacher
+    unsure = taught.uncertainty
+    total, alone = (u.predict(test.positions)[1] for u in (unsure, replace(unsure, others=None)))
+    np.testing.assert_allclose(total, np.hypot(alone, errors.predict(test.positions)[1]))
+    wrong = np.abs(taught.potential.predict(test.positions)[1] - test.forces)
+    assert 0.5 < np.mean(wrong < total) < 0.9
+    assert 0.8 < np.mean(wrong < 2.0 * total) < 1.0
+
+
+def test_no_further_models_are_tried_after_the_time(truth, frames):
+    taught = teach(frames, truth, settings=Teaching(seconds=1e-9, adapt=False))
+    assert taught.skipped == ("a learnt metric",)
+    assert len(taught.levels) == 2
+    assert teach(frames, truth, settings=replace(PLAIN, adapt=False)).skipped == ()

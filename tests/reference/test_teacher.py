@@ -9,9 +9,13 @@ import pytest
 from springs import springs
 
 from jaxff import Dataset, InputError, Molecule, evaluate, load, save, units
+from jaxff.analysis import rotatable_torsions
 from jaxff.cli import main
 from jaxff.commands.results import schema
 from jaxff.reference import Distilling, Labelling, Sampling, label_frames, student_of
+from jaxff.reference.exploration import turned
+from jaxff.reference.teacher import _count
+from jaxff.turns import torsions
 
 TOY = "toy_calculators:Water"
 SETTINGS = Distilling(
@@ -132,10 +136,69 @@ def near(water):
     ("options", "message"),
     [
         ([], "add --plus sgdml"),
-        (["--plus", "sgdml", "--uncertainty"], "omit --uncertainty"),
+        (["--plus", "sgdml", "--budget", "10"], "must be a time such as 90s, 10min or 2h"),
     ],
 )
 def test_options_that_exclude_each_other(frames, options, message, tmp_path, capsys):
     out = str(tmp_path / "m.npz")
-    assert main(["fit", str(frames[1]), "--teacher", TOY, *options, "-o", out]) == 1
+    try:
+        code = main(["fit", str(frames[1]), "--teacher", TOY, *options, "-o", out])
+    except SystemExit as stop:
+        code = stop.code
+    assert code in (1, 2)
     assert message in capsys.readouterr().err
+
+
+def test_a_budget_needs_a_teacher(frames, tmp_path, capsys):
+    out = str(tmp_path / "m.npz")
+    assert main(["fit", str(frames[1]), "--budget", "10min", "-o", out]) == 1
+    assert "--budget limits fits with --teacher" in capsys.readouterr().err
+
+
+def test_a_budget_limits_the_frames_of_the_teacher(frames):
+    few = frames[0][:10]
+    for seconds, label, count in ((None, 9.0, 2000), (1000.0, 1.0, 300), (1.0, 1.0, 50)):
+        found = _count(few, Distilling(seconds=seconds), label)
+        assert 0.9 * count <= found <= count
+    assert _count(few, Distilling(frames=70, seconds=1.0), 1.0) == 70
+
+
+def test_a_data_set_is_a_teacher_that_tests_its_student(frames, water, tmp_path):
+    teacher, few = frames[0][20:], frames[0][:10]
+    student = student_of(teacher, few, springs(water), tmp_path / "s", SETTINGS)
+    assert (len(student.dataset), len(student.valid)) == (36, 4)
+    assert 0.0 < student.errors["force_mae"] < 0.1 * np.abs(few.forces).mean()
+
+
+@pytest.mark.parametrize("answer", ["stop", "continue"])
+def test_a_teacher_that_cannot_be_used(frames, tmp_path, capsys, answer):
+    """A model of ammonia for water."""
+    model = tmp_path / "ammonia.npz"
+    save(model, springs(Molecule.from_smiles("N")))
+    arguments = ["--teacher", str(model), "--on-teacher-failure", answer]
+    code = main(command(frames[1], tmp_path, arguments))
+    printed = "".join(capsys.readouterr())
+    assert "atoms cannot be matched" in printed
+    if answer == "stop":
+        assert code == 1
+        assert "add --on-teacher-failure continue" in printed
+        return
+    assert code == 0
+    assert "the teacher is not used" in printed
+    found = json.loads((tmp_path / "r.json").read_text())
+    jsonschema.validate(found, schema("fit"))
+    assert not found["teacher"]["helps"]
+
+
+def test_rotated_frames_cover_torsions(water):
+    peroxide = Molecule.from_smiles("OO")
+    truth = springs(peroxide)
+    soft = truth.replace({"springs": {**truth.params["springs"], "k": np.full(6, 3.0)}})
+    moves = np.random.default_rng(0).normal(0.0, 0.1, (20, 4, 3))
+    frames = peroxide.positions + moves
+    out = turned(soft, peroxide, frames, 30)
+    assert 0 < len(out) <= 30
+    assert soft.predict(out)[0].max() <= soft.predict(frames)[0].max()
+    angles = np.cos(torsions(out, rotatable_torsions(peroxide), None))
+    assert np.ptp(angles) > np.ptp(np.cos(torsions(frames, rotatable_torsions(peroxide), None)))
+    assert len(turned(springs(water), water, water.positions[None], 5)) == 0
