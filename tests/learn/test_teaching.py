@@ -140,14 +140,15 @@ def test_standard_errors_cover_the_student_and_the_kernel(truth, positions):
     """A student of a softer teacher, whose kernel has standard errors, and labels with noise."""
     softer = changed(truth, k=0.97 * truth.params["springs"]["k"])
     many, frames, test = (labelled(softer, R) for R in np.split(positions, (20, 40)))
-    student = gdml.train(many, sigma=20.0, kernel=gdml.Kernel(symmetries=None))
+    kernel = gdml.Kernel(symmetries=None)
+    student = gdml.train(many, sigma=20.0, baseline=truth, kernel=kernel)
     errors = gdml.uncertainty(student, many, frames)
     noise = np.random.default_rng(2).normal(0.0, 0.5, (40, 3, 3))
     labels, test = (
         replace(data, forces=labelled(truth, data.positions).forces + part)
         for data, part in zip((frames, test), np.split(noise, 2), strict=True)
     )
-    settings = replace(PLAIN, uncertainty=True, adapt=False, lam=0.01)
+    settings = replace(PLAIN, uncertainty=True, adapt=False, lam=1e-3)
     taught = teach(labels, student, errors=errors, settings=settings)
     assert taught.chosen.teacher
     unsure = taught.uncertainty
