@@ -11,6 +11,7 @@ from jaxff.paper.minima import MOLECULE as ASPIRIN
 from jaxff.paper.result import Result, Table
 from jaxff.paper.verdicts import judged, shown, untested
 
+ENOL = "enol-malondialdehyde"
 COLUMNS = [
     "molecule", "atoms", "training frames", "test frames", "energy MAE, kcal/mol",
     "force MAE, kcal/mol/Å",
@@ -31,7 +32,9 @@ def run(setting: Setting) -> Result:
             molecule, data.n_atoms, len(part.train), len(part.test), shown(energy[molecule], 3),
             force,
         ])  # fmt: skip
+    numbers = {molecule: value._asdict() for molecule, value in energy.items()}
     aspirin = energy.pop(ASPIRIN, None)
+    energy.pop(ENOL, None)  # the paper has no result for this molecule
     return Result(
         "Section II A: accuracy of sGDML from a few hundred frames",
         "; ".join(levels),
@@ -44,9 +47,11 @@ def run(setting: Setting) -> Result:
         [
             "Errors are standard errors over the test frames. The paper mentions a data set of "
             "enol-malondialdehyde, but contains no result for this molecule. In the frames used "
-            "here, the proton of the hydrogen bond stays at one oxygen."
+            "here, the proton of the hydrogen bond stays at one oxygen. They belong to two "
+            "conformers without frames in between. Training on forces alone does not determine "
+            "the energy difference of such conformers, which explains the large error."
         ],
-        {m: value._asdict() for m, value in {**energy, ASPIRIN: aspirin}.items() if value},
+        numbers,
         [Table("Test errors of sGDML, without the mean offset of the energy", COLUMNS, rows)],
     )
 
