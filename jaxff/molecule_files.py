@@ -6,6 +6,7 @@ For a new format, add a function and a line in `READERS`.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable
 from itertools import islice
@@ -109,7 +110,7 @@ def count_xyz_frames(path: Path, most: int | None = None) -> int:
     """Number of frames in an xyz or extxyz file, or `most` if the file has more.
 
     Raises:
-        InputError: the file ends within a frame.
+        InputError: the file ends within a frame, or a line has too few columns.
     """
     frames = 0
     with path.open("rb") as file:
@@ -121,11 +122,27 @@ def count_xyz_frames(path: Path, most: int | None = None) -> int:
             except ValueError:
                 break  # the end, or a line for which ASE raises an error
             left = os.fstat(file.fileno()).st_size
-            if not 0 <= count <= left or sum(1 for _ in islice(file, count + 1)) <= count:
+            start = list(islice(file, 2 if count else 1))  # the comment and the first atom
+            rest = count + 1 - len(start)
+            if not 0 <= count <= left or sum(1 for _ in islice(file, rest)) < rest:
                 # ASE would search for the missing lines without limit.
                 raise InputError(f"frame {frames} {_too_short(count)}")
+            columns = _declared_columns(start[0])
+            if count and (found := len(start[1].split())) < columns:
+                # ASE would make an array of this size.
+                raise InputError(
+                    f"frame {frames} declares {columns} columns, but its first atom has {found}: "
+                    "correct the Properties of the frame"
+                )
             frames += 1
     return frames
+
+
+def _declared_columns(comment: bytes) -> int:
+    """Number of columns in the Properties of an extxyz frame; 0 if they are missing or invalid."""
+    found = re.search(rb'Properties="?([^\s"]+)', comment)
+    counts = found[1].split(b":")[2::3] if found else []
+    return sum(map(int, counts)) if all(n.isdigit() for n in counts) else 0
 
 
 def _too_short(count: int, what: str = "atoms") -> str:

@@ -429,7 +429,8 @@ class Fuzzer:
         mine = [o.strip("./") for o in outputs] + ["results.json"]
 
         def own(name: str) -> bool:
-            return any(name == o or name.startswith((f"{o}/", f"{o}.")) or o == "" for o in mine)
+            made = [(f"{o}/", f"{o}.", f"{o}-") for o in mine]
+            return name in mine or "" in mine or any(map(name.startswith, made))
 
         changed = [n for n in before if after.get(n) != before[n] and not own(n)]
         if changed:

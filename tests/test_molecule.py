@@ -210,6 +210,16 @@ def test_xyz_files_with_too_few_lines_are_refused_quickly(tmp_path, count):
         assert time.process_time() - started < 5.0
 
 
+def test_extxyz_files_with_too_few_columns_are_refused_quickly(tmp_path):
+    """ASE would make an array with 99,999,999 columns."""
+    path = tmp_path / "x.extxyz"
+    for columns in ("species:S:99999999:pos:R:3", '"species:S:1:pos:R:3:forces:R:3"'):
+        path.write_text(f"2\nProperties={columns}\nH 0 0 0\nH 0 0 0.7\n")
+        for read in (Molecule.read, Dataset.load, read_frames):
+            with pytest.raises(InputError, match=r"frame 0 declares \d+ columns, but .* has 4"):
+                read(path)
+
+
 @pytest.mark.parametrize("counts", ["99999999 1 0 0 0", "2 99999999 0 0 0"])
 def test_v3000_files_with_too_few_lines_are_refused_quickly(tmp_path, counts):
     """RDKit would make 99,999,999 atoms before it reads their lines."""

@@ -118,7 +118,7 @@ def read_trajectory(path, topology: Molecule | None = None) -> dict[str, np.ndar
 
 
 def _check_read(path, frames: Mapping[str, np.ndarray]) -> None:
-    """Raise `InputError` if a shape is wrong or a coordinate is too large."""
+    """Raise `InputError` if a shape is wrong, or a value is not finite or too large."""
     shape = np.shape(frames["positions"])
     for key, array in frames.items():
         rest = tuple(shape[1] if n == "N" else n for n in QUANTITIES[key])
@@ -127,10 +127,14 @@ def _check_read(path, frames: Mapping[str, np.ndarray]) -> None:
                 f"{path}: the file is damaged, because {key} have shape {array.shape} for "
                 f"positions of shape {shape}; copy or make it again"
             )
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"{path}: the file is damaged, because {key} are not finite; copy or make it again"
+            )
     if not (np.abs(frames["positions"]) <= FARTHEST).all():
         raise InputError(
-            f"{path}: the file is damaged, because a coordinate is not finite or larger than "
-            f"{FARTHEST:g} Å; copy or make it again"
+            f"{path}: the file is damaged, because a coordinate is larger than {FARTHEST:g} Å; "
+            "copy or make it again"
         )
 
 

@@ -549,7 +549,7 @@ def test_an_h5md_file_of_fixed_length_is_not_resumed(tmp_path, ethanol, frames):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("key", ["temperatures", "positions"])
+@pytest.mark.parametrize("key", ["temperatures", "positions", "velocities"])
 def test_arrays_of_wrong_shape_or_size_are_damage(tmp_path, ethanol, frames, key):
     path = tmp_path / "run.h5"
     written(path, ethanol, frames)
@@ -557,6 +557,8 @@ def test_arrays_of_wrong_shape_or_size_are_damage(tmp_path, ethanol, frames, key
     with h5py.File(path, "r+") as file:
         if key == "positions":
             file[name][0, 0, 0] = -1e300
+        elif key == "velocities":
+            file[name][0, 0, 0] = np.nan
         else:
             del file[name]
             file[name] = 300.0
