@@ -104,6 +104,7 @@ def _boxed(path: str | Path, suffix: str) -> System | None:
 
 
 def _system(system: System) -> Facts:
+    assert system.box is not None  # see `_boxed`
     lengths, angles = amber_box(system.box)
     return {
         "particles": len(system),
@@ -300,8 +301,9 @@ def _describe_inpcrd(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
 
 
 def _describe_gro(path: Path, trust: Sequence[str]) -> tuple[str, Facts]:
-    title, positions, box = read_gro(path)
-    return "GROMACS coordinates", {"title": title, "atoms": len(positions), "box": box}
+    gro = read_gro(path)
+    facts = {"title": gro.title, "atoms": len(gro.positions), "box": gro.box}
+    return "GROMACS coordinates", facts
 
 
 READERS: dict[str, Callable[[Path, Sequence[str]], tuple[str, Facts]]] = {

@@ -17,6 +17,7 @@ from jaxff.gaff.tables import Tables
 from jaxff.particles import Constraints, Particles
 from jaxff.potential import Placed, Potential, Program, Term
 from jaxff.terms.pairs import Nonbonded
+from jaxff.terms.periodic import periodic
 
 LONGEST = 2.0  # a bond that exceeds its equilibrium length by this factor is an error
 
@@ -284,10 +285,17 @@ class System(Particles):
                 )
             terms["nonbonded"] = Nonbonded(**shape), values
         else:
-            raise InputError(
-                f"{self.name or 'system'}: potentials in a box are not available yet; use "
-                "system.replace(box=None).potential()"
+            boxed = periodic(
+                shape,
+                values,
+                self.box,
+                cutoff,
+                switch,
+                electrostatics,
+                ewald_tolerance,
+                dispersion_correction,
             )
+            terms["nonbonded"] = boxed, values
         placed = [Placed(name, term) for name, (term, _) in terms.items()]
         params = {name: columns for name, (_, columns) in terms.items()}
         return Potential(Program(placed, self.sites if len(self.sites) else None), params)

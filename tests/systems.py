@@ -8,13 +8,15 @@ from mm_oracle import KJ, _split
 from openmm import unit
 
 
-def openmm_terms(system, positions, box=None):
+def openmm_terms(system, positions, box=None, platform="Reference"):
     """{term: (energy kcal/mol, forces (N, 3) kcal/mol/Å)} of an OpenMM System without its
     constraints, at positions (N, 3) Å in a box (3, 3) Å."""
-    return {name: evaluate(system, force, positions, box) for name, force in _split(system)}
+    return {
+        name: evaluate(system, force, positions, box, platform) for name, force in _split(system)
+    }
 
 
-def evaluate(system, force, positions, box=None):
+def evaluate(system, force, positions, box=None, platform="Reference"):
     """Energy and forces of one force; virtual sites are computed by OpenMM."""
     part = openmm.System()
     for i in range(system.getNumParticles()):
@@ -24,8 +26,8 @@ def evaluate(system, force, positions, box=None):
     part.addForce(copy.deepcopy(force))
     if box is not None:
         part.setDefaultPeriodicBoxVectors(*(np.asarray(box) / 10.0).tolist())
-    platform = openmm.Platform.getPlatformByName("Reference")
-    context = openmm.Context(part, openmm.VerletIntegrator(0.001), platform)
+    chosen = openmm.Platform.getPlatformByName(platform)
+    context = openmm.Context(part, openmm.VerletIntegrator(0.001), chosen)
     context.setPositions(np.asarray(positions) / 10.0)
     context.computeVirtualSites()
     state = context.getState(getEnergy=True, getForces=True)

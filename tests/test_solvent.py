@@ -75,7 +75,7 @@ def distances(system, cutoff):
     ("water", "shape"), [("tip3p", "cube"), ("opc", "octahedron"), ("spce", "cube")]
 )
 def test_solvated_boxes(ethanol, water, shape):
-    system = solvate(ethanol, water, padding=9.0, shape=shape, salt=0.3)
+    system = solvate(ethanol, water, padding=10.0, shape=shape, salt=0.3)
     waters = len(system.waters)
     contents = system.contents()
     assert contents["Na+ (Na)"] == contents["Cl- (Cl)"] == round(waters * 0.3 / 55.4, 0)
@@ -87,12 +87,13 @@ def test_solvated_boxes(ethanol, water, shape):
     heavy = (elements > 1).all(axis=1)
     assert r[heavy].min() > 2.29
     assert r.min() > 1.49
-    # The solute is 9 Å from the faces in each orientation.
+    # The solute is 10 Å from the faces in each orientation.
     R = system.positions[system.atoms_in("MOL")]
     radius = np.linalg.norm(R - 0.5 * (R.min(axis=0) + R.max(axis=0)), axis=1).max()
-    assert cell.widths(system.box).min() > (2.0 * radius + 18.0) * (0.8 if "o" in shape else 0.99)
-    assert np.linalg.norm(system.box, axis=1).min() == pytest.approx(2.0 * radius + 18.0, rel=1e-6)
-    again = solvate(ethanol, water, padding=9.0, shape=shape, salt=0.3)
+    assert cell.widths(system.box).min() > (2.0 * radius + 20.0) * (0.8 if "o" in shape else 0.99)
+    assert np.linalg.norm(system.box, axis=1).min() == pytest.approx(2.0 * radius + 20.0, rel=1e-6)
+    assert cell.widths(system.box).min() >= 18.0
+    again = solvate(ethanol, water, padding=10.0, shape=shape, salt=0.3)
     np.testing.assert_array_equal(again.positions, system.positions)
 
 
@@ -161,3 +162,9 @@ def test_liquids_have_their_density_and_no_overlaps(ethanol):
 def test_wrong_requests(ethanol, make, message):
     with pytest.raises(InputError, match=message):
         make(ethanol)
+
+
+def test_an_ion_needs_a_place(ethanol, monkeypatch):
+    monkeypatch.setattr("jaxff.solvent.solvation.ION", 8.5)
+    with pytest.raises(InputError, match=r"no place for 10 ions that are 8\.5 Å apart"):
+        solvate(ethanol, padding=3.0, salt=1.5)

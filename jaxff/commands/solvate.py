@@ -99,6 +99,7 @@ def run(arguments, console) -> dict:
     written = [file for form in formats for file in system.write(out / f"system.{form}")]
     console.say(str(system))
     console.say(f"wrote {', '.join(path.name for path in written)} into {out}")
+    assert system.box is not None
     lengths, angles = amber_box(system.box)
     return {
         "particles": len(system),

@@ -77,8 +77,8 @@ def solvate(
     R = np.concatenate([system.positions for system in systems])
     centre = 0.5 * (R.min(axis=0) + R.max(axis=0))
     radius = float(np.linalg.norm(R - centre, axis=1).max())
-    width = max(2.0 * (radius + padding), SMALLEST)
-    box = cell.box_of([width] * 3) if shape == "cube" else cell.truncated_octahedron(width)
+    unit = np.eye(3) if shape == "cube" else cell.truncated_octahedron(1.0)
+    box = unit * max(2.0 * (radius + padding), SMALLEST / cell.widths(unit).min())
     middle = 0.5 * box.sum(axis=0)
     copies = [Copies(s, (s.positions - centre + middle)[None]) for s in systems]
     random = np.random.default_rng(seed)
