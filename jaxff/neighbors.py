@@ -250,9 +250,7 @@ def _pairs_by_cells(fractions: np.ndarray, box: np.ndarray, cells: np.ndarray, r
     around = np.asarray(np.ravel_multi_index(tuple(np.moveaxis(around, -1, 0)), tuple(cells)))
     points = np.concatenate([fractions @ box, np.full((1, 3), np.nan)]).astype(np.float32)
     images = _images(box, reach)
-    lattice = tuple(
-        a.astype(np.float32) for a in (box, np.linalg.inv(box), images, np.array(reach))
-    )
+    lattice = [np.asarray(a, np.float32) for a in (box, np.linalg.inv(box), images, reach)]
     at_once = max(1, min(n_cells, _TILE // (most * most * len(offsets))))
     occupied = np.flatnonzero(counts)
     for begin in range(0, len(occupied), at_once):

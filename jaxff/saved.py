@@ -56,6 +56,7 @@ TERM_MODULES = {
     "neural_improper": "jaxff.terms.neural",
     "neural_torsion": "jaxff.terms.neural",
     "nonbonded": "jaxff.terms.pairs",
+    "periodic_nonbonded": "jaxff.terms.periodic",
 }
 _TEMPLATE = "template"  # structure of a tree of parameters that the term can make
 

@@ -106,7 +106,7 @@ class PeriodicNonbonded(AtomPairs):
 
     kind: ClassVar[str] = "periodic_nonbonded"
     needs_list: ClassVar[bool] = True
-    indices: ClassVar[dict[str, tuple[str, ...]]] = {**AtomPairs.indices, "excluded": ()}
+    dimensions: ClassVar[dict[str, str]] = {**AtomPairs.dimensions, "excluded": "N _ 2"}
 
     cutoff: float
     switch: float | None = None

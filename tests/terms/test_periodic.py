@@ -9,6 +9,7 @@ import openmm
 import pytest
 from openmm import unit
 
+import jaxff
 from jaxff import Potential
 from jaxff.errors import InputError
 from jaxff.terms import ewald
@@ -419,3 +420,30 @@ def test_wrong_settings_are_refused():
     assert periodic(fields, neutral, CUBE, cutoff=8.0).electrostatics == "none"
     with pytest.raises(InputError, match="indices from 0"):
         periodic(fields, params, CUBE, cutoff=8.0).without([1000])
+
+
+def test_replicas_with_stacked_lists_have_the_energies_of_single_calls():
+    fields, params, R = mixture(TRICLINIC)
+    potential = Potential.of("box", periodic(fields, params, TRICLINIC, cutoff=8.0), params)
+    frames = np.stack([R, R + np.random.default_rng(0).normal(0.0, 0.3, R.shape)])
+    boxes = jnp.asarray(np.stack([TRICLINIC, 1.02 * TRICLINIC]))
+    lists = [potential.neighbors(x, box) for x, box in zip(frames, boxes, strict=True)]
+    capacity = max(found.capacity for found in lists)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *(found.grown(capacity) for found in lists))
+    evaluate = jax.vmap(potential.program.energy_and_forces, in_axes=(None, 0, 0, 0))
+    energies, forces = jax.jit(evaluate)(potential.params, jnp.asarray(frames), boxes, stacked)
+    for k in range(2):
+        energy, force = potential.energy_and_forces(frames[k], box=boxes[k])
+        np.testing.assert_allclose(energies[k], energy, rtol=1e-10)
+        np.testing.assert_allclose(forces[k], force, rtol=1e-8, atol=1e-8)
+    assert not jax.vmap(lambda found, R, box: found.stale(R, box))(stacked, frames, boxes).any()
+
+
+def test_saved_potentials_have_the_same_energies(tmp_path):
+    fields, params, R = mixture(CUBE)
+    term = periodic(fields, params, CUBE, cutoff=8.0, switch=7.0)
+    potential = Potential.of("box", term, params)
+    jaxff.save(tmp_path / "box.npz", potential)
+    loaded = jaxff.load(tmp_path / "box.npz")
+    assert loaded(R, box=CUBE) == potential(R, box=CUBE)
+    assert loaded.program.placed[0].term.grid == term.grid
