@@ -135,6 +135,38 @@ def test_written_systems_have_the_same_terms_in_openmm(water, suffix, tmp_path):
     np.testing.assert_allclose(again.sites.weights, system.sites.weights, atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # OpenMM leaves files of GROMACS open
+def test_a_system_made_by_openmm(tmp_path):
+    """Rigid water without bonded terms, a barostat, and a PDB file of OpenMM."""
+    forcefield = app.ForceField("amber14/tip4pew.xml")
+    modeller = app.Modeller(app.Topology(), [])
+    edges = openmm.Vec3(1.4, 1.5, 1.6) * openmm.unit.nanometer
+    molar = openmm.unit.molar
+    modeller.addSolvent(forcefield, model="tip4pew", boxSize=edges, ionicStrength=0.5 * molar)
+    options = {"nonbondedMethod": app.PME, "nonbondedCutoff": 0.6, "ewaldErrorTolerance": 1e-6}
+    made = forcefield.createSystem(modeller.topology, **options)
+    made.addForce(openmm.MonteCarloBarostat(1.0, 300.0))
+    (tmp_path / "x.xml").write_text(openmm.XmlSerializer.serialize(made))
+    with (tmp_path / "x.pdb").open("w") as file:
+        app.PDBFile.writeFile(modeller.topology, modeller.positions, file)
+    system = System.read(tmp_path / "x.xml")
+    assert list(system.contents().values())[1:] == [1, 1]
+    assert len(system.constraints) == made.getNumConstraints() == 3 * len(system.waters)
+    assert len(system.sites) == len(system.waters)
+    expected_lengths = np.tile([0.9572, 1.51390065], (len(system.waters), 1))
+    for suffix in ("prmtop", "top"):
+        again = System.read(*system.write(tmp_path / f"y.{suffix}"))
+        assert len(again.constraints) == len(system.constraints)
+        np.testing.assert_allclose(again.constraints.water_lengths, expected_lengths, 1e-7)
+    made.removeForce(made.getNumForces() - 1)
+    expected = openmm_terms(made, system.positions, system.box)
+    potential = with_openmm_constant(system.potential(cutoff=6.0, ewald_tolerance=1e-6))
+    terms = potential.terms(system.positions, box=system.box)
+    assert float(terms["lj"] + terms["lj_tail"]) == pytest.approx(expected["lj"][0], rel=1e-9)
+    assert float(terms["coulomb"]) == pytest.approx(expected["coulomb"][0], rel=1e-6)
+
+
 def test_netcdf_restart_files(tmp_path):
     system = read("tip3p")
     path = tmp_path / "x.ncrst"

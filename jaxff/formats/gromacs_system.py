@@ -253,9 +253,10 @@ def _molecules(particles: Particles, tables: Tables, types: list[str], starts: n
             if entries[key][m]:
                 section = ["", f"[ {_SECTIONS[key][0]} ]", *entries[key][m]]
                 (flexible if rigid and key in ("bonds", "angles") else lines).extend(section)
-        if rigid:
-            lines += ["", "#ifdef FLEXIBLE", *flexible, "", "#else", "", "[ settles ]", *rigid]
-            lines += ["", "#endif"]
+        settles = ["", "[ settles ]", *rigid] if rigid else []
+        if flexible:
+            settles = ["", "#ifdef FLEXIBLE", *flexible, "", "#else", *settles, "", "#endif"]
+        lines += settles
         if entries["sites"][m]:
             lines += ["", "[ virtual_sites3 ]", *entries["sites"][m]]
         if entries["exclusions"][m]:

@@ -28,6 +28,7 @@ OXYGEN, HYDROGEN = 2.3, 1.5  # between water molecules: O–O, and all other ato
 SOLUTE = 1.6  # between atoms of water and of the solute
 ION = 4.0  # between ions, and between ions and the solute
 MOLAR_WATER = 55.4  # mol/L
+CLOSE = 0.005  # relative error of the number of water molecules
 SMALLEST = 18.0  # Å, smallest width of a box: two cutoffs of 9 Å
 
 
@@ -98,9 +99,13 @@ def _around(
     Molecules of a tile of liquid water are missing at the faces of the box, where they would
     overlap.  The tile is therefore contracted slightly, such that the water has its density.
     """
-    trials = [_filled(solute, model, box, scale, random) for scale in np.linspace(1.0, 0.965, 12)]
-    wanted = np.mean([count for _, count in trials])
-    return min(trials, key=lambda trial: abs(len(trial[0]) - wanted))[0]
+    trials = []
+    for scale in np.linspace(1.0, 0.965, 12):
+        waters, wanted = _filled(solute, model, box, scale, random)
+        trials.append((abs(len(waters) / max(wanted, 1.0) - 1.0), waters))
+        if trials[-1][0] < CLOSE:
+            break
+    return min(trials, key=lambda trial: trial[0])[1]
 
 
 def _filled(
