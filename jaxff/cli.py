@@ -12,9 +12,9 @@ import time
 from importlib import import_module
 
 from jaxff import __version__
+from jaxff.commands.folders import remove_empty_folders
 from jaxff.commands.options import HelpWithDefaults, Parser, count
 from jaxff.commands.results import FORMAT, write_json
-from jaxff.commands.shared import remove_empty_folders
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
 

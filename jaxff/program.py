@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from operator import is_
 from typing import Any
+from weakref import WeakValueDictionary
 
 import jax
 import jax.numpy as jnp
@@ -118,6 +119,9 @@ class Leaves:
         """Whether `arrays` are the stored arrays and cannot be changed in place."""
         same = len(arrays) == len(self.arrays) and all(map(is_, arrays, self.arrays))
         return self._constant and same
+
+
+_PROGRAMS: WeakValueDictionary[tuple, Program] = WeakValueDictionary()  # see `Program._twin`
 
 
 @jax.tree_util.register_pytree_node_class
@@ -235,18 +239,38 @@ class Program:
         return jax.jit(self.terms)
 
     @cached_property
-    def jit_batches(self):
+    def _twin(self) -> Program:
+        """The first program with the same terms that still exists, often this program.
+
+        Programs with the same terms, such as kernels of several widths, share compiled functions.
+        """
+        leaves, structure = jax.tree.flatten(self)
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return self
+        arrays = map(np.asarray, leaves)
+        key = structure, *((a.shape, a.dtype.str, a.tobytes()) for a in arrays)
+        try:
+            return _PROGRAMS.setdefault(key, self)
+        except (TypeError, ValueError):  # an option of a term cannot be compared
+            return self
+
+    @cached_property
+    def jit_batches(self) -> Callable:
         """Compiled function of parameters, R (chunks, frames, N, 3) Å and box.
 
         It returns energies (chunks, frames) kcal/mol and forces with the shape of R, kcal/mol/Å.
         The chunks are evaluated one after another.
         """
+        if self._twin is not self:
+            return self._twin.jit_batches
         batch = jax.vmap(self.energy_and_forces, in_axes=(None, 0, None))
         return jax.jit(lambda params, R, box: jax.lax.map(lambda R: batch(params, R, box), R))
 
     @cached_property
-    def jit_ready(self):
+    def jit_ready(self) -> Callable[[Params], Params]:
         """The method `ready`, compiled."""
+        if self._twin is not self:
+            return self._twin.jit_ready
         return jax.jit(self.ready)
 
     def ready(self, params: Params) -> Params:

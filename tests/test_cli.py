@@ -17,8 +17,9 @@ import pytest
 
 from jaxff import Dataset, Molecule, System, load
 from jaxff.cli import main, parser
+from jaxff.commands.folders import remove_empty_folders, writable_folder
 from jaxff.commands.results import schema
-from jaxff.commands.shared import remove_empty_folders, shares, writable_folder
+from jaxff.commands.shared import shares
 from jaxff.dataset import packaged_dataset
 from jaxff.formats import read_potential
 from jaxff.store import claim

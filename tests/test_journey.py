@@ -45,6 +45,14 @@ def test_a_model_or_a_smiles_string_is_a_start(folder, tmp_path, command, start)
     assert frames[0].get_chemical_formula() == "CH4O"
 
 
+@pytest.mark.parametrize("options", [(), ("--md",)])
+def test_labels_of_a_smiles_string_have_its_charge(options, tmp_path, capsys):
+    out = tmp_path / "data.npz"
+    command = ("label", "C[NH3+]", "--charge", "-1", "--calculator", "lj", *options, "-o", out)
+    assert run(*command) == 1
+    assert "has the charge +1, but --charge is -1: correct one of them" in capsys.readouterr().err
+
+
 def test_a_start_without_geometry_is_refused(folder, tmp_path, capsys):
     model = folder / "molecule.npz"
     assert run("export", model, "--to", "amber", "-o", tmp_path) == 0

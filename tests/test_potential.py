@@ -122,6 +122,19 @@ def test_predict_equals_single_calls_for_any_number_of_frames(springs, R):
             potential.predict(frames, chunk=chunk)
 
 
+def test_potentials_with_equal_terms_share_compiled_functions(springs, R):
+    first, stiff, longer = springs(6), springs(6), springs(7)
+    stiff = stiff.replace(jax.tree.map(lambda p: 2.0 * p, stiff.params))
+    assert stiff.program is not first.program
+    energies, _ = first.predict(R[None])
+    count = first.program.jit_batches._cache_size()
+    assert stiff.predict(R[None])[0] == pytest.approx(float(stiff(R)))
+    assert stiff.predict(R[None])[0] != pytest.approx(energies)
+    assert stiff.program.jit_batches is first.program.jit_batches
+    assert first.program.jit_batches._cache_size() == count
+    assert longer.program.jit_batches is not first.program.jit_batches
+
+
 def test_float32_follows_the_parameters(springs, R):
     single = springs(6).astype(jnp.float32)
     energy, forces = single.energy_and_forces(R.astype(np.float32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import (
     START,
     labelling,
@@ -12,12 +13,7 @@ from jaxff.commands.options import (
     sampling,
     sampling_options,
 )
-from jaxff.commands.shared import (
-    load_potential,
-    load_start,
-    say_unknown,
-    writable_folder,
-)
+from jaxff.commands.shared import load_potential, load_start, say_unknown
 from jaxff.reference.settings import Loop, Sampling
 
 HELP = "Train a kernel by active learning: sample, label uncertain frames, train, and repeat."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxff.commands.shared import writable_folder
+from jaxff.commands.folders import writable_folder
 
 HELP = "Compare GAFF, refitted GAFF, sGDML and a hybrid on a packaged data set."
 EXAMPLE = "jaxff demo aspirin -o aspirin-demo"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import model_option
-from jaxff.commands.shared import load_potential, writable_folder
+from jaxff.commands.shared import load_potential
 from jaxff.errors import InputError
 from jaxff.formats.registry import FORCE_FIELDS
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import (
     count,
     labelling,
@@ -17,7 +18,7 @@ from jaxff.commands.options import (
     unit_options,
     workers_option,
 )
-from jaxff.commands.shared import load_dataset, load_potential, writable_folder, write_geometries
+from jaxff.commands.shared import load_dataset, load_potential, write_geometries
 from jaxff.errors import InputError
 from jaxff.reference.calculators import CHOICES
 from jaxff.reference.settings import SEARCHING

@@ -13,7 +13,13 @@ from jaxff.commands.options import (
     sampling,
     sampling_options,
 )
-from jaxff.commands.shared import load_molecule, load_potential, load_start, say_unknown
+from jaxff.commands.shared import (
+    check_smiles_charge,
+    load_molecule,
+    load_potential,
+    load_start,
+    say_unknown,
+)
 from jaxff.errors import InputError
 from jaxff.npz import writable_file
 from jaxff.reference.settings import REACTIONS, Labelling, Sampling
@@ -131,7 +137,10 @@ def _frames(arguments: argparse.Namespace, replicas: int = 1):
 
     if is_model(arguments.start):
         return [load_start(arguments.start, trust=arguments.trust)]
-    return starting_geometries(arguments.start, replicas)
+    frames = starting_geometries(arguments.start, replicas)
+    if isinstance(frames, list):  # of a SMILES string
+        check_smiles_charge(arguments.start, frames[0], arguments.charge)
+    return frames
 
 
 def sampled(arguments: argparse.Namespace, console) -> list:

@@ -9,6 +9,7 @@ from dataclasses import Field, fields
 from functools import partial
 from typing import NamedTuple
 
+from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import (
     START_OF_MODEL,
     extrapolation_option,
@@ -17,12 +18,7 @@ from jaxff.commands.options import (
     numbers,
     positive,
 )
-from jaxff.commands.shared import (
-    load_potential,
-    load_start,
-    say_unknown,
-    writable_folder,
-)
+from jaxff.commands.shared import load_potential, load_start, say_unknown
 from jaxff.errors import InputError
 from jaxff.md.ensembles import ENSEMBLES, Ensemble
 from jaxff.md.settings import Output, Stop

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import positive, surface_options
 from jaxff.commands.shared import (
     extrapolation_of,
     load_surface_and_start,
     say_extrapolation,
     say_unknown,
-    writable_folder,
     write_geometries,
 )
 from jaxff.errors import InputError

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import force_fields
-from jaxff.commands.shared import load_molecule, writable_folder, write_geometries
+from jaxff.commands.shared import load_molecule, write_geometries
 from jaxff.errors import InputError
 from jaxff.molecule_files import READERS
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
+from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import unit_options
-from jaxff.commands.shared import load_dataset, writable_folder
+from jaxff.commands.shared import load_dataset
 from jaxff.paper import EXPERIMENTS
 
 HELP = "Repeat the experiments of Sauceda et al. (2020) and compare them with the paper."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import atoms, count, frcmod_of, positive, surface_options
 from jaxff.commands.shared import (
     extrapolation_of,
@@ -12,7 +13,6 @@ from jaxff.commands.shared import (
     load_surface_and_start,
     say_extrapolation,
     say_unknown,
-    writable_folder,
     write_geometries,
 )
 from jaxff.errors import InputError

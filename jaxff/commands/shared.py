@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from jaxff.commands.options import calculator_options, frcmod_of
 from jaxff.errors import InputError
 from jaxff.formats.registry import AMBER, COORDINATES, companions_of, is_potential, suffix_of
-from jaxff.store import has_pieces
 
 if TYPE_CHECKING:
     from jaxff.console import Console
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
 
 METRICS = ("energy_mae", "energy_rmse", "force_mae", "force_rmse")
 USUAL = (500, 1000)  # default numbers of validation and test frames
-_made: list[Path] = []  # folders that this command created, parents first
 
 
 def load_dataset(arguments: Namespace, path: str | None = None) -> Dataset:
@@ -70,12 +65,17 @@ def load_molecule(text: str, charge: int | None, seed: int) -> Molecule:
         molecule = Molecule.read(path)
         return molecule if charge is None else replace(molecule, charge=charge)
     molecule = Molecule.from_smiles(text, seed=seed or 7)
+    check_smiles_charge(text, molecule, charge)
+    return molecule
+
+
+def check_smiles_charge(smiles: str, molecule: Molecule, charge: int | None) -> None:
+    """Raise `InputError` if --charge differs from the charge of a SMILES string."""
     if charge not in (None, molecule.charge):
         raise InputError(
-            f"the SMILES string {text} has the charge {molecule.charge:+d}, but --charge is "
+            f"the SMILES string {smiles} has the charge {molecule.charge:+d}, but --charge is "
             f"{charge:+d}: correct one of them"
         )
-    return molecule
 
 
 def load_start(
@@ -342,41 +342,6 @@ def extrapolation_of(
             "--on-extrapolation warn"
         )
     return found
-
-
-def writable_folder(path: str | Path) -> Path:
-    """Create a folder if necessary, and check that files can be written in this folder.
-
-    The end of the command removes the folder if it was created and is empty.
-
-    Raises:
-        InputError: the folder cannot be created or written.
-    """
-    folder = Path(path)
-    if folder.is_file():
-        raise InputError(f"{folder} is a file, not a folder: give another output folder")
-    _made.extend(one for one in (*reversed(folder.parents), folder) if not one.exists())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"cannot write into the output folder {folder} ({error.strerror or error}): give "
-            "another folder, or change its permissions"
-        ) from error
-    return folder
-
-
-def remove_empty_folders() -> None:
-    """Remove the folders that `writable_folder` created and that contain no results."""
-    while _made:
-        folder = _made.pop()
-        with suppress(OSError):  # a folder with files remains
-            for path in folder.iterdir():
-                if path.is_dir() and not has_pieces(path):
-                    shutil.rmtree(path)
-            folder.rmdir()
 
 
 def write_geometries(path, molecule, positions, infos: Sequence[dict] = ()) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import not_negative, positive
-from jaxff.commands.shared import load_molecule, writable_folder
+from jaxff.commands.shared import load_molecule
 from jaxff.errors import InputError
 from jaxff.formats.registry import system_formats
 from jaxff.molecule_files import READERS

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxff import units
+from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import not_negative, positive
-from jaxff.commands.shared import writable_folder
 from jaxff.errors import InputError
 
 HELP = "Compute the vibrational density of states, the peaks, and shifts with temperature."

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import (
     calculator_options,
     duration,
@@ -17,14 +18,7 @@ from jaxff.commands.options import (
     trust_option,
     workers_option,
 )
-from jaxff.commands.shared import (
-    METRICS,
-    load_dataset,
-    load_form,
-    say_coverage,
-    split_frames,
-    writable_folder,
-)
+from jaxff.commands.shared import METRICS, load_dataset, load_form, say_coverage, split_frames
 from jaxff.errors import InputError
 from jaxff.formats.registry import MODEL_SUFFIX, suffix_of
 from jaxff.npz import writable_file

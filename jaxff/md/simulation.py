@@ -91,6 +91,8 @@ def simulate(
         ExtrapolationError: a frame outside the training data, if `stop.on_extrapolation` is "stop".
     """
     check_can_stop(potential, stop.on_extrapolation)
+    if progress is not None:
+        progress("compiling", 0.0)
     return Simulation.of(potential, molecule, ensemble, steps, start, output).run(stop, progress)
 
 
@@ -192,8 +194,6 @@ class Simulation:
         watched = Watch(self.potential.trained, stop)
         watched.continued(self.compared)
         every = watched.interval(self.output.every, self.ensemble.dt)
-        if progress is not None:
-            progress("compiling", 0.0)
         begun = clock.perf_counter()
         _, frames = self.advance(self.first, 1, 0)  # compiles, and observes the start
         compile_seconds = clock.perf_counter() - begun

@@ -81,7 +81,7 @@ def first_state(
     """
     positions = molecule.positions if start.positions is None else start.positions
     positions = _vectors("positions", positions, molecule.n_atoms, start.replicas)
-    invariant = invariances(potential, positions.reshape(-1, molecule.n_atoms, 3)[0])
+    invariant = invariances(potential, positions)
     velocities = starting_velocities(molecule, ensemble, positions, start, invariant)
     freedom = degrees_of_freedom(molecule.masses, ensemble, positions, velocities, invariant)
     if ensemble.scales_velocities:
@@ -152,7 +152,7 @@ def continued_state(
     checksum = fingerprint(potential)
     if checksum == state.potential:
         return state  # its forces are those of the last step to the last bit
-    if invariances(potential, state.positions.reshape(-1, n_atoms, 3)[0]) != state.invariant:
+    if invariances(potential, state.positions) != state.invariant:
         raise InputError(
             "the potential of the state and the new one differ in their invariance to translation "
             "or rotation; start a new simulation from the positions and velocities of the state"
@@ -196,18 +196,20 @@ def invariances(potential: Potential, positions) -> tuple[bool, bool]:
 
     Args:
         potential: a potential of N atoms.
-        positions: (N, 3) Å.
+        positions: (N, 3) or (R, N, 3) Å; the first geometry is used.
     """
     rng = np.random.default_rng(0)
-    R = jnp.asarray(positions + 0.05 * rng.standard_normal(positions.shape))
-    forces = potential.forces(R)
+    first = positions.reshape(-1, *positions.shape[-2:])[0]
+    R = jnp.asarray(first + 0.05 * rng.standard_normal(first.shape))
+    # The shape is that of the positions, so that the function for the first forces is compiled.
+    F = forces(potential, jnp.broadcast_to(R, positions.shape))
     # The torque is computed with the positions as rounded to the dtype of the potential.
-    dtype, R, forces = forces.dtype, np.asarray(R, float), np.asarray(forces, float)
+    dtype, R, F = F.dtype, np.asarray(R, float), np.asarray(F, float).reshape(-1, *R.shape)[0]
     centred = R - R.mean(axis=0)
     # The limit is above rounding errors, but below the net force of a weak field.
-    limit = np.sqrt(np.finfo(dtype).eps) * max(np.abs(forces).sum(), 1e-6)
-    moving = np.abs(forces.sum(axis=0)).max() < limit
-    torque = np.abs(np.cross(centred, forces).sum(axis=0)).max()
+    limit = np.sqrt(np.finfo(dtype).eps) * max(np.abs(F).sum(), 1e-6)
+    moving = np.abs(F.sum(axis=0)).max() < limit
+    torque = np.abs(np.cross(centred, F).sum(axis=0)).max()
     return moving, moving and torque < limit * max(np.abs(centred).max(), 1.0)
 
 
