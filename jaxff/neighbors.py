@@ -220,47 +220,71 @@ def _rows(R, box, cutoff: float, skin: float) -> np.ndarray:
     cells = np.floor(widths(box) / reach).astype(int)
     # Fewer than three cells would meet the same neighbour twice.  Many tiny cells are useless.
     cells = np.where(cells < 3, 1, np.minimum(cells, max(3, int(np.cbrt(len(R))))))
-    parts = list(_pairs_by_cells(fractions, box, cells, reach))
-    return np.concatenate(parts, axis=1) if parts else np.zeros((2, 0), np.int32)
+    own, others, span = _groups(fractions, cells) if cells.prod() > 1 else _ring(len(R))
+    if not len(R):
+        return np.zeros((2, 0), np.int32)
+    points = np.concatenate([fractions @ box, np.full((1, 3), np.nan)]).astype(np.float32)
+    values = box, np.linalg.inv(box), _images(box, reach), reach
+    lattice = [np.asarray(value, np.float32) for value in values]
+    size = own.shape[1] * others.shape[1]
+    few = len(own) * size * len(lattice[2]) < _FEW
+    near = partial(_near, np) if few else _compiled_near
+    at_once, parts = max(1, min(len(own), _TILE // size)), []
+    for begin in range(0, len(own), at_once):
+        used = min(at_once, len(own) - begin)
+        some = np.minimum(np.arange(begin, begin + at_once), len(own) - 1)  # one shape for all
+        flags = near(points[own[some]], points[others[some]], *lattice, np.int32(span))
+        parts.append(
+            _in_rows(np.asarray(flags)[:used], own[some[:used]], others[some[:used]], len(R))
+        )
+    return np.concatenate(parts, axis=1)
 
 
-def _pairs_by_cells(fractions: np.ndarray, box: np.ndarray, cells: np.ndarray, reach: float):
-    """Yield the rows of pairs (2, P) of groups of cells.
+def _ring(n_atoms: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Groups of atoms, and the atoms among which their neighbours are sought, without cells.
+
+    The atoms form a ring of an odd number of places.  Each atom meets those of the next half of the
+    ring, so that each pair meets once.
+
+    Returns:
+        Atoms (C, n) and candidates (C, m), with N as padding, and the largest distance in the ring.
+        Candidate k is k places after the first atom of its group.
+    """
+    ring = n_atoms | 1
+    size, span = min(64, ring), ring // 2
+    begins = np.arange(0, ring, size)[:, None]
+    own = begins + np.arange(size)
+    others = (begins + np.arange(span + size)) % ring
+    return np.minimum(own, n_atoms), np.minimum(others, n_atoms), span
+
+
+def _groups(fractions: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The atoms of each cell, and those of the cell itself and of half of its neighbours.
+
+    The other half of the neighbours meets the cell as its neighbour.
 
     Args:
         fractions: (N, 3) fractional coordinates in [0, 1].
-        box: (3, 3) Å.
         cells: (3,) numbers of cells along the lattice vectors: 1, or at least 3.
-        reach: Å; the distance up to which pairs are needed, at most the width of 3 or more cells.
+
+    Returns:
+        The arrays of `_ring`; the candidates begin with the atoms of the cell.
     """
     n_atoms, n_cells = len(fractions), int(cells.prod())
     place = np.minimum((fractions * cells).astype(int), cells - 1)
     cell = np.asarray(np.ravel_multi_index(tuple(place.T), tuple(cells)))
     counts = np.bincount(cell, minlength=n_cells)
-    most = _rounded(int(counts.max(initial=0)))
-    members = np.full((n_cells, most), n_atoms, np.int32)
+    members = np.full((n_cells, _rounded(int(counts.max()))), n_atoms, np.int32)
     order = np.argsort(cell, kind="stable")
     starts = np.cumsum(counts) - counts
     members[cell[order], np.arange(n_atoms) - starts[cell[order]]] = order
-    # Half of the neighbouring cells; the other half meets this cell as its neighbour.
     steps = [(0,) if n == 1 else (-1, 0, 1) for n in cells]
     offsets = np.array([o for o in itertools.product(*steps) if o >= (0, 0, 0)])
-    index = np.argwhere(np.ones(tuple(cells)))
-    around = (index[:, None] + offsets) % cells
-    around = np.asarray(np.ravel_multi_index(tuple(np.moveaxis(around, -1, 0)), tuple(cells)))
-    points = np.concatenate([fractions @ box, np.full((1, 3), np.nan)]).astype(np.float32)
-    images = _images(box, reach)
-    lattice = [np.asarray(a, np.float32) for a in (box, np.linalg.inv(box), images, reach)]
-    at_once = max(1, min(n_cells, _TILE // (most * most * len(offsets))))
     occupied = np.flatnonzero(counts)
-    for begin in range(0, len(occupied), at_once):
-        used = min(at_once, len(occupied) - begin)
-        some = occupied[np.minimum(np.arange(begin, begin + at_once), len(occupied) - 1)]
-        own, others = members[some], members[around[some]].reshape(at_once, -1)
-        points_of = points[own], points[others]
-        few = own.size * others.shape[1] * len(images) < _FEW
-        near = _near(np, *points_of, *lattice) if few else _compiled_near(*points_of, *lattice)
-        yield _in_rows(np.asarray(near), own, others, n_atoms, used)
+    around = (np.argwhere(np.ones(tuple(cells)))[occupied, None] + offsets) % cells
+    around = np.asarray(np.ravel_multi_index(tuple(np.moveaxis(around, -1, 0)), tuple(cells)))
+    others = members[around].reshape(len(occupied), -1)
+    return members[occupied], others, others.shape[1]
 
 
 def _rounded(count: int) -> int:
@@ -269,10 +293,11 @@ def _rounded(count: int) -> int:
     return max(step * -(-count // step), step)
 
 
-def _near(xp, centers, others, box, inverse, images, reach):
+def _near(xp, centers, others, box, inverse, images, reach, span):
     """Whether pairs (C, n, m) of the points (C, n, 3) and (C, m, 3) Å are within `reach`.
 
-    The array functions are those of `xp`, NumPy or jax.numpy.
+    Point k of the second array must be from 1 to `span` places after that of the first.  The array
+    functions are those of `xp`, NumPy or jax.numpy.
     """
     d = [others[:, None, :, k] - centers[:, :, None, k] for k in range(3)]
     turns = [xp.round(sum(d[a] * inverse[a, k] for a in range(3))) for k in range(3)]
@@ -284,8 +309,8 @@ def _near(xp, centers, others, box, inverse, images, reach):
     near = within(images[0])
     for image in images[1:]:
         near |= within(image)
-    # Within a cell, which comes first, each pair is needed once.
-    return near & (xp.arange(centers.shape[1])[:, None] < xp.arange(others.shape[1]))
+    places = xp.arange(others.shape[1]) - xp.arange(centers.shape[1])[:, None]
+    return near & (places > 0) & (places <= span)
 
 
 _compiled_near = jax.jit(partial(_near, jnp))
@@ -304,25 +329,23 @@ def _images(box: np.ndarray, reach: float) -> np.ndarray:
     return turns[np.argsort(abs(turns).sum(axis=1), kind="stable")] @ box
 
 
-def _in_rows(near, own, others, n_atoms: int, used: int) -> np.ndarray:
+def _in_rows(near, own, others, n_atoms: int) -> np.ndarray:
     """Sort pairs into rows (2, P) of `ROW` pairs with the same first atom.
 
     Args:
         near: (C, n, m) flags.
         own, others: (C, n) and (C, m) atom indices.
         n_atoms: index of padding.
-        used: number of the first cells that are not padding.
     """
-    near, own, others = near[:used], own[:used], others[:used]
     n, m = own.shape[1], others.shape[1]
     flat = np.flatnonzero(near)
-    counts = near.reshape(-1, m).sum(axis=1)
+    counts = np.diff(np.searchsorted(flat, m * np.arange(own.size + 1)))
     rows = -(-counts // ROW)
-    first, start = ROW * (np.cumsum(rows) - rows), np.cumsum(counts) - counts
-    lines = np.repeat(np.arange(used * n), counts)
     out = np.full((2, ROW * int(rows.sum())), n_atoms, np.int32)
     out[0] = np.repeat(own.ravel(), ROW * rows)
-    out[1, np.arange(len(flat)) + np.repeat(first - start, counts)] = others.ravel()[
-        flat - lines * m + (lines // n) * m
-    ]
+    lines = np.arange(own.size)
+    # From the place in `near` to the place in `others`, and from the pair to its place in a row.
+    to_other = np.repeat((lines // n - lines) * m, counts)
+    to_place = np.repeat(ROW * (np.cumsum(rows) - rows) - np.cumsum(counts) + counts, counts)
+    out[1, to_place + np.arange(len(flat))] = others.ravel().take(flat + to_other)
     return out
