@@ -95,10 +95,11 @@ class Particles:
             raise InputError(f"{who}: the position of atom {atom} is not finite; correct it")
         if (self.numbers < 0).any() or (self.numbers >= len(chemical_symbols)).any():
             raise InputError(f"{who}: atomic numbers must be from 0 to {len(chemical_symbols) - 1}")
-        if not np.array_equal(np.flatnonzero(self.numbers == 0), np.sort(self.sites.atoms)):
-            missing = np.setxor1d(np.flatnonzero(self.numbers == 0), self.sites.atoms)
+        wrong = np.setxor1d(np.flatnonzero(self.numbers == 0), self.sites.atoms)
+        if len(wrong) or len(np.unique(self.sites.atoms)) < len(self.sites):
+            particle = f"particle {wrong[0]}" if len(wrong) else "each virtual site"
             raise InputError(
-                f"{who}: particle {missing[0]} must be both a virtual site and of the element 0"
+                f"{who}: {particle} must be one virtual site and have the atomic number 0"
             )
         heavy = self.numbers > 0
         if (self.masses[heavy] <= 0.0).any() or (self.masses[~heavy] != 0.0).any():

@@ -88,6 +88,10 @@ def make_files(folder: Path) -> None:
     _write_molecules(folder, SMILES)
     for name in ("x.prmtop", "x.mol2", "x.top", "x.xml"):
         write_force_field(folder / name, potential)
+    system = jaxff.System.read(SYSTEM)
+    system = system.select(np.flatnonzero(system.molecules < 6))
+    for name in ("s.prmtop", "s.top", "s.xml"):
+        system.write(folder / name)
     jaxff.save(folder / "gaff.npz", potential)
     jaxff.save(folder / "class2.npz", jaxff.gaff(molecule, charges="gasteiger", form="class2"))
     rng = np.random.default_rng(0)
@@ -137,6 +141,7 @@ def _write_extxyz(path: Path, data: Dataset) -> None:
 
 MD = ("--steps", "20", "--record-every", "5", "--dt", "0.5", "--temperature", "100")
 SCAN = ("--torsion", TORSION, "--points", "4")
+SYSTEM = Path(__file__).parent / "data" / "systems" / "eth_tip4pew.prmtop"
 LABEL = ("--calculator", "gaff.npz", "--workers", "1")
 SIZES = ("-n", "12", "--valid", "6", "--test", "6")
 
@@ -168,6 +173,11 @@ def _coordinates(path):
     return {"coordinates": read_inpcrd(path)}
 
 
+def _system(*paths):
+    system = jaxff.System.read(*paths, constraints="h-bonds")
+    return {"coordinates": system.positions, "numbers": system.numbers, "bonds": system.bonds}
+
+
 def _trajectory(path):
     frames = read_trajectory(path)
     return {"coordinates": frames["positions"], **{k: v for k, v in frames.items()}}
@@ -186,6 +196,9 @@ READERS = (
     (_force_field, ("x.top", "x.gro")),
     (_force_field, ("x.xml", "m.pdb")),
     (_coordinates, ("x.inpcrd",)),
+    (_system, ("s.prmtop", "s.rst7")),
+    (_system, ("s.top", "s.gro")),
+    (_system, ("s.xml", "s.pdb")),
     *((_trajectory, (f"trajectory.{form}",)) for form in ("extxyz", "h5", "dcd")),
 )
 # Command line, and the files or folders of which one file may be damaged.

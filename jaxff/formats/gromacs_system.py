@@ -41,6 +41,7 @@ def read_system(path: Path, coordinates: Path) -> tuple[Particles, Tables]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
     gro = read_gro(coordinates)
+    _check_sites(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # OpenMM leaves the files open
@@ -88,6 +89,33 @@ def read_system(path: Path, coordinates: Path) -> tuple[Particles, Tables]:
     except InputError as error:
         known = str(path) in str(error) or str(coordinates) in str(error)
         raise error if known else InputError(f"{path}: {error}") from error
+
+
+def _check_sites(path: Path) -> None:
+    """Check the atoms of virtual sites; for wrong ones OpenMM ends the process.
+
+    Raises:
+        InputError: the file is not text, or an atom of a virtual site does not exist.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a text file; give a GROMACS topology") from error
+    section, count = "", 0
+    for number, line in enumerate(lines):
+        words = line.partition(";")[0].split()
+        if line.lstrip().startswith("["):
+            section = line.strip(" []\t")
+            count = 0 if section == "moleculetype" else count
+        elif words and not words[0].startswith("#") and section == "atoms":
+            count += 1
+        elif words and section.startswith("virtual_sites"):
+            atoms = words[: 1 + int(section[-1])] if section[-1].isdigit() else []
+            if not all(a.isdecimal() and 1 <= int(a) <= count for a in atoms):
+                raise InputError(
+                    f"{path}: line {number + 1}: the atoms of a virtual site must be from 1 to "
+                    f"{count}; correct the line"
+                )
 
 
 def _box(values: list[float], path) -> np.ndarray | None:
