@@ -98,6 +98,7 @@ class System(Particles):
         values = {f.name: getattr(particles, f.name) for f in fields(Particles)}
         system = cls(**values, tables=tables)
         system._check_bonds(coordinates)
+        system._check_waters(topology)
         return system.constrained(constraints, rigid_water=rigid_water)
 
     def write(self, path: str | Path) -> list[Path]:
@@ -133,6 +134,22 @@ class System(Particles):
                 f"{coordinates}: the bond of atoms {i} ({self.atom_names[i]}) and {j} "
                 f"({self.atom_names[j]}) is {length[worst]:.1f} Å long; give the coordinates with "
                 "the same order of atoms and with their box"
+            )
+
+    def _check_waters(self, topology) -> None:
+        """Check that water molecules are neutral.
+
+        Raises:
+            InputError: a water molecule is charged, because its virtual site is missing.
+        """
+        waters = self.waters[:, 0]
+        charges = np.bincount(self.molecules, self.tables.charges)[self.molecules[waters]]
+        if (np.abs(charges) > 0.05).any():
+            k = int(np.argmax(np.abs(charges)))
+            raise InputError(
+                f"{topology}: the water molecule of atom {waters[k]} has the charge "
+                f"{charges[k]:+.3f} e, so a virtual site of the water model is missing or has no "
+                "charge; make the topology again with all sites of the model"
             )
 
     # -- changes --------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Systems: reading and writing, virtual sites and constraints, compared with OpenMM."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -252,6 +253,14 @@ def reordered(tmp_path):
 def test_files_that_do_not_belong_together(files, message, tmp_path):
     with pytest.raises(InputError, match=message):
         System.read(*files(tmp_path))
+
+
+def test_a_water_model_without_the_charge_of_its_site(tmp_path):
+    system = read("opc")
+    charges = np.where(system.numbers == 0, 0.0, system.tables.charges)
+    system = system.replace(tables=dataclasses.replace(system.tables, charges=charges))
+    with pytest.raises(InputError, match=r"has the charge \+1.358 e, so a virtual site"):
+        System.read(*system.write(tmp_path / "x.prmtop"))
 
 
 def test_coordinates_without_virtual_sites_are_completed(tmp_path):
