@@ -147,9 +147,9 @@ def number(default: Any = MISSING, unit: str = "", *, text: str = "", **limits: 
     return _field(default, NumberRule(unit=unit, **limits), text)
 
 
-def count(default: Any = MISSING, *, least: int = 1) -> Any:
-    """Return a field for a whole number of at least `least`; for `default` see `number`."""
-    return _field(default, NumberRule(least=least, whole=True))
+def count(default: Any = MISSING, *, least: int = 1, text: str = "") -> Any:
+    """Return a field for a whole number of at least `least`; see `number` for the others."""
+    return _field(default, NumberRule(least=least, whole=True), text)
 
 
 def random_seed(default: Any = 0) -> Any:
@@ -157,9 +157,9 @@ def random_seed(default: Any = 0) -> Any:
     return _field(default, SEED)
 
 
-def choice(default: Any, choices: tuple[str | None, ...]) -> Any:
-    """Return a field for one of several names."""
-    return _field(default, ChoiceRule(choices))
+def choice(default: Any, choices: tuple[str | None, ...], text: str = "") -> Any:
+    """Return a field for one of several names; `text` is the help text for the command line."""
+    return _field(default, ChoiceRule(choices), text)
 
 
 def flag(default: bool, text: str = "") -> Any:

@@ -22,6 +22,8 @@ EV = ELEMENTARY_CHARGE / KCAL_MOL_SI  # kcal/mol in one eV
 HARTREE = HARTREE_SI / KCAL_MOL_SI  # kcal/mol in one hartree
 KJ_MOL = 1.0 / CALORIE  # kcal/mol in one kJ/mol
 
+BAR = 1e5 * 1e-30 / KCAL_MOL_SI  # kcal/mol/Å³ in one bar
+
 # e²/(4π ε0) in kcal/mol Å/e²
 COULOMB = ELEMENTARY_CHARGE**2 / (4.0 * math.pi * VACUUM_PERMITTIVITY) / KCAL_MOL_SI * 1e10
 # AMBER's value, from its charge unit (e × 18.2223), which AMBER topologies and GAFF use.

@@ -22,6 +22,7 @@ from jaxff.commands.shared import load_potential, load_start, say_unknown
 from jaxff.errors import InputError
 from jaxff.md.ensembles import ENSEMBLES, Ensemble
 from jaxff.md.settings import Output, Stop
+from jaxff.settings import ChoiceRule
 
 HELP = "Run molecular dynamics with a model."
 MORE = "Repeat the command to continue an interrupted simulation exactly."
@@ -253,6 +254,13 @@ def _ensemble_option(sub, name: str, setting: Field, kinds: list[str]) -> None:
         sub.add_argument(_flag(name), action="store_const", const=True, help=text)
         return
     rule = setting.metadata["rule"]
+    if isinstance(rule, ChoiceRule) or rule.whole:
+        known = rule.choices if isinstance(rule, ChoiceRule) else None
+        sub.add_argument(
+            _flag(name), choices=known, type=str if known else positive(int),
+            help=f"{users}{setting.metadata['help']} (default {setting.default})",
+        )  # fmt: skip
+        return
     kind = positive(float) if rule.above == 0.0 else not_negative
     default = "" if setting.default is None else f" (default {setting.default:g})"
     sub.add_argument(

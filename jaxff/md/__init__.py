@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 # The settings import no JAX.  Everything else is imported when it is first used, so that the
 # command line can read the ensembles quickly.
-from jaxff.md.ensembles import CSVR, ENSEMBLES, NVE, Ensemble, Langevin, NoseHoover
+from jaxff.md.ensembles import CSVR, ENSEMBLES, NPT, NVE, Ensemble, Langevin, NoseHoover
 from jaxff.md.settings import Output, Start, Stop
 
 if TYPE_CHECKING:
     from jaxff.md.descent import Descent, Minimum
+    from jaxff.md.masses import repartition
     from jaxff.md.minimization import minimize
     from jaxff.md.record import Run
     from jaxff.md.simulation import ExtrapolationError, SimulationError, simulate
@@ -29,6 +30,7 @@ _MODULES = {
     "minimize": "minimization",
     "open_trajectory": "trajectory",
     "read_trajectory": "trajectory",
+    "repartition": "masses",
     "simulate": "simulation",
     "simulate_stack": "stacked",
 }
@@ -36,6 +38,7 @@ _MODULES = {
 __all__ = [
     "CSVR",
     "ENSEMBLES",
+    "NPT",
     "NVE",
     "Descent",
     "Ensemble",
@@ -52,6 +55,7 @@ __all__ = [
     "minimize",
     "open_trajectory",
     "read_trajectory",
+    "repartition",
     "simulate",
     "simulate_stack",
 ]

@@ -7,160 +7,28 @@ that the command line starts quickly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from jaxff import units
 from jaxff.errors import InputError
-from jaxff.settings import Settings, flag, is_traced, number
+from jaxff.md.ensemble import Ensemble, Thermostat
+from jaxff.settings import choice, count, flag, is_traced, number
 
 if TYPE_CHECKING:
-    import jax
-
+    from jaxff.md.barostats import Coupling
+    from jaxff.md.ensemble import Number
     from jaxff.md.integrators import Bath, Core, Scheme
-
-    Number = float | np.ndarray | jax.Array
-    Temperature = Number | Sequence[float]
+    from jaxff.md.rigid import Rigid
 
 # A Nosé-Hoover chain with fewer steps in its relaxation time is unstable.
 CHAIN_STEPS = 2.0
-
-
-@dataclass(frozen=True)
-class Ensemble(Settings):
-    """Settings of all ensembles.
-
-    Numbers may be JAX tracers; their range is then not checked.
-
-    Attributes:
-        temperature: K; one number, or one for each replica.
-        dt: time step, fs.
-        name: name on the command line and in files.
-        conserves_energy: whether exact dynamics conserve the total energy.
-        conserves_momentum: whether a step conserves the direction of the total momentum.
-        scales_velocities: whether the thermostat scales all velocities by one factor.
-        reversible: whether `rollout` can differentiate the dynamics.
-
-    Raises:
-        InputError: a number out of its range.
-    """
-
-    name: ClassVar[str]
-    conserves_energy: ClassVar[bool] = False
-    conserves_momentum: ClassVar[bool] = True
-    scales_velocities: ClassVar[bool] = False
-    reversible: ClassVar[bool] = False
-
-    temperature: Temperature = number(
-        300.0, "K", least=0.0, several=True, text="temperature; one, or one for each replica"
-    )
-    _: KW_ONLY
-    dt: Number = number(0.5, "fs", above=0.0, text="time step")
-
-    @property
-    def last_temperature(self) -> Any:
-        """Temperature at the last step, K; one number, or one for each replica."""
-        return self.temperature
-
-    @property
-    def removes_rotation(self) -> bool:
-        """Whether rotation of a free molecule as a whole is removed."""
-        return self.scales_velocities
-
-    @property
-    def rate(self) -> Any:
-        """Rate of the thermostat, () 1/fs; 0 without a thermostat."""
-        return 0.0
-
-    def settings(self) -> dict[str, Any]:
-        """The name and all settings as JSON values."""
-        return {"ensemble": self.name, **asdict(self)}
-
-    def temperatures(self, replicas: int | None) -> tuple[Any, Any]:
-        """Temperatures at the first and at the last step, each () or (R,) K.
-
-        Args:
-            replicas: number R of replicas, or None for one molecule.
-
-        Raises:
-            InputError: the numbers of temperatures and replicas differ.
-        """
-        both = self.temperature, self.last_temperature
-        shape = () if replicas is None else (replicas,)
-        for value in both:
-            if np.size(value) > 1 and np.shape(value) != shape:
-                need = (
-                    "one molecule: give one temperature, or set replicas" if replicas is None
-                    else f"{replicas} replicas: give one temperature, or one for each replica"
-                )  # fmt: skip
-                raise InputError(f"there are {np.size(value)} temperatures for {need}")
-        if any(map(is_traced, both)):
-            import jax.numpy as jnp
-
-            first, last = (jnp.broadcast_to(jnp.asarray(x, float), shape) for x in both)
-        else:
-            first, last = (np.broadcast_to(np.asarray(x, float), shape) for x in both)
-        return first, last
-
-    def bath(self, steps: int, dtype, replicas: int | None = None, first: int = 0) -> Bath:
-        """Return the settings of the thermostat as arrays.
-
-        Args:
-            steps: number of steps from the first to the last temperature.
-            dtype: type of the arrays.
-            replicas: number of replicas, or None for one molecule.
-            first: number of the step with the first temperature.
-
-        Raises:
-            InputError: the numbers of temperatures and replicas differ.
-        """
-        import jax.numpy as jnp
-
-        from jaxff.md.integrators import Bath
-
-        begin, end = self.temperatures(replicas)
-        heating = (end - begin) / steps
-        values = (
-            units.BOLTZMANN * (begin - heating * first),
-            units.BOLTZMANN * heating,
-            self.rate * self.dt,
-        )
-        return Bath(*(jnp.broadcast_to(jnp.asarray(x, dtype), begin.shape) for x in values))
-
-    @staticmethod
-    def initial_state(core: Core, key, bath: Bath, scheme: Scheme) -> Any:
-        """Return the initial state of jax-md.
-
-        Args:
-            core: positions, momenta, forces and masses.
-            key: JAX random key.
-            bath: settings of the thermostat.
-            scheme: choices that determine the compiled code.
-        """
-        from jaxff.md import integrators
-
-        return integrators.state_with_key(core, key)
-
-    @staticmethod
-    def step(force_fn: Callable, state, bath: Bath, t, scheme: Scheme) -> Any:
-        """Return the state of jax-md after one step.
-
-        Args:
-            force_fn: function from positions (N, 3) Å to forces (N, 3) kcal/mol/Å.
-            state: the present state of jax-md.
-            bath: settings of the thermostat.
-            t: () integer, number of earlier steps.
-            scheme: choices that determine the compiled code.
-        """
-        raise NotImplementedError
-
-    @staticmethod
-    def inverse_scale(bath: Bath) -> Any:
-        """Inverse () of the factor by which a reversible step scales momenta."""
-        return 1.0
+# Barostats, and the numbers of axes that they change together.
+BAROSTATS = ("rescaling", "monte-carlo")
+AXES = {"isotropic": (3,), "semi-isotropic": (2, 1)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,29 +62,12 @@ class NVE(Ensemble):
         return integrators.plain_state(core)
 
     @staticmethod
-    def step(force_fn: Callable, state, bath: Bath, t, scheme: Scheme) -> Any:
+    def step(
+        force_fn: Callable, state, bath: Bath, t, scheme: Scheme, rigid: Rigid | None = None
+    ) -> Any:
         from jaxff.md import integrators
 
-        return integrators.velocity_verlet(force_fn, state)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thermostat(Ensemble):
-    """Settings of all thermostats.
-
-    Attributes:
-        final_temperature: temperature of the last step, K; it changes at a constant rate.  One
-            number, or one for each replica (None: constant temperature).
-    """
-
-    final_temperature: Temperature | None = number(
-        None, "K", least=0.0, several=True,
-        text="temperature of the last step, reached at a constant rate",
-    )  # fmt: skip
-
-    @property
-    def last_temperature(self) -> Any:
-        return self.temperature if self.final_temperature is None else self.final_temperature
+        return integrators.velocity_verlet(force_fn, state, rigid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,10 +95,12 @@ class Langevin(Thermostat):
         return self.friction / 1000.0
 
     @staticmethod
-    def step(force_fn: Callable, state, bath: Bath, t, scheme: Scheme) -> Any:
+    def step(
+        force_fn: Callable, state, bath: Bath, t, scheme: Scheme, rigid: Rigid | None = None
+    ) -> Any:
         from jaxff.md import integrators
 
-        return integrators.langevin(force_fn, state, bath, t)
+        return integrators.langevin(force_fn, state, bath, t, rigid)
 
     @staticmethod
     def inverse_scale(bath: Bath) -> Any:
@@ -317,10 +170,12 @@ class NoseHoover(_Scaling):
         return integrators.state_with_chain(core, bath, scheme.degrees_of_freedom)
 
     @staticmethod
-    def step(force_fn: Callable, state, bath: Bath, t, scheme: Scheme) -> Any:
+    def step(
+        force_fn: Callable, state, bath: Bath, t, scheme: Scheme, rigid: Rigid | None = None
+    ) -> Any:
         from jaxff.md import integrators
 
-        return integrators.nose_hoover(force_fn, state, bath, t)
+        return integrators.nose_hoover(force_fn, state, bath, t, rigid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,12 +195,69 @@ class CSVR(_Scaling):
     name: ClassVar[str] = "csvr"
 
     @staticmethod
-    def step(force_fn: Callable, state, bath: Bath, t, scheme: Scheme) -> Any:
+    def step(
+        force_fn: Callable, state, bath: Bath, t, scheme: Scheme, rigid: Rigid | None = None
+    ) -> Any:
         from jaxff.md import integrators
 
-        return integrators.csvr(force_fn, state, bath, t, scheme.degrees_of_freedom)
+        return integrators.csvr(force_fn, state, bath, t, scheme.degrees_of_freedom, rigid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NPT(Langevin):
+    """Constant temperature and pressure: Langevin dynamics with a barostat, in a periodic box.
+
+    The barostat scales the box and the centres of mass of molecules; see `jaxff.md.barostats`.
+    Source: Bernetti and Bussi, J. Chem. Phys. 153, 114107 (2020), for the barostat "rescaling".
+
+    Attributes:
+        temperature: K; one number, or one for each replica.
+        pressure: bar.
+        barostat: "rescaling" (stochastic cell rescaling) or "monte-carlo" (attempted changes of the
+            volume).
+        scaling: "isotropic" or "semi-isotropic" (x and y together, z independently).
+        pressure_relaxation: relaxation time of the volume with "rescaling", fs.
+        compressibility: estimate of the isothermal compressibility, 1/bar.  Only the relaxation of
+            the volume depends on it (default: water).
+        barostat_every: number of steps between changes of the box.
+        friction: 1/ps.
+        dt: time step, fs.
+        final_temperature: see `Thermostat`.
+
+    Raises:
+        InputError: a number out of its range, or an unknown barostat or scaling.
+    """
+
+    name: ClassVar[str] = "npt"
+    reversible: ClassVar[bool] = False
+
+    pressure: Number = number(1.0, "bar", least=0.0, text="pressure")
+    barostat: str = choice("rescaling", BAROSTATS, text="barostat")
+    scaling: str = choice("isotropic", tuple(AXES), text="axes that change together")
+    pressure_relaxation: Number = number(
+        1000.0, "fs", above=0.0, text="relaxation time of the volume"
+    )
+    compressibility: Number = number(4.5e-5, "1/bar", above=0.0, text="estimated compressibility")
+    barostat_every: int = count(10, text="steps between changes of the box")
+
+    @property
+    def coupling(self) -> Coupling | None:
+        from jaxff.md.barostats import Coupling
+
+        return Coupling(self.barostat, AXES[self.scaling], self.barostat_every)
+
+    def bath(self, steps: int, dtype, replicas: int | None = None, first: int = 0) -> Bath:
+        import jax.numpy as jnp
+
+        from jaxff.md.barostats import Pressure
+
+        bath = super().bath(steps, dtype, replicas, first)
+        fraction = self.barostat_every * self.dt / self.pressure_relaxation
+        values = self.pressure * units.BAR, self.compressibility / units.BAR * fraction
+        values = (jnp.broadcast_to(jnp.asarray(x, dtype), bath.kT.shape) for x in values)
+        return bath._replace(barostat=Pressure(*values))
 
 
 ENSEMBLES: dict[str, type[Ensemble]] = {
-    ensemble.name: ensemble for ensemble in (NVE, Langevin, NoseHoover, CSVR)
+    ensemble.name: ensemble for ensemble in (NVE, Langevin, NoseHoover, CSVR, NPT)
 }

@@ -13,6 +13,7 @@ from jaxff.errors import InputError
 from jaxff.md import kinetics
 from jaxff.md.ensembles import Ensemble
 from jaxff.md.integrate import Frame
+from jaxff.md.lists import built, reads
 from jaxff.md.settings import Stop
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
@@ -100,19 +101,21 @@ class Guard:
         """Return the first fault in F frames (a leading axis), or None."""
         alone = frames.positions.ndim == 3
         if alone:
-            frames = Frame(*(x[:, None] for x in frames))
+            frames = jax.tree.map(lambda x: x[:, None], frames)
         with np.errstate(invalid="ignore", over="ignore"):
             # Comparisons with NaN are false, so non-finite values pass the other two checks.
             bad = self._not_finite(frames) | self._broken(frames) | self._exploded(frames)
         if not bad.any():
             return None
         frame, replica = map(int, np.argwhere(bad)[0])
-        one = Frame(*(x[frame, replica] for x in frames))
+        one = jax.tree.map(lambda x: x[frame, replica], frames)
         limits = (np.broadcast_to(x, bad.shape)[0, replica] for x in (self.freedom, self.energy))
         return Fault(frame, None if alone else replica, *self._describe(one, *limits))
 
     def _not_finite(self, frames):
-        parts = [np.isfinite(x).reshape(*x.shape[:2], -1).all(axis=2) for x in frames]
+        parts = [
+            np.isfinite(x).reshape(*x.shape[:2], -1).all(axis=2) for x in jax.tree.leaves(frames)
+        ]
         return ~np.all(parts, axis=0)
 
     def _broken(self, frames):
@@ -179,7 +182,7 @@ def starting_lengths(molecule: Molecule, positions) -> np.ndarray:
     return lengths
 
 
-def strongest_term(potential: Potential, positions, atoms) -> str | None:
+def strongest_term(potential: Potential, positions, atoms, box=None) -> str | None:
     """Return the name of the term with the strongest force on given atoms.
 
     A force that is not finite counts as the strongest.
@@ -188,13 +191,19 @@ def strongest_term(potential: Potential, positions, atoms) -> str | None:
         potential: the potential.
         positions: (N, 3) Å.
         atoms: indices of atoms; empty for all atoms.
+        box: (3, 3) Å, lattice vectors as rows, or None.
 
     Returns:
         The name, or None if a position is not finite.
     """
     if not np.isfinite(positions).all():
         return None
-    slopes = jax.jit(jax.jacrev(potential.program.terms, argnums=1))(potential.params, positions)
+    used = reads(potential.program, potential.params)
+    space = box if "box" in used else None
+    neighbor = None if box is None else built(potential, positions, box)
+    slopes = jax.jit(jax.jacrev(potential.program.terms, argnums=1))(
+        potential.params, positions, space, neighbor
+    )
     chosen = list(atoms) or slice(None)
     strength = {name: np.abs(np.asarray(slope)[chosen]).max() for name, slope in slopes.items()}
     return max(strength, key=lambda name: np.nan_to_num(strength[name], nan=np.inf), default=None)

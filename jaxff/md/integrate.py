@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxff.groups import StackGroup
 from jaxff.md.integrators import CORRECT_EVERY, Bath, Scheme, corrected
+from jaxff.md.rigid import Rigid
 from jaxff.potential import Params, Program
 
 # Largest memory of the frames of a chunk, bytes, and largest number of frames.
@@ -28,6 +29,7 @@ class Frame(NamedTuple):
         forces: (N, 3) kcal/mol/Å.
         potential, kinetic: () energies, kcal/mol.
         origin: (3,) integers, see `jaxff.md.origin`.
+        box: (3, 3) Å, lattice vectors as rows, or None.
     """
 
     positions: Any
@@ -36,6 +38,12 @@ class Frame(NamedTuple):
     potential: Any
     kinetic: Any
     origin: Any
+    box: Any = None
+
+
+def part(frames: Frame, index) -> Frame:
+    """The arrays of some frames, selected along the first axis by an index."""
+    return jax.tree.map(lambda x: x[index], frames)
 
 
 def chunk_frames(state) -> int:
@@ -53,6 +61,7 @@ def run_chunk(
     t,
     n_frames,
     every,
+    rigid: Rigid | None = None,
 ):
     """Run `n_frames` × `every` steps.
 
@@ -67,6 +76,7 @@ def run_chunk(
         t: () integer, number of earlier steps.
         n_frames: () integer, at most `chunk_frames(state)`.
         every: () integer, steps between frames; 0 records the initial state.
+        rigid: constraints and virtual sites, or None.
 
     Returns:
         The last `moving`, and a `Frame` with room for `chunk_frames(state)` frames, of which the
@@ -88,9 +98,9 @@ def run_chunk(
         def force_fn(R):
             return -jax.grad(program.energy, argnums=1)(params, R)
 
-        return scheme.ensemble.step(force_fn, state, bath, t, scheme)
+        return scheme.ensemble.step(force_fn, state, bath, t, scheme, rigid)
 
-    advance, correct = advance_one, partial(corrected, scheme)
+    advance, correct = advance_one, partial(corrected, scheme, rigid)
     if state.position.ndim == 3:
         axis = program.params_axis
         observe, correct = jax.vmap(observe, in_axes=(axis, 0, 0)), jax.vmap(correct)

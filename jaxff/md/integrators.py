@@ -18,7 +18,9 @@ import jax.numpy as jnp
 
 from jaxff import units
 from jaxff.md import kinetics, origin
+from jaxff.md.barostats import Coupling, Pressure
 from jaxff.md.noise import normal
+from jaxff.md.rigid import Rigid
 
 CHAIN_LENGTH = 3
 # Steps between corrections: removal of the overall motion that rounding adds, moves of the origin.
@@ -32,6 +34,8 @@ class Scheme(NamedTuple):
         ensemble: class of the ensemble, see `jaxff.md.ensembles`.
         degrees_of_freedom: number for thermostats that scale all velocities.
         remove_motion: whether translation and rotation of the molecule are kept at zero.
+        periodic: whether the atoms are in a periodic box, in which only translation is removed.
+        coupling: choices of the barostat, or None.
         move_origin: whether the origin follows the molecule, see `jaxff.md.origin`.
     """
 
@@ -39,6 +43,8 @@ class Scheme(NamedTuple):
     degrees_of_freedom: int = 0
     remove_motion: bool = False
     move_origin: bool = False
+    periodic: bool = False
+    coupling: Coupling | None = None
 
     @property
     def corrects(self) -> bool:
@@ -47,17 +53,19 @@ class Scheme(NamedTuple):
 
 
 class Bath(NamedTuple):
-    """Settings of a thermostat; with replicas each field has a leading axis.
+    """Settings of thermostat and barostat; with replicas each field has a leading axis.
 
     Attributes:
         kT: () Boltzmann's constant times the temperature at step 0, kcal/mol.
         heating: () change of kT per step, kcal/mol.
         rate: () friction of Langevin dynamics or inverse relaxation time, 1/step.
+        barostat: settings of the barostat, or None.
     """
 
     kT: jax.Array
     heating: jax.Array
     rate: jax.Array
+    barostat: Pressure | None = None
 
     def kT_after(self, t):
         """Return kT, () kcal/mol, for the step after the first t steps."""
@@ -109,7 +117,7 @@ def state_with_chain(core: Core, bath: Bath, degrees_of_freedom: int):
     return _make(NVTNoseHooverState, *core, _chain().update_mass(chain, bath.kT))
 
 
-def corrected(scheme: Scheme, state, where):
+def corrected(scheme: Scheme, rigid: Rigid | None, state, where):
     """Correct a state and its origin `where` (3,), and return both.
 
     Rounding errors in translation and rotation are removed, and the origin is moved near the
@@ -117,37 +125,53 @@ def corrected(scheme: Scheme, state, where):
     """
     if scheme.remove_motion:
         masses = state.mass[:, 0]
-        velocities = kinetics.without_rotation(masses, state.position, state.velocity, jnp)
-        state = state.set(momentum=state.mass * velocities)
+        if scheme.periodic:
+            velocities = kinetics.without_translation(masses, state.velocity, jnp)
+        else:
+            velocities = kinetics.without_rotation(masses, state.position, state.velocity, jnp)
+        state = projected(state.set(momentum=state.mass * velocities), rigid)
     return origin.moved(state, where) if scheme.move_origin else (state, where)
 
 
-def velocity_verlet(force_fn: Callable, state):
-    """Return the state after a step of velocity Verlet.
+def projected(state, rigid: Rigid | None):
+    """Return the state with momenta that change no constrained distance."""
+    if rigid is None:
+        return state
+    return state.set(momentum=rigid.projected(state.position, state.momentum, state.mass))
+
+
+def velocity_verlet(force_fn: Callable, state, rigid: Rigid | None):
+    """Return the state after a step of velocity Verlet, with constraints after RATTLE.
+
+    Source: Andersen, J. Comput. Phys. 52, 24 (1983).
 
     Args:
         force_fn: function from positions (N, 3) Å to forces (N, 3) kcal/mol/Å.
         state: the present state of jax-md.
+        rigid: constraints and virtual sites, or None.
     """
-    state = _drift(_kick(state, 0.5), 1.0)
-    return _kick(state.set(force=force_fn(state.position)), 0.5)
+    state = _drift(_kick(state, 0.5), 1.0, rigid)
+    return projected(_kick(state.set(force=force_fn(state.position)), 0.5), rigid)
 
 
-def langevin(force_fn: Callable, state, bath: Bath, t):
-    """Return the state after a step of BAOAB; see `Ensemble.step`.
+def langevin(force_fn: Callable, state, bath: Bath, t, rigid: Rigid | None):
+    """Return the state after a step of BAOAB, or g-BAOAB with constraints; see `Ensemble.step`.
 
-    Source: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34.
+    Momenta are projected once, at the end: the drifts remove the parts along constraints from kicks
+    and noise.
+    Source: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34; with constraints Proc. R.
+    Soc. A 472, 20160138 (2016).
     """
     kT, noise = bath.kT_after(t), _noise(state, t)
-    state = _drift(_kick(state, 0.5), 0.5)
+    state = _drift(_kick(state, 0.5), 0.5, rigid)
     keep = jnp.exp(-bath.rate)
     spread = jnp.sqrt(kT * -jnp.expm1(-2.0 * bath.rate) * state.mass)
     state = state.set(momentum=keep * state.momentum + spread * noise)
-    state = _drift(state, 0.5)
-    return _kick(state.set(force=force_fn(state.position)), 0.5)
+    state = _drift(state, 0.5, rigid)
+    return projected(_kick(state.set(force=force_fn(state.position)), 0.5), rigid)
 
 
-def nose_hoover(force_fn: Callable, state, bath: Bath, t):
+def nose_hoover(force_fn: Callable, state, bath: Bath, t, rigid: Rigid | None):
     """Return the state after a step with a Nosé-Hoover chain; see `Ensemble.step`.
 
     Source: Tuckerman et al., J. Phys. A 39, 5629 (2006).
@@ -155,20 +179,20 @@ def nose_hoover(force_fn: Callable, state, bath: Bath, t):
     kT = bath.kT_after(t)
     chain = _chain().update_mass(state.chain.set(tau=1.0 / bath.rate), kT)
     momentum, chain = _chain().half_step(state.momentum, chain, kT)
-    state = velocity_verlet(force_fn, state.set(momentum=momentum))
+    state = velocity_verlet(force_fn, state.set(momentum=momentum), rigid)
     chain = chain.set(kinetic_energy=_kinetic(state.momentum, state.mass))
     momentum, chain = _chain().half_step(state.momentum, chain, kT)
     return state.set(momentum=momentum, chain=chain)
 
 
-def csvr(force_fn: Callable, state, bath: Bath, t, degrees_of_freedom: int):
+def csvr(force_fn: Callable, state, bath: Bath, t, degrees_of_freedom: int, rigid: Rigid | None):
     """Return the state after a step of velocity rescaling; see `Ensemble.step`.
 
     Source: Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7; for the sign
     of the factor, Bussi and Parrinello, Comput. Phys. Commun. 179, 26 (2008).
     """
     kT, noise = bath.kT_after(t), _noise(state, t).ravel()[:degrees_of_freedom]
-    state = velocity_verlet(force_fn, state)
+    state = velocity_verlet(force_fn, state, rigid)
     keep = jnp.exp(-bath.rate)
     # Target kinetic energy of one degree of freedom divided by the present total kinetic energy.
     ratio = 0.5 * kT / _kinetic(state.momentum, state.mass)
@@ -190,7 +214,15 @@ def _kick(state, steps):
     return momentum_step(state, steps)
 
 
-def _drift(state, steps):
+def _drift(state, steps, rigid: Rigid | None):
+    if rigid is not None:
+        moves = steps * state.velocity
+        # The momenta change by the correction itself: differences of positions have fewer digits.
+        correction = rigid.correction(state.position, moves, state.mass)
+        momentum = state.momentum + state.mass * correction / steps
+        return state.set(
+            position=rigid.placed(state.position + moves + correction), momentum=momentum
+        )
     from jax_md import simulate, space
 
     _, shift = space.free()

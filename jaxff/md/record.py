@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxff.md import kinetics, origin
+from jaxff.md.barostats import Molecules
 from jaxff.md.extrapolation import Extrapolation, Watch
 from jaxff.md.integrate import Frame
 from jaxff.md.settings import Output
-from jaxff.md.state import State
+from jaxff.md.state import State, arrays_of
 from jaxff.md.trajectory import Writer, open_trajectory, resume_trajectory
 from jaxff.molecule import Molecule
 from jaxff.store import Store
@@ -35,8 +37,9 @@ class Run:
         potential_energies, kinetic_energies: (F,) kcal/mol.
         temperatures: (F,) K, from kinetic energies and `degrees_of_freedom`.
         times: (F,) fs since the start; no axis of replicas.
+        boxes: (F, 3, 3) Å, lattice vectors as rows; None in vacuum.
         degrees_of_freedom: () or (R,), 3N for Langevin dynamics, otherwise 3N minus the number
-            of degrees of freedom without kinetic energy.
+            of degrees of freedom without kinetic energy.  Constrained distances are subtracted.
         state: last state; pass it to `simulate` to continue.
         seconds: wall-clock time of the dynamics without compilation, s.
         compile_seconds: wall-clock time of the compilation, s.
@@ -58,6 +61,12 @@ class Run:
     compile_seconds: float = 0.0
     ns_per_day: float = 0.0
     extrapolation: Extrapolation | None = None
+    boxes: np.ndarray | None = None
+
+    @property
+    def rebuilds(self) -> int:
+        """Number of times that the neighbour list was built since the start of the simulation."""
+        return self.state.rebuilds
 
 
 def quantities(frames: Frame, dt: float, degrees_of_freedom: np.ndarray) -> dict[str, Any]:
@@ -68,7 +77,8 @@ def quantities(frames: Frame, dt: float, degrees_of_freedom: np.ndarray) -> dict
         dt: time step, fs.
         degrees_of_freedom: () or (R,).
     """
-    frames = Frame(*(x.astype(float) for x in frames))
+    frames = jax.tree.map(lambda x: x.astype(float), frames)
+    boxes = {} if frames.box is None else {"boxes": frames.box}
     return {
         "positions": origin.absolute(frames.positions, frames.origin),
         "velocities": frames.displacements / dt,
@@ -76,18 +86,23 @@ def quantities(frames: Frame, dt: float, degrees_of_freedom: np.ndarray) -> dict
         "potential_energies": frames.potential,
         "kinetic_energies": frames.kinetic,
         "temperatures": kinetics.temperature(frames.kinetic, degrees_of_freedom),
+        **boxes,
     }
 
 
 @dataclass
 class Record:
-    """The frames recorded so far in memory and in files, and the present state."""
+    """The frames recorded so far in memory and in files, and the present state.
+
+    Files contain wrapped positions if `wrap` contains the molecules.
+    """
 
     state: State
     files: list[Writer]
     output: Output
     store: Store
     watch: Watch
+    wrap: Molecules | None = None
     seconds: float = 0.0
     compile_seconds: float = 0.0
     parts: list[dict[str, np.ndarray]] = field(default_factory=list)
@@ -101,7 +116,10 @@ class Record:
         shared = {"times": steps * self.state.dt, "steps": steps}
         for r, file in enumerate(self.files):
             alone = self.state.replicas is None
-            file.append({**{k: v if alone else v[:, r] for k, v in part.items()}, **shared})
+            one = {k: v if alone else v[:, r] for k, v in part.items()}
+            if self.wrap is not None:
+                one["positions"] = wrapped(one["positions"], one["boxes"], self.wrap)
+            file.append({**one, **shared})
         if not self.output.keep:
             part |= {k: part[k][:0] for k in ("positions", "velocities", "forces")}
         self.parts.append({**part, "times": shared["times"]})
@@ -114,12 +132,13 @@ class Record:
     def save(self) -> None:
         """Write the present state to the trajectory files, and then to the restart file."""
         marks = [file.mark() for file in self.files]
-        arrays = self.state.dynamics, self.state.origin
-        found = self.watch.result()
+        found, neighbor = self.watch.result(), self.state.neighbor
         self.store.save(
             {
-                "arrays": arrays, "step": self.state.step, "marks": marks,
+                "arrays": arrays_of(self.state), "step": self.state.step, "marks": marks,
                 "compared": None if found is None else asdict(found),
+                "capacity": None if neighbor is None else neighbor.capacity,
+                "rebuilds": self.state.rebuilds,
             }
         )  # fmt: skip
         self.saved = clock.perf_counter()
@@ -146,6 +165,21 @@ class Record:
         """Simulated time of all replicas together per day of wall-clock time, ns."""
         simulated = (self.state.step - self.first_step) * self.state.dt
         return (self.state.replicas or 1) * simulated * 0.0864 / max(self.seconds, 1e-9)
+
+
+def wrapped(positions: np.ndarray, boxes: np.ndarray, molecules: Molecules) -> np.ndarray:
+    """Positions (F, N, 3) Å of whole molecules whose centres of mass are in the box.
+
+    Args:
+        positions: (F, N, 3) Å.
+        boxes: (F, 3, 3) Å, lattice vectors as rows.
+        molecules: the molecules.
+    """
+    out = np.empty_like(positions)
+    for f, (R, box) in enumerate(zip(positions, boxes, strict=True)):
+        images = np.floor(np.asarray(molecules.centres(R), float) @ np.linalg.inv(box))
+        out[f] = R - (images @ box)[molecules.index]
+    return out
 
 
 def trajectories(

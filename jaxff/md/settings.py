@@ -77,6 +77,8 @@ class Output(Settings):
         overwrite: whether to start a new simulation even if `restart` exists.
         keep: whether the returned `Run` contains positions, velocities and forces.  If not, these
             arrays have no frames, which saves memory in long simulations.
+        wrap: whether files contain each molecule of a periodic box, as a whole, in the image whose
+            centre of mass is in the box.  If not, molecules are never moved to another image.
 
     Raises:
         InputError: `every` is not a positive whole number, or `path` equals `restart`.
@@ -87,6 +89,7 @@ class Output(Settings):
     restart: str | Path | None = None
     overwrite: bool = flag(False)
     keep: bool = flag(True)
+    wrap: bool = flag(False)
 
     def __post_init__(self):
         super().__post_init__()

@@ -13,17 +13,18 @@ import jax
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.md import guard
+from jaxff.md import blocks, guard
+from jaxff.md.blocks import Medium, Moving
 from jaxff.md.ensembles import Ensemble, Langevin
 from jaxff.md.extrapolation import Watch, check_can_stop
 from jaxff.md.guard import Fault, Guard
-from jaxff.md.integrate import Frame, chunk_frames, run_chunk
+from jaxff.md.integrate import Frame, chunk_frames, part, run_chunk
 from jaxff.md.integrators import Bath
 from jaxff.md.record import Record, Run, trajectories
+from jaxff.md.rigid import Rigid
 from jaxff.md.settings import Output, Start, Stop, checked_steps
-from jaxff.md.state import State, continued_state, first_state
+from jaxff.md.state import State, arrays_of, continued_state, first_state, restored
 from jaxff.md.trajectory import format_of
-from jaxff.molecule import Molecule
 from jaxff.potential import Params, Potential
 from jaxff.store import Store
 
@@ -57,7 +58,7 @@ class ExtrapolationError(SimulationError):
 
 def simulate(
     potential: Potential,
-    molecule: Molecule,
+    molecule: Any,
     ensemble: Ensemble = Langevin(),
     *,
     steps: int = 10_000,
@@ -66,13 +67,13 @@ def simulate(
     stop: Stop = Stop(),
     progress: Progress | None = None,
 ) -> Run:
-    """Run molecular dynamics of a molecule in vacuum.
+    """Run molecular dynamics of a molecule in vacuum or of a system in a periodic box.
 
     Args:
         potential: a potential of the molecule in any atom order.  Numbers have the type of the
             parameters.
-        molecule: elements, masses and starting geometry.
-        ensemble: `NVE`, `Langevin`, `NoseHoover` or `CSVR`.
+        molecule: a `Molecule`, or a `System` with its box, constraints and virtual sites.
+        ensemble: `NVE`, `Langevin`, `NoseHoover`, `CSVR` or, in a box, `NPT`.
         steps: number of steps, a multiple of `output.every`.
         start: `Start`, or the `state` of a `Run` to continue from.  A different potential is then
             possible, but it must have the same precision and the same invariance to translation
@@ -103,7 +104,8 @@ class Simulation:
     Attributes:
         potential: the potential, in the atom order of the molecule.
         params: parameters of the potential, including derived ones.
-        molecule: elements, masses and bonds.
+        molecule: the molecule or system.
+        medium: its constraints, virtual sites and molecules.
         ensemble: settings of the ensemble.
         output: recorded frames and files.
         bath: settings of the thermostat.
@@ -118,7 +120,8 @@ class Simulation:
 
     potential: Potential
     params: Params
-    molecule: Molecule
+    molecule: Any
+    medium: Medium
     ensemble: Ensemble
     output: Output
     bath: Bath
@@ -134,7 +137,7 @@ class Simulation:
     def of(
         cls,
         potential: Potential,
-        molecule: Molecule,
+        molecule: Any,
         ensemble: Ensemble,
         steps: int,
         start: Start | State,
@@ -163,7 +166,7 @@ class Simulation:
         store = Store(
             output.restart, _request(state, molecule, ensemble, steps, start, output), "simulation"
         )
-        current, contents = _restarted(state, start, output, store)
+        current, contents = _restarted(state, potential, start, output, store)
         marks = contents.get("marks")
         if current.step >= last:
             raise InputError(
@@ -173,21 +176,36 @@ class Simulation:
         params = potential.program.jit_ready(potential.params)
         bath = _spread(bath, state.replicas)
         return cls(
-            potential, params, molecule, ensemble, output, bath, store, first=state,
+            potential, params, molecule, Medium.of(molecule), ensemble, output, bath, store,
+            first=state,
             fresh=isinstance(start, Start) and marks is None, state=current, last=last, marks=marks,
             compared=contents.get("compared"),
         )  # fmt: skip
 
     def advance(self, state: State, n_frames: int, every: int) -> tuple[State, Frame]:
         """Return the state after `n_frames` × `every` steps, and frames in NumPy arrays."""
-        moving = _spread((state.dynamics, state.origin), state.replicas)
-        (dynamics, origin), frames = run_chunk(
-            self.potential.program, state.scheme, self.params, moving, self.bath, state.step,
-            n_frames, every,
-        )  # fmt: skip
-        frames = Frame(*(np.asarray(x)[:n_frames] for x in frames))
-        step = state.step + n_frames * every
-        return replace(state, dynamics=dynamics, origin=origin, step=step), frames
+        program, step = self.potential.program, state.step
+        if state.cell is not None:
+            moving, neighbor = _spread(
+                (Moving(state.dynamics, state.cell), state.neighbor), state.replicas
+            )
+            (dynamics, cell), neighbor, rebuilds, frames = blocks.advance(
+                program, state.scheme, self.params, self.medium, moving, neighbor, self.bath,
+                (step, n_frames, every),
+            )  # fmt: skip
+            state = replace(
+                state, dynamics=dynamics, cell=cell, neighbor=neighbor,
+                rebuilds=state.rebuilds + rebuilds,
+            )  # fmt: skip
+        else:
+            moving = _spread((state.dynamics, state.origin), state.replicas)
+            (dynamics, origin), frames = run_chunk(
+                program, state.scheme, self.params, moving, self.bath, step, n_frames, every,
+                self.medium.rigid,
+            )  # fmt: skip
+            state = replace(state, dynamics=dynamics, origin=origin)
+        frames = jax.tree.map(lambda x: np.asarray(x)[:n_frames], frames)
+        return replace(state, step=step + n_frames * every), frames
 
     def run(self, stop: Stop, progress: Progress | None = None) -> Run:
         """Run the simulation; for arguments and errors see `simulate`."""
@@ -198,7 +216,7 @@ class Simulation:
         _, frames = self.advance(self.first, 1, 0)  # compiles, and observes the start
         compile_seconds = clock.perf_counter() - begun
         watch = Guard.of(
-            self.molecule, Frame(*(x[0] for x in frames)), self.first.degrees_of_freedom,
+            self.molecule, part(frames, 0), self.first.degrees_of_freedom,
             self.ensemble, stop,
         )  # fmt: skip
         if (fault := watch.fault(frames)) is not None:
@@ -216,7 +234,8 @@ class Simulation:
             files = trajectories(self.output, self.molecule, self.first.replicas, self.marks)
             for file in files:
                 stack.enter_context(closing(file))
-            record = Record(self.state, files, self.output, self.store, watched)
+            wrap = self.medium.molecules if self.output.wrap else None
+            record = Record(self.state, files, self.output, self.store, watched, wrap)
             record.compile_seconds = compile_seconds
             if self.fresh:
                 record.add(frames, np.array([self.first.step]))
@@ -229,10 +248,10 @@ class Simulation:
                 steps = before.step + every * np.arange(1, len(frames.potential) + 1)
                 fault = watch.fault(frames)
                 n = len(steps) if fault is None else fault.frame
-                left = watched.compare(Frame(*(x[:n] for x in frames)), steps)
+                left = watched.compare(part(frames, slice(n)), steps)
                 n = left if watched.stops and left is not None else n
                 kept = np.flatnonzero(self._is_recorded(steps[:n]))
-                record.add(Frame(*(x[kept] for x in frames)), steps[kept])
+                record.add(part(frames, kept), steps[kept])
                 record.state = after
                 if n < len(steps):
                     count = kept[-1] + 1 if len(kept) else 0
@@ -280,13 +299,12 @@ class Simulation:
                 break
             before = state
         step = before.step + 1 + fault.frame
-        last = self.advance(before, fault.frame, 1)[0].dynamics.position
-        here = (np.asarray(last), frames.positions[fault.frame])
-        if fault.replica is not None:
-            here = tuple(x[fault.replica] for x in here)
-        term = guard.strongest_term(self.potential, here[1], fault.atoms) or guard.strongest_term(
-            self.potential, here[0], fault.atoms
-        )
+        last = self.advance(before, fault.frame, 1)[0]
+        r = () if fault.replica is None else fault.replica
+        here, term = part(frames, fault.frame), None
+        for R, box in ((here.positions, here.box), (last.dynamics.position, last.box)):
+            box = None if box is None else box[r]
+            term = term or guard.strongest_term(self.potential, np.asarray(R)[r], fault.atoms, box)
         kept = f"; earlier frames are in {record.files[0].path}" if record.files else ""
         run = record.run()
         if run.extrapolation is not None and run.extrapolation.outside:
@@ -301,17 +319,25 @@ class Simulation:
 
 
 def _request(
-    state: State, molecule: Molecule, ensemble: Ensemble, steps: int, start: Start | State,
+    state: State, molecule: Any, ensemble: Ensemble, steps: int, start: Start | State,
     output: Output,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the settings that must be the same when a simulation is continued."""
     begin = start if isinstance(start, Start) else Start()
     ramp = ensemble.last_temperature != ensemble.temperature
+    constraints = Rigid.of(molecule)
+    system = {} if state.cell is None and constraints is None else {
+        "box": state.box,
+        "masses": np.asarray(molecule.masses),
+        "constraints": None if constraints is None else constraints.lengths(),
+        "wrap": output.wrap,
+    }  # fmt: skip
     return {
         "potential": state.potential,
         "elements": molecule.numbers,
         "positions": state.positions,
         **ensemble.settings(),
+        **system,
         "every": output.every,
         "seed": begin.seed,
         "replicas": state.replicas,
@@ -322,7 +348,7 @@ def _request(
 
 
 def _restarted(
-    state: State, start: Start | State, output: Output, store: Store
+    state: State, potential: Potential, start: Start | State, output: Output, store: Store
 ) -> tuple[State, dict[str, Any]]:
     """Return the state and the other contents of the restart file, or `state` and {}.
 
@@ -334,11 +360,8 @@ def _restarted(
             f"{store.path}: a restart file and a state to continue from exclude each other; give "
             "only one of them"
         )
-    contents = None if output.overwrite else store.load({"arrays": (state.dynamics, state.origin)})
-    if contents is None:
-        return state, {}
-    dynamics, origin = contents["arrays"]
-    return replace(state, dynamics=dynamics, origin=origin, step=contents["step"]), contents
+    contents = None if output.overwrite else store.load({"arrays": arrays_of(state)})
+    return (state, {}) if contents is None else (restored(state, potential, contents), contents)
 
 
 def _spread(tree, replicas: int | None):

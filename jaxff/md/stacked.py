@@ -20,10 +20,11 @@ from jaxff.md.extrapolation import Watch
 from jaxff.md.guard import Guard
 from jaxff.md.integrate import Frame, chunk_frames, run_chunk
 from jaxff.md.integrators import Core, Scheme, scaled_masses
+from jaxff.md.motion import degrees_of_freedom, starting_velocities
 from jaxff.md.record import Run, quantities
 from jaxff.md.settings import Output, Start, Stop, checked_steps
 from jaxff.md.simulation import SimulationError
-from jaxff.md.state import State, degrees_of_freedom, fingerprint, starting_velocities
+from jaxff.md.state import State, fingerprint
 from jaxff.molecule import Molecule
 from jaxff.padding import ghost_positions, with_ghosts
 
@@ -151,7 +152,7 @@ class _GroupSimulation:
             self.group, self.scheme, self.params, (dynamics, origin), self.bath, step, n_frames,
             every,
         )  # fmt: skip
-        return dynamics, Frame(*(np.asarray(x)[:n_frames] for x in frames))
+        return dynamics, jax.tree.map(lambda x: np.asarray(x)[:n_frames], frames)
 
     def run(self, steps: int, every: int, stop: Stop) -> list[Run]:
         """Run, and return the run of each molecule."""
@@ -161,7 +162,7 @@ class _GroupSimulation:
         parts, dynamics, step = [first], self.dynamics, 0
         guards = []
         for k, (_, molecule) in enumerate(self.members):
-            frame = Frame(*(x[0] for x in self.frames_of(first, k)))
+            frame = jax.tree.map(lambda x: x[0], self.frames_of(first, k))
             guards.append(Guard.of(molecule, frame, self.freedom[k], self.ensemble, stop))
         begun = clock.perf_counter()
         while step < steps:
@@ -224,4 +225,4 @@ class _GroupSimulation:
 
 def _joined(chunks: Sequence[Frame]) -> Frame:
     """Join the frames of all chunks, in float64."""
-    return Frame(*(np.concatenate(x).astype(float) for x in zip(*chunks, strict=True)))
+    return jax.tree.map(lambda *x: np.concatenate(x).astype(float), *chunks)

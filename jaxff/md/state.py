@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -11,10 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.md import kinetics
+from jaxff.md import lists
 from jaxff.md import origin as origins
+from jaxff.md.barostats import Cell
 from jaxff.md.ensembles import Ensemble
 from jaxff.md.integrators import Bath, Core, Scheme, scaled_masses
+from jaxff.md.motion import (
+    check_motion,
+    degrees_of_freedom,
+    forces,
+    invariance_in_box,
+    invariances,
+    starting_velocities,
+    vectors,
+)
+from jaxff.md.rigid import Rigid, dynamic_masses
 from jaxff.md.settings import Start
 from jaxff.molecule import Molecule
 from jaxff.npz import digest
@@ -34,7 +46,10 @@ class State:
         invariant: whether translation of the molecule leaves the energy unchanged, and whether
             rotation does.
         dynamics: state of jax-md, with positions relative to `origin`.
-        origin: (3,) or (R, 3) integers, see `jaxff.md.origin`; zero in float64.
+        origin: (3,) or (R, 3) integers, see `jaxff.md.origin`; zero in float64 and in boxes.
+        cell: the periodic box, or None.
+        neighbor: neighbour list of the potential, or None.
+        rebuilds: number of times that the neighbour list was built during the steps.
     """
 
     scheme: Scheme
@@ -45,6 +60,9 @@ class State:
     invariant: tuple[bool, bool]
     dynamics: Any
     origin: Any
+    cell: Cell | None = None
+    neighbor: Any = None
+    rebuilds: int = 0
 
     @property
     def replicas(self) -> int | None:
@@ -58,62 +76,111 @@ class State:
         return origins.absolute(self.dynamics.position, self.origin)
 
     @property
+    def box(self) -> np.ndarray | None:
+        """Box (3, 3) or (R, 3, 3) Å in float64, lattice vectors as rows; None in vacuum."""
+        return None if self.cell is None else np.asarray(self.cell.box, float)
+
+    @property
     def velocities(self) -> np.ndarray:
         """Velocities (N, 3) or (R, N, 3), Å/fs, in float64."""
         return np.asarray(self.dynamics.velocity, float) / self.dt
 
 
 def first_state(
-    potential: Potential, molecule: Molecule, ensemble: Ensemble, start: Start, bath: Bath
+    potential: Potential, molecule: Any, ensemble: Ensemble, start: Start, bath: Bath
 ) -> State:
     """Return the state at step 0, in the precision of the potential.
 
     Args:
         potential: the potential, in the atom order of the molecule.
-        molecule: elements, masses and geometry.
+        molecule: a molecule, or a system in a box.
         ensemble: settings of the ensemble.
         start: positions, velocities, replicas and seed.
         bath: settings of the thermostat.
 
     Raises:
-        InputError: an array has a wrong shape or is not finite, or the thermostat would scale
-            velocities that are zero.
+        InputError: an array has a wrong shape or is not finite, the thermostat would scale
+            velocities that are zero, or the ensemble needs a box.
     """
+    dtype, n_atoms, replicas = potential.dtype, molecule.n_atoms, start.replicas
     positions = molecule.positions if start.positions is None else start.positions
-    positions = _vectors("positions", positions, molecule.n_atoms, start.replicas)
-    invariant = invariances(potential, positions)
-    velocities = starting_velocities(molecule, ensemble, positions, start, invariant)
-    freedom = degrees_of_freedom(molecule.masses, ensemble, positions, velocities, invariant)
+    positions = vectors("positions", positions, n_atoms, replicas)
+    rigid, weights = Rigid.of(molecule), dynamic_masses(molecule)
+    if rigid is not None:
+        positions = rigid.starts(positions, weights)
+    cell, neighbor = surroundings(potential, molecule, ensemble, positions, replicas)
+    if cell is None:
+        invariant = invariances(potential, positions)
+    else:
+        one = jax.tree.map(lambda x: x if replicas is None else x[0], (cell, neighbor))
+        invariant = invariance_in_box(
+            lambda R: forces(potential, jnp.asarray(R, dtype), *one),
+            positions.reshape(-1, n_atoms, 3)[0],
+        )
+    velocities = starting_velocities(molecule, ensemble, positions, start, invariant, rigid)
+    freedom = degrees_of_freedom(
+        molecule.masses, ensemble, positions, velocities, invariant,
+        0 if rigid is None else rigid.count,
+    )  # fmt: skip
     if ensemble.scales_velocities:
-        _check_motion(molecule, ensemble, velocities, invariant)
-    single = jnp.finfo(potential.dtype).bits < 64
-    scheme = Scheme(type(ensemble), move_origin=invariant[0] and single)
+        check_motion(molecule, ensemble, velocities, invariant, freedom)
+    single = jnp.finfo(dtype).bits < 64
+    scheme = Scheme(
+        type(ensemble), move_origin=invariant[0] and single and cell is None,
+        periodic=cell is not None, coupling=ensemble.coupling,
+    )  # fmt: skip
     if ensemble.scales_velocities:
         scheme = scheme._replace(
             degrees_of_freedom=int(freedom.min()),
-            remove_motion=invariant[1] and molecule.n_atoms > 1,
+            remove_motion=invariant[cell is None] and n_atoms > 1,
         )
-    dtype = potential.dtype
     origin = np.zeros(positions[..., 0, :].shape, np.int32)
     if scheme.move_origin:
         origin = origins.nearest(positions)
     R = jnp.asarray(origins.relative(positions, origin), dtype)
     displacements = jnp.asarray(velocities * ensemble.dt, dtype)
-    masses = jnp.asarray(scaled_masses(molecule.masses, ensemble.dt), dtype)[:, None]
+    masses = jnp.asarray(scaled_masses(weights, ensemble.dt), dtype)[:, None]
     masses = jnp.broadcast_to(masses, (*R.shape[:-2], *masses.shape))
-    core = Core(R, masses * displacements, forces(potential, R), masses)
+    core = Core(R, masses * displacements, forces(potential, R, cell, neighbor), masses)
     build = partial(type(ensemble).initial_state, scheme=scheme)
-    if start.replicas is None:
+    if replicas is None:
         keys = jax.random.key(start.seed)
     else:
-        seeds = np.array([start.seed + r for r in range(start.replicas)])
+        seeds = np.array([start.seed + r for r in range(replicas)])
         keys = jax.vmap(jax.random.key)(seeds)
         build = jax.vmap(build)
     dynamics = build(core, keys, bath)
     return State(
         scheme, float(ensemble.dt), 0, freedom, fingerprint(potential), invariant, dynamics,
-        jnp.asarray(origin),
+        jnp.asarray(origin), cell, neighbor,
     )  # fmt: skip
+
+
+def surroundings(
+    potential: Potential, molecule: Any, ensemble: Ensemble, positions, replicas: int | None
+) -> tuple[Cell | None, Any]:
+    """Return the box and the neighbour list at the start, or None and None in vacuum.
+
+    Args:
+        potential: the potential.
+        molecule: a molecule, or a system in a box.
+        ensemble: settings of the ensemble.
+        positions: (N, 3) or (R, N, 3) Å.
+        replicas: number R of replicas, or None for one system.
+
+    Raises:
+        InputError: the ensemble or the potential needs a box.
+    """
+    box = getattr(molecule, "box", None)
+    if box is None:
+        if ensemble.coupling is not None:
+            raise InputError(
+                f"{ensemble.name} changes a box, but {molecule.name or 'the molecule'} has "
+                "none: give a system in a box, or choose another ensemble"
+            )
+        return None, None
+    cell = Cell.of(box, replicas, potential.dtype)
+    return cell, lists.built(potential, jnp.asarray(positions, potential.dtype), cell.box)
 
 
 def continued_state(
@@ -136,6 +203,7 @@ def continued_state(
         ("dt", state.dt, ensemble.dt),
         ("number of atoms", n_atoms, molecule.n_atoms),
         ("precision", state.dynamics.position.dtype, potential.dtype),
+        ("barostat", state.scheme.coupling, ensemble.coupling),
     ):
         if old != new:
             raise InputError(
@@ -143,7 +211,7 @@ def continued_state(
                 "start a new simulation from the positions and velocities of the state"
             )
     masses = np.asarray(state.dynamics.mass, float).reshape(-1, n_atoms)
-    wanted = scaled_masses(molecule.masses, ensemble.dt)
+    wanted = scaled_masses(dynamic_masses(molecule), ensemble.dt)
     if not np.allclose(masses, wanted, rtol=1e-5, atol=0.0):
         raise InputError(
             "the state to continue from has other atoms or another atom order; give the molecule "
@@ -152,20 +220,52 @@ def continued_state(
     checksum = fingerprint(potential)
     if checksum == state.potential:
         return state  # its forces are those of the last step to the last bit
-    if invariances(potential, state.positions) != state.invariant:
-        raise InputError(
-            "the potential of the state and the new one differ in their invariance to translation "
-            "or rotation; start a new simulation from the positions and velocities of the state"
-        )
-    dynamics = state.dynamics.set(force=forces(potential, state.dynamics.position))
-    return replace(state, potential=checksum, dynamics=dynamics)
+    neighbor = None
+    if state.cell is None:
+        if invariances(potential, state.positions) != state.invariant:
+            raise InputError(
+                "the potential of the state and the new one differ in their invariance to "
+                "translation or rotation; start a new simulation from the positions and velocities "
+                "of the state"
+            )
+    else:
+        neighbor = lists.built(potential, state.dynamics.position, state.cell.box)
+    force = forces(potential, state.dynamics.position, state.cell, neighbor)
+    dynamics = state.dynamics.set(force=force)
+    return replace(state, potential=checksum, dynamics=dynamics, neighbor=neighbor)
 
 
-def forces(potential: Potential, R):
-    """Forces, kcal/mol/Å, with the shape of the positions, (N, 3) or (R, N, 3) Å."""
-    if R.ndim == 2:
-        return potential.forces(R)
-    return jnp.asarray(potential.predict(R)[1], R.dtype)
+def arrays_of(state: State) -> Any:
+    """The arrays of a state from which `restored` makes the same state again.
+
+    A neighbour list is described by the positions and the box at which it was built.
+    """
+    arrays = (state.dynamics, state.origin)
+    if state.cell is None:
+        return arrays
+    neighbor = state.neighbor
+    reference = None if neighbor is None else (neighbor.positions, neighbor.box)
+    return *arrays, state.cell, reference
+
+
+def restored(state: State, potential: Potential, contents: Mapping[str, Any]) -> State:
+    """The state in a restart file.
+
+    Args:
+        state: the state at the start of the simulation.
+        potential: the potential.
+        contents: "arrays" of `arrays_of`, "step", "capacity" and "rebuilds".
+    """
+    dynamics, origin, *rest = contents["arrays"]
+    state = replace(state, dynamics=dynamics, origin=origin, step=contents["step"])
+    if not rest:
+        return state
+    cell, reference = rest
+    neighbor = None
+    if reference is not None:
+        # The same pairs in the same order give the same forces to the last bit.
+        neighbor = lists.built(potential, *reference, contents["capacity"])
+    return replace(state, cell=cell, neighbor=neighbor, rebuilds=contents["rebuilds"])
 
 
 def fingerprint(potential: Potential) -> str:
@@ -187,120 +287,3 @@ def _field(value):
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}:{value.__qualname__}"
     return repr(value)
-
-
-def invariances(potential: Potential, positions) -> tuple[bool, bool]:
-    """Whether translation leaves the energy unchanged, and whether rotation does.
-
-    The answers follow from the net force and the net torque at a distorted geometry.
-
-    Args:
-        potential: a potential of N atoms.
-        positions: (N, 3) or (R, N, 3) Å; the first geometry is used.
-    """
-    rng = np.random.default_rng(0)
-    first = positions.reshape(-1, *positions.shape[-2:])[0]
-    R = jnp.asarray(first + 0.05 * rng.standard_normal(first.shape))
-    # The shape is that of the positions, so that the function for the first forces is compiled.
-    F = forces(potential, jnp.broadcast_to(R, positions.shape))
-    # The torque is computed with the positions as rounded to the dtype of the potential.
-    dtype, R, F = F.dtype, np.asarray(R, float), np.asarray(F, float).reshape(-1, *R.shape)[0]
-    centred = R - R.mean(axis=0)
-    # The limit is above rounding errors, but below the net force of a weak field.
-    limit = np.sqrt(np.finfo(dtype).eps) * max(np.abs(F).sum(), 1e-6)
-    moving = np.abs(F.sum(axis=0)).max() < limit
-    torque = np.abs(np.cross(centred, F).sum(axis=0)).max()
-    return moving, moving and torque < limit * max(np.abs(centred).max(), 1.0)
-
-
-def starting_velocities(
-    molecule: Molecule,
-    ensemble: Ensemble,
-    positions: np.ndarray,
-    start: Start,
-    invariant: tuple[bool, bool],
-) -> np.ndarray:
-    """Return the initial velocities, Å/fs, in the shape of `positions`.
-
-    They are random unless `start` has velocities.  Overall translation and rotation are removed if
-    the ensemble requires it.
-
-    Args:
-        molecule: N atoms with masses.
-        ensemble: settings of the ensemble.
-        positions: (N, 3) or (R, N, 3) Å.
-        start: velocities or seed.
-        invariant: whether translation leaves the energy unchanged, and whether rotation does.
-
-    Raises:
-        InputError: the velocities have a wrong shape or are not finite.
-    """
-    masses, replicas = molecule.masses, start.replicas
-    velocities, drawn = start.velocities, start.velocities is None
-    if drawn:
-        temperatures = np.atleast_1d(ensemble.temperatures(replicas)[0])
-        draws = [np.random.default_rng(start.seed + r) for r in range(replicas or 1)]
-        pairs = zip(temperatures, draws, strict=True)
-        velocities = np.stack([kinetics.maxwell_boltzmann(masses, T, rng) for T, rng in pairs])
-        velocities = velocities[0] if replicas is None else velocities
-    velocities = _vectors("velocities", velocities, molecule.n_atoms, replicas)
-    change = ensemble.scales_velocities or (ensemble.conserves_momentum and drawn)
-    if molecule.n_atoms == 1 or not change or not invariant[0]:
-        return velocities
-    corrected = []
-    for R, v in zip(positions.reshape(-1, *positions.shape[-2:]),
-                    velocities.reshape(-1, *velocities.shape[-2:]), strict=True):  # fmt: skip
-        if invariant[1] and ensemble.removes_rotation:
-            corrected.append(kinetics.without_rotation(masses, R, v))
-        else:
-            corrected.append(kinetics.without_translation(masses, v))
-    return np.stack(corrected).reshape(velocities.shape)
-
-
-def degrees_of_freedom(
-    masses, ensemble: Ensemble, positions, velocities, invariant: tuple[bool, bool]
-) -> np.ndarray:
-    """Number () or (R,) of degrees of freedom with kinetic energy.
-
-    Args:
-        masses: (N,) amu.
-        ensemble: settings of the ensemble.
-        positions: (N, 3) or (R, N, 3) Å.
-        velocities: (N, 3) or (R, N, 3) Å/fs.
-        invariant: whether translation leaves the energy unchanged, and whether rotation does.
-    """
-    n = len(masses)
-    flat = positions.reshape(-1, n, 3), velocities.reshape(-1, n, 3)
-    if not ensemble.conserves_momentum or n == 1 or not invariant[0]:
-        conserved = [0] * len(flat[0])
-    else:
-        conserved = [kinetics.conserved_degrees(masses, R, v) for R, v in zip(*flat, strict=True)]
-        conserved = conserved if invariant[1] else np.minimum(conserved, 3)
-    return (3 * n - np.array(conserved)).reshape(positions.shape[:-2])
-
-
-def _check_motion(
-    molecule: Molecule, ensemble: Ensemble, velocities, invariant: tuple[bool, bool]
-) -> None:
-    """Raise `InputError` if the thermostat would scale velocities that are zero."""
-    name, replicas = ensemble.name, None if velocities.ndim == 2 else len(velocities)
-    if molecule.n_atoms == 1 and invariant[0]:
-        raise InputError(f"{name} cannot heat a free atom: use langevin or nve")
-    if not kinetics.kinetic_energy(molecule.masses, velocities).all():
-        raise InputError(f"{name} scales velocities: the initial velocities must not be zero")
-    if not ensemble.temperatures(replicas)[0].all():
-        raise InputError(f"{name}: the initial temperature must be above 0 K")
-
-
-def _vectors(name: str, value, n_atoms: int, replicas: int | None) -> np.ndarray:
-    """Check positions or velocities, and return them as (N, 3) or (R, N, 3)."""
-    value, shape = np.asarray(value, float), (n_atoms, 3)
-    if replicas is not None and value.shape == shape:
-        value = np.tile(value, (replicas, 1, 1))
-    wanted = shape if replicas is None else (replicas, *shape)
-    if value.shape != wanted:
-        raise InputError(f"{name} must have shape {wanted}, got {value.shape}")
-    if not np.isfinite(value).all():
-        atom = int(np.argmin(np.isfinite(value).reshape(-1, *shape).all(axis=(0, 2))))
-        raise InputError(f"the {name} of atom {atom} are not finite: correct them")
-    return value
