@@ -20,7 +20,8 @@ Array = jax.Array
 
 # Random keys of a barostat differ from those of a thermostat.
 _STREAM = 0x5CA1E
-# Largest change of the logarithm of the volume in one step of stochastic cell rescaling.
+# Largest mean change of the logarithm of the volume in one step of stochastic cell rescaling, which
+# only starting geometries with a very wrong density reach.
 LARGEST = 0.05
 # Monte Carlo: first size of the moves, attempts between changes of the size, factor of a change,
 # and the acceptance rates that are not changed.
@@ -166,8 +167,9 @@ def rescaled(energy: Energy, stale: Stale, state, cell: Cell, bath, t, scheme, m
     parts = jnp.asarray(axes, R.dtype) / 3.0
     inside = (molecules.count * kT - slopes(energy, molecules, R, cell.box, axes)) / V
     noise = jax.random.normal(_key(state, t), parts.shape, R.dtype)
-    strains = parts * gain * (inside - pressure) + jnp.sqrt(2.0 * parts * kT * gain / V) * noise
-    R, box = molecules.scaled(R, cell.box, jnp.clip(strains, -LARGEST, LARGEST), axes)
+    drift = jnp.clip(parts * gain * (inside - pressure), -LARGEST, LARGEST)
+    strains = drift + jnp.sqrt(2.0 * parts * kT * gain / V) * noise
+    R, box = molecules.scaled(R, cell.box, strains, axes)
     force = -jax.grad(energy)(R, box)
     return state.set(position=R, force=force), cell._replace(box=box), stale(R, box)
 
@@ -189,10 +191,10 @@ def monte_carlo(energy: Energy, stale: Stale, state, cell: Cell, bath, t, scheme
     new, slope = jax.value_and_grad(energy)(*trial)
     work = new - energy(R, box) + bath.barostat.pressure * (volume(trial[1]) - volume(box))
     log_ratio = (molecules.count + 1) * change - work / kT
-    accept = jnp.log(jax.random.uniform(chance, (), R.dtype)) < log_ratio
+    accept = jnp.asarray(jnp.log(jax.random.uniform(chance, (), R.dtype)) < log_ratio)
     moved = state.set(position=trial[0], force=-slope)
     state = jax.tree.map(lambda a, b: a if a is b else jnp.where(accept, a, b), moved, state)
-    counts = cell.counts + jnp.stack([jnp.ones_like(accept), accept]).astype(jnp.int32)
+    counts = cell.counts + jnp.asarray([1, accept], jnp.int32)
     done, rate = counts[0] >= ATTEMPTS, counts[1] / counts[0]
     factor = jnp.where(
         rate < ACCEPTANCE[0], 1 / FACTOR, jnp.where(rate > ACCEPTANCE[1], FACTOR, 1.0)

@@ -1,8 +1,9 @@
 """Trajectories as DCD files, a binary format of CHARMM, NAMD and OpenMM.
 
-A file contains positions in float32, little-endian, without a unit cell.  It begins with three
-Fortran records (counters, titles, number of atoms).  Each frame has three records: all x, all y and
-all z.
+A file contains positions in float32, little-endian.  It begins with three Fortran records
+(counters, titles, number of atoms).  Each frame of a periodic system begins with a record of the
+unit cell (lengths a, b, c and angles α, β, γ in degrees, in the order a γ b β α c).  Three records
+follow: all x, all y and all z.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from jaxff import units
+from jaxff.cell import box_of, lengths_and_angles
 from jaxff.errors import InputError
 from jaxff.md.frames import (
     FORMAT,
     GrowingFile,
     checked_frames,
     existing,
+    is_periodic,
     missing_frames,
+    title,
     wrong_trajectory,
 )
 from jaxff.molecule import Molecule
@@ -28,6 +32,7 @@ from jaxff.molecule import Molecule
 _COUNTERS = struct.Struct("<i4s9if10ii")
 _TITLES = struct.Struct("<2i80s80si")
 _ATOMS = struct.Struct("<3i")
+_CELL = struct.Struct("<i6di")
 HEADER_SIZE = _COUNTERS.size + _TITLES.size + _ATOMS.size
 CHARMM_VERSION = 24  # readers then expect the unit-cell flag and a float32 time step
 LARGEST = 2**31 - 1
@@ -42,12 +47,14 @@ class Counters:
         first: step of the first frame.
         every: steps between frames; 1 for fewer than two frames.
         dt: time step in AKMA units (48.888 fs); 0 before the first step.
+        periodic: whether frames have a unit cell.
     """
 
     frames: int = 0
     first: int = 0
     every: int = 1
     dt: float = 0.0
+    periodic: bool = False
 
     def grown(self, steps: np.ndarray, times: np.ndarray, path) -> Counters:
         """Return the counters after adding frames at `steps` (F,) and `times` (F,) fs.
@@ -76,14 +83,14 @@ class Counters:
             raise InputError(
                 f"{path}: step {first} is too large for a DCD file; write an .h5 or .extxyz file"
             )
-        return Counters(frames + len(steps), first, every, dt)
+        return Counters(frames + len(steps), first, every, dt, self.periodic)
 
     def record(self) -> bytes:
         """Return the first record of the file."""
         last = self.first + max(self.frames - 1, 0) * self.every
         return _COUNTERS.pack(
             84, b"CORD", self.frames, self.first, self.every, last if last <= LARGEST else 0,
-            *(0,) * 5, self.dt, *(0,) * 9, CHARMM_VERSION, 84,
+            *(0,) * 5, self.dt, int(self.periodic), *(0,) * 8, CHARMM_VERSION, 84,
         )  # fmt: skip
 
 
@@ -99,14 +106,17 @@ class DCDWriter:
     def __init__(self, path, molecule: Molecule, mark: dict | None = None):
         self._molecule = molecule
         self._file = GrowingFile(path, fresh=mark is None)
-        self.path, self._counters = self._file.path, Counters(**(mark or {}))
+        self.path, self._counters = (
+            self._file.path,
+            Counters(**(mark or {"periodic": is_periodic(molecule)})),
+        )
         try:
             if mark is None:
                 self._file.append(self._counters.record() + _description(molecule))
             else:
                 # The count must never exceed the number of frames: a cut writes it first.
                 self._file.overwrite_start(self._counters.record())
-                size = frame_size(molecule.n_atoms)
+                size = frame_size(molecule.n_atoms, self._counters.periodic)
                 self._file.cut(HEADER_SIZE + self._counters.frames * size)
         except BaseException:
             self._file.close()
@@ -118,6 +128,8 @@ class DCDWriter:
         there, n_atoms = read_header(path)
         if n_atoms != molecule.n_atoms:
             raise wrong_trajectory(path, f"the file has {n_atoms} atoms, not {molecule.n_atoms}")
+        if there.periodic != is_periodic(molecule):
+            raise wrong_trajectory(path, "only one of them is in a periodic box")
         with path.open("rb") as file:
             file.seek(_COUNTERS.size)
             if file.read(HEADER_SIZE - _COUNTERS.size) != _description(molecule):
@@ -128,11 +140,11 @@ class DCDWriter:
         return cls(path, molecule, mark)
 
     def append(self, frames) -> None:
-        arrays = checked_frames(frames, self._molecule.n_atoms)
+        arrays = checked_frames(frames, self._molecule)
         if not len(arrays["positions"]):
             return
         counters = self._counters.grown(arrays["steps"], arrays["times"], self.path)
-        self._file.append(_records(arrays["positions"]))
+        self._file.append(_records(arrays["positions"], arrays.get("boxes")))
         # The count is written after the frames, and so never exceeds their number.
         self._file.overwrite_start(counters.record())
         self._counters = counters
@@ -158,11 +170,15 @@ def read_dcd(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
     counters, n_atoms = read_header(path)
     if molecule is not None and molecule.n_atoms != n_atoms:
         raise InputError(
-            f"{path}: the frames have {n_atoms} atoms, but {molecule.formula} has "
+            f"{path}: the frames have {n_atoms} atoms, but {title(molecule)} has "
             f"{molecule.n_atoms}: give the molecule of the trajectory"
         )
-    shape = (counters.frames, 3, n_atoms + 2)
-    records = np.fromfile(path, "<f4", np.prod(shape), offset=HEADER_SIZE).reshape(shape)
+    size = frame_size(n_atoms, counters.periodic)
+    raw = np.fromfile(path, np.uint8, counters.frames * size, offset=HEADER_SIZE)
+    raw = raw.reshape(counters.frames, size)
+    cells = {"boxes": _boxes(raw[:, : _CELL.size], path)} if counters.periodic else {}
+    records = np.ascontiguousarray(raw[:, len(cells) * _CELL.size :])
+    records = records.view("<f4").reshape(counters.frames, 3, n_atoms + 2)
     if (records.view("<i4")[:, :, [0, -1]] != 4 * n_atoms).any():
         raise InputError(f"{path}: a frame is damaged; make the trajectory again")
     steps = counters.first + counters.every * np.arange(counters.frames)
@@ -170,6 +186,7 @@ def read_dcd(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
         "positions": np.ascontiguousarray(records[:, :, 1:-1].transpose(0, 2, 1)),
         "times": steps * (counters.dt * units.TIME),
         "steps": steps,
+        **cells,
     }
 
 
@@ -190,17 +207,18 @@ def read_header(path: Path) -> tuple[Counters, int]:
     sound = (head, magic, end, title) == (84, b"CORD", 84, 164) and text.startswith(FORMAT.encode())
     if not sound:
         raise InputError(f"{path}: not a DCD file that jaxff wrote; give such a file")
-    if path.stat().st_size < HEADER_SIZE + frames * frame_size(n_atoms):
+    periodic = middle[7] != 0
+    if path.stat().st_size < HEADER_SIZE + frames * frame_size(n_atoms, periodic):
         raise InputError(
             f"{path}: the header states {frames} frames, but the file ends earlier; copy or make "
             "the trajectory again"
         )
-    return Counters(frames, first, every, middle[6]), n_atoms
+    return Counters(frames, first, every, middle[6], periodic), n_atoms
 
 
-def frame_size(n_atoms: int) -> int:
-    """Size of a frame in the file, bytes."""
-    return 3 * 4 * (n_atoms + 2)
+def frame_size(n_atoms: int, periodic: bool = False) -> int:
+    """Size of a frame in the file, with a unit cell if it is periodic, bytes."""
+    return 3 * 4 * (n_atoms + 2) + periodic * _CELL.size
 
 
 def _description(molecule: Molecule) -> bytes:
@@ -210,10 +228,33 @@ def _description(molecule: Molecule) -> bytes:
     return _TITLES.pack(164, 2, first, second, 164) + _ATOMS.pack(4, molecule.n_atoms, 4)
 
 
-def _records(positions: np.ndarray) -> np.ndarray:
-    """DCD records (F, 3, N + 2), with record lengths, of positions (F, N, 3) Å."""
+def _boxes(raw: np.ndarray, path) -> np.ndarray:
+    """Boxes (F, 3, 3) Å of unit cells (F, 56) in bytes."""
+    boxes = []
+    for cell in raw:
+        head, a, gamma, b, beta, alpha, c, tail = _CELL.unpack(cell.tobytes())
+        if (head, tail) != (48, 48):
+            raise InputError(f"{path}: a unit cell is damaged; make the trajectory again")
+        boxes.append(box_of((a, b, c, alpha, beta, gamma), f"{path}: the unit cell"))
+    return np.array(boxes).reshape(-1, 3, 3)
+
+
+def _records(positions: np.ndarray, boxes: np.ndarray | None) -> np.ndarray:
+    """DCD records of frames, (F, bytes), with record lengths.
+
+    Args:
+        positions: (F, N, 3) Å.
+        boxes: (F, 3, 3) Å, or None.
+    """
     n_frames, n_atoms, _ = positions.shape
     records = np.empty((n_frames, 3, n_atoms + 2), "<f4")
     records[:, :, 1:-1] = positions.transpose(0, 2, 1)
     records.view("<i4")[:, :, [0, -1]] = 4 * n_atoms
-    return records
+    parts = [records.reshape(n_frames, -1).view(np.uint8)]
+    if boxes is not None:
+        cells = b""
+        for lengths, (alpha, beta, gamma) in map(lengths_and_angles, boxes):
+            a, b, c = lengths
+            cells += _CELL.pack(48, a, gamma, b, beta, alpha, c, 48)
+        parts.insert(0, np.frombuffer(cells, np.uint8).reshape(n_frames, _CELL.size))
+    return np.concatenate(parts, axis=1)

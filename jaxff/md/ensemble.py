@@ -130,7 +130,8 @@ class Ensemble(Settings):
             units.BOLTZMANN * heating,
             self.rate * self.dt,
         )
-        return Bath(*(jnp.broadcast_to(jnp.asarray(x, dtype), begin.shape) for x in values))
+        kT, heating, rate = (jnp.broadcast_to(jnp.asarray(x, dtype), begin.shape) for x in values)
+        return Bath(kT, heating, rate)
 
     @staticmethod
     def initial_state(core: Core, key, bath: Bath, scheme: Scheme) -> Any:

@@ -12,9 +12,12 @@ from jaxff.errors import InputError
 from jaxff.md.frames import (
     FORMAT,
     GrowingFile,
+    charge,
     checked_frames,
     existing,
+    is_periodic,
     missing_frames,
+    title,
     wrong_trajectory,
 )
 from jaxff.molecule import Molecule
@@ -23,6 +26,7 @@ COLUMNS = "species:S:1:pos:R:3:velocities:R:3:force:R:3"
 _SERIES = re.compile(
     r" time=(\S+)(?: step=(\S+))? potential_energy=(\S+) kinetic_energy=(\S+) temperature=(\S+)$"
 )
+_LATTICE = re.compile(r' Lattice="([^"]*)"')
 
 
 class ExtxyzWriter:
@@ -57,15 +61,17 @@ class ExtxyzWriter:
         return cls(path, molecule, mark)
 
     def append(self, frames) -> None:
-        positions, velocities, forces, *series = checked_frames(
-            frames, self._molecule.n_atoms
-        ).values()
-        potential, kinetic, temperature, time, step = (x.tolist() for x in series)
+        arrays = checked_frames(frames, self._molecule)
+        positions, velocities, forces, *series = arrays.values()
+        potential, kinetic, temperature, time, step = (x.tolist() for x in series[:5])
+        cells = (
+            [_lattice(box) for box in arrays["boxes"]] if "boxes" in arrays else [""] * len(time)
+        )
         table = np.concatenate([positions, velocities, forces], axis=2)
         for f, rows in enumerate(table.tolist()):
             lines = [
                 str(len(rows)),
-                f"{self._header} time={time[f]:.10g} step={step[f]:d} "
+                f"{self._header}{cells[f]} time={time[f]:.10g} step={step[f]:d} "
                 f"potential_energy={potential[f]:.10f} kinetic_energy={kinetic[f]:.10f} "
                 f"temperature={temperature[f]:.6f}",
                 *(form % tuple(row) for form, row in zip(self._rows, rows, strict=True)),
@@ -119,16 +125,29 @@ def read_extxyz(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
         "temperatures": np.array(temperature, float),
         "times": np.array(time, float),
     }
-    return arrays if None in step else {**arrays, "steps": np.array(step, int)}
+    if None not in step:
+        arrays["steps"] = np.array(step, int)
+    cells = [match[1].split() for match in map(_LATTICE.search, lines[1::n_lines]) if match]
+    if cells:
+        if list(map(len, cells)) != [9] * len(table):
+            raise InputError(f"{path}: a frame has no box; make the trajectory again")
+        arrays["boxes"] = np.array(cells, float).reshape(-1, 3, 3)
+    return arrays
 
 
 def _header(molecule: Molecule) -> str:
     from ase.io.extxyz import key_val_dict_to_str
 
-    facts = {"units": "kcal/mol Ang fs K", "format": FORMAT, "charge": molecule.charge}
+    facts = {"units": "kcal/mol Ang fs K", "format": FORMAT, "charge": charge(molecule)}
+    periodic = "T T T" if is_periodic(molecule) else "F F F"
     if name := " ".join(molecule.name.splitlines()):
         facts["name"] = name
-    return f'Properties={COLUMNS} pbc="F F F" {key_val_dict_to_str(facts)}'
+    return f'Properties={COLUMNS} pbc="{periodic}" {key_val_dict_to_str(facts)}'
+
+
+def _lattice(box: np.ndarray) -> str:
+    """Lattice vectors of a box (3, 3) Å in the comment of a frame."""
+    return f' Lattice="{" ".join(f"{x:.10f}" for x in box.ravel().tolist())}"'
 
 
 def _check(path, molecule: Molecule) -> None:
@@ -137,10 +156,10 @@ def _check(path, molecule: Molecule) -> None:
         first = [line.decode(errors="replace") for line in islice(file, molecule.n_atoms + 2)]
     if [line.split(maxsplit=1)[:1] for line in first[2:]] != [[s] for s in molecule.symbols]:
         raise wrong_trajectory(
-            path, f"the atoms are not those of {molecule.formula} in the same order"
+            path, f"the atoms are not those of {title(molecule)} in the same order"
         )
     if first[0].strip() != str(molecule.n_atoms) or not first[1].startswith(
-        f"{_header(molecule)} time="
+        f"{_header(molecule)} {'Lattice=' if is_periodic(molecule) else 'time='}"
     ):
         raise wrong_trajectory(path, "the charge, name or format differs")
 

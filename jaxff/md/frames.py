@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from jaxff.errors import InputError
 
 FORMAT = "jaxff trajectory 1"
 
-# The quantities of a frame, and the shape of each; N is the number of atoms.
+# The quantities of a frame, and the shape of each; N is the number of atoms.  Only periodic systems
+# have boxes.
 QUANTITIES = {
     "positions": ("N", 3),
     "velocities": ("N", 3),
@@ -23,23 +25,41 @@ QUANTITIES = {
     "temperatures": (),
     "times": (),
     "steps": (),
+    "boxes": (3, 3),
 }
 
 
-def checked_frames(frames: Mapping, n_atoms: int) -> dict[str, np.ndarray]:
+def is_periodic(molecule: Any) -> bool:
+    """Whether the frames of a molecule or system have boxes."""
+    return getattr(molecule, "box", None) is not None
+
+
+def title(molecule: Any) -> str:
+    """Formula of a molecule, or name of a system, for messages."""
+    return getattr(molecule, "formula", None) or molecule.name or "the system"
+
+
+def charge(molecule: Any) -> int | float:
+    """Net charge, e; that of a system is a sum of real numbers, which is rounded."""
+    value = molecule.charge
+    return round(value, 6) + 0.0 if isinstance(value, float) else value
+
+
+def checked_frames(frames: Mapping, molecule: Any) -> dict[str, np.ndarray]:
     """Return the arrays of F frames in the order of `QUANTITIES`.
 
     Args:
         frames: arrays by name, see `jaxff.md.trajectory`.
-        n_atoms: number N of atoms.
+        molecule: the molecule or system with N atoms.
 
     Raises:
         InputError: an array is missing, has a wrong shape, or is not finite.
     """
-    missing = [key for key in QUANTITIES if key not in frames]
+    wanted = [key for key in QUANTITIES if key != "boxes" or is_periodic(molecule)]
+    missing = [key for key in wanted if key not in frames]
     if missing:
         raise InputError(f"the frames lack the arrays {', '.join(missing)}: add them")
-    arrays = {key: np.asarray(frames[key]) for key in QUANTITIES}
+    arrays, n_atoms = {key: np.asarray(frames[key]) for key in wanted}, molecule.n_atoms
     n_frames = len(arrays["positions"])
     for key, array in arrays.items():
         shape = (n_frames, *(n_atoms if n == "N" else n for n in QUANTITIES[key]))

@@ -18,9 +18,12 @@ import numpy as np
 from jaxff.errors import InputError
 from jaxff.md.frames import (
     FORMAT,
+    charge,
     checked_frames,
     existing,
+    is_periodic,
     missing_frames,
+    title,
     writing,
     wrong_trajectory,
 )
@@ -36,6 +39,7 @@ DATASETS = {
     "potential_energies": "observables/potential_energy/value",
     "kinetic_energies": "observables/kinetic_energy/value",
     "temperatures": "observables/temperature/value",
+    "boxes": f"{GROUP}/box/edges/value",
     "times": TIME,
     "steps": STEP,
 }
@@ -46,6 +50,7 @@ UNITS = {
     "potential_energies": "kcal mol-1",
     "kinetic_energies": "kcal mol-1",
     "temperatures": "K",
+    "boxes": "Angstrom",
     "times": "fs",
 }
 CHUNK_BYTES = 2**16
@@ -89,13 +94,13 @@ class H5MDWriter:
         if there > wanted:
             with writing(path):
                 writer._file = writer._copy()
-                for name in DATASETS.values():
+                for name in _datasets(writer._file).values():
                     writer._file[name].resize(wanted, axis=0)
             writer._publish()
         return writer
 
     def append(self, frames) -> None:
-        arrays = checked_frames(frames, self._molecule.n_atoms)
+        arrays = checked_frames(frames, self._molecule)
         if not len(arrays["positions"]):
             return
         try:
@@ -104,8 +109,8 @@ class H5MDWriter:
                     self._file = self._second()
                 if STEP not in self._file:
                     _create(self._file, arrays)
-                for key, name in DATASETS.items():
-                    _extend(self._file[name], self._frames, arrays[key])
+                for key, array in arrays.items():
+                    _extend(self._file[DATASETS[key]], self._frames, array)
         except BaseException:
             self._discard()
             raise
@@ -139,8 +144,8 @@ class H5MDWriter:
             return self._copy()
         with _opened(self.path) as first:
             if STEP not in second and STEP in first:
-                _create(second, {key: first[name] for key, name in DATASETS.items()})
-            for name in DATASETS.values() if STEP in first else ():
+                _create(second, {key: first[name] for key, name in _datasets(first).items()})
+            for name in _datasets(first).values() if STEP in first else ():
                 begin = min(len(second[name]), self._frames)
                 _extend(second[name], begin, first[name][begin:])
         return second
@@ -204,13 +209,13 @@ def read_h5md(path, molecule: Molecule | None) -> dict[str, np.ndarray]:
             raise InputError(
                 f"{path}: the file has no frames, or jaxff did not write it; give another file"
             )
-        for key, name in DATASETS.items():
-            unit = file[name].attrs.get("unit") if name in file else UNITS.get(key)
+        for key, name in _datasets(file).items():
+            unit = file[name].attrs.get("unit")
             if unit != UNITS.get(key):
                 raise InputError(
                     f"{path}: {key} are in {unit}, but must be in {UNITS.get(key)}; convert them"
                 )
-        return {key: file[name][()] for key, name in DATASETS.items() if name in file}
+        return {key: file[name][()] for key, name in _datasets(file).items()}
 
 
 def _opened(path) -> Any:
@@ -249,13 +254,13 @@ def _describe(file, molecule: Molecule) -> None:
     particles = file.create_group(GROUP)
     box = particles.create_group("box")
     box.attrs["dimension"] = 3
-    box.attrs["boundary"] = ["none"] * 3
+    box.attrs["boundary"] = ["periodic" if is_periodic(molecule) else "none"] * 3
     species = particles.create_dataset("species", data=molecule.numbers.astype(np.int32))
     bonds = file.create_dataset("connectivity/bonds", data=molecule.bonds.astype(np.int32))
     bonds.attrs["particles_group"] = particles.ref
     for dataset in (species, bonds):
         dataset.flush()
-    facts = {"format": FORMAT, "charge": molecule.charge, "name": molecule.name}
+    facts = {"format": FORMAT, "charge": charge(molecule), "name": molecule.name}
     file.create_group("parameters").attrs.update(facts)
 
 
@@ -265,27 +270,35 @@ def _check(file, path, molecule: Molecule) -> None:
         raise wrong_trajectory(path, f"the format is not {FORMAT!r}")
     if not np.array_equal(file[f"{GROUP}/species"], molecule.numbers):
         raise wrong_trajectory(
-            path, f"the atoms are not those of {molecule.formula} in the same order"
+            path, f"the atoms are not those of {title(molecule)} in the same order"
         )
-    for name in DATASETS.values():
-        if name in file and file[name].maxshape[0] is not None:  # None: it can grow
+    boundary = [str(x) for x in file[f"{GROUP}/box"].attrs["boundary"]]
+    if (boundary[0] == "periodic") != is_periodic(molecule):
+        raise wrong_trajectory(path, "only one of them is in a periodic box")
+    for name in _datasets(file).values():
+        if file[name].maxshape[0] is not None:  # None: it can grow
             raise wrong_trajectory(path, f"the dataset {name} cannot be extended")
 
 
 def _create(file, arrays) -> None:
     """Create empty datasets with the shapes and types of `arrays`, chunked in time."""
     frames = max(1, CHUNK_BYTES // int(arrays["positions"][:1].nbytes))
-    for key, name in DATASETS.items():
-        rest = arrays[key].shape[1:]
+    for key in arrays:
+        name, rest = DATASETS[key], arrays[key].shape[1:]
         dataset = file.create_dataset(
             name, (0, *rest), arrays[key].dtype, maxshape=(None, *rest), chunks=(frames, *rest)
         )
         if key in UNITS:
             dataset.attrs["unit"] = UNITS[key]
     # Each H5MD element has a step and a time; here all elements share them.
-    for name in list(DATASETS.values())[1:6]:
-        element = file[name].parent
+    for key in (key for key in arrays if key not in ("positions", "times", "steps")):
+        element = file[DATASETS[key]].parent
         element["step"], element["time"] = file[STEP], file[TIME]
+
+
+def _datasets(file) -> dict[str, str]:
+    """The quantities in a file and the names of their datasets."""
+    return {key: name for key, name in DATASETS.items() if name in file}
 
 
 def _extend(dataset, begin: int, values: np.ndarray) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxff.potential import Params, Potential, Program
+from jaxff.potential import Params, Program
 
 SKIN = 1.0  # Å
 
@@ -17,29 +17,39 @@ def reads(program: Program, params: Params) -> set[str]:
     return {name for p in program.placed for name in p.term.reads(params[p.name])}
 
 
-def built(potential: Potential, R, box, capacity: int | None = None) -> Any:
+def built(potential: Any, R, box) -> Any:
     """Neighbour list of a potential; None if no term uses one.
 
     Args:
         potential: the potential.
         R: (N, 3) or (R, N, 3) Å.
         box: (3, 3) or (R, 3, 3) Å.
-        capacity: number of pairs for which there is room (None: chosen from the density).
     """
     if "neighbor" not in reads(potential.program, potential.params):
         return None
     if R.ndim == 2:
-        return potential.neighbors(R, box, skin=SKIN, capacity=capacity)
+        return potential.neighbors(R, box, skin=SKIN)
     each = zip(R, box, strict=True)
-    return _stacked([potential.neighbors(*one, skin=SKIN, capacity=capacity) for one in each])
+    return _stacked([potential.neighbors(*one, skin=SKIN) for one in each])
 
 
-def renewed(neighbor: Any, R, box) -> Any:
-    """The neighbour list at new positions and a new box, with room for all pairs."""
+def renewed(neighbor: Any, R, box, capacity: int = 0) -> Any:
+    """The neighbour list at new positions and a new box, with room for at least all pairs.
+
+    Args:
+        neighbor: the list, whose capacity is the least one of the new list.
+        R: (N, 3) or (R, N, 3) Å.
+        box: (3, 3) or (R, 3, 3) Å.
+        capacity: number of pairs for which there must be room.
+    """
+
+    def one(neighbor, R, box):
+        return neighbor.grown(max(capacity, neighbor.capacity)).rebuilt(R, box)
+
     if R.ndim == 2:
-        return neighbor.rebuilt(R, box)
-    each = (jax.tree.map(lambda x, r=r: x[r], neighbor) for r in range(len(R)))
-    return _stacked([one.rebuilt(R[r], box[r]) for r, one in enumerate(each)])
+        return one(neighbor, R, box)
+    each = [jax.tree.map(lambda x, r=r: x[r], neighbor) for r in range(len(R))]
+    return _stacked([one(each[r], R[r], box[r]) for r in range(len(R))])
 
 
 def outdated(neighbor: Any, R, box):

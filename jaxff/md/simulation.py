@@ -166,7 +166,7 @@ class Simulation:
         store = Store(
             output.restart, _request(state, molecule, ensemble, steps, start, output), "simulation"
         )
-        current, contents = _restarted(state, potential, start, output, store)
+        current, contents = _restarted(state, start, output, store)
         marks = contents.get("marks")
         if current.step >= last:
             raise InputError(
@@ -348,7 +348,7 @@ def _request(
 
 
 def _restarted(
-    state: State, potential: Potential, start: Start | State, output: Output, store: Store
+    state: State, start: Start | State, output: Output, store: Store
 ) -> tuple[State, dict[str, Any]]:
     """Return the state and the other contents of the restart file, or `state` and {}.
 
@@ -361,7 +361,7 @@ def _restarted(
             "only one of them"
         )
     contents = None if output.overwrite else store.load({"arrays": arrays_of(state)})
-    return (state, {}) if contents is None else (restored(state, potential, contents), contents)
+    return (state, {}) if contents is None else (restored(state, contents), contents)
 
 
 def _spread(tree, replicas: int | None):

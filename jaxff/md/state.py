@@ -248,12 +248,11 @@ def arrays_of(state: State) -> Any:
     return *arrays, state.cell, reference
 
 
-def restored(state: State, potential: Potential, contents: Mapping[str, Any]) -> State:
+def restored(state: State, contents: Mapping[str, Any]) -> State:
     """The state in a restart file.
 
     Args:
         state: the state at the start of the simulation.
-        potential: the potential.
         contents: "arrays" of `arrays_of`, "step", "capacity" and "rebuilds".
     """
     dynamics, origin, *rest = contents["arrays"]
@@ -261,10 +260,10 @@ def restored(state: State, potential: Potential, contents: Mapping[str, Any]) ->
     if not rest:
         return state
     cell, reference = rest
-    neighbor = None
+    neighbor = state.neighbor
     if reference is not None:
         # The same pairs in the same order give the same forces to the last bit.
-        neighbor = lists.built(potential, *reference, contents["capacity"])
+        neighbor = lists.renewed(neighbor, *reference, capacity=contents["capacity"])
     return replace(state, cell=cell, neighbor=neighbor, rebuilds=contents["rebuilds"])
 
 

@@ -8,7 +8,8 @@ The suffix of the file determines the format:
 
 Frames are a mapping of arrays: ``positions`` (F, N, 3) Å, ``velocities`` (F, N, 3) Å/fs, ``forces``
 (F, N, 3) kcal/mol/Å, ``potential_energies`` and ``kinetic_energies`` (F,) kcal/mol,
-``temperatures`` (F,) K, ``times`` (F,) fs and ``steps`` (F,).
+``temperatures`` (F,) K, ``times`` (F,) fs and ``steps`` (F,).  Frames of a system in a periodic box
+also have ``boxes`` (F, 3, 3) Å, lattice vectors as rows.
 """
 
 from __future__ import annotations

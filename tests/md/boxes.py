@@ -1,9 +1,11 @@
 """Small systems in boxes, with the attributes of `jaxff.System` that dynamics use."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -67,6 +69,53 @@ def waters(count, spacing=3.1, seed=0):
     )  # fmt: skip
 
 
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["idx", "positions", "box"], meta_fields=["reach"]
+)
+@dataclass(frozen=True, eq=False)
+class PairList:
+    """Pairs within a cutoff and a skin in a box with right angles."""
+
+    idx: Any
+    positions: Any
+    box: Any
+    reach: tuple[float, float]
+
+    @classmethod
+    def of(cls, potential, R, box, skin):
+        term = potential.program.placed[0].term
+        none = jnp.zeros((2, 0), jnp.int32)
+        return cls(none, R, box, (term.cutoff, skin)).rebuilt(R, box)
+
+    @property
+    def capacity(self):
+        return self.idx.shape[-1]
+
+    def stale(self, R, box):
+        cutoff, skin = self.reach
+        scale = jnp.diagonal(box) / jnp.diagonal(self.box)
+        moved = jnp.sqrt(jnp.sum((R - self.positions * scale) ** 2, axis=1).max())
+        return ~(cutoff + 2.0 * moved <= (cutoff + skin) * jnp.minimum(scale.min(), 1.0))
+
+    def rebuilt(self, R, box):
+        i, j = np.triu_indices(len(R), 1)
+        lengths, d = np.diagonal(box), np.asarray(R)[i] - np.asarray(R)[j]
+        near = np.linalg.norm(d - lengths * np.round(d / lengths), axis=1) < sum(self.reach)
+        idx = jnp.asarray(np.stack([i, j])[:, near], jnp.int32)
+        return replace(self, idx=idx, positions=R, box=box).grown(
+            max(self.capacity, 512 * -(-idx.shape[1] // 400))
+        )
+
+    def grown(self, capacity):
+        room = max(0, capacity - self.capacity)
+        padding = jnp.full((2, room), len(self.positions), jnp.int32)
+        return replace(self, idx=jnp.concatenate([self.idx, padding], axis=1))
+
+
+if not hasattr(Potential, "neighbors"):
+    Potential.neighbors = lambda self, R, box, skin: PairList.of(self, R, box, skin)
+
+
 def argon(count, spacing=3.9, box=None):
     """`count` atoms on a cubic grid."""
     side = int(np.ceil(count ** (1 / 3)))
@@ -87,6 +136,7 @@ class Fluid(Term):
 
     n_atoms: int
     pairs: np.ndarray
+    groups: np.ndarray
     cutoff: float
     listed: bool = True
 
@@ -98,12 +148,15 @@ class Fluid(Term):
 
     def energies(self, params, R, space):
         i, j = self.pairs if space.neighbor is None else space.neighbor
+        i = jnp.minimum(i, self.n_atoms - 1)
         d = R[i] - R[jnp.minimum(j, self.n_atoms - 1)]
         if space.box is not None:
             lengths = jnp.diagonal(space.box)
             d = d - lengths * jnp.round(d / lengths)
         square = jnp.sum(d**2, axis=1)
         near = (square < self.cutoff**2) & (j < self.n_atoms)
+        groups = jnp.asarray(self.groups)
+        near &= groups[i] != groups[jnp.minimum(j, self.n_atoms - 1)]
         square = jnp.where(near, square, self.cutoff**2)
         x = square / self.cutoff**2
         fade = (1.0 - x) ** 3
@@ -118,8 +171,6 @@ class Fluid(Term):
 
 def fluid(system, cutoff=6.0, listed=True, charged=True):
     """TIP3P water or argon with a smooth cutoff."""
-    i, j = np.triu_indices(system.n_atoms, 1)
-    between = system.molecules[i] != system.molecules[j]
     rows = {
         0: (0.0, 0.0, 0.0),
         1: (1.0, 0.0, 0.417),
@@ -128,5 +179,6 @@ def fluid(system, cutoff=6.0, listed=True, charged=True):
     }
     sigma, epsilon, charge = np.array([rows[n] for n in system.numbers.tolist()]).T
     params = {"sigma": sigma, "epsilon": epsilon, "charge": charge * charged}
-    term = Fluid(system.n_atoms, np.stack([i, j])[:, between].astype(np.int32), cutoff, listed)
+    pairs = np.stack(np.triu_indices(system.n_atoms, 1)).astype(np.int32)
+    term = Fluid(system.n_atoms, pairs, system.molecules.astype(np.int32), cutoff, listed)
     return Potential.of("fluid", term, params)
