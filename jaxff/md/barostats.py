@@ -23,9 +23,10 @@ _STREAM = 0x5CA1E
 # Largest mean change of the logarithm of the volume in one step of stochastic cell rescaling, which
 # only starting geometries with a very wrong density reach.
 LARGEST = 0.05
-# Monte Carlo: first size of the moves, attempts between changes of the size, factor of a change,
-# and the acceptance rates that are not changed.
-FIRST_SIZE, ATTEMPTS, FACTOR, ACCEPTANCE = 0.01, 20, 1.1, (0.25, 0.75)
+# Monte Carlo: first and largest size of the moves, attempts between changes of the size, factor of
+# a change, and the acceptance rates between which the size does not change.
+FIRST_SIZE, LARGEST_SIZE = 0.01, 0.3
+ATTEMPTS, FACTOR, ACCEPTANCE = 20, 1.1, (0.25, 0.75)
 
 
 class Coupling(NamedTuple):
@@ -201,7 +202,7 @@ def monte_carlo(energy: Energy, stale: Stale, state, cell: Cell, bath, t, scheme
     )
     cell = Cell(
         jnp.where(accept, trial[1], box),
-        jnp.where(done, jnp.minimum(cell.size * factor, 0.3), cell.size).astype(R.dtype),
+        jnp.minimum(cell.size * jnp.asarray(jnp.where(done, factor, 1.0), R.dtype), LARGEST_SIZE),
         jnp.where(done, 0, counts),
     )
     return state, cell, stale(*trial)

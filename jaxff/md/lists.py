@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from jaxff.potential import Params, Program
+from jaxff.neighbors import NeighborList
+from jaxff.potential import Params, Potential, Program
 
 SKIN = 1.0  # Å
 
@@ -17,15 +16,15 @@ def reads(program: Program, params: Params) -> set[str]:
     return {name for p in program.placed for name in p.term.reads(params[p.name])}
 
 
-def built(potential: Any, R, box) -> Any:
-    """Neighbour list of a potential; None if no term uses one.
+def built(potential: Potential, R, box) -> NeighborList | None:
+    """Neighbour list of a potential; None if no term needs one.
 
     Args:
         potential: the potential.
         R: (N, 3) or (R, N, 3) Å.
         box: (3, 3) or (R, 3, 3) Å.
     """
-    if "neighbor" not in reads(potential.program, potential.params):
+    if not potential.program.needs_list:
         return None
     if R.ndim == 2:
         return potential.neighbors(R, box, skin=SKIN)
@@ -33,7 +32,7 @@ def built(potential: Any, R, box) -> Any:
     return _stacked([potential.neighbors(*one, skin=SKIN) for one in each])
 
 
-def renewed(neighbor: Any, R, box, capacity: int = 0) -> Any:
+def renewed(neighbor: NeighborList, R, box, capacity: int = 0) -> NeighborList:
     """The neighbour list at new positions and a new box, with room for at least all pairs.
 
     Args:
@@ -52,11 +51,11 @@ def renewed(neighbor: Any, R, box, capacity: int = 0) -> Any:
     return _stacked([one(each[r], R[r], box[r]) for r in range(len(R))])
 
 
-def outdated(neighbor: Any, R, box):
+def outdated(neighbor: NeighborList | None, R, box):
     """Whether () the list may lack pairs at positions (N, 3) Å in a box (3, 3) Å."""
     return jnp.zeros((), bool) if neighbor is None else neighbor.stale(R, box)
 
 
-def _stacked(lists: list) -> Any:
+def _stacked(lists: list[NeighborList]) -> NeighborList:
     capacity = max(one.capacity for one in lists)
     return jax.tree.map(lambda *x: jnp.stack(x), *[one.grown(capacity) for one in lists])

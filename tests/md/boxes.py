@@ -1,11 +1,9 @@
 """Small systems in boxes, with the attributes of `jaxff.System` that dynamics use."""
 
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -69,53 +67,6 @@ def waters(count, spacing=3.1, seed=0):
     )  # fmt: skip
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["idx", "positions", "box"], meta_fields=["reach"]
-)
-@dataclass(frozen=True, eq=False)
-class PairList:
-    """Pairs within a cutoff and a skin in a box with right angles."""
-
-    idx: Any
-    positions: Any
-    box: Any
-    reach: tuple[float, float]
-
-    @classmethod
-    def of(cls, potential, R, box, skin):
-        term = potential.program.placed[0].term
-        none = jnp.zeros((2, 0), jnp.int32)
-        return cls(none, R, box, (term.cutoff, skin)).rebuilt(R, box)
-
-    @property
-    def capacity(self):
-        return self.idx.shape[-1]
-
-    def stale(self, R, box):
-        cutoff, skin = self.reach
-        scale = jnp.diagonal(box) / jnp.diagonal(self.box)
-        moved = jnp.sqrt(jnp.sum((R - self.positions * scale) ** 2, axis=1).max())
-        return ~(cutoff + 2.0 * moved <= (cutoff + skin) * jnp.minimum(scale.min(), 1.0))
-
-    def rebuilt(self, R, box):
-        i, j = np.triu_indices(len(R), 1)
-        lengths, d = np.diagonal(box), np.asarray(R)[i] - np.asarray(R)[j]
-        near = np.linalg.norm(d - lengths * np.round(d / lengths), axis=1) < sum(self.reach)
-        idx = jnp.asarray(np.stack([i, j])[:, near], jnp.int32)
-        return replace(self, idx=idx, positions=R, box=box).grown(
-            max(self.capacity, 512 * -(-idx.shape[1] // 400))
-        )
-
-    def grown(self, capacity):
-        room = max(0, capacity - self.capacity)
-        padding = jnp.full((2, room), len(self.positions), jnp.int32)
-        return replace(self, idx=jnp.concatenate([self.idx, padding], axis=1))
-
-
-if not hasattr(Potential, "neighbors"):
-    Potential.neighbors = lambda self, R, box, skin: PairList.of(self, R, box, skin)
-
-
 def argon(count, spacing=3.9, box=None):
     """`count` atoms on a cubic grid."""
     side = int(np.ceil(count ** (1 / 3)))
@@ -142,6 +93,13 @@ class Fluid(Term):
 
     kind = "test fluid"
     columns = dict(sigma=Column("Å"), epsilon=Column("kcal/mol"), charge=Column("e"))  # noqa: RUF012
+
+    @property
+    def needs_list(self):
+        return self.listed
+
+    def list_cutoff(self):
+        return self.cutoff if self.listed else None
 
     def reads(self, params):
         return ("box", "neighbor") if self.listed else ("box",)
