@@ -113,7 +113,12 @@ def test_the_command_line_has_an_option_for_each_setting_of_each_ensemble():
         expected = {}
         for item in fields(kind):
             flag = f"--{item.name.replace('_', '-')}"
-            value = True if isinstance(item.default, bool) else 2.0 * (item.default or 1.0)
+            if isinstance(item.default, str):
+                value = item.metadata["rule"].choices[-1]
+            elif isinstance(item.default, bool):
+                value = True
+            else:
+                value = 2 * (item.default or 1.0)
             command += [flag] if value is True else [flag, str(value)]
             expected[item.name] = value
         assert _ensemble(parser().parse_args(command)) == kind(**expected)
