@@ -224,16 +224,17 @@ def _rows(R, box, cutoff: float, skin: float) -> np.ndarray:
     if not len(R):
         return np.zeros((2, 0), np.int32)
     points = np.concatenate([fractions @ box, np.full((1, 3), np.nan)]).astype(np.float32)
-    values = box, np.linalg.inv(box), _images(box, reach), reach
-    lattice = [np.asarray(value, np.float32) for value in values]
+    images = _images(box, reach)
+    lattice = [np.asarray(value, np.float32) for value in (box, np.linalg.inv(box), images)]
     size = own.shape[1] * others.shape[1]
-    few = len(own) * size * len(lattice[2]) < _FEW
+    few = len(own) * size * len(images) < _FEW
     near = partial(_near, np) if few else _compiled_near
     at_once, parts = max(1, min(len(own), _TILE // size)), []
     for begin in range(0, len(own), at_once):
         used = min(at_once, len(own) - begin)
         some = np.minimum(np.arange(begin, begin + at_once), len(own) - 1)  # one shape for all
-        flags = near(points[own[some]], points[others[some]], *lattice, np.int32(span))
+        ends = points[own[some]], points[others[some]]
+        flags = near(*ends, lattice, np.float32(reach), np.int32(span))
         parts.append(
             _in_rows(np.asarray(flags)[:used], own[some[:used]], others[some[:used]], len(R))
         )
@@ -293,12 +294,14 @@ def _rounded(count: int) -> int:
     return max(step * -(-count // step), step)
 
 
-def _near(xp, centers, others, box, inverse, images, reach, span):
+def _near(xp, centers, others, lattice, reach, span):
     """Whether pairs (C, n, m) of the points (C, n, 3) and (C, m, 3) Å are within `reach`.
 
     Point k of the second array must be from 1 to `span` places after that of the first.  The array
-    functions are those of `xp`, NumPy or jax.numpy.
+    functions are those of `xp`, NumPy or jax.numpy.  `lattice` contains the box, its inverse and
+    the result of `_images`.
     """
+    box, inverse, images = lattice
     d = [others[:, None, :, k] - centers[:, :, None, k] for k in range(3)]
     turns = [xp.round(sum(d[a] * inverse[a, k] for a in range(3))) for k in range(3)]
     d = [d[k] - sum(turns[a] * box[a, k] for a in range(3)) for k in range(3)]
