@@ -66,19 +66,22 @@ def advance(
         neighbor: neighbour list, or None.
         bath: settings of thermostat and barostat.
         span: number of earlier steps, number of frames, and steps between frames.  With 0 steps the
-            present state is recorded.
+            present state is recorded, and the block is compiled.
 
     Returns:
         The last `moving`, the neighbour list, the number of times that it was built, and a `Frame`
         with room for more frames than those recorded.
     """
     first, count, every = span
-    if every == 0:
-        frame = _observed(program, params, moving, neighbor)
-        return moving, neighbor, 0, jax.tree.map(lambda x: x[None], frame)
     room = chunk_frames(moving.dynamics)
     shapes = jax.eval_shape(partial(observe, program), params, moving, neighbor)
     frames = jax.tree.map(lambda x: jnp.zeros((room, *x.shape), x.dtype), shapes)
+    if every == 0:
+        frame = _observed(program, params, moving, neighbor)
+        # No steps: this compiles the block.
+        here = first, (first, first, 1)
+        _run(program, scheme, params, medium, moving, neighbor, bath, *here, frames)
+        return moving, neighbor, 0, jax.tree.map(lambda x: x[None], frame)
     t, last, rebuilds, failures = first, first + count * every, 0, 0
     while t < last:
         before = t
