@@ -234,10 +234,11 @@ class Domain:
             excess = np.maximum(lengths[first] - high, low - lengths[first])
             worst = int(np.nanargmax(np.where(np.isnan(excess), np.inf, excess)))
             i, j = map(int, self.bonds[worst])
+            side = "shorter" if lengths[first, worst] < low[worst] else "longer"
             reason = (
                 f"the bond of atoms {i} ({self.atoms[i]}) and {j} ({self.atoms[j]}) is "
-                f"{lengths[first, worst]:.2f} Å long, but the training frames allow "
-                f"{low[worst]:.2f} to {high[worst]:.2f} Å"
+                f"{lengths[first, worst]:.2f} Å long, {excess[worst]:.2g} Å {side} than the "
+                f"training frames allow ({low[worst]:.2f} to {high[worst]:.2f} Å)"
             )
         elif turned[first].any():
             chain = np.asarray(self.chains)[[int(np.argmax(turned[first]))]]

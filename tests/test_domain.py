@@ -52,6 +52,17 @@ def test_stretched_bonds_low_energies_and_other_geometries_are_outside(kernel, e
     assert part.domain.outside(np.full_like(R, np.nan)).frames.all()
 
 
+def test_the_reason_gives_the_excess_of_a_bond_just_beyond_the_training_lengths():
+    molecule = jaxff.Molecule([7, 7], [[0.0, 0, 0], [1, 0, 0]], [[0, 1]])
+    lengths = np.array([1.0, 1.05, 1.1])
+    domain = Domain.of(molecule, lengths[:, None, None] * np.array([[0.0, 0, 0], [1, 0, 0]]))
+    low, high = domain.lengths[0]
+    for length, excess in ((low - 0.004, "0.004 Å shorter"), (high + 0.003, "0.003 Å longer")):
+        found = domain.outside(length * np.array([[[0.0, 0, 0], [1, 0, 0]]]))
+        assert excess in found.reason
+        assert f"({low:.2f} to {high:.2f} Å)" in found.reason
+
+
 def test_limits_do_not_depend_on_orientation_or_on_the_order_of_equivalent_atoms(kernel, ethanol):
     domain, R = kernel.trained[0].domain, ethanol.test.positions[:5]
     group = kernel.program.placed[0].term.permutations

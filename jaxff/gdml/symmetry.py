@@ -289,7 +289,8 @@ def _in_words(permutation: np.ndarray, molecule: Molecule) -> str:
         elif anchors:
             anchor = names(sorted(anchors))[0]
             hydrogens = set(molecule.symbols[a] for a in cycle) == {"H"}
-            what = "methyl rotation" if hydrogens and len(cycle) == 3 else "rotation"
+            methyl = hydrogens and len(cycle) == 3 and molecule.symbols[min(anchors)] == "C"
+            what = "methyl rotation" if methyl else "rotation"
             parts.append(f"{what} of {anchor}: {' '.join(names(cycle))}")
         else:
             parts.append(f"cycle {' '.join(names(cycle))}")

@@ -75,6 +75,9 @@ def test_generators_in_words(frames, group):
         "exchange of H4 and H5 on C1; exchange of H7 and H8 on C2",
     ]
     assert describe_symmetries(group[:1], frames.molecule) == []
+    ion = Molecule.from_smiles("N[NH3+]")
+    ammonium = close(np.array([[0, 1, 2, 3, 5, 6, 4]]))
+    assert describe_symmetries(ammonium, ion) == ["rotation of N2: H5 H6 H7"]
     benzene = Molecule.from_smiles("c1ccccc1")
     turn = np.array([1, 2, 3, 4, 5, 0, 7, 8, 9, 10, 11, 6])
     flip = np.array([0, 5, 4, 3, 2, 1, 6, 11, 10, 9, 8, 7])
