@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxff import geometry
 from jaxff.errors import InputError
@@ -129,6 +130,32 @@ class NeighborList:
         # NaN must count as stale.
         valid = norm * (self.cutoff + 2.0 * longest) <= self.cutoff + self.skin + 0.1 * _ROUNDING
         return ~valid | small
+
+    def check(self, R: Array, box: Array | None, cutoff: float) -> None:
+        """Check that the list contains all pairs within a cutoff.
+
+        In transformed and compiled code, it is not checked whether the list is stale.
+
+        Args:
+            R: (N, 3) Å.
+            box: (3, 3) Å, or None.
+            cutoff: Å.
+
+        Raises:
+            InputError: the list has a smaller cutoff, is of other atoms, or is stale.
+        """
+        count = self.positions.shape[-2]
+        if cutoff > self.cutoff:
+            fault = f"has the cutoff {self.cutoff:g} Å, but the potential needs {cutoff:g} Å"
+        elif len(R) != count:
+            fault = f"is of {count} atoms, but there are {len(R)}"
+        elif any(isinstance(x, Tracer) for x in (R, box, *jax.tree.leaves(self))):
+            return
+        elif bool(_stale(self, R, box)):
+            fault = "may lack pairs, because the atoms or the box have changed too much"
+        else:
+            return
+        raise InputError(f"the neighbour list {fault}; use potential.neighbors(R, box)")
 
     def update(self, R, box=None) -> NeighborList:
         """The list itself, or a new list if it is stale; outside compiled code only.

@@ -300,6 +300,11 @@ class Program:
         """Whether one of the terms needs a neighbour list."""
         return any(p.term.needs_list for p in self.placed)
 
+    @property
+    def _list_cutoffs(self) -> list[float]:
+        """Cutoffs, Å, of the terms that use a neighbour list."""
+        return [cutoff for p in self.placed if (cutoff := p.term.list_cutoff()) is not None]
+
     def neighbors(self, R, box=None, skin: float = 1.0) -> NeighborList:
         """The neighbour list of a geometry with all pairs that the terms need.
 
@@ -311,7 +316,7 @@ class Program:
         Raises:
             InputError: no term uses a list, a term needs all pairs, or the box is too small.
         """
-        cutoffs = [cutoff for p in self.placed if (cutoff := p.term.list_cutoff()) is not None]
+        cutoffs = self._list_cutoffs
         if not cutoffs or max(cutoffs) == float("inf"):
             what = "no term uses" if not cutoffs else "a network without a cutoff cannot use"
             raise InputError(f"{what} a neighbour list (terms: {', '.join(self.names)})")
@@ -322,8 +327,16 @@ class Program:
 
         The last list is kept and used again while it is valid.  Transformed and compiled code gets
         no list.  The arguments are those of `energy`.
+
+        Raises:
+            InputError: the box has a wrong shape, or the list has a smaller cutoff than a term, is
+                of other atoms, or is stale, which only compiled code does not check.
         """
+        box = Space.of(box, None).box
         traced = any(isinstance(x, Tracer) for x in (R, box))
+        if isinstance(neighbor, NeighborList):
+            cutoff = max(filter(np.isfinite, self._list_cutoffs), default=0.0)
+            neighbor.check(self._located(R), box, cutoff)
         if neighbor is None and box is not None and self.needs_list and not traced:
             last, R = vars(self).get("_last"), self._located(R)
             neighbor = self.neighbors(R, box) if last is None else last.update(R, box)

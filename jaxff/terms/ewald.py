@@ -27,7 +27,9 @@ def settings_of(box, cutoff: float, tolerance: float) -> tuple[float, tuple[int,
         tolerance: relative error of the forces.
     """
     alpha = math.sqrt(-math.log(2.0 * tolerance)) / cutoff
-    points = np.ceil(2.0 * alpha * np.diag(np.asarray(box, float)) / (3.0 * tolerance**0.2))
+    # The diagonal of the box after its rotation to the reduced orientation.
+    edges = np.abs(np.diag(np.linalg.qr(np.asarray(box, float).T)[1]))
+    points = np.ceil(2.0 * alpha * edges / (3.0 * tolerance**0.2) - 1e-9)
     first, second, third = (_smooth_number(max(int(n), 6)) for n in points)
     return alpha, (first, second, third)
 

@@ -242,9 +242,10 @@ def intervals(exclusions: np.ndarray, n_atoms: int) -> np.ndarray:
         exclusions: (E, 2) pairs of atoms.
         n_atoms: N.
     """
-    i, j = np.concatenate([exclusions, exclusions[:, ::-1]]).T if len(exclusions) else ([], [])
+    exclusions = np.asarray(exclusions, np.int64).reshape(-1, 2)
+    i, j = np.concatenate([exclusions, exclusions[:, ::-1]]).T
     own = np.arange(n_atoms)  # an atom has no pair with itself; this joins intervals
-    keys = np.unique(np.concatenate([i, own]).astype(np.int64) * n_atoms + np.concatenate([j, own]))
+    keys = np.unique(np.concatenate([i, own]) * n_atoms + np.concatenate([j, own]))
     atom, other = keys // n_atoms, keys % n_atoms
     begins = np.ones(len(keys), bool)
     begins[1:] = (np.diff(other) != 1) | (np.diff(atom) != 0)

@@ -12,6 +12,7 @@ from openmm import unit
 import jaxff
 from jaxff import Potential
 from jaxff.errors import InputError
+from jaxff.neighbors import NeighborList
 from jaxff.terms import ewald
 from jaxff.terms.boys import boys, boys_numpy, smooth_coulomb
 from jaxff.terms.pair_sum import intervals
@@ -447,3 +448,48 @@ def test_saved_potentials_have_the_same_energies(tmp_path):
     loaded = jaxff.load(tmp_path / "box.npz")
     assert loaded(R, box=CUBE) == potential(R, box=CUBE)
     assert loaded.program.placed[0].term.grid == term.grid
+
+
+def test_lists_that_lack_pairs_are_refused():
+    fields, params, R = mixture(CUBE)
+    potential = Potential.of("box", periodic(fields, params, CUBE, cutoff=8.0), params)
+    found = potential.neighbors(R, CUBE)
+    moved = R + np.random.default_rng(0).normal(0.0, 2.0, R.shape)
+    short = NeighborList.of(R, CUBE, cutoff=4.0)
+    for neighbor, X, box, message in (
+        (found, moved, CUBE, "may lack pairs"),
+        (found, 0.5 * R, 0.5 * CUBE, "may lack pairs"),
+        (short, R, CUBE, "has the cutoff 4 Å, but the potential needs 8 Å"),
+        (NeighborList.of(R[1:], CUBE, cutoff=8.0), R, CUBE, "is of"),
+    ):
+        with pytest.raises(InputError, match=message):
+            potential(X, box=box, neighbor=neighbor)
+    with pytest.raises(InputError, match="has the cutoff 4 Å"):
+        jax.jit(lambda R: potential(R, box=CUBE, neighbor=short))(R)
+
+
+def test_boxes_may_be_lists_of_whole_numbers():
+    fields, params, R = mixture(CUBE)
+    potential = Potential.of("box", periodic(fields, params, CUBE, cutoff=8.0), params)
+    expected = potential(R, box=CUBE)
+    for _ in range(2):  # the second call tests whether the list is stale
+        assert potential(R, box=CUBE.astype(int).tolist()) == expected
+    with pytest.raises(InputError, match="box has shape"):
+        potential(R, box=[20.0] * 3)
+
+
+def test_grids_do_not_depend_on_the_orientation_of_the_box():
+    reduced = ewald.settings_of(TRICLINIC, 9.0, 5e-4)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    assert ewald.settings_of(TRICLINIC @ turn, 9.0, 5e-4) == reduced
+
+
+def test_ions_alone_have_no_excluded_pairs():
+    fields, params, _ = mixture(CUBE)
+    fields = {key: value[:2] if np.ndim(value) else value for key, value in fields.items()}
+    fields |= {"n_atoms": 2, "rows14": np.zeros(0, np.int32)}
+    fields |= {key: np.zeros((0, 2), np.int32) for key in ("exclusions", "pairs14", "overrides")}
+    fields["lj_labels"] = tuple("ABCDEF")
+    term = periodic(fields, params, CUBE, cutoff=8.0, electrostatics="none")
+    energy = Potential.of("box", term, params)(np.array([[0.0, 0.0, 0.0], [19.0, 0.0, 0.0]]), CUBE)
+    assert np.isfinite(energy)
