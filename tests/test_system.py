@@ -347,3 +347,15 @@ def test_info_describes_a_system(capsys):
     assert "system" in out.splitlines()[0]
     assert "59" in next(line for line in out.splitlines() if "WAT" in line)
     assert "virtual sites" in out
+
+
+def test_molecules_with_similar_residue_names_have_different_names_in_gromacs(tmp_path):
+    water = read("tip3p")
+    names = np.array(water.residue_names, object)
+    assert names[0] == "LIG"
+    names[:3] = "A_1", "A_1", "A_1"  # a molecule and two ions
+    system = water.replace(residue_names=tuple(names))
+    system.write(tmp_path / "x.top")
+    again = System.read(tmp_path / "x.top")
+    assert list(again.contents().values()) == list(system.contents().values())
+    np.testing.assert_allclose(again.tables.charges, system.tables.charges, atol=1e-9)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -206,8 +206,8 @@ def _top(path, particles: Particles, tables: Tables) -> str:
     order: list[list] = []
     for text, residue in _molecules(particles, tables, types, starts):
         if text not in texts:
-            taken = Counter(name.partition("_")[0] for name in texts.values())[residue]
-            texts[text] = f"{residue}_{taken + 1}" if taken else residue
+            names = (f"{residue}_{k}" if k > 1 else residue for k in itertools.count(1))
+            texts[text] = next(name for name in names if name not in texts.values())
             lines += ["", "[ moleculetype ]", "; name nrexcl", f"{texts[text]} 3", text]
         if order and order[-1][0] == texts[text]:
             order[-1][1] += 1

@@ -71,8 +71,7 @@ def solvate(
         raise InputError(
             f"padding must be positive and salt from 0 to 5 mol/L (got {padding} Å, {salt} mol/L)"
         )
-    one = isinstance(solute, str) or not isinstance(solute, Sequence)
-    several = [solute] if one else solute
+    several = solute if isinstance(solute, Sequence) else [solute]
     systems = [of_molecule(one) for one in several]
     if not systems:
         raise InputError("there is no solute; use jaxff.liquid for a box of water alone")
