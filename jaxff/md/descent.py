@@ -27,6 +27,7 @@ _End = tuple[Array, Array, Array, Array]
 MEMORY = 12  # pairs of steps and gradient changes that approximate the curvature
 STIFFNESS = 500.0  # kcal/mol/Å², assumed for the first step
 LONGEST = 0.2  # Å: the largest displacement of an atom in one step
+NOISE = 1e-5  # kcal/mol: smaller increases of the energy may be errors of the surface
 PATIENCE = 25  # rejected steps in a row after which a minimisation stops
 # Å or rad: largest deviation of constrained coordinates at convergence
 HELD = {jnp.dtype("float64"): 1e-8, jnp.dtype("float32"): 1e-4}
@@ -221,15 +222,19 @@ def _advance(
     expected = state.length * jnp.sum(state.gradient * state.direction)
     rounding = 8 * jnp.finfo(energy.dtype).eps * jnp.abs(energy)
     finite = jnp.isfinite(energy) & jnp.isfinite(slope).all()
-    accepted = finite & (energy <= state.energy + 1e-4 * expected + rounding)
-
     step, change = state.trial - state.R, slope - state.gradient
+    # The slope along the step shows whether the energy decreases within its noise (Hager and
+    # Zhang, SIAM J. Optim. 16, 170 (2005), "approximate Wolfe conditions").
+    lower = (energy <= state.energy + NOISE) & (jnp.sum(step * slope) <= -0.8 * expected)
+    accepted = finite & (lower | (energy <= state.energy + 1e-4 * expected + rounding))
+    moved = (state.count == 0) | (step != 0).any()
+
     product, square = jnp.sum(step * change), jnp.sum(change**2)
     useful = accepted & (product > jnp.finfo(energy.dtype).eps * square)
     steps = jnp.where(useful, jnp.concatenate([state.steps[1:], step[None]]), state.steps)
     changes = jnp.where(useful, jnp.concatenate([state.changes[1:], change[None]]), state.changes)
     scale = jnp.where(useful, product / jnp.where(useful, square, 1.0), state.scale)
-    rejected = jnp.where(accepted, 0, state.rejected + 1)
+    rejected = jnp.where(accepted & moved, 0, state.rejected + 1)
     # The stored steps may cause the rejections: after six of them only the gradient is used.
     steps, changes = (jnp.where(rejected == 6, 0.0, x) for x in (steps, changes))
 

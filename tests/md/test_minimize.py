@@ -81,6 +81,21 @@ def test_single_precision_reaches_what_it_can(ethanol, gaff):
     assert found.positions.dtype == np.float32
 
 
+def test_noise_of_the_energy_does_not_stop_a_minimisation(ethanol, gaff):
+    """Energies of kernels and of quantum methods have errors above those of float64."""
+
+    class Rounded(Calculator):
+        def calculate(self, *arguments, **options):
+            super().calculate(*arguments, **options)
+            self.results["energy"] = round(self.results["energy"], 7)  # eV
+
+    descent = md.Descent(tolerance=1e-4, max_steps=200)
+    found = md.minimize(Rounded(gaff), ethanol, descent=descent)
+    assert found.converged
+    exact = md.minimize(gaff, ethanol, descent=descent)
+    assert float(gaff(found.positions)) == pytest.approx(float(exact.energy), abs=1e-6)
+
+
 def test_bad_input_is_named(ethanol, gaff):
     with pytest.raises(InputError, match="must be one of lbfgs"):
         md.Descent("newton")
