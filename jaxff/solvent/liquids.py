@@ -11,6 +11,7 @@ from jaxff.errors import InputError
 from jaxff.gaff import Parametrization
 from jaxff.molecule import Molecule
 from jaxff.particles import AMU_PER_A3
+from jaxff.settings import checked_count, checked_number, checked_seed
 from jaxff.solvent.models import water_model
 from jaxff.solvent.packing import packed
 from jaxff.solvent.parts import Copies, join, of_molecule, of_water
@@ -40,17 +41,17 @@ def liquid(
         InputError: a number or the density is not positive, GAFF has no parameters for a molecule,
             or the molecules do not fit into the box.
     """
-    if not molecules or any(int(n) != n or n < 1 for n in molecules.values()):
-        raise InputError("numbers of molecules must be whole and positive")
-    if not 0.0 < density < 30.0:
-        raise InputError(f"density must be from 0 to 30 g/cm³ (got {density})")
+    if not isinstance(molecules, Mapping) or not molecules:
+        raise InputError("molecules must be a dict of molecules and their numbers")
+    counts = [checked_count("number of molecules", n) for n in molecules.values()]
+    density = checked_number("density", density, "g/cm³", above=0.0)
+    seed = checked_seed(seed)
     systems = [
         of_water(water_model(key))
         if isinstance(key, str)
         else of_molecule(key, "MOL" if k == 0 else f"M{k + 1:02d}")
         for k, key in enumerate(molecules)
     ]
-    counts = [int(n) for n in molecules.values()]
     mass = sum(n * float(s.masses.sum()) for s, n in zip(systems, counts, strict=True))
     box = cell.box_of([(mass * AMU_PER_A3 / density) ** (1.0 / 3.0)] * 3)
     largest = max(float(np.ptp(s.positions, axis=0).max()) for s in systems)

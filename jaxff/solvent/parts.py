@@ -55,7 +55,8 @@ def of_molecule(molecule: Molecule | Parametrization | System, residue: str = SO
         return molecule.replace(box=None)
     if not isinstance(molecule, Molecule | Parametrization):
         raise InputError(
-            f"a molecule must be a Molecule, a Parametrization or a System (got {molecule!r})"
+            f"a molecule must be a Molecule, a Parametrization or a System (got {molecule!r}); "
+            "make a Molecule by Molecule.from_smiles or Molecule.read"
         )
     assigned = molecule if isinstance(molecule, Parametrization) else parametrize(molecule)
     mol = assigned.molecule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import resources
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from jaxff.errors import InputError
 from jaxff.gaff import Parametrization
 from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader
+from jaxff.settings import checked_choice, checked_number, checked_seed
 from jaxff.solvent.models import CHARGES, WaterModel, water_model
 from jaxff.solvent.packing import close_pairs, rotations
 from jaxff.solvent.parts import Copies, join, of_ion, of_molecule, of_water
@@ -65,13 +66,12 @@ def solvate(
             box has no place for the ions.
     """
     model = water_model(water)
-    if shape not in ("cube", "octahedron"):
-        raise InputError(f"shape must be 'cube' or 'octahedron' (got {shape!r})")
-    if not 0.0 < padding < 1000.0 or not 0.0 <= salt <= 5.0:
-        raise InputError(
-            f"padding must be positive and salt from 0 to 5 mol/L (got {padding} Å, {salt} mol/L)"
-        )
-    several = solute if isinstance(solute, Sequence) else [solute]
+    shape = checked_choice("shape", shape, ("cube", "octahedron"))
+    padding = checked_number("padding", padding, "Å", above=0.0)
+    salt = checked_number("salt", salt, "mol/L", least=0.0, most=5.0)
+    seed = checked_seed(seed)
+    single = isinstance(solute, Molecule | Parametrization | System | str)
+    several: list[Any] = [solute] if single else list(solute)
     systems = [of_molecule(one) for one in several]
     if not systems:
         raise InputError("there is no solute; use jaxff.liquid for a box of water alone")

@@ -195,8 +195,8 @@ def test_fragments_add_to_a_baseline(data, trioxidane):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fragments": True}, "number of bonds"),
-        ({"fragments": 0}, "number of bonds"),
+        ({"fragments": True}, "fragments is True, but must be a whole number"),
+        ({"fragments": 0}, "fragments is 0, but must be a whole number of at least 1"),
         ({"fragments": 2, "learn_metric": True}, "cannot be combined"),
         ({"fragments": 2, "atoms": [0, 1]}, "cannot be combined"),
         ({"fragments": 2, "energies": "constrain"}, "cannot be combined"),
