@@ -206,7 +206,7 @@ def test_a_model_acts_on_atoms_of_a_larger_system(model, frames):
     [
         ({"n_train": 1}, "at least two"),
         ({"n_train": 25}, "number of frames, 24"),
-        ({"n_train": 16, "sigma": -1.0}, "positive"),
+        ({"n_train": 16, "sigma": -1.0}, "sigma is -1.0, but must be"),
         ({"n_train": 24, "sigma": None}, "left for validation"),
         ({"n_train": 20, "sigma": [1, 2], "valid": 9}, "left for validation"),
         ({"valid": 9}, "give n_train, or"),

@@ -324,15 +324,15 @@ def test_bad_input_is_named(toy, parts, frames):
         with pytest.raises(InputError, match=message):
             gdml.train_correction(*arguments, **good)
     for wrong, message in (
-        ({"sigma": None}, "sigma must be positive"),
+        ({"sigma": None}, "sigma is None, but must be"),
         ({"background": new[:0]}, "at least one frame"),
         ({"background": packaged_dataset("keto_malondialdehyde")[:3]}, "differ from those of toy"),
     ):
         with pytest.raises(InputError, match=message):
             gdml.train_correction(train, toy[0], ATOMS, **(good | wrong))
     for wrong, message in (
-        ({"reach": 1.0}, "above one"),
-        ({"lam": 0.0}, "lam must be positive"),
+        ({"reach": 1.0}, "reach is 1.0, but must be"),
+        ({"lam": 0.0}, "lam is 0.0, but must be"),
         ({"symmetries": "all"}, "auto"),
     ):
         with pytest.raises(InputError, match=message):
