@@ -92,7 +92,10 @@ def known_suffixes() -> list[str]:
 
 
 def _boxed(path: str | Path, suffix: str) -> System | None:
-    """The system of a topology with a box, whose coordinate file has the same name; or None."""
+    """The system of a topology with a box, whose coordinate file has the same name; or None.
+
+    The result is also None for single molecules, because GROMACS files always contain a box.
+    """
     form = next((form for form in system_formats() if suffix in form.suffixes), None)
     if form is None or not any(Path(path).with_suffix(s).is_file() for s in form.coordinates):
         return None
@@ -100,7 +103,7 @@ def _boxed(path: str | Path, suffix: str) -> System | None:
         system = System.read(path)
     except InputError:
         return None  # the message of the reader of force fields applies
-    return None if system.box is None else system
+    return None if system.box is None or system.molecules.max() == 0 else system
 
 
 def _system(system: System) -> Facts:

@@ -154,15 +154,17 @@ def fit(
 
 
 def _list_of(name: str, kind: type, given: Any) -> list:
-    """Return one object of a class, or a list or tuple of such objects or None, as a list.
+    """Return one object of a class, or a sequence of such objects or None, as a list.
 
     Raises:
         InputError: an object is of another class; `name` begins the message.
     """
-    for one in given if isinstance(given, list | tuple) else [given]:
+    several = isinstance(given, Sequence) and not isinstance(given, str | kind)
+    found = list(given) if several else [given]
+    for one in found:
         if one is not None:
             checked_type(name, one, kind)
-    return list(given) if isinstance(given, list | tuple) else [given]
+    return found
 
 
 def _with_training(potential: Potential, frames: Dataset | None) -> Potential:

@@ -49,7 +49,7 @@ def test_a_lost_worker_costs_nothing_but_its_frames(frames, cluster, tmp_path):
     at_kill = []
 
     def kill(*_):  # when the first labels have been written
-        if not at_kill:
+        if not at_kill and rows.read()[0].any():
             os.kill(min(before), signal.SIGKILL)
             at_kill.extend([int(rows.read()[0].sum()), len(log.read_bytes())])
 
