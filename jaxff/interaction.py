@@ -145,15 +145,28 @@ def _total(interactions, R):
 
 @partial(_total.defjvp, symbolic_zeros=True)
 def _total_jvp(primals, tangents):
-    interactions, R = primals
-    energy, gradient = _energy_and_gradient(interactions, R)
-    *of_parameters, of_R = jax.tree.leaves(tangents)
+    return known_gradient_jvp(_energy_and_gradient, _sum, primals, tangents)
+
+
+def known_gradient_jvp(energy_and_gradient, energy_fn, primals, tangents):
+    """Energy () and its change by a rule that uses a known gradient with respect to positions.
+
+    Args:
+        energy_and_gradient: function of the terms and R that returns the energy () kcal/mol and
+            the gradient (N, 3) kcal/mol/Å.
+        energy_fn: function of the terms and R that returns the energy, for the other derivatives.
+        primals: the terms, a pytree, and R (N, 3) Å.
+        tangents: their tangents, which may contain symbolic zeros.
+    """
+    terms, R = primals
+    energy, gradient = energy_and_gradient(terms, R)
+    *of_terms, of_R = jax.tree.leaves(tangents)
     tangent = jnp.zeros_like(energy)
     if not isinstance(of_R, SymbolicZero):
         tangent += (gradient * of_R).sum()
-    if not all(isinstance(x, SymbolicZero) for x in of_parameters):
+    if not all(isinstance(x, SymbolicZero) for x in of_terms):
         moves = jax.tree.map(instantiated, tangents[0])
-        tangent += jax.jvp(lambda terms: _sum(terms, R), (interactions,), (moves,))[1]
+        tangent += jax.jvp(lambda terms: energy_fn(terms, R), (terms,), (moves,))[1]
     return energy, tangent
 
 

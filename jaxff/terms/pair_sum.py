@@ -14,10 +14,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_derivatives import SymbolicZero
 
 from jaxff import geometry
-from jaxff.interaction import instantiated
+from jaxff.interaction import known_gradient_jvp
 
 Array = jax.Array
 
@@ -206,16 +205,7 @@ def pair_energy(pairs: PairSum, R: Array) -> Array:
 
 @partial(pair_energy.defjvp, symbolic_zeros=True)
 def _pair_energy_jvp(primals, tangents):
-    pairs, R = primals
-    energy, gradient = _energy_and_gradient(pairs, R)
-    *others, of_R = jax.tree.leaves(tangents)
-    tangent = jnp.zeros_like(energy)
-    if not isinstance(of_R, SymbolicZero):
-        tangent += (gradient * of_R).sum()
-    if not all(isinstance(x, SymbolicZero) for x in others):
-        moves = jax.tree.map(instantiated, tangents[0])
-        tangent += jax.jvp(lambda pairs: _sum(pairs, R), (pairs,), (moves,))[1]
-    return energy, tangent
+    return known_gradient_jvp(_energy_and_gradient, _sum, primals, tangents)
 
 
 @jax.custom_jvp
