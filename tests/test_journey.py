@@ -90,7 +90,10 @@ def test_a_term_that_a_format_cannot_express_is_named(tmp_path, capsys):
     model = tmp_path / "morse.npz"
     save(model, gaff(Molecule.from_smiles("CO"), charges="gasteiger", form="morse"))
     assert run("export", model, "--to", "amber", "-o", tmp_path / "out") == 1
-    assert "cannot express the term 'bond' (morse_bond)" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "cannot express the term 'bond' (morse_bond)" in message
+    assert "keep the model as an npz file" in message
+    assert "jaxff.save" not in message
     assert not (tmp_path / "out").exists()
     assert run("export", model, "--to", "openmm", "-o", tmp_path / "out") == 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,11 +13,15 @@ from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import not_negative, positive
 from jaxff.errors import InputError
 
+if TYPE_CHECKING:
+    from jaxff.analysis.spectra import Spectrum
+
 HELP = "Compute the vibrational density of states, the peaks, and shifts with temperature."
 MORE = "Errors are estimated from replicas and from blocks of each trajectory."
 EXAMPLE = "jaxff spectrum run-100K run-300K -o spectra"
 
 FORMAT = "jaxff spectra 1"
+BLOCKS = 4  # fewest for errors that are worth reading
 FASTEST = 4000.0  # cm⁻¹: above the stretches of hydrogen, up to about 3,800 cm⁻¹
 
 
@@ -126,6 +130,9 @@ def run(arguments, console) -> dict:
         cells += [_with_error(shift, error, "+") for shift, error in shifts]
     names = list(spectra)
     console.table([f"peaks of {names[0]}, cm⁻¹", *(f"shift at {n}" for n in names[1:])], shown)
+    for label, one in spectra.items():
+        if (doubt := too_short(label, samples[label][1], one, arguments.resolution)) is not None:
+            console.say(doubt)
     console.say(f"wrote {', '.join(map(str, files))}")
     return {
         "spectra": {
@@ -222,6 +229,30 @@ def read(files: list[Path], skip: float) -> Sampled:
         np.stack([f[key][kept] for f in frames]) for key in ("positions", "velocities")
     )
     return Sampled(numbers, positions, velocities, dt, step)
+
+
+def too_short(label: str, sampled: Sampled, found: Spectrum, wanted: float | None) -> str | None:
+    """Return a warning if trajectories are too short for their spectrum, or None.
+
+    They are too short if the resolution is coarser than the wanted one (`RESOLUTION` for None), or
+    if there are fewer than `BLOCKS` blocks of time and replicas.
+    """
+    from jaxff.analysis.spectra import RESOLUTION
+
+    aim = wanted or RESOLUTION
+    if found.resolution < 1.05 * aim and found.n_blocks >= BLOCKS:
+        return None
+    replicas, frames = sampled.velocities.shape[:2]
+    longest = 1e-3 * frames * sampled.dt
+    segment = 1e-3 * units.WAVENUMBER_PER_FS / aim
+    least = max(segment, 2 * BLOCKS * segment / replicas)
+    return (
+        f"warning: {label}: a trajectory of {longest:.3g} ps cannot separate lines less than "
+        f"{1e-3 * units.WAVENUMBER_PER_FS / longest:.3g} cm⁻¹ apart; this spectrum separates "
+        f"{found.resolution:.3g} cm⁻¹, from {found.n_blocks} block{'s' * (found.n_blocks > 1)}, "
+        f"so that peaks and errors are rough: for {aim:g} cm⁻¹ and {BLOCKS} blocks, run `jaxff md` "
+        f"for {least:.3g} ps" + (f" with {replicas} replicas" if replicas > 1 else "")
+    )
 
 
 def write(out: Path, spectra: dict, rows: list[dict]) -> list[Path]:

@@ -17,7 +17,7 @@ from jaxff.formats import amber
 from jaxff.formats.force_fields import optional_module
 from jaxff.gaff.bonded import Table
 from jaxff.gaff.tables import Tables
-from jaxff.gaff.topology import SCEE, SCNB, Topology, centre_third
+from jaxff.gaff.topology import KEEP, SCEE, SCNB, Topology, centre_third
 from jaxff.molecule import Molecule, elements_of_masses, perceive_bonds
 from jaxff.npz import atomic_path, usable
 from jaxff.potential import Potential
@@ -281,7 +281,7 @@ def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
             if placed.atoms is not None or "scale" in params:
                 raise InputError(
                     f"{path}: the file cannot express the term {placed.name!r}, which is scaled or "
-                    "acts on some atoms only; use the npz format (jaxff.save)"
+                    f"acts on some atoms only; {KEEP}"
                 )
             system.addForce(_morse(openmm, placed.term, params))
     with atomic_path(path) as temporary:

@@ -12,7 +12,7 @@ from jaxff.errors import InputError
 from jaxff.formats.amber_write import RESIDUE, atom_names, title_of, write_text
 from jaxff.gaff.bonded import Table
 from jaxff.gaff.tables import Tables
-from jaxff.gaff.topology import SCEE, SCNB, Topology
+from jaxff.gaff.topology import KEEP, SCEE, SCNB, Topology
 from jaxff.particles import Particles
 from jaxff.units import AMBER_CHARGE
 
@@ -273,7 +273,7 @@ def _dihedrals(t: Tables, who: str):
     if left:
         raise InputError(
             f"{who}: a prmtop file cannot express the 1-4 pair {next(iter(left))} "
-            "without a torsion; use the npz format (jaxff.save)"
+            f"without a torsion; {KEEP}"
         )
     return entries, (np.array(list(rows), float).reshape(-1, 5).T)
 

@@ -21,6 +21,8 @@ from jaxff.terms.pairs import Nonbonded
 from jaxff.terms.torsion import FourierTorsion
 
 SCEE, SCNB = 1.2, 2.0  # divisors of Coulomb and Lennard-Jones 1-4 interactions in AMBER
+# Advice, in the Python interface and in the command line.
+KEEP = "keep the model as an npz file, which can express every term"
 # The attribute of `Tables` for each kind of bonded terms of AMBER.
 _KINDS = {
     "harmonic_bond": "bonds",
@@ -72,17 +74,15 @@ class Topology(Tables):
             if kind in ignored:
                 continue
             if kind not in (*_KINDS, "nonbonded"):
-                other = "write an OpenMM System (xml), " if kind == "morse_bond" else ""
+                other = "write an OpenMM System (xml), or " if kind == "morse_bond" else ""
                 raise InputError(
-                    f"{who} cannot express the term {placed.name!r} ({kind}); {other}use the npz "
-                    "format (jaxff.save), or omit the term (Potential.only)"
+                    f"{who} cannot express the term {placed.name!r} ({kind}); {other}{KEEP}"
                 )
             group = potential.params[placed.name]
             if kind in terms or placed.atoms is not None or "scale" in group:
                 raise InputError(
                     f"{who} cannot express the term {placed.name!r}, which is scaled, acts on some "
-                    "atoms only, or is not the only term of its kind; use the npz format "
-                    "(jaxff.save)"
+                    f"atoms only, or is not the only term of its kind; {KEEP}"
                 )
             terms[kind] = placed.term
             params[kind] = {key: np.asarray(v, float) for key, v in group.items()}

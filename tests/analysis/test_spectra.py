@@ -76,6 +76,14 @@ def test_peaks_of_a_harmonic_molecule_are_its_normal_modes(tmp_path, capsys):
         assert np.trapezoid(one.density, one.wavenumbers) == pytest.approx(1.0, abs=0.02)
 
     capsys.readouterr()
+    run(tmp_path, "spectrum", "run", "--skip", "9800", "-o", "short")
+    short = capsys.readouterr().out
+    # 51 frames: 0.204 ps, 1/T = 163 cm⁻¹; segments of 12 frames.
+    assert "trajectory of 0.204 ps cannot separate lines less than 164 cm⁻¹ apart" in short
+    assert "separates 695 cm⁻¹, from 4 blocks" in short
+    assert "for 5 cm⁻¹ and 4 blocks, run `jaxff md` for 26.7 ps with 2 replicas" in short
+    run(tmp_path, "spectrum", "run", "--resolution", "40", "-o", "coarse")
+    assert "warning" not in capsys.readouterr().out
     simulate[-1] = "8"
     run(tmp_path, *simulate, "-o", "rare")
     assert fails(tmp_path, capsys, "rare").endswith("with --record-every 4 or less")
