@@ -1,4 +1,4 @@
-"""Time of energy and forces of aspirin in a box of water, compared with OpenMM.
+"""Time of energy and forces of aspirin in a box of water, compared with jax-md and OpenMM.
 
     python benchmarks/box.py                        # 874 waters, all programs
     python benchmarks/box.py --scaling              # 1,000 to 100,000 atoms, jaxff alone
@@ -66,6 +66,38 @@ def jaxff_candidate(potential, system, dtype) -> Callable[[], object]:
     return lambda: loop(potential._ready, R, box, neighbor)
 
 
+def jaxmd_candidate(system, term, dtype) -> Callable[[], object]:
+    """The AMBER energy of jax-md and its forces, evaluated in the same way."""
+    from jax_md.mm_forcefields.amber.energy import energy
+    from jax_md.mm_forcefields.io import openmm as io
+    from jax_md.mm_forcefields.nonbonded.electrostatics import PMECoulomb
+
+    with tempfile.TemporaryDirectory() as folder:
+        system.write(Path(folder) / "box.prmtop")
+        files = (f"{folder}/box.prmtop", f"{folder}/box.rst7")
+        cutoff = 0.1 * term.cutoff
+        made = io.load_amber_system(*files, nonbondedCutoff=cutoff, rigidWater=False)
+    found = io.convert_openmm_system(*made, r_cut=term.cutoff, dr_threshold=1.0)
+    to = lambda tree: jax.tree.map(  # noqa: E731
+        lambda x: x.astype(dtype) if getattr(x, "dtype", None) == jnp.float64 else x, tree
+    )
+    pme = PMECoulomb(np.array(term.grid), term.alpha, term.cutoff)
+    box = to(found.box_vectors)
+    total, make_list, *_ = energy(to(found.params), found.topology, box, pme, found.nb_options)
+    R = to(found.positions)
+    neighbor = make_list.allocate(R)
+
+    @jax.jit
+    def loop(R, neighbor):
+        def step(_, R):
+            gradient = jax.grad(lambda R: total(R, neighbor)["etotal"])(R)
+            return R - 1e-9 * gradient
+
+        return jax.lax.fori_loop(0, STEPS, step, R)
+
+    return lambda: loop(R, neighbor)
+
+
 def openmm_candidate(system, term, platform: str) -> Callable[[], object]:
     """Steps of OpenMM on a platform, with the settings of PME of the term."""
     with tempfile.TemporaryDirectory() as folder:
@@ -95,11 +127,13 @@ def compare(rounds: int) -> None:
     candidates = {
         "jaxff float32": jaxff_candidate(potential, system, jnp.float32),
         "jaxff float64": jaxff_candidate(potential, system, jnp.float64),
+        "jax-md float32": jaxmd_candidate(system, term, jnp.float32),
+        "jax-md float64": jaxmd_candidate(system, term, jnp.float64),
         "OpenMM CPU (single precision)": openmm_candidate(system, term, "CPU"),
         "OpenMM Reference (float64)": openmm_candidate(system, term, "Reference"),
     }
     found = times(candidates, rounds)
-    fast, slow = (found[name] for name in list(found)[2:])
+    fast, slow = (found[name] for name in list(found)[-2:])
     print(f"{'':32s} {'elapsed/ms':>11s} {'processor/ms':>13s} {'× CPU':>7s} {'× Reference':>12s}")
     for name, (elapsed, processor) in found.items():
         ratios = f"{fast[0] / elapsed:7.2f} {slow[0] / elapsed:12.2f}"
