@@ -24,6 +24,8 @@ KJ_MOL = 1.0 / CALORIE  # kcal/mol in one kJ/mol
 
 BAR = 1e5 * 1e-30 / KCAL_MOL_SI  # kcal/mol/Å³ in one bar
 
+DIFFUSION = 1e4  # 10⁻⁹ m²/s in one Å²/fs
+
 # e²/(4π ε0) in kcal/mol Å/e²
 COULOMB = ELEMENTARY_CHARGE**2 / (4.0 * math.pi * VACUUM_PERMITTIVITY) / KCAL_MOL_SI * 1e10
 # AMBER's value, from its charge unit (e × 18.2223), which AMBER topologies and GAFF use.

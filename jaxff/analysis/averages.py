@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ Array = jax.Array
 CONFIDENCE = 0.95
 # The sum of the autocorrelation function ends where the lag exceeds this many times its value.
 WINDOW = 5.0
+# Number of starts of the equilibrated part that are compared.
+STARTS = 11
 
 
 class Estimate(NamedTuple):
@@ -81,6 +84,51 @@ def mean_and_error(
     if weights is not None:
         weights = checked_weights(weights, n, series.dtype)
     return _mean_and_error(series, n_blocks, weights)
+
+
+def estimate(
+    function: Callable[..., Array],
+    *series: ArrayLike,
+    weights: ArrayLike | None = None,
+    n_blocks: int | None = None,
+) -> Estimate:
+    """Compute a function of averages and its standard error.
+
+    The error is that of the function, linearised at the averages, so that correlations between the
+    series are included.
+
+    Args:
+        function: differentiable function of the averages of the series.
+        series: (F, ...) values of frames in the order of time.
+        weights: (F,) weights of the frames that sum to one.
+        n_blocks: number of blocks or replicas, see `mean_and_error`; None for automatic blocking.
+
+    Raises:
+        InputError: as for `mean_and_error`.
+    """
+    values = [_checked_series(x, "a standard error") for x in series]
+    means = [average(x, weights) for x in values]
+    value, slope = jax.linearize(function, *means)
+    changes = jax.vmap(slope)(*(x - mean for x, mean in zip(values, means, strict=True)))
+    return Estimate(value, mean_and_error(changes, n_blocks, weights).error)
+
+
+def equilibration(series: ArrayLike) -> int:
+    """Return the number of frames at the start that are not yet in equilibrium.
+
+    The rest has the largest number of independent frames among starts in the first half of the
+    series (Chodera, J. Chem. Theory Comput. 12, 1799 (2016)).
+
+    Args:
+        series: (F,) values of frames in the order of time.
+
+    Raises:
+        InputError: fewer than two frames.
+    """
+    x = np.asarray(_checked_series(series, "an equilibration"))
+    starts = np.unique(np.linspace(0, len(x) // 2, STARTS).astype(int))
+    independent = [(len(x) - s) / float(autocorrelation_time(x[s:])) for s in starts]
+    return int(starts[int(np.argmax(independent))])
 
 
 def autocorrelation_time(series: ArrayLike) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,6 @@ from jaxff.errors import InputError
 
 Array = jax.Array
 
-_distance = jnp.vectorize(geometry.distance, signature="(c),(c)->()")
 _angle = jax.jit(jnp.vectorize(geometry.angle, signature="(c),(c),(c)->()"))
 _dihedral = jax.jit(jnp.vectorize(geometry.dihedral, signature="(c),(c),(c),(c)->()"))
 
@@ -24,14 +25,16 @@ def distances(positions: ArrayLike, pairs: ArrayLike, box: ArrayLike | None = No
     Args:
         positions: (..., N, 3) Å.
         pairs: (P, 2) atom indices.
-        box: edges of an orthorhombic box, (3,) Å, or of a cubic box, () Å; None in vacuum.
+        box: lattice vectors as rows, (3, 3) Å, or (..., 3, 3) Å for each frame; edges of an
+            orthorhombic box, (3,) Å, or of a cubic box, () Å; None in vacuum.  Images are nearest
+            up to half of the smallest width of the box, and in orthorhombic boxes always.
 
     Raises:
         InputError: indices that are not pairs of different atoms, or a box with a wrong shape.
     """
     positions = floating(positions)
-    check_box(box)
-    return pair_distances(positions, checked_indices(positions, pairs, 2), box)
+    lattice = None if box is None else checked_lattice(box, positions)
+    return pair_distances(positions, checked_indices(positions, pairs, 2), lattice)
 
 
 def angles(positions: ArrayLike, triples: ArrayLike) -> Array:
@@ -87,14 +90,50 @@ def atom_pairs(
     return np.stack([i[chosen], j[chosen]], axis=1)
 
 
-def check_box(box: ArrayLike | None) -> None:
-    """Raise InputError unless `box` is None, or one or three positive edges."""
-    if box is None:
-        return
-    if np.shape(box) not in ((), (3,)):
-        raise InputError(f"the box must be one edge or three edges, Å (got shape {np.shape(box)})")
-    if is_known(box) and not np.all(np.asarray(box) > 0):
-        raise InputError(f"the edges of the box must be positive (got {box})")
+def checked_lattice(box: ArrayLike, positions: Array) -> Any:
+    """Return the lattice vectors (3, 3) or (..., 3, 3) Å of a box in the type of the positions.
+
+    The result is a NumPy array if JAX does not trace the box.
+
+    Args:
+        box: see `distances`.
+        positions: (..., N, 3) Å.
+
+    Raises:
+        InputError: the box has a wrong shape or no volume.
+    """
+    shape, frames = np.shape(box), positions.shape[:-2]
+    if shape not in ((), (3,), (3, 3), (*frames, 3, 3)):
+        raise InputError(
+            f"the box must be one edge, three edges, lattice vectors (3, 3), or those of each "
+            f"frame, {(*frames, 3, 3)}, in Å (got shape {shape})"
+        )
+    edges, xp = len(shape) < 2, np if is_known(box) else jnp
+    lattice = xp.asarray(box, positions.dtype)
+    if edges:
+        lattice = xp.broadcast_to(lattice, (3,))[:, None] * xp.eye(3, dtype=positions.dtype)
+    if is_known(box):
+        small = np.min(box) <= 0 if edges else np.abs(np.linalg.det(np.asarray(box))) < 1e-6
+        if np.any(small):
+            raise InputError(f"the box must have positive edges or a volume (got {box})")
+    return lattice
+
+
+def nearest_images(vectors: Array, lattice: Array) -> Array:
+    """Replace vectors (..., P, 3) Å by those to the nearest images.
+
+    The images are nearest up to half of the smallest width of the box.
+
+    Args:
+        vectors: (..., P, 3) Å.
+        lattice: (3, 3) or (..., 3, 3) Å, lattice vectors as rows.
+    """
+    x = [vectors[..., k] for k in range(3)]
+    back, box = jnp.linalg.inv(lattice)[..., None], lattice[..., None]  # (..., 3, 3, 1)
+    turns = [jnp.round(sum(x[a] * back[..., a, k, :] for a in range(3))) for k in range(3)]
+    return jnp.stack(
+        [x[k] - sum(turns[a] * box[..., a, k, :] for a in range(3)) for k in range(3)], axis=-1
+    )
 
 
 def is_known(*values) -> bool:
@@ -111,13 +150,12 @@ def floating(values: ArrayLike) -> Array:
 
 
 @jax.jit
-def pair_distances(positions: Array, pairs: np.ndarray, box: ArrayLike | None = None) -> Array:
+def pair_distances(positions: Array, pairs: np.ndarray, lattice: Array | None = None) -> Array:
     """Compute `distances` without checks of the arguments (compiled)."""
-    a, b = positions[..., pairs[:, 0], :], positions[..., pairs[:, 1], :]
-    if box is not None:
-        box = jnp.asarray(box, b.dtype)
-        b = b - box * jnp.round((b - a) / box)
-    return _distance(a, b)
+    d = positions[..., pairs[:, 1], :] - positions[..., pairs[:, 0], :]
+    if lattice is not None:
+        d = nearest_images(d, lattice)
+    return geometry.length(jnp.moveaxis(d, -1, 0))
 
 
 def _gathered(positions, atoms, n: int) -> list[Array]:

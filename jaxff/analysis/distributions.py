@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike
 
 from jaxff.analysis.averages import average, checked_weights
 from jaxff.analysis.coordinates import (
-    check_box,
     checked_indices,
+    checked_lattice,
     floating,
     is_known,
     pair_distances,
@@ -33,6 +33,8 @@ Array = jax.Array
 
 # Number of kernel values in memory at once: 8 MB in float64.
 CHUNK = 2**20
+# Number of pairs in memory at once.
+PAIRS = 2**17
 # Largest width per period: wider kernels would need more than the nearest images.
 MAX_WIDTH = 1.0 / 8.0
 
@@ -94,33 +96,36 @@ def pair_occupations(
 ) -> Array:
     """Compute the share of the distances of each frame in each bin, (F, bins).
 
-    The memory does not grow with the number of pairs.
+    Distances of few pairs are in memory at once.
 
     Args:
         positions: (F, N, 3) Å.
         pairs: (P, 2) atom indices, such as those of `atom_pairs`.
         edges: (bins + 1,) Å, increasing.
         width: () Å, standard deviation of the Gaussian; None for hard bins.
-        box: edges of an orthorhombic box, (3,) Å, or of a cubic box, () Å; None in vacuum.
+        box: lattice vectors as rows, (3, 3) Å, or (F, 3, 3) Å for each frame; edges of an
+            orthorhombic box, (3,) Å, or of a cubic box, () Å; None in vacuum.
 
     Raises:
-        InputError: as for `occupations` and `distances`.  Also: edges beyond half the box, where
-            nearest images do not give all distances.
+        InputError: as for `occupations` and `distances`.  Also: edges beyond half of the smallest
+            width of a box, where nearest images do not give all distances.
     """
     positions = floating(positions)
     if positions.ndim != 3 or positions.shape[0] == 0:
         raise InputError(f"positions must have shape (F, N, 3) with F > 0 (got {positions.shape})")
     _check_bins(edges, width, None)
-    check_box(box)
-    if is_known(box, edges) and box is not None and np.max(edges) > 0.5 * np.min(box) * (1 + 1e-6):
-        raise InputError(
-            f"the last edge must be at most half the box, {0.5 * np.min(box):.6g} Å (got "
-            f"{np.max(edges):.6g} Å)"
-        )
+    lattice = None if box is None else checked_lattice(box, positions)
+    if lattice is not None and is_known(box, edges):
+        half = 0.5 / np.linalg.norm(np.linalg.inv(np.asarray(lattice, float)), axis=-2).max()
+        if np.max(edges) > half * (1 + 1e-6):
+            raise InputError(
+                f"the last edge must be at most half the box, which is {half:.6g} Å wide (got "
+                f"{np.max(edges):.6g} Å)"
+            )
     pairs = checked_indices(positions, pairs, 2)
     if not len(pairs):
         raise InputError("there are no pairs: give at least one pair of atoms")
-    return _pair_occupations(positions, pairs, jnp.asarray(edges, positions.dtype), width, box)
+    return _pair_occupations(positions, pairs, jnp.asarray(edges, positions.dtype), width, lattice)
 
 
 def pair_density(
@@ -157,6 +162,7 @@ def radial_distribution(
 
     g(r) is the share of the pairs in a shell, divided by the share of the volume in this shell
     (Allen and Tildesley, Computer Simulation of Liquids (2017), chapter 8); 1 for an ideal gas.
+    Each frame is normalised by the volume of its box.
 
     Args:
         positions, pairs, edges, box, width: as for `pair_occupations`.
@@ -165,14 +171,29 @@ def radial_distribution(
     Raises:
         InputError: as for `pair_occupations`, or invalid weights.
     """
-    shares = average(pair_occupations(positions, pairs, edges, width, box), weights)
-    return _to_ideal_gas(shares, jnp.asarray(edges, shares.dtype), box)
+    return average(radial_distributions(positions, pairs, edges, box, width), weights)
+
+
+def radial_distributions(
+    positions: ArrayLike,
+    pairs: ArrayLike,
+    edges: ArrayLike,
+    box: ArrayLike,
+    width: ArrayLike | None = None,
+) -> Array:
+    """Compute g(r) of each frame, (F, bins), for averages and standard errors.
+
+    The arguments and errors are those of `radial_distribution`.
+    """
+    shares = pair_occupations(positions, pairs, edges, width, box)
+    lattice = checked_lattice(box, floating(positions))
+    return _to_ideal_gas(shares, jnp.asarray(edges, shares.dtype), lattice)
 
 
 @jax.jit
-def _to_ideal_gas(shares, edges, box):
-    volume = jnp.prod(jnp.broadcast_to(jnp.asarray(box, shares.dtype), (3,)))
-    return shares * volume / (4.0 / 3.0 * jnp.pi * jnp.diff(edges**3))
+def _to_ideal_gas(shares, edges, lattice):
+    volumes = jnp.abs(jnp.linalg.det(lattice))[..., None]
+    return shares * volumes / (4.0 / 3.0 * jnp.pi * jnp.diff(edges**3))
 
 
 @jax.jit
@@ -194,13 +215,24 @@ def _density(samples, edges, width, period, weights):
 
 
 @jax.jit
-def _pair_occupations(positions, pairs, edges, width, box):
-    weights = jnp.full(len(pairs), 1.0 / len(pairs), positions.dtype)
-    return _frame_by_frame(
-        lambda frame: _binned(pair_distances(frame, pairs, box), weights, edges, width, None),
-        positions,
-        len(pairs) * len(edges),
-    )
+def _pair_occupations(positions, pairs, edges, width, lattice):
+    n, size = len(pairs), min(len(pairs), PAIRS)
+    chunks = jnp.pad(pairs, ((0, -n % size), (0, 0)), mode="edge").reshape(-1, size, 2)
+    weights = jnp.pad(jnp.full(n, 1.0 / n, positions.dtype), (0, -n % size)).reshape(-1, size)
+
+    def of_frame(frame):
+        R, box = frame if each else (frame, lattice)
+
+        @jax.checkpoint
+        def add(total, chunk):
+            pairs, weights = chunk
+            return total + _binned(pair_distances(R, pairs, box), weights, edges, width, None), None
+
+        return jax.lax.scan(add, jnp.zeros(len(edges) - 1, edges.dtype), (chunks, weights))[0]
+
+    each = lattice is not None and lattice.ndim == 3
+    cost = size if width is None else size * len(edges)
+    return _frame_by_frame(of_frame, (positions, lattice) if each else positions, cost)
 
 
 @jax.jit
@@ -240,7 +272,7 @@ def _smooth(samples, weights, edges, width, period):
 
 def _hard(samples: Array, weights: Array, edges: Array, period):
     bins = len(edges) - 1
-    index = jnp.searchsorted(edges, samples, side="right") - 1
+    index = jnp.searchsorted(edges, samples, side="right", method="scan_unrolled") - 1
     # The last bin includes its upper edge, which wrapped samples can exceed by rounding.
     slack = 0.0 if period is None else 4.0 * jnp.finfo(edges.dtype).eps * period
     index = jnp.where(jnp.abs(samples - edges[-1]) <= slack, bins - 1, index)
@@ -251,8 +283,9 @@ def _hard(samples: Array, weights: Array, edges: Array, period):
 
 def _frame_by_frame(function, frames, cost: int):
     """Apply a function to each frame, in batches; `cost` is the number of values of a frame."""
+    n_frames = len(jax.tree.leaves(frames)[0])
     at_once = max(1, CHUNK // cost)
-    return jax.lax.map(jax.checkpoint(function), frames, batch_size=min(at_once, len(frames)))
+    return jax.lax.map(jax.checkpoint(function), frames, batch_size=min(at_once, n_frames))
 
 
 @jax.jit

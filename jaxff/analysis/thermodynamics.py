@@ -75,19 +75,43 @@ def free_energy_and_error(
     return _with_error(share, error, jnp.asarray(edges, share.dtype), temperature, jacobian)
 
 
+def heat_capacity_and_error(
+    energies: ArrayLike,
+    temperature: ArrayLike,
+    degrees_of_freedom: ArrayLike = 0,
+    n_blocks: int | None = None,
+    weights: ArrayLike | None = None,
+) -> Estimate:
+    """Compute the heat capacity () kcal/mol/K and its standard error.
+
+    Args:
+        energies, temperature, degrees_of_freedom, weights: as for `heat_capacity`.
+        n_blocks: number of blocks or replicas, see `mean_and_error`; None for automatic blocking.
+
+    Raises:
+        InputError: as for `heat_capacity` and `mean_and_error`.
+    """
+    value = heat_capacity(energies, temperature, degrees_of_freedom, weights)
+    energies = floating(energies)
+    squares = (energies - average(energies, weights)) ** 2
+    error = mean_and_error(squares, n_blocks, weights).error
+    return Estimate(value, error / (units.BOLTZMANN * jnp.asarray(temperature) ** 2))
+
+
 def heat_capacity(
     energies: ArrayLike,
     temperature: ArrayLike,
     degrees_of_freedom: ArrayLike = 0,
     weights: ArrayLike | None = None,
 ) -> Array:
-    """Compute the heat capacity () kcal/mol/K at constant volume.
+    """Compute the heat capacity () kcal/mol/K at constant volume or pressure.
 
     The result is var(U)/kT² plus k/2 for each degree of freedom, with the potential energy U and
-    Boltzmann's constant k.
+    Boltzmann's constant k.  For constant pressure, give the enthalpies U + pV (see `enthalpies`) of
+    a simulation at this pressure.
 
     Args:
-        energies: (F,) potential energies of a canonical ensemble, kcal/mol.
+        energies: (F,) potential energies of a canonical ensemble, or enthalpies, kcal/mol.
         temperature: () K.
         degrees_of_freedom: () number of degrees of freedom with kinetic energy; 0 for only the
             configurational part.

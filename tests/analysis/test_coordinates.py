@@ -86,10 +86,12 @@ def test_wrong_indices_are_refused():
         angles(frames(), PAIRS)
     with pytest.raises(InputError, match="float64"):
         torsion_angles(frames(), TORSIONS * 1.0)
-    with pytest.raises(InputError, match=r"box must be one edge .*\(3, 3\)"):
-        distances(frames(), PAIRS, np.eye(3))
-    with pytest.raises(InputError, match="must be positive"):
+    with pytest.raises(InputError, match=r"box must be one edge, .*shape \(2, 3\)"):
+        distances(frames(), PAIRS, np.ones((2, 3)))
+    with pytest.raises(InputError, match="positive edges"):
         distances(frames(), PAIRS, [1.0, 0.0, 1.0])
+    with pytest.raises(InputError, match="or a volume"):
+        distances(frames(), PAIRS, np.ones((3, 3)))
     with pytest.raises(InputError, match="positions must have shape"):
         distances(np.zeros((3, 2)), PAIRS)
     for function, atoms in (
