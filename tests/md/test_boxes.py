@@ -1,6 +1,7 @@
 """Dynamics in periodic boxes: neighbour lists, constant pressure, files and restarts."""
 
 import dataclasses
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +29,20 @@ class Nothing(Term):
 
 def ideal(system):
     return Potential.of("nothing", Nothing(system.n_atoms), {"zero": np.zeros(())})
+
+
+@pytest.fixture(scope="module")
+def gas():
+    """Argon with neighbour lists, one potential for all tests: each is compiled once."""
+    system = argon(27, spacing=3.9)
+    return system, fluid(system, cutoff=5.0)
+
+
+@pytest.fixture(scope="module")
+def droplet():
+    """Rigid water without charges."""
+    system = waters(8, spacing=3.6)
+    return system, fluid(system, cutoff=3.4, charged=False)
 
 
 def test_lists_change_no_trajectory():
@@ -99,8 +114,16 @@ def check_volumes(volumes, molecules, pressure, temperature):
         assert error < 0.08 * expected
 
 
-@pytest.mark.parametrize("scaling", ensembles.AXES)
-@pytest.mark.parametrize("barostat", ensembles.BAROSTATS)
+def once(first, second):
+    """All pairs, of which the slow ones combine pieces that the others test."""
+    quick = list(zip(first, second, strict=True))
+    return [
+        pytest.param(a, b, marks=() if (a, b) in quick else pytest.mark.slow)
+        for a, b in itertools.product(first, second)
+    ]
+
+
+@pytest.mark.parametrize(("barostat", "scaling"), once(ensembles.BAROSTATS, ensembles.AXES))
 def test_volumes_of_an_ideal_gas(barostat, scaling):
     system = argon(20, spacing=3.0)
     pressure = 21 * units.BOLTZMANN * 300.0 / 9.0**3 / units.BAR  # the mean volume is the first
@@ -119,15 +142,12 @@ def test_volumes_of_an_ideal_gas(barostat, scaling):
 
 
 @pytest.mark.parametrize("barostat", ensembles.BAROSTATS)
-def test_molecules_are_not_deformed_by_barostats(barostat):
+def test_molecules_are_not_deformed_by_barostats(droplet, barostat):
     from jaxff.md.rigid import Rigid
 
-    system = waters(8, spacing=3.6)
+    system, potential = droplet
     ensemble = md.NPT(temperature=300.0, pressure=1.0, barostat=barostat, friction=10.0, dt=1.0)
-    run = md.simulate(
-        fluid(system, cutoff=3.4, charged=False), system, ensemble, steps=200,
-        output=md.Output(every=50),
-    )  # fmt: skip
+    run = md.simulate(potential, system, ensemble, steps=200, output=md.Output(every=50))
     assert np.ptp(np.linalg.det(run.boxes)) > 0.1
     assert np.abs(Rigid.of(system).deviations(run.positions[-1])).max() < 1e-9
     assert run.degrees_of_freedom == 48
@@ -145,10 +165,9 @@ def test_registries_of_barostats_agree():
 
 
 @pytest.mark.parametrize("suffix", ["extxyz", "h5", "dcd"])
-def test_files_contain_boxes_and_whole_molecules(tmp_path, suffix):
-    system = waters(8, spacing=3.6)
-    system.positions = system.positions + 20.0  # outside the box
-    potential = fluid(system, cutoff=3.4, charged=False)
+def test_files_contain_boxes_and_whole_molecules(tmp_path, droplet, suffix):
+    system, potential = droplet
+    system = dataclasses.replace(system, positions=system.positions + 20.0)  # outside the box
     ensemble = md.NPT(friction=10.0, dt=1.0, barostat_every=2, scaling="semi-isotropic")
     kept = md.simulate(
         potential, system, ensemble, steps=40, output=md.Output(tmp_path / f"a.{suffix}", every=10)
@@ -175,14 +194,14 @@ def test_files_contain_boxes_and_whole_molecules(tmp_path, suffix):
 
 
 @pytest.mark.filterwarnings("ignore:DCDReader:DeprecationWarning")
-def test_other_programs_read_boxes(tmp_path):
+def test_other_programs_read_boxes(tmp_path, droplet):
     import ase.io
 
     mda = pytest.importorskip("MDAnalysis")
-    system = waters(8, spacing=3.6)
+    system, potential = droplet
     for suffix in ("extxyz", "dcd"):
         md.simulate(
-            fluid(system, cutoff=3.4, charged=False), system, md.NPT(dt=1.0), steps=40,
+            potential, system, md.NPT(dt=1.0), steps=40,
             output=md.Output(tmp_path / f"a.{suffix}", every=10),
         )  # fmt: skip
     atoms = ase.io.read(tmp_path / "a.extxyz", ":")
@@ -195,11 +214,9 @@ def test_other_programs_read_boxes(tmp_path):
     np.testing.assert_allclose([x[:3] for x in found], np.diagonal(boxes, axis1=1, axis2=2), 1e-6)
 
 
-@pytest.mark.parametrize("barostat", ensembles.BAROSTATS)
-@pytest.mark.parametrize("replicas", [None, 2])
-def test_a_run_in_a_box_continues_bit_for_bit(tmp_path, barostat, replicas):
-    system = argon(27, spacing=3.9)
-    potential = fluid(system, cutoff=5.0)
+@pytest.mark.parametrize(("replicas", "barostat"), once([None, 2], ensembles.BAROSTATS))
+def test_a_run_in_a_box_continues_bit_for_bit(tmp_path, gas, barostat, replicas):
+    system, potential = gas
     ensemble = md.NPT(temperature=120.0, barostat=barostat, dt=4.0, barostat_every=3)
     start = md.Start(replicas=replicas, seed=3)
     name = "run.h5" if replicas is None else "run-1.h5"
@@ -224,9 +241,8 @@ def test_a_run_in_a_box_continues_bit_for_bit(tmp_path, barostat, replicas):
     np.testing.assert_array_equal(rest.boxes[..., -1, :, :], whole.boxes[..., -1, :, :])
 
 
-def test_replicas_in_boxes_equal_single_runs():
-    system = argon(27, spacing=3.9)
-    potential = fluid(system, cutoff=5.0)
+def test_replicas_in_boxes_equal_single_runs(gas):
+    system, potential = gas
     ensemble = md.NPT(temperature=120.0, dt=4.0, barostat_every=5)
     settings = dict(steps=100, output=md.Output(every=20))
     both = md.simulate(potential, system, ensemble, start=md.Start(replicas=2, seed=4), **settings)
@@ -235,17 +251,18 @@ def test_replicas_in_boxes_equal_single_runs():
     np.testing.assert_allclose(both.boxes[1], alone.boxes, atol=1e-10)
 
 
-def test_single_precision_runs_in_a_box():
-    system = argon(27, spacing=3.9)
-    potential = fluid(system, cutoff=5.0).astype(jnp.float32)
+def test_single_precision_runs_in_a_box(gas):
+    system, potential = gas[0], gas[1].astype(jnp.float32)
     for ensemble in (md.NPT(temperature=120.0, dt=4.0), md.CSVR(temperature=120.0, dt=4.0)):
         run = md.simulate(potential, system, ensemble, steps=100, output=md.Output(every=20))
         assert run.state.dynamics.position.dtype == jnp.float32
         assert run.state.cell.box.dtype == jnp.float32
 
 
-def test_atoms_at_one_place_are_reported():
-    system = argon(27, spacing=3.9)
-    system.positions[1] = system.positions[0] + 1e-3
+def test_atoms_at_one_place_are_reported(gas):
+    system, potential = gas
+    close = system.positions.copy()
+    close[1] = close[0] + 1e-3
+    system = dataclasses.replace(system, positions=close)
     with pytest.raises((md.SimulationError, InputError)):
-        md.simulate(fluid(system, cutoff=5.0), system, md.NVE(dt=4.0), steps=20)
+        md.simulate(potential, system, md.NVE(dt=4.0), steps=20)

@@ -42,7 +42,7 @@ def test_kinetic_energy_with_constraints_is_canonical(cluster, kind):
     settings = {"friction": 10.0} if kind == "langevin" else {"relaxation": 50.0}
     ensemble = md.ENSEMBLES[kind](temperature=300.0, dt=2.0, **settings)
     run = md.simulate(
-        potential, system, ensemble, steps=6000, start=md.Start(replicas=8, seed=2),
+        potential, system, ensemble, steps=3000, start=md.Start(replicas=8, seed=2),
         output=md.Output(every=20, keep=False),
     )  # fmt: skip
     freedom = 48 if kind == "langevin" else 45
@@ -91,8 +91,10 @@ def test_gradients_of_constrained_steps_equal_finite_differences(cluster):
 
         core = Core(R, momenta, force_fn(R), masses)
         state = ensemble.initial_state(core, jax.random.key(1), bath, scheme)
-        for t in range(4):
-            state = ensemble.step(force_fn, state, bath, t, scheme, rigid)
+        state, _ = jax.lax.scan(
+            lambda s, t: (ensemble.step(force_fn, s, bath, t, scheme, rigid), None),
+            state, jnp.arange(4),
+        )  # fmt: skip
         return jnp.sum(weights * state.position) + jnp.sum(weights * state.momentum)
 
     charge = jnp.asarray(potential.params["fluid"]["charge"])

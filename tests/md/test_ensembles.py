@@ -129,17 +129,19 @@ def test_a_continued_chain_takes_its_new_relaxation_time(replicas):
     assert np.ptp(total, axis=-1).min() > 2.0
 
 
-@pytest.mark.parametrize("k", [0.01, 1e-4])
-def test_a_weak_field_is_seen_beside_stiff_bonds(k):
+def test_a_weak_field_is_seen_beside_stiff_bonds():
     ethanol = Molecule.from_smiles("CCO")
     gaff = jaxff.gaff(ethanol)
     zero = np.array(0.0)
-    field = Potential.of("well", Well(9), {"k": np.array(k), "a": zero, "c": zero}, ethanol)
+    field = Potential.of("well", Well(9), {"k": np.array(0.01), "a": zero, "c": zero}, ethanol)
     for potential in (gaff, gaff.astype("float32")):
         run = simulate(potential, ethanol, ensemble="csvr", steps=10)
         assert run.degrees_of_freedom == 21
-    held = simulate(gaff + field, ethanol, ensemble="csvr", steps=10)
-    assert held.degrees_of_freedom == 27
+    held = gaff + field
+    weaker = {**held.params["well"], "k": np.array(1e-4)}
+    for potential in (held, held.replace({**held.params, "well": weaker})):
+        run = simulate(potential, ethanol, ensemble="csvr", steps=10)
+        assert run.degrees_of_freedom == 27
 
 
 @pytest.mark.parametrize("ensemble", THERMOSTATS)
