@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 # The sum of the autocorrelation function ends where the lag exceeds this many times its value.
 WINDOW = 5.0
 # Number of starts of the equilibrated part that are compared.
-STARTS = 11
+STARTS = 6
 
 
 class Estimate(NamedTuple):

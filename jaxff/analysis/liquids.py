@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxff import units
-from jaxff.analysis.averages import Estimate, average, estimate
+from jaxff.analysis.averages import Estimate, average, estimate, mean_and_error
 from jaxff.analysis.coordinates import floating, is_known
 from jaxff.errors import InputError
 from jaxff.particles import AMU_PER_A3
@@ -169,6 +169,8 @@ def enthalpy_of_vaporization(
     n_molecules: int,
     gas_energies: ArrayLike,
     temperature: ArrayLike,
+    weights: ArrayLike | None = None,
+    gas_weights: ArrayLike | None = None,
 ) -> Estimate:
     """Compute the enthalpy of vaporisation () kcal/mol and its error.
 
@@ -181,12 +183,13 @@ def enthalpy_of_vaporization(
         gas_energies: (G,) potential energies of one molecule in the gas phase at this temperature,
             kcal/mol; [0, 0] for rigid molecules without intramolecular energies.
         temperature: () K.
+        weights, gas_weights: (F,) and (G,) weights of the frames that sum to one.
 
     Raises:
-        InputError: fewer than two frames.
+        InputError: fewer than two frames, or invalid weights.
     """
-    liquid = estimate(lambda mean: mean / n_molecules, enthalpies)
-    gas = estimate(lambda mean: mean, gas_energies)
+    liquid = estimate(lambda mean: mean / n_molecules, enthalpies, weights=weights)
+    gas = mean_and_error(gas_energies, weights=gas_weights)
     kT = units.BOLTZMANN * jnp.asarray(temperature)
     return Estimate(gas.mean + kT - liquid.mean, jnp.hypot(gas.error, liquid.error))
 

@@ -41,7 +41,7 @@ FEW_FRAMES = 20  # fewer frames have no standard errors
 BIN = 0.05  # Å, width of the bins of g(r)
 FARTHEST = 10.0  # Å, largest distance of g(r)
 PAIRS = 5e7  # largest number of distances computed for each g(r)
-FRAMES = 500  # largest number of frames in which hydrogen bonds are counted
+FRAMES = 200  # largest number of frames in which hydrogen bonds are counted
 CURVES, KINDS = 6, 4  # largest numbers of plotted g(r) and of kinds of molecules
 
 

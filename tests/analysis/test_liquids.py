@@ -215,6 +215,25 @@ def test_the_dielectric_constant_of_independent_dipoles_is_the_closed_form():
     np.testing.assert_allclose(ours.error, (exact - 1.0) * np.sqrt(2.0 / 3.0 / frames), rtol=0.2)
 
 
+def test_the_dielectric_constant_has_gradients_in_positions_and_boxes(boxed):
+    system, frames, boxes = boxed
+    charges, molecules = system.tables.charges, system.molecules
+
+    def value(R, boxes):
+        return dielectric_constant(dipole_moments(R, charges, molecules), boxes, 298.15).mean
+
+    random = np.random.default_rng(15)
+    moves = random.normal(size=frames.shape), random.normal(size=boxes.shape)
+    slopes = jax.grad(value, argnums=(0, 1))(frames, boxes)
+    h = 1e-5
+    expected = [
+        (value(frames + h * moves[0], boxes) - value(frames - h * moves[0], boxes)) / (2 * h),
+        (value(frames, boxes + h * moves[1]) - value(frames, boxes - h * moves[1])) / (2 * h),
+    ]
+    ours = [jnp.sum(slope * move) for slope, move in zip(slopes, moves, strict=True)]
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
 def test_dipole_moments_do_not_depend_on_images_and_need_neutral_molecules():
     system = waters(5, TRICLINIC, 6)
     steps = np.random.default_rng(7).integers(-2, 3, (5, 3)) @ TRICLINIC
