@@ -33,8 +33,8 @@ Array = jax.Array
 
 # Number of kernel values in memory at once: 8 MB in float64.
 CHUNK = 2**20
-# Number of pairs in memory at once.
-PAIRS = 2**17
+# Number of pairs in memory at once, and cost of the hard bin of a pair.
+PAIRS, HARD = 2**17, 64
 # Largest width per period: wider kernels would need more than the nearest images.
 MAX_WIDTH = 1.0 / 8.0
 
@@ -231,7 +231,8 @@ def _pair_occupations(positions, pairs, edges, width, lattice):
         return jax.lax.scan(add, jnp.zeros(len(edges) - 1, edges.dtype), (chunks, weights))[0]
 
     each = lattice is not None and lattice.ndim == 3
-    cost = size if width is None else size * len(edges)
+    # Hard bins of many frames at once would be slower.
+    cost = size * (HARD if width is None else len(edges))
     return _frame_by_frame(of_frame, (positions, lattice) if each else positions, cost)
 
 
