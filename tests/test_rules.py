@@ -12,7 +12,7 @@ from jaxff.settings import ChoiceRule, NumberRule, Settings, checked_number
 
 MODULES = (
     "gdml", "learn.teaching", "md", "md.descent", "md.differentiable", "reference.generation",
-    "reference.holes", "reference.teacher",
+    "reference.holes", "reference.levels", "reference.teacher",
 )  # fmt: skip
 REQUIRED = {"target": 1.0, "n": 5, "molecule": None}  # fields without a default
 

@@ -311,6 +311,11 @@ def count(text: str) -> int:
     return value
 
 
+def counts(text: str) -> list[int]:
+    """Convert positive integers separated by commas to a list."""
+    return [positive(int)(part) for part in text.split(",")]
+
+
 def numbers(text: str) -> list[float]:
     """Convert positive numbers separated by commas to a list."""
     return [positive(float)(part) for part in text.split(",")]

@@ -133,13 +133,20 @@ CHANGE = _object(
 LEVEL = _object(
     {
         "name": TEXT, "force_mae": NUMBER, "force_rmse": NUMBER,  # kcal/mol/Å
-        "sigma": NUMBER, "lam": NUMBER, "prior": MAYBE, "teacher": FLAG,
+        "sigma": NUMBER, "lam": NUMBER, "prior": MAYBE,
+        "teacher": _or(TEXT, NONE), "frames": WHOLE,
     }
 )  # fmt: skip
 TEACHER = _object(
     {
-        "frames": WHOLE, "failed": WHOLE, "temperature": MAYBE,  # K
+        "name": TEXT, "frames": WHOLE, "failed": WHOLE, "temperature": MAYBE,  # K
         "student": _or(METRICS, NONE),  # errors of the student against the teacher
+        "levels": _list(LEVEL), "chosen": _or(TEXT, NONE),  # with cheaper teachers
+    }
+)  # fmt: skip
+TEACHERS = _object(
+    {
+        "teachers": _list(TEACHER), "refused": {"type": "object", "additionalProperties": TEXT},
         "levels": _list(LEVEL), "chosen": TEXT, "helps": FLAG,
         "skipped": _list(TEXT),
     }
@@ -183,7 +190,7 @@ RESULTS: dict[str, Schema] = {
         {
             **MODEL, "molecules": _list(_object({"model": TEXT}, MODEL)),
             "converged": FLAG, "steps": WHOLE, "history": _map(_list(MAYBE)),
-            "changes": _list(CHANGE), "teacher": TEACHER,
+            "changes": _list(CHANGE), "teacher": TEACHERS,
         },
     ),
     "train": _object(

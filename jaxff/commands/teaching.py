@@ -6,13 +6,14 @@ import argparse
 import shlex
 import shutil
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import (
     calculator_options,
+    counts,
     duration,
     positive,
     trust_option,
@@ -28,25 +29,28 @@ from jaxff.reference.settings import Labelling
 if TYPE_CHECKING:
     from jaxff.console import Console
     from jaxff.dataset import Dataset, Split
-    from jaxff.gdml import Uncertainty
-    from jaxff.learn import Method, Taught
+    from jaxff.learn import Level, Method, Student, Taught
+    from jaxff.learn.time_limit import Deadline
     from jaxff.potential import Potential
-    from jaxff.reference.teacher import Student
+    from jaxff.reference import Distilling, Lesson
 
-STUDENT, TEACHING = 0.6, 0.8  # shares of the time left: for the student, and then for the models
+SAFE = 0.95  # share of the time that is left; the rest is for the test
+FIT = 0.2  # largest share of the time of --budget for the fit of the force field
 
 
 def teacher_options(sub) -> None:
     """Add the options of the teacher to the parser of `jaxff fit`."""
     group = sub.add_argument_group("fits to few frames with cheap labels (need --plus sgdml)")
     group.add_argument(
-        "--teacher", metavar="NAME|MODEL.npz|DATA.npz",
+        "--teacher", metavar="NAME|MODEL.npz|DATA.npz", action="append",
         help="source of cheap labels for a first model, which the data set then corrects: "
-        f"{CHOICES}, or a data set with such labels",
+        f"{CHOICES}, or a data set with such labels; repeat the option for a chain of teachers, "
+        "the cheapest first",
     )  # fmt: skip
     group.add_argument(
-        "--teacher-frames", type=positive(int), metavar="N",
-        help="frames that the teacher labels (default 2000; fewer for more than 10 atoms)",
+        "--teacher-frames", type=counts, metavar="N,N,...",
+        help="frames that the teacher labels, one number for all teachers or one for each "
+        "(default 2000; fewer for more than 10 atoms)",
     )  # fmt: skip
     group.add_argument(
         "--teacher-temperature", type=positive(float), metavar="T",
@@ -54,65 +58,53 @@ def teacher_options(sub) -> None:
         "estimated from the energies of the data)",
     )  # fmt: skip
     group.add_argument(
-        "--teacher-options", default="{}", metavar="JSON", help="options of the teacher"
-    )
+        "--teacher-options", action="append", metavar="JSON",
+        help="options of the teacher; with several teachers, repeat the option for each",
+    )  # fmt: skip
     workers_option(group)
     group.add_argument(
         "--on-teacher-failure", choices=("stop", "continue"), default="stop",
         help="action if the teacher cannot be used, for example because it fails at most frames or "
-        "is for another molecule: stop (default), or continue without a teacher",
+        "is for another molecule: stop (default), or continue without this teacher",
     )  # fmt: skip
     group.add_argument(
         "--budget", type=duration, metavar="TIME",
         help="time for the whole command, such as 10min; a short time means fewer frames of the "
-        "teacher and fewer models (default: no limit)",
+        "teacher, a smaller first model and fewer comparisons (default: no limit)",
     )  # fmt: skip
     trust_option(group)
 
 
 def run_with_teacher(arguments: argparse.Namespace, console: Console, method: Method) -> dict:
     """Run `jaxff fit --teacher`; `method` contains the settings for the force field."""
-    from jaxff.learn import Teaching, evaluate, fit, teach
+    from jaxff.learn import evaluate
+    from jaxff.learn.time_limit import Deadline
     from jaxff.saved import save
 
-    began = time.perf_counter()
+    deadline = Deadline(arguments.budget)
     _check(arguments)
     output = Path(arguments.output)
-    teacher_file = output.with_name(f"{output.stem}-teacher{output.suffix}")
-    for path in (output, teacher_file):
-        writable_file(path)
+    writable_file(output)
     data = load_dataset(arguments, arguments.data[0])
     split = _split(data, arguments, console)
     charge = arguments.charge[0] if arguments.charge else None
     console("parametrize", 0.0)
     start = load_form(arguments, data, charge).matched(data.molecule)
     unfinished = writable_folder(f"{output}.partial")
-    teacher = _teacher(arguments, console)
-    fitted = fit(
-        start,
-        split.train,
-        method=method,
-        trainable=arguments.trainable,
-        checkpoint=unfinished / "fit.npz",
-        progress=console,
-    ).potential
-    student, errors = _student(arguments, teacher, split.train, fitted, unfinished, began, console)
-    taught = teach(
-        split.train,
-        None if student is None else student.potential,
-        fitted=fitted,
-        labels=None if student is None else student.labels,
-        errors=errors,
-        settings=Teaching(
-            seed=arguments.seed,
-            uncertainty=arguments.uncertainty,
-            seconds=_left(arguments, began, TEACHING),
-        ),
-        progress=console,
-    )
+    teachers = _teachers(arguments, console)
+    fitted = _fitted(arguments, start, split.train, method, unfinished, deadline, console)
+    lesson = _lesson(arguments, teachers, split.train, fitted, unfinished, deadline, console)
+    taught = lesson.taught
     save(output, taught.potential)
     console.close()
+    for student in lesson.students:
+        _say_student(student, console)
     _say_levels(taught, console)
+    if lesson.skipped:
+        console.say(
+            f"left out because the time of --budget was over: {'; '.join(lesson.skipped)}. These "
+            "steps could lower the errors: raise --budget"
+        )
     parts = {"train": split.train, "valid": split.valid, "test": split.test}
     scores = {key: evaluate(taught.potential, part) for key, part in parts.items() if len(part)}
     coverage = None
@@ -120,20 +112,13 @@ def run_with_teacher(arguments: argparse.Namespace, console: Console, method: Me
         coverage = taught.uncertainty.coverage(taught.potential, split.test)
         say_coverage(console, coverage)
     if len(split.test):
-        rows = {"result": scores["test"]}
-        if student is not None:
-            rows = {"teacher": evaluate(student.potential, split.test), **rows}
+        rows = {s.name: evaluate(s.potential, split.test) for s in lesson.students}
+        rows["result"] = scores["test"]
         console.table(
             [f"{data.name} test errors", *METRICS],
             [[name, *(row.get(m, "-") for m in METRICS)] for name, row in rows.items()],
         )
-    written = [str(output)]
-    if (
-        student is not None and student.temperature is not None
-    ):  # the frames were sampled in this run
-        assert student.dataset is not None
-        student.dataset.save(teacher_file)
-        written.append(str(teacher_file))
+    written = [str(output), *_saved(lesson.students, output)]
     shutil.rmtree(unfinished, ignore_errors=True)
     console.say(f"wrote {', '.join(written)}")
     return {
@@ -141,66 +126,102 @@ def run_with_teacher(arguments: argparse.Namespace, console: Console, method: Me
         "coverage": coverage,
         "model": str(output),
         "teacher": {
-            "frames": 0 if student is None or student.dataset is None else len(student.dataset),
-            "failed": 0 if student is None else student.failed,
-            "temperature": None if student is None else student.temperature,
-            "student": None if student is None else student.errors or None,
+            "teachers": [_described(student) for student in lesson.students],
+            "refused": lesson.refused,
             "levels": [level._asdict() for level in taught.levels],
             "chosen": taught.chosen.name,
-            "helps": taught.chosen.teacher,
-            "skipped": list(taught.skipped),
+            "helps": taught.chosen.teacher is not None,
+            "skipped": list(lesson.skipped),
         },
     }
 
 
-def _left(arguments: argparse.Namespace, began: float, share: float) -> float | None:
-    """Return a share of the time that is left of --budget, s; None without a budget."""
-    if arguments.budget is None:
-        return None
-    return max(share * (arguments.budget - (time.perf_counter() - began)), 1.0)
+def _described(student: Student) -> dict:
+    """Return the results of one teacher for the JSON file."""
+    levels: tuple[Level, ...] = student.taught.levels if student.taught else ()
+    return {
+        "name": student.name,
+        "frames": 0 if student.dataset is None else len(student.dataset),
+        "failed": student.failed,
+        "temperature": student.temperature,
+        "student": student.errors or None,
+        "levels": [level._asdict() for level in levels],
+        "chosen": student.taught.chosen.name if student.taught else None,
+    }
 
 
-def _student(
+def _saved(students: Sequence[Student], output: Path) -> list[str]:
+    """Write the frames that the teachers labelled; return the names of the files."""
+    written = []
+    for student in students:
+        if student.temperature is None:  # the frames were not sampled in this run
+            continue
+        assert student.dataset is not None
+        number = f"-{len(written) + 1}" if written else ""
+        written.append(str(output.with_name(f"{output.stem}-teacher{number}{output.suffix}")))
+        student.dataset.save(written[-1])
+    return written
+
+
+def _fitted(
     arguments: argparse.Namespace,
-    teacher: Labelling | Dataset,
+    start: Potential,
+    frames: Dataset,
+    method: Method,
+    unfinished: Path,
+    deadline: Deadline,
+    console: Console,
+) -> Potential:
+    """Fit the force field to the frames; return the initial one if the time is over."""
+    from jaxff.learn import fit
+    from jaxff.learn.time_limit import Deadline, OutOfTime
+
+    try:
+        return fit(
+            start,
+            frames,
+            method=method,
+            trainable=arguments.trainable,
+            checkpoint=unfinished / "fit.npz",
+            progress=Deadline(deadline.share(FIT)).stopping(console),
+        ).potential
+    except OutOfTime:
+        console.close("stopped")
+        console.say(
+            f"the fit of the force field took {FIT:.0%} of --budget and was stopped; the initial "
+            "force field is used"
+        )
+        return start
+
+
+def _lesson(
+    arguments: argparse.Namespace,
+    teachers: Sequence[tuple[Labelling | Dataset, Distilling]],
     frames: Dataset,
     fitted: Potential,
     unfinished: Path,
-    began: float,
+    deadline: Deadline,
     console: Console,
-) -> tuple[Student | None, Uncertainty | None]:
-    """Return the student, and its standard errors if they are requested and available.
+) -> Lesson:
+    """Learn the labels with the help of all teachers."""
+    from jaxff.learn import Teaching
+    from jaxff.reference import Chain, teach_levels
 
-    The student is None if the teacher cannot be used and the fit shall continue.
-    """
-    from jaxff import gdml
-    from jaxff.reference import Distilling, student_of
-
-    settings = Distilling(
-        frames=arguments.teacher_frames,
-        temperature=arguments.teacher_temperature,
-        seconds=_left(arguments, began, STUDENT),
+    left = deadline.left
+    teaching = Teaching(
+        seed=arguments.seed,
+        uncertainty=arguments.uncertainty,
+        budget=None if left is None else SAFE * left,
     )
-    try:
-        student = student_of(
-            teacher, frames, fitted, unfinished / "teacher", settings, progress=console
-        )
-    except InputError as error:
-        if arguments.on_teacher_failure == "stop":
-            raise InputError(
-                f"{error}; to continue without the teacher, add --on-teacher-failure continue"
-            ) from error
+    chain = Chain(on_failure=arguments.on_teacher_failure, teaching=teaching)
+    lesson = teach_levels(frames, teachers, fitted, unfinished, chain, progress=console)
+    unknown = [student.name for student in lesson.students if student.uncertainty is None]
+    if arguments.uncertainty and unknown:
         console.close()
-        console.say(f"the teacher is not used: {error}")
-        return None, None
-    _say_student(student, console)
-    if not arguments.uncertainty:
-        return student, None
-    if student.dataset is None or student.valid is None:
-        console.say("the standard errors do not include those of the teacher, which are unknown")
-        return student, None
-    console("uncertainty", 0.0)
-    return student, gdml.uncertainty(student.potential, student.dataset, student.valid)
+        console.say(
+            f"the standard errors do not include those of {', '.join(unknown)}, which are unknown"
+        )
+    return lesson
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -211,6 +232,13 @@ def _check(arguments: argparse.Namespace) -> None:
             f"--teacher needs one data set (got {len(arguments.data)}): repeat the command for "
             "each data set"
         )
+    for name in ("teacher_frames", "teacher_options"):
+        given = getattr(arguments, name) or [None]
+        if len(given) not in (1, len(arguments.teacher)):
+            raise InputError(
+                f"--{name.replace('_', '-')} has {len(given)} values for "
+                f"{len(arguments.teacher)} teachers: give one value, or one for each --teacher"
+            )
 
 
 def _split(data: Dataset, arguments: argparse.Namespace, console: Console) -> Split:
@@ -227,12 +255,35 @@ def _split(data: Dataset, arguments: argparse.Namespace, console: Console) -> Sp
     return split_frames(data, argparse.Namespace(**sizes), console)
 
 
-def _teacher(arguments: argparse.Namespace, console: Console) -> Labelling | Dataset:
-    """Return the teacher: settings of a calculator or potential, or a data set with labels."""
+def _teachers(
+    arguments: argparse.Namespace, console: Console
+) -> list[tuple[Labelling | Dataset, Distilling]]:
+    """Return the teachers, the cheapest first, with the settings for their students."""
+    from jaxff.reference import Distilling
+
+    count = len(arguments.teacher)
+    frames = (arguments.teacher_frames or [None]) * count
+    options = (arguments.teacher_options or ["{}"]) * count
+    return [
+        (
+            _teacher(name, options[k], arguments, console),
+            Distilling(
+                frames=frames[k],
+                temperature=arguments.teacher_temperature,
+                check_labels=arguments.check_labels,
+            ),
+        )
+        for k, name in enumerate(arguments.teacher)
+    ]
+
+
+def _teacher(
+    name: str, options: str, arguments: argparse.Namespace, console: Console
+) -> Labelling | Dataset:
+    """Return a teacher: settings of a calculator or potential, or a data set with labels."""
     from jaxff.dataset import Dataset
     from jaxff.formats.potentials import is_model
 
-    name = arguments.teacher
     is_npz = suffix_of(name) == MODEL_SUFFIX
     if suffix_of(name) in (".extxyz", ".xyz") or (is_npz and not is_model(name)):
         data = Dataset.load(name)
@@ -240,7 +291,7 @@ def _teacher(arguments: argparse.Namespace, console: Console) -> Labelling | Dat
         return data
     return Labelling(
         name,
-        calculator_options(arguments.teacher_options, "--teacher-options"),
+        calculator_options(options, "--teacher-options"),
         arguments.workers,
         command=shlex.join(["jaxff", *sys.argv[1:]]),
         trust=tuple(arguments.trust),
@@ -248,10 +299,12 @@ def _teacher(arguments: argparse.Namespace, console: Console) -> Labelling | Dat
 
 
 def _say_student(student: Student, console: Console) -> None:
-    console.close()
+    if student.taught is not None:
+        console.say(f"models of the labels of {student.name}:")
+        _say_levels(student.taught, console)
     if student.dataset is None:
         return
-    words: list[Any] = [f"teacher: {len(student.dataset)} frames"]
+    words: list[Any] = [f"teacher {student.name}: {len(student.dataset)} frames"]
     if student.temperature is not None:
         words.append(f"at {student.temperature:.0f} K")
     if student.failed:
@@ -274,8 +327,3 @@ def _say_levels(taught: Taught, console: Console) -> None:
         ],
     )
     console.say(f"{taught.verdict}; chosen: {taught.chosen.name}")
-    if taught.skipped:
-        console.say(
-            f"{' and '.join(taught.skipped)} could lower the errors, but the time of --budget was "
-            "over: raise --budget"
-        )

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from jaxff.learn.fitting import Fit, fit
     from jaxff.learn.gradient import Labels, force_matching
     from jaxff.learn.settings import METHODS, Gradient, LeastSquares, Method
+    from jaxff.learn.students import Level, Student, Taught
     from jaxff.learn.targets import Dipole, Hessian, Target, TorsionScan
-    from jaxff.learn.teaching import Taught, Teaching, teach
-    from jaxff.learn.trials import Level
+    from jaxff.learn.teaching import Teaching, teach
 
 # The command line reads the settings before it imports JAX, so names are imported at first use. No
 # module may have the name of a function here: importing it would replace the function.
@@ -25,8 +25,8 @@ _HOME = {
     "fitting": ["Fit", "fit"],
     "gradient": ["Labels", "force_matching"],
     "settings": ["METHODS", "Gradient", "LeastSquares", "Method"],
-    "teaching": ["Taught", "Teaching", "teach"],
-    "trials": ["Level"],
+    "students": ["Level", "Student", "Taught"],
+    "teaching": ["Teaching", "teach"],
     "targets": ["Dipole", "Hessian", "Target", "TorsionScan"],
 }
 
@@ -44,6 +44,7 @@ __all__ = [
     "Level",
     "Method",
     "RelativeEntropy",
+    "Student",
     "Target",
     "Taught",
     "Teaching",

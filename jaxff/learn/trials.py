@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,33 +20,14 @@ from jaxff.gdml.frames import some
 from jaxff.gdml.leave_out import MOST_UNKNOWNS, Inverse, leave_out_errors
 from jaxff.gdml.search import search_width
 from jaxff.gdml.standard_errors import Uncertainty, cross_validated
+from jaxff.learn.students import Level, Student, by_error
+from jaxff.learn.time_limit import Deadline, OutOfTime
 from jaxff.potential import Potential
 
 FEWEST = 8  # least number of frames
 FOLDS = 5  # parts of the frames in the cross-validation of standard errors
+HELD_OUT = 200  # most frames that are held out to compare models of many frames
 Progress = Callable[[str, float], None]
-by_error = attrgetter("force_rmse")  # of a `Level`
-
-
-class Level(NamedTuple):
-    """A model that `teach` tried, and its errors on left-out frames.
-
-    Attributes:
-        name: description of the model.
-        force_mae, force_rmse: errors of the forces of left-out frames, kcal/mol/Å.
-        sigma: width of the kernel, 1/Å.
-        lam: regularisation λ of the kernel.
-        prior: strength of the prior on re-estimated parameters; None if the parameters are fixed.
-        teacher: whether the model uses the teacher.
-    """
-
-    name: str
-    force_mae: float
-    force_rmse: float
-    sigma: float
-    lam: float
-    prior: float | None
-    teacher: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +38,7 @@ class Way:
         name: description of the model.
         baseline: the baseline; None for a kernel alone.
         frames: the frames with the labels for `gdml.train`.
-        teacher: whether the baseline is the student.
+        teacher: name of the teacher if the baseline is a student.
         fitted: whether the baseline was fitted to the same frames.  Its errors on left-out frames
             are then meaningful only with re-estimated parameters.
         wrong: (M, N, 3) expensive force labels minus those of `frames`, kcal/mol/Å. They are added
@@ -68,7 +48,7 @@ class Way:
     name: str
     baseline: Potential | None
     frames: Dataset
-    teacher: bool = False
+    teacher: str | None = None
     fitted: bool = False
     wrong: np.ndarray | None = None
 
@@ -93,19 +73,22 @@ class Way:
             return None
 
 
-def ways(
-    frames: Dataset, fitted: Potential | None, student: Potential | None, labels: Dataset | None
-) -> Iterator[Way]:
+def ways(frames: Dataset, fitted: Potential | None, students: Sequence[Student]) -> Iterator[Way]:
     """Yield all sums of a baseline and a kernel; see `jaxff.learn.teach` for the arguments."""
     yield Way("kernel alone", None, frames)
+    for student in students:
+        yield from _with_student(frames, student)
     if fitted is not None:
         fitted = fitted.matched(frames.molecule)
         yield Way("fitted force field + kernel", fitted, frames, fitted=True)
-    if student is None:
-        return
-    yield Way("student + kernel on the residual", student, frames, teacher=True)
+
+
+def _with_student(frames: Dataset, student: Student) -> Iterator[Way]:
+    potential, labels = student.potential, student.labels
+    title = f"student of {student.name}"
+    yield Way(f"{title} + kernel on the residual", potential, frames, teacher=student.name)
     if labels is not None:
-        energies, forces = student.predict(frames.positions)
+        energies, forces = potential.predict(frames.positions)
         wrong = labels.forces - forces
         known = frames.energies is not None and labels.energies is not None
         shifted = replace(
@@ -113,8 +96,8 @@ def ways(
             forces=frames.forces - wrong,
             energies=frames.energies - (labels.energies - energies) if known else None,
         )
-        name = "student + kernel on the difference to the teacher"
-        yield Way(name, student, shifted, teacher=True, wrong=wrong)
+        name = f"{title} + kernel on the difference to the teacher"
+        yield Way(name, potential, shifted, teacher=student.name, wrong=wrong)
 
 
 class Model(NamedTuple):
@@ -248,15 +231,50 @@ class Trial:
                     float(op.lam),
                     prior,
                     way.teacher,
+                    len(few) - 1,
                 )
             )
         return levels
 
-    def trained(self, model: Model) -> Potential:
-        """Return the potential of a model, trained on all frames."""
-        return self._trained(model, model.way.frames)
+    @property
+    def all_compared(self) -> bool:
+        """Whether the models were compared with all frames."""
+        return len(self.chosen) == len(self.frames)
 
-    def _trained(self, model: Model, frames: Dataset) -> Potential:
+    def with_more_frames(self, models: Sequence[Model]) -> Iterator[Model]:
+        """Yield given models with errors after training on most of the frames.
+
+        Up to 200 frames, at most a tenth of the frames, are held out and predicted.
+        """
+        count = len(self.frames)
+        order = np.random.default_rng(self.seed).permutation(count)
+        held, rest = np.split(order, [max(min(HELD_OUT, count // 10), 1)])
+        for model in models:
+            potential = self._trained(model, model.way.frames[np.sort(rest)])
+            error = potential.predict(self.frames.positions[held])[1] - self.frames.forces[held]
+            level = model.level._replace(
+                force_mae=float(np.abs(error).mean()),
+                force_rmse=float(np.sqrt(np.mean(error**2))),
+                frames=len(rest),
+            )
+            yield model._replace(level=level)
+
+    def trained(self, model: Model, deadline: Deadline) -> tuple[Potential, bool]:
+        """Return the potential of a model, and whether it was trained on all frames.
+
+        If the training on all frames does not end in time, the model is trained on the frames with
+        which the models were compared.
+        """
+        if self.all_compared:
+            return self._trained(model, model.way.frames), True
+        try:
+            return self._trained(model, model.way.frames, deadline.stopping(self.report)), True
+        except OutOfTime:
+            return self._trained(model, model.way.frames[self.chosen]), False
+
+    def _trained(
+        self, model: Model, frames: Dataset, progress: Progress | None = None
+    ) -> Potential:
         level = model.level
         kernel = gdml.Kernel(
             lam=level.lam,
@@ -264,7 +282,7 @@ class Trial:
             adapt_baseline=level.prior or False,
             **model.options,
         )
-        run = gdml.Run(seed=self.seed, progress=self.report, check_labels=False)
+        run = gdml.Run(seed=self.seed, progress=progress or self.report, check_labels=False)
         baseline = model.way.baseline
         return gdml.train(frames, sigma=level.sigma, baseline=baseline, kernel=kernel, run=run)
 

@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jaxff import gdml, units
-from jaxff.dataset import Dataset
+from jaxff.dataset import Dataset, Split
 from jaxff.errors import InputError
-from jaxff.gdml.frames import some
 from jaxff.gdml.solvers import typical_seconds
-from jaxff.learn import LeastSquares, aligned, errors, fit
-from jaxff.learn.teaching import check_charge
+from jaxff.learn import LeastSquares, Student, aligned, errors
+from jaxff.learn.students import check_charge
+from jaxff.learn.time_limit import Deadline, OutOfTime
+from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 from jaxff.reference.exploration import explore, turned
 from jaxff.reference.label import label_frames
 from jaxff.reference.settings import SETTING_UP, Labelling, Progress, Sampling
-from jaxff.saved import load, save
+from jaxff.reference.student_training import FIRST, Source, Trained, Training
 from jaxff.settings import Settings, count, flag, number
 from jaxff.store import Store, claim
 
 UNKNOWNS = 45_000  # unknowns of the student's kernel, which limit the default number of frames
 FRAMES = 2000  # default number of frames for small molecules
-FITTED = 500  # frames for the fit of the force field; more frames do not change the fit
-SIGMA = 20.0  # 1/Å, width of the kernel, to which learnt metrics are scaled
 # The units and the order of computed labels need no check.
 UNCHECKED = LeastSquares(check_labels=False)
 TEMPERATURES = 300.0, 1000.0  # K, limits of the estimated temperature
-# Shares of the time for labels, for the search for a metric, and for the training of the kernel.
-LABELS, METRIC, KERNEL = 0.3, 0.25, 0.2
+# Shares of the time for labels, for the training of the kernel, and for the dynamics.
+LABELS, KERNEL, DYNAMICS = 0.3, 0.2, 0.3
 FEWEST = 50  # frames of a student, however short the time
 HELD_BACK = 200  # most frames of a data set that test the student
+FEWEST_GIVEN = 20  # frames of a data set that is a teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,11 @@ class Distilling(Settings):
             teacher at the given frames (see `estimated_temperature`).
         learn_metric: whether the student's kernel has a learnt metric.
         turned: share of the frames in which a part of the molecule is rotated about a bond.
-        seconds: time for labels and training, from which the default number of frames follows and
-            after which the search for a metric ends (None: no limit).
+        budget: time for labels and training, s (None: no limit). The time of a first small training
+            determines the number of frames; if the training does not end in time, its result is
+            used.
+        uncertainty: whether to compute the standard errors of the student.
+        check_labels: whether to check units and signs of a teacher that is a data set.
         sampling: further settings of the dynamics.
 
     Raises:
@@ -61,33 +64,10 @@ class Distilling(Settings):
     temperature: float | None = number(None, "K", above=0.0)
     learn_metric: bool = flag(True)
     turned: float = number(0.0, least=0.0, most=1.0)
-    seconds: float | None = number(None, "s", above=0.0)
+    budget: float | None = number(None, "s", above=0.0)
+    uncertainty: bool = flag(False)
+    check_labels: bool = flag(True)
     sampling: Sampling = field(default_factory=lambda: Sampling(spacing=100.0, replicas=50))
-
-
-class Student(NamedTuple):
-    """A potential that was fitted to the labels of a teacher.
-
-    Attributes:
-        potential: the student, or the teacher if the teacher is a potential.
-        labels: the given frames with labels of the teacher; None if these labels are unknown.
-        dataset: the training frames of the student, with labels of the teacher; None if there
-            was no training.
-        failed: number of omitted frames, at which the teacher failed.
-        temperature: temperature of the dynamics that sampled the frames, K; None if no frames
-            were sampled.
-        errors: errors of the student against `valid`; empty if `valid` is None.
-        valid: frames with labels of the teacher on which the student was not trained: the given
-            frames, or frames of a teacher that is a data set; None if there are none.
-    """
-
-    potential: Potential
-    labels: Dataset | None
-    dataset: Dataset | None
-    failed: int
-    temperature: float | None
-    errors: dict[str, float]
-    valid: Dataset | None = None
 
 
 def student_of(
@@ -97,14 +77,16 @@ def student_of(
     folder: str | Path,
     settings: Distilling = Distilling(),
     *,
+    below: Sequence[tuple[Labelling | Dataset, Student]] = (),
     progress: Progress | None = None,
 ) -> Student:
     """Train a student: a potential that reproduces the labels of a teacher.
 
     Dynamics of a force field sample frames, starting from the given frames. The teacher labels
     all frames. The student is the sum of the force field, fitted to these labels, and a kernel
-    trained on the residual. A teacher that is a potential is returned as the student. Repeat the
-    call to continue after an interruption.
+    trained on the residual. With cheaper teachers, `jaxff.learn.teach` chooses the student. A
+    teacher that is a potential is returned as the student. Repeat the call to continue after an
+    interruption.
 
     Args:
         teacher: the calculator and its settings; or frames with labels of the teacher.
@@ -112,6 +94,7 @@ def student_of(
         start: a force field that was fitted to the frames.
         folder: folder for unfinished work, which is not removed.
         settings: number of frames and settings of the dynamics.
+        below: cheaper teachers with their students.
         progress: called with the name of a phase and the fraction done.
 
     Returns:
@@ -119,34 +102,43 @@ def student_of(
 
     Raises:
         InputError: a teacher for another molecule or charge, a teacher that fails at more than
-            half of the frames, dynamics that fail, or a folder of a call with other arguments.
+            half of the frames, a data set with too few frames or wrong units, dynamics that fail,
+            or a folder of a call with other arguments.
     """
     gdml.require_float64()
     report = progress or (lambda phase, fraction: None)
     molecule, folder = replace(frames.molecule, charge=frames.charge), Path(folder)
     start = start.matched(molecule)
-    # The time that is left differs when a call is repeated.
     wanted = {
         "force field": jax.tree.leaves(start.params),
-        **asdict(replace(settings, seconds=None)),
+        "cheaper": [jax.tree.leaves(student.potential.params) for _, student in below],
+        # The time that is left differs when a call is repeated.
+        **asdict(replace(settings, budget=None, uncertainty=False)),
     }
+    deadline = Deadline(settings.budget)
+    fragments = not settings.uncertainty  # kernels on fragments have no standard errors
+    training = Training(start, folder, settings.learn_metric, fragments, deadline, report)
+
+    def cheaper(data: Dataset) -> list[Student]:
+        """Students of the cheaper teachers, with their labels of training frames."""
+        return [
+            student._replace(labels=_labels(one, data, folder / f"cheaper-{k}.npz", report))
+            for k, (one, student) in enumerate(below)
+        ]
+
     if isinstance(teacher, Dataset):
-        check_charge(teacher.charge, frames)
-        data = aligned(teacher, Potential(start.program, start.params, molecule))
-        claim(folder, {"teacher": data.fingerprint(), **wanted}, "student")
-        distinct = len(data.distinct())
-        held_back = min(HELD_BACK, distinct // 10)
-        count = min(_count(frames, settings, 0.0), distinct - held_back)
-        parts = data.split(count, held_back, stratify=True)
-        potential = _fitted(start, parts.train, folder, settings, report)
-        scores = errors(parts.valid, *potential.predict(parts.valid.positions))
-        return Student(potential, None, parts.train, 0, None, scores, parts.valid)
+        parts = _parts(teacher, frames, start, settings)
+        claim(folder, {"teacher": teacher.fingerprint(), **wanted}, "student")
+        checked = LeastSquares(check_labels=settings.check_labels)
+        source = Source(len(parts.train), lambda n: parts.train[:n], checked)
+        found = training.run(source, cheaper if below else None)
+        return _described(found, title(teacher), parts.valid, below, settings)
     method = teacher.method
     if method.is_potential:
         potential = method.potential()
         if potential.molecule is not None:
             check_charge(potential.molecule.charge, frames)
-        return Student(potential.matched(molecule), None, None, 0, None, {})
+        return Student(potential.matched(molecule), name=title(teacher))
     report(SETTING_UP, 0.0)
     method.make(molecule.charge, molecule)  # raises errors before any work
     request = {
@@ -161,37 +153,141 @@ def student_of(
     known = given.dataset
     count = _count(frames, settings, (time.perf_counter() - began) / len(frames))
     temperature = settings.temperature or estimated_temperature(known)
+    sampling = replace(settings.sampling, temperature=temperature)
     store = Store(folder / "sampled.npz", request, "sampling")
-    state = store.load()
-    if state is None:
-        sampling = replace(settings.sampling, temperature=temperature)
-        sampling = replace(sampling, replicas=min(sampling.replicas, count))
-        drawn, fault = explore(start, molecule, known.positions, (count, count), sampling, progress)
-        others = turned(start, molecule, drawn[:count], round(settings.turned * count))
-        positions = np.concatenate([drawn[: count - len(others)], others])
-        state = {"positions": positions, "fault": fault}
-        store.save(state)
-    geometries = [molecule.with_positions(R) for R in state["positions"]]
-    labelled = label_frames(
-        geometries, folder / "frames.npz", how, molecule=molecule, progress=progress
-    )
-    data = labelled.dataset
-    failed = len(given.failed) + len(labelled.failed)
-    if len(data) < len(geometries) / 2:
-        raise InputError(
-            f"the teacher {method.name} failed at {len(labelled.failed)} of {len(geometries)} "
-            "frames: "
-            "correct the options of the teacher, or lower the temperature of the dynamics"
+    drawn = store.load()
+    if drawn is None:
+        drawn = _sampled(training, molecule, known.positions, count, settings.turned, sampling)
+        store.save(drawn)
+    geometries = [molecule.with_positions(R) for R in drawn["positions"]]
+    failures: dict[int, int] = {}  # number of failed frames by the first frame of a part
+
+    def part(first: int, last: int, name: str) -> Dataset:
+        labels = label_frames(
+            geometries[first:last], folder / name, how, molecule=molecule, progress=progress
         )
-    potential = _fitted(start, data, folder, settings, report)
-    scores = errors(known, *potential.predict(known.positions))
+        failures[first] = len(labels.failed)
+        if len(labels.dataset) < (last - first) / 2:
+            raise InputError(
+                f"the teacher {method.name} failed at {len(labels.failed)} of {last - first} "
+                "frames: correct the options of the teacher, or lower the temperature of the "
+                "dynamics"
+            )
+        return labels.dataset
+
+    def labelled(count: int) -> Dataset:
+        if settings.budget is None or len(geometries) <= FIRST:
+            return part(0, len(geometries), "frames.npz")
+        few = part(0, FIRST, "first-frames.npz")
+        return few if count <= FIRST else few.joined(part(FIRST, count, "frames.npz"))
+
+    source = Source(len(geometries), labelled, UNCHECKED)
+    found = training.run(source, cheaper if below else None)
+    student = _described(found, title(teacher), known, below, settings)
     complete = known if not given.failed else None
-    return Student(potential, complete, data, failed, temperature, scores, known)
+    return student._replace(
+        labels=complete,
+        failed=len(given.failed) + sum(failures.values()),
+        temperature=temperature,
+    )
+
+
+def title(teacher: Labelling | Dataset) -> str:
+    """Name of a teacher for messages."""
+    if isinstance(teacher, Dataset):
+        return teacher.label
+    method = teacher.method
+    is_file = method.is_potential and isinstance(method.calculator, str)
+    return Path(method.name).stem if is_file else method.name
+
+
+def _parts(teacher: Dataset, frames: Dataset, start: Potential, settings: Distilling) -> Split:
+    """Split a teacher that is a data set into frames that train and frames that test a student.
+
+    Raises:
+        InputError: the data set has too few frames, or another molecule or charge.
+    """
+    check_charge(teacher.charge, frames)
+    data = aligned(teacher, Potential(start.program, start.params, frames.molecule))
+    distinct = len(data.distinct())
+    if distinct < FEWEST_GIVEN:
+        raise InputError(
+            f"{teacher.label} has {distinct} different frames, but a teacher needs at least "
+            f"{FEWEST_GIVEN}: give more frames, or a calculator"
+        )
+    held_back = min(HELD_BACK, distinct // 10)
+    count = min(_count(frames, settings, 0.0), distinct - held_back)
+    return data.split(count, held_back, stratify=True)
+
+
+def _labels(
+    teacher: Labelling | Dataset, data: Dataset, path: Path, progress: Progress
+) -> Dataset | None:
+    """Labels of a teacher for given frames; None if there are none, or not for all frames."""
+    if isinstance(teacher, Dataset) or teacher.method.is_potential:
+        return None
+    how = replace(teacher, skip_failed=True, name=data.name)
+    molecule = replace(data.molecule, charge=data.charge)
+    found = label_frames(data, path, how, molecule=molecule, progress=progress)
+    return None if found.failed else found.dataset
+
+
+def _described(
+    found: Trained,
+    name: str,
+    valid: Dataset,
+    below: Sequence[tuple[Labelling | Dataset, Student]],
+    settings: Distilling,
+) -> Student:
+    """Return a trained student with its errors, and its standard errors if requested."""
+    potential, data, taught, skipped = found
+    scores = errors(valid, *potential.predict(valid.positions))
+    unsure = None
+    if settings.uncertainty:
+        helper = None if taught is None else taught.chosen.teacher
+        others = next((s.uncertainty for _, s in below if s.name == helper), None)
+        if helper is None or others is not None:
+            unsure = gdml.uncertainty(potential, data, valid, others=others)
+    return Student(
+        potential,
+        dataset=data,
+        errors=scores,
+        valid=valid,
+        name=name,
+        taught=taught,
+        uncertainty=unsure,
+        skipped=skipped,
+    )
+
+
+def _sampled(
+    training: Training,
+    molecule: Molecule,
+    known: np.ndarray,
+    count: int,
+    share: float,
+    sampling: Sampling,
+) -> dict:
+    """Sample frames by dynamics of the force field, or fewer frames if the time is over.
+
+    Returns:
+        "positions" (M, N, 3) Å, and "fault", the reason of the first failure of the dynamics.
+    """
+    start, report = training.start, training.report
+    stopping = Deadline(training.deadline.share(DYNAMICS)).stopping(report)
+    try:
+        drawn, fault = explore(start, molecule, known, (count, count), sampling, stopping)
+    except OutOfTime:
+        count, sampling = min(count, FEWEST), replace(sampling, equilibration=0.0)
+        drawn, fault = explore(start, molecule, known, (count, count), sampling, report)
+    others = turned(start, molecule, drawn[:count], round(share * count))
+    positions = np.concatenate([drawn[: count - len(others)], others])
+    return {"positions": positions, "fault": fault}
 
 
 def _count(frames: Dataset, settings: Distilling, seconds: float) -> int:
     """Number of frames for the student, if one label takes `seconds`."""
-    n_atoms, time_limit = frames.n_atoms, settings.seconds
+    n_atoms, time_limit = frames.n_atoms, settings.budget
     count = settings.frames or min(FRAMES, UNKNOWNS // max(3 * n_atoms - 6, 1))
     if time_limit is None or settings.frames is not None:
         return count
@@ -216,30 +312,3 @@ def estimated_temperature(data: Dataset) -> float:
     modes = max(3 * data.n_atoms - 6, 1)
     spread = 0.0 if data.energies is None else float(np.std(data.energies))
     return float(np.clip(spread * np.sqrt(2.0 / modes) / units.BOLTZMANN, lowest, highest))
-
-
-def _fitted(
-    start: Potential, data: Dataset, folder: Path, settings: Distilling, report: Progress
-) -> Potential:
-    """Fit the force field to the labels of the teacher, and train a kernel on the residual."""
-    path = folder / "student.npz"
-    if path.is_file():
-        return load(path)
-    part = some(data, min(len(data), FITTED), 0)
-    force_field = fit(
-        start, part, method=UNCHECKED, checkpoint=folder / "fit.npz", progress=report
-    ).potential
-    student = gdml.train(
-        data,
-        sigma=SIGMA,
-        baseline=force_field,
-        kernel=gdml.Kernel(learn_metric=settings.learn_metric),
-        run=gdml.Run(
-            checkpoint=folder / "kernel",
-            progress=report,
-            check_labels=False,
-            metric_seconds=settings.seconds and METRIC * settings.seconds,
-        ),
-    )
-    save(path, student)
-    return student

@@ -8,7 +8,7 @@ import pytest
 from springs import labelled, springs
 
 from jaxff import InputError, Molecule, evaluate, gdml, load, save
-from jaxff.learn import Teaching, teach
+from jaxff.learn import Student, Teaching, teach, trials
 
 PLAIN = Teaching(learn_metric=False, fragments=False)
 
@@ -44,7 +44,7 @@ def test_a_teacher_that_is_close_helps(truth, frames, positions, tmp_path):
     student = changed(truth, k=1.03 * params["k"])
     taught = teach(frames, student, settings=PLAIN)
     assert taught.chosen.teacher
-    assert "the teacher lowers" in taught.verdict
+    assert "the teacher model lowers" in taught.verdict
     alone = next(level for level in taught.levels if not level.teacher)
     assert taught.chosen.force_rmse < alone.force_rmse
     test = labelled(truth, positions[10:])
@@ -57,13 +57,49 @@ def test_a_teacher_that_is_close_helps(truth, frames, positions, tmp_path):
     )
 
 
+def test_the_best_of_several_teachers_is_used(truth, frames):
+    """Two teachers with springs that are wrong by a third and by 3 %, one of them twice."""
+    k = truth.params["springs"]["k"]
+    poor, good = (changed(truth, k=factor * k) for factor in (1.3, 1.03))
+    settings = replace(PLAIN, adapt=False)
+    taught = teach(frames, [Student(poor, name="poor"), good, good], settings=settings)
+    assert [level.teacher for level in taught.levels] == [None, "poor", "model", "model (2)"]
+    assert taught.chosen.teacher == "model"
+    alone, poor = (f"{level.force_mae:.3f}" for level in taught.levels[:2])
+    assert f"{poor} with poor" in taught.verdict
+    assert f"{alone} without it" in taught.verdict
+    for wrong in ("gfn2-xtb", [frames]):
+        with pytest.raises(InputError, match="must be a Student or a Potential"):
+            teach(frames, wrong)
+
+
+def test_models_of_many_frames_are_compared_after_training_on_most_of_them(
+    truth, positions, monkeypatch
+):
+    """A student that helps few frames, where enough frames need no student."""
+    monkeypatch.setattr(trials, "MOST_UNKNOWNS", 24)
+    frames = labelled(truth, positions)
+    student = changed(truth, k=1.03 * truth.params["springs"]["k"])
+    settings = replace(PLAIN, adapt=False)
+    taught = teach(frames, student, settings=settings)
+    assert [level.frames for level in taught.levels] == [7, 7, 54, 54]
+    few, many = taught.levels[:2], taught.levels[2:]
+    assert taught.chosen in many
+    assert all(more.force_rmse < less.force_rmse for less, more in zip(few, many, strict=True))
+    # Without the time for a training on all frames, the model has the frames of the comparison.
+    short = teach(frames, student, settings=replace(settings, budget=1e-9))
+    assert short.skipped[-1] == "a training on more than 8 of 60 frames"
+    assert evaluate(taught.potential, frames)["force_mae"] < 1e-3
+    assert evaluate(short.potential, frames)["force_mae"] > 1e-3
+
+
 def test_a_teacher_that_misleads_is_not_used(truth, frames, positions):
     rng = np.random.default_rng(0)
     noise = rng.normal(0.0, 200.0, frames.forces.shape)
     student = changed(truth, k=-4.0 * truth.params["springs"]["k"])
     labels = replace(frames, forces=frames.forces + noise)
     settings = replace(PLAIN, adapt=False)
-    taught = teach(frames, student, fitted=truth, labels=labels, settings=settings)
+    taught = teach(frames, Student(student, labels), fitted=truth, settings=settings)
     assert not taught.chosen.teacher
     assert "does not lower" in taught.verdict
     assert "it is not used" in taught.verdict
@@ -73,7 +109,7 @@ def test_a_teacher_that_misleads_is_not_used(truth, frames, positions):
 def test_the_difference_counts_the_error_of_the_student(truth, frames):
     """A student that reproduces the labels by chance, and a teacher that differs from both."""
     labels = replace(frames, forces=np.zeros_like(frames.forces))
-    taught = teach(frames, truth, labels=labels, settings=replace(PLAIN, adapt=False))
+    taught = teach(frames, Student(truth, labels), settings=replace(PLAIN, adapt=False))
     rest, difference = taught.levels[-2:]
     assert rest.force_rmse < 1e-6
     assert difference.force_rmse > 0.1
@@ -99,14 +135,14 @@ def test_teachers_of_other_molecules_charges_and_frames_are_refused(truth, frame
     with pytest.raises(InputError, match=r"teacher is for charge \+1, but water has charge \+0"):
         teach(frames, charged)
     with pytest.raises(InputError, match=r"teacher is for charge \+1"):
-        teach(frames, truth, labels=replace(frames, charge=1))
+        teach(frames, Student(truth, replace(frames, charge=1)))
     with pytest.raises(InputError, match="belong to other frames"):
-        teach(frames, truth, labels=frames[::-1])
+        teach(frames, Student(truth, frames[::-1]))
     with pytest.raises(InputError, match="atoms cannot be matched"):
         teach(frames, springs(Molecule.from_smiles("N")))
     with pytest.raises(InputError, match="7 frames, but at least 8"):
         teach(frames[:7], truth)
-    for name in ("lam", "seconds"):
+    for name in ("lam", "budget"):
         message = rf"{name} is 0\.0( s)?, but must be a finite number above 0"
         with pytest.raises(InputError, match=message):
             Teaching(**{name: 0.0})
@@ -149,7 +185,7 @@ def test_standard_errors_cover_the_student_and_the_kernel(truth, positions):
         for data, part in zip((frames, test), np.split(noise, 2), strict=True)
     )
     settings = replace(PLAIN, uncertainty=True, adapt=False, lam=1e-3)
-    taught = teach(labels, student, errors=errors, settings=settings)
+    taught = teach(labels, Student(student, uncertainty=errors), settings=settings)
     assert taught.chosen.teacher
     unsure = taught.uncertainty
     total, alone = (u.predict(test.positions)[1] for u in (unsure, replace(unsure, others=None)))
@@ -160,7 +196,7 @@ def test_standard_errors_cover_the_student_and_the_kernel(truth, positions):
 
 
 def test_no_further_models_are_tried_after_the_time(truth, frames):
-    taught = teach(frames, truth, settings=Teaching(seconds=1e-9, adapt=False))
+    taught = teach(frames, truth, settings=Teaching(budget=1e-9, adapt=False))
     assert taught.skipped == ("a learnt metric",)
     assert len(taught.levels) == 2
     assert teach(frames, truth, settings=replace(PLAIN, adapt=False)).skipped == ()

@@ -6,13 +6,23 @@ from dataclasses import replace
 import jsonschema
 import numpy as np
 import pytest
-from springs import springs
+from springs import Springs, labelled, springs
 
 from jaxff import Dataset, InputError, Molecule, evaluate, load, save, units
 from jaxff.analysis import rotatable_torsions
 from jaxff.cli import main
 from jaxff.commands.results import schema
-from jaxff.reference import Distilling, Labelling, Sampling, label_frames, student_of
+from jaxff.learn import Teaching
+from jaxff.potential import Potential
+from jaxff.reference import (
+    Chain,
+    Distilling,
+    Labelling,
+    Sampling,
+    label_frames,
+    student_of,
+    teach_levels,
+)
 from jaxff.reference.exploration import turned
 from jaxff.reference.teacher import _count
 from jaxff.turns import torsions
@@ -76,6 +86,38 @@ def test_failed_frames_are_counted_and_left_out(frames, water, tmp_path):
         student_of(every, few, springs(water), tmp_path / "t", SETTINGS)
 
 
+def test_a_chain_of_teachers(frames, water, tmp_path):
+    """Springs that are 20 % too soft, then springs that are 10 % too soft.
+
+    The force field lacks the spring between the hydrogens.
+    """
+    data, _ = frames
+    few, test = data[:10], data[40:]
+    R = water.positions + np.random.default_rng(5).normal(0.0, 0.03, (150, 3, 3))
+    soft = replace(labelled(near(water), R), name="soft")
+    middle = replace(data[10:32], forces=1.1 / 1.2 * data[10:32].forces, name="middle")
+    middle = replace(middle, energies=1.1 / 1.2 * middle.energies)
+    start = bonds_only(water)
+    teachers = [(soft, SETTINGS), (middle, SETTINGS)]
+    settings = Chain(teaching=Teaching(learn_metric=False, fragments=False, uncertainty=True))
+    lesson = teach_levels(few, teachers, start, tmp_path / "c", settings)
+    first, second = lesson.students
+    assert (first.name, second.name, first.taught) == ("soft", "middle", None)
+    assert {level.teacher for level in second.taught.levels} == {None, "soft"}
+    assert lesson.taught.chosen.teacher == "middle"
+    assert {level.teacher for level in lesson.taught.levels} == {None, "soft", "middle"}
+    # The variances of all levels are added.
+    helped = second.taught.chosen.teacher == "soft"
+    assert second.uncertainty.others is (first.uncertainty if helped else None)
+    assert lesson.taught.uncertainty.others is second.uncertainty
+    alone = min(level.force_mae for level in lesson.taught.levels if level.teacher is None)
+    error = evaluate(lesson.taught.potential, test)["force_mae"]
+    assert error < alone
+    again = teach_levels(few, teachers, start, tmp_path / "c", settings)
+    assert again.taught.levels == lesson.taught.levels
+    assert again.students[1].taught.levels == second.taught.levels
+
+
 def test_teachers_of_other_molecules_and_charges_are_refused(frames, water, tmp_path):
     few, start = frames[0][:10], springs(water)
     for teacher in (replace(frames[0], charge=1), Labelling(springs(replace(water, charge=1)))):
@@ -104,9 +146,9 @@ def test_the_command_learns_from_a_model(frames, water, tmp_path, capsys):
     assert main(command(path, tmp_path, ["--teacher", str(model)])) == 0
     found = json.loads((tmp_path / "r.json").read_text())
     jsonschema.validate(found, schema("fit"))
-    assert found["teacher"]["frames"] == 0
+    assert found["teacher"]["teachers"][0]["frames"] == 0
     assert found["teacher"]["helps"]
-    assert "the teacher lowers the errors" in capsys.readouterr().out
+    assert "the teacher springs lowers the errors" in capsys.readouterr().out
     errors = evaluate(load(tmp_path / "m.npz"), data.split(12, 0, 30, seed=0, stratify=True).test)
     assert found["test"] == pytest.approx(errors, rel=1e-6)
 
@@ -117,7 +159,7 @@ def test_the_command_learns_from_a_calculator(frames, tmp_path, capsys):
     assert main(command(frames[1], tmp_path, teacher)) == 0
     found = json.loads((tmp_path / "r.json").read_text())
     jsonschema.validate(found, schema("fit"))
-    assert found["teacher"]["frames"] == 40
+    assert found["teacher"]["teachers"][0]["frames"] == 40
     assert not (tmp_path / "m.npz.partial").exists()
     assert "40 frames at" in capsys.readouterr().out
     assert len(Dataset.load(tmp_path / "m-teacher.npz", check=False)) == 40
@@ -130,6 +172,12 @@ def near(water):
     k = np.full(3, 0.5 * 30.0 * units.EV)
     length = np.array([0.97, 0.97, 1.53])
     return potential.replace({"springs": {**params, "k": k, "length": length}})
+
+
+def bonds_only(water):
+    """Springs along the bonds."""
+    params = {key: value[:2] for key, value in near(water).params["springs"].items()}
+    return Potential.of("springs", Springs(3, np.array([[0, 1], [0, 2]])), params, water)
 
 
 @pytest.mark.parametrize(
@@ -158,16 +206,31 @@ def test_a_budget_needs_a_teacher(frames, tmp_path, capsys):
 def test_a_budget_limits_the_frames_of_the_teacher(frames):
     few = frames[0][:10]
     for seconds, label, count in ((None, 9.0, 2000), (1000.0, 1.0, 300), (1.0, 1.0, 50)):
-        found = _count(few, Distilling(seconds=seconds), label)
+        found = _count(few, Distilling(budget=seconds), label)
         assert 0.9 * count <= found <= count
-    assert _count(few, Distilling(frames=70, seconds=1.0), 1.0) == 70
+    assert _count(few, Distilling(frames=70, budget=1.0), 1.0) == 70
 
 
 def test_a_data_set_is_a_teacher_that_tests_its_student(frames, water, tmp_path):
     teacher, few = frames[0][20:], frames[0][:10]
-    student = student_of(teacher, few, springs(water), tmp_path / "s", SETTINGS)
+    student = student_of(teacher, few, near(water), tmp_path / "s", SETTINGS)
     assert (len(student.dataset), len(student.valid)) == (36, 4)
     assert 0.0 < student.errors["force_mae"] < 0.1 * np.abs(few.forces).mean()
+
+
+def test_data_sets_that_cannot_be_teachers(frames, water, tmp_path):
+    data, few = frames[0][20:], frames[0][:10]
+    gradients = replace(data, forces=-data.forces)
+    for teacher, message in (
+        (data[:19], "water has 19 different frames, but a teacher needs at least 20"),
+        (gradients, "gradients"),
+        (replace(data, forces=data.forces / units.EV), "eV/Å taken for kcal/mol/Å"),
+    ):
+        with pytest.raises(InputError, match=message):
+            student_of(teacher, few, near(water), tmp_path / "s", SETTINGS)
+    permuted = data.reorder([1, 0, 2])  # another order of atoms is matched
+    student = student_of(permuted, few, near(water), tmp_path / "p", SETTINGS)
+    np.testing.assert_array_equal(student.dataset.numbers, few.numbers)
 
 
 @pytest.mark.parametrize("answer", ["stop", "continue"])
@@ -184,8 +247,9 @@ def test_a_teacher_that_cannot_be_used(frames, tmp_path, capsys, answer):
         assert "add --on-teacher-failure continue" in printed
         return
     assert code == 0
-    assert "the teacher is not used" in printed
+    assert "the teacher ammonia is not used" in printed
     found = json.loads((tmp_path / "r.json").read_text())
+    assert "atoms cannot be matched" in found["teacher"]["refused"]["ammonia"]
     jsonschema.validate(found, schema("fit"))
     assert not found["teacher"]["helps"]
 
