@@ -54,6 +54,10 @@ class Trained(NamedTuple):
         own = range(len(atoms)) if self.atoms is None else self.atoms
         return self._replace(atoms=tuple(int(atoms[i]) for i in own))
 
+    def within(self, atoms: np.ndarray, count: int) -> bool:
+        """Whether `atoms` (n,) of a potential of `count` atoms contains those of the domain."""
+        return bool(np.isin(range(count) if self.atoms is None else self.atoms, atoms).all())
+
 
 class Outside(NamedTuple):
     """The frames of a set that are outside the training data.

@@ -19,9 +19,9 @@ from jaxff.domain import Trained
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
 from jaxff.neighbors import NeighborList
-from jaxff.program import Leaves, Placed, Program, free_name
+from jaxff.placed import Placed, placement
+from jaxff.program import Leaves, Program
 from jaxff.settings import checked_count
-from jaxff.sites import joined
 from jaxff.space import arrays
 from jaxff.term import Array, Column, Params, Term
 
@@ -253,30 +253,15 @@ class Potential:
     def __add__(self, other) -> Potential:
         if not isinstance(other, Potential):
             return NotImplemented
-        n, m = self.n_atoms, other.n_atoms
-        if n is not None and m is not None and n != m:
-            raise InputError(
-                f"cannot add potentials of {n} and {m} atoms; place the smaller one by .on(atoms)"
-            )
-        total, least = n or m, max(self.program.n_atoms_min, other.program.n_atoms_min)
-        if total is not None and least > total:
-            raise InputError(
-                f"cannot add a potential of {total} atoms to one that acts on atom {least - 1}; "
-                f"use indices below {total} in .on(atoms)"
-            )
         a, b = self.molecule, other.molecule
         if a is not None and b is not None and not np.array_equal(a.numbers, b.numbers):
             raise InputError(
                 f"cannot add potentials of {a.formula} and {b.formula} with different orders of "
                 "elements; reorder one with .on(atoms)"
             )
-        params, placed = dict(self.params), list(self.program.placed)
-        for part in other.program.placed:
-            name = free_name(part.name, params)
-            params[name] = other.params[part.name]
-            placed.append(Placed(name, part.term, part.atoms))
+        program, names = self.program.plus(other.program)
+        params = self.params | {new: other.params[old] for new, old in names.items()}
         trained = (*_parts(self), *_parts(other))
-        program = Program(placed, joined(self.program.sites, other.program.sites))
         return Potential(program, params, a if a is not None else b, trained=trained)
 
     def __radd__(self, other) -> Potential:
@@ -316,20 +301,35 @@ class Potential:
         Raises:
             InputError: the number of indices is wrong, or an index is negative or repeated.
         """
-        index = np.asarray(atoms)
-        if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
-            raise InputError(f"on(atoms) needs a list of atom indices (got {atoms!r})")
-        least = self.n_atoms or self.program.n_atoms_min
-        if len(index) != least:
-            raise InputError(
-                f"on(atoms) needs {least} indices, one for each atom (got {len(index)})"
-            )
-        distinct = len(set(index.tolist())) == len(index)
-        if not distinct or (index < 0).any() or (index > np.iinfo(np.int32).max).any():
-            raise InputError(f"on(atoms) needs distinct indices from 0 (got {index.tolist()})")
-        index = index.astype(np.int32)
+        index = placement(atoms, self.n_atoms or self.program.n_atoms_min)
         program = self.program.on(index)
         return Potential(program, self.params, trained=[t.on(index) for t in self.trained])
+
+    def without(self, atoms: Sequence[int] | np.ndarray) -> Potential:
+        """The potential without the energy of some atoms, such as a solute, among each other.
+
+        Bonded terms within the set are removed, and its pairs become excluded pairs, also in Ewald
+        sums.  The interactions with all other atoms and with periodic images remain, and so does
+        the dispersion tail.  ``mm.without(atoms) + ml.on(atoms)`` puts another potential there.  In
+        a box, several molecules are moved together, to the images nearest to the largest one.
+
+        Args:
+            atoms: indices of the atoms and virtual sites of whole molecules, in any order; the
+                images of the set must be farther than the cutoff.
+
+        Raises:
+            InputError: an index is out of range, or a molecule or a term is divided.
+        """
+        index, count = np.asarray(atoms), self.n_atoms or self.program.n_atoms_min
+        integers = index.ndim == 1 and np.issubdtype(index.dtype, np.integer)
+        if not (integers and len(index) and (index >= 0).all() and (index < count).all()):
+            raise InputError(
+                f"without(atoms) needs a list of indices from 0 to {count - 1} (got {atoms!r})"
+            )
+        program = self.program.without(index)
+        params = {name: self.params[name] for name in program.names}
+        trained = [part for part in _parts(self) if not part.within(index, count)]
+        return Potential(program, params, self.molecule, trained=trained)
 
     def matched(self, molecule: Molecule) -> Potential:
         """The potential placed on the atoms of `molecule`, in their order.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import cached_property
 from operator import is_
 from typing import Any
 from weakref import WeakValueDictionary
@@ -15,92 +15,19 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxff.errors import InputError
-from jaxff.interaction import Interactions, total
+from jaxff.interaction import total
 from jaxff.neighbors import NeighborList
-from jaxff.sites import VirtualSites
+from jaxff.placed import Placed, free_name
+from jaxff.regions import Region
+from jaxff.regions import joined as joined_regions
+from jaxff.sites import VirtualSites, joined
 from jaxff.space import Space, arrays
-from jaxff.term import Array, Params, Term
+from jaxff.term import Array, Params
 
 # Working memory of a batch, bytes.  On a CPU, a batch of frames fits into the caches.  On an
 # accelerator, and for replicas, it is a small part of the memory.
 CACHE_BYTES, BATCH_BYTES = 4e6, 5e8
 MAX_FRAMES = 256
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["term", "atoms"], meta_fields=["name"])
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """A term with a name and the atoms on which it acts; a JAX pytree.
-
-    Attributes:
-        name: unique name in the potential; a second "bond" has the name "bond#2".
-        term: the term.
-        atoms: (n,) indices of the atoms in the system; None: all atoms, in their order.
-    """
-
-    name: str
-    term: Term
-    atoms: np.ndarray | None = None
-
-    def energy(self, params: Params, R: Array, space: Space) -> Array:
-        """Energy () kcal/mol of the term; for the arguments see `energies`."""
-        if self.atoms is not None:
-            space, R = space.on(self.atoms, len(R)), R[self.atoms]
-        ready = self.ready(params)
-        energy = self.term.energy(ready, R, space)
-        return ready["scale"] * energy if "scale" in ready else energy
-
-    def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
-        """Energies of the term, {name: () kcal/mol}.
-
-        Args:
-            params: {term name: {column: tree of arrays}}.
-            R: (N, 3) Å, positions of the system.
-            space: box and neighbour list of the system.
-        """
-        if self.atoms is not None:
-            space, R = space.on(self.atoms, len(R)), R[self.atoms]
-        ready = self.ready(params)
-        energies = self.term.energies(ready, R, space)
-        if "scale" in ready:
-            energies = {key: ready["scale"] * energy for key, energy in energies.items()}
-        # The energies of a renamed term, such as "gdml#2", get the same suffix.
-        suffix = self.name.partition("#")[2]
-        return {f"{key}#{suffix}": e for key, e in energies.items()} if suffix else energies
-
-    def interactions(self, params: Params) -> Interactions | None:
-        """The interactions of the term; None if the term is not a sum of interactions.
-
-        Args:
-            params: {term name: {column: tree of arrays}}.
-        """
-        ready = self.ready(params)
-        interactions = self.term.interactions(ready)
-        if interactions is None:
-            return None
-        if self.atoms is not None:
-            interactions = replace(
-                interactions, atoms=jnp.asarray(self.atoms)[interactions.atoms], matrices=None
-            )
-        return replace(interactions, scale=ready.get("scale"))
-
-    def ready(self, params: Params) -> Params:
-        """Parameters of the term and arrays derived from them, {column: tree of arrays}.
-
-        Derived arrays that are already in `params` are not computed again.
-        """
-        params = params[self.name]
-        return {**self.term.derived(params), **params}
-
-
-def free_name(name: str, taken) -> str:
-    """The first name, such as "bond" or "bond#2", that is not in `taken`."""
-    stem = name.partition("#")[0]
-    candidate, count = stem, 1
-    while candidate in taken:
-        count += 1
-        candidate = f"{stem}#{count}"
-    return candidate
 
 
 class Leaves:
@@ -135,16 +62,23 @@ class Program:
         placed: the placed terms.
         sites: the virtual sites of the system.  Their positions are computed from those of their
             atoms before the terms are evaluated, so that forces act on atoms only.
+        regions: groups of molecules that are moved together in a box before the terms are
+            evaluated.
     """
 
     params_axis = None  # replicas share the parameters; see `jaxff.groups.StackGroup`
 
-    def __init__(self, placed: Sequence[Placed], sites: VirtualSites | None = None):
-        self.placed, self.sites = tuple(placed), sites
+    def __init__(
+        self,
+        placed: Sequence[Placed],
+        sites: VirtualSites | None = None,
+        regions: Sequence[Region] = (),
+    ):
+        self.placed, self.sites, self.regions = tuple(placed), sites, tuple(regions)
 
     def with_placed(self, placed: Sequence[Placed]) -> Program:
-        """A program with other terms and the same virtual sites."""
-        return Program(placed, self.sites)
+        """A program with other terms and the same virtual sites and regions."""
+        return Program(placed, self.sites, self.regions)
 
     def on(self, index: np.ndarray) -> Program:
         """The program of a system in which atom i has the index ``index[i]``."""
@@ -152,7 +86,54 @@ class Program:
             Placed(p.name, p.term, index if p.atoms is None else index[p.atoms])
             for p in self.placed
         ]
-        return Program(placed, None if self.sites is None else self.sites.on(index))
+        sites = None if self.sites is None else self.sites.on(index)
+        return Program(placed, sites, [region.on(index) for region in self.regions])
+
+    def plus(self, other: Program) -> tuple[Program, dict[str, str]]:
+        """The sum of two programs, and the new names {new: old} of the terms of `other`.
+
+        Raises:
+            InputError: the numbers of atoms differ.
+        """
+        n, m = self.n_atoms, other.n_atoms
+        if n is not None and m is not None and n != m:
+            raise InputError(
+                f"cannot add potentials of {n} and {m} atoms; place the smaller one by .on(atoms)"
+            )
+        total, least = n or m, max(self.n_atoms_min, other.n_atoms_min)
+        if total is not None and least > total:
+            raise InputError(
+                f"cannot add a potential of {total} atoms to one that acts on atom {least - 1}; "
+                f"use indices below {total} in .on(atoms)"
+            )
+        placed, names = list(self.placed), {}
+        for part in other.placed:
+            name = free_name(part.name, {*self.names, *names})
+            names[name] = part.name
+            placed.append(replace(part, name=name))
+        regions = joined_regions(self.regions, other.regions)
+        return Program(placed, joined(self.sites, other.sites), regions), names
+
+    def without(self, atoms: np.ndarray) -> Program:
+        """The program without the energy of some atoms among each other; see `Placed.without`.
+
+        Args:
+            atoms: (n,) indices.
+        """
+        placed = [part for p in self.placed if (part := p.without(atoms)) is not None]
+        if not placed:
+            raise InputError(
+                "without(atoms) would remove all terms; a potential needs at least one term"
+            )
+        links = [np.zeros((0, 2), np.int32)]
+        for p in self.placed:
+            index = np.arange(p.term.n_atoms) if p.atoms is None else np.asarray(p.atoms)
+            for group in p.term.groups() or ():
+                group = index[group][np.isin(index[group], atoms).all(axis=1)]
+                links += [group[:, k : k + 2] for k in range(group.shape[1] - 1)]
+        region = Region.of(atoms, np.concatenate(links))
+        new = () if region is None else (region,)
+        return Program(placed, self.sites, (*self.regions, *new))
 
     @property
     def physical(self) -> bool:
@@ -162,7 +143,8 @@ class Program:
     def terms(self, params: Params, R: Array, box=None, neighbor=None) -> dict[str, Array]:
         """Energies of the terms, {name: () kcal/mol}; arguments as in `energy`."""
         params = jax.tree.map(jnp.asarray, params)
-        R, space = self._located(R), self.space(params, box, neighbor)
+        space = self.space(params, box, neighbor)
+        R = self._located(R, space.box)
         out: dict[str, Array] = {}
         for placed in self.placed:
             out.update(placed.energies(params, R, space))
@@ -181,7 +163,8 @@ class Program:
             InputError: `box` or `neighbor` is given, but no term uses it.
         """
         params = jax.tree.map(jnp.asarray, params)  # terms index with traced arrays
-        R, space = self._located(R), self.space(params, box, neighbor)
+        space = self.space(params, box, neighbor)
+        R = self._located(R, space.box)
         energy, parts = jnp.zeros((), R.dtype), []
         for placed in self.placed:
             interactions = placed.interactions(params)
@@ -191,10 +174,17 @@ class Program:
                 parts.append(interactions)
         return energy + total(parts, R) if parts else energy
 
-    def _located(self, R: Array) -> Array:
-        """The positions (N, 3) Å with virtual sites at the positions that their atoms define."""
+    def _located(self, R: Array, box: Array | None = None) -> Array:
+        """The positions (N, 3) Å with virtual sites at the positions that their atoms define.
+
+        In a box (3, 3) Å, the molecules of each region are moved together.
+        """
         R = jnp.asarray(R)
-        return R if self.sites is None else self.sites.place(R)
+        R = R if self.sites is None else self.sites.place(R)
+        if box is not None:
+            for region in self.regions:
+                R = region.together(R, box)
+        return R
 
     def energy_and_forces(
         self, params: Params, R: Array, box=None, neighbor=None
@@ -302,8 +292,8 @@ class Program:
 
     @property
     def _list_cutoffs(self) -> list[float]:
-        """Cutoffs, Å, of the terms that use a neighbour list."""
-        return [cutoff for p in self.placed if (cutoff := p.term.list_cutoff()) is not None]
+        """Cutoffs, Å, of the terms that use a neighbour list; see `Placed.list_cutoff`."""
+        return [cutoff for p in self.placed if (cutoff := p.list_cutoff) is not None]
 
     def neighbors(self, R, box=None, skin: float = 1.0) -> NeighborList:
         """The neighbour list of a geometry with all pairs that the terms need.
@@ -390,10 +380,10 @@ class Program:
 
     def __getstate__(self):
         # Compiled functions cannot be pickled.
-        return {"placed": self.placed, "sites": self.sites}
+        return {"placed": self.placed, "sites": self.sites, "regions": self.regions}
 
     def tree_flatten(self):
-        return (self.placed, self.sites), None
+        return (self.placed, self.sites, self.regions), None
 
     @classmethod
     def tree_unflatten(cls, aux, children):

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
-from functools import partial
-from types import FunctionType
 from typing import Any
 
 import jax
@@ -23,8 +20,10 @@ import numpy as np
 from jaxff.domain import Domain, Trained
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule
+from jaxff.named_functions import described, value_of
 from jaxff.npz import NpzReader, write_npz
 from jaxff.potential import Placed, Potential, Program
+from jaxff.regions import Region
 from jaxff.sites import VirtualSites
 from jaxff.soundness import fault_of
 from jaxff.term import Term, array_fields, term_kinds
@@ -84,7 +83,7 @@ def save(path, potential: Potential) -> None:
             if field.name in array_fields(term):
                 arrays[f"term/{i}/{field.name}"] = np.asarray(value)
             else:
-                others[field.name] = _described(value, path) if callable(value) else value
+                others[field.name] = described(value, path) if callable(value) else value
         atoms = None if placed.atoms is None else placed.atoms.tolist()
         entry = {"name": placed.name, "kind": term.kind, "atoms": atoms, "fields": others}
         trees = {}
@@ -122,6 +121,8 @@ def save(path, potential: Potential) -> None:
         arrays |= {f"trained/{i}/{key}": value for key, value in part.domain.arrays().items()}
     if (sites := potential.program.sites) is not None:
         arrays |= {f"sites/{f.name}": getattr(sites, f.name) for f in fields(sites)}
+    regions = potential.program.regions
+    arrays |= {f"regions/{i}": region.rows for i, region in enumerate(regions)}
     if (molecule := potential.molecule) is not None:
         header["molecule"] = {"charge": int(molecule.charge), "name": molecule.name}
         for key in MOLECULE_ARRAYS:
@@ -177,7 +178,7 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
         values = {}
         for field in fields(kind):
             if field.name in entry["fields"]:
-                values[field.name] = _value(entry["fields"][field.name], path)
+                values[field.name] = value_of(entry["fields"][field.name], path)
             elif f"term/{i}/{field.name}" in file:
                 values[field.name] = file.need(f"term/{i}/{field.name}")
             elif (
@@ -223,7 +224,7 @@ def _restored(header: dict, file: NpzReader, path, trust: Sequence[str]) -> Pote
                     f"{path}: the array molecule/{key} is damaged; make the file again"
                 )
         molecule = Molecule(**arrays, **header["molecule"])
-    program = Program(placed, _sites(file, path))
+    program = Program(placed, _sites(file, path), _regions(file, path))
     potential = Potential(program, params, molecule, trained=_trained(header, file, path))
     n_atoms = potential.n_atoms
     if molecule is not None and n_atoms not in (None, molecule.n_atoms):
@@ -248,6 +249,18 @@ def _sites(file: NpzReader, path) -> VirtualSites | None:
     if [getattr(sites, f.name).shape for f in fields(VirtualSites)] != shapes:
         raise InputError(f"{path}: the virtual sites are damaged; make the file again")
     return sites
+
+
+def _regions(file: NpzReader, path) -> list[Region]:
+    """The regions in a file.
+
+    Raises:
+        InputError: an array has a wrong shape or type.
+    """
+    arrays = [file.need(key) for key in sorted(k for k in file if k.startswith("regions/"))]
+    if any(a.dtype.kind not in "iu" or a.shape[1:] != (3,) or (a < 0).any() for a in arrays):
+        raise InputError(f"{path}: the regions are damaged; make the file again")
+    return [Region(array) for array in arrays]
 
 
 def _trained(header: dict, file: NpzReader, path) -> list[Trained]:
@@ -338,61 +351,3 @@ def _tree(structure, file: NpzReader, prefix: str, term: Term):
         return (tuple if kind == "tuple" else list)(map(restore, items))
 
     return restore(structure)
-
-
-# -- functions ----------------------------------------------------------------------------------
-
-
-def _value(value, path):
-    if isinstance(value, dict):
-        function = _function(value["function"], path)
-        given = {key: _value(v, path) for key, v in value.get("arguments", {}).items()}
-        return partial(function, **given) if given else function
-    return tuple(_value(v, path) for v in value) if isinstance(value, list) else value
-
-
-def _described(function, path) -> dict:
-    """A function as JSON values: the name, and arguments of a `functools.partial`.
-
-    Raises:
-        InputError: the function cannot be imported by its name.
-    """
-    if isinstance(function, partial) and not function.args:
-        return {"function": _name_of(function.func, path), "arguments": function.keywords}
-    return {"function": _name_of(function, path)}
-
-
-def _name_of(function, path) -> str:
-    name = f"{function.__module__}:{getattr(function, '__qualname__', '<unnamed>')}"
-    if "<" in name or _find(name) is not function:
-        raise InputError(
-            f"{path}: not written, because the function {name} cannot be imported by its name; "
-            "define the function at the top level of a module"
-        )
-    return name
-
-
-def _function(name: str, path) -> Callable:
-    function = _find(name)
-    if function is None:
-        module = name.partition(":")[0]
-        raise InputError(
-            f"{path}: the file needs the function {name}; import {module} before loading"
-        )
-    return function
-
-
-def _find(name: str) -> Callable | None:
-    """The Python function with the name "module:function", or None.
-
-    The module must be imported already and must not belong to the standard library, so that a file
-    cannot run other code.
-    """
-    module, _, qualified = name.partition(":")
-    if module.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
-        return None
-    value: Any = sys.modules.get(module)
-    for part in qualified.split("."):
-        value = getattr(value, part, None)
-    suitable = isinstance(value, FunctionType) and value.__module__ == module
-    return value if suitable else None

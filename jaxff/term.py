@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -147,6 +147,50 @@ class Term:
             others: the terms of the stack, including this one.
         """
         return self
+
+    def groups(self) -> list[np.ndarray] | None:
+        """Atoms (n, k) of the interactions, for each kind of interaction of k atoms.
+
+        None if the energy is not a sum over groups of atoms.
+        """
+        names = [name for name, counted in self.indices.items() if counted]
+        declared = all(self.dimensions.get(name) for name in names)
+        return [self._atoms_of(name) for name in names] if names and declared else None
+
+    def _atoms_of(self, name: str) -> np.ndarray:
+        """Atoms (n, k) of the rows of a field of `indices`."""
+        array, counted = np.asarray(getattr(self, name)), self.indices[name]
+        parts = [
+            array[:, k : k + 1] if of == "atoms" else self._atoms_of(of)[array[:, k]]
+            for k, of in enumerate(counted)
+        ]
+        return np.concatenate(parts, axis=1)
+
+    def without(self, inside: np.ndarray) -> Self:
+        """The term without the interactions whose atoms all belong to a set.
+
+        No interaction may have atoms inside and outside of the set; see `groups`.
+
+        Args:
+            inside: (n_atoms,) whether each atom belongs to the set.
+        """
+        counted = {name: of for name, of in self.indices.items() if of}
+        kept, place = {}, {}  # by the letter of the first dimension; by field
+        for name in counted:
+            keep = ~inside[self._atoms_of(name)].all(axis=1)
+            kept[self.dimensions[name].split()[0]] = keep
+            place[name] = np.cumsum(keep) - 1
+        arrays = {}
+        for name in array_fields(self):
+            letter = self.dimensions.get(name, "").partition(" ")[0]
+            array = np.asarray(getattr(self, name))
+            array = array[kept[letter]] if letter in kept else array
+            columns = [
+                array[:, k] if of == "atoms" else place[of][array[:, k]]
+                for k, of in enumerate(counted.get(name, ()))
+            ]
+            arrays[name] = np.stack(columns, axis=1).astype(array.dtype) if columns else array
+        return replace(self, **arrays)
 
     def frame_bytes(self, params: Params) -> int:
         """Working memory of one geometry in a batch, in bytes; 0 if it is negligible."""

@@ -70,8 +70,10 @@ class AtomPairs(Term):
         rows14: (P,) rows of the scale factors lj14 and coulomb14.
         overrides: (V, 2) pairs of types (rows of sigma and epsilon) with separate c12 and c6 (V,).
         lj_labels: names of the rows of sigma and epsilon.
+        computed: fields that are computed from the others if they are None.
     """
 
+    computed: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[dict[str, Column]] = {
         "sigma": Column("Å", scale=0.05, lower=0.1, upper=10.0),
         # At zero the gradient of √ε is undefined, so that training could not change ε.
@@ -126,6 +128,27 @@ class AtomPairs(Term):
             return "exclusions must contain all pairs of pairs14"
         return None
 
+    def groups(self):
+        return [np.asarray(self.exclusions).reshape(-1, 2)]
+
+    def without(self, inside):
+        """The term without the interactions of some atoms with each other; see `Term.without`.
+
+        The pairs of these atoms become excluded pairs, also in Ewald sums.  A dispersion tail is
+        unchanged, because it is the energy of atoms, or of their images, beyond the cutoff.
+        """
+        first, second = np.triu_indices(int(inside.sum()), 1)
+        atoms, old = np.flatnonzero(inside), np.asarray(self.exclusions).reshape(-1, 2)
+        pairs = np.stack([atoms[first], atoms[second]], axis=1).astype(old.dtype)
+        kept = ~inside[np.asarray(self.pairs14).reshape(-1, 2)].all(axis=1)
+        return replace(
+            self,
+            exclusions=np.concatenate([old[~inside[old].all(axis=1)], pairs]),
+            pairs14=np.asarray(self.pairs14)[kept],
+            rows14=np.asarray(self.rows14)[kept],
+            **dict.fromkeys(self.computed),
+        )
+
     def coefficients(self, params):
         """Coefficients c12 kcal/mol Å¹² and c6 kcal/mol Å⁶ of pairs of types, (T, T)."""
         sigma, epsilon = params["sigma"], params["epsilon"]
@@ -164,6 +187,7 @@ class Nonbonded(AtomPairs):
     """
 
     kind: ClassVar[str] = "nonbonded"
+    computed: ClassVar[tuple[str, ...]] = ("pairs",)
     indices: ClassVar[dict[str, tuple[str, ...]]] = {
         "pairs": ("atoms",) * 2,
         **AtomPairs.indices,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -106,6 +106,7 @@ class PeriodicNonbonded(AtomPairs):
 
     kind: ClassVar[str] = "periodic_nonbonded"
     needs_list: ClassVar[bool] = True
+    computed: ClassVar[tuple[str, ...]] = ("excluded",)
     dimensions: ClassVar[dict[str, str]] = {**AtomPairs.dimensions, "excluded": "N _ 2"}
 
     cutoff: float
@@ -183,31 +184,6 @@ class PeriodicNonbonded(AtomPairs):
         if self.dispersion_correction:
             energies["lj_tail"] = self._tail(params, R, space.box)
         return {**energies, "coulomb": coulomb, "coulomb14": coulomb14.sum()}
-
-    def without(self, atoms: Sequence[int] | np.ndarray) -> PeriodicNonbonded:
-        """The term without the interactions of some atoms with each other.
-
-        Their pairs become excluded pairs, also in the Ewald sum.  The atoms must lie so close
-        together that they are farther than the cutoff from the images of each other.
-
-        Args:
-            atoms: atom indices.
-        """
-        atoms = np.unique(np.asarray(atoms, np.int64))
-        if len(atoms) and not 0 <= atoms[0] <= atoms[-1] < self.n_atoms:
-            raise InputError(f"without(atoms) needs indices from 0 to {self.n_atoms - 1}")
-        inside = np.zeros(self.n_atoms, bool)
-        inside[atoms] = True
-        pairs = atoms[np.stack(np.triu_indices(len(atoms), 1), axis=1)]
-        old, kept = np.asarray(self.exclusions), ~inside[self.pairs14].all(axis=1)
-        exclusions = np.concatenate([old[~inside[old].all(axis=1)], pairs.astype(old.dtype)])
-        return replace(
-            self,
-            exclusions=exclusions,
-            pairs14=self.pairs14[kept],
-            rows14=self.rows14[kept],
-            excluded=None,
-        )
 
     # -- parts ---------------------------------------------------------------------------
 
