@@ -8,15 +8,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.calculators.calculator import CalculationFailed, all_changes
+from ase.calculators.calculator import (
+    CalculationFailed,
+    PropertyNotImplementedError,
+    all_changes,
+)
 from ase.calculators.calculator import Calculator as AseCalculator
 
 from jaxff import units
 from jaxff.domain import outside
 from jaxff.errors import InputError
-from jaxff.molecule import Molecule
+from jaxff.molecule import Molecule, perceive_bonds
 from jaxff.molecule_files import check_not_periodic
-from jaxff.potential import Potential
+from jaxff.potential import Array, Potential
 
 
 class ExtrapolationWarning(UserWarning):
@@ -24,19 +28,25 @@ class ExtrapolationWarning(UserWarning):
 
 
 class Calculator(AseCalculator):
-    """ASE calculator of a potential: energy () in eV and forces (N, 3) in eV/Å.
+    """ASE calculator: energy () in eV, forces (N, 3) in eV/Å, and in boxes stress (6,) in eV/Å³.
 
     The atoms may be in any order.  At the first geometry, `match` assigns them to the atoms of the
     potential.  If the training data of the potential are known, ``results["outside_training"]`` is
     True for geometries outside the training data.  The first such geometry causes an
     `ExtrapolationWarning`.
 
+    Potentials of systems and periodic kernels take the cell from the atoms, which must be periodic
+    along all three axes.  Molecules must be whole, as ``System.positions``, and the atoms,
+    including virtual sites (X), must have the order of the system.  Constraints of a system are not
+    applied.  The stress has the sign and order of ASE (xx, yy, zz, yz, xz, xy) and is only computed
+    on request.
+
     Args:
         potential: the potential; the calculation uses the dtype of its parameters.
         kwargs: arguments of ASE's `Calculator`.
     """
 
-    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 (as in ASE)
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (as in ASE)
 
     def __init__(self, potential: Potential, **kwargs: Any):
         super().__init__(**kwargs)
@@ -51,20 +61,21 @@ class Calculator(AseCalculator):
 
         Args:
             atoms: the `ase.Atoms`; by default, those of the last call.
-            properties: names of the requested results; all results are always computed.
+            properties: names of the requested results; all except the stress are always computed.
             system_changes: names of the properties of the atoms that changed since the last call.
 
         Raises:
-            InputError: the atoms are periodic or cannot be matched to those of the potential.
+            InputError: the potential needs a cell or has none, or the atoms cannot be matched to
+                those of the potential.
             CalculationFailed: the energy or a force is not finite.
         """
         super().calculate(atoms, list(properties), list(system_changes))
         present: Any = self.atoms
-        check_not_periodic(present)
-        if self._placed is None or "numbers" in system_changes:
-            self._placed = match(self.potential, Molecule.from_ase(present))
+        box = _box_of(present, self.potential)
+        if self._placed is None or {"numbers", "pbc"} & set(system_changes):
+            self._placed = _matched(self.potential, present)
         R = jnp.asarray(present.positions, self._dtype)
-        energy, forces = jax.device_get(self._placed.energy_and_forces(R))
+        energy, forces = jax.device_get(self._placed.energy_and_forces(R, box))
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise CalculationFailed(
                 "the energy or a force is not finite: check the geometry for overlapping atoms"
@@ -75,6 +86,10 @@ class Calculator(AseCalculator):
             "free_energy": energy,
             "forces": np.asarray(forces, float) / units.EV,
         }
+        if "stress" in properties:
+            if box is None:
+                raise PropertyNotImplementedError("the stress needs periodic atoms")
+            self.results["stress"] = stress(self._placed, R, box) / units.EV
         found = outside(self._placed.trained, np.asarray(R)[None], np.array([energy * units.EV]))
         if found is not None:
             self.results["outside_training"] = bool(found.frames[0])
@@ -86,6 +101,65 @@ class Calculator(AseCalculator):
                     ExtrapolationWarning,
                     stacklevel=2,
                 )
+
+
+def stress(potential: Potential, R: Array, box: np.ndarray) -> np.ndarray:
+    """Stress (xx, yy, zz, yz, xz, xy), (6,) kcal/mol/Å³, positive if the box tends to shrink.
+
+    It is the derivative of the energy by a strain of positions and box, divided by the volume.
+
+    Args:
+        potential: a potential that uses a box.
+        R: (N, 3) Å.
+        box: (3, 3) Å, lattice vectors as rows.
+    """
+    arguments = potential.program.found(R, box, None)
+    virial = np.asarray(_virial(potential, R, *arguments), float)
+    symmetric = 0.5 * (virial + virial.T) / abs(np.linalg.det(box))
+    return symmetric.ravel()[[0, 4, 8, 5, 2, 1]]
+
+
+@jax.jit
+def _virial(potential: Potential, R: Array, box: Array, neighbor) -> Array:
+    """Derivative (3, 3) kcal/mol of the energy by the strain."""
+
+    def energy(strain):
+        bend = jnp.eye(3, dtype=R.dtype) + strain
+        return potential.energy_fn(potential.params, R @ bend, box @ bend, neighbor)
+
+    return jax.grad(energy)(jnp.zeros((3, 3), R.dtype))
+
+
+def _box_of(atoms: Any, potential: Potential) -> np.ndarray | None:
+    """The box (3, 3) Å of an `ase.Atoms`; None if it is not periodic.
+
+    Raises:
+        InputError: the potential has no box, or the atoms are not periodic along all axes.
+    """
+    if not any(atoms.pbc):
+        return None
+    reads = (p.term.reads(potential.params[p.name]) for p in potential.program.placed)
+    if not any("box" in names for names in reads):
+        check_not_periodic(atoms)
+    if not all(atoms.pbc) or abs(np.linalg.det(atoms.cell.array)) < 1e-6:
+        raise InputError(
+            f"the atoms must be periodic along three independent cell vectors (got pbc "
+            f"{atoms.pbc.tolist()} and cell {atoms.cell.array.tolist()}); set atoms.pbc = True"
+        )
+    return atoms.cell.array
+
+
+def _matched(potential: Potential, atoms: Any) -> Potential:
+    """The potential with its atoms in the order of an `ase.Atoms`.
+
+    In a box, a potential without a molecule, such as that of a system, must have the same order.
+    """
+    if not any(atoms.pbc):
+        return match(potential, Molecule.from_ase(atoms))
+    if potential.molecule is None:
+        return potential
+    bonds = perceive_bonds(atoms.numbers, atoms.positions, atoms.cell.array.T)
+    return match(potential, Molecule(atoms.numbers, atoms.positions, bonds))
 
 
 def match(potential: Potential, molecule: Molecule) -> Potential:

@@ -1,17 +1,28 @@
 """The ASE calculator: units, any atom order, and ASE's own workflows."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from ase import Atoms
 from ase import units as ase_units
-from ase.calculators.calculator import CalculationFailed
-from ase.calculators.fd import calculate_numerical_forces
+from ase.build import bulk
+from ase.calculators.calculator import CalculationFailed, PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.filters import FrechetCellFilter
+from ase.md.nptberendsen import NPTBerendsen
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
 from springs import springs
 
 import jaxff
-from jaxff import InputError, Molecule
+from jaxff import InputError, Molecule, Potential, System, gdml
 from jaxff.ase import Calculator
+from jaxff.terms.periodic import periodic
+
+GDML = Path(__file__).parent / "gdml" / "data"
+SYSTEMS = Path(__file__).parent / "data" / "systems"
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +109,85 @@ def test_what_cannot_be_computed_is_said(ethanol, atoms):
     atoms.calc = Calculator(springs(ethanol, limit=2.0))
     with pytest.raises(CalculationFailed, match="not finite"):
         atoms.get_forces()
+
+
+def argon():
+    """32 atoms of solid argon and their Lennard-Jones potential in a box."""
+    atoms = bulk("Ar", "fcc", a=5.4, cubic=True).repeat(2)
+    n = len(atoms)
+    none = np.zeros((0, 2), np.int32)
+    fields = dict(
+        n_atoms=n, lj_rows=np.zeros(n, np.int32), charge_rows=np.zeros(n, np.int32),
+        exclusions=none, pairs14=none, rows14=np.zeros(0, np.int32), overrides=none,
+        lj_labels=("Ar",),
+    )  # fmt: skip
+    params = dict(
+        sigma=np.array([3.4]), epsilon=np.array([0.238]), charge=np.zeros(1), lj14=np.zeros(0),
+        coulomb14=np.zeros(0), coulomb_constant=np.array(332.06), c12=np.zeros(0), c6=np.zeros(0),
+    )  # fmt: skip
+    term = periodic(fields, params, atoms.cell.array, cutoff=5.2, switch=4.2)
+    atoms.calc = Calculator(Potential.of("box", term, params))
+    return atoms
+
+
+def test_stress_of_a_system_is_the_slope_by_strain():
+    system = System.read(SYSTEMS / "eth_opc.prmtop", SYSTEMS / "eth_opc.rst7")
+    moved = system.positions + np.random.default_rng(0).normal(0.0, 0.03, system.positions.shape)
+    atoms = Atoms(system.numbers, moved, cell=system.box, pbc=True)
+    atoms.calc = Calculator(system.potential(cutoff=6.5, switch=5.0))
+    strain = np.array([[1.01, 0.02, -0.03], [0.01, 1.0, 0.02], [0.0, 0.03, 0.99]])
+    atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+    forces = atoms.get_forces()
+    np.testing.assert_allclose(forces.sum(axis=0), 0.0, atol=1e-2)
+    assert not forces[system.sites.atoms].any()
+    numerical = calculate_numerical_stress(atoms, eps=1e-5)
+    np.testing.assert_allclose(atoms.get_stress(), numerical, atol=1e-7)
+
+
+def test_stress_of_a_periodic_kernel_is_the_slope_by_strain():
+    kernel = gdml.load(GDML / "ethanol_periodic_model.npz")
+    with np.load(GDML / "predictions.npz") as file:
+        R, energy = file["R_wrapped"][0], file["ethanol_periodic_model_E"][0]
+    cell = np.asarray(kernel.params["gdml"]["lattice"]).T
+    order = np.random.default_rng(0).permutation(9)
+    atoms = Atoms(kernel.molecule.numbers[order], R[order], cell=cell, pbc=True)
+    atoms.calc = Calculator(kernel)
+    assert atoms.get_potential_energy() == pytest.approx(float(energy) / jaxff.units.EV)
+    numerical = calculate_numerical_stress(atoms, eps=1e-5)
+    np.testing.assert_allclose(atoms.get_stress(), numerical, atol=1e-8)
+
+
+def test_cells_are_optimised_and_coupled_to_a_barostat():
+    atoms = argon()
+    atoms.rattle(0.05, seed=1)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=20.0, rng=np.random.default_rng(0))
+    before = atoms.get_volume()
+    NPTBerendsen(
+        atoms, 1.0 * ase_units.fs, temperature_K=20.0, taut=100.0 * ase_units.fs,
+        taup=100.0 * ase_units.fs, pressure_au=5000.0 * ase_units.bar,
+        compressibility_au=5e-5 / ase_units.bar,
+    ).run(5)  # fmt: skip
+    assert 0.98 * before < atoms.get_volume() < before
+    with BFGS(FrechetCellFilter(atoms), logfile=None) as optimiser:
+        assert optimiser.run(fmax=2e-3, steps=200)
+    np.testing.assert_allclose(atoms.get_stress(), 0.0, atol=1e-4)
+    lengths, angles = np.split(atoms.cell.cellpar(), 2)
+    np.testing.assert_allclose(angles, 90.0, atol=0.1)
+    np.testing.assert_allclose(lengths, lengths.mean(), rtol=1e-3)
+
+
+def test_cells_that_a_potential_cannot_use_are_refused(atoms):
+    atoms.cell, atoms.pbc = 10.0 * np.eye(3), True
+    with pytest.raises(InputError, match="periodic structures are not supported"):
+        atoms.get_potential_energy()
+    solid = argon()
+    solid.pbc = (True, True, False)
+    with pytest.raises(InputError, match="periodic along three independent cell vectors"):
+        solid.get_potential_energy()
+    solid.pbc = False
+    with pytest.raises(InputError, match="needs the box"):
+        solid.get_potential_energy()
+    kernel = Calculator(gdml.load(GDML / "ethanol_periodic_model.npz"))
+    alone = Atoms(kernel.potential.molecule.numbers, kernel.potential.molecule.positions)
+    with pytest.raises(PropertyNotImplementedError, match="needs periodic atoms"):
+        kernel.get_property("stress", alone)
