@@ -102,7 +102,7 @@ class Placed:
         size = self.term.n_atoms
         index = np.arange(size) if self.atoms is None else np.asarray(self.atoms)
         inside = np.isin(index, atoms)
-        groups = self.term.groups()
+        groups = self.term.atom_groups()
         if not inside.any():
             return self
         if groups is None:

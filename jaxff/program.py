@@ -128,7 +128,7 @@ class Program:
         links = [np.zeros((0, 2), np.int32)]
         for p in self.placed:
             index = np.arange(p.term.n_atoms) if p.atoms is None else np.asarray(p.atoms)
-            for group in p.term.groups() or ():
+            for group in p.term.atom_groups() or ():
                 group = index[group][np.isin(index[group], atoms).all(axis=1)]
                 links += [group[:, k : k + 2] for k in range(group.shape[1] - 1)]
         region = Region.of(atoms, np.concatenate(links))

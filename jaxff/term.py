@@ -148,7 +148,7 @@ class Term:
         """
         return self
 
-    def groups(self) -> list[np.ndarray] | None:
+    def atom_groups(self) -> list[np.ndarray] | None:
         """Atoms (n, k) of the interactions, for each kind of interaction of k atoms.
 
         None if the energy is not a sum over groups of atoms.
@@ -169,7 +169,7 @@ class Term:
     def without(self, inside: np.ndarray) -> Self:
         """The term without the interactions whose atoms all belong to a set.
 
-        No interaction may have atoms inside and outside of the set; see `groups`.
+        No interaction may have atoms inside and outside of the set; see `atom_groups`.
 
         Args:
             inside: (n_atoms,) whether each atom belongs to the set.

@@ -128,7 +128,7 @@ class AtomPairs(Term):
             return "exclusions must contain all pairs of pairs14"
         return None
 
-    def groups(self):
+    def atom_groups(self):
         return [np.asarray(self.exclusions).reshape(-1, 2)]
 
     def without(self, inside):
