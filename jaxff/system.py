@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxff import cell
 from jaxff.errors import InputError
-from jaxff.formats.registry import format_of, suffix_of, system_formats
+from jaxff.formats.registry import coordinate_format, format_of, suffix_of, system_formats
 from jaxff.gaff.bonded import harmonic
 from jaxff.gaff.tables import Tables
 from jaxff.particles import Constraints, Particles
@@ -106,12 +106,17 @@ class System(Particles):
 
         Args:
             path: ``x.prmtop`` (AMBER, with x.rst7), ``x.top`` (GROMACS, with x.gro) or ``x.xml``
-                (OpenMM, with x.pdb; needs OpenMM).
+                (OpenMM, with x.pdb; needs OpenMM).  For ``x.rst7``, ``x.gro`` or ``x.pdb``, only
+                the coordinates are written.
 
         Raises:
             InputError: the format is unknown or cannot express the system, or a file cannot be
                 written.
         """
+        form = coordinate_format(path)
+        if form is not None and suffix_of(path) == form.coordinates[0]:
+            form.load_systems().write_coordinates(Path(path), self)
+            return [Path(path)]
         form = format_of(path)
         if not form.systems:
             known = ", ".join(f.suffixes[0] for f in system_formats())

@@ -7,9 +7,11 @@ import re
 from contextlib import suppress
 from dataclasses import Field, fields
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
+from jaxff.commands import systems
 from jaxff.commands.folders import writable_folder
+from jaxff.commands.md_results import UNITS, averages_in_box, write_report, wrong_temperature
 from jaxff.commands.options import (
     START_OF_MODEL,
     extrapolation_option,
@@ -19,28 +21,37 @@ from jaxff.commands.options import (
     positive,
 )
 from jaxff.commands.shared import load_potential, load_start, say_unknown
+from jaxff.commands.systems import (
+    coordinate_suffix,
+    load_system,
+    long_step,
+    potential_of,
+    read_system,
+    system_options,
+)
 from jaxff.errors import InputError
 from jaxff.md.ensembles import ENSEMBLES, Ensemble
 from jaxff.md.settings import Output, Stop
 from jaxff.settings import ChoiceRule
 
-HELP = "Run molecular dynamics with a model."
-MORE = "Repeat the command to continue an interrupted simulation exactly."
+if TYPE_CHECKING:
+    from jaxff.system import System
+
+HELP = "Run molecular dynamics with a model, or of a system in a box."
+MORE = f"{systems.HELP}  Repeat the command to continue an interrupted simulation exactly."
 EXAMPLE = "jaxff md hybrid.npz start.xyz --ensemble langevin --temperature 300 --steps 10000 -o run"
 
-FEW_FRAMES = 100  # with fewer frames the mean temperature is not checked
-# A mean temperature differs from the target if the difference exceeds ERRORS standard errors and
-# the fraction TEMPERATURE_ERROR of the target, which the error of the integrator can cause.
-ERRORS, TEMPERATURE_ERROR = 4.0, 0.02
 FORMATS = ("extxyz", "h5", "dcd")
 EVERY = Output().every
+SYSTEM_EVERY = 100  # steps between frames of systems, whose trajectories are large
+MINIMIZATION_STEPS = 1000  # most steps of --minimize
 FRAME_SPACING = 4.0  # fs: shows wavenumbers up to 4,170 cm⁻¹, and so the stretches of hydrogen
 TRAJECTORY = re.compile(rf"trajectory(-\d+)?\.({'|'.join(FORMATS)})")
 
 
 def options(sub) -> None:
     model_option(sub)
-    sub.add_argument("start", metavar="START", help=START_OF_MODEL)
+    sub.add_argument("start", nargs="?", metavar="START", help=START_OF_MODEL)
     lines = (f"{name}: {(kind.__doc__ or '').splitlines()[0]}" for name, kind in ENSEMBLES.items())
     sub.add_argument(
         "--ensemble", choices=tuple(ENSEMBLES), default="langevin",
@@ -64,7 +75,8 @@ def options(sub) -> None:
     sub.add_argument(
         "--record-every", type=positive(int), metavar="STEPS",
         help=f"steps between recorded frames (default {EVERY}, or fewer with a long --dt: "
-        f"`jaxff spectrum` needs frames at most {FRAME_SPACING:g} fs apart)",
+        f"`jaxff spectrum` needs frames at most {FRAME_SPACING:g} fs apart; systems: "
+        f"{SYSTEM_EVERY})",
     )  # fmt: skip
     sub.add_argument("--format", choices=FORMATS, default="extxyz", help="format of the trajectory")
     sub.add_argument(
@@ -75,7 +87,23 @@ def options(sub) -> None:
     extrapolation_option(sub)
     sub.add_argument(
         "--precision", choices=("float32", "float64"), default="float64",
-        help="floating-point precision of the simulation",
+        help="floating-point precision of the simulation; float32 is faster, in particular for "
+        "systems in a box",
+    )  # fmt: skip
+    system_options(sub)
+    sub.add_argument(
+        "--hydrogen-mass", type=positive(float), metavar="AMU",
+        help="systems: mass of hydrogen atoms, amu, taken from the atoms to which they are bonded; "
+        "rigid water does not change (default: masses of the files)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--minimize", action="store_const", const=True,
+        help="systems: minimise the energy before the first step, at most "
+        f"{MINIMIZATION_STEPS} steps",
+    )  # fmt: skip
+    sub.add_argument(
+        "--wrap", action="store_const", const=True,
+        help="systems: write each molecule, as a whole, in the image whose centre is in the box",
     )  # fmt: skip
     sub.add_argument(
         "--overwrite", action="store_true",
@@ -99,12 +127,26 @@ def run(arguments, console) -> dict:
     from jaxff.report import plot
 
     out = writable_folder(arguments.output)
-    restart = out / "restart.npz"
-    potential = load_potential(arguments.model, arguments)
-    warnings = [say_unknown(console, arguments.model, potential, arguments.on_extrapolation)]
+    restart, ensemble, warnings = out / "restart.npz", _ensemble(arguments), []
+    if restart.is_file() and not arguments.overwrite:
+        console.say(f"continuing from {restart}")
+    system = load_system(arguments, console)
+    if system is None:
+        potential = load_potential(arguments.model, arguments)
+        warnings.append(
+            say_unknown(console, arguments.model, potential, arguments.on_extrapolation)
+        )
+        molecule = load_start(arguments.start, potential, arguments.seed, arguments.trust)
+    else:
+        potential = potential_of(system, arguments)
+        if arguments.minimize:
+            system = _minimized(arguments, console, system, potential, out)
+        molecule, warning = system, long_step(system, float(ensemble.dt))
+        console.say(str(system))
+        warnings.append(warning)
+        if warning:
+            console.say(warning)
     potential = potential.astype(jnp.dtype(arguments.precision))
-    molecule = load_start(arguments.start, potential, arguments.seed, arguments.trust)
-    ensemble = _ensemble(arguments)
     simulate = partial(
         md.simulate,
         potential,
@@ -113,14 +155,13 @@ def run(arguments, console) -> dict:
         steps=arguments.steps,
         start=md.Start(replicas=arguments.replicas, seed=arguments.seed),
         output=md.Output(
-            out / f"trajectory.{arguments.format}", every=_every(arguments, ensemble),
-            restart=restart, overwrite=arguments.overwrite, keep=False,
+            out / f"trajectory.{arguments.format}",
+            every=_every(arguments, ensemble, system is not None),
+            restart=restart, overwrite=arguments.overwrite, keep=False, wrap=bool(arguments.wrap),
         ),
         stop=Stop(arguments.stretch, arguments.max_temperature, arguments.on_extrapolation),
         progress=console,
     )  # fmt: skip
-    if restart.is_file() and not arguments.overwrite:
-        console.say(f"continuing from {restart}")
     names = [""] if arguments.replicas is None else [f"-{r}" for r in range(arguments.replicas)]
     files = [out / f"trajectory{name}.{arguments.format}" for name in names]
     old = set(_trajectories(out)) - set(files) if arguments.overwrite else ()
@@ -146,22 +187,33 @@ def run(arguments, console) -> dict:
         figure.suptitle(f"mean of {arguments.replicas} replicas")
     figure.savefig(out / "energy_temperature.png", dpi=130)
     means = np.mean(result.temperatures, axis=-1)
-    rate, files = result.ns_per_day / (0.0864 * ensemble.dt), list(map(str, files))
+    rate, shown_files = result.ns_per_day / (0.0864 * ensemble.dt), list(map(str, files))
     console.say(f"mean temperature {np.mean(means):.1f} K")
-    hot = _is_off(result.temperatures, float(first)) if constant else None
+    hot = wrong_temperature(result.temperatures, float(first)) if constant else None
+    unsaid = []
     if hot is not None:
-        warnings.append(
+        unsaid.append(
             f"warning: the mean temperature is {hot.mean:.1f} ± {hot.error:.1f} K, but the target "
             f"is {float(first):g} K: lower --dt, or check the forces of the model"
         )
     found = result.extrapolation
     if found is not None:
-        warnings.append(found.text(arguments.model))
-    for warning in filter(None, warnings[1:]):
+        unsaid.append(found.text(arguments.model))
+    for warning in filter(None, unsaid):
         console.say(warning)
-    _write_report(out, arguments, ensemble, result, warnings)
+    averages, in_box = {}, {}
+    if system is not None:
+        averages = averages_in_box(system, result)
+        in_box = {"system": _in_box(arguments, console, system, result, averages, out, names)}
+    who = "" if arguments.replicas is None else f"{arguments.replicas} replicas, "
+    summary = (
+        f"Model {arguments.model}; {ensemble}; {who}{result.times[-1] / 1000:g} ps until the last "
+        f"frame. Mean temperature of the recorded frames: {np.mean(result.temperatures):.1f} K."
+    )
+    title = f"Molecular dynamics of {arguments.start or arguments.model}"
+    write_report(out, title, summary, averages, result, [*warnings, *unsaid])
     console.say(f"{rate:.0f} steps/s, {result.ns_per_day:.3g} ns/day for all replicas together")
-    console.say(f"wrote {', '.join(files[:3])}{', ...' * (len(files) > 3)}")
+    console.say(f"wrote {', '.join(shown_files[:3])}{', ...' * (len(files) > 3)}")
     console.say(f"wrote {out / 'report.html'}; to continue, repeat the command with more --steps")
     return {
         "mean_temperature": means.tolist(),
@@ -171,66 +223,50 @@ def run(arguments, console) -> dict:
         "frames": len(result.times),
         "steps_per_second": rate,
         "ns_per_day": result.ns_per_day,
-        "trajectory": files if arguments.replicas else files[0],
+        "trajectory": shown_files if arguments.replicas else shown_files[0],
+        **in_box,
     }
 
 
-def _write_report(folder, arguments, ensemble: Ensemble, run, warnings: list[str]) -> None:
-    """Write report.html with the warnings and the plot of a simulation."""
-    import numpy as np
+def _minimized(arguments, console, system: System, potential, out) -> System:
+    """The system with minimised coordinates, which are read from a file in the output folder.
 
-    from jaxff.report import Report
-
-    page = Report(f"Molecular dynamics of {arguments.start}")
-    who = "" if arguments.replicas is None else f"{arguments.replicas} replicas, "
-    page.text(
-        f"Model {arguments.model}; {ensemble}; {who}{run.times[-1] / 1000:g} ps until the last "
-        f"frame. Mean temperature of the recorded frames: {np.mean(run.temperatures):.1f} K."
-    )
-    page.heading("Checks")
-    found = run.extrapolation
-    if found is not None and not found.outside:
-        page.text(f"All {found.frames} compared frames are within the training data.")
-    elif found is None and not any(warnings):
-        page.text("The frames were not compared with the training data.")
-    for warning in filter(None, warnings):
-        page.text(warning[0].upper() + warning[1:])
-    page.heading("Energy and temperature")
-    page.picture(folder / "energy_temperature.png", "Energies and temperature against time.")
-    page.write(folder / "report.html")
-
-
-class _Temperature(NamedTuple):
-    mean: float
-    error: float
-
-
-def _is_off(temperatures, target: float) -> _Temperature | None:
-    """Return the mean temperature if it differs significantly from the target.
-
-    The first tenth of the frames is omitted as equilibration.
-
-    Args:
-        temperatures: (F,) or (R, F) K, of F frames and R replicas.
-        target: K.
-
-    Returns:
-        the mean and its standard error, K; None without a significant difference, or with too few
-        frames.
+    A continued simulation reads the file, so that it has the same start to the last digit.
     """
-    import numpy as np
+    from jaxff import md
 
-    from jaxff.analysis import mean_and_error
+    path = out / f"minimum{coordinate_suffix(arguments.model)}"
+    if arguments.overwrite or not ((out / "restart.npz").is_file() and path.is_file()):
+        console("minimise", 0.0)
+        descent = md.Descent(tolerance=systems.TOLERANCE, max_steps=MINIMIZATION_STEPS)
+        end = md.minimize(potential, system, descent=descent, progress=console)
+        console.close()
+        system.replace(positions=end.positions).write(path)
+        console.say(
+            f"minimised in {int(end.steps)} steps to a largest force of {float(end.max_force):.2g} "
+            f"kcal/mol/Å; wrote {path}"
+        )
+    return read_system(arguments, path)
 
-    series = np.atleast_2d(temperatures)
-    series = series[:, series.shape[1] // 10 :]
-    if series.shape[1] < FEW_FRAMES:
-        return None
-    estimates = [mean_and_error(one) for one in series]
-    mean = float(np.mean([e.mean for e in estimates]))
-    error = float(np.sqrt(np.sum([float(e.error) ** 2 for e in estimates])) / len(series))
-    allowed = max(ERRORS * error, TEMPERATURE_ERROR * target)
-    return _Temperature(mean, error) if abs(mean - target) > allowed else None
+
+def _in_box(arguments, console, system: System, run, averages, out, names) -> dict:
+    """Print the averages of a system, write its last coordinates, and return the results."""
+    for name, value in averages.items():
+        if name != "temperature":
+            console.say(f"{name:8s} {value.mean:.6g} ± {value.error:.2g} {UNITS[name]}")
+    steps, rebuilds = run.state.step, run.rebuilds
+    console.say(f"{steps} steps in total, {rebuilds} new neighbour lists")
+    last, suffix = [], coordinate_suffix(arguments.model)
+    R, boxes = run.state.positions, run.state.box
+    for k, name in enumerate(names):
+        position, box = (R, boxes) if arguments.replicas is None else (R[k], boxes[k])
+        last += system.replace(positions=position, box=box).write(out / f"last{name}{suffix}")
+    return {
+        **{name: value._asdict() for name, value in averages.items()},
+        "steps": steps,
+        "rebuilds": rebuilds,
+        "coordinates": list(map(str, last)),
+    }
 
 
 def _settings() -> dict[str, tuple[Field, list[str]]]:
@@ -269,10 +305,12 @@ def _ensemble_option(sub, name: str, setting: Field, kinds: list[str]) -> None:
     )  # fmt: skip
 
 
-def _every(arguments, ensemble: Ensemble) -> int:
+def _every(arguments, ensemble: Ensemble, in_box: bool) -> int:
     """Return the number of steps between recorded frames."""
     if arguments.record_every is not None:
         return arguments.record_every
+    if in_box:
+        return min(SYSTEM_EVERY, arguments.steps)
     return min(EVERY, max(int(FRAME_SPACING / ensemble.dt), 1))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from jaxff.commands import systems
 from jaxff.commands.folders import writable_folder
 from jaxff.commands.options import positive, surface_options
 from jaxff.commands.shared import (
@@ -11,19 +14,30 @@ from jaxff.commands.shared import (
     say_unknown,
     write_geometries,
 )
+from jaxff.commands.systems import (
+    coordinate_suffix,
+    load_system,
+    potential_of,
+    system_options,
+)
 from jaxff.errors import InputError
 
-HELP = "Minimise the energy of a geometry, or find the minima of many conformers."
+if TYPE_CHECKING:
+    from jaxff.system import System
+
+HELP = "Minimise the energy of a geometry or of a system, or find the minima of many conformers."
+MORE = f"{systems.HELP}  The box and constrained distances do not change."
 EXAMPLE = "jaxff minimize hybrid.npz start.xyz -o minimum"
 
 
 def options(sub) -> None:
-    surface_options(sub)
+    surface_options(sub, "?")
+    system_options(sub)
     sub.add_argument("--method", choices=("lbfgs", "fire"), default="lbfgs", help="minimiser")
     sub.add_argument(
         "--tolerance", type=positive(float),
         help="largest force on an atom at convergence, kcal/mol/Å (default 1e-4; 1e-3 for a "
-        "calculator)",
+        f"calculator; {systems.TOLERANCE:g} for a system)",
     )  # fmt: skip
     sub.add_argument(
         "--max-steps", type=positive(int), default=5000, help="largest number of steps"
@@ -40,6 +54,8 @@ def run(arguments, console) -> dict:
     from jaxff.reference.cached import resumable
 
     out = writable_folder(arguments.output)
+    if (system := load_system(arguments, console)) is not None:
+        return _system(arguments, console, system, out)
     method, surface, molecule = load_surface_and_start(arguments)
     say_unknown(console, arguments.model, surface, arguments.on_extrapolation)
     descent = _settings(arguments, method.is_potential)
@@ -79,6 +95,27 @@ def _one(arguments, console, surface, molecule, descent, out) -> dict:
     console.close()
     path = out / "minimum.xyz"
     write_geometries(path, molecule, [end.positions])
+    results = _ended(arguments, console, before, end, path)
+    energy = results["energy"]
+    if isinstance(surface, Potential):
+        _say_terms(console, surface.terms(end.positions))
+    if arguments.modes:
+        modes = normal_modes(surface, end.positions, molecule.masses)
+        results["frequencies"] = modes.frequencies.tolist()
+        _say_frequencies(console, modes.frequencies)
+    console.say(f"wrote {path}")
+    model, R = arguments.model, end.positions[None]
+    outside = extrapolation_of(arguments, model, surface, R, np.array([energy]))
+    results["extrapolation"] = say_extrapolation(console, model, outside, "geometries")
+    return results
+
+
+def _ended(arguments, console, before: float, end, path) -> dict:
+    """Print and return the results of a minimisation.
+
+    Raises:
+        InputError: the minimisation has not converged.
+    """
     energy, force, steps = float(end.energy), float(end.max_force), int(end.steps)
     if not end.converged:
         remedy = "raise --max-steps or --tolerance"
@@ -92,22 +129,44 @@ def _one(arguments, console, surface, molecule, descent, out) -> dict:
         f"{before:.6f} -> {energy:.6f} kcal/mol in {steps} steps, largest force "
         f"{force:.2g} kcal/mol/Å"
     )
-    if isinstance(surface, Potential):
-        for name, part in surface.terms(end.positions).items():
-            console.say(f"  {name:12s} {float(part):14.6f}")
-    results = {
+    return {
         "energy_before": before, "energy": energy, "max_force": force, "steps": steps,
         "minimum": str(path),
     }  # fmt: skip
-    if arguments.modes:
-        modes = normal_modes(surface, end.positions, molecule.masses)
-        results["frequencies"] = modes.frequencies.tolist()
-        _say_frequencies(console, modes.frequencies)
+
+
+def _say_terms(console, terms) -> None:
+    for name, part in terms.items():
+        console.say(f"  {name:12s} {float(part):14.6f}")
+
+
+def _system(arguments, console, system: System, out) -> dict:
+    """Minimise a system at constant box, print the energies, and return the results."""
+    from jaxff import md
+
+    for given, flag in (
+        (arguments.method != "lbfgs", f"--method {arguments.method}"),
+        (arguments.conformers is not None, "--conformers"),
+        (arguments.modes, "--modes"),
+        (arguments.charge is not None, "--charge"),
+    ):
+        if given:
+            raise InputError(f"{flag} does not apply to systems in a box: omit {flag}")
+    potential, box = potential_of(system, arguments), system.box
+    console.say(str(system))
+    console("minimise", 0.0)
+    before = sum(map(float, potential.terms(system.positions, box=box).values()))
+    descent = md.Descent(
+        tolerance=arguments.tolerance or systems.TOLERANCE, max_steps=arguments.max_steps
+    )
+    end = md.minimize(potential, system, descent=descent, progress=console)
+    console.close()
+    path = out / f"minimum{coordinate_suffix(arguments.model)}"
+    system.replace(positions=end.positions).write(path)
+    results = _ended(arguments, console, before, end, path)
+    _say_terms(console, potential.terms(end.positions, box=box))
     console.say(f"wrote {path}")
-    model, R = arguments.model, end.positions[None]
-    outside = extrapolation_of(arguments, model, surface, R, np.array([energy]))
-    results["extrapolation"] = say_extrapolation(console, model, outside, "geometries")
-    return results
+    return {**results, "extrapolation": None}
 
 
 def _many(arguments, console, surface, molecule, descent, out) -> dict:

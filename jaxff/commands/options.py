@@ -12,7 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxff.errors import InputError
-from jaxff.formats.registry import COORDINATES, FORCE_FIELD_SUFFIXES, MODEL_SUFFIX, needs_companions
+from jaxff.formats.registry import (
+    COORDINATES,
+    FORCE_FIELD_SUFFIXES,
+    MODEL_SUFFIX,
+    needs_companions,
+)
 from jaxff.md.settings import ON_EXTRAPOLATION
 from jaxff.molecule_files import READERS
 from jaxff.reference.calculators import CHOICES
@@ -26,6 +31,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         found, unknown = super().parse_known_args(args, namespace)
+        if len(unknown) == 1 and getattr(found, "start", "") is None and unknown[0][:1] != "-":
+            # argparse decides that an optional START is missing when it meets an option.
+            found.start = unknown.pop()
         if unknown:
             self.error(self._unknown(unknown[0].partition("=")[0]))
         return found, unknown
@@ -167,10 +175,13 @@ def method_options(sub) -> None:
     )
 
 
-def surface_options(sub) -> None:
-    """Add the arguments for a potential or calculator, and for a starting geometry."""
+def surface_options(sub, nargs: str | None = None) -> None:
+    """Add the arguments for a potential or calculator, and for a starting geometry.
+
+    The geometry is optional with the `nargs` "?", for systems in a box.
+    """
     sub.add_argument("model", metavar="MODEL.npz", help=f"{MODEL}, or the name of a calculator")
-    sub.add_argument("start", metavar="START", help=START_OF_MODEL)
+    sub.add_argument("start", nargs=nargs, metavar="START", help=START_OF_MODEL)
     method_options(sub)
     extrapolation_option(sub)
 

@@ -127,6 +127,7 @@ SURFACE = _object(
     },
     {"extrapolation": OUTSIDE},
 )  # fmt: skip
+AVERAGE = _object({"mean": NUMBER, "error": MAYBE})
 CHANGE = _object(
     {"name": TEXT, "label": TEXT, "start": NUMBER, "fitted": NUMBER, "error": MAYBE, "unit": TEXT}
 )
@@ -212,7 +213,18 @@ RESULTS: dict[str, Schema] = {
             "frames": WHOLE, "steps_per_second": NUMBER, "ns_per_day": NUMBER,
             "trajectory": _or(TEXT, FILES), "temperature_is_off": FLAG,
             "extrapolation": OUTSIDE,
-        }
+        },
+        {
+            "system": _object(
+                {
+                    "temperature": AVERAGE,  # K
+                    "density": AVERAGE,  # g/cm³
+                    "volume": AVERAGE,  # Å³
+                    "pressure": AVERAGE,  # bar
+                    "steps": WHOLE, "rebuilds": WHOLE, "coordinates": FILES,
+                }
+            ),
+        },
     ),
     "scan": _object(
         {"coordinates": _list(TEXT), "models": _map(SURFACE), "files": FILES},

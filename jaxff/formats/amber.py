@@ -122,8 +122,17 @@ def write_system(path: Path, particles: Particles, tables: Tables) -> list[Path]
     """
     coordinates = path.with_suffix(".rst7")
     write_system_prmtop(path, tables, particles)
-    write_restart(coordinates, particles.positions, particles.box, particles.name or "jaxff")
+    write_coordinates(coordinates, particles)
     return [path, coordinates]
+
+
+def write_coordinates(path: Path, particles: Particles) -> None:
+    """Write the positions and the box of a system to an ASCII restart file.
+
+    Raises:
+        InputError: a coordinate is too large, or the file cannot be written.
+    """
+    write_restart(path, particles.positions, particles.box, particles.name or "jaxff")
 
 
 def _extra_points(file: Prmtop, tables: Tables, numbers: np.ndarray) -> VirtualSites:

@@ -136,10 +136,20 @@ def write_system(path: Path, particles: Particles, tables: Tables) -> list[Path]
     """
     text = _top(path, particles, tables)
     gro = path.with_suffix(".gro")
-    with atomic_path(path) as top, atomic_path(gro) as coordinates:
-        Path(top).write_text(text)
-        Path(coordinates).write_text(_gro(particles))
+    write_coordinates(gro, particles)
+    with atomic_path(path) as temporary:
+        Path(temporary).write_text(text)
     return [path, gro]
+
+
+def write_coordinates(path: Path, particles: Particles) -> None:
+    """Write the positions and the box of a system to a gro file.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        Path(temporary).write_text(_gro(particles))
 
 
 def _names(particles: Particles) -> tuple[np.ndarray, np.ndarray]:

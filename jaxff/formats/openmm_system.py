@@ -247,7 +247,16 @@ def write_system(path: Path, particles: Particles, tables: Tables) -> list[Path]
     for index, mass in enumerate(particles.masses.tolist()):
         system.setParticleMass(index, mass)
     pdb = path.with_suffix(".pdb")
-    write_pdb(pdb, particles)
+    write_coordinates(pdb, particles)
     with atomic_path(path) as temporary:
         Path(temporary).write_text(openmm.XmlSerializer.serialize(system))
     return [path, pdb]
+
+
+def write_coordinates(path: Path, particles: Particles) -> None:
+    """Write the positions, names and box of a system to a PDB file.
+
+    Raises:
+        InputError: a coordinate is too large, or the file cannot be written.
+    """
+    write_pdb(path, particles)

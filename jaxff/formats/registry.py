@@ -9,6 +9,7 @@ A module that handles systems defines
 
     read_system(path, coordinates) -> (Particles, Tables)
     write_system(path, particles, tables) -> list of the written files
+    write_coordinates(path, particles) -> None
 
 The module is imported at its first use, so that the command line can read the suffixes quickly.
 """
@@ -108,6 +109,11 @@ MODEL_SUFFIX = ".npz"
 def system_formats() -> list[Format]:
     """The formats of systems."""
     return [form for form in FORCE_FIELDS if form.systems]
+
+
+def coordinate_format(path: str | Path) -> Format | None:
+    """The format of systems whose coordinate files have the suffix of a path, or None."""
+    return next((form for form in system_formats() if suffix_of(path) in form.coordinates), None)
 
 
 def suffix_of(path: str | Path) -> str:

@@ -147,6 +147,24 @@ def slopes(energy: Energy, molecules: Molecules, R: Array, box: Array, axes: tup
     return jax.grad(lambda strains: energy(*molecules.scaled(R, box, strains, axes)))(zero)
 
 
+def pressure(energy: Energy, molecules: Molecules, state, box: Array) -> Array:
+    """Instantaneous pressure () kcal/mol/Å³, from the motion of molecules and the forces on them.
+
+    Args:
+        energy: function of positions (N, 3) Å and box (3, 3) Å.
+        molecules: the molecules.
+        state: the present state of jax-md.
+        box: (3, 3) Å.
+    """
+    momenta, masses = (
+        jax.ops.segment_sum(x, molecules.index, molecules.count)
+        for x in (state.momentum, state.mass)
+    )
+    kinetic = 0.5 * jnp.sum(momenta**2 / masses)
+    slope = slopes(energy, molecules, state.position, box, (3,))[0]
+    return (2.0 / 3.0 * kinetic - slope) / volume(box)
+
+
 def rescaled(energy: Energy, stale: Stale, state, cell: Cell, bath, t, scheme, molecules):
     """Return state and cell after a step of stochastic cell rescaling, and whether to reject it.
 

@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.md.barostats import STEPS, Cell, Molecules
+from jaxff.md.barostats import STEPS, Cell, Molecules, pressure
 from jaxff.md.integrate import Frame, chunk_frames
 from jaxff.md.integrators import CORRECT_EVERY, Bath, Scheme, corrected
 from jaxff.md.lists import outdated, reads, renewed
 from jaxff.md.rigid import Rigid
+from jaxff.neighbors import widths
 from jaxff.potential import Params, Program
 
 
@@ -74,10 +76,10 @@ def advance(
     """
     first, count, every = span
     room = chunk_frames(moving.dynamics)
-    shapes = jax.eval_shape(partial(observe, program), params, moving, neighbor)
+    shapes = jax.eval_shape(partial(observe, program), params, medium, moving, neighbor)
     frames = jax.tree.map(lambda x: jnp.zeros((room, *x.shape), x.dtype), shapes)
     if every == 0:
-        frame = _observed(program, params, moving, neighbor)
+        frame = _observed(program, params, medium, moving, neighbor)
         # No steps: this compiles the block.
         here = first, (first, first, 1)
         _run(program, scheme, params, medium, moving, neighbor, bath, *here, frames)
@@ -91,6 +93,8 @@ def advance(
         t = int(t)
         if renew:
             failures = failures + 1 if t == before else 0
+            assert neighbor is not None
+            _check_widths(neighbor, tried[1], t, failures)
             if failures > 1:
                 raise InputError(
                     f"at step {t} the atoms move farther in one step than neighbour lists allow: "
@@ -101,19 +105,41 @@ def advance(
     return moving, neighbor, rebuilds, frames
 
 
-def observe(program: Program, params: Params, moving: Moving, neighbor) -> Frame:
+def _check_widths(neighbor, boxes, t: int, failures: int) -> None:
+    """Check that boxes (3, 3) or (R, 3, 3) Å are wide enough for a neighbour list.
+
+    Raises:
+        InputError: a box is too narrow for the cutoff, or nearly so if steps were rejected, because
+            the trial boxes of a barostat are narrower.
+    """
+    width = min(float(widths(box).min()) for box in np.asarray(boxes).reshape(-1, 3, 3))
+    least = 2.0 * neighbor.cutoff
+    if width < least * (1.1 if failures > 1 else 1.0):
+        raise InputError(
+            f"at step {t} the box is only {width:.2f} Å wide, but the cutoff of "
+            f"{neighbor.cutoff:g} Å needs at least {least:g} Å: use a larger box, a smaller "
+            "cutoff, or constant volume"
+        )
+
+
+def observe(
+    program: Program, params: Params, medium: Medium, moving: Moving, neighbor
+) -> Frame:  # fmt: skip
     """Return the recorded part of a state."""
 
     def one(moving, neighbor):
         state, box = moving.dynamics, moving.cell.box
+        assert medium.molecules is not None
+        energy = energy_in_box(program, params, neighbor)
         return Frame(
             state.position,
             state.velocity,
             state.force,
-            energy_in_box(program, params, neighbor)(state.position, box),
+            energy(state.position, box),
             0.5 * jnp.sum(state.momentum * state.velocity),
             jnp.zeros(3, jnp.int32),
             box,
+            pressure(energy, medium.molecules, state, box),
         )
 
     return (jax.vmap(one) if moving.dynamics.position.ndim == 3 else one)(moving, neighbor)
@@ -195,7 +221,7 @@ def _run(
         )
 
         def recorded(frames):
-            frame = observe(program, params, moving, neighbor)
+            frame = observe(program, params, medium, moving, neighbor)
             return jax.tree.map(lambda all, one: all.at[f].set(one), frames, frame)
 
         frames = jax.lax.cond(t == stop, recorded, lambda same: same, frames)

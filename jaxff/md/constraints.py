@@ -6,6 +6,8 @@ middle atom (rad), four for a torsion (rad).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +57,26 @@ def correct(coordinates: Coordinates, R: Array, values: Array, rounds: int = ROU
         return R - _displacement(_gradients(coordinates, R), off).reshape(R.shape)
 
     return jax.lax.fori_loop(0, rounds, step, R)
+
+
+class Fixed(NamedTuple):
+    """Internal coordinates with constant values; see `jaxff.md.lbfgs.Held`.
+
+    Attributes:
+        coordinates: K tuples of atoms.
+        values: (K,) Å or rad.
+    """
+
+    coordinates: Coordinates
+    values: Array
+
+    def project(self, R: Array, vectors: Array) -> Array:
+        """See `Held.project`."""
+        return project(self.coordinates, R, vectors)
+
+    def moved(self, R: Array, moves: Array) -> Array:
+        """See `Held.moved`."""
+        return correct(self.coordinates, R + moves, self.values)
 
 
 def _gradients(coordinates: Coordinates, R: Array) -> Array:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.md.constraints import Coordinates, correct, deviations, project
+from jaxff.md.constraints import Coordinates, Fixed, correct, deviations
+from jaxff.md.lbfgs import State, advance, begin, is_active, largest
 from jaxff.md.surface import Surface
 from jaxff.potential import Potential, Program
 from jaxff.settings import Settings, choice, count, number
@@ -24,11 +24,6 @@ METHODS = ("lbfgs", "fire")
 # minimised geometry.
 _End = tuple[Array, Array, Array, Array]
 
-MEMORY = 12  # pairs of steps and gradient changes that approximate the curvature
-STIFFNESS = 500.0  # kcal/mol/Å², assumed for the first step
-LONGEST = 0.2  # Å: the largest displacement of an atom in one step
-NOISE = 1e-5  # kcal/mol: smaller increases of the energy may be errors of the surface
-PATIENCE = 25  # rejected steps in a row after which a minimisation stops
 # Å or rad: largest deviation of constrained coordinates at convergence
 HELD = {jnp.dtype("float64"): 1e-8, jnp.dtype("float32"): 1e-4}
 
@@ -134,7 +129,7 @@ def relax(
         out = _stepwise(surface, coordinates, R, targets, limits, progress)
     off = np.abs(jax.vmap(partial(deviations, coordinates))(out[0], targets))
     held = (off < HELD[jnp.dtype(dtype)]).all(axis=1)
-    force = np.asarray(jax.vmap(_largest)(out[2]))
+    force = np.asarray(jax.vmap(largest)(out[2]))
     R, energy, _, steps = (np.asarray(x) for x in out)
     converged = np.isfinite(energy) & held & (force <= descent.tolerance)
     return Minimum(R, energy, force, steps, converged)
@@ -149,10 +144,10 @@ def _compiled(
     def lbfgs(R, values):
         def step(state):
             energy, forces = program.energy_and_forces(params, state.trial)
-            return _advance(coordinates, values, state, energy, forces)
+            return advance(Fixed(coordinates, values), state, energy, forces)
 
         start = _begin(coordinates, R, values)
-        return jax.lax.while_loop(partial(_is_active, limits), step, start)[:4]
+        return jax.lax.while_loop(partial(is_active, limits), step, start)[:4]
 
     def fire(R, _):
         return _fire(partial(program.energy, params), limits, R)
@@ -163,14 +158,14 @@ def _compiled(
 
 def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) -> _End:
     """Minimise on a surface that cannot be compiled, with one call for each step."""
-    begin, advance, is_active = _compiled_parts(coordinates)
-    state = begin(R, values)
-    while (active := np.asarray(is_active(limits, state))).any():
+    start, next_step, goes_on = _compiled_parts(coordinates)
+    state = start(R, values)
+    while (active := np.asarray(goes_on(limits, state))).any():
         if progress is not None:
             progress("relax", float(1.0 - active.mean()))
         energies, forces = np.zeros(len(R)), np.zeros(R.shape)
         energies[active], forces[active] = surface(np.asarray(state.trial)[active])
-        after = advance(values, state, jnp.asarray(energies), jnp.asarray(forces))
+        after = next_step(values, state, jnp.asarray(energies), jnp.asarray(forces))
         state = jax.tree.map(
             lambda a, b: jnp.where(active.reshape(-1, *[1] * (a.ndim - 1)), b, a), state, after
         )
@@ -179,108 +174,20 @@ def _stepwise(surface, coordinates: Coordinates, R, values, limits, progress) ->
 
 @cache
 def _compiled_parts(coordinates: Coordinates) -> tuple[Callable, Callable, Callable]:
-    """Return `_begin`, `_advance` and `_is_active` for many geometries, compiled."""
+    """Functions that begin, advance and end minimisations of many geometries, compiled."""
+
+    def next_step(values, *state_energy_forces):
+        return advance(Fixed(coordinates, values), *state_energy_forces)
+
     return (
         jax.jit(jax.vmap(partial(_begin, coordinates))),
-        jax.jit(jax.vmap(partial(_advance, coordinates))),
-        jax.jit(jax.vmap(_is_active, in_axes=(None, 0))),
+        jax.jit(jax.vmap(next_step)),
+        jax.jit(jax.vmap(is_active, in_axes=(None, 0))),
     )
 
 
-# -- L-BFGS ------------------------------------------------------------------------------------
-
-
-class _State(NamedTuple):
-    R: Array  # (N, 3) Å, the last accepted geometry
-    energy: Array  # () kcal/mol
-    gradient: Array  # (N, 3) kcal/mol/Å, without constraint directions
-    count: Array  # () number of evaluations
-    trial: Array  # (N, 3) Å, the geometry to evaluate next
-    direction: Array  # (N, 3) Å
-    length: Array  # () fraction of the direction that the trial takes
-    steps: Array  # (MEMORY, N, 3) Å, accepted steps
-    changes: Array  # (MEMORY, N, 3) kcal/mol/Å, of the gradient in these steps
-    scale: Array  # () Å²mol/kcal, the inverse stiffness
-    rejected: Array  # () rejected steps in a row
-
-
-def _begin(coordinates: Coordinates, R: Array, values: Array) -> _State:
-    zero, memory = jnp.zeros_like(R), jnp.zeros((MEMORY, *R.shape), R.dtype)
-    one = jnp.ones((), R.dtype)
-    trial = correct(coordinates, R, values, rounds=40)
-    return _State(
-        trial, jnp.inf * one, zero, jnp.zeros((), int), trial, zero, one, memory, memory,
-        one / STIFFNESS, jnp.zeros((), int),
-    )  # fmt: skip
-
-
-def _advance(
-    coordinates: Coordinates, values: Array, state: _State, energy: Array, forces: Array
-) -> _State:
-    """Return the next state; `energy` and `forces` are those of the trial geometry."""
-    slope = project(coordinates, state.trial, -forces)
-    expected = state.length * jnp.sum(state.gradient * state.direction)
-    rounding = 8 * jnp.finfo(energy.dtype).eps * jnp.abs(energy)
-    finite = jnp.isfinite(energy) & jnp.isfinite(slope).all()
-    step, change = state.trial - state.R, slope - state.gradient
-    # The slope along the step shows whether the energy decreases within its noise (Hager and
-    # Zhang, SIAM J. Optim. 16, 170 (2005), "approximate Wolfe conditions").
-    lower = (energy <= state.energy + NOISE) & (jnp.sum(step * slope) <= -0.8 * expected)
-    accepted = finite & (lower | (energy <= state.energy + 1e-4 * expected + rounding))
-    moved = (state.count == 0) | (step != 0).any()
-
-    product, square = jnp.sum(step * change), jnp.sum(change**2)
-    useful = accepted & (product > jnp.finfo(energy.dtype).eps * square)
-    steps = jnp.where(useful, jnp.concatenate([state.steps[1:], step[None]]), state.steps)
-    changes = jnp.where(useful, jnp.concatenate([state.changes[1:], change[None]]), state.changes)
-    scale = jnp.where(useful, product / jnp.where(useful, square, 1.0), state.scale)
-    rejected = jnp.where(accepted & moved, 0, state.rejected + 1)
-    # The stored steps may cause the rejections: after six of them only the gradient is used.
-    steps, changes = (jnp.where(rejected == 6, 0.0, x) for x in (steps, changes))
-
-    above = energy - state.energy - expected
-    factor = jnp.where(finite & (above > 0), -expected / jnp.where(above > 0, 2 * above, 1.0), 0.1)
-    length = jnp.where(accepted, 1.0, state.length * jnp.clip(factor, 0.1, 0.5))
-    R = jnp.where(accepted, state.trial, state.R)
-    gradient = jnp.where(accepted, slope, state.gradient)
-    downhill = project(coordinates, R, -_newton(gradient, steps, changes, scale))
-    downhill = jnp.where(jnp.sum(downhill * gradient) < 0, downhill, -scale * gradient)
-    downhill = downhill * jnp.minimum(1.0, LONGEST / jnp.maximum(_largest(downhill), 1e-30))
-    return _State(
-        R, jnp.where(accepted, energy, state.energy), gradient, state.count + 1,
-        correct(coordinates, R + length * downhill, values), downhill, length, steps, changes,
-        scale, rejected,
-    )  # fmt: skip
-
-
-def _is_active(limits, state: _State) -> Array:
-    tolerance, max_steps = limits
-    unfinished = (_largest(state.gradient) > tolerance) & jnp.isfinite(state.energy)
-    allowed = (state.count < max_steps) & (state.rejected < PATIENCE)
-    return (state.count == 0) | (allowed & unfinished)
-
-
-def _newton(gradient: Array, steps: Array, changes: Array, scale: Array) -> Array:
-    """Approximate inverse Hessian times the gradient, (N, 3) Å, by L-BFGS."""
-    products = jnp.sum(steps * changes, axis=(1, 2))
-    known = products > 0
-    rho = jnp.where(known, 1.0 / jnp.where(known, products, 1.0), 0.0)
-
-    def back(q, pair):
-        step, change, rho = pair
-        weight = rho * jnp.sum(step * q)
-        return q - weight * change, weight
-
-    def forth(r, pair):
-        step, change, rho, weight = pair
-        return r + (weight - rho * jnp.sum(change * r)) * step, None
-
-    q, weights = jax.lax.scan(back, gradient, (steps, changes, rho), reverse=True)
-    return jax.lax.scan(forth, scale * q, (steps, changes, rho, weights))[0]
-
-
-def _largest(vectors: Array) -> Array:
-    return jnp.sqrt(jnp.max(jnp.sum(vectors**2, axis=-1)))
+def _begin(coordinates: Coordinates, R: Array, values: Array) -> State:
+    return begin(correct(coordinates, R, values, rounds=40))
 
 
 # -- FIRE --------------------------------------------------------------------------------------
@@ -298,7 +205,7 @@ def _fire(energy_fn: Callable[[Array], Array], limits, R: Array) -> _End:
 
     def is_active(carry):
         state, count, finite = carry
-        return finite & (count < max_steps) & (_largest(state.force) > tolerance)
+        return finite & (count < max_steps) & (largest(state.force) > tolerance)
 
     def step(carry):
         state, count, _ = carry

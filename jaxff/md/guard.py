@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
 from scipy.special import gammainccinv
 
 from jaxff import units
+from jaxff.cell import nearest
 from jaxff.errors import InputError
 from jaxff.md import kinetics
 from jaxff.md.ensembles import Ensemble
@@ -24,6 +26,8 @@ EXPLOSION = 10.0
 # Largest error of the total energy of velocity Verlet, in units of the kinetic energy.  Time steps
 # just below the limit of stability have errors up to a third.
 ERROR = 0.5
+# kcal/mol/Å; forces in a liquid are below 300, and dynamics fail with stronger forces at the start.
+STRONGEST = 1000.0
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,49 @@ def starting_lengths(molecule: Molecule, positions) -> np.ndarray:
             "correct the geometry"
         )
     return lengths
+
+
+def strain(molecule: Any, frames: Frame) -> str | None:
+    """Describe the strongest force in a box if dynamics cannot start with it.
+
+    Args:
+        molecule: a molecule or a system; without a box the result is None.
+        frames: one frame, with a leading axis.
+    """
+    if frames.box is None:
+        return None
+    sizes = np.linalg.norm(frames.forces, axis=-1)
+    place = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
+    if sizes[place] < STRONGEST:
+        return None
+    atom = int(place[-1])
+    names = [f"atom {i} ({molecule.symbols[i]})" for i in range(len(molecule.symbols))]
+    text = f"the force on {names[atom]} is {sizes[place]:.3g} kcal/mol/Å"
+    for r, other in nearest_atoms(molecule, frames.positions[place[:-1]], atom, bonded=False):
+        text += f", and {names[other]} is only {r:.2f} Å away"
+    return text
+
+
+def nearest_atoms(
+    molecule: Any, R: np.ndarray, atom: int, bonded: bool = True
+) -> list[tuple[float, int]]:
+    """Distance Å and index of the atom nearest to an atom; empty for a single atom.
+
+    Args:
+        molecule: a molecule or a system.
+        R: (n, 3) Å, positions of its first n atoms.
+        atom: index of the atom.
+        bonded: whether the other atom may be bonded to this atom, or be a virtual site.
+    """
+    vectors, box = R - R[atom], getattr(molecule, "box", None)
+    distances = np.linalg.norm(vectors if box is None else nearest(vectors, box), axis=1)
+    distances[atom] = np.inf
+    if not bonded:
+        links = np.asarray(molecule.bonds).reshape(-1, 2)
+        distances[links[(links == atom).any(axis=1)].ravel()] = np.inf
+        distances[np.asarray(molecule.masses) == 0.0] = np.inf
+    other = int(np.argmin(distances))
+    return [(float(distances[other]), other)] if np.isfinite(distances[other]) else []
 
 
 def strongest_term(potential: Potential, positions, atoms, box=None) -> str | None:

@@ -30,6 +30,7 @@ class Frame(NamedTuple):
         potential, kinetic: () energies, kcal/mol.
         origin: (3,) integers, see `jaxff.md.origin`.
         box: (3, 3) Å, lattice vectors as rows, or None.
+        pressure: () kcal/mol/Å³, see `jaxff.md.barostats.pressure`; None without a box.
     """
 
     positions: Any
@@ -39,6 +40,7 @@ class Frame(NamedTuple):
     kinetic: Any
     origin: Any
     box: Any = None
+    pressure: Any = None
 
 
 def part(frames: Frame, index) -> Frame:
@@ -58,12 +60,10 @@ def run_chunk(
     params: Params,
     moving,
     bath: Bath,
-    t,
-    n_frames,
-    every,
+    span,
     rigid: Rigid | None = None,
 ):
-    """Run `n_frames` × `every` steps.
+    """Run the steps of some frames.
 
     Args:
         program: energy function (static): a `Program`, or a group of a `Stack`.  Parameters of a
@@ -73,16 +73,15 @@ def run_chunk(
         moving: the state of jax-md, with positions (N, 3) or (R, N, 3) of R replicas, and their
             origin, (3,) or (R, 3) integers, see `jaxff.md.origin`.
         bath: settings of the thermostat; with replicas each field has a leading axis.
-        t: () integer, number of earlier steps.
-        n_frames: () integer, at most `chunk_frames(state)`.
-        every: () integer, steps between frames; 0 records the initial state.
+        span: number of earlier steps, number of frames, at most `chunk_frames(state)`, and steps
+            between frames, each () integer.  With 0 steps the initial state is recorded.
         rigid: constraints and virtual sites, or None.
 
     Returns:
         The last `moving`, and a `Frame` with room for `chunk_frames(state)` frames, of which the
-        first `n_frames` are filled.
+        first ones are filled.
     """
-    state, origin = moving
+    (state, origin), (t, n_frames, every) = moving, span
 
     def observe(params, state, origin) -> Frame:
         return Frame(

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxff import units
 from jaxff.md import kinetics, origin
 from jaxff.md.barostats import Molecules
 from jaxff.md.extrapolation import Extrapolation, Watch
@@ -38,6 +39,7 @@ class Run:
         temperatures: (F,) K, from kinetic energies and `degrees_of_freedom`.
         times: (F,) fs since the start; no axis of replicas.
         boxes: (F, 3, 3) Å, lattice vectors as rows; None in vacuum.
+        pressures: (F,) bar, see `jaxff.md.barostats.pressure`; None in vacuum.
         degrees_of_freedom: () or (R,), 3N for Langevin dynamics, otherwise 3N minus the number
             of degrees of freedom without kinetic energy.  Constrained distances are subtracted.
         state: last state; pass it to `simulate` to continue.
@@ -62,6 +64,7 @@ class Run:
     ns_per_day: float = 0.0
     extrapolation: Extrapolation | None = None
     boxes: np.ndarray | None = None
+    pressures: np.ndarray | None = None
 
     @property
     def rebuilds(self) -> int:
@@ -78,7 +81,9 @@ def quantities(frames: Frame, dt: float, degrees_of_freedom: np.ndarray) -> dict
         degrees_of_freedom: () or (R,).
     """
     frames = jax.tree.map(lambda x: x.astype(float), frames)
-    boxes = {} if frames.box is None else {"boxes": frames.box}
+    boxed = {}
+    if frames.box is not None:
+        boxed = {"boxes": frames.box, "pressures": frames.pressure / units.BAR}
     return {
         "positions": origin.absolute(frames.positions, frames.origin),
         "velocities": frames.displacements / dt,
@@ -86,7 +91,7 @@ def quantities(frames: Frame, dt: float, degrees_of_freedom: np.ndarray) -> dict
         "potential_energies": frames.potential,
         "kinetic_energies": frames.kinetic,
         "temperatures": kinetics.temperature(frames.kinetic, degrees_of_freedom),
-        **boxes,
+        **boxed,
     }
 
 

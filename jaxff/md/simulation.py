@@ -200,7 +200,7 @@ class Simulation:
         else:
             moving = _spread((state.dynamics, state.origin), state.replicas)
             (dynamics, origin), frames = run_chunk(
-                program, state.scheme, self.params, moving, self.bath, step, n_frames, every,
+                program, state.scheme, self.params, moving, self.bath, (step, n_frames, every),
                 self.medium.rigid,
             )  # fmt: skip
             state = replace(state, dynamics=dynamics, origin=origin)
@@ -222,6 +222,11 @@ class Simulation:
         if (fault := watch.fault(frames)) is not None:
             raise InputError(
                 f"at the starting geometry {fault.what}: correct the geometry or the limits"
+            )
+        if (strain := guard.strain(self.molecule, frames)) is not None:
+            raise InputError(
+                f"at the starting geometry {strain}: minimise the geometry first (md.minimize, or "
+                "jaxff md --minimize)"
             )
         if self.fresh:
             left = watched.compare(frames, np.array([self.first.step]))

@@ -149,8 +149,8 @@ class _GroupSimulation:
         """Return the state after `n_frames` × `every` steps, and frames in NumPy arrays."""
         origin = jnp.zeros((len(self.members), 3), jnp.int32)
         (dynamics, _), frames = run_chunk(
-            self.group, self.scheme, self.params, (dynamics, origin), self.bath, step, n_frames,
-            every,
+            self.group, self.scheme, self.params, (dynamics, origin), self.bath,
+            (step, n_frames, every),
         )  # fmt: skip
         return dynamics, jax.tree.map(lambda x: np.asarray(x)[:n_frames], frames)
 
