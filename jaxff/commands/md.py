@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 from jaxff.commands import systems
 from jaxff.commands.folders import writable_folder
-from jaxff.commands.md_results import UNITS, averages_in_box, write_report, wrong_temperature
+from jaxff.commands.md_results import (
+    UNITS,
+    averages_in_box,
+    write_liquids,
+    write_report,
+    wrong_temperature,
+)
 from jaxff.commands.options import (
     START_OF_MODEL,
     extrapolation_option,
@@ -201,17 +207,20 @@ def run(arguments, console) -> dict:
         unsaid.append(found.text(arguments.model))
     for warning in filter(None, unsaid):
         console.say(warning)
-    averages, in_box = {}, {}
+    averages, in_box, pages = {}, {}, []
     if system is not None:
         averages = averages_in_box(system, result)
         in_box = {"system": _in_box(arguments, console, system, result, averages, out, names)}
+        target = float(first) if constant else averages["temperature"].mean
+        barostat = getattr(ensemble, "pressure", None)
+        pages = write_liquids(console, out, system, files, target, barostat)
     who = "" if arguments.replicas is None else f"{arguments.replicas} replicas, "
     summary = (
         f"Model {arguments.model}; {ensemble}; {who}{result.times[-1] / 1000:g} ps until the last "
         f"frame. Mean temperature of the recorded frames: {np.mean(result.temperatures):.1f} K."
     )
     title = f"Molecular dynamics of {arguments.start or arguments.model}"
-    write_report(out, title, summary, averages, result, [*warnings, *unsaid])
+    write_report(out, title, summary, averages, result, [*warnings, *unsaid], pages)
     console.say(f"{rate:.0f} steps/s, {result.ns_per_day:.3g} ns/day for all replicas together")
     console.say(f"wrote {', '.join(shown_files[:3])}{', ...' * (len(files) > 3)}")
     console.say(f"wrote {out / 'report.html'}; to continue, repeat the command with more --steps")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from jaxff.errors import InputError
 
 if TYPE_CHECKING:
     from jaxff.md import Run
@@ -85,7 +88,41 @@ def averages_in_box(system: System, run: Run) -> dict[str, Average]:
     }
 
 
-def write_report(folder, title: str, summary: str, averages, run: Run, warnings) -> None:
+def write_liquids(
+    console, folder: Path, system: System, files: list[Path], temperature: float,
+    pressure: float | None,
+) -> list[Path]:  # fmt: skip
+    """Analyse the whole trajectory of each replica as a liquid, and return the written pages.
+
+    Args:
+        console: prints the reason if there are too few frames.
+        folder: output folder.
+        system: the system.
+        files: trajectories, one for each replica.
+        temperature: K.
+        pressure: bar, of the barostat; None at constant volume.
+    """
+    from jaxff.report import liquid
+
+    pages = []
+    for file in files:
+        name = file.stem.replace("trajectory", "liquid")
+        try:
+            liquid.write(
+                folder, system, file, temperature=temperature, pressure=pressure, name=name
+            )
+        except InputError as error:
+            console.say(f"no page of the liquid: {error}")
+            break
+        pages.append(folder / f"{name}.html")
+    if pages:
+        console.say(f"wrote {', '.join(map(str, pages[:3]))}{', ...' * (len(pages) > 3)}")
+    return pages
+
+
+def write_report(
+    folder: Path, title: str, summary: str, averages, run: Run, warnings, pages=()
+) -> None:
     """Write report.html.
 
     Args:
@@ -95,6 +132,7 @@ def write_report(folder, title: str, summary: str, averages, run: Run, warnings)
         averages: result of `averages_in_box`, or {} for molecules.
         run: the simulation.
         warnings: texts; empty texts are left out.
+        pages: result of `write_liquids`; the pictures of the first page are repeated.
     """
     from jaxff.report import Report
 
@@ -120,4 +158,9 @@ def write_report(folder, title: str, summary: str, averages, run: Run, warnings)
         )
     page.heading("Energy and temperature")
     page.picture(folder / "energy_temperature.png", "Energies and temperature against time.")
+    if pages:
+        page.heading("Liquid")
+        page.text(f"All frames; numbers are in {', '.join(path.name for path in pages)}.")
+        for picture in sorted(folder.glob(f"{pages[0].stem}_*.png")):
+            page.picture(picture, picture.stem.partition("_")[2])
     page.write(folder / "report.html")

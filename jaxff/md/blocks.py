@@ -76,7 +76,8 @@ def advance(
     """
     first, count, every = span
     room = chunk_frames(moving.dynamics)
-    shapes = jax.eval_shape(partial(observe, program), params, medium, moving, neighbor)
+    # The compiled function is traced only once.
+    shapes = jax.eval_shape(partial(_observed, program), params, medium, moving, neighbor)
     frames = jax.tree.map(lambda x: jnp.zeros((room, *x.shape), x.dtype), shapes)
     if every == 0:
         frame = _observed(program, params, medium, moving, neighbor)

@@ -186,25 +186,30 @@ def starting_lengths(molecule: Molecule, positions) -> np.ndarray:
     return lengths
 
 
-def strain(molecule: Any, frames: Frame) -> str | None:
-    """Describe the strongest force in a box if dynamics cannot start with it.
+def check_strain(system: Any, positions: np.ndarray, forces: np.ndarray) -> None:
+    """Check that dynamics in a box can start with the forces.
 
     Args:
-        molecule: a molecule or a system; without a box the result is None.
-        frames: one frame, with a leading axis.
+        system: a system with N atoms.
+        positions: (N, 3) or (R, N, 3) Å.
+        forces: kcal/mol/Å, in the shape of `positions`.
+
+    Raises:
+        InputError: a force is very strong.
     """
-    if frames.box is None:
-        return None
-    sizes = np.linalg.norm(frames.forces, axis=-1)
+    sizes = np.linalg.norm(forces, axis=-1)
     place = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
-    if sizes[place] < STRONGEST:
-        return None
+    if not sizes[place] >= STRONGEST:  # other checks report forces that are not finite
+        return
     atom = int(place[-1])
-    names = [f"atom {i} ({molecule.symbols[i]})" for i in range(len(molecule.symbols))]
+    names = [f"atom {i} ({symbol})" for i, symbol in enumerate(system.symbols)]
     text = f"the force on {names[atom]} is {sizes[place]:.3g} kcal/mol/Å"
-    for r, other in nearest_atoms(molecule, frames.positions[place[:-1]], atom, bonded=False):
+    for r, other in nearest_atoms(system, positions[place[:-1]], atom, bonded=False):
         text += f", and {names[other]} is only {r:.2f} Å away"
-    return text
+    raise InputError(
+        f"at the starting geometry {text}: minimise the geometry first (md.minimize, or jaxff md "
+        "--minimize)"
+    )
 
 
 def nearest_atoms(

@@ -212,6 +212,10 @@ class Simulation:
         watched = Watch(self.potential.trained, stop)
         watched.continued(self.compared)
         every = watched.interval(self.output.every, self.ensemble.dt)
+        if self.first.cell is not None:
+            guard.check_strain(
+                self.molecule, self.first.positions, np.asarray(self.first.dynamics.force, float)
+            )
         begun = clock.perf_counter()
         _, frames = self.advance(self.first, 1, 0)  # compiles, and observes the start
         compile_seconds = clock.perf_counter() - begun
@@ -222,11 +226,6 @@ class Simulation:
         if (fault := watch.fault(frames)) is not None:
             raise InputError(
                 f"at the starting geometry {fault.what}: correct the geometry or the limits"
-            )
-        if (strain := guard.strain(self.molecule, frames)) is not None:
-            raise InputError(
-                f"at the starting geometry {strain}: minimise the geometry first (md.minimize, or "
-                "jaxff md --minimize)"
             )
         if self.fresh:
             left = watched.compare(frames, np.array([self.first.step]))

@@ -21,7 +21,7 @@ def test_minima_with_rigid_water_are_stationary():
     ones = jnp.ones((len(R), 1))
     for _ in range(3):
         v = np.asarray(rigid.projected(jnp.asarray(R), rng.normal(size=R.shape), ones))
-        v /= np.linalg.norm(v)
+        v = v / np.linalg.norm(v)
         slopes = []
         for h in (1e-4, -1e-4):
             moved = R + h * v
@@ -38,12 +38,12 @@ def test_neighbour_lists_change_no_minimum():
     system.positions = system.positions + 0.4 * rng.normal(size=system.positions.shape)
     ends = [
         md.minimize(
-            fluid(system, cutoff=5.0, listed=listed), system, descent=md.Descent(tolerance=1e-4)
+            fluid(system, cutoff=5.0, listed=listed), system, descent=md.Descent(tolerance=1e-7)
         )
         for listed in (True, False)
     ]
     assert ends[0].converged
-    np.testing.assert_allclose(ends[0].positions, ends[1].positions, atol=1e-6)
+    np.testing.assert_allclose(ends[0].positions, ends[1].positions, atol=1e-5)
     assert ends[0].energy == pytest.approx(float(ends[1].energy), abs=1e-8)
 
 
@@ -59,7 +59,7 @@ def test_distances_far_from_their_constraints_are_named():
     system = waters(8, spacing=3.4)
     system.positions = system.positions.copy()
     system.positions[1] += 0.5
-    with pytest.raises(InputError, match="the distance of the atoms 0 and 1 deviates by"):
+    with pytest.raises(InputError, match="the distance of the atoms [01] and [12] deviates by"):
         md.minimize(fluid(system, cutoff=3.3), system)
 
 

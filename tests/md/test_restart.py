@@ -73,6 +73,21 @@ def test_replicas_killed_many_times_go_on_bit_for_bit(tmp_path, monkeypatch):
     check_kills(20, tmp_path, monkeypatch, "h5", "langevin", 3)
 
 
+@pytest.mark.parametrize(("ensemble", "replicas"), [("npt-rescaling", 2), ("langevin-rigid", 0)])
+def test_a_killed_run_in_a_box_continues_bit_for_bit(tmp_path, monkeypatch, ensemble, replicas):
+    check_kills(1, tmp_path, monkeypatch, "h5", ensemble, replicas)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [0, 3])
+@pytest.mark.parametrize("suffix", ["extxyz", "h5", "dcd"])
+@pytest.mark.parametrize("ensemble", list(kill_run.IN_BOX))
+def test_a_run_in_a_box_killed_many_times_continues_bit_for_bit(
+    tmp_path, monkeypatch, suffix, ensemble, replicas
+):
+    check_kills(20, tmp_path, monkeypatch, suffix, ensemble, replicas)
+
+
 @pytest.mark.parametrize("suffix", ["extxyz", "h5", "dcd"])
 def test_more_steps_continue_a_finished_run(water, potential, tmp_path, suffix):
     common = {"ensemble": "csvr", "every": 7, "seed": 2}
