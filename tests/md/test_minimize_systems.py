@@ -59,7 +59,7 @@ def test_distances_far_from_their_constraints_are_named():
     system = waters(8, spacing=3.4)
     system.positions = system.positions.copy()
     system.positions[1] += 0.5
-    with pytest.raises(InputError, match="the distance of the atoms [01] and [12] deviates by"):
+    with pytest.raises(InputError, match=r"the distance of the atoms [01] and [12] deviates by"):
         md.minimize(fluid(system, cutoff=3.3), system)
 
 
