@@ -14,7 +14,7 @@ from jaxff.commands.options import (
     sampling_options,
 )
 from jaxff.commands.shared import load_potential, load_start, say_unknown
-from jaxff.reference.settings import Loop, Sampling
+from jaxff.reference.settings import CRITERIA, Loop, Sampling
 
 HELP = "Train a kernel by active learning: sample, label uncertain frames, train, and repeat."
 MORE = (
@@ -43,6 +43,11 @@ def options(sub) -> None:
             *flags, dest=name, type=positive(int), default=value, metavar="N",
             help=text,
         )  # fmt: skip
+    sub.add_argument(
+        "--select", dest="by", choices=CRITERIA, default=LOOP.by,
+        help="selection of the frames to label in each round: those with the largest predicted "
+        "errors (uncertainty, default), those farthest from labelled frames, or random frames",
+    )  # fmt: skip
     sub.add_argument(
         "--baseline", default="gaff", metavar="MODEL.npz|gaff|none",
         help="potential that the kernel corrects (default gaff)",
@@ -88,6 +93,7 @@ def run(arguments: argparse.Namespace, console) -> dict:
         arguments.n_initial,
         arguments.max_frames,
         arguments.n_candidates,
+        arguments.by,
     )
     result = active_learning(
         first, molecule, out, loop, labelling(arguments), sampling(arguments), baseline=baseline,

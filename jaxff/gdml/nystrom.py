@@ -69,26 +69,52 @@ def nystrom(
         seed: seed of the choice of pivots.
         progress: function called with the finished fraction.
     """
-    n, draw = op.size, draw_size(columns)
-    rng = np.random.default_rng(seed)
-    left = op.gathered(op.diagonal() - op.lam).ravel()
-    F = _empty(op, columns)
-    count = 0
-    while count < columns and (total := np.maximum(left, 0.0)).sum() > 0.0:
-        pivots = np.unique(rng.choice(n, min(draw, columns - count), p=total / total.sum()))
-        F, kept, new = _extended(op, F, jnp.asarray(np.resize(pivots, draw)), len(pivots), count)
-        count += int(kept)
-        left = left - op.gathered(new)
-        if int(kept) == 0:
-            break
-        if progress is not None:
-            progress(0.7 * count / columns)
+    F, _, left = _factor(op, columns, seed, progress)
     floor = _FLOOR * max(left.mean(), 0.0) + float(op.lam)
     F, whitener = _whitened(op, F, floor)
     factor = _reduced(F, op.width)
     if progress is not None:
         progress(1.0)
     return Nystrom(whitener, factor)
+
+
+def pivots(op: KernelOperator, count: int, seed: int = 0) -> np.ndarray:
+    """Choose unknowns that determine the others well, by a partial Cholesky factor.
+
+    Args:
+        op: the operator K + λ: kernel matrix plus regularisation.
+        count: number of unknowns.
+        seed: seed of the choice.
+
+    Returns:
+        indices (n,) of at most `count` of the unknowns, in ascending order.
+    """
+    return np.unique(np.concatenate(_factor(op, count, seed, None)[1]))
+
+
+def _factor(
+    op: KernelOperator,
+    columns: int,
+    seed: int,
+    progress: Callable[[float], None] | None,
+) -> tuple[Array, list[np.ndarray], np.ndarray]:
+    """Return F (n, m), the pivots of each draw, and the diagonal (n,) of K − F Fᵀ."""
+    n, draw = op.size, draw_size(columns)
+    rng = np.random.default_rng(seed)
+    left = op.gathered(op.diagonal() - op.lam).ravel()
+    F = _empty(op, columns)
+    count, drawn = 0, []
+    while count < columns and (total := np.maximum(left, 0.0)).sum() > 0.0:
+        chosen = np.unique(rng.choice(n, min(draw, columns - count), p=total / total.sum()))
+        F, kept, new = _extended(op, F, jnp.asarray(np.resize(chosen, draw)), len(chosen), count)
+        count += int(kept)
+        drawn.append(chosen)
+        left = left - op.gathered(new)
+        if int(kept) == 0:
+            break
+        if progress is not None:
+            progress(0.7 * count / columns)
+    return F, drawn, left
 
 
 def draw_size(columns: int) -> int:
@@ -114,7 +140,7 @@ def _extended(op: KernelOperator, F: Array, pivots: Array, real: int, count: int
     """
     width = op.width
     frames, coordinates = pivots // width, pivots % width
-    column = _columns(op, frames, coordinates) - F @ F[pivots].T
+    column = matrix_columns(op, frames, coordinates) - F @ F[pivots].T
     valid = jnp.arange(len(pivots)) < real
     core = jnp.where(valid[:, None] & valid, column[pivots], 0.0)
     values, vectors = jnp.linalg.eigh(0.5 * (core + core.T))
@@ -129,7 +155,7 @@ def _extended(op: KernelOperator, F: Array, pivots: Array, real: int, count: int
     return F.at[:, place].set(new, mode="drop"), keep.sum(), jnp.sum(new * new, axis=1)
 
 
-def _columns(op: KernelOperator, frames: Array, coordinates: Array) -> Array:
+def matrix_columns(op: KernelOperator, frames: Array, coordinates: Array) -> Array:
     """Columns (n, k) of K, given by their frames (k,) and reduced coordinates (k,)."""
     slopes = jnp.take_along_axis(op.jacobians[frames], coordinates[:, None, None], axis=2)
     picked = (op.descriptors[frames], slopes)

@@ -1,7 +1,8 @@
 """Standard errors of a kernel model, from the variance of its Gaussian process.
 
-The variance conditioned on some training frames is an upper bound of the variance conditioned on
-all training frames.  The errors on validation frames determine the scale of the standard errors.
+The variance conditioned on some force components of the training frames is an upper bound of the
+variance conditioned on all of them.  The errors on validation frames determine the scale of the
+standard errors.
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapter 2.
 """
 
@@ -22,6 +23,7 @@ from jaxff.gdml.descriptor import Descriptor
 from jaxff.gdml.fragment_term import FragmentKernelTerm
 from jaxff.gdml.kernel import blocks
 from jaxff.gdml.model import KernelTerm
+from jaxff.gdml.nystrom import matrix_columns, pivots
 from jaxff.gdml.operator import KernelOperator, in_chunks
 from jaxff.gdml.system import require_float64
 from jaxff.potential import Placed, Potential
@@ -29,6 +31,7 @@ from jaxff.potential import Placed, Potential
 Array = jax.Array
 
 MAX_UNKNOWNS = 2000  # number of force components on which the variance is conditioned
+MAX_SEEN = 30_000  # number of force components among which these are chosen
 _NO_FORCE = 1e-8  # share of the largest standard error below which the kernel has no force
 _LEAST = 0.01  # least share of the squared errors that the last kernel explains
 _ROUNDING = 1e-12  # share of the prior variance below which there are rounding errors only
@@ -38,7 +41,7 @@ _ROUNDING = 1e-12  # share of the prior variance below which there are rounding 
     jax.tree_util.register_dataclass,
     data_fields=(
         *("op", "whitener", "shift", "offset", "lattice", "energy_scale", "force_scale"),
-        "others",
+        *("others", "pivots"),
     ),
     meta_fields=("atoms", "descriptor"),
 )
@@ -48,8 +51,8 @@ class Uncertainty:
 
     Attributes:
         op: kernel operator of the frames on which the variance is conditioned.
-        whitener: (n, n) L⁻¹, where L is the Cholesky factor of K + λ.
-        shift: (n,) covariance between the mean energy and the forces of these frames.
+        whitener: (n, n) L⁻¹, where L is the Cholesky factor of K + λ for n force components.
+        shift: (n,) covariance between the mean energy and these force components.
         offset: () variance of the mean energy of these frames.
         lattice: (3, 3) Å, lattice vectors as columns, or None.
         energy_scale: () kcal/mol, factor of the standard errors of energies.
@@ -57,6 +60,7 @@ class Uncertainty:
         atoms: the atoms that the kernel acts on, or None for all.
         descriptor: function of the positions that the kernel compares.
         others: standard errors of the other terms, whose variances are added (None: zero).
+        pivots: (n,) indices of the n force components among those of all frames (None: all).
     """
 
     op: KernelOperator
@@ -69,6 +73,7 @@ class Uncertainty:
     atoms: tuple[int, ...] | None
     descriptor: Descriptor
     others: Uncertainty | None = None
+    pivots: Array | None = None
 
     def __call__(self, R: np.ndarray | Array) -> tuple[Array, Array]:
         """Standard errors of energy, () kcal/mol, and forces, (N, 3) kcal/mol/Å.
@@ -123,10 +128,10 @@ def uncertainty(
 
     Args:
         potential: a potential with one kernel; with `others`, its last kernel is used.
-        train: the training frames.  The variance is conditioned on all of them, or on a random
-            part with about 2,000 force components.
+        train: the training frames.  The variance is conditioned on all of them, or on those 2,000
+            force components that determine the others best, see `jaxff.gdml.nystrom.pivots`.
         valid: frames on which the model was not trained; they determine the scales of the errors.
-        seed: seed of the random part.
+        seed: seed of the choice of these components.
         others: standard errors of the other terms, for example of a student that the kernel
             corrects.  The variances are added.
 
@@ -204,7 +209,7 @@ def _conditioned(
     assert isinstance(term, KernelTerm)
     params = potential.params[placed.name]
     per_frame = 3 * term.n_atoms
-    count = min(len(train), max(2, MAX_UNKNOWNS // per_frame))
+    count = min(len(train), max(2, MAX_SEEN // per_frame))
     drawn = np.sort(np.random.default_rng(seed).permutation(len(train))[:count])
     R = train.positions[drawn]
     if placed.atoms is not None:
@@ -217,21 +222,27 @@ def _conditioned(
         descriptor=term.descriptor,
         lattice=params.get("lattice"),
     )
-    index = jnp.arange(count)
-    matrix = op.block(index, index).reshape(op.size, op.size)
-    L = jnp.linalg.cholesky(matrix + op.lam * jnp.eye(op.size))
+    shift, offset = _mean_energy(op)
+    if count <= max(2, MAX_UNKNOWNS // per_frame):
+        chosen, index = None, jnp.arange(count)
+        matrix = op.block(index, index).reshape(op.size, op.size)
+    else:
+        chosen = jnp.asarray(pivots(op, MAX_UNKNOWNS, seed))
+        matrix = matrix_columns(op, chosen // op.width, chosen % op.width)[chosen]
+        shift = shift[chosen]
+    unit = jnp.eye(len(matrix))
+    L = jnp.linalg.cholesky(matrix + op.lam * unit)
     if not bool(jnp.isfinite(L).all()):
         raise InputError(
             f"{train.label}: the kernel matrix is not positive definite at λ = {float(op.lam):g}: "
             "remove nearly identical frames"
         )
-    whitener = jax.scipy.linalg.solve_triangular(L, jnp.eye(op.size), lower=True)
-    shift, offset = _mean_energy(op)
+    whitener = jax.scipy.linalg.solve_triangular(L, unit, lower=True)
     one = jnp.ones(())
     atoms = None if placed.atoms is None else tuple(np.asarray(placed.atoms).tolist())
     lattice = params.get("lattice")
     return Uncertainty(
-        op, whitener, shift, offset, lattice, one, one, atoms, term.descriptor, others
+        op, whitener, shift, offset, lattice, one, one, atoms, term.descriptor, others, chosen
     )
 
 
@@ -321,6 +332,8 @@ def _standard_errors(self: Uncertainty, R: Array) -> tuple[Array, Array]:
     prior = blocks(frame, frame, op.entries, op.sigma, True)[0, :, 0]
     cross = blocks(frame, (op.descriptors, op.jacobians), op.entries, op.sigma, True)[0]
     rows = cross[:, :, :-1].reshape(len(prior), -1)
+    if self.pivots is not None:
+        rows = rows[:, self.pivots]
     rows = rows.at[-1].add(-self.shift)
     variance = jnp.diagonal(prior).at[-1].add(self.offset - 2.0 * cross[-1, :, -1].mean())
     variance = variance - jnp.sum((rows @ self.whitener.T) ** 2, axis=1)

@@ -149,10 +149,10 @@ class Trial:
         The first model has fixed parameters, the second (if possible) re-estimated parameters.  A
         baseline that was fitted to the same frames has only the second.
         """
-        slopes = way.slopes if way.fitted or self.adapt else None
-        estimated = way.fitted and slopes is not None
-        if not estimated:
+        # Slopes are computed after the first model, because their compilation takes long.
+        if not way.fitted or way.slopes is None:
             yield Model(self._best(way, self.plain, None), way, {})
+        slopes = way.slopes if way.fitted or self.adapt else None
         if slopes is not None:
             yield Model(self._best(way, self.plain, slopes), way, {})
 

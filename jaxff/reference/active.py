@@ -89,9 +89,9 @@ def active_learning(
     """Train a kernel by labelling frames where the kernel is uncertain.
 
     The first frames are sampled by dynamics of `potential`. Each round then trains a kernel, and
-    samples by dynamics of the kernel. The frames with the largest predicted errors are labelled
-    (`select` by "uncertainty"), and the force errors on these frames are measured. These errors
-    are larger than on random frames.
+    samples by dynamics of the kernel. `select` chooses the frames that are labelled, by default
+    those with the largest predicted errors, and the force errors on these frames are measured.
+    These errors are larger than on random frames.
 
     If dynamics fail, the frames before the failure are used. With too few frames, dynamics are
     repeated from other frames, up to five times.
@@ -137,13 +137,15 @@ def active_learning(
         "n_round": loop.n_round,
         "n_initial": loop.n_initial,
         "n_candidates": loop.n_candidates,
+        "by": loop.by,
         "training": {key: str(value) for key, value in sorted(loop.training.items())},
     }
     history = _History(out / "data.npz", described(request), labelling.command)
     data, rounds = history.read()
     if data is None:
         frames = sampling.frames(potential, molecule, 10 * loop.n_initial, progress=progress)
-        frames = frames[select(frames, loop.n_initial, "farthest")]
+        group = gdml.find_symmetries(frames, molecule)
+        frames = frames[select(frames, loop.n_initial, "farthest", permutations=group)]
         data = label(frames, molecule, out / "new.npz", labelling, progress)
         history.write(data, rounds)
     while True:
@@ -167,7 +169,11 @@ def active_learning(
         frames, fault = explore(model, molecule, data.positions, count, now, progress)
         uncertainty = gdml.uncertainty(model, split.train, split.valid, seed=sampling.seed)
         predicted = force_uncertainty(uncertainty, frames)
-        chosen = select(frames, n, "uncertainty", model=predicted, known=data.positions)
+        kernels = [p.term for p in model.program.placed if isinstance(p.term, gdml.KernelTerm)]
+        chosen = select(
+            frames, n, loop.by, model=predicted, known=data.positions,
+            permutations=kernels[-1].permutations, seed=seed,
+        )  # fmt: skip
         expected = np.sqrt(np.mean(predicted[chosen] ** 2))
         new = label(frames[chosen], molecule, out / "new.npz", labelling, progress)
         score = errors(new, *model.predict(new.positions))

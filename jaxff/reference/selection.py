@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxff.dataset import Dataset, stratified
 from jaxff.errors import InputError
+from jaxff.gdml.descriptor import pair_permutations
 from jaxff.gdml.standard_errors import Uncertainty
 from jaxff.potential import Potential
 
@@ -23,6 +24,7 @@ def select(
     *,
     model: Potential | Uncertainty | np.ndarray | None = None,
     known: np.ndarray | None = None,
+    permutations: np.ndarray | None = None,
     seed: int = 0,
 ) -> np.ndarray:
     """Select frames to label.
@@ -45,6 +47,8 @@ def select(
             standard errors (M,) kcal/mol/Å.
         known: positions (K, N, 3) Å of labelled frames; selected frames are also far from the
             labelled frames.
+        permutations: (P, N) permutations of equivalent atoms, which do not change the distance of
+            two frames (None: all atoms differ), see `jaxff.gdml.find_symmetries`.
         seed: random seed.
 
     Returns:
@@ -60,35 +64,54 @@ def select(
         raise InputError(f"positions must have shape (M, N, 3) (got {positions.shape})")
     if not 1 <= n <= len(positions):
         raise InputError(f"n must be 1 to {len(positions)}, the number of frames (got {n})")
+    entries = None if permutations is None else pair_permutations(permutations)
     if by == "random":
         chosen = np.random.default_rng(seed).permutation(len(positions))[:n]
     elif by == "energy":
         energies = _energies(frames, positions, model)
         chosen = stratified(energies, n, np.random.default_rng(seed))
     elif by == "farthest":
-        chosen = farthest(_descriptors(positions), n, _known(known))
+        chosen = farthest(_descriptors(positions), n, _known(known), entries)
     else:
         errors = model if isinstance(model, np.ndarray) else force_uncertainty(model, positions)
         uncertain = np.argsort(-errors, kind="stable")[: SPREAD * n]
-        chosen = uncertain[farthest(_descriptors(positions[uncertain]), n, _known(known))]
+        points = _descriptors(positions[uncertain])
+        chosen = uncertain[farthest(points, n, _known(known), entries)]
     return np.sort(chosen)
 
 
-def farthest(points: np.ndarray, n: int, known: np.ndarray | None = None) -> np.ndarray:
+def farthest(
+    points: np.ndarray,
+    n: int,
+    known: np.ndarray | None = None,
+    entries: np.ndarray | None = None,
+) -> np.ndarray:
     """Select n of M points (M, D), far from known points (K, D) and from each other.
+
+    Args:
+        points: (M, D) descriptors.
+        n: number of points to select.
+        known: (K, D) descriptors, or None.
+        entries: (P, D) permutations of the descriptors, which do not change distances (None: none).
 
     Returns:
         indices (n,) in the order of selection.
     """
+    entries = np.arange(points.shape[1])[None] if entries is None else entries
+
+    def to(others: np.ndarray) -> np.ndarray:
+        """Distances (M,) to the nearest image of other points (K, D)."""
+        images = others[:, entries].reshape(-1, points.shape[1])
+        return np.array([np.linalg.norm(images - x, axis=1).min() for x in points])
+
     if known is None:
         nearest = np.full(len(points), np.inf)
         first = np.linalg.norm(points - points.mean(axis=0), axis=1)
     else:
-        nearest = first = np.array([np.linalg.norm(known - x, axis=1).min() for x in points])
+        nearest = first = to(known)
     chosen = [int(np.argmax(first))]
     while len(chosen) < n:
-        last = np.linalg.norm(points - points[chosen[-1]], axis=1)
-        nearest = np.minimum(nearest, last)
+        nearest = np.minimum(nearest, to(points[chosen[-1:]]))
         nearest[chosen] = -1.0  # smaller than the distance of identical frames, which is zero
         chosen.append(int(np.argmax(nearest)))
     return np.array(chosen)

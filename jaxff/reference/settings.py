@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 SETTING_UP = "setting up the calculator"  # a phase of work, for progress
 REACTIONS = ("stop", "keep", "drop")
+CRITERIA = ("uncertainty", "farthest", "random")  # of the selection in active learning
 MIN_VALID = 4  # validation frames of a model in active learning
 
 
@@ -188,6 +189,7 @@ class Loop(Settings):
         n_initial: number of frames to label before the first round.
         max_frames: largest number of labelled frames.
         n_candidates: number of sampled frames from which each round selects.
+        by: criterion of the selection: "uncertainty", "farthest" or "random", see `select`.
         training: further arguments of `gdml.train`: sigma, kernel, solver.
 
     Raises:
@@ -199,6 +201,7 @@ class Loop(Settings):
     n_initial: int = count(50, least=2 * MIN_VALID)
     max_frames: int = count(500)
     n_candidates: int = count(400)
+    by: str = choice(CRITERIA[0], CRITERIA)
     training: Mapping[str, Any] = field(default_factory=lambda: {"sigma": (10.0, 20.0, 40.0, 80.0)})
 
     def __post_init__(self):

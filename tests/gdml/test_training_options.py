@@ -11,6 +11,7 @@ import pytest
 
 from jaxff import Dataset, gdml, load, save
 from jaxff.errors import InputError
+from jaxff.gdml import standard_errors
 from jaxff.gdml.descriptor import inverse_distances
 from jaxff.gdml.search import NARROWEST, WIDEST, search_width, widths_below
 from jaxff.gdml.training import force_rmse
@@ -291,6 +292,24 @@ def test_standard_errors_are_the_gaussian_process_s(frames, group):
     cross = values @ K[:, known]
     variance = values @ K @ values - cross @ inverse @ cross
     assert float(energy) == pytest.approx(float(errors.energy_scale) * np.sqrt(variance), rel=1e-4)
+
+
+def test_standard_errors_of_many_frames_use_the_best_force_components(frames, group, monkeypatch):
+    """The variance is between that of all components and that of as many random components."""
+    train, valid = frames[:16], frames[20:40]
+    kernel = gdml.Kernel(symmetries=group)
+    model = gdml.train(train, sigma=10.0, kernel=kernel)
+    monkeypatch.setattr(standard_errors, "MAX_UNKNOWNS", 4 * 3 * frames.n_atoms)
+    variances = []
+    for part in (train, train[:4]):
+        found = gdml.uncertainty(model, part, valid)
+        unscaled = replace(found, force_scale=1.0)
+        variances.append(np.mean(unscaled.predict(valid.positions)[1] ** 2))
+        assert (found.pivots is None) == (len(part) == 4)
+    monkeypatch.undo()
+    every = replace(gdml.uncertainty(model, train, valid), force_scale=1.0)
+    every = np.mean(every.predict(valid.positions)[1] ** 2)
+    assert every < variances[0] < variances[1]
 
 
 def test_standard_errors_cover_the_errors_and_vanish_at_training_frames(frames, group):

@@ -67,6 +67,16 @@ def test_farthest_frames_are_those_of_brute_force(data):
     np.testing.assert_array_equal(select(copies, 4, "farthest"), range(4))
 
 
+def test_exchanged_equivalent_atoms_are_not_far(data):
+    """A stretched bond, the same with exchanged hydrogens, and another geometry that is near."""
+    known = data.positions[:1].copy()
+    known[0, 1] += 0.3 * (known[0, 1] - known[0, 0])
+    drawn = np.concatenate([known[:, [0, 2, 1]], known + [[0.0], [0.05], [0.0]]])
+    group = np.array([[0, 1, 2], [0, 2, 1]])
+    assert select(drawn, 1, "farthest", known=known) == 0
+    assert select(drawn, 1, "farthest", known=known, permutations=group) == 1
+
+
 def test_energies_of_a_selection_are_distributed_as_all(data, truth):
     chosen = select(data, 100, "energy", seed=1)
     edges = np.quantile(data.energies, [0, 0.25, 0.5, 0.75, 1.0])
