@@ -71,7 +71,7 @@ def test_exchanged_equivalent_atoms_are_not_far(data):
     """A stretched bond, the same with exchanged hydrogens, and another geometry that is near."""
     known = data.positions[:1].copy()
     known[0, 1] += 0.3 * (known[0, 1] - known[0, 0])
-    drawn = np.concatenate([known[:, [0, 2, 1]], known + [[0.0], [0.05], [0.0]]])
+    drawn = np.concatenate([known[:, [0, 2, 1]], known + np.array([[0.0], [0.05], [0.0]])])
     group = np.array([[0, 1, 2], [0, 2, 1]])
     assert select(drawn, 1, "farthest", known=known) == 0
     assert select(drawn, 1, "farthest", known=known, permutations=group) == 1
