@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxff.md.differentiable.steps import (
+    Around,
     Inputs,
     Setup,
     dense,
@@ -31,16 +32,16 @@ MISS = 1e-3
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def run(setup: Setup, params: Params, inputs: Inputs, miss):
+def run(setup: Setup, params: Params, inputs: Inputs, miss, around: Around):
     """Positions and momenta (F, ..., N, 3) of F frames; see `rollout_and_miss`."""
-    return loop(setup, params, inputs, checkpoint=False)
+    return loop(setup, params, inputs, around, checkpoint=False)
 
 
-def _forwards(setup: Setup, params, inputs, miss):
+def _forwards(setup: Setup, params, inputs, miss, around):
     moving, fixed, params = split(params)
-    inputs = values_of(inputs)
-    frames = loop(setup, params, inputs, checkpoint=False)
-    return frames, (moving, fixed, inputs, frames)
+    inputs, around = values_of(inputs), values_of(around)
+    frames = loop(setup, params, inputs, around, checkpoint=False)
+    return frames, (moving, fixed, inputs, frames, around)
 
 
 def _backwards(setup: Setup, kept, cotangents):
@@ -49,12 +50,15 @@ def _backwards(setup: Setup, kept, cotangents):
     The last half kick of a step and the first half kick of the next step share one evaluation of
     the forces.  At each recorded frame the backward motion restarts from that frame.
     """
-    moving, fixed, inputs, (recorded_R, recorded_p) = kept
+    moving, fixed, inputs, (recorded_R, recorded_p), around = kept
     bar_frames, each = [dense(bar) for bar in cotangents], each_replica(inputs)
     ensemble, plan = setup.ensemble, setup.plan
 
     def energy(params, R):
-        return jnp.sum(each(partial(setup.program.energy, params))(R))
+        def one(R):
+            return setup.program.energy(params, R, around.box, around.neighbor)
+
+        return jnp.sum(each(one)(R))
 
     def one_step(i, carry):
         """Compute the state after step k − 1 from the state after step k.
@@ -95,7 +99,7 @@ def _backwards(setup: Setup, kept, cotangents):
     bar_R, bar_p, bars = jax.tree.map(lambda x: x + bad.astype(x.dtype), (bar_R, bar_p, bars))
     bar_moving, bar_masses, bar_bath = bars
     # The first forces depend on positions and parameters, whose cotangents they increase.
-    return bar_moving, Inputs(bar_R, bar_p, None, bar_masses, bar_bath, None), miss
+    return bar_moving, Inputs(bar_R, bar_p, None, bar_masses, bar_bath, None), miss, None
 
 
 run.defvjp(_forwards, _backwards, symbolic_zeros=True)
@@ -104,7 +108,7 @@ run.defvjp(_forwards, _backwards, symbolic_zeros=True)
 def _flow(ensemble: type[Ensemble], t, R, p, inputs: Inputs):
     """Positions and momenta (N, 3) after step t without its kicks, from R and p."""
     zero = jnp.zeros_like(R)
-    return step(ensemble, lambda R: zero, t, (R, p, zero), inputs)[:2]
+    return step(ensemble, lambda R: zero, t, None, (R, p, zero), inputs)[:2]
 
 
 def _unflow(ensemble: type[Ensemble], t, R, p, inputs: Inputs):

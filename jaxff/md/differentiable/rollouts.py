@@ -16,18 +16,30 @@ Gradients through chaotic motion are exact but not useful, see `value_and_gradie
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxff.errors import InputError
 from jaxff.md.differentiable import reversible
-from jaxff.md.differentiable.steps import Inputs, Plan, Setup, forces, loop, pulled_forces
+from jaxff.md.differentiable.steps import (
+    Around,
+    Inputs,
+    Plan,
+    Setup,
+    forces,
+    loop,
+    pulled_forces,
+)
 from jaxff.md.ensembles import ENSEMBLES, NVE, Ensemble
 from jaxff.md.integrators import scaled_masses
+from jaxff.md.rigid import Rigid, dynamic_masses
 from jaxff.md.settings import Start
 from jaxff.potential import Array, Params, Potential, Program
+
+SKIN = 3.0  # Å; the neighbour list of the start remains valid while atoms move by half of it
 
 
 class Trajectory(NamedTuple):
@@ -61,11 +73,13 @@ def rollout(
             the potential); velocities in the same shape, Å/fs; and the seed of the noise.
         ensemble: `NVE` or `Langevin`.
         plan: number of steps, recorded frames and method.
-        masses: (N,) amu (None: those of the potential's molecule).
+        masses: (N,) amu, or a `System`, which adds its box, constraints and virtual sites (None:
+            the masses of the potential's molecule).  In a box, frames are NaN after atoms have
+            moved so far (about 1.5 Å) that the neighbour list of the start may lack pairs.
 
     Raises:
         InputError: an array is missing or has a wrong shape, a number is out of range, or JAX
-            cannot differentiate the ensemble.
+            cannot differentiate the ensemble or, by the method "reversible", constraints.
     """
     return rollout_and_miss(potential, start, ensemble, plan, masses, 0.0)
 
@@ -85,6 +99,9 @@ def rollout_and_miss(
         )
     dtype = potential.dtype
     R, v, m = checked_arrays(potential, start, masses, dtype)
+    around = _around(potential, R, masses, plan)
+    if around.rigid is not None:
+        R, v = _constrained(around.rigid, R, v, m)
     replicas = len(R) if R.ndim == 3 else None
     bath = ensemble.bath(plan.steps, dtype, replicas)
     seed, dt = jnp.asarray(start.seed), jnp.asarray(ensemble.dt, dtype)
@@ -96,36 +113,77 @@ def rollout_and_miss(
         m = jnp.broadcast_to(m, (replicas, *m.shape))
     setup = Setup(potential.program, type(ensemble), plan)
     # Compiled separately, once for all plans.
-    first = _first_forces(potential.program, plan.method == "forward", potential.params, R)
+    forward = plan.method == "forward"
+    first = _first_forces(potential.program, forward, potential.params, R, around)
     inputs = Inputs(R, m * v * dt, first, m, bath, key)
-    R, p = _run(setup, potential.params, inputs, jnp.asarray(miss, dtype))
+    R, p = _run(setup, potential.params, inputs, jnp.asarray(miss, dtype), around)
     if replicas is not None:
         R, p, m = jnp.moveaxis(R, 0, 1), jnp.moveaxis(p, 0, 1), m[:, None]
     return Trajectory(R, p / m / dt)
 
 
+def _around(potential: Potential, R: Array, system: Any, plan: Plan) -> Around:
+    """Box, neighbour list and constraints of a system at its start R ([R,] N, 3) Å.
+
+    Raises:
+        InputError: the method cannot differentiate constraints, or the positions are traced or
+            those of replicas, but the potential needs a neighbour list.
+    """
+    rigid, box = Rigid.of(system), getattr(system, "box", None)
+    if rigid is not None and plan.method == "reversible":
+        raise InputError(
+            'the method "reversible" cannot integrate constraints and virtual sites backwards: use '
+            'the method "checkpoint" or "forward"'
+        )
+    if box is None:
+        return Around(rigid=rigid)
+    box, neighbor = jnp.asarray(box, R.dtype), None
+    if potential.program.needs_list:
+        # The pairs of all replicas and of traced positions are those near the system's positions.
+        where = system.positions if R.ndim == 3 or isinstance(R, Tracer) else R
+        neighbor = potential.neighbors(where, box, skin=SKIN)
+    return Around(box, neighbor, rigid)
+
+
+def _constrained(rigid: Rigid, R: Array, v: Array, masses: Array) -> tuple[Array, Array]:
+    """Positions and velocities ([R,] N, 3) of virtual sites and along constraints corrected."""
+    m = masses[:, None]
+
+    def one(R, v):
+        R = rigid.placed(R)
+        return R, rigid.projected(R, m * v, m) / m
+
+    return jax.vmap(one)(R, v) if R.ndim == 3 else one(R, v)
+
+
 @partial(jax.jit, static_argnums=(0, 1))
-def _first_forces(program: Program, forward: bool, params: Params, R):
-    one = partial(forces if forward else pulled_forces, program, params)
+def _first_forces(program: Program, forward: bool, params: Params, R, around: Around):
+    def one(R):
+        return (forces if forward else pulled_forces)(program, params, R, around)
+
     return jax.vmap(one)(R) if R.ndim == 3 else one(R)
 
 
 @partial(jax.jit, static_argnums=0)
-def _run(setup: Setup, params: Params, inputs: Inputs, miss):
+def _run(setup: Setup, params: Params, inputs: Inputs, miss, around: Around):
     """Positions and momenta (F, ..., N, 3) of F frames, compiled."""
     ready = setup.program.jit_ready(params)
     if setup.plan.method == "reversible":
-        return reversible.run(setup, ready, inputs, miss)
-    return loop(setup, ready, inputs, setup.plan.method == "checkpoint")
+        return reversible.run(setup, ready, inputs, miss, around)
+    return loop(setup, ready, inputs, around, setup.plan.method == "checkpoint")
 
 
 def checked_arrays(potential: Potential, start: Start, masses, dtype):
     """Checked positions Å and velocities Å/fs, ([R,] N, 3), and masses (N,) amu.
 
+    `masses` may be a system; see `rollout`.
+
     Raises:
         InputError: arrays are missing, or their shapes differ.
     """
     positions, molecule = start.positions, potential.molecule
+    if hasattr(masses, "positions"):  # a system
+        molecule, masses = masses, dynamic_masses(masses)
     if molecule is not None:
         masses = molecule.masses if masses is None else masses
         positions = molecule.positions if positions is None else positions

@@ -91,17 +91,45 @@ class Inputs(NamedTuple):
     key: Any
 
 
-def loop(setup: Setup, params: Params, inputs: Inputs, checkpoint: bool):
+class Around(NamedTuple):
+    """The surroundings of the atoms, which have no derivatives and are the same for all replicas.
+
+    Attributes:
+        box: (3, 3) Å, lattice vectors as rows, or None.
+        neighbor: a neighbour list that is valid for all steps, or None.
+        rigid: constraints and virtual sites, or None.
+    """
+
+    box: Any = None
+    neighbor: Any = None
+    rigid: Any = None
+
+    def checked(self, frames):
+        """Positions and momenta, NaN from the frame on at which the list may lack pairs."""
+        if self.neighbor is None:
+            return frames
+        R, momenta = frames
+        shape = R.shape[:-2]
+        flat = jax.lax.stop_gradient(R).reshape(-1, *R.shape[-2:])
+        stale = jax.vmap(lambda R: self.neighbor.stale(R, self.box))(flat).reshape(shape)
+        bad = jnp.where(jnp.cumsum(stale, axis=0) > 0, jnp.nan, 0.0).astype(R.dtype)
+        return R + bad[..., None, None], momenta + bad[..., None, None]
+
+
+def loop(setup: Setup, params: Params, inputs: Inputs, around: Around, checkpoint: bool):
     """Run all steps, and return positions and momenta (F, ..., N, 3) of F frames.
 
     With `checkpoint`, a gradient stores only the start of each segment.
     """
     plan = setup.plan
-    force_fn = partial(pulled_forces if checkpoint else forces, setup.program, params)
+    compute = pulled_forces if checkpoint else forces
     each = each_replica(inputs)
 
+    def force_fn(R):
+        return compute(setup.program, params, R, around)
+
     def one_step(core, t):
-        return each(partial(step, setup.ensemble, force_fn, t))(core, inputs), None
+        return each(partial(step, setup.ensemble, force_fn, t, around.rigid))(core, inputs), None
 
     def one_segment(core, first):
         return jax.lax.scan(one_step, core, first + jnp.arange(plan.segment))[0], None
@@ -116,16 +144,18 @@ def loop(setup: Setup, params: Params, inputs: Inputs, checkpoint: bool):
 
     core = inputs[:3]
     _, frames = jax.lax.scan(one_frame, core, jnp.arange(0, plan.steps, plan.every))
-    return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), core[:2], frames)
+    frames = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), core[:2], frames)
+    return around.checked(frames)
 
 
-def step(ensemble: type[Ensemble], force_fn, t, core, inputs: Inputs):
+def step(ensemble: type[Ensemble], force_fn, t, rigid, core, inputs: Inputs):
     """Return positions, momenta and forces (N, 3) after one step.
 
     Args:
         ensemble: class of the ensemble.
         force_fn: function from positions (N, 3) Å to forces (N, 3) kcal/mol/Å.
         t: () integer, number of earlier steps.
+        rigid: constraints and virtual sites, or None.
         core: positions, momenta and forces (N, 3) before the step.
         inputs: masses, thermostat and key.
     """
@@ -134,7 +164,7 @@ def step(ensemble: type[Ensemble], force_fn, t, core, inputs: Inputs):
     state = ensemble.initial_state(
         Core(R, momenta, force, inputs.masses), inputs.key, inputs.bath, scheme
     )
-    state = ensemble.step(force_fn, state, inputs.bath, t, scheme)
+    state = ensemble.step(force_fn, state, inputs.bath, t, scheme, rigid)
     return state.position, state.momentum, state.force
 
 
@@ -143,23 +173,28 @@ def each_replica(inputs: Inputs):
     return jax.vmap if inputs.positions.ndim == 3 else lambda function: function
 
 
-def forces(program: Program, params: Params, R):
+def forces(program: Program, params: Params, R, around: Around):
     """Forces (N, 3) kcal/mol/Å of a program with parameters at R (N, 3) Å."""
-    return -jax.grad(program.energy, argnums=1)(params, R)
+    return -jax.grad(program.energy, argnums=1)(params, R, around.box, around.neighbor)
 
 
 # Forces for reverse mode: they store R only and cost less than the derivative of `forces`.
 pulled_forces = jax.custom_vjp(forces, nondiff_argnums=(0,))
 
 
-def _forces_forwards(program: Program, params, R):
+def _forces_forwards(program: Program, params, R, around):
     moving, fixed, params = split(params)
-    return forces(program, params, R.value), (moving, fixed, R.value)
+    around = values_of(around)
+    return forces(program, params, R.value, around), (moving, fixed, R.value, around)
 
 
 def _forces_backwards(program: Program, kept, bar):
-    moving, fixed, R = kept
-    return pull(program.energy, moving, fixed, R, dense(bar))[1:]
+    moving, fixed, R, around = kept
+
+    def energy(params, R):
+        return program.energy(params, R, around.box, around.neighbor)
+
+    return *pull(energy, moving, fixed, R, dense(bar))[1:], None
 
 
 pulled_forces.defvjp(_forces_forwards, _forces_backwards, symbolic_zeros=True)
