@@ -312,6 +312,13 @@ class Program:
             raise InputError(f"{what} a neighbour list (terms: {', '.join(self.names)})")
         return NeighborList.of(self._located(R), box, cutoff=max(cutoffs), skin=skin)
 
+    @property
+    def no_neighbors(self) -> NeighborList | None:
+        """A list with placeholders instead of arrays; None if no term needs a list."""
+        if not self.needs_list:
+            return None
+        return NeighborList(0, 0, 0, 0, 0, max(self._list_cutoffs), 0.0)  # type: ignore[arg-type]
+
     def found(self, R, box, neighbor) -> tuple:
         """The arrays `box` and `neighbor` of a call; a missing list is made if a term needs it.
 

@@ -18,11 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxff.errors import InputError
 from jaxff.learn.ensemble_targets import EnsembleTarget
 from jaxff.learn.state import State
 from jaxff.md.differentiable.reweighting import (
     LEAST,
     Frames,
+    Places,
     by_frames,
     effective_frames,
     energies_of,
@@ -45,13 +47,13 @@ class Sample:
 
     Attributes:
         frames: the F frames.
-        positions: (F + M, N, 3) Å of the F frames, followed by the M `positions` of the targets.
+        places: the F frames, followed by the M `positions` of the targets.
         records: for each target, the quantities of the frames that it needs.
         number: number of the draw, from 0.
     """
 
     frames: Frames
-    positions: Array | np.ndarray
+    places: Places
     records: tuple[Mapping[str, Array | np.ndarray], ...]
     number: int | np.ndarray
 
@@ -86,18 +88,18 @@ class Ensemble:
     def _params(self, vector):
         return self.free.params(self.unravel(vector))
 
-    def _energies(self, vector, positions) -> Array:
+    def _energies(self, vector, places) -> Array:
         """Return the energies (F + M,) kcal/mol after the moves (P,)."""
-        return energies_of(self.program, self._params(vector), positions)
+        return energies_of(self.program, self._params(vector), places)
 
-    def _slopes(self, vector, positions) -> tuple[Array, Array]:
+    def _slopes(self, vector, places) -> tuple[Array, Array]:
         """Return energies (F + M,) kcal/mol and their derivatives (F + M, P) by moves (P,)."""
 
-        def energy(vector, R):
-            return self.program.energy(self._params(vector), R)
+        def energy(vector, place):
+            return self.program.energy(self._params(vector), *place)
 
         most = self.program.frames_at_once(self.free.start.params)
-        return by_frames(partial(jax.value_and_grad(energy), vector), positions, most)
+        return by_frames(partial(jax.value_and_grad(energy), vector), places, most)
 
     def value(self, vector, sample: Sample) -> tuple[Array, Array]:
         """Return the targets' part of the objective, (), and the effective share of the frames, ().
@@ -106,7 +108,7 @@ class Ensemble:
             vector: (P,) moves.
             sample: the frames.
         """
-        parts = self._parts(self._energies(vector, sample.positions), sample)
+        parts = self._parts(self._energies(vector, sample.places), sample)
         total = jnp.asarray(sum(self._values(parts, sample)))
         weights = weights_of(parts[0][0], sample.frames)
         return total, effective_frames(weights) / len(sample.frames)
@@ -122,14 +124,14 @@ class Ensemble:
 
         J contains the derivatives of the target's residuals r by the moves.
         """
-        energies, slopes = map(np.asarray, self.jit_slopes(vector, sample.positions))
+        energies, slopes = map(np.asarray, self.jit_slopes(vector, sample.places))
         parts, dual = self._parts(energies, sample), self._parts(slopes, sample)
         for k, target in enumerate(self.targets):
             yield target.equations(*parts[k], *dual[k], sample.frames, sample.records[k])
 
     def doubts(self, vector, sample: Sample) -> Iterator[str]:
         """Yield the reasons why averages of the frames are not reliable."""
-        energies = np.asarray(self.jit_energies(vector, sample.positions))
+        energies = np.asarray(self.jit_energies(vector, sample.places))
         for k, target in enumerate(self.targets):
             of_frames, _ = self._parts(energies, sample)[k]
             if reason := target.doubts(of_frames, sample.frames, sample.records[k]):
@@ -145,21 +147,27 @@ class Ensemble:
         potential = self.potential_of(self._params(jnp.asarray(vector)))
         number = 0 if before is None else int(before.number) + 1
         frames = self.sampling.draw(potential, number, before and before.frames)
-        further = [t.positions.astype(frames.positions.dtype) for t in self.targets]
-        positions = np.concatenate([frames.positions, *(R for R in further if len(R))])
-        energies = self.jit_energies(vector, positions)
+        further = [R for t in self.targets if len(R := t.positions)]
+        places = frames.places
+        if further:
+            if frames.boxes is not None:
+                raise InputError("relative entropies of systems in boxes are not available")
+            dtype = frames.positions.dtype
+            more = [R.astype(dtype) for R in further]
+            places = Places(np.concatenate([frames.positions, *more]))
+        energies = self.jit_energies(vector, places)
         # The programs of one and of several molecules may round differently.
         frames = replace(frames, energies=np.asarray(energies[: len(frames)]))
         values = [np.zeros(())] * len(self.targets)
         if before is not None:
-            earlier = self._parts(self.jit_energies(vector, before.positions), before)
+            earlier = self._parts(self.jit_energies(vector, before.places), before)
             values = [np.asarray(value) for value in self._values(earlier, before)]
-        parts = self._parts(energies, Sample(frames, positions, (), np.asarray(number)))
+        parts = self._parts(energies, Sample(frames, places, (), np.asarray(number)))
         records = tuple(
             target.record(frames, further, value)
             for target, (_, further), value in zip(self.targets, parts, values, strict=True)
         )
-        return Sample(frames, positions, records, np.asarray(number))
+        return Sample(frames, places, records, np.asarray(number))
 
     def _parts(self, values, sample: Sample) -> list[tuple[Any, Any]]:
         """For each target, split values (F + M, ...) into frames and target positions."""
@@ -242,12 +250,15 @@ class Ensembles:
         if not arrays:
             return
         zero = jnp.zeros(())
-        frames = Frames(zero, zero, zero, zero)
-        like = tuple(
-            Sample(frames, zero, tuple(dict.fromkeys(t.kept, zero) for t in e.targets), 0)
-            for e in self.ensembles
-        )
-        self.samples = jax.tree.unflatten(jax.tree.structure(like), arrays)
+        like = []
+        for ensemble in self.ensembles:
+            places = Places(zero)
+            if getattr(getattr(ensemble.sampling, "molecule", None), "box", None) is not None:
+                places = Places(zero, zero, ensemble.program.no_neighbors)
+            frames = Frames(zero, zero, zero, zero, None, *places[1:])
+            records = tuple(dict.fromkeys(t.kept, zero) for t in ensemble.targets)
+            like.append(Sample(frames, places, records, 0))
+        self.samples = jax.tree.unflatten(jax.tree.structure(tuple(like)), arrays)
         self.draws = sum(int(sample.number) + 1 for sample in self.samples)
 
     def _evaluated(self, k: int, vector) -> tuple[float, float]:

@@ -116,7 +116,8 @@ class EnsembleAverage(EnsembleTarget):
 
     Attributes:
         sampling: settings of the simulations that draw frames.
-        observable: function of positions (F, N, 3) Å that returns O (F,) or (F, ...).
+        observable: function of positions (F, N, 3) Å, and for a system in a box also of boxes
+            (F, 3, 3) Å, that returns O (F,) or (F, ...).
         values: () or (...) reference averages, in the unit of the observable.
         tolerance: () or (...) acceptable errors, in the unit of the observable.
         weight: (kcal/mol/Å)², contribution to the objective if each error equals the tolerance.
@@ -146,7 +147,7 @@ class EnsembleAverage(EnsembleTarget):
         self._store(values=values, tolerance=tolerance, positions=np.zeros((0, 1, 3)))
 
     def record(self, frames, further, before):
-        observed = np.asarray(self.observable(jnp.asarray(frames.positions)), float)
+        observed = np.asarray(frames.observed(self.observable), float)
         if observed.shape != (len(frames), *self.values.shape):
             raise InputError(
                 f"{self._name}: the observable of {len(frames)} frames has shape {observed.shape}, "

@@ -29,7 +29,8 @@ def aligned(dataset: Dataset, potential: Potential) -> Dataset:
 def evaluate(potential: Potential, dataset: Dataset, chunk: int | None = None) -> dict[str, float]:
     """Return the energy and force errors of a potential on a data set.
 
-    The atoms of the data set may be in any order.
+    The atoms of the data set may be in any order.  Potentials that use a box take the lattice of
+    the data set.
 
     Args:
         potential: the potential.
@@ -47,7 +48,10 @@ def evaluate(potential: Potential, dataset: Dataset, chunk: int | None = None) -
     if len(dataset) == 0:
         raise InputError(f"{dataset.label}: no frames to evaluate on; give at least one")
     dataset = aligned(dataset, potential)
-    return errors(dataset, *potential.predict(dataset.positions, chunk))
+    reads = (p.term.reads(potential.params[p.name]) for p in potential.program.placed)
+    boxed = dataset.lattice is not None and any("box" in names for names in reads)
+    box = np.asarray(dataset.lattice).T if boxed else None
+    return errors(dataset, *potential.predict(dataset.positions, chunk, box))
 
 
 def errors(dataset: Dataset, energies: np.ndarray, forces: np.ndarray) -> dict[str, float]:

@@ -9,6 +9,9 @@ Source: Zwanzig, J. Chem. Phys. 22, 1420 (1954); Thaler and Zavadlav, Nat. Commu
     frames = Sampling(molecule).draw(potential)
     slope = jax.grad(lambda p: average(p, frames, observable(frames.positions)))(potential)
 
+In a box, energies U are those of each frame in its box.  At constant pressure the energy p V of the
+pressure has no influence, because it is the same for both potentials.
+
 `reweight` shows when new frames are needed, but cannot detect regions that no frame visits.
 """
 
@@ -38,14 +41,30 @@ class UntrustedWarning(UserWarning):
     """A result is unreliable: weights are too uneven, or the motion is chaotic."""
 
 
+class Places(NamedTuple):
+    """Geometries of F frames; a single geometry has no axis F.
+
+    Attributes:
+        positions: (F, N, 3) Å.
+        boxes: (F, 3, 3) Å, lattice vectors as rows, or None.
+        neighbors: the neighbour list of each frame, with a leading axis F, or None.
+    """
+
+    positions: Any
+    boxes: Any = None
+    neighbors: Any = None
+
+
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("positions", "energies", "temperature", "blocks"),
+    data_fields=("positions", "energies", "temperature", "blocks", "boxes", "neighbors"),
     meta_fields=("numbers",),
 )
 @dataclass(frozen=True)
 class Frames:
-    """Geometries drawn from the canonical ensemble of a potential; a JAX pytree.
+    """Geometries drawn from an ensemble of a potential; a JAX pytree.
+
+    The ensemble has a constant temperature, and a constant volume or a constant pressure.
 
     Attributes:
         positions: (F, N, 3) Å.
@@ -53,6 +72,8 @@ class Frames:
         temperature: () K.
         blocks: () number of independent, consecutive parts of equal length.
         numbers: N atomic numbers (None: unknown).
+        boxes: (F, 3, 3) Å, lattice vectors as rows, or None.
+        neighbors: the neighbour list of each frame, with a leading axis F, or None.
     """
 
     positions: Any
@@ -60,9 +81,18 @@ class Frames:
     temperature: Any
     blocks: Any
     numbers: tuple[int, ...] | None = None
+    boxes: Any = None
+    neighbors: Any = None
 
     @classmethod
-    def of(cls, potential: Potential, positions, temperature: float, blocks: int | None = None):
+    def of(
+        cls,
+        potential: Potential,
+        positions,
+        temperature: float,
+        blocks: int | None = None,
+        boxes=None,
+    ):
         """Make the frames from geometries that were drawn with a potential.
 
         Args:
@@ -71,6 +101,7 @@ class Frames:
             temperature: K.
             blocks: number of independent parts (None: the smallest multiple of the number of
                 replicas that is at least 10).
+            boxes: (F, 3, 3) or (R, F, 3, 3) Å, lattice vectors as rows, or None.
 
         Raises:
             InputError: there are no frames, a shape is wrong, an energy is not finite, or the
@@ -90,15 +121,31 @@ class Frames:
             raise InputError(f"blocks={blocks} must be from 1 to {len(flat)}, the number of frames")
         potential._checked(flat[0])
         flat = flat.astype(jnp.promote_types(float, potential.dtype))
-        energies = np.asarray(_jit_energies(potential.program, potential.params, flat))
+        if boxes is not None and np.shape(boxes) != (*R.shape[:-2], 3, 3):
+            raise InputError(
+                f"boxes must have shape {(*R.shape[:-2], 3, 3)} in Å, got {np.shape(boxes)}"
+            )
+        places = placed(potential, flat, boxes)
+        energies = np.asarray(_jit_energies(potential.program, potential.params, places))
         if not np.isfinite(energies).all():
             frame = int(np.argmin(np.isfinite(energies)))
             raise InputError(f"the energy of frame {frame} is not finite: remove the frame")
         numbers = _elements(potential)
-        return cls(flat, energies, np.asarray(float(temperature)), np.asarray(blocks), numbers)
+        kelvin = np.asarray(float(temperature))
+        return cls(flat, energies, kelvin, np.asarray(blocks), numbers, *places[1:])
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @property
+    def places(self) -> Places:
+        """The geometries."""
+        return Places(self.positions, self.boxes, self.neighbors)
+
+    def observed(self, observable: Callable) -> Any:
+        """Values (F, ...) of a function of positions and, in boxes, of positions and boxes."""
+        R = jnp.asarray(self.positions)
+        return observable(R) if self.boxes is None else observable(R, jnp.asarray(self.boxes))
 
     @property
     def kT(self) -> Array:
@@ -106,26 +153,48 @@ class Frames:
         return units.BOLTZMANN * self.temperature
 
 
-def energies_of(program: Program, params: Params, positions) -> Array:
-    """Energies (F,) kcal/mol of positions (F, N, 3) Å.
+def placed(potential: Potential, positions: np.ndarray, boxes=None) -> Places:
+    """Geometries with the neighbour lists that a potential needs.
+
+    Args:
+        potential: the potential.
+        positions: (F, N, 3) Å.
+        boxes: (..., 3, 3) Å, F boxes, or None.
+    """
+    if boxes is None:
+        return Places(positions)
+    boxes = np.asarray(boxes).reshape(-1, 3, 3).astype(positions.dtype)
+    if not potential.program.needs_list:
+        return Places(positions, boxes)
+    frames = zip(positions, boxes, strict=True)
+    lists = [potential.neighbors(R, box, skin=0.0) for R, box in frames]
+    capacity = max(one.capacity for one in lists)
+    lists = [one.grown(capacity) for one in lists]
+    return Places(positions, boxes, jax.tree.map(lambda *x: np.stack(x), *lists))
+
+
+def energies_of(program: Program, params: Params, places: Places) -> Array:
+    """Energies (F,) kcal/mol of frames.
 
     A gradient computes energies again in chunks, so that its memory hardly depends on F.
     """
     ready = program.jit_ready(params)
 
     @jax.checkpoint
-    def one(R):
-        return program.energy(ready, R)
+    def one(place):
+        return program.energy(ready, *place)
 
-    return by_frames(one, jnp.asarray(positions), program.frames_at_once(params))
+    return by_frames(one, places, program.frames_at_once(params))
 
 
-def by_frames(function, positions: Array, most: int):
-    """Apply a function to positions (F, N, 3) Å of `most` frames at a time."""
+def by_frames(function, places: Places, most: int):
+    """Apply a function of one geometry to frames, `most` at a time."""
+    places = jax.tree.map(jnp.asarray, places)
     # A chunk that divides the number of frames compiles once; a smaller last chunk compiles again.
-    even = max(n for n in range(1, most + 1) if len(positions) % n == 0)
+    count = len(places.positions)
+    even = max(n for n in range(1, most + 1) if count % n == 0)
     size = even if 4 * even >= most else most
-    return jax.lax.map(function, positions, batch_size=min(size, max(len(positions), 1)))
+    return jax.lax.map(function, places, batch_size=min(size, max(count, 1)))
 
 
 _jit_energies = jax.jit(energies_of, static_argnums=0)
@@ -150,7 +219,7 @@ def _energies(potential: Potential, frames: Frames) -> Array:
             f"the potential, {list(numbers or ())}: give frames of the same molecule in the same "
             "atom order"
         )
-    return _jit_energies(potential.program, potential.params, frames.positions)
+    return _jit_energies(potential.program, potential.params, frames.places)
 
 
 def weights_of(energies, frames: Frames) -> Array:
@@ -186,8 +255,8 @@ def average(
     Args:
         potential: the potential, with the atom order of the frames.
         frames: see `Frames`.
-        values: (F, ...) values of the observable, or a function of positions (F, N, 3) Å that
-            returns them.
+        values: (F, ...) values of the observable, or a function of positions (F, N, 3) Å (and,
+            in boxes, of boxes (F, 3, 3) Å) that returns them.
 
     Raises:
         InputError: the numbers of values and frames differ.
@@ -242,8 +311,8 @@ class Reweighting:
         """Mean of an observable, and standard error from the blocks of the frames.
 
         Args:
-            values: (F, ...) values of the observable, or a function of positions (F, N, 3) Å that
-                returns them.
+            values: (F, ...) values of the observable, or a function of positions (F, N, 3) Å
+                (and, in boxes, of boxes (F, 3, 3) Å) that returns them.
 
         Raises:
             InputError: the numbers of values and frames differ.
@@ -261,8 +330,9 @@ class Reweighting:
         """Derivatives of the mean by the parameters, each (..., shape of the parameter).
 
         Args:
-            values: (F, ...) values of the observable, or a function of positions (F, N, 3) Å that
-                returns them.  The values must not depend on the parameters.
+            values: (F, ...) values of the observable, or a function of positions (F, N, 3) Å
+                (and, in boxes, of boxes (F, 3, 3) Å) that returns them.  The values must not
+                depend on the parameters.
 
         Raises:
             InputError: the numbers of values and frames differ.
@@ -322,7 +392,7 @@ def block_deviations(weights, deviations, blocks: int) -> np.ndarray:
 
 
 def _values(values, frames: Frames) -> Array:
-    values = jnp.asarray(values(frames.positions) if callable(values) else values)
+    values = jnp.asarray(frames.observed(values) if callable(values) else values)
     if values.ndim == 0 or len(values) != len(frames):
         raise InputError(
             f"values must have shape ({len(frames)}, ...) for these frames, got {values.shape}"

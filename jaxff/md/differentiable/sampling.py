@@ -1,16 +1,16 @@
-"""Simulations that draw frames of the canonical ensemble of a potential."""
+"""Simulations that draw frames of an ensemble of a potential."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.md.differentiable.reweighting import Frames, reweight
-from jaxff.md.ensembles import Ensemble, Langevin
+from jaxff.md.ensembles import NPT, Ensemble, Langevin
 from jaxff.md.settings import Output, Start
-from jaxff.molecule import Molecule
 from jaxff.potential import Potential
 from jaxff.settings import Settings, count
 
@@ -23,8 +23,9 @@ class Sampling(Settings):
     the frames differ.
 
     Attributes:
-        molecule: elements, masses and first geometry, in the atom order of the potential.
-        ensemble: an ensemble with a thermostat and one constant temperature.
+        molecule: elements, masses and first geometry, in the atom order of the potential; a
+            `Molecule` or a `System`.
+        ensemble: an ensemble with a thermostat and one constant temperature, also `NPT`.
         steps: number of recorded steps of each replica, a multiple of `every`.
         equilibration: number of steps before the recorded steps, a multiple of `every`.
         every: number of steps between frames.
@@ -35,7 +36,7 @@ class Sampling(Settings):
             one positive constant, or `start` has velocities or no replicas.
     """
 
-    molecule: Molecule
+    molecule: Any
     ensemble: Ensemble = Langevin(friction=5.0)
     steps: int = count(10_000)
     equilibration: int = count(5_000, least=0)
@@ -62,13 +63,14 @@ class Sampling(Settings):
         return float(np.asarray(self.ensemble.temperature))
 
     def draw(self, potential: Potential, number: int = 0, previous: Frames | None = None) -> Frames:
-        """Draw frames of the canonical ensemble of a potential, replica by replica.
+        """Draw frames of the ensemble of a potential, replica by replica.
 
         Args:
             potential: the potential.
             number: index of the draw, which determines the random numbers.
             previous: frames of a similar potential.  Initial positions are drawn from these frames
-                with the weights under `potential` (None: use the positions of `start`).
+                with the weights under `potential` (None: use the positions of `start`).  At
+                constant pressure, they are always those of `start`.
 
         Raises:
             InputError: the potential has another atom order, or a previous frame has an energy that
@@ -85,7 +87,7 @@ class Sampling(Settings):
         replicas = self.start.replicas or 1
         seed = self.start.seed + number * replicas
         positions = self.start.positions
-        if previous is not None:
+        if previous is not None and not isinstance(self.ensemble, NPT):
             chosen = _systematic(reweight(potential, previous).weights, replicas, number)
             positions = np.asarray(previous.positions)[chosen]
         run = simulate(
@@ -97,7 +99,8 @@ class Sampling(Settings):
             output=Output(every=self.every),
         )
         first = self.equilibration // self.every + 1  # the start is a frame, too
-        return Frames.of(potential, run.positions[:, first:], self.temperature)
+        boxes = None if run.boxes is None else run.boxes[:, first:]
+        return Frames.of(potential, run.positions[:, first:], self.temperature, boxes=boxes)
 
 
 def _systematic(weights: np.ndarray, count: int, seed: int) -> np.ndarray:
