@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxff.molecule import Molecule
     from jaxff.potential import Column, Potential, Term
     from jaxff.saved import save
-    from jaxff.solvent import liquid, solvate
+    from jaxff.solvent import gbsa, liquid, solvate
     from jaxff.system import System
     from jaxff.terms.network import network, network_builder
 
@@ -35,6 +35,7 @@ _HOME = {
     "read_amber": "jaxff.formats",
     "read_force_field": "jaxff.formats",
     "write_force_field": "jaxff.formats",
+    "gbsa": "jaxff.solvent",
     "liquid": "jaxff.solvent",
     "solvate": "jaxff.solvent",
     "Molecule": "jaxff.molecule",
@@ -75,6 +76,7 @@ __all__ = [
     "fit",
     "formats",
     "gaff",
+    "gbsa",
     "gdml",
     "learn",
     "liquid",

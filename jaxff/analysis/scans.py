@@ -17,7 +17,6 @@ from jaxff.md.descent import Descent, Minimum
 from jaxff.md.surface import as_surface, evaluate
 from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader, write_npz
-from jaxff.settings import checked_type
 
 FORMAT, VERSION = "jaxff scan", 1
 UNITS = {"energies": "kcal/mol", "positions": "Å", "distances": "Å", "angles": "rad"}
@@ -143,10 +142,10 @@ def scan(
         the energies and geometries.
 
     Raises:
-        InputError: `start` is not a `Molecule`, unusable coordinates or values, a rigid scan of a
-            bond in a ring, or no finite energy at any point.
+        InputError: unusable coordinates or values, a rigid scan of a bond in a ring, or no finite
+            energy at any point.
     """
-    coordinates = checked_coordinates(checked_type("start", start, Molecule), coordinates)
+    coordinates = checked_coordinates(start, coordinates)
     axes = _checked_values(coordinates, values)
     surface = as_surface(surface, start)
     shape = tuple(map(len, axes))

@@ -11,14 +11,13 @@ from jaxff.cell import OCTAHEDRON, amber_box
 from jaxff.errors import InputError
 from jaxff.formats.amber_write import RESIDUE, atom_names, title_of, write_text
 from jaxff.gaff.bonded import Table
+from jaxff.gaff.born_radii import intrinsic_radii, screening_factors
 from jaxff.gaff.tables import Tables
 from jaxff.gaff.topology import KEEP, SCEE, SCNB, Topology
 from jaxff.particles import Particles
 from jaxff.units import AMBER_CHARGE
 
-# mbondi radii, Å, and screening factors for implicit solvents; jaxff does not use them.
-_BORN = {"H": 1.3, "C": 1.7, "N": 1.55, "O": 1.5, "F": 1.5, "P": 1.85, "S": 1.8, "Cl": 1.7}
-_SCREEN = {"H": 0.85, "C": 0.72, "N": 0.79, "O": 0.85, "F": 0.88, "P": 0.86, "S": 0.96}
+OTHER_RADIUS = 1.5  # Å, intrinsic radius of ions and virtual sites
 
 
 def write_prmtop(path, topology: Topology) -> None:
@@ -135,6 +134,11 @@ def _prmtop(t: Tables, particles: Particles, title: str) -> str:
     pointers[[28, 30]] = np.diff(starts, append=n).max(), len(particles.sites)
     box, pointers[27] = _box_sections(particles)
     symbols = particles.symbols
+    around: list[list[int]] = [[] for _ in symbols]
+    for i, j in particles.bonds.tolist():
+        around[i].append(j)
+        around[j].append(i)
+    radii = intrinsic_radii(symbols, around, "hct", other=OTHER_RADIUS)
     sections = [
         ("TITLE", "20a4", [title]),
         ("POINTERS", "10I8", pointers),
@@ -175,8 +179,8 @@ def _prmtop(t: Tables, particles: Particles, title: str) -> str:
         ("IROTAT", "10I8", np.zeros(n, int)),
         *box,
         ("RADIUS_SET", "1a80", ["modified Bondi radii (mbondi)"]),
-        ("RADII", "5E16.8", [_BORN.get(s, 1.5) for s in symbols]),
-        ("SCREEN", "5E16.8", [_SCREEN.get(s, 0.8) for s in symbols]),
+        ("RADII", "5E16.8", radii),
+        ("SCREEN", "5E16.8", screening_factors(symbols, "hct")),
         ("IPOL", "1I8", [0]),
     ]
     lines = ["%VERSION  VERSION_STAMP = V0001.000  DATE = 01/01/00  00:00:00"]

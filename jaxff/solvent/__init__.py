@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxff.solvent.implicit import gbsa
     from jaxff.solvent.liquids import liquid
     from jaxff.solvent.models import WATER_MODELS, WaterModel
     from jaxff.solvent.solvation import solvate
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
 _HOME = {
     "WATER_MODELS": "models",
     "WaterModel": "models",
+    "gbsa": "implicit",
     "liquid": "liquids",
     "solvate": "solvation",
 }
 
-__all__ = ["WATER_MODELS", "WaterModel", "liquid", "solvate"]
+__all__ = ["WATER_MODELS", "WaterModel", "gbsa", "liquid", "solvate"]
 
 
 def __getattr__(name: str) -> Any:

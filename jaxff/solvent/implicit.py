@@ -1,0 +1,192 @@
+"""Implicit solvents: the generalised Born potential of a molecule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from jaxff import units
+from jaxff.errors import InputError
+from jaxff.formats.amber import read_topology
+from jaxff.formats.prmtop import Prmtop
+from jaxff.gaff import Parametrization, parametrize
+from jaxff.gaff.born_radii import (
+    carboxyl_oxygens,
+    coefficients,
+    intrinsic_radii,
+    screening_factors,
+)
+from jaxff.gaff.charges import charges_of_array
+from jaxff.molecule import Molecule, equivalent_atoms
+from jaxff.potential import Potential
+from jaxff.terms.born import MODELS, NECK_RADII, GeneralizedBorn
+from jaxff.terms.pairs import AtomPairs
+
+Name = Literal["hct", "obc1", "obc2", "gbn2"]
+
+SOLVENT_DIELECTRIC = 78.5
+SURFACE_TENSION = 0.0054  # kcal/mol/Å²
+
+
+def gbsa(
+    source: Molecule | Parametrization | Potential | str | Path,
+    model: Name = "obc2",
+    surface: Literal["ace"] | None = "ace",
+    charges=None,
+    *,
+    solvent_dielectric: float = SOLVENT_DIELECTRIC,
+    solute_dielectric: float = 1.0,
+) -> Potential:
+    """The energy of a molecule in an implicit solvent, to be added to another potential.
+
+    Args:
+        source: a molecule, a parametrization, a potential with charges (such as GAFF), or the path
+            of an AMBER topology (prmtop), whose radii and screening factors are used.
+        model: "hct", "obc1", "obc2" or "gbn2"; see `GeneralizedBorn`.  Radii are those of
+            mbondi (hct), mbondi2 (obc1, obc2) and mbondi3 (gbn2), which gives oxygens of
+            carboxylate groups a smaller radius.
+        surface: "ace" for a surface energy, or None.
+        charges: (N,) e, or another value for `jaxff.parametrize`; None for the charges of `source`,
+            which are GAFF's for a molecule.
+        solvent_dielectric: dielectric constant of the solvent.
+        solute_dielectric: dielectric constant of the molecule.
+
+    Returns:
+        A potential with the term "gbsa" and the energies "born" and "surface".
+
+    Raises:
+        InputError: an argument is wrong, charges are missing, or a radius does not suit the model.
+    """
+    if model not in MODELS:
+        raise InputError(f"model must be one of {', '.join(MODELS)} (got {model!r})")
+    if surface not in ("ace", None):
+        raise InputError(f'surface must be "ace" or None (got {surface!r})')
+    if not 1.0 <= solute_dielectric <= solvent_dielectric:
+        raise InputError(
+            "the dielectric constants must be at least 1, and that of the solvent not below that "
+            f"of the molecule (got {solvent_dielectric:g} and {solute_dielectric:g})"
+        )
+    solute = _solute(source, charges)
+    molecule = solute.molecule
+    symbols, around = molecule.symbols, molecule.neighbours
+    radii, scales = solute.radii, solute.screening
+    if radii is None:
+        radii = intrinsic_radii(symbols, around, model)
+    if scales is None or model == "gbn2":
+        scales = screening_factors(symbols, model)
+    _check_radii(radii, model, molecule)
+    values = np.column_stack([radii, scales, coefficients(symbols, model)])
+    atom_rows, labels, first = _rows(molecule, values)
+    key = np.stack([equivalent_atoms(molecule), np.unique(solute.charges, return_inverse=True)[1]])
+    _, charge_first, charge_rows = np.unique(key, axis=1, return_index=True, return_inverse=True)
+    term = GeneralizedBorn(
+        n_atoms=molecule.n_atoms,
+        model=model,
+        surface=surface is not None,
+        atom_rows=atom_rows,
+        charge_rows=charge_rows.ravel().astype(np.int32),
+        labels=labels,
+    )
+    names = ("radius", "screening", "alpha", "beta", "gamma")
+    params = {
+        **dict(zip(names, values[first].T.copy(), strict=True)),
+        "charge": solute.charges[charge_first],
+        "surface_tension": np.float64(SURFACE_TENSION),
+        "solute_dielectric": np.float64(solute_dielectric),
+        "solvent_dielectric": np.float64(solvent_dielectric),
+        "coulomb_constant": np.float64(solute.coulomb_constant),
+    }
+    return Potential.of("gbsa", term, params, molecule)
+
+
+@dataclass(frozen=True, eq=False)
+class _Solute:
+    """A molecule with charges (N,) e, and radii (N,) Å and screening factors (N,), or None."""
+
+    molecule: Molecule
+    charges: np.ndarray
+    coulomb_constant: float
+    radii: np.ndarray | None = None
+    screening: np.ndarray | None = None
+
+
+def _check_radii(radii: np.ndarray, model: Name, molecule: Molecule) -> None:
+    low, high = NECK_RADII if MODELS[model].neck else (MODELS[model].offset, np.inf)
+    wrong = (radii < low) | (radii > high) | (radii == MODELS[model].offset)
+    if wrong.any():
+        atom = int(np.argmax(wrong))
+        raise InputError(
+            f"{molecule.label}: the radius of atom {atom} ({molecule.symbols[atom]}) is "
+            f"{radii[atom]:g} Å, but {model} needs {low:g} to {high:g} Å; use another model"
+        )
+
+
+def _rows(molecule: Molecule, values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], list[int]]:
+    """Rows of the tables of radii.
+
+    Returns:
+        The row of each atom (N,), the names of the rows, and the first atom of each row. A name is
+        the element, and for hydrogen also the element of its partner.
+    """
+    keys: dict[tuple, int] = {}
+    rows, names, first = [], [], []
+    carboxyl = carboxyl_oxygens(molecule.symbols, molecule.neighbours)
+    for atom, symbol in enumerate(molecule.symbols):
+        name = symbol
+        if symbol == "H" and len(molecule.neighbours[atom]):
+            name = f"H-{molecule.symbols[molecule.neighbours[atom][0]]}"
+        elif atom in carboxyl:
+            name = "O-carboxyl"
+        key = name, *values[atom].tolist()
+        if key not in keys:
+            keys[key] = len(names)
+            repeats = sum(other[0] == name for other in keys) - 1
+            names.append(f"{name} {repeats + 1}" if repeats else name)
+            first.append(atom)
+        rows.append(keys[key])
+    return np.array(rows, np.int32), tuple(names), first
+
+
+def _solute(source, charges) -> _Solute:
+    if isinstance(source, str | Path):
+        file, topology = Prmtop(source), read_topology(source)
+        radii, screening = (file.floats(name, file.n_atoms) for name in ("RADII", "SCREEN"))
+        found = _Solute(topology.molecule, topology.charges, units.AMBER_COULOMB, radii, screening)
+    elif isinstance(source, Potential):
+        found = _charged(source)
+    elif isinstance(source, Parametrization):
+        found = _Solute(source.molecule, source.charges, units.AMBER_COULOMB)
+    elif isinstance(source, Molecule):
+        values = parametrize(source, charges="auto" if charges is None else charges).charges
+        return _Solute(source, values, units.AMBER_COULOMB)
+    else:
+        raise InputError(
+            "an implicit solvent needs a Molecule, a Parametrization, a Potential or the path of a "
+            f"prmtop file (got {type(source).__name__})"
+        )
+    if charges is None:
+        return found
+    if isinstance(charges, str | Path):
+        values = parametrize(found.molecule, charges=str(charges)).charges
+    else:
+        values = charges_of_array(found.molecule, charges).values
+    return replace(found, charges=values)
+
+
+def _charged(potential: Potential) -> _Solute:
+    """The molecule of a potential with its charges."""
+    found = []
+    for placed in potential.program.placed:
+        if placed.atoms is None and isinstance(placed.term, AtomPairs):
+            params = potential.params[placed.name]
+            values = np.asarray(params["charge"], float)[placed.term.charge_rows]
+            found.append((values, float(params["coulomb_constant"])))
+    if len(found) != 1 or potential.molecule is None:
+        raise InputError(
+            "an implicit solvent needs a potential with a molecule and one term with charges; "
+            "give the molecule and its charges instead"
+        )
+    return _Solute(potential.molecule, *found[0])
