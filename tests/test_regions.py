@@ -12,7 +12,8 @@ from openmm import app
 from systems import evaluate, with_openmm_constant
 
 import jaxff
-from jaxff import InputError, Potential, System, gdml, md
+from jaxff import InputError, Potential, System, analysis, gdml, md
+from jaxff.reference.holes import find_holes
 from jaxff.term import array_fields
 
 DATA = Path(__file__).parent / "data" / "systems"
@@ -289,3 +290,14 @@ def test_energy_is_conserved_with_a_learnt_solute():
         assert np.ptp(total) < 0.01 * run.kinetic_energies.mean()
         deviations.append(np.std(total))
     assert 2.5 < deviations[0] / deviations[1] < 6.0  # ∝ dt²
+
+
+def test_scans_and_searches_for_holes_refuse_systems():
+    system = read("tip3p")
+    mm = system.potential(cutoff=6.5)
+    with pytest.raises(InputError, match=r"start must be a jaxff\.Molecule, got System"):
+        analysis.scan(mm, system, [(0, 1, 2, 8)], [np.linspace(-3.0, 3.0, 4)])
+    with pytest.raises(InputError, match=r"molecule must be a jaxff\.Molecule, got System"):
+        find_holes(mm, system, system.positions[None])
+    with pytest.raises(InputError, match="stacks have no box"):
+        jaxff.stack([mm, mm])

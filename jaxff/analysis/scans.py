@@ -17,6 +17,7 @@ from jaxff.md.descent import Descent, Minimum
 from jaxff.md.surface import as_surface, evaluate
 from jaxff.molecule import Molecule
 from jaxff.npz import NpzReader, write_npz
+from jaxff.settings import checked_type
 
 FORMAT, VERSION = "jaxff scan", 1
 UNITS = {"energies": "kcal/mol", "positions": "Å", "distances": "Å", "angles": "rad"}
@@ -142,10 +143,10 @@ def scan(
         the energies and geometries.
 
     Raises:
-        InputError: unusable coordinates or values, a rigid scan of a bond in a ring, or no finite
-            energy at any point.
+        InputError: `start` is not a `Molecule`, unusable coordinates or values, a rigid scan of a
+            bond in a ring, or no finite energy at any point.
     """
-    coordinates = checked_coordinates(start, coordinates)
+    coordinates = checked_coordinates(checked_type("start", start, Molecule), coordinates)
     axes = _checked_values(coordinates, values)
     surface = as_surface(surface, start)
     shape = tuple(map(len, axes))

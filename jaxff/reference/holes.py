@@ -29,7 +29,7 @@ from jaxff.reference.exploration import explore
 from jaxff.reference.generation import label
 from jaxff.reference.selection import select
 from jaxff.reference.settings import SEARCHING, Labelling, Progress, Sampling
-from jaxff.settings import Settings, checked_count, count
+from jaxff.settings import Settings, checked_count, checked_type, count
 from jaxff.store import claim
 
 STRETCHES = (0.75, 1.3, 1.6)  # lengths of stretched bonds, in units of their lengths at the start
@@ -126,9 +126,10 @@ def find_holes(
         progress: called with a phase and the fraction done.
 
     Raises:
-        InputError: the potential contains no description of its training frames, or `known` has
-            another shape.
+        InputError: `molecule` is not a `Molecule`, the potential contains no description of its
+            training frames, or `known` has another shape.
     """
+    checked_type("molecule", molecule, Molecule)
     known = np.asarray(known, float)
     if known.ndim != 3 or known.shape[1:] != (molecule.n_atoms, 3) or not len(known):
         raise InputError(
