@@ -80,7 +80,10 @@ def main(argv: list[str] | None = None) -> int:
         results = run(arguments)
         if arguments.json is not None:
             write_json(arguments.json, results)
-        return 0 if results.get("reached", True) else 1
+        if results.get("reached", True):
+            return 0
+        print(f"jaxff {arguments.command}: the target is not reached, see above", file=sys.stderr)
+        return 1
     except (InputError, OSError, ArithmeticError) as error:
         print(f"jaxff {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

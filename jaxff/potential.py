@@ -124,17 +124,17 @@ class Potential:
         if self.program.needs_list:
             pairs = [self.energy_and_forces(R, box) for R in positions]
             return np.array([e for e, _ in pairs]), np.array([f for _, f in pairs])
-        most = min(self.program.frames_at_once(self.params), len(positions))
+        most = self.program.frames_at_once(self.params)
+        if len(positions) < most:  # few shapes, so that there are few compilations
+            most = min(most, 64 if len(positions) >= 64 else 8)
         chunk = checked_count("chunk", most if chunk is None else chunk)
         fill = np.repeat(positions[-1:], -len(positions) % chunk, axis=0)
         chunks = np.concatenate([positions, fill]).reshape(-1, chunk, *positions.shape[1:])
         energies, forces, start = [], [], 0
         while start < len(chunks):
-            # Few shapes, so that there are few compilations.
             count = next(n for n in (64, 8, 1) if n <= len(chunks) - start)
-            energy, force = self.program.jit_batches(
-                self._ready, chunks[start : start + count], arrays(box, None)[0]
-            )
+            part = chunks[start : start + count]
+            energy, force = self.program.jit_batches(self._ready, part, arrays(box, None)[0])
             energies.append(np.asarray(energy).reshape(-1))
             forces.append(np.asarray(force).reshape(-1, *positions.shape[1:]))
             start += count

@@ -122,6 +122,18 @@ def test_predict_equals_single_calls_for_any_number_of_frames(springs, R):
             potential.predict(frames, chunk=chunk)
 
 
+def test_predictions_of_few_frames_share_two_programs(springs, R):
+    potential = springs(6)
+    frames = R + np.random.default_rng(2).normal(size=(200, 6, 3))
+    energies, forces = potential.predict(frames, chunk=200)
+    before = potential.program.jit_batches._cache_size()
+    for count in (1, 2, 5, 7, 8, 64, 70, 100, 200):
+        found = potential.predict(frames[:count])
+        np.testing.assert_allclose(found[0], energies[:count], rtol=1e-13)
+        np.testing.assert_allclose(found[1], forces[:count], atol=1e-10)
+    assert potential.program.jit_batches._cache_size() <= before + 2
+
+
 def test_potentials_with_equal_terms_share_compiled_functions(springs, R):
     first, stiff, longer = springs(6), springs(6), springs(7)
     stiff = stiff.replace(jax.tree.map(lambda p: 2.0 * p, stiff.params))

@@ -32,6 +32,7 @@ Array = jax.Array
 
 MAX_UNKNOWNS = 2000  # number of force components on which the variance is conditioned
 MAX_SEEN = 30_000  # number of force components among which these are chosen
+BLOCK = 8  # frames in one call of the compiled function, which so has one shape
 _NO_FORCE = 1e-8  # share of the largest standard error below which the kernel has no force
 _LEAST = 0.01  # least share of the squared errors that the last kernel explains
 _ROUNDING = 1e-12  # share of the prior variance below which there are rounding errors only
@@ -91,7 +92,11 @@ class Uncertainty:
         positions = np.asarray(positions, float)
         if len(positions) == 0:
             return np.empty(0), np.empty(positions.shape)
-        return jax.tree.map(np.asarray, _many(self, jnp.asarray(positions)))
+        fill = np.repeat(positions[-1:], -len(positions) % BLOCK, axis=0)
+        filled = np.concatenate([positions, fill]).reshape(-1, BLOCK, *positions.shape[1:])
+        parts = [_many(self, jnp.asarray(block)) for block in filled]
+        energies, forces = (np.concatenate(x)[: len(positions)] for x in zip(*parts, strict=True))
+        return energies, forces
 
     def coverage(self, potential: Potential, data: Dataset) -> dict[str, float]:
         """Shares of the errors of a potential that are below one and two standard errors.

@@ -239,7 +239,7 @@ def test_a_folder_of_another_kind_is_left_alone(water, truth, data, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-def test_the_command_line_does_both(water, truth, tmp_path):
+def test_the_command_line_does_both(water, truth, tmp_path, capsys):
     model, single = tmp_path / "gaff.npz", tmp_path / "single.npz"
     save(model, gaff(water, charges="gasteiger"))
     assert main(["label", str(model), "--calculator", str(model), "-o", str(single)]) == 0
@@ -261,4 +261,7 @@ def test_the_command_line_does_both(water, truth, tmp_path):
     assert (tmp_path / "out" / "errors.png").stat().st_size > 5_000
     missed = [*arguments, *dynamics, "--target", "1e-9"]
     assert main([str(a) for a in missed]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1] == "jaxff active: the target is not reached, see above"
+    assert "not reached: raise --max-frames or --target" in printed.out
     assert not json.loads((tmp_path / "out.json").read_text())["reached"]
