@@ -16,6 +16,7 @@ from ase.calculators.calculator import (
 from ase.calculators.calculator import Calculator as AseCalculator
 
 from jaxff import units
+from jaxff.cell import volume
 from jaxff.domain import outside
 from jaxff.errors import InputError
 from jaxff.molecule import Molecule, perceive_bonds
@@ -115,7 +116,7 @@ def stress(potential: Potential, R: Array, box: np.ndarray) -> np.ndarray:
     """
     arguments = potential.program.found(R, box, None)
     virial = np.asarray(_virial(potential, R, *arguments), float)
-    symmetric = 0.5 * (virial + virial.T) / abs(np.linalg.det(box))
+    symmetric = 0.5 * (virial + virial.T) / volume(box)
     return symmetric.ravel()[[0, 4, 8, 5, 2, 1]]
 
 

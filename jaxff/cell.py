@@ -98,9 +98,9 @@ def volume(box: np.ndarray) -> float:
     return float(abs(np.linalg.det(box)))
 
 
-def widths(box: np.ndarray) -> np.ndarray:
-    """Distances (3,) Å between opposite faces of a box (3, 3) Å."""
-    return 1.0 / np.linalg.norm(np.linalg.inv(box), axis=0)
+def widths(box) -> np.ndarray:
+    """Distances (..., 3) Å between opposite faces of boxes (..., 3, 3) Å."""
+    return 1.0 / np.linalg.norm(np.linalg.inv(np.asarray(box, float)), axis=-2)
 
 
 def truncated_octahedron(width: float) -> np.ndarray:

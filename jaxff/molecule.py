@@ -293,11 +293,7 @@ class Molecule:
     @cached_property
     def neighbours(self) -> list[list[int]]:
         """Indices of the atoms that are bonded to each atom, N lists."""
-        neighbours: list[list[int]] = [[] for _ in range(self.n_atoms)]
-        for i, j in self.bonds.tolist():
-            neighbours[i].append(j)
-            neighbours[j].append(i)
-        return neighbours
+        return neighbours_of(self.bonds, self.n_atoms)
 
     @cached_property
     def graph(self) -> networkx.Graph:
@@ -333,6 +329,15 @@ def elements_of_masses(masses: np.ndarray) -> tuple[np.ndarray, int | None]:
     numbers = np.argmin(np.abs(masses[:, None] - known), axis=1) + 1
     unlike = np.abs(masses - known[numbers - 1]) > 0.1
     return numbers, int(np.argmax(unlike)) if unlike.any() else None
+
+
+def neighbours_of(bonds: np.ndarray, n_atoms: int) -> list[list[int]]:
+    """Indices of the atoms that are bonded to each atom, N lists, from bonds (B, 2)."""
+    neighbours: list[list[int]] = [[] for _ in range(n_atoms)]
+    for i, j in bonds.tolist():
+        neighbours[i].append(j)
+        neighbours[j].append(i)
+    return neighbours
 
 
 def equivalent_atoms(molecule: Molecule) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxff import geometry
+from jaxff.cell import widths
 from jaxff.errors import InputError
 
 Array = jax.Array
@@ -186,11 +187,6 @@ class NeighborList:
 
 
 _stale = jax.jit(NeighborList.stale)
-
-
-def widths(box) -> np.ndarray:
-    """Perpendicular widths (3,) Å of a box (3, 3) Å, which are the distances of opposite faces."""
-    return 1.0 / np.linalg.norm(np.linalg.inv(np.asarray(box, float)), axis=0)
 
 
 def check_box(box, cutoff: float) -> np.ndarray:

@@ -27,6 +27,7 @@ from jaxff.analysis.coordinates import (
     is_known,
     pair_distances,
 )
+from jaxff.cell import widths
 from jaxff.errors import InputError
 
 Array = jax.Array
@@ -116,7 +117,7 @@ def pair_occupations(
     _check_bins(edges, width, None)
     lattice = None if box is None else checked_lattice(box, positions)
     if lattice is not None and is_known(box, edges):
-        half = 0.5 / np.linalg.norm(np.linalg.inv(np.asarray(lattice, float)), axis=-2).max()
+        half = 0.5 * widths(lattice).min()
         if np.max(edges) > half * (1 + 1e-6):
             raise InputError(
                 f"the last edge must be at most half the box, which is {half:.6g} Å wide (got "

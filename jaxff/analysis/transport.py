@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import erfc
 
-from jaxff import units
+from jaxff import cell, units
 from jaxff.analysis.averages import Estimate
 from jaxff.analysis.correlations import mean_square_displacement
 from jaxff.errors import InputError
@@ -182,7 +182,7 @@ def finite_size_correction(box: ArrayLike, temperature: float, viscosity: float)
 
 def _self_interaction(box: np.ndarray) -> float:
     """ξ/L in 1/Å of a box (3, 3) Å, by an Ewald sum."""
-    volume = abs(np.linalg.det(box))
+    volume = cell.volume(box)
     alpha = np.sqrt(np.pi) / volume ** (1.0 / 3.0)
     # Both sums converge within six widths of their Gaussians.
     real = _lattice(box, 6.0 / alpha)

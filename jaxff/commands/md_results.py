@@ -73,17 +73,14 @@ UNITS = {"temperature": "K", "density": "g/cm³", "volume": "Å³", "pressure": 
 
 def averages_in_box(system: System, run: Run) -> dict[str, Average]:
     """Averages of the recorded frames of a system by the names in `UNITS`."""
-    import numpy as np
-
-    from jaxff.particles import AMU_PER_A3
+    from jaxff.analysis.liquids import mass_densities, volumes
 
     assert run.boxes is not None
     assert run.pressures is not None
-    volumes = np.abs(np.linalg.det(run.boxes))
     return {
         "temperature": average(run.temperatures),
-        "density": average(system.masses.sum() / volumes * AMU_PER_A3),
-        "volume": average(volumes),
+        "density": average(mass_densities(run.boxes, system.masses)),
+        "volume": average(volumes(run.boxes)),
         "pressure": average(run.pressures),
     }
 

@@ -12,12 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxff.errors import InputError
-from jaxff.formats.registry import (
-    COORDINATES,
-    FORCE_FIELD_SUFFIXES,
-    MODEL_SUFFIX,
-    needs_companions,
-)
+from jaxff.formats.registry import COORDINATES, FORCE_FIELD_SUFFIXES, MODEL_SUFFIX, needs_companions
 from jaxff.md.settings import ON_EXTRAPOLATION
 from jaxff.molecule_files import READERS
 from jaxff.reference.calculators import CHOICES

@@ -147,7 +147,7 @@ TEACHER = _object(
 )  # fmt: skip
 TEACHERS = _object(
     {
-        "teachers": _list(TEACHER), "refused": {"type": "object", "additionalProperties": TEXT},
+        "teachers": _list(TEACHER), "refused": _map(TEXT),
         "levels": _list(LEVEL), "chosen": TEXT, "helps": FLAG,
         "skipped": _list(TEXT),
     }

@@ -63,14 +63,18 @@ def read_amber(path, coulomb_constant: float | None = None, coordinates=None) ->
 
 def read_topology(path) -> Topology:
     """Read the `Topology` of an AMBER prmtop file; errors as in `read_amber`."""
-    file = Prmtop(path)
+    return topology_of(Prmtop(path))
+
+
+def topology_of(file: Prmtop) -> Topology:
+    """The `Topology` in the sections of a prmtop file; errors as in `read_amber`."""
     tables = file.tables()
     molecule = Molecule(
         numbers=file.numbers(),
         positions=np.zeros((file.n_atoms, 3)),
         bonds=np.unique(np.sort(tables.bonds.atoms, axis=1), axis=0),
         charge=round(float(tables.charges.sum())),
-        name=Path(path).stem,
+        name=Path(file.path).stem,
     )
     return Topology(molecule=molecule, **tables.values())
 

@@ -14,6 +14,7 @@ from jaxff.gaff.bonded import Table
 from jaxff.gaff.born_radii import intrinsic_radii, screening_factors
 from jaxff.gaff.tables import Tables
 from jaxff.gaff.topology import KEEP, SCEE, SCNB, Topology
+from jaxff.molecule import neighbours_of
 from jaxff.particles import Particles
 from jaxff.units import AMBER_CHARGE
 
@@ -134,10 +135,7 @@ def _prmtop(t: Tables, particles: Particles, title: str) -> str:
     pointers[[28, 30]] = np.diff(starts, append=n).max(), len(particles.sites)
     box, pointers[27] = _box_sections(particles)
     symbols = particles.symbols
-    around: list[list[int]] = [[] for _ in symbols]
-    for i, j in particles.bonds.tolist():
-        around[i].append(j)
-        around[j].append(i)
+    around = neighbours_of(particles.bonds, n)
     radii = intrinsic_radii(symbols, around, "hct", other=OTHER_RADIUS)
     sections = [
         ("TITLE", "20a4", [title]),

@@ -77,14 +77,12 @@ class Tables:
             The fields, {field: value}, and the parameters, {column: array}, of
             `jaxff.terms.pairs.Nonbonded`.
         """
-        _, charge = np.unique(self.charges, return_inverse=True)
-        key = np.stack([classes, charge])
-        _, first, rows = np.unique(key, axis=1, return_index=True, return_inverse=True)
+        rows, first = charge_rows(classes, self.charges)
         constant = AMBER_COULOMB if coulomb_constant is None else coulomb_constant
         shape = {
             "n_atoms": len(self.charges),
             "lj_rows": self.lj.rows,
-            "charge_rows": rows.ravel().astype(np.int32),
+            "charge_rows": rows,
             "exclusions": self.exclusions,
             "pairs14": self.pairs14.atoms,
             "rows14": self.pairs14.rows,
@@ -205,3 +203,18 @@ def joined(parts: Sequence[tuple[Tables, int]]) -> Tables:
         exclusions=np.concatenate(exclusions).astype(np.int32),
         **{name: table(name) for name in INTERACTIONS},
     )
+
+
+def charge_rows(classes: np.ndarray, charges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a table of charges that atoms of one class with equal charges share.
+
+    Args:
+        classes: (N,) class of each atom.
+        charges: (N,) e.
+
+    Returns:
+        The row of each atom (N,), and the first atom of each row.
+    """
+    key = np.stack([classes, np.unique(charges, return_inverse=True)[1]])
+    _, first, rows = np.unique(key, axis=1, return_index=True, return_inverse=True)
+    return rows.ravel().astype(np.int32), first

@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from jaxff.cell import widths
 from jaxff.errors import InputError
 from jaxff.md.barostats import STEPS, Cell, Molecules, pressure
 from jaxff.md.integrate import Frame, chunk_frames
 from jaxff.md.integrators import CORRECT_EVERY, Bath, Scheme, corrected
 from jaxff.md.lists import outdated, reads, renewed
 from jaxff.md.rigid import Rigid
-from jaxff.neighbors import widths
 from jaxff.potential import Params, Program
 
 
@@ -113,7 +112,7 @@ def _check_widths(neighbor, boxes, t: int, failures: int) -> None:
         InputError: a box is too narrow for the cutoff, or nearly so if steps were rejected, because
             the trial boxes of a barostat are narrower.
     """
-    width = min(float(widths(box).min()) for box in np.asarray(boxes).reshape(-1, 3, 3))
+    width = float(widths(boxes).min())
     least = 2.0 * neighbor.cutoff
     if width < least * (1.1 if failures > 1 else 1.0):
         raise InputError(

@@ -204,7 +204,7 @@ def _structure(system, frames) -> tuple[str, Any, str]:
         except InputError:
             continue  # one atom, or atoms of one molecule
     largest = sorted(pairs, key=lambda label: -len(pairs[label]))[:CURVES]
-    reach = min(FARTHEST, min(0.5 * widths(box).min() for box in frames["boxes"]) - 1e-6)
+    reach = min(FARTHEST, 0.5 * widths(frames["boxes"]).min() - 1e-6)
     edges = np.arange(0.0, reach, BIN)
     curves = {}
     for label in (label for label in pairs if label in largest):

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxff import units
 from jaxff.errors import InputError
-from jaxff.formats.amber import read_topology
+from jaxff.formats.amber import topology_of
 from jaxff.formats.prmtop import Prmtop
 from jaxff.gaff import Parametrization, parametrize
 from jaxff.gaff.born_radii import (
@@ -20,6 +20,7 @@ from jaxff.gaff.born_radii import (
     screening_factors,
 )
 from jaxff.gaff.charges import charges_of_array
+from jaxff.gaff.tables import charge_rows
 from jaxff.molecule import Molecule, equivalent_atoms
 from jaxff.potential import Potential
 from jaxff.terms.born import MODELS, NECK_RADII, GeneralizedBorn
@@ -80,14 +81,13 @@ def gbsa(
     _check_radii(radii, model, molecule)
     values = np.column_stack([radii, scales, coefficients(symbols, model)])
     atom_rows, labels, first = _rows(molecule, values)
-    key = np.stack([equivalent_atoms(molecule), np.unique(solute.charges, return_inverse=True)[1]])
-    _, charge_first, charge_rows = np.unique(key, axis=1, return_index=True, return_inverse=True)
+    rows, charge_first = charge_rows(equivalent_atoms(molecule), solute.charges)
     term = GeneralizedBorn(
         n_atoms=molecule.n_atoms,
         model=model,
         surface=surface is not None,
         atom_rows=atom_rows,
-        charge_rows=charge_rows.ravel().astype(np.int32),
+        charge_rows=rows,
         labels=labels,
     )
     names = ("radius", "screening", "alpha", "beta", "gamma")
@@ -152,7 +152,8 @@ def _rows(molecule: Molecule, values: np.ndarray) -> tuple[np.ndarray, tuple[str
 
 def _solute(source, charges) -> _Solute:
     if isinstance(source, str | Path):
-        file, topology = Prmtop(source), read_topology(source)
+        file = Prmtop(source)
+        topology = topology_of(file)
         radii, screening = (file.floats(name, file.n_atoms) for name in ("RADII", "SCREEN"))
         found = _Solute(topology.molecule, topology.charges, units.AMBER_COULOMB, radii, screening)
     elif isinstance(source, Potential):

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxff.potential import Array, Column, Params, Term
 from jaxff.space import Space
+from jaxff.terms.pairs import with_net_charge
 
 PROBE = 1.4  # Å, radius of water in the surface term
 
@@ -109,14 +110,12 @@ class GeneralizedBorn(Term):
         return 16 * self.n_atoms**2 * params["radius"].dtype.itemsize
 
     def constrain(self, params: Params, start: Params) -> Params:
-        count = jnp.bincount(self.charge_rows, length=len(params["charge"]))
-        excess = count @ (params["charge"] - start["charge"])
-        return {**params, "charge": params["charge"] - count * (excess / (count @ count))}
+        return with_net_charge(self.charge_rows, params, start)
 
     def derived(self, params: Params) -> Params:
-        """Values of atoms, (N,), and positions and heights of necks, (N, N).
+        """Values of atoms, (N,); products of charges and the properties of necks, (N, N).
 
-        Charges include the Coulomb constant and the factor of both dielectric constants.
+        The products include the Coulomb constant and the factor of both dielectric constants.
         """
         inside, outside = params["solute_dielectric"], params["solvent_dielectric"]
         strength = params["coulomb_constant"] * (1.0 / inside - 1.0 / outside)

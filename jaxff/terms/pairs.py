@@ -55,6 +55,18 @@ def _pair_energy_jvp(primals, tangents):
     return _pair_energy(*primals), tangent
 
 
+def with_net_charge(charge_rows, params, start):
+    """Parameters with the smallest changes of the charges that restore the net charge of `start`.
+
+    Args:
+        charge_rows: (N,) row of the column "charge" of each atom.
+        params, start: {column: array}.
+    """
+    count = jnp.bincount(charge_rows, length=len(params["charge"]))
+    excess = count @ (params["charge"] - start["charge"])
+    return {**params, "charge": params["charge"] - count * (excess / (count @ count))}
+
+
 @dataclass(frozen=True, eq=False)
 class AtomPairs(Term):
     """Base class of terms with Lennard-Jones and Coulomb energies of pairs of atoms.
@@ -170,9 +182,7 @@ class AtomPairs(Term):
 
         See `Term.constrain` for the arguments.
         """
-        count = jnp.bincount(self.charge_rows, length=len(params["charge"]))
-        excess = count @ (params["charge"] - start["charge"])
-        return {**params, "charge": params["charge"] - count * (excess / (count @ count))}
+        return with_net_charge(self.charge_rows, params, start)
 
 
 @dataclass(frozen=True, eq=False)
