@@ -80,8 +80,9 @@ def refine(
 
     def learned(folder: Path, first: int, last: int) -> Potential:
         loop = Loop(
-            NEVER, (many - few) // setting.size(2, 1), first, last, setting.size(400, 40), training
-        )
+            NEVER, (many - few) // setting.size(2, 1), first, last, setting.size(400, 40),
+            training=training,
+        )  # fmt: skip
         return active_learning(
             setting.gaff(molecule), data.molecule, folder, loop, labelling, sampling,
             progress=setting.titled(f"refinement of {molecule}, repeat {repeat + 1}"),
