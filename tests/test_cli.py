@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -383,7 +384,12 @@ def test_an_interrupt_that_would_be_lost_still_counts(monkeypatch, capsys):
         return {}
 
     monkeypatch.setattr(info, "run", run)
-    assert main(["info"]) == 1
+    # A shell starts programs in the background with interrupts ignored.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["info"]) == 1
+    finally:
+        signal.signal(signal.SIGINT, previous)
     shown = capsys.readouterr()
     assert "jaxff info: interrupted" in shown.err
     assert "work: stopped in" in shown.out
