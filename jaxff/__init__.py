@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxff import analysis, ase, formats, gdml, learn, md, reference, units
+    from jaxff import analysis, ase, formats, gdml, learn, md, openmm, reference, units
     from jaxff.batch import Stack, stack
     from jaxff.dataset import Dataset
     from jaxff.errors import InputError
@@ -56,6 +56,7 @@ _PACKAGES = (
     "gdml",
     "learn",
     "md",
+    "openmm",
     "reference",
     "units",
 )
@@ -84,6 +85,7 @@ __all__ = [
     "md",
     "network",
     "network_builder",
+    "openmm",
     "parametrize",
     "read_amber",
     "read_force_field",

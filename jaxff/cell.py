@@ -77,6 +77,9 @@ def reduced(box: np.ndarray) -> np.ndarray:
     c = c - b * _whole(c[1] / b[1])
     c = c - a * _whole(c[0] / a[0])
     b = b - a * _whole(b[0] / a[0])
+    # OpenMM refuses vectors that exceed a half by a rounding error.
+    b[0], c[0] = np.clip([b[0], c[0]], -0.5 * a[0], 0.5 * a[0])
+    c[1] = np.clip(c[1], -0.5 * b[1], 0.5 * b[1])
     return np.array([a, b, c])
 
 

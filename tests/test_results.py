@@ -126,7 +126,7 @@ def folder(tmp_path_factory):
         ("model.frcmod", "parameters for mol2 files", {"bonds": 3, "lj": 4}),
         ("model.top", "force field", {"formula": "CH4O"}),
         ("model.gro", "GROMACS coordinates", {"atoms": 6}),
-        ("model.xml", "force field", {"formula": "CH4O"}),
+        ("system.xml", "force field", {"formula": "CH4O"}),
         ("extxyz/trajectory.extxyz", "trajectory", {"frames": 5, "end": 10.0}),
         ("h5/trajectory.h5", "trajectory", {"frames": 5, "atoms": 6}),
         ("dcd/trajectory.dcd", "trajectory", {"frames": 5}),
