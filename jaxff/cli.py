@@ -34,6 +34,7 @@ COMMANDS = (
     "label",
     "active",
     "holes",
+    "serve",
     "reproduce",
     "info",
 )

@@ -186,6 +186,7 @@ RESULTS: dict[str, Schema] = {
         }
     ),
     "export": _object({"files": FILES}),
+    "serve": _object({"evaluations": WHOLE}),
     "fit": _object(
         {},
         {
