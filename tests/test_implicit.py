@@ -1,5 +1,6 @@
 """Implicit solvents, compared with OpenMM and with finite differences."""
 
+import json
 import tarfile
 
 import jax
@@ -63,8 +64,11 @@ def custom_force(model, molecule, charges, surface):
 
 
 def with_values(potential, **values):
-    arrays = {name: np.asarray(value, float) for name, value in values.items()}
-    group = {**potential.params["gbsa"], **arrays}
+    group = potential.params["gbsa"]
+    group = group | {
+        k: np.broadcast_to(float(v) if np.ndim(v) == 0 else v, group[k].shape)
+        for k, v in values.items()
+    }
     return Potential(potential.program, {"gbsa": group}, potential.molecule)
 
 
@@ -192,3 +196,37 @@ def test_radii_that_do_not_suit_the_model(tmp_path):
         jaxff.gbsa(tmp_path / "ethanol.prmtop", "gbn2")
     with pytest.raises(InputError, match="needs a Molecule, a Parametrization"):
         jaxff.gbsa(3)
+
+
+def test_fitted_radii_are_those_of_the_classes_of_atoms():
+    molecule, R = geometry("OCC(=O)NC")
+    potential = jaxff.gbsa(molecule, charges="gasteiger", radii="hydration")
+    term = potential.program.placed[0].term
+    assert [term.labels[row] for row in term.atom_rows[:6]] == [
+        "O hydroxyl", "C sp3", "C=O", "O=C", "N amide", "C sp3",
+    ]  # fmt: skip
+    tensions = np.asarray(potential.params["gbsa"]["surface_tension"])
+    assert len(np.unique(tensions)) == len(tensions)
+    published = jaxff.gbsa(molecule, charges="gasteiger")
+    assert float(potential(R)) == pytest.approx(float(published(R)), abs=6.0)
+    assert float(potential(R)) != pytest.approx(float(published(R)), abs=0.1)
+    with pytest.raises(InputError, match="has no radius for H-P"):
+        jaxff.gbsa(Molecule.from_smiles("CP"), charges="gasteiger", radii="hydration")
+    with pytest.raises(InputError, match='needs model="obc2"'):
+        jaxff.gbsa(molecule, "hct", charges="gasteiger", radii="hydration")
+
+
+def test_fitted_radii_give_free_energies_of_hydration(shared, tmp_path):
+    """The error of single geometries of half of FreeSolv."""
+    folder = shared / "data" / "freesolv"
+    experiments = json.loads((folder / "freesolv.json").read_text())
+    with tarfile.open(folder / "amber.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    paths = sorted(tmp_path.rglob("*.prmtop"))[::8]
+    found, wanted = [], []
+    for path in paths:
+        gaff = jaxff.read_force_field(path, path.with_suffix(".inpcrd"))
+        solvent = jaxff.gbsa(gaff, radii="hydration")
+        found.append(float(solvent(gaff.molecule.positions)))
+        wanted.append(experiments[path.stem]["expt"])
+    assert np.median(np.abs(np.subtract(found, wanted))) < 0.8

@@ -103,3 +103,47 @@ def coefficients(symbols: Sequence[str], model: str) -> np.ndarray:
     if model == "gbn2":
         return np.array([GBN2.get(symbol, OTHER_GBN2) for symbol in symbols])
     return np.tile(OBC[model], (len(symbols), 1))
+
+
+def environments(symbols: Sequence[str], neighbours: Sequence[Sequence[int]]) -> list[str]:
+    """Return the class of each atom for fitted radii: its element and the kind of its bonds.
+
+    The arguments are those of `intrinsic_radii`.
+    """
+    degree = [len(around) for around in neighbours]
+
+    def ends(atom: int, elements: str) -> list[int]:
+        """Atoms without other bonds, of some elements, that are bonded to an atom."""
+        return [a for a in neighbours[atom] if symbols[a] in elements and degree[a] == 1]
+
+    out = []
+    for atom, symbol in enumerate(symbols):
+        around = neighbours[atom]
+        first = symbols[around[0]] if len(around) else ""
+        kind = symbol
+        if symbol == "H":
+            kind = f"H-{first}"
+            if first == "C":
+                kind += " sp3" if degree[around[0]] == 4 else " sp2"
+        elif symbol == "C":
+            kind = {4: "C sp3", 3: "C sp2"}.get(degree[atom], "C sp")
+            if degree[atom] == 3 and ends(atom, "OS"):
+                kind = "C=O"
+        elif symbol == "N" and degree[atom] < 3:
+            kind = "N sp" if degree[atom] == 1 else "N sp2"
+        elif symbol == "N":
+            kind = "N amine"
+            if any(symbols[a] == "C" and degree[a] == 3 for a in around):
+                kind = "N aniline"
+            if any(ends(a, "OS") for a in around):
+                kind = "N amide"
+            if len(ends(atom, "O")) > 1:
+                kind = "N nitro"
+        elif symbol == "O" and degree[atom] == 1:
+            kind = {"C": "O=C", "N": "O=N"}.get(first, "O=S,P")
+        elif symbol == "O":
+            kind = "O hydroxyl" if "H" in [symbols[a] for a in around] else "O ether"
+        elif symbol == "S":
+            kind = {1: "S=", 2: "S"}.get(degree[atom], "S oxide")
+        out.append(kind)
+    return out

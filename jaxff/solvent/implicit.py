@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +19,7 @@ from jaxff.gaff import Parametrization, parametrize
 from jaxff.gaff.born_radii import (
     carboxyl_oxygens,
     coefficients,
+    environments,
     intrinsic_radii,
     screening_factors,
 )
@@ -23,7 +27,7 @@ from jaxff.gaff.charges import charges_of_array
 from jaxff.gaff.tables import charge_rows
 from jaxff.molecule import Molecule, equivalent_atoms
 from jaxff.potential import Potential
-from jaxff.terms.born import MODELS, NECK_RADII, GeneralizedBorn
+from jaxff.terms.born import ATOM_COLUMNS, MODELS, NECK_RADII, GeneralizedBorn
 from jaxff.terms.pairs import AtomPairs
 
 Name = Literal["hct", "obc1", "obc2", "gbn2"]
@@ -38,6 +42,7 @@ def gbsa(
     surface: Literal["ace"] | None = "ace",
     charges=None,
     *,
+    radii: Literal["published", "hydration"] = "published",
     solvent_dielectric: float = SOLVENT_DIELECTRIC,
     solute_dielectric: float = 1.0,
 ) -> Potential:
@@ -52,6 +57,9 @@ def gbsa(
         surface: "ace" for a surface energy, or None.
         charges: (N,) e, or another value for `jaxff.parametrize`; None for the charges of `source`,
             which are GAFF's for a molecule.
+        radii: "published", or "hydration" for radii, screening factors and surface tensions that
+            were fitted to measured free energies of hydration with AM1-BCC charges, for neutral
+            molecules in water (only obc2 with a surface energy).
         solvent_dielectric: dielectric constant of the solvent.
         solute_dielectric: dielectric constant of the molecule.
 
@@ -73,14 +81,22 @@ def gbsa(
     solute = _solute(source, charges)
     molecule = solute.molecule
     symbols, around = molecule.symbols, molecule.neighbours
-    radii, scales = solute.radii, solute.screening
-    if radii is None:
-        radii = intrinsic_radii(symbols, around, model)
+    sizes, scales = solute.radii, solute.screening
+    if sizes is None:
+        sizes = intrinsic_radii(symbols, around, model)
     if scales is None or model == "gbn2":
         scales = screening_factors(symbols, model)
-    _check_radii(radii, model, molecule)
-    values = np.column_stack([radii, scales, coefficients(symbols, model)])
-    atom_rows, labels, first = _rows(molecule, values)
+    tensions = np.full(molecule.n_atoms, SURFACE_TENSION)
+    if radii == "hydration":
+        if model != "obc2" or surface is None:
+            raise InputError('radii="hydration" needs model="obc2" and surface="ace"')
+        sizes, scales, tensions = _hydration(molecule)
+    elif radii != "published":
+        raise InputError(f'radii must be "published" or "hydration" (got {radii!r})')
+    _check_radii(sizes, model, molecule)
+    values = np.column_stack([sizes, scales, coefficients(symbols, model), tensions])
+    names = environments(symbols, around) if radii == "hydration" else _names(molecule)
+    atom_rows, labels, first = _rows(names, values)
     rows, charge_first = charge_rows(equivalent_atoms(molecule), solute.charges)
     term = GeneralizedBorn(
         n_atoms=molecule.n_atoms,
@@ -90,11 +106,9 @@ def gbsa(
         charge_rows=rows,
         labels=labels,
     )
-    names = ("radius", "screening", "alpha", "beta", "gamma")
     params = {
-        **dict(zip(names, values[first].T.copy(), strict=True)),
+        **dict(zip(ATOM_COLUMNS, values[first].T.copy(), strict=True)),
         "charge": solute.charges[charge_first],
-        "surface_tension": np.float64(SURFACE_TENSION),
         "solute_dielectric": np.float64(solute_dielectric),
         "solvent_dielectric": np.float64(solvent_dielectric),
         "coulomb_constant": np.float64(solute.coulomb_constant),
@@ -124,30 +138,58 @@ def _check_radii(radii: np.ndarray, model: Name, molecule: Molecule) -> None:
         )
 
 
-def _rows(molecule: Molecule, values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], list[int]]:
-    """Rows of the tables of radii.
+def _names(molecule: Molecule) -> list[str]:
+    """The element of each atom, for hydrogen also that of its partner."""
+    out, carboxyl = [], carboxyl_oxygens(molecule.symbols, molecule.neighbours)
+    for atom, symbol in enumerate(molecule.symbols):
+        if symbol == "H" and len(molecule.neighbours[atom]):
+            symbol = f"H-{molecule.symbols[molecule.neighbours[atom][0]]}"
+        out.append("O-carboxyl" if atom in carboxyl else symbol)
+    return out
+
+
+def _rows(
+    names: Sequence[str], values: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...], list[int]]:
+    """Rows of a table with one row for equal names and values of atoms.
+
+    Args:
+        names: (N,) names of the atoms.
+        values: (N, V).
 
     Returns:
-        The row of each atom (N,), the names of the rows, and the first atom of each row. A name is
-        the element, and for hydrogen also the element of its partner.
+        The row of each atom (N,), the names of the rows, and the first atom of each row.
     """
     keys: dict[tuple, int] = {}
-    rows, names, first = [], [], []
-    carboxyl = carboxyl_oxygens(molecule.symbols, molecule.neighbours)
-    for atom, symbol in enumerate(molecule.symbols):
-        name = symbol
-        if symbol == "H" and len(molecule.neighbours[atom]):
-            name = f"H-{molecule.symbols[molecule.neighbours[atom][0]]}"
-        elif atom in carboxyl:
-            name = "O-carboxyl"
+    rows, labels, first = [], [], []
+    for atom, name in enumerate(names):
         key = name, *values[atom].tolist()
         if key not in keys:
-            keys[key] = len(names)
+            keys[key] = len(labels)
             repeats = sum(other[0] == name for other in keys) - 1
-            names.append(f"{name} {repeats + 1}" if repeats else name)
+            labels.append(f"{name} {repeats + 1}" if repeats else name)
             first.append(atom)
         rows.append(keys[key])
-    return np.array(rows, np.int32), tuple(names), first
+    return np.array(rows, np.int32), tuple(labels), first
+
+
+def _hydration(molecule: Molecule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Radii (N,) Å, screening factors (N,) and surface tensions (N,) kcal/mol/Å², fitted.
+
+    Raises:
+        InputError: a class of atoms was not in the fit.
+    """
+    table = json.loads((resources.files("jaxff.data") / "hydration.json").read_text())
+    kinds = environments(molecule.symbols, molecule.neighbours)
+    unknown = sorted(set(kinds) - set(table))
+    if unknown:
+        raise InputError(
+            f'{molecule.label}: radii="hydration" has no radius for {", ".join(unknown)}; use '
+            'radii="published"'
+        )
+    columns = ("radius", "screening", "surface_tension")
+    radii, scales, tensions = np.array([[table[k][c] for c in columns] for k in kinds]).T
+    return radii, scales, tensions
 
 
 def _solute(source, charges) -> _Solute:

@@ -41,6 +41,7 @@ NECK_CUTOFF = 6.8  # Å beyond the sum of both radii
 NECK_RADII = (1.0, 2.0)  # Å, range of the tables of neck integrals
 _STEP = 0.05  # Å, spacing of these tables
 _FAR = 1e6  # Å
+ATOM_COLUMNS = ("radius", "screening", "alpha", "beta", "gamma", "surface_tension")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +56,14 @@ class GeneralizedBorn(Term):
     - obc1, obc2: Onufriev, Bashford and Case, Proteins 55, 383 (2004);
     - gbn2: Nguyen, Roe and Simmerling, J. Chem. Theory Comput. 9, 2020 (2013).
 
-    The surface energy ("ACE") is 4π γ Σ_i (r_i + 1.4 Å)² (r_i/B_i)⁶ with the intrinsic radii r and
-    the surface tension γ (Schaefer, Bartels and Karplus, J. Mol. Biol. 284, 835 (1998)).
+    The surface energy ("ACE") is 4π Σ_i γ_i (r_i + 1.4 Å)² (r_i/B_i)⁶ with the intrinsic radii r
+    and the surface tensions γ, by default one value for all atoms (Schaefer, Bartels and Karplus,
+    J. Mol. Biol. 284, 835 (1998)).
 
     Attributes:
         model: name of the model, a key of `MODELS`.
         surface: whether the surface energy is included.
-        atom_rows: (N,) rows of radius, screening, alpha, beta and gamma.
+        atom_rows: (N,) rows of the columns `ATOM_COLUMNS`.
         charge_rows: (N,) rows of charge.
         labels: names of the rows of radius.
     """
@@ -80,13 +82,12 @@ class GeneralizedBorn(Term):
         "coulomb_constant": Column("kcal/mol Å/e²", lower=0.0, trainable=False),
     }
     tables: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {
-        "atom_rows": ("labels", ("radius", "screening", "alpha", "beta", "gamma")),
+        "atom_rows": ("labels", ATOM_COLUMNS),
         "charge_rows": ("", ("charge",)),
     }
     dimensions: ClassVar[dict[str, str]] = {
         "atom_rows": "N",
         "charge_rows": "N",
-        "surface_tension": "",
         "solute_dielectric": "",
         "solvent_dielectric": "",
         "coulomb_constant": "",
@@ -120,8 +121,7 @@ class GeneralizedBorn(Term):
         inside, outside = params["solute_dielectric"], params["solvent_dielectric"]
         strength = params["coulomb_constant"] * (1.0 / inside - 1.0 / outside)
         rows, charge_rows = (self._with_ghosts(x) for x in (self.atom_rows, self.charge_rows))
-        names = ("radius", "screening", "alpha", "beta", "gamma")
-        values = {f"atom_{name}": params[name][rows] for name in names}
+        values = {f"atom_{name}": params[name][rows] for name in ATOM_COLUMNS}
         charges = params["charge"][charge_rows]
         values["products"] = strength * charges[:, None] * charges
         if MODELS[self.model].neck:
@@ -142,7 +142,7 @@ class GeneralizedBorn(Term):
         if self.surface:
             radius = p["atom_radius"]  # zero for ghosts
             area = 4.0 * jnp.pi * (radius + PROBE) ** 2 * (radius / born) ** 6
-            energies["surface"] = p["surface_tension"] * area.sum()
+            energies["surface"] = jnp.sum(p["atom_surface_tension"] * area)
         return energies
 
     def _with_ghosts(self, rows: Any) -> Array:
