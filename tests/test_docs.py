@@ -9,7 +9,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"```python\n(.*?)```\n(<!-- not run: .+ -->)?", re.S)
 
 
-@pytest.mark.parametrize("page", ["new_term.md", "batches.md", "boxes.md", "implicit_solvent.md"])
+PAGES = ("new_term.md", "batches.md", "boxes.md", "implicit_solvent.md", "engines.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = [code for code, not_run in BLOCK.findall((DOCS / page).read_text()) if not not_run]
