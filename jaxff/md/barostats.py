@@ -147,8 +147,13 @@ def slopes(energy: Energy, molecules: Molecules, R: Array, box: Array, axes: tup
     return jax.grad(lambda strains: energy(*molecules.scaled(R, box, strains, axes)))(zero)
 
 
-def pressure(energy: Energy, molecules: Molecules, state, box: Array) -> Array:
-    """Instantaneous pressure () kcal/mol/Å³, from the motion of molecules and the forces on them.
+def energy_and_pressure(
+    energy: Energy, molecules: Molecules, state, box: Array
+) -> tuple[Array, Array]:
+    """Energy () kcal/mol and instantaneous pressure () kcal/mol/Å³.
+
+    The pressure comes from the motion of molecules and the forces on them.  Both results share one
+    evaluation, which halves the time of the compilation.
 
     Args:
         energy: function of positions (N, 3) Å and box (3, 3) Å.
@@ -161,8 +166,10 @@ def pressure(energy: Energy, molecules: Molecules, state, box: Array) -> Array:
         for x in (state.momentum, state.mass)
     )
     kinetic = 0.5 * jnp.sum(momenta**2 / masses)
-    slope = slopes(energy, molecules, state.position, box, (3,))[0]
-    return (2.0 / 3.0 * kinetic - slope) / volume(box)
+    value, slope = jax.value_and_grad(
+        lambda strain: energy(*molecules.scaled(state.position, box, strain, (3,)))
+    )(jnp.zeros(1, box.dtype))
+    return value, (2.0 / 3.0 * kinetic - slope[0]) / volume(box)
 
 
 def rescaled(energy: Energy, stale: Stale, state, cell: Cell, bath, t, scheme, molecules):

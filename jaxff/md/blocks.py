@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxff.cell import widths
 from jaxff.errors import InputError
-from jaxff.md.barostats import STEPS, Cell, Molecules, pressure
+from jaxff.md.barostats import STEPS, Cell, Molecules, energy_and_pressure
 from jaxff.md.integrate import Frame, chunk_frames
 from jaxff.md.integrators import CORRECT_EVERY, Bath, Scheme, corrected
 from jaxff.md.lists import outdated, reads, renewed
@@ -130,16 +130,18 @@ def observe(
     def one(moving, neighbor):
         state, box = moving.dynamics, moving.cell.box
         assert medium.molecules is not None
-        energy = energy_in_box(program, params, neighbor)
+        energy, pressure = energy_and_pressure(
+            energy_in_box(program, params, neighbor), medium.molecules, state, box
+        )
         return Frame(
             state.position,
             state.velocity,
             state.force,
-            energy(state.position, box),
+            energy,
             0.5 * jnp.sum(state.momentum * state.velocity),
             jnp.zeros(3, jnp.int32),
             box,
-            pressure(energy, medium.molecules, state, box),
+            pressure,
         )
 
     return (jax.vmap(one) if moving.dynamics.position.ndim == 3 else one)(moving, neighbor)
