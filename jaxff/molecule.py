@@ -369,6 +369,8 @@ def perceive_bonds(numbers, positions, lattice=None) -> np.ndarray:
     """
     numbers, frames = np.asarray(numbers), np.asarray(positions, float)
     frames = frames.reshape(-1, len(numbers), 3)
+    if not usable(frames).all():  # `Molecule` names the atom
+        return np.zeros((0, 2), int)
     i, j = np.triu_indices(len(numbers), 1)
     difference = frames[:, i] - frames[:, j]
     if lattice is not None:

@@ -249,3 +249,9 @@ def test_equivalent_atoms_are_matched_by_their_distances():
         order = rng.permutation(acid.n_atoms)
         found = geometry.match(geometry.reorder(order))
         np.testing.assert_array_equal(order[found], np.arange(acid.n_atoms))
+
+
+def test_huge_coordinates_are_named_without_a_warning_of_overflow(tmp_path):
+    (tmp_path / "far.xyz").write_text("2\n\nO 0 0 0\nH 1e300 0 0\n")
+    with pytest.raises(InputError, match="position of atom 1 is not finite or too large"):
+        Molecule.read(tmp_path / "far.xyz")

@@ -95,8 +95,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict:
         write_geometries(out / "holes.xyz", potential.molecule, positions, infos)
         files.append(str(out / "holes.xyz"))
         console.say(
-            f"{len(holes)} geometries are reachable by {arguments.model}, but outside its training "
-            "data: label them with --label, or with `jaxff label`, and train again"
+            f"geometries reachable by {arguments.model}, but outside its training data: "
+            f"{len(holes)}. Label them with --label, or with `jaxff label`, and train again"
         )
         console.say(f"wrote {files[0]}")
     else:

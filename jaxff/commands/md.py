@@ -262,7 +262,8 @@ def _in_box(arguments, console, system: System, run, averages, out, names) -> di
     """Print the averages of a system, write its last coordinates, and return the results."""
     for name, value in averages.items():
         if name != "temperature":
-            console.say(f"{name:8s} {value.mean:.6g} ± {value.error:.2g} {UNITS[name]}")
+            error = f" ± {value.error:.2g}" if value.error else ""  # no error at constant volume
+            console.say(f"{name:8s} {value.mean:.6g}{error} {UNITS[name]}")
     steps, rebuilds = run.state.step, run.rebuilds
     console.say(f"{steps} steps in total, {rebuilds} new neighbour lists")
     last, suffix = [], coordinate_suffix(arguments.model)
