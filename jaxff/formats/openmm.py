@@ -31,6 +31,8 @@ _FORCES = {
     "NonbondedForce",
     "CMMotionRemover",
 }
+# Forces whose interactions are summed if a System contains several of them.
+_SUMS = {"HarmonicBondForce", "HarmonicAngleForce", "PeriodicTorsionForce"}
 # Forces of a thermostat or barostat, which are settings of dynamics in jaxff.
 _WITHOUT_ENERGY = {
     "AndersenThermostat",
@@ -81,12 +83,21 @@ class SystemXml:
         forces = self.root.findall("Forces/Force")
         if boxed:
             forces = [force for force in forces if force.attrib["type"] not in _WITHOUT_ENERGY]
-        self.forces = {force.attrib["type"]: force for force in forces}
+        self.forces: dict[str, ElementTree.Element] = {}
+        repeated = []
+        for force in forces:
+            kind = force.attrib["type"]
+            known = self.forces.setdefault(kind, force)
+            if known is not force and kind in _SUMS:
+                known.extend(force)
+            elif known is not force:
+                repeated.append(kind)
         self.particles = self.root.findall("Particles/Particle")
         unknown = sorted(set(self.forces) - _FORCES)
         constrained = not boxed and self.root.findall("Constraints/*")
-        if unknown or len(self.forces) != len(forces) or constrained:
-            what = ", ".join(unknown) or "constraints, or two forces of one kind"
+        if unknown or repeated or constrained:
+            several = [f"more than one {kind}" for kind in sorted(set(repeated))]
+            what = ", ".join(unknown + several) or "constraints"
             raise InputError(f"jaxff does not support {what}: create the System without them")
         nonbonded = self.forces.get("NonbondedForce")
         if nonbonded is None or (nonbonded.attrib["method"] != "0" and not boxed):
