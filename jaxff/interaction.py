@@ -148,25 +148,27 @@ def _total_jvp(primals, tangents):
     return known_gradient_jvp(_energy_and_gradient, _sum, primals, tangents)
 
 
-def known_gradient_jvp(energy_and_gradient, energy_fn, primals, tangents):
-    """Energy () and its change by a rule that uses a known gradient with respect to positions.
+def known_gradient_jvp(energy_and_gradients, energy_fn, primals, tangents):
+    """Energy () and its change by a rule that uses known gradients.
 
     Args:
-        energy_and_gradient: function of the terms and R that returns the energy () kcal/mol and
-            the gradient (N, 3) kcal/mol/Å.
-        energy_fn: function of the terms and R that returns the energy, for the other derivatives.
-        primals: the terms, a pytree, and R (N, 3) Å.
+        energy_and_gradients: function of the primals that returns the energy () kcal/mol and its
+            gradients with respect to the second primal, the third, and so on.  Gradients at the end
+            may be missing if their tangents are symbolic zeros.
+        energy_fn: function of the primals that returns the energy, for the other derivatives.
+        primals: the terms, a pytree, and arrays such as R (N, 3) Å.
         tangents: their tangents, which may contain symbolic zeros.
     """
-    terms, R = primals
-    energy, gradient = energy_and_gradient(terms, R)
-    *of_terms, of_R = jax.tree.leaves(tangents)
+    terms, *arrays = primals
+    of_terms, *moves = tangents
+    energy, *gradients = energy_and_gradients(*primals)
     tangent = jnp.zeros_like(energy)
-    if not isinstance(of_R, SymbolicZero):
-        tangent += (gradient * of_R).sum()
-    if not all(isinstance(x, SymbolicZero) for x in of_terms):
-        moves = jax.tree.map(instantiated, tangents[0])
-        tangent += jax.jvp(lambda terms: energy_fn(terms, R), (terms,), (moves,))[1]
+    for gradient, move in zip(gradients, moves, strict=False):
+        if not isinstance(move, SymbolicZero):
+            tangent += (gradient * move).sum()
+    if not all(isinstance(x, SymbolicZero) for x in jax.tree.leaves(of_terms)):
+        changes = jax.tree.map(instantiated, of_terms)
+        tangent += jax.jvp(lambda terms: energy_fn(terms, *arrays), (terms,), (changes,))[1]
     return energy, tangent
 
 

@@ -1,9 +1,10 @@
 """Sums of Lennard-Jones and Coulomb energies over the pairs of a neighbour list.
 
-The sum runs over blocks of pairs that fit into the caches.  It computes energy and gradient
-together, the gradient in closed form.  The Coulomb energy of a pair is q_i q_j (1/r − P(r²)) with
-a polynomial P: of the smooth part of an Ewald sum, or of a reaction field.  Polynomials of r² are
-much faster than error functions.  Automatic differentiation provides all other derivatives.
+The sum runs over blocks of pairs that fit into the caches.  It computes the energy together with
+its gradients by positions and box, in closed form.  The Coulomb energy of a pair is
+q_i q_j (1/r − P(r²)) with a polynomial P: of the smooth part of an Ewald sum, or of a reaction
+field.  Polynomials of r² are much faster than error functions.  Automatic differentiation provides
+all other derivatives.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 
 from jaxff import geometry
 from jaxff.interaction import known_gradient_jvp
@@ -42,7 +44,7 @@ class Form:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["types", "charges", "c12", "c6", "box", "pairs", "excluded"],
+    data_fields=["types", "charges", "c12", "c6", "pairs", "excluded"],
     meta_fields=["form", "row"],
 )
 @dataclass(frozen=True)
@@ -53,7 +55,6 @@ class PairSum:
         types: (N,) rows of c12 and c6.
         charges: (N,) √(kcal/mol Å), charges times the square root of the Coulomb constant.
         c12, c6: (T, T) kcal/mol Å¹² and kcal/mol Å⁶.
-        box: (3, 3) Å, or None.
         pairs: (2, P) atom indices; a pair with an index from N upwards is padding.
         excluded: (N, K, 2) intervals of atoms, whose pairs with each atom are left out.
         form: the functional form.
@@ -64,32 +65,40 @@ class PairSum:
     charges: Array
     c12: Array
     c6: Array
-    box: Array | None
     pairs: Array
     excluded: Array | np.ndarray
     form: Form
     row: int
 
-    def energies(self, R: Array) -> tuple[Array, Array]:
-        """Energies () kcal/mol, Lennard-Jones and Coulomb, at R (N, 3) Å."""
+    def energies(self, R: Array, box: Array) -> tuple[Array, Array]:
+        """Energies () kcal/mol, Lennard-Jones and Coulomb, at R (N, 3) Å in a box (3, 3) Å."""
 
         @jax.checkpoint  # without it, derivatives would store all intermediate values of all pairs
         def add(sums, block):
-            pairs = self._of_block(R, *block)
+            pairs = self._of_block(R, box, *block)
             lj, coulomb = self._pair_energies(*pairs[1:])
             return (sums[0] + lj.sum(), sums[1] + coulomb.sum()), None
 
         zero = jnp.zeros((), R.dtype)
         return jax.lax.scan(add, (zero, zero), self._blocks())[0]
 
-    def energy_and_gradient(self, R: Array) -> tuple[Array, Array]:
-        """Energy () kcal/mol and gradient (N, 3) kcal/mol/Å at R (N, 3) Å."""
+    def energy_and_gradients(self, R: Array, box: Array, by_box: bool) -> tuple[Array, ...]:
+        """Energy () kcal/mol and gradients, by R (N, 3) kcal/mol/Å and by the box (3, 3).
+
+        The vector of a pair is d = Δr − t box with integers t.  A change of the box by box ε
+        changes it by (d − Δr) ε, so that sums of products of forces with d and with R suffice.
+
+        Args:
+            R: (N, 3) Å.
+            box: (3, 3) Å.
+            by_box: whether to compute the gradient with respect to the box.
+        """
 
         def add(sums, block):
-            energy, gradient = sums
+            energy, gradient, virial = sums
             first, second = block
             # The barriers prevent that XLA computes common parts again for each result.
-            d, *pair = jax.lax.optimization_barrier(self._of_block(R, *block))
+            d, *pair = jax.lax.optimization_barrier(self._of_block(R, box, *block))
             lj, coulomb = self._pair_energies(*pair)
             slope = self._slopes(*pair)
             slope, each = jax.lax.optimization_barrier((slope, lj + coulomb))
@@ -99,11 +108,23 @@ class PairSum:
             gradient = gradient.at[second.ravel()].add(moves, mode="promise_in_bounds")
             back = jnp.stack([x.sum(axis=1) for x in (*by_axis, zeros)], axis=-1)
             gradient = gradient.at[first].subtract(back, mode="promise_in_bounds")
-            return (energy + each.sum(), gradient), None
+            if by_box:  # xx, xy, xz, yy, yz, zz
+                virial += jnp.stack(
+                    [(by_axis[a] * d[b]).sum(axis=0) for a in range(3) for b in range(a, 3)]
+                )
+            return (energy + each.sum(axis=0), gradient, virial), None
 
-        start = jnp.zeros((), R.dtype), jnp.zeros((len(R) + 1, 4), R.dtype)
-        energy, gradient = jax.lax.scan(add, start, self._blocks())[0]
-        return energy, gradient[:-1, :3]
+        start = (
+            jnp.zeros(self.row, R.dtype),  # sums of columns use instructions for several numbers
+            jnp.zeros((len(R) + 1, 4), R.dtype),
+            jnp.zeros((6, self.row), R.dtype) if by_box else None,
+        )
+        energy, gradient, virial = jax.lax.scan(add, start, self._blocks())[0]
+        energy, gradient = energy.sum(), gradient[:-1, :3]
+        if virial is None:
+            return energy, gradient
+        virial = virial.sum(axis=1)[np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])]
+        return energy, gradient, geometry.inverse(box).T @ (virial - R.T @ gradient)
 
     def _blocks(self):
         """First atoms (M, B) and second atoms (M, B, row) of M blocks of pairs."""
@@ -116,7 +137,7 @@ class PairSum:
         first, second = jnp.pad(pairs, padding, constant_values=n_atoms)
         return first[:, 0].reshape(blocks, size), second.reshape(blocks, size, self.row)
 
-    def _of_block(self, R, first, second):
+    def _of_block(self, R, box, first, second):
         """Vectors, squared distances and parameters of the pairs of a block.
 
         Returns:
@@ -131,7 +152,7 @@ class PairSum:
             return start, x.at[second].get(mode="promise_in_bounds")
 
         ends = [both(R[:, k]) for k in range(3)]
-        d = self._nearest([end - start for start, end in ends])
+        d = _nearest(box, [end - start for start, end in ends])
         square = sum(x * x for x in d)
         inside = (square < self.form.cutoff**2) & (first < n_atoms)[:, None] & (second < n_atoms)
         bounds = jnp.asarray(self.excluded)
@@ -146,19 +167,6 @@ class PairSum:
         c6 = self.c6.ravel().at[place].get(mode="promise_in_bounds")
         left, right = both(self.charges)
         return (d, square, *(jnp.where(inside, x, 0.0) for x in (c12, c6, left * right)))
-
-    def _nearest(self, d):
-        """The vectors to the nearest images of atoms; `d` has three components, Å.
-
-        Rounding fractional coordinates finds the nearest image in every box, if it is nearer than
-        half of the smallest width of the box.
-        """
-        if self.box is None:
-            return d
-        box, inverse = self.box, geometry.inverse(jax.lax.stop_gradient(self.box))
-        still = jax.lax.stop_gradient(d)
-        turns = [jnp.round(sum(still[a] * inverse[a, k] for a in range(3))) for k in range(3)]
-        return [d[k] - sum(turns[a] * box[a, k] for a in range(3)) for k in range(3)]
 
     def _pair_energies(self, square, c12, c6, qq):
         """Energies of Lennard-Jones and Coulomb, kcal/mol; arguments as from `_of_block`."""
@@ -197,32 +205,51 @@ class PairSum:
         return jnp.clip((r - self.form.switch) / (self.form.cutoff - self.form.switch), 0.0, 1.0)
 
 
+def _nearest(box, d):
+    """The vectors to the nearest images of atoms; `d` has three components, Å.
+
+    Rounding fractional coordinates finds the nearest image in every box, if it is nearer than half
+    of the smallest width of the box.
+    """
+    inverse = geometry.inverse(jax.lax.stop_gradient(box))
+    still = jax.lax.stop_gradient(d)
+    turns = [jnp.round(sum(still[a] * inverse[a, k] for a in range(3))) for k in range(3)]
+    return [d[k] - sum(turns[a] * box[a, k] for a in range(3)) for k in range(3)]
+
+
 @jax.custom_jvp
-def pair_energy(pairs: PairSum, R: Array) -> Array:
-    """Energy () kcal/mol of a sum over pairs at R (N, 3) Å, with a fast gradient."""
-    return _energy_and_gradient(pairs, R)[0]
+def pair_energy(pairs: PairSum, R: Array, box: Array) -> Array:
+    """Energy () kcal/mol of a sum over pairs at R (N, 3) Å in a box (3, 3) Å.
+
+    The derivatives with respect to R and the box are fast.
+    """
+    return _gradients(False, pairs, R, box)[0]
 
 
 @partial(pair_energy.defjvp, symbolic_zeros=True)
 def _pair_energy_jvp(primals, tangents):
-    return known_gradient_jvp(_energy_and_gradient, _sum, primals, tangents)
+    by_box = not isinstance(tangents[2], SymbolicZero)
+    return known_gradient_jvp(partial(_gradients, by_box), _sum, primals, tangents)
 
 
-@jax.custom_jvp
-def _energy_and_gradient(pairs, R):
-    return pairs.energy_and_gradient(R)
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _gradients(by_box, pairs, R, box):
+    """The result of `PairSum.energy_and_gradients`."""
+    return pairs.energy_and_gradients(R, box, by_box)
 
 
-@_energy_and_gradient.defjvp
-def _energy_and_gradient_jvp(primals, tangents):
-    def plain(pairs, R):
-        return jax.value_and_grad(_sum, argnums=1)(pairs, R)
+@_gradients.defjvp
+def _gradients_jvp(by_box, primals, tangents):
+    def plain(pairs, R, box):
+        argnums = (1, 2) if by_box else (1,)
+        energy, gradients = jax.value_and_grad(_sum, argnums)(pairs, R, box)
+        return energy, *gradients
 
     return jax.jvp(plain, primals, tangents)
 
 
-def _sum(pairs, R):
-    return sum(pairs.energies(R))
+def _sum(pairs, R, box):
+    return sum(pairs.energies(R, box))
 
 
 def intervals(exclusions: np.ndarray, n_atoms: int) -> np.ndarray:

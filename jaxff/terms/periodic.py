@@ -167,7 +167,7 @@ class PeriodicNonbonded(AtomPairs):
         bonded = [self._pairs14(params)]
         if self.electrostatics == "pme" and len(self.exclusions):
             bonded.append(self._excluded_pairs(params))
-        energy = pair_energy(self._pair_sum(params, R, space), R) + total(bonded, R)
+        energy = pair_energy(*self._pair_sum(params, R, space)) + total(bonded, R)
         if self.electrostatics == "pme":
             energy += self._long_range(params, R, space.box)
         if self.dispersion_correction:
@@ -175,7 +175,8 @@ class PeriodicNonbonded(AtomPairs):
         return energy
 
     def energies(self, params: Params, R: Array, space: Space) -> dict[str, Array]:
-        lj, coulomb = self._pair_sum(params, R, space).energies(R)
+        pairs, R, box = self._pair_sum(params, R, space)
+        lj, coulomb = pairs.energies(R, box)
         lj14, coulomb14 = replace(self._pairs14(params), energy=lennard_jones_coulomb).each(R)
         if self.electrostatics == "pme":
             coulomb += self._long_range(params, R, space.box)
@@ -200,7 +201,8 @@ class PeriodicNonbonded(AtomPairs):
             smooth = ((c - half, -half), (-k,))
         return Form(self.cutoff, self.switch, smooth)
 
-    def _pair_sum(self, params, R, space: Space) -> PairSum:
+    def _pair_sum(self, params, R, space: Space) -> tuple[PairSum, Array, Array]:
+        """The sum over pairs, positions (N, 3) Å, and box (3, 3) Å, in the type of R."""
         if space.box is None:
             raise InputError("a periodic potential needs the box; call it with box=box")
         if space.neighbor is None:
@@ -208,17 +210,17 @@ class PeriodicNonbonded(AtomPairs):
                 "in transformed or compiled code a periodic potential needs a neighbour list: make "
                 "it before by potential.neighbors(R, box) and call with neighbor=..."
             )
-        return PairSum(
+        pairs = PairSum(
             jnp.asarray(self.lj_rows),
             params["charges"].astype(R.dtype),
             params["table_c12"].astype(R.dtype),
             params["table_c6"].astype(R.dtype),
-            space.box.astype(R.dtype),
             space.neighbor,
             jnp.asarray(self.excluded),
             self._form(R.dtype),
             space.row,
         )
+        return pairs, R, space.box.astype(R.dtype)
 
     def _pairs14(self, params) -> Interactions:
         values = tuple(params[f"{key}_14"] for key in ("c12", "c6", "qq"))
