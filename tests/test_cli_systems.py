@@ -70,7 +70,7 @@ def test_a_system_is_minimised_and_simulated_and_continued(box, capsys):
     assert "<td>pressure</td>" in page
     assert (out / "liquid.html").is_file()
     # Molecules are whole, and their centres are in the box.
-    molecules = md.barostats.Molecules.of(again)
+    molecules = md.field.Molecules.of(again)
     for R, frame in zip(frames["positions"], frames["boxes"], strict=True):
         centres = np.asarray(molecules.centres(R), float) @ np.linalg.inv(frame)
         assert (centres > -1e-6).all()

@@ -8,13 +8,13 @@ the M centres of mass contribute their mean kinetic energy to the pressure.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxff.md.field import Field, Molecules
 
 Array = jax.Array
 
@@ -81,82 +81,39 @@ class Cell(NamedTuple):
         )
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["index", "shares"], meta_fields=["count"])
-@dataclass(frozen=True, eq=False)
-class Molecules:
-    """The molecules of a system; a JAX pytree.
-
-    Attributes:
-        index: (N,) index of the molecule of each atom.
-        shares: (N,) mass of each atom divided by that of its molecule.
-        count: number M of molecules.
-    """
-
-    index: Any
-    shares: Any
-    count: int
-
-    @classmethod
-    def of(cls, system: Any) -> Molecules:
-        """The molecules of a system."""
-        index, masses = np.asarray(system.molecules), np.asarray(system.masses, float)
-        index = np.unique(index, return_inverse=True)[1].astype(np.int32)
-        return cls(index, masses / np.bincount(index, masses)[index], int(index.max()) + 1)
-
-    def centres(self, R: Array) -> Array:
-        """Centres of mass (M, 3) Å at positions R (N, 3) Å."""
-        shares = jnp.asarray(self.shares, R.dtype)[:, None]
-        return jax.ops.segment_sum(shares * R, self.index, self.count)
-
-    def scaled(self, R: Array, box: Array, strains: Array, axes: tuple[int, ...]):
-        """Positions (N, 3) Å and box (3, 3) Å after a scaling.
-
-        Args:
-            R: (N, 3) Å.
-            box: (3, 3) Å.
-            strains: (K,) logarithms of the scaled lengths, areas or volumes.
-            axes: number of Cartesian axes of each strain, in total 3.
-        """
-        each = [jnp.full(n, strains[k] / n) for k, n in enumerate(axes)]
-        strain = jnp.concatenate(each).astype(R.dtype)
-        # expm1 keeps the digits of small changes.
-        moves = (self.centres(R) * jnp.expm1(strain))[self.index]
-        return R + moves, box * jnp.exp(strain)
-
-
-Energy = Callable[[Array, Array], Array]
-Stale = Callable[[Array, Array], Array]
-
-
 def volume(box: Array) -> Array:
     """Volume () Å³ of a box (3, 3) Å."""
     return jnp.abs(jnp.linalg.det(box))
 
 
-def slopes(energy: Energy, molecules: Molecules, R: Array, box: Array, axes: tuple[int, ...]):
-    """Derivatives (K,) kcal/mol of the energy with respect to strains of molecular centres.
+def strain_of(strains: Array, axes: tuple[int, ...]) -> Array:
+    """Logarithms (3,) of scaled Cartesian lengths.
 
     Args:
-        energy: function of positions (N, 3) Å and box (3, 3) Å.
-        molecules: the molecules.
-        R: (N, 3) Å.
-        box: (3, 3) Å.
-        axes: see `Molecules.scaled`.
+        strains: (K,) logarithms of the scaled lengths, areas or volumes.
+        axes: number of Cartesian axes of each strain, in total 3.
     """
-    zero = jnp.zeros(len(axes), R.dtype)
-    return jax.grad(lambda strains: energy(*molecules.scaled(R, box, strains, axes)))(zero)
+    return jnp.concatenate([jnp.full(n, strains[k] / n) for k, n in enumerate(axes)])
+
+
+def slopes_of(slopes: Array, axes: tuple[int, ...]) -> Array:
+    """Derivatives (K,) with respect to strains, from those by Cartesian strains (3,).
+
+    The derivatives have any unit; for the strains see `strain_of`.
+    """
+    ends = np.cumsum(axes)
+    return jnp.stack([slopes[end - n : end].mean() for n, end in zip(axes, ends, strict=True)])
 
 
 def energy_and_pressure(
-    energy: Energy, molecules: Molecules, state, box: Array
+    field: Field, molecules: Molecules, state, box: Array
 ) -> tuple[Array, Array]:
     """Energy () kcal/mol and instantaneous pressure () kcal/mol/Å³.
 
-    The pressure comes from the motion of molecules and the forces on them.  Both results share one
-    evaluation, which halves the time of the compilation.
+    The pressure comes from the motion of molecules and the forces on them.
 
     Args:
-        energy: function of positions (N, 3) Å and box (3, 3) Å.
+        field: the energy of the system.
         molecules: the molecules.
         state: the present state of jax-md.
         box: (3, 3) Å.
@@ -166,41 +123,39 @@ def energy_and_pressure(
         for x in (state.momentum, state.mass)
     )
     kinetic = 0.5 * jnp.sum(momenta**2 / masses)
-    value, slope = jax.value_and_grad(
-        lambda strain: energy(*molecules.scaled(state.position, box, strain, (3,)))
-    )(jnp.zeros(1, box.dtype))
-    return value, (2.0 / 3.0 * kinetic - slope[0]) / volume(box)
+    energy, slopes = field.energy_and_slopes(molecules, state.position, box)
+    return energy, (2.0 * kinetic - slopes.sum()) / (3.0 * volume(box))
 
 
-def rescaled(energy: Energy, stale: Stale, state, cell: Cell, bath, t, scheme, molecules):
+def rescaled(field: Field, molecules: Molecules, state, cell: Cell, bath, t, scheme):
     """Return state and cell after a step of stochastic cell rescaling, and whether to reject it.
 
     Source: Bernetti and Bussi, J. Chem. Phys. 153, 114107 (2020), eq. 7, and for several strains
     the semi-isotropic equations of section II.
 
     Args:
-        energy: function of positions (N, 3) Å and box (3, 3) Å.
-        stale: function of positions and box: whether the neighbour list may lack pairs.
+        field: the energy of the system.
+        molecules: the molecules.
         state: the present state of jax-md.
         cell: the present box.
         bath: settings of thermostat and barostat.
         t: () integer, number of earlier steps.
         scheme: choices that determine the compiled code.
-        molecules: the molecules.
     """
     axes, (pressure, gain), kT = scheme.coupling.axes, bath.barostat, bath.kT_after(t)
     R, V = state.position, volume(cell.box)
     parts = jnp.asarray(axes, R.dtype) / 3.0
-    inside = (molecules.count * kT - slopes(energy, molecules, R, cell.box, axes)) / V
+    slopes = slopes_of(field.energy_and_slopes(molecules, R, cell.box)[1], axes)
+    inside = (molecules.count * kT - slopes) / V
     noise = jax.random.normal(_key(state, t), parts.shape, R.dtype)
     drift = jnp.clip(parts * gain * (inside - pressure), -LARGEST, LARGEST)
     strains = drift + jnp.sqrt(2.0 * parts * kT * gain / V) * noise
-    R, box = molecules.scaled(R, cell.box, strains, axes)
-    force = -jax.grad(energy)(R, box)
-    return state.set(position=R, force=force), cell._replace(box=box), stale(R, box)
+    R, box = molecules.scaled(R, cell.box, strain_of(strains, axes))
+    state = state.set(position=R, force=field.forces(R, box))
+    return state, cell._replace(box=box), field.stale(R, box)
 
 
-def monte_carlo(energy: Energy, stale: Stale, state, cell: Cell, bath, t, scheme, molecules):
+def monte_carlo(field: Field, molecules: Molecules, state, cell: Cell, bath, t, scheme):
     """Return state and cell after a Monte Carlo move of the volume; see `rescaled`.
 
     Logarithms of volumes, areas or lengths change by uniform random numbers, whose size is adapted
@@ -212,13 +167,13 @@ def monte_carlo(energy: Energy, stale: Stale, state, cell: Cell, bath, t, scheme
     which, size, chance = jax.random.split(_key(state, t), 3)
     chosen = jax.random.randint(which, (), 0, len(axes))
     change = cell.size * jax.random.uniform(size, (), R.dtype, -1.0, 1.0)
-    strains = jnp.where(jnp.arange(len(axes)) == chosen, change, 0.0)
-    trial = molecules.scaled(R, box, strains, axes)
-    new, slope = jax.value_and_grad(energy)(*trial)
-    work = new - energy(R, box) + bath.barostat.pressure * (volume(trial[1]) - volume(box))
+    strains = change * (jnp.arange(len(axes)) == chosen)
+    trial = molecules.scaled(R, box, strain_of(strains, axes))
+    new, forces = field.energy_and_forces(*trial)
+    work = new - field.energy(R, box) + bath.barostat.pressure * (volume(trial[1]) - volume(box))
     log_ratio = (molecules.count + 1) * change - work / kT
     accept = jnp.asarray(jnp.log(jax.random.uniform(chance, (), R.dtype)) < log_ratio)
-    moved = state.set(position=trial[0], force=-slope)
+    moved = state.set(position=trial[0], force=forces)
     state = jax.tree.map(lambda a, b: a if a is b else jnp.where(accept, a, b), moved, state)
     counts = cell.counts + jnp.asarray([1, accept], jnp.int32)
     done, rate = counts[0] >= ATTEMPTS, counts[1] / counts[0]
@@ -230,7 +185,7 @@ def monte_carlo(energy: Energy, stale: Stale, state, cell: Cell, bath, t, scheme
         jnp.minimum(cell.size * jnp.asarray(jnp.where(done, factor, 1.0), R.dtype), LARGEST_SIZE),
         jnp.where(done, 0, counts),
     )
-    return state, cell, stale(*trial)
+    return state, cell, field.stale(*trial)
 
 
 STEPS: dict[str, Callable] = {"rescaling": rescaled, "monte-carlo": monte_carlo}

@@ -30,7 +30,7 @@ class Frame(NamedTuple):
         potential, kinetic: () energies, kcal/mol.
         origin: (3,) integers, see `jaxff.md.origin`.
         box: (3, 3) Å, lattice vectors as rows, or None.
-        pressure: () kcal/mol/Å³, see `jaxff.md.barostats.pressure`; None without a box.
+        pressure: () kcal/mol/Å³, see `jaxff.md.barostats`; None without a box.
     """
 
     positions: Any

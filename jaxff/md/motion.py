@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.md import kinetics
 from jaxff.md.barostats import Cell
-from jaxff.md.blocks import forces_in_box
 from jaxff.md.ensembles import Ensemble
+from jaxff.md.field import Field
 from jaxff.md.rigid import Rigid, dynamic_masses
 from jaxff.md.settings import Start
 from jaxff.molecule import Molecule
@@ -36,7 +38,11 @@ def forces(potential: Potential, R, cell: Cell | None = None, neighbor: Any = No
         neighbor: neighbour list of each replica, or None.
     """
     if cell is not None:
-        return forces_in_box(potential.program, potential.params, R, cell.box, neighbor)
+        field = Field.of(potential, neighbor)
+        if R.ndim == 2:
+            return field.forces(R, cell.box)
+        each = jax.vmap(lambda R, box, list_: replace(field, neighbor=list_).forces(R, box))
+        return each(R, cell.box, neighbor)
     if R.ndim == 2:
         return potential.forces(R)
     return jnp.asarray(potential.predict(R)[1], R.dtype)

@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxff import units
 from jaxff.md import kinetics, origin
-from jaxff.md.barostats import Molecules
 from jaxff.md.extrapolation import Extrapolation, Watch
+from jaxff.md.field import Molecules
 from jaxff.md.integrate import Frame
 from jaxff.md.settings import Output
 from jaxff.md.state import State, arrays_of
@@ -39,7 +39,7 @@ class Run:
         temperatures: (F,) K, from kinetic energies and `degrees_of_freedom`.
         times: (F,) fs since the start; no axis of replicas.
         boxes: (F, 3, 3) Å, lattice vectors as rows; None in vacuum.
-        pressures: (F,) bar, see `jaxff.md.barostats.pressure`; None in vacuum.
+        pressures: (F,) bar, see `jaxff.md.barostats.energy_and_pressure`; None in vacuum.
         degrees_of_freedom: () or (R,), 3N for Langevin dynamics, otherwise 3N minus the number
             of degrees of freedom without kinetic energy.  Constrained distances are subtracted.
         state: last state; pass it to `simulate` to continue.

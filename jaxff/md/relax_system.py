@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxff.errors import InputError
-from jaxff.md.blocks import energy_in_box
 from jaxff.md.descent import HELD, Descent, Minimum
+from jaxff.md.field import Field
 from jaxff.md.lbfgs import State, advance, begin, is_active, largest
 from jaxff.md.lists import built, outdated, renewed
 from jaxff.md.rigid import Rigid, dynamic_masses
-from jaxff.potential import Params, Potential, Program
+from jaxff.potential import Potential
 
 Array = jax.Array
 
@@ -101,15 +101,14 @@ def relax_system(
 
 def _relax(potential: Potential, rigid, R: Array, box, descent: Descent, progress) -> State:
     """The last state of the minimisation of one geometry R (N, 3) Å."""
-    params = potential.program.jit_ready(potential.params)
-    neighbor = None if box is None else built(potential, R, box)
+    field = Field.of(potential, None if box is None else built(potential, R, box))
     state, tolerance = jax.jit(begin)(R), jnp.asarray(descent.tolerance, R.dtype)
     first = None
     while bool(is_active((tolerance, descent.max_steps), state)):
-        if neighbor is not None and bool(outdated(neighbor, state.trial, box)):
-            neighbor = renewed(neighbor, state.trial, box)
+        if field.neighbor is not None and bool(outdated(field.neighbor, state.trial, box)):
+            field = replace(field, neighbor=renewed(field.neighbor, state.trial, box))
         limits = tolerance, min(descent.max_steps, int(state.count) + STEPS)
-        state = _run(potential.program, params, rigid, box, neighbor, state, limits)
+        state = _run(field, rigid, box, state, limits)
         if progress is not None:
             force = float(largest(state.gradient))
             first = max(force, 2.0 * descent.tolerance) if first is None else first
@@ -119,18 +118,14 @@ def _relax(potential: Potential, rigid, R: Array, box, descent: Descent, progres
     return state
 
 
-@partial(jax.jit, static_argnames="program")
-def _run(
-    program: Program, params: Params, rigid, box, neighbor, state: State, limits
-) -> State:  # fmt: skip
+@jax.jit
+def _run(field: Field, rigid, box, state: State, limits) -> State:
     """Take steps until the limits, or until the neighbour list may lack pairs."""
-    energy_fn = energy_in_box(program, params, neighbor)
 
     def goes_on(state):
-        return is_active(limits, state) & ~outdated(neighbor, state.trial, box)
+        return is_active(limits, state) & ~field.stale(state.trial, box)
 
     def step(state):
-        energy, gradient = jax.value_and_grad(energy_fn)(state.trial, box)
-        return advance(Distances(rigid), state, energy, -gradient)
+        return advance(Distances(rigid), state, *field.energy_and_forces(state.trial, box))
 
     return jax.lax.while_loop(goes_on, step, state)

@@ -17,6 +17,7 @@ from jaxff.md import blocks, guard
 from jaxff.md.blocks import Medium, Moving
 from jaxff.md.ensembles import Ensemble, Langevin
 from jaxff.md.extrapolation import Watch, check_can_stop
+from jaxff.md.field import Field
 from jaxff.md.guard import Fault, Guard
 from jaxff.md.integrate import Frame, chunk_frames, part, run_chunk
 from jaxff.md.integrators import Bath
@@ -190,7 +191,7 @@ class Simulation:
                 (Moving(state.dynamics, state.cell), state.neighbor), state.replicas
             )
             (dynamics, cell), neighbor, rebuilds, frames = blocks.advance(
-                program, state.scheme, self.params, self.medium, moving, neighbor, self.bath,
+                state.scheme, Field(program, self.params, neighbor), self.medium, moving, self.bath,
                 (step, n_frames, every),
             )  # fmt: skip
             state = replace(
