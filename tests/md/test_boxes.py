@@ -154,6 +154,24 @@ def test_molecules_are_not_deformed_by_barostats(droplet, barostat):
     assert run.degrees_of_freedom == 48
 
 
+def test_energies_in_boxes_are_traced_twice(gas):
+    traces = []
+
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Counted(Nothing):
+        kind = "test counted"
+
+        def energies(self, params, R, space):
+            traces.append(R.shape)
+            return super().energies(params, R, space)
+
+    system, ensemble = gas[0], md.NPT(temperature=120.0, dt=4.0)
+    potential = gas[1] + Potential.of("c", Counted(system.n_atoms), {"zero": np.zeros(())})
+    for steps in (20, 40):
+        md.simulate(potential, system, ensemble, steps=steps, output=md.Output(every=10))
+        assert len(traces) == 2  # with forces, and with derivatives by the box
+
+
 def test_constant_pressure_needs_a_box():
     system = argon(8)
     system.box = None

@@ -315,6 +315,14 @@ def test_gradients_match_finite_differences(options):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max(initial=1e-6))
 
 
+def test_derivatives_by_the_box_do_not_evaluate_the_pairs_again():
+    fields, params, R = mixture(CUBE)
+    potential = Potential.of("box", periodic(fields, params, CUBE, cutoff=8.0), params)
+    function = strained(potential, jnp.asarray(CUBE), potential.neighbors(R, CUBE))
+    made = jax.make_jaxpr(jax.grad(function, 2))(potential.params, R, jnp.zeros((3, 3)))
+    assert str(made).count("scan[") == 1
+
+
 def test_compiled_code_needs_a_list_and_any_list_gives_the_same_energy():
     fields, params, R = mixture(CUBE)
     term = periodic(fields, params, CUBE, cutoff=8.0)
