@@ -139,8 +139,7 @@ def _box_of(atoms: Any, potential: Potential) -> np.ndarray | None:
     """
     if not any(atoms.pbc):
         return None
-    reads = (p.term.reads(potential.params[p.name]) for p in potential.program.placed)
-    if not any("box" in names for names in reads):
+    if "box" not in potential.program.reads(potential.params):
         check_not_periodic(atoms)
     if not all(atoms.pbc) or abs(np.linalg.det(atoms.cell.array)) < 1e-6:
         raise InputError(

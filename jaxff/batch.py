@@ -283,7 +283,7 @@ def _prepared(groups: tuple[StackGroup, ...], params: tuple[Params, ...]) -> tup
 def _check_without_box(potential: Potential, k: int) -> None:
     """Raise `InputError` if `potential` k of a stack needs a box."""
     program, params = potential.program, potential.params
-    if any("box" in placed.term.reads(params[placed.name]) for placed in program.placed):
+    if "box" in program.reads(params):
         R = jax.ShapeDtypeStruct((potential.n_atoms, 3), potential.dtype)
         try:
             jax.eval_shape(program.energy, params, R)

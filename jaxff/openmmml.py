@@ -75,8 +75,7 @@ class _Implementation(MLPotentialImpl):
 
     def getMLLongRange(self) -> bool | None:
         """Whether the potential has interactions between periodic images; None: unknown."""
-        placed, params = self.potential.program.placed, self.potential.params
-        return None if any("box" in p.term.reads(params[p.name]) for p in placed) else False
+        return None if "box" in self.potential.program.reads(self.potential.params) else False
 
     def _check(self, topology: Topology, index: np.ndarray) -> None:
         """Compare the elements of the atoms with those of the model."""

@@ -201,12 +201,16 @@ class Program:
         """
         space = Space.of(box, neighbor)
         for name in space.given:
-            if not any(name in p.term.reads(params[p.name]) for p in self.placed):
+            if name not in self.reads(params):
                 raise InputError(
                     f"{name} was given, but none of the terms {', '.join(self.names)} uses it: "
                     f"call without {name}"
                 )
         return space
+
+    def reads(self, params: Params) -> set[str]:
+        """The arguments, "box" and "neighbor", on which the energy depends."""
+        return {name for p in self.placed for name in p.term.reads(params[p.name])}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -274,7 +278,7 @@ class Program:
             InputError: the energy is not a scalar.
         """
         n_atoms, dtype = self.n_atoms or self.n_atoms_min, jnp.result_type(float)
-        reads = {name for p in self.placed for name in p.term.reads(params[p.name])}
+        reads = self.reads(params)
         box = jax.ShapeDtypeStruct((3, 3), dtype) if "box" in reads else None
         R = jax.ShapeDtypeStruct((n_atoms, 3), dtype)
         pairs = jax.ShapeDtypeStruct((2, 1), jnp.int32) if self.needs_list else None

@@ -73,10 +73,10 @@ def export(path: str | Path, potential: Potential) -> Path:
             f"{path}: not written, because the potential {what}; export a potential of all atoms "
             "of a molecule without a cutoff"
         )
-    reads = {name for p in program.placed for name in p.term.reads(potential.params[p.name])}
     params, dtype = potential.params, potential.dtype
+    boxed = "box" in program.reads(params)
     shapes = [jax.ShapeDtypeStruct((count, 3), dtype)]
-    if "box" in reads:
+    if boxed:
         shapes.append(jax.ShapeDtypeStruct((3, 3), dtype))
 
     def energy_and_forces(R, box=None):
@@ -89,7 +89,7 @@ def export(path: str | Path, potential: Potential) -> Path:
         "atoms": count,
         "numbers": None if molecule is None else molecule.numbers.tolist(),
         "dtype": jnp.dtype(dtype).name,
-        "box": "box" in reads,
+        "box": boxed,
         "units": UNITS,
         "platforms": list(PLATFORMS),
         "jax": jax.__version__,

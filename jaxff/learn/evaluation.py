@@ -48,8 +48,7 @@ def evaluate(potential: Potential, dataset: Dataset, chunk: int | None = None) -
     if len(dataset) == 0:
         raise InputError(f"{dataset.label}: no frames to evaluate on; give at least one")
     dataset = aligned(dataset, potential)
-    reads = (p.term.reads(potential.params[p.name]) for p in potential.program.placed)
-    boxed = dataset.lattice is not None and any("box" in names for names in reads)
+    boxed = dataset.lattice is not None and "box" in potential.program.reads(potential.params)
     box = np.asarray(dataset.lattice).T if boxed else None
     return errors(dataset, *potential.predict(dataset.positions, chunk, box))
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxff.md.lists import outdated, reads
+from jaxff.md.lists import outdated
 from jaxff.potential import Params, Potential, Program
 
 Array = jax.Array
@@ -84,7 +84,7 @@ class Field:
 
     def energy(self, R: Array, box: Array) -> Array:
         """Energy () kcal/mol at positions (N, 3) Å in a box (3, 3) Å, which may be unused."""
-        used = "box" in reads(self.program, self.params)
+        used = "box" in self.program.reads(self.params)
         return self.program.energy(self.params, R, box if used else None, self.neighbor)
 
     def forces(self, R: Array, box: Array) -> Array:

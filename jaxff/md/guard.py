@@ -15,7 +15,7 @@ from jaxff.errors import InputError
 from jaxff.md import kinetics
 from jaxff.md.ensembles import Ensemble
 from jaxff.md.integrate import Frame
-from jaxff.md.lists import built, reads
+from jaxff.md.lists import built
 from jaxff.md.settings import Stop
 from jaxff.molecule import Molecule
 from jaxff.potential import Potential
@@ -250,7 +250,7 @@ def strongest_term(potential: Potential, positions, atoms, box=None) -> str | No
     """
     if not np.isfinite(positions).all():
         return None
-    used = reads(potential.program, potential.params)
+    used = potential.program.reads(potential.params)
     space = box if "box" in used else None
     neighbor = None if box is None else built(potential, positions, box)
     slopes = jax.jit(jax.jacrev(potential.program.terms, argnums=1))(

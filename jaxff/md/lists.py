@@ -6,14 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxff.neighbors import NeighborList
-from jaxff.potential import Params, Potential, Program
+from jaxff.potential import Potential
 
 SKIN = 1.0  # Å
-
-
-def reads(program: Program, params: Params) -> set[str]:
-    """The arguments, "box" and "neighbor", on which the energy of a program depends."""
-    return {name for p in program.placed for name in p.term.reads(params[p.name])}
 
 
 def built(potential: Potential, R, box) -> NeighborList | None:
