@@ -15,10 +15,11 @@ from ase.data import chemical_symbols
 
 from jaxff.errors import InputError
 from jaxff.formats.force_fields import optional_module
+from jaxff.formats.openmm import NM, morse_force
 from jaxff.molecule import Molecule
 from jaxff.particles import Particles
 from jaxff.potential import Params, Placed, Potential, Term
-from jaxff.python_force import NM, molecules, python_force
+from jaxff.python_force import molecules, python_force
 from jaxff.sites import VirtualSites
 from jaxff.terms.angle import HarmonicAngle
 from jaxff.terms.bond import HarmonicBond
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     import openmm
 
 COULOMB = 138.93545764438198 * KJ_MOL * NM  # kcal/mol Å/e², the Coulomb constant of OpenMM
-MORSE = "depth*(1-exp(-width*(r-length)))^2"
 
 
 def create_system(
@@ -168,17 +168,6 @@ def _torsions(mm, term: FourierTorsion, params, atoms: np.ndarray, scale: float)
     return force
 
 
-def _morse(mm, term: MorseBond, params, atoms: np.ndarray, scale: float):
-    force = mm.CustomBondForce(MORSE)
-    units = {"depth": scale / KJ_MOL, "width": NM, "length": 1.0 / NM}
-    for name in units:
-        force.addPerBondParameter(name)
-    columns = np.stack([params[name][term.rows] * unit for name, unit in units.items()], axis=1)
-    for pair, values in zip(atoms[term.atoms].tolist(), columns.tolist(), strict=True):
-        force.addBond(*pair, values)
-    return force
-
-
 def _pairs(mm, term: Nonbonded | PeriodicNonbonded, params, atoms: np.ndarray, scale: float):
     force = mm.NonbondedForce()
     types = np.asarray(term.lj_rows)
@@ -219,7 +208,7 @@ _FORCES: dict[type[Term], Callable] = {
     HarmonicAngle: _angles,
     FourierTorsion: _torsions,
     FourierImproper: _torsions,
-    MorseBond: _morse,
+    MorseBond: morse_force,
     Nonbonded: _pairs,
     PeriodicNonbonded: _pairs,
 }
@@ -243,7 +232,8 @@ def _add_sites(mm, system: openmm.System, sites: VirtualSites) -> None:
 
 def _topology(app, particles: Molecule | Particles):
     """The names, residues, bonds and box of particles as an `openmm.app.Topology`."""
-    topology, chain = app.Topology(), None
+    topology = app.Topology()
+    chain = topology.addChain()
     if isinstance(particles, Molecule):
         residues, names = np.zeros(len(particles.numbers), int), ["MOL"]
         symbols = [chemical_symbols[z] for z in particles.numbers]
@@ -252,7 +242,6 @@ def _topology(app, particles: Molecule | Particles):
     else:
         residues, names = particles.residues, list(particles.residue_names)
         atom_names, box = list(particles.atom_names), particles.box
-    chain = topology.addChain()
     made = [topology.addResidue(name, chain) for name in names]
     atoms = []
     for z, name, residue in zip(particles.numbers.tolist(), atom_names, residues, strict=True):

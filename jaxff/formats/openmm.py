@@ -20,7 +20,8 @@ from jaxff.gaff.tables import Tables
 from jaxff.gaff.topology import KEEP, SCEE, SCNB, Topology, centre_third
 from jaxff.molecule import Molecule, elements_of_masses, perceive_bonds
 from jaxff.npz import atomic_path, usable
-from jaxff.potential import Potential
+from jaxff.potential import Params, Potential
+from jaxff.terms.morse import MorseBond
 from jaxff.units import KJ_MOL
 
 NM = 10.0  # Å
@@ -287,32 +288,37 @@ def write(path: Path, topology: Topology, potential: Potential) -> list[Path]:
             nonbondedMethod=app.NoCutoff, removeCMMotion=False
         )
     for placed in potential.program.placed:
-        if placed.term.kind == "morse_bond":
+        if isinstance(placed.term, MorseBond):
             params = potential.params[placed.name]
             if placed.atoms is not None or "scale" in params:
                 raise InputError(
                     f"{path}: the file cannot express the term {placed.name!r}, which is scaled or "
                     f"acts on some atoms only; {KEEP}"
                 )
-            system.addForce(_morse(openmm, placed.term, params))
+            atoms = np.arange(placed.term.n_atoms)
+            system.addForce(morse_force(openmm, placed.term, params, atoms))
     with atomic_path(path) as temporary:
         Path(temporary).write_text(openmm.XmlSerializer.serialize(system))
     return [path]
 
 
-def _morse(openmm, term, params):
+def morse_force(openmm, term: MorseBond, params: Params, atoms: np.ndarray, scale: float = 1.0):
     """A CustomBondForce of Morse bonds, in kJ/mol and nm.
 
     Args:
         openmm: the module.
-        term: a `MorseBond`.
+        term: the bonds.
         params: parameters of the term.
+        atoms: (N,) particle of each atom of the term.
+        scale: () factor of the energy.
     """
     force = openmm.CustomBondForce("depth*(1-exp(-width*(r-length)))^2")
-    for name in ("depth", "width", "length"):
+    units = {"depth": scale / KJ_MOL, "width": NM, "length": 1.0 / NM}
+    for name in units:
         force.addPerBondParameter(name)
-    table = {key: np.asarray(value, float)[term.rows] for key, value in params.items()}
-    for k, (i, j) in enumerate(term.atoms.tolist()):
-        values = table["depth"][k] / KJ_MOL, table["width"][k] * NM, table["length"][k] / NM
-        force.addBond(i, j, values)
+    columns = [unit * np.asarray(params[name], float)[term.rows] for name, unit in units.items()]
+    for pair, *values in zip(
+        atoms[term.atoms].tolist(), *(column.tolist() for column in columns), strict=True
+    ):
+        force.addBond(*pair, values)
     return force
