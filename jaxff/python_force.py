@@ -13,14 +13,13 @@ import numpy as np
 
 from jaxff.errors import InputError
 from jaxff.formats import load
+from jaxff.formats.openmm import NM
 from jaxff.potential import Placed, Potential, Program
 from jaxff.saved import save
 from jaxff.units import KJ_MOL
 
 if TYPE_CHECKING:
     import openmm
-
-NM = 10.0  # Å
 
 
 class Forces:
@@ -34,8 +33,7 @@ class Forces:
     def __init__(self, potential: Potential, file: str | None = None):
         program = potential.program
         self.potential, self.file = potential, file
-        reads = {name for p in program.placed for name in p.term.reads(potential.params[p.name])}
-        self.reads_box = "box" in reads
+        self.reads_box = "box" in program.reads(potential.params)
         self.periodic = self.reads_box or len(program.regions) > 0
         self._regions = () if self.reads_box else program.regions
         # Programs without periodic terms accept no box, which their regions need.
@@ -128,16 +126,15 @@ def python_force(
     Raises:
         InputError: OpenMM is too old, or the model file cannot be written.
     """
-    if not hasattr(mm, "PythonForce"):
+    if not hasattr(getattr(mm, "PythonForce", None), "setParticles"):
         raise InputError(
-            f"the terms {', '.join(potential.program.names)} need OpenMM 8.4 or later; "
+            f"the terms {', '.join(potential.program.names)} need OpenMM 8.6 or later; "
             "pip install --upgrade openmm"
         )
     potential = potential.with_training(())
     program = potential.program
     atoms = np.arange(count)
-    reads = {name for p in program.placed for name in p.term.reads(potential.params[p.name])}
-    if not reads and all(p.atoms is not None for p in program.placed):
+    if not program.reads(potential.params) and all(p.atoms is not None for p in program.placed):
         used = [p.atoms for p in program.placed if p.atoms is not None]
         atoms = np.unique(np.concatenate(used + [r.rows.ravel() for r in program.regions]))
         place = np.full(count, -1, np.int32)
@@ -160,9 +157,9 @@ def python_force(
 
 
 def molecules(mm, bonds: np.ndarray) -> openmm.HarmonicBondForce:
-    """Bonds without energy, which tell OpenMM which particles are one molecule.
+    """Bonds without energy, from which OpenMM finds the molecules.
 
-    A barostat moves molecules as a whole, and OpenMM does not see the bonds in a `PythonForce`.
+    A barostat moves whole molecules, but OpenMM does not know the bonds in a `PythonForce`.
 
     Args:
         mm: the module openmm.
