@@ -73,6 +73,10 @@ def gbsa(
         raise InputError(f"model must be one of {', '.join(MODELS)} (got {model!r})")
     if surface not in ("ace", None):
         raise InputError(f'surface must be "ace" or None (got {surface!r})')
+    if radii not in ("published", "hydration"):
+        raise InputError(f'radii must be "published" or "hydration" (got {radii!r})')
+    if radii == "hydration" and (model != "obc2" or surface is None):
+        raise InputError('radii="hydration" needs model="obc2" and surface="ace"')
     if not 1.0 <= solute_dielectric <= solvent_dielectric:
         raise InputError(
             "the dielectric constants must be at least 1, and that of the solvent not below that "
@@ -80,22 +84,12 @@ def gbsa(
         )
     solute = _solute(source, charges)
     molecule = solute.molecule
-    symbols, around = molecule.symbols, molecule.neighbours
-    sizes, scales = solute.radii, solute.screening
-    if sizes is None:
-        sizes = intrinsic_radii(symbols, around, model)
-    if scales is None or model == "gbn2":
-        scales = screening_factors(symbols, model)
-    tensions = np.full(molecule.n_atoms, SURFACE_TENSION)
     if radii == "hydration":
-        if model != "obc2" or surface is None:
-            raise InputError('radii="hydration" needs model="obc2" and surface="ace"')
-        sizes, scales, tensions = _hydration(molecule)
-    elif radii != "published":
-        raise InputError(f'radii must be "published" or "hydration" (got {radii!r})')
+        names, sizes, scales, tensions = _fitted(molecule)
+    else:
+        names, sizes, scales, tensions = _published(solute, model)
     _check_radii(sizes, model, molecule)
-    values = np.column_stack([sizes, scales, coefficients(symbols, model), tensions])
-    names = environments(symbols, around) if radii == "hydration" else _names(molecule)
+    values = np.column_stack([sizes, scales, coefficients(molecule.symbols, model), tensions])
     atom_rows, labels, first = _rows(names, values)
     rows, charge_first = charge_rows(equivalent_atoms(molecule), solute.charges)
     term = GeneralizedBorn(
@@ -173,8 +167,22 @@ def _rows(
     return np.array(rows, np.int32), tuple(labels), first
 
 
-def _hydration(molecule: Molecule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Radii (N,) Å, screening factors (N,) and surface tensions (N,) kcal/mol/Å², fitted.
+_Values = tuple[list[str], np.ndarray, np.ndarray, np.ndarray]
+
+
+def _published(solute: _Solute, model: Name) -> _Values:
+    """Names (N,), radii (N,) Å, screening factors (N,) and surface tensions (N,) kcal/mol/Å²."""
+    molecule = solute.molecule
+    radii, scales = solute.radii, solute.screening
+    if radii is None:
+        radii = intrinsic_radii(molecule.symbols, molecule.neighbours, model)
+    if scales is None or model == "gbn2":
+        scales = screening_factors(molecule.symbols, model)
+    return _names(molecule), radii, scales, np.full(molecule.n_atoms, SURFACE_TENSION)
+
+
+def _fitted(molecule: Molecule) -> _Values:
+    """The fitted values in the order of `_published`; names are classes of atoms.
 
     Raises:
         InputError: a class of atoms was not in the fit.
@@ -189,7 +197,7 @@ def _hydration(molecule: Molecule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         )
     columns = ("radius", "screening", "surface_tension")
     radii, scales, tensions = np.array([[table[k][c] for c in columns] for k in kinds]).T
-    return radii, scales, tensions
+    return kinds, radii, scales, tensions
 
 
 def _solute(source, charges) -> _Solute:
