@@ -120,17 +120,17 @@ def reference(package: str) -> str:
     """The page of a package: its docstring and every public name."""
     module = importlib.import_module(package)
     lines = [f"# {package}", "", inspect.getdoc(module) or "", ""]
+    # Names of jaxff are described on the page of the first subpackage that also has them.
+    others = reversed(PACKAGES[1:]) if package == "jaxff" else ()
+    elsewhere = {home(p, n): p for p in others for n in public_names(p)}
     for name in public_names(package):
         value = getattr(module, name)
         full = home(package, name)
         if inspect.ismodule(value) or f"{package}.{name}" in PACKAGES:
             link = f"{name}.md"
             lines += [f"- [`jaxff.{name}`]({link}): {(value.__doc__ or '').splitlines()[0]}", ""]
-        elif package == "jaxff" and any(
-            full in [home(p, n) for n in public_names(p)] for p in PACKAGES[1:]
-        ):
-            other = next(p for p in PACKAGES[1:] if full in [home(p, n) for n in public_names(p)])
-            lines += [f"- [`jaxff.{name}`][{full}]: see `{other}`", ""]
+        elif full in elsewhere:
+            lines += [f"- [`jaxff.{name}`][{full}]: see `{elsewhere[full]}`", ""]
         else:
             lines += [f"::: {full}", ""]
     return "\n".join(lines)

@@ -109,11 +109,11 @@ def test_atoms_are_matched_and_only_the_needed_positions_are_copied(kernel):
 
 @pytest.fixture(scope="module")
 def solvated():
-    """Ethanol in TIP4P-Ew water in a rectangular box, and the hybrid potential of the system."""
+    """Ethanol in TIP4P-Ew water in a rectangular box."""
     return System.read(next(SYSTEMS.glob("*tip4pew*.prmtop")))
 
 
-def test_a_hybrid_in_a_box_of_water(solvated, kernel):
+def test_a_hybrid_in_a_box_of_water(solvated):
     first = np.flatnonzero(solvated.molecules == solvated.molecules[0])
     potential = solvated.potential(cutoff=0.45 * np.diag(solvated.box).min())
     solute = solvated.molecule(0)

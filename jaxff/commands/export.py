@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +82,7 @@ def options(sub) -> None:
 
 def run(arguments, console) -> dict:
     from jaxff.formats import write_force_field
+    from jaxff.system import System
 
     stem = arguments.name or Path(arguments.model).stem
     if Path(stem).name != stem:
@@ -90,26 +90,18 @@ def run(arguments, console) -> dict:
     if arguments.system is not None and OPENMM not in arguments.to:
         raise InputError("--system needs --to openmm")
     potential = load_potential(arguments.model, arguments)
-    system = None if arguments.system is None else _read_system(arguments.system)
+    system = None if arguments.system is None else System.read(arguments.system)
     out = writable_folder(arguments.output)
-    writers: dict[str, Callable[[], list[Path]]] = {
-        OPENMM: lambda: _write_openmm(out, stem, potential, system),
-        STABLEHLO: lambda: _write_stablehlo(out, stem, potential),
-    }
     files = []
     for name in dict.fromkeys(arguments.to):
-        if name in FORMATS:
-            files += write_force_field(out / f"{stem}{FORMATS[name].suffixes[0]}", potential)
+        if name == OPENMM:
+            files += _write_openmm(out, stem, potential, system)
+        elif name == STABLEHLO:
+            files += _write_stablehlo(out, stem, potential)
         else:
-            files += writers[name]()
+            files += write_force_field(out / f"{stem}{FORMATS[name].suffixes[0]}", potential)
     console.say(f"wrote {', '.join(map(str, files))}")
     return {"files": [str(file) for file in files]}
-
-
-def _read_system(path: str) -> System:
-    from jaxff.system import System
-
-    return System.read(path)
 
 
 def _write_openmm(out: Path, stem: str, potential: Potential, system: System | None) -> list[Path]:
